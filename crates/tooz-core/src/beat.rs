@@ -1,0 +1,142 @@
+//! The heartbeat: one in flight, credited to the moment at which it was sent, until the session is lost.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::coordinator::{Inner, SessionEvent};
+use crate::life::{Live, LossReason};
+use crate::session::LockRequest;
+use crate::trace;
+use crate::{ErrorKind, Result};
+
+/// Beats until the session is lost, and answers why. `sent` is when the first timeout began.
+pub(crate) async fn keep_alive(inner: &Arc<Inner>, live: &Arc<Live>, sent: Moment) -> LossReason {
+    let clock = live.clock().clone();
+    let mut connection = live.watch_connection();
+    let mut reconnects = live.reconnects.subscribe();
+    let mut interval = interval_of(live);
+    let mut next = interval.map_or(Moment::NEVER, |interval| sent + interval);
+    loop {
+        let deadline = live.deadline();
+        tokio::select! {
+            reason = live.lost() => return reason,
+            Ok(()) = connection.changed() => {
+                if !*connection.borrow_and_update() {
+                    suspend(inner);
+                }
+            }
+            Ok(()) = reconnects.changed() => {
+                tokio::spawn(reconcile(Arc::clone(live)));
+                // A beat right away tells whether the session has outlived the cut.
+                if interval.is_some() {
+                    next = clock.now();
+                } else {
+                    resume(inner);
+                }
+            }
+            () = clock.sleep_until(next.min(deadline)) => {}
+        }
+        if let Some(reason) = live.check() {
+            return reason;
+        }
+        if clock.now() < next {
+            continue;
+        }
+        let beat_every = interval.unwrap_or(Duration::MAX);
+        if inner.is_stalled() {
+            suspend(inner);
+            next = clock.now() + beat_every / 4;
+            continue;
+        }
+        let sent = clock.now();
+        match beat(inner, live, sent + beat_every).await {
+            Some(Ok(())) => {
+                resume(inner);
+                interval = interval_of(live);
+                next = interval.map_or(Moment::NEVER, |interval| sent + interval);
+                trace::renewed(inner);
+            }
+            Some(Err(())) => {
+                suspend(inner);
+                next = clock.now() + beat_every / 10;
+            }
+            None => return live.check().unwrap_or(LossReason::SessionEnded),
+        }
+    }
+}
+
+fn interval_of(live: &Live) -> Option<Duration> {
+    live.session().terms().timeout.map(|timeout| timeout / 3)
+}
+
+/// One beat. `Ok`: it counts; `Err`: it failed, another may follow; `None`: the session is lost.
+async fn beat(inner: &Arc<Inner>, live: &Arc<Live>, overdue: Moment) -> Option<Result<(), ()>> {
+    let clock = live.clock().clone();
+    let sent = clock.now();
+    let session = Arc::clone(live.session());
+    let beating = session.beat();
+    tokio::pin!(beating);
+    let mut told = false;
+    let result = loop {
+        // The deadline is watched while the beat is under way: a hung request must not delay it.
+        let until = if told { live.deadline() } else { overdue.min(live.deadline()) };
+        tokio::select! {
+            _ = live.lost() => return None,
+            result = &mut beating => break result,
+            () = clock.sleep_until(until) => {
+                live.check().is_none().then_some(())?;
+                suspend(inner);
+                told = true;
+            }
+        }
+    };
+    match result {
+        Ok(revoked) => {
+            for request in revoked {
+                live.lose_one(request, LossReason::Broken);
+            }
+            let terms = live.session().terms();
+            if let Some(timeout) = terms.timeout
+                && !live.credit(sent, timeout, Live::margin_of(&terms, timeout))
+            {
+                return None;
+            }
+            Some(Ok(()))
+        }
+        Err(error) if error.kind() == ErrorKind::Lost => {
+            live.lose(LossReason::SessionEnded);
+            None
+        }
+        Err(error) => {
+            trace::beat_failed(inner, &error);
+            Some(Err(()))
+        }
+    }
+}
+
+/// After a reconnect: gives back what the backend has of this session and nobody here knows of.
+async fn reconcile(live: Arc<Live>) {
+    let session = Arc::clone(live.session());
+    let Ok(owned) = live.call(session.owned()).await else { return };
+    for (key, id) in owned.locks {
+        if !live.knows(id) {
+            let request = LockRequest::new(key, crate::LockMode::Exclusive, id);
+            // What fails here is tried again after the next reconnect, and ends with the session at the latest.
+            let _ = live.call(session.release(&request)).await;
+        }
+    }
+}
+
+fn suspend(inner: &Inner) {
+    if !inner.suspended.swap(true, Ordering::Relaxed) {
+        inner.tell(SessionEvent::Suspended);
+    }
+}
+
+fn resume(inner: &Inner) {
+    if inner.suspended.swap(false, Ordering::Relaxed) {
+        inner.tell(SessionEvent::Resumed);
+    }
+}

@@ -1,0 +1,57 @@
+#![doc = include_str!("../README.md")]
+
+mod beat;
+mod characteristic;
+mod clock;
+mod connect;
+mod coordinator;
+mod desk;
+mod driver;
+mod election;
+mod error;
+mod fence;
+mod group;
+mod hashring;
+mod heart;
+mod id;
+mod life;
+mod lock;
+mod mailbox;
+mod membership;
+mod options;
+mod partition;
+mod session;
+mod supervisor;
+mod trace;
+mod wait;
+mod watch;
+
+pub use async_trait::async_trait;
+pub use characteristic::{Characteristic, CharacteristicKind, Characteristics};
+pub use clock::{Clock, Moment};
+pub use connect::{ConnectOptions, connect};
+pub use coordinator::{Coordinator, SessionEvent, SessionEvents, SessionState};
+pub use driver::{ConnectArgs, ConnectFuture, Driver, drivers};
+pub use election::{Leader, LeaderEvent, LeaderWatch, Leadership};
+pub use error::{Error, ErrorKind, Outcome, Result};
+pub use fence::FenceGate;
+pub use futures_core::Stream;
+pub use group::{Group, JoinOptions};
+pub use hashring::HashRing;
+pub use id::{GroupId, LockName, MemberId, Namespace, RequestId, decode_name, encode_name};
+pub use life::{Loss, LossReason, Reporter};
+pub use lock::{Lock, LockGuard, SharedLock};
+pub use mailbox::{PushStream, Pusher, push_channel};
+pub use membership::Membership;
+pub use options::{BackendUrl, COMMON_OPTIONS, Host, OptionSpec, OptionValue, Options};
+pub use partition::Partitioner;
+pub use session::{
+    Capabilities, Change, FencingToken, Granted, Holder, JoinRequest, LockKey, LockMode, LockRequest, Owned, Pushed,
+    Replace, Roster, RosterEntry, Session, Space, Terms, Wanted,
+};
+pub use watch::{GroupEvent, GroupWatch};
+
+#[doc(hidden)]
+pub use driver::Registered;
+#[doc(hidden)]
+pub use inventory as __inventory;

@@ -1,0 +1,450 @@
+//! How long a session lives and how its end is known: one deadline judged by the clock, latched by whoever sees it first.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::{Notify, watch};
+
+use crate::clock::{Clock, Moment};
+use crate::session::{LockRequest, Session, Terms};
+use crate::{Error, ErrorKind, GroupId, RequestId, Result};
+
+/// Why something is not held any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LossReason {
+    /// The deadline passed without a heartbeat that counts.
+    Expired,
+    /// The backend ended the session, or the connection on which it lives.
+    SessionEnded,
+    /// This grant was taken away: broken by force, evicted, its file deleted.
+    Broken,
+    /// Another process took the membership over.
+    TakenOver,
+    /// The group is gone.
+    GroupDeleted,
+    /// The membership that this depends on has ended.
+    NotMember,
+    /// Not a loss: the holder gave it back.
+    Released,
+    /// The coordinator was closed.
+    Closed,
+    /// This is a forked child; what the parent holds is the parent's.
+    Forked,
+}
+
+impl fmt::Display for LossReason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            LossReason::Expired => "the deadline passed without a heartbeat",
+            LossReason::SessionEnded => "the backend ended the session",
+            LossReason::Broken => "the grant was taken away",
+            LossReason::TakenOver => "another process took the membership over",
+            LossReason::GroupDeleted => "the group was deleted",
+            LossReason::NotMember => "the membership has ended",
+            LossReason::Released => "it was given back",
+            LossReason::Closed => "the coordinator was closed",
+            LossReason::Forked => "this is a forked process",
+        })
+    }
+}
+
+/// A reason that is set once and for all, and can be waited for under any executor.
+#[derive(Debug)]
+pub(crate) struct Latch(watch::Sender<Option<LossReason>>);
+
+impl Default for Latch {
+    fn default() -> Self {
+        Latch(watch::Sender::new(None))
+    }
+}
+
+impl Latch {
+    pub(crate) fn set(&self, reason: LossReason) -> bool {
+        self.0.send_if_modified(|current| {
+            let first = current.is_none();
+            current.get_or_insert(reason);
+            first
+        })
+    }
+
+    pub(crate) fn get(&self) -> Option<LossReason> {
+        *self.0.borrow()
+    }
+
+    pub(crate) async fn wait(&self) -> LossReason {
+        let mut receiver = self.0.subscribe();
+        let reason = receiver.wait_for(Option::is_some).await.map(|reason| *reason);
+        // The sender is `self.0`, which outlives this borrow.
+        reason.ok().flatten().unwrap_or(LossReason::Closed)
+    }
+}
+
+/// The deadline while there is none to keep: not opened yet, or the kernel is the judge.
+const NEVER: u64 = Moment::NEVER.as_nanos();
+/// The deadline of what is lost for ever.
+const LOST: u64 = 0;
+
+/// One session and the state of its life. It never comes back from the dead: core connects a new one.
+pub(crate) struct Live {
+    session: OnceLock<Arc<dyn Session>>,
+    clock: OnceLock<Clock>,
+    deadline: AtomicU64,
+    expiry: AtomicU64,
+    loss: Latch,
+    /// Set when the session was ended at the backend too, or that was given up: from then on calls may be dropped.
+    pub(crate) ended: Latch,
+    holds: Mutex<HashMap<RequestId, Weak<Hold>>>,
+    /// Counts the reconnects that the driver told of.
+    pub(crate) reconnects: watch::Sender<u64>,
+    connected: watch::Sender<bool>,
+    /// Something was lost: whoever waits for a place should look again.
+    pub(crate) stirred: Arc<Notify>,
+    pid: u32,
+    driver: &'static str,
+}
+
+impl Live {
+    pub(crate) fn new(driver: &'static str, stirred: Arc<Notify>) -> Arc<Self> {
+        Arc::new(Live {
+            session: OnceLock::new(),
+            clock: OnceLock::new(),
+            deadline: AtomicU64::new(NEVER),
+            expiry: AtomicU64::new(NEVER),
+            loss: Latch::default(),
+            ended: Latch::default(),
+            holds: Mutex::default(),
+            reconnects: watch::Sender::new(0),
+            connected: watch::Sender::new(true),
+            stirred,
+            pid: std::process::id(),
+            driver,
+        })
+    }
+
+    pub(crate) fn attach(&self, session: Arc<dyn Session>) {
+        let _ = self.clock.set(session.clock());
+        let _ = self.session.set(session);
+    }
+
+    /// Only a `Live` with its session leaves the coordinator's connect.
+    pub(crate) fn session(&self) -> &Arc<dyn Session> {
+        self.session.get().expect("attached before it is shared")
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        self.clock.get().expect("attached before it is shared")
+    }
+
+    pub(crate) fn reporter(self: &Arc<Self>) -> Reporter {
+        Reporter(Arc::downgrade(self))
+    }
+
+    /// Why it is lost, judged now. Whoever finds the deadline passed latches that.
+    pub(crate) fn check(&self) -> Option<LossReason> {
+        let deadline = self.deadline.load(Ordering::Acquire);
+        if deadline == LOST {
+            return Some(self.loss.get().unwrap_or(LossReason::Expired));
+        }
+        if self.pid != std::process::id() {
+            return Some(LossReason::Forked);
+        }
+        if deadline != NEVER && self.clock().now().as_nanos() >= deadline {
+            self.lose(LossReason::Expired);
+            return Some(LossReason::Expired);
+        }
+        None
+    }
+
+    pub(crate) fn is_ours(&self) -> bool {
+        self.pid == std::process::id()
+    }
+
+    pub(crate) fn lose(&self, reason: LossReason) {
+        // The deadline goes first: who is told of the loss must find `is_held()` false already.
+        self.deadline.store(LOST, Ordering::Release);
+        if self.loss.set(reason) {
+            self.stirred.notify_one();
+        }
+    }
+
+    pub(crate) async fn lost(&self) -> LossReason {
+        self.loss.wait().await
+    }
+
+    /// Credits a heartbeat to the moment at which it was sent. False: it came too late, the session stays lost.
+    pub(crate) fn credit(&self, sent: Moment, timeout: Duration, margin: Duration) -> bool {
+        let expiry = sent + timeout;
+        let new = expiry.before(margin).as_nanos().max(LOST + 1);
+        loop {
+            let current = self.deadline.load(Ordering::Acquire);
+            if self.check().is_some() {
+                return false;
+            }
+            // The deadline never moves back.
+            if current != NEVER && new <= current {
+                return true;
+            }
+            if self.deadline.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                self.expiry.store(expiry.as_nanos(), Ordering::Release);
+                return self.check().is_none();
+            }
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Moment {
+        Moment::from_nanos(self.deadline.load(Ordering::Acquire))
+    }
+
+    /// To the deadline; `None`: there is none. Zero once it is lost.
+    pub(crate) fn remaining(&self) -> Option<Duration> {
+        let deadline = self.deadline();
+        (deadline != Moment::NEVER).then(|| deadline.since(self.clock().now()))
+    }
+
+    /// To the moment at which the backend may grant to others.
+    pub(crate) fn expires_in(&self) -> Option<Duration> {
+        let expiry = Moment::from_nanos(self.expiry.load(Ordering::Acquire));
+        (expiry != Moment::NEVER).then(|| expiry.since(self.clock().now()))
+    }
+
+    /// Runs a driver's future. It is dropped half-way only when the session has ended at the backend. Whatever a driver was
+    /// asked, `Lost` is its word for the end of the session.
+    pub(crate) async fn call<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            result = future => result.map_err(|error| {
+                if error.kind() == ErrorKind::Lost {
+                    self.lose(LossReason::SessionEnded);
+                }
+                error.in_driver(self.driver)
+            }),
+            reason = self.ended.wait() => Err(self.error_of(reason)),
+        }
+    }
+
+    pub(crate) fn error_of(&self, reason: LossReason) -> Error {
+        let kind = if reason == LossReason::Closed { ErrorKind::Closed } else { ErrorKind::Lost };
+        Error::new(kind, reason.to_string()).in_driver(self.driver)
+    }
+
+    pub(crate) fn hold(self: &Arc<Self>, id: RequestId, request: Option<LockRequest>) -> Arc<Hold> {
+        let hold = Arc::new(Hold { live: Arc::clone(self), id, request, lost: Latch::default() });
+        self.holds().insert(id, Arc::downgrade(&hold));
+        hold
+    }
+
+    pub(crate) fn forget(&self, id: RequestId) {
+        self.holds().remove(&id);
+    }
+
+    pub(crate) fn knows(&self, id: RequestId) -> bool {
+        self.holds().contains_key(&id)
+    }
+
+    /// One grant of this session is lost, the session itself is not.
+    pub(crate) fn lose_one(&self, id: RequestId, reason: LossReason) {
+        let hold = self.holds().get(&id).and_then(Weak::upgrade);
+        if let Some(hold) = hold
+            && hold.lost.set(reason)
+        {
+            crate::trace::lost_one(self.driver, hold.request.as_ref(), reason);
+            self.stirred.notify_one();
+        }
+    }
+
+    pub(crate) fn margin_of(terms: &Terms, timeout: Duration) -> Duration {
+        terms.margin.max(timeout / 10)
+    }
+
+    pub(crate) fn watch_connection(&self) -> watch::Receiver<bool> {
+        self.connected.subscribe()
+    }
+
+    fn holds(&self) -> MutexGuard<'_, HashMap<RequestId, Weak<Hold>>> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The way of a driver to tell core what happens between the calls: from any thread, without waiting.
+#[derive(Clone)]
+pub struct Reporter(Weak<Live>);
+
+impl Reporter {
+    /// The session is over at the backend, or the connection on which it lived has ended.
+    pub fn session_lost(&self, why: impl fmt::Display) {
+        if let Some(live) = self.0.upgrade() {
+            let why = why.to_string();
+            live.lose(LossReason::SessionEnded);
+            crate::trace::session_ended(live.driver, why);
+        }
+    }
+
+    /// The grant of that request is lost, the session is not: broken by force, evicted, one of several connections dead.
+    pub fn grant_lost(&self, request: RequestId) {
+        if let Some(live) = self.0.upgrade() {
+            live.lose_one(request, LossReason::Broken);
+        }
+    }
+
+    /// The membership that this join made is lost, the session is not: taken over, or removed.
+    pub fn membership_lost(&self, _group: &GroupId, join: RequestId) {
+        if let Some(live) = self.0.upgrade() {
+            live.lose_one(join, LossReason::TakenOver);
+        }
+    }
+
+    /// The connection is back; the session may live on. Everybody who waits reads again.
+    pub fn connected(&self) {
+        if let Some(live) = self.0.upgrade() {
+            live.reconnects.send_modify(|count| *count += 1);
+            live.connected.send_replace(true);
+        }
+    }
+
+    /// The connection is gone; the session may live on.
+    pub fn disconnected(&self) {
+        if let Some(live) = self.0.upgrade() {
+            live.connected.send_replace(false);
+        }
+    }
+}
+
+impl fmt::Debug for Reporter {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Reporter")
+    }
+}
+
+/// One thing that a session holds: a grant of a lock, or a membership.
+pub(crate) struct Hold {
+    pub(crate) live: Arc<Live>,
+    pub(crate) id: RequestId,
+    /// The lock's request; `None` for a membership.
+    pub(crate) request: Option<LockRequest>,
+    pub(crate) lost: Latch,
+}
+
+impl Hold {
+    /// Why it is not held, judged now.
+    pub(crate) fn check(&self) -> Option<LossReason> {
+        if let Some(reason) = self.lost.get() {
+            return Some(reason);
+        }
+        if let Some(reason) = self.live.check() {
+            return Some(reason);
+        }
+        if let Some(request) = &self.request
+            && !self.live.session().holds(request)
+        {
+            self.live.lose_one(self.id, LossReason::Broken);
+            return Some(self.lost.get().unwrap_or(LossReason::Broken));
+        }
+        None
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.live.forget(self.id);
+    }
+}
+
+/// The end of a grant, as a value to wait for. A cheap clone that may outlive the grant.
+///
+/// It also ends when the grant is given back ([`LossReason::Released`]), so that nobody waits for ever.
+#[derive(Clone)]
+pub struct Loss {
+    pub(crate) hold: Arc<Hold>,
+    /// What it depends on: a leadership ends with its membership.
+    pub(crate) under: Option<Arc<Hold>>,
+}
+
+impl Loss {
+    pub(crate) fn of(hold: &Arc<Hold>) -> Self {
+        Loss { hold: Arc::clone(hold), under: None }
+    }
+
+    /// Whether it has come, judged by the clock at this call.
+    pub fn is_lost(&self) -> bool {
+        self.reason().is_some()
+    }
+
+    /// Why, if it has come.
+    pub fn reason(&self) -> Option<LossReason> {
+        self.hold.check().or_else(|| {
+            self.under.as_ref()?.check().map(|reason| match reason {
+                LossReason::Released => LossReason::NotMember,
+                other => other,
+            })
+        })
+    }
+
+    /// Waits until it comes: at the deadline, or as soon as the backend tells. Works under any executor.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing.
+    pub async fn wait(&self) -> LossReason {
+        let under = async {
+            match &self.under {
+                Some(under) => tokio::select! {
+                    _ = under.lost.wait() => {}
+                    _ = under.live.lost() => {}
+                },
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(under);
+        if let Some(reason) = self.reason() {
+            return reason;
+        }
+        tokio::select! {
+            _ = self.hold.lost.wait() => {}
+            _ = self.hold.live.lost() => {}
+            () = &mut under => {}
+        }
+        self.reason().unwrap_or(LossReason::SessionEnded)
+    }
+
+    /// Runs `future` only as long as nothing is lost; the clock is read before each step of it.
+    pub(crate) async fn guard<F: Future>(&self, future: F) -> std::result::Result<F::Output, LossReason> {
+        let lost = self.wait();
+        tokio::pin!(future, lost);
+        std::future::poll_fn(|context| {
+            use std::task::Poll;
+            if let Some(reason) = self.reason() {
+                return Poll::Ready(Err(reason));
+            }
+            if let Poll::Ready(reason) = lost.as_mut().poll(context) {
+                return Poll::Ready(Err(reason));
+            }
+            future.as_mut().poll(context).map(Ok)
+        })
+        .await
+    }
+
+    /// A token that is cancelled when the loss comes. Needs a tokio runtime around it, which runs the small task that waits.
+    #[cfg(feature = "tokio-util")]
+    pub fn cancellation_token(&self) -> tokio_util::sync::CancellationToken {
+        let token = tokio_util::sync::CancellationToken::new();
+        let (child, loss) = (token.clone(), self.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = loss.wait() => child.cancel(),
+                () = child.cancelled() => {}
+            }
+        });
+        token
+    }
+}
+
+impl fmt::Debug for Loss {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Loss").field(&self.reason()).finish()
+    }
+}

@@ -1,0 +1,332 @@
+//! Locks as the user sees them: handles, guards, and the two ways to let go.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tracing::Instrument;
+
+use crate::coordinator::{Handle, Purpose};
+pub(crate) use crate::desk::Desk;
+use crate::desk::{Grant, Patience, Place};
+use crate::heart::Begun;
+use crate::life::{Hold, Loss, LossReason};
+use crate::session::{FencingToken, Holder, LockKey, LockMode};
+use crate::{Error, ErrorKind, LockName, Result};
+
+/// A lock, in exclusive mode. A cheap clone.
+///
+/// Two tasks that share a coordinator exclude each other just as two processes do; a task that acquires twice waits for
+/// itself, as with `tokio::sync::Mutex`.
+#[derive(Clone)]
+pub struct Lock {
+    handle: Arc<Handle>,
+    desk: Arc<Desk>,
+    name: LockName,
+}
+
+/// The same lock in shared mode: shared grants stand beside each other and exclude exclusive ones.
+#[derive(Clone, Debug)]
+pub struct SharedLock(Lock);
+
+impl Lock {
+    pub(crate) fn new(handle: Arc<Handle>, name: LockName) -> Self {
+        let desk = handle.0.desk(LockKey::lock(&name));
+        Lock { handle, desk, name }
+    }
+
+    /// The name.
+    pub fn name(&self) -> &LockName {
+        &self.name
+    }
+
+    /// The shared side of this lock.
+    pub fn shared(&self) -> SharedLock {
+        SharedLock(self.clone())
+    }
+
+    /// Waits for the lock, however long it takes, also across lost sessions: then it queues again, its place lost. Ends with an
+    /// error only when the coordinator is closed, the configuration is wrong or the credentials are refused.
+    ///
+    /// # Cancel safety
+    /// Dropping it withdraws from the queue and leaks nothing.
+    pub async fn acquire(&self) -> Result<LockGuard> {
+        self.wait_for(LockMode::Exclusive).await
+    }
+
+    /// Takes the lock if it can be had now, `None` if not. Not reaching the backend is an error.
+    ///
+    /// # Cancel safety
+    /// Dropping it withdraws and leaks nothing.
+    pub async fn try_acquire(&self) -> Result<Option<LockGuard>> {
+        self.try_for(LockMode::Exclusive).await
+    }
+
+    /// Waits for the lock, at most so long; `None` when the time is over. Returns on time even where the withdrawal has not.
+    ///
+    /// # Cancel safety
+    /// Dropping it withdraws and leaks nothing.
+    pub async fn acquire_within(&self, limit: Duration) -> Result<Option<LockGuard>> {
+        self.wait_within(LockMode::Exclusive, limit).await
+    }
+
+    /// Who holds it now, in any mode.
+    ///
+    /// # Cancel safety
+    /// Dropping it changes nothing.
+    pub async fn holders(&self) -> Result<Vec<Holder>> {
+        let key = self.desk.key.clone();
+        let word = key.clone();
+        self.handle
+            .0
+            .ask(
+                Purpose::Look,
+                move || format!("read the holders of {word}"),
+                |session| async move { session.holders(&key).await },
+            )
+            .await
+    }
+
+    /// Frees, by force, exactly the grant that [`holders`](Self::holders) showed; `NotFound` if it is there no more. The
+    /// ex-holder is told, but does not stop by itself: whatever it guards needs the fencing token.
+    pub async fn break_lock(&self, holder: &Holder) -> Result<()> {
+        let key = self.desk.key.clone();
+        let (word, token) = (key.clone(), holder.token);
+        self.handle
+            .0
+            .ask(
+                Purpose::Look,
+                move || format!("break {word}"),
+                move |session| async move { session.break_lock(&key, token).await },
+            )
+            .await
+    }
+
+    async fn wait_for(&self, mode: LockMode) -> Result<LockGuard> {
+        let span = tracing::debug_span!(target: "tooz::acquire", "acquire", lock = %self.name, mode = mode.name());
+        async {
+            let Some(mut place) = self.desk.queue(mode, Patience::Wait)? else {
+                return Err(Error::new(ErrorKind::Backend, "a waiter was refused a place in the local queue"));
+            };
+            let waiting = tracing::debug_span!(target: "tooz::wait", "wait", lock = %self.name);
+            match answer(&mut place).instrument(waiting).await? {
+                Some(grant) => Ok(self.guard(grant)),
+                None => Err(Error::new(ErrorKind::Backend, "the driver gave up a wait that is still wanted")),
+            }
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn try_for(&self, mode: LockMode) -> Result<Option<LockGuard>> {
+        let Some(mut place) = self.desk.queue(mode, Patience::Try)? else { return Ok(None) };
+        let limit = self.handle.0.settings.operation_timeout;
+        match self.first(&mut place, limit).await {
+            Some(answered) => Ok(answered?.map(|grant| self.guard(grant))),
+            None => Err(Error::new(
+                ErrorKind::TimedOut,
+                format!("try {}: no answer within {limit:?}; it is withdrawn in the background", self.desk.key),
+            )
+            .in_driver(self.handle.0.driver.name())),
+        }
+    }
+
+    async fn wait_within(&self, mode: LockMode, limit: Duration) -> Result<Option<LockGuard>> {
+        let Some(mut place) = self.desk.queue(mode, Patience::Wait)? else { return Ok(None) };
+        match self.first(&mut place, limit).await {
+            Some(answered) => Ok(answered?.map(|grant| self.guard(grant))),
+            // Not getting a lock is no error, but not reaching the backend is.
+            None => match self.desk.trouble() {
+                Some(error) => Err(error),
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// The answer, or `None` after `limit`. The timer is on the heart: the caller may have any executor.
+    async fn first(&self, place: &mut Place, limit: Duration) -> Option<Result<Option<Grant>>> {
+        let mut answer = pin!(answer(place));
+        if let Poll::Ready(answered) = poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await {
+            return Some(answered);
+        }
+        let (sender, mut over) = tokio::sync::oneshot::channel::<()>();
+        self.handle.0.heart().spawn(async move {
+            let mut sender = sender;
+            tokio::select! {
+                () = tokio::time::sleep(limit) => {}
+                () = sender.closed() => {}
+            }
+        });
+        poll_fn(|context| {
+            if let Poll::Ready(answered) = answer.as_mut().poll(context) {
+                return Poll::Ready(Some(answered));
+            }
+            // The sender is dropped, never used: its end is the signal.
+            pin!(&mut over).poll(context).map(|_| None)
+        })
+        .await
+    }
+
+    fn guard(&self, grant: Grant) -> LockGuard {
+        LockGuard::new(Arc::clone(&self.handle), Arc::clone(&self.desk), grant)
+    }
+}
+
+impl SharedLock {
+    /// As [`Lock::acquire`], beside other shared holders.
+    ///
+    /// # Cancel safety
+    /// Dropping it withdraws from the queue and leaks nothing.
+    pub async fn acquire(&self) -> Result<LockGuard> {
+        self.0.wait_for(LockMode::Shared).await
+    }
+
+    /// As [`Lock::try_acquire`], beside other shared holders.
+    ///
+    /// # Cancel safety
+    /// Dropping it withdraws and leaks nothing.
+    pub async fn try_acquire(&self) -> Result<Option<LockGuard>> {
+        self.0.try_for(LockMode::Shared).await
+    }
+
+    /// As [`Lock::acquire_within`], beside other shared holders.
+    ///
+    /// # Cancel safety
+    /// Dropping it withdraws and leaks nothing.
+    pub async fn acquire_within(&self, limit: Duration) -> Result<Option<LockGuard>> {
+        self.0.wait_within(LockMode::Shared, limit).await
+    }
+}
+
+impl fmt::Debug for Lock {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Lock").field(&self.name).finish()
+    }
+}
+
+pub(crate) async fn answer(place: &mut Place) -> Result<Option<Grant>> {
+    match (&mut place.answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(crate::heart::gone()),
+    }
+}
+
+/// A held lock. It may move between threads and tasks; whoever has the value has the lock.
+///
+/// Dropping it releases in the background: it never blocks, and a process that ends right after the drop is gone before the
+/// release happened. [`release`](Self::release) waits for it.
+#[must_use = "the lock is released when the guard is dropped"]
+pub struct LockGuard {
+    desk: Arc<Desk>,
+    hold: Option<Arc<Hold>>,
+    token: FencingToken,
+    /// Open from the grant to the release.
+    _span: tracing::Span,
+    // Last, so that a coordinator of which only this guard is left closes after the release was begun.
+    coordinator: Arc<Handle>,
+}
+
+impl LockGuard {
+    pub(crate) fn new(handle: Arc<Handle>, desk: Arc<Desk>, grant: Grant) -> Self {
+        let span = tracing::debug_span!(
+            target: "tooz::hold",
+            "hold",
+            driver = handle.0.driver.name(),
+            lock = %desk.key,
+            token = grant.token.0
+        );
+        LockGuard { desk, hold: Some(grant.hold), token: grant.token, _span: span, coordinator: handle }
+    }
+
+    pub(crate) fn hold(&self) -> &Arc<Hold> {
+        self.hold.as_ref().expect("taken only by release and drop")
+    }
+
+    /// The token of this grant, greater than that of every earlier grant that conflicts with it. Give it to the resource
+    /// that the lock protects; see [`FenceGate`](crate::FenceGate).
+    pub fn fencing_token(&self) -> FencingToken {
+        self.token
+    }
+
+    /// Exclusive or shared.
+    pub fn mode(&self) -> LockMode {
+        self.hold().request.as_ref().map_or(LockMode::Exclusive, |request| request.mode)
+    }
+
+    /// Whether the lock is still held, judged by the clock at this call: false from the deadline on, also when no task and
+    /// no thread of this process has run in between.
+    pub fn is_held(&self) -> bool {
+        self.hold().check().is_none()
+    }
+
+    /// How long it is held for sure without another heartbeat; zero when it is lost; `None`: the kernel is the judge.
+    pub fn remaining(&self) -> Option<Duration> {
+        remaining(self.hold())
+    }
+
+    /// How long until the backend may grant it to others: [`remaining`](Self::remaining) and the margin.
+    pub fn expires_in(&self) -> Option<Duration> {
+        self.hold().live.expires_in()
+    }
+
+    /// The loss of this grant, to wait for.
+    pub fn loss(&self) -> Loss {
+        Loss::of(self.hold())
+    }
+
+    /// Runs `future` only as long as the lock is held; on loss it is dropped and the reason returned.
+    ///
+    /// # Cancel safety
+    /// Dropping it drops `future`.
+    pub async fn while_held<F: Future>(&self, future: F) -> Result<F::Output, LossReason> {
+        self.loss().guard(future).await
+    }
+
+    /// Gives the lock back and waits until the backend has it. `Lost`: it was lost before, and whoever has it now was not
+    /// touched. After any other error the release goes on in the background until the session ends.
+    ///
+    /// # Cancel safety
+    /// Once begun it goes on, also when this future is dropped.
+    pub async fn release(mut self) -> Result<()> {
+        match self.begin_release() {
+            Some(begun) => begun.answer().await.map_err(|error| error.in_driver(self.coordinator.0.driver.name())),
+            None => Ok(()),
+        }
+    }
+
+    fn begin_release(&mut self) -> Option<Begun<Result<()>>> {
+        let hold = self.hold.take()?;
+        if !hold.live.is_ours() {
+            // A forked child: what the parent holds is the parent's.
+            return Some(Begun::Done(Err(hold.live.error_of(LossReason::Forked))));
+        }
+        Some(self.desk.release(hold))
+    }
+}
+
+impl Drop for LockGuard {
+    fn drop(&mut self) {
+        drop(self.begin_release());
+    }
+}
+
+impl fmt::Debug for LockGuard {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("LockGuard")
+            .field("lock", &self.desk.key)
+            .field("token", &self.token)
+            .field("lost", &self.hold.as_ref().and_then(|hold| hold.check()))
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn remaining(hold: &Hold) -> Option<Duration> {
+    match hold.check() {
+        Some(_) => Some(Duration::ZERO),
+        None => hold.live.remaining(),
+    }
+}

@@ -1,0 +1,346 @@
+//! The life of a coordinator on its heart: connect, open, beat, lose, open anew, and at last close.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock::{Clock, Moment};
+use crate::coordinator::{Inner, Purpose, SessionEvent};
+use crate::driver::ConnectArgs;
+use crate::heart;
+use crate::life::{Live, LossReason};
+use crate::trace;
+use crate::wait::Backoff;
+use crate::{Error, ErrorKind, Result};
+
+/// Where the session stands.
+pub(crate) enum Phase {
+    /// Connected; nothing is owned.
+    Connected(Arc<Live>),
+    /// The session is open.
+    Open(Arc<Live>),
+    /// There is no session. The attempts are counted, so that a waiter can tell a fresh failure from an old one.
+    Down {
+        attempt: u64,
+        error: Option<Error>,
+    },
+    Closed,
+}
+
+impl Phase {
+    /// The session, if it lives and fits the purpose.
+    pub(crate) fn usable(&self, purpose: Purpose) -> Option<Arc<Live>> {
+        let live = match self {
+            Phase::Open(live) => live,
+            Phase::Connected(live) if purpose == Purpose::Look => live,
+            _ => return None,
+        };
+        live.check().is_none().then(|| Arc::clone(live))
+    }
+
+    pub(crate) fn live(&self) -> Option<&Arc<Live>> {
+        match self {
+            Phase::Connected(live) | Phase::Open(live) => Some(live),
+            Phase::Down { .. } | Phase::Closed => None,
+        }
+    }
+
+    pub(crate) fn attempt(&self) -> u64 {
+        match self {
+            Phase::Down { attempt, .. } => *attempt,
+            _ => 0,
+        }
+    }
+}
+
+pub(crate) struct Supervisor {
+    inner: Arc<Inner>,
+    closing: watch::Receiver<bool>,
+    attempts: u64,
+    /// Whether a session was open before, so that the next one is a re-opened one.
+    opened_before: bool,
+    pauses: Backoff,
+    fail_fast: bool,
+}
+
+/// Why a stage of the life ended.
+enum End {
+    Closing,
+    Over,
+}
+
+impl Supervisor {
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        let closing = inner.closing.subscribe();
+        Supervisor {
+            inner,
+            closing,
+            attempts: 0,
+            opened_before: false,
+            pauses: Backoff::for_reconnects(),
+            fail_fast: true,
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        let inner = Arc::clone(&self.inner);
+        let life = self.live_on();
+        tokio::pin!(life);
+        // Losses are few; then every local queue looks whether what was in its way is gone.
+        let stirring = async {
+            loop {
+                inner.stirred.notified().await;
+                inner.stir_desks();
+            }
+        };
+        tokio::select! {
+            () = &mut life => {}
+            () = stirring => {}
+        }
+    }
+
+    async fn live_on(&mut self) {
+        let mut live = None;
+        loop {
+            let end = match live.take() {
+                None => match self.connect_when_wanted().await {
+                    Ok(connected) => {
+                        live = connected;
+                        continue;
+                    }
+                    Err(end) => end,
+                },
+                Some(connected) => self.with(&connected).await,
+            };
+            if let End::Closing = end {
+                return self.close().await;
+            }
+        }
+    }
+
+    /// Waits until somebody wants a connection and makes one; `Ok(None)`: it failed.
+    async fn connect_when_wanted(&mut self) -> Result<Option<Arc<Live>>, End> {
+        let inner = Arc::clone(&self.inner);
+        let mut closing = self.closing.clone();
+        tokio::select! {
+            () = said(&mut closing) => return Err(End::Closing),
+            () = inner.want_connection.notified() => {}
+            // The wish for a session is kept for the stage that opens it.
+            () = inner.want_session.notified() => inner.want_session.notify_one(),
+        }
+        if !std::mem::take(&mut self.fail_fast) {
+            tokio::select! {
+                () = said(&mut closing) => return Err(End::Closing),
+                () = self.pauses.pause() => {}
+            }
+        }
+        let connecting = connect(&inner);
+        tokio::pin!(connecting);
+        let result = tokio::select! {
+            () = said(&mut closing) => return Err(End::Closing),
+            result = &mut connecting => result,
+        };
+        match result {
+            Ok(live) => {
+                inner.phase.send_replace(Phase::Connected(Arc::clone(&live)));
+                Ok(Some(live))
+            }
+            Err(error) => {
+                self.down(Some(error));
+                Ok(None)
+            }
+        }
+    }
+
+    /// One connection from its beginning to its end.
+    async fn with(&mut self, live: &Arc<Live>) -> End {
+        let inner = Arc::clone(&self.inner);
+        let mut closing = self.closing.clone();
+        tokio::select! {
+            () = said(&mut closing) => return End::Closing,
+            _ = live.lost() => {
+                // What can't be ended now, the backend ends at its timeout.
+                let _ = self.end(live).await;
+                return self.over(None);
+            }
+            () = inner.want_session.notified() => {}
+        }
+        let opened = tokio::select! {
+            () = said(&mut closing) => return End::Closing,
+            opened = open(&inner, live) => opened,
+        };
+        let sent = match opened {
+            Ok(sent) => sent,
+            Err(error) => {
+                live.lose(LossReason::SessionEnded);
+                // What can't be ended now, the backend ends at its timeout.
+                let _ = self.end(live).await;
+                return self.over(Some(error));
+            }
+        };
+        self.pauses.reset();
+        self.fail_fast = true;
+        inner.suspended.store(false, Ordering::Relaxed);
+        inner.phase.send_replace(Phase::Open(Arc::clone(live)));
+        if std::mem::replace(&mut self.opened_before, true) {
+            inner.tell(SessionEvent::Reopened);
+        }
+        let reason = tokio::select! {
+            () = said(&mut closing) => return End::Closing,
+            reason = crate::beat::keep_alive(&inner, live, sent) => reason,
+        };
+        trace::lost(&inner, reason);
+        inner.tell(SessionEvent::Lost(reason));
+        let over = self.over(None);
+        inner.stir_desks();
+        // What is left of it is ended at the backend before anything new begins: a re-join must not find its own ghost.
+        // What can't be ended now, the backend ends at its timeout.
+        let _ = self.end(live).await;
+        over
+    }
+
+    fn over(&mut self, error: Option<Error>) -> End {
+        self.down(error);
+        End::Over
+    }
+
+    fn down(&mut self, error: Option<Error>) {
+        self.attempts += 1;
+        self.inner.phase.send_replace(Phase::Down { attempt: self.attempts, error });
+    }
+
+    /// Ends a session at the backend, for at most the operation timeout.
+    async fn end(&self, live: &Arc<Live>) -> Result<()> {
+        let session = Arc::clone(live.session());
+        let limit = self.inner.settings.operation_timeout;
+        let ended = tokio::time::timeout(limit, session.close()).await;
+        live.ended.set(live.check().unwrap_or(LossReason::SessionEnded));
+        ended.unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorKind::TimedOut,
+                format!("the session could not be ended within {limit:?}; the backend ends it at its timeout"),
+            ))
+        })
+    }
+
+    async fn close(&mut self) {
+        let inner = Arc::clone(&self.inner);
+        let live = inner.phase.borrow().live().cloned();
+        // First nobody believes in anything any more, then the backend is told.
+        if let Some(live) = &live {
+            live.lose(LossReason::Closed);
+        }
+        inner.phase.send_replace(Phase::Closed);
+        inner.refuse_all();
+        let result = match &live {
+            Some(live) => self.end(live).await,
+            None => Ok(()),
+        };
+        inner.hush();
+        let result = result.map_err(|error| (error.kind(), error.to_string()));
+        inner.closed.send_replace(Some(result));
+    }
+}
+
+/// Ends when the flag is up, without keeping the flag's lock.
+async fn said(flag: &mut watch::Receiver<bool>) {
+    let _ = flag.wait_for(|up| *up).await;
+}
+
+async fn connect(inner: &Arc<Inner>) -> Result<Arc<Live>> {
+    let live = Live::new(inner.driver.name(), Arc::clone(&inner.stirred));
+    let settings = &inner.settings;
+    let args = ConnectArgs {
+        url: inner.url.clone(),
+        options: inner.options.clone(),
+        member: inner.member.clone(),
+        namespace: settings.namespace.clone(),
+        session_timeout: settings.session_timeout,
+        connect_timeout: settings.connect_timeout,
+        operation_timeout: settings.operation_timeout,
+        reporter: live.reporter(),
+    };
+    let limit = settings.connect_timeout;
+    let session = tokio::time::timeout(limit, inner.driver.start(args))
+        .await
+        .unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorKind::TimedOut,
+                format!("no connection to {} within {limit:?}; check the address, or raise connect_timeout", inner.url),
+            ))
+        })
+        .map_err(|error| error.in_driver(inner.driver.name()))?;
+    live.attach(session);
+    Ok(live)
+}
+
+/// Opens the session; answers the moment at which its first timeout began.
+async fn open(inner: &Arc<Inner>, live: &Arc<Live>) -> Result<Moment> {
+    let sent = live.clock().now();
+    let session = Arc::clone(live.session());
+    heart::within(
+        inner.settings.connect_timeout,
+        || "open the session".to_owned(),
+        async move { session.open().await },
+    )
+    .await
+    .map_err(|error| error.in_driver(inner.driver.name()).context("the session can't be opened"))?;
+    let terms = live.session().terms();
+    if let Some(timeout) = terms.timeout {
+        let margin = Live::margin_of(&terms, timeout);
+        if timeout <= margin * 2 {
+            return Err(Error::config(format!(
+                "session_timeout={timeout:?} is too short: this driver needs a margin of {margin:?}, and more than twice that"
+            ))
+            .in_driver(inner.driver.name()));
+        }
+        if !live.credit(sent, timeout, margin) {
+            return Err(Error::new(
+                ErrorKind::TimedOut,
+                format!("opening the session took longer than it lives; raise session_timeout={timeout:?}"),
+            )
+            .in_driver(inner.driver.name()));
+        }
+    }
+    Ok(sent)
+}
+
+impl Inner {
+    /// Lets a small task on the user's runtime leave its mark, by which the heart sees that the runtime still runs.
+    pub(crate) fn watch_for_stalls(self: &Arc<Self>) -> Result<()> {
+        let Some(limit) = self.settings.stall_timeout else { return Ok(()) };
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
+            Error::config("stall_timeout watches a tokio runtime, but connect() was not called in one")
+                .in_driver(self.driver.name())
+        })?;
+        let mark = Arc::new(AtomicU64::new(Clock::boot_time().now().as_nanos()));
+        let _ = self.last_run.set(Arc::clone(&mark));
+        let mut closing = self.closing.subscribe();
+        runtime.spawn(async move {
+            let closed = said(&mut closing);
+            tokio::pin!(closed);
+            loop {
+                mark.store(Clock::boot_time().now().as_nanos(), Ordering::Relaxed);
+                let pause = (limit / 4).max(Duration::from_millis(1));
+                tokio::select! {
+                    () = &mut closed => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Whether the user's runtime has been stuck for longer than it may.
+    pub(crate) fn is_stalled(&self) -> bool {
+        match (self.settings.stall_timeout, self.last_run.get()) {
+            (Some(limit), Some(mark)) => {
+                let last = Moment::from_nanos(mark.load(Ordering::Relaxed));
+                Clock::boot_time().now().since(last) > limit
+            }
+            _ => false,
+        }
+    }
+}

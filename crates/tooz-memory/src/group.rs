@@ -1,0 +1,135 @@
+//! Groups: members by name, each change with a version, pushed as a difference.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tooz_core::{
+    Change, Error, ErrorKind, GroupId, JoinRequest, MemberId, Pushed, Pusher, Replace, Result, Roster, RosterEntry,
+};
+
+use crate::error::no_group;
+use crate::store::State;
+
+#[derive(Default)]
+pub(crate) struct GroupRecord {
+    members: BTreeMap<MemberId, (u64, RosterEntry)>,
+    version: u64,
+    pub(crate) watchers: Vec<Pusher>,
+}
+
+impl GroupRecord {
+    fn change(&mut self, change: &Change) {
+        self.watchers.retain(|watcher| !watcher.is_closed());
+        let after = self.version;
+        self.version += 1;
+        for watcher in &self.watchers {
+            watcher.push(Pushed::Delta { after: Some(after), version: self.version, change: change.clone() });
+        }
+    }
+
+    fn remove(&mut self, member: &MemberId) {
+        if self.members.remove(member).is_some() {
+            self.change(&Change::Left(member.clone()));
+        }
+    }
+
+    pub(crate) fn end_session(&mut self, session: u64) {
+        let gone: Vec<_> =
+            self.members.iter().filter(|(_, (owner, _))| *owner == session).map(|(member, _)| member.clone()).collect();
+        for member in gone {
+            self.remove(&member);
+        }
+    }
+}
+
+impl State {
+    pub(crate) fn group(&mut self, place: &(Arc<str>, GroupId)) -> Result<&mut GroupRecord> {
+        self.groups.get_mut(place).ok_or_else(|| no_group(&place.1))
+    }
+
+    pub(crate) fn create_group(&mut self, place: (Arc<str>, GroupId)) -> Result<()> {
+        if self.groups.contains_key(&place) {
+            return Err(Error::new(ErrorKind::AlreadyExists, format!("there is a group {:?} already", place.1)));
+        }
+        self.groups.insert(place, GroupRecord::default());
+        Ok(())
+    }
+
+    pub(crate) fn delete_group(&mut self, place: &(Arc<str>, GroupId)) -> Result<()> {
+        let count = self.group(place)?.members.len();
+        if count > 0 {
+            return Err(Error::new(ErrorKind::NotEmpty, format!("group {:?} has {count} members", place.1)));
+        }
+        if let Some(group) = self.groups.remove(place) {
+            group.watchers.iter().for_each(|watcher| watcher.push(Pushed::Gone));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn join(
+        &mut self,
+        place: &(Arc<str>, GroupId),
+        session: u64,
+        request: &JoinRequest,
+        timeout: Duration,
+    ) -> Result<()> {
+        let old = self.group(place)?.members.get(&request.member).map(|(owner, entry)| (*owner, entry.id));
+        if let Some((owner, id)) = old {
+            let may = match request.replace {
+                _ if id == request.id => return Ok(()),
+                Replace::Nobody => false,
+                Replace::Own(own) => own == id,
+                Replace::Anybody => true,
+            };
+            if !may {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!(
+                        "group {:?} has a living member {:?}; it is dead after its session timeout at the latest",
+                        place.1, request.member
+                    ),
+                )
+                .with_retry_after(timeout));
+            }
+            if let Some(owner) = self.sessions.get(&owner) {
+                owner.reporter.membership_lost(&place.1, id);
+            }
+            self.group(place)?.remove(&request.member);
+        }
+        let entry = RosterEntry::new(request.member.clone(), request.id, request.capabilities.clone());
+        let group = self.group(place)?;
+        group.members.insert(request.member.clone(), (session, entry.clone()));
+        group.change(&Change::Joined(entry));
+        Ok(())
+    }
+
+    pub(crate) fn update(&mut self, place: &(Arc<str>, GroupId), request: &JoinRequest) -> Result<()> {
+        let group = self.group(place)?;
+        match group.members.get_mut(&request.member) {
+            Some((_, entry)) if entry.id == request.id => {
+                entry.capabilities = request.capabilities.clone();
+                let entry = entry.clone();
+                group.change(&Change::Updated(entry));
+                Ok(())
+            }
+            _ => Err(Error::new(
+                ErrorKind::NotMember,
+                format!("{:?} is no member of group {:?} any more", request.member, place.1),
+            )),
+        }
+    }
+
+    pub(crate) fn leave(&mut self, place: &(Arc<str>, GroupId), request: &JoinRequest) {
+        if let Ok(group) = self.group(place)
+            && group.members.get(&request.member).is_some_and(|(_, entry)| entry.id == request.id)
+        {
+            group.remove(&request.member);
+        }
+    }
+
+    pub(crate) fn members(&mut self, place: &(Arc<str>, GroupId)) -> Result<Roster> {
+        let group = self.group(place)?;
+        Ok(Roster::new(group.members.values().map(|(_, entry)| entry.clone()).collect(), group.version))
+    }
+}

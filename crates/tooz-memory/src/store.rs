@@ -1,0 +1,175 @@
+//! The store: what a server would keep, in one mutex, with a clock that a test can move.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tooz_core::{Clock, GroupId, LockKey, MemberId, Moment, Reporter, RequestId};
+
+use crate::fault::Fault;
+use crate::group::GroupRecord;
+use crate::lock::LockRecord;
+
+/// One store by its name: what `memory://NAME` connects to, and what a test does to it. A cheap clone.
+///
+/// A store lives as long as the process.
+#[derive(Clone)]
+pub struct Store(pub(crate) Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub(crate) name: String,
+    pub(crate) clock: Clock,
+    state: Mutex<State>,
+}
+
+pub(crate) struct State {
+    pub(crate) sessions: HashMap<u64, SessionRecord>,
+    /// By namespace and key.
+    pub(crate) locks: HashMap<(Arc<str>, LockKey), LockRecord>,
+    pub(crate) groups: BTreeMap<(Arc<str>, GroupId), GroupRecord>,
+    pub(crate) script: Vec<Fault>,
+    pub(crate) cut_off: Vec<MemberId>,
+    pub(crate) last_token: u64,
+    last_session: u64,
+    /// No session ends before this moment: a lower bound, so that most calls need not look.
+    next_expiry: Moment,
+}
+
+pub(crate) struct SessionRecord {
+    pub(crate) member: MemberId,
+    pub(crate) expires: Moment,
+    pub(crate) reporter: Reporter,
+    /// Grants that were broken since the last beat.
+    pub(crate) revoked: Vec<RequestId>,
+}
+
+impl Store {
+    /// The store of that name; made when it is first asked for.
+    pub fn named(name: &str) -> Self {
+        static STORES: OnceLock<Mutex<HashMap<String, Store>>> = OnceLock::new();
+        let stores = STORES.get_or_init(Mutex::default);
+        let mut stores = stores.lock().unwrap_or_else(PoisonError::into_inner);
+        stores.entry(name.to_owned()).or_insert_with(|| Store::new(name)).clone()
+    }
+
+    fn new(name: &str) -> Self {
+        Store(Arc::new(Shared {
+            name: name.to_owned(),
+            clock: Clock::movable(),
+            state: Mutex::new(State {
+                sessions: HashMap::new(),
+                locks: HashMap::new(),
+                groups: BTreeMap::new(),
+                script: Vec::new(),
+                cut_off: Vec::new(),
+                last_token: 0,
+                last_session: 0,
+                next_expiry: Moment::NEVER,
+            }),
+        }))
+    }
+
+    /// Moves the clock of the store, and of all that is connected to it, forward. Sessions whose time is over end.
+    pub fn advance(&self, by: Duration) {
+        self.0.clock.advance(by);
+        drop(self.0.state());
+    }
+
+    /// Ends the sessions of this member, as a server does that gave up on it, and tells it.
+    pub fn expire(&self, member: &MemberId) {
+        let mut state = self.0.state();
+        let sessions: Vec<_> =
+            state.sessions.iter().filter(|(_, session)| session.member == *member).map(|(id, _)| *id).collect();
+        let mut told = Vec::new();
+        for id in sessions {
+            told.extend(state.end_session(id));
+        }
+        drop(state);
+        for session in told {
+            session.reporter.session_lost("the session was expired");
+        }
+    }
+
+    /// Cuts the member off: whatever it asks fails until [`heal`](Self::heal), and its sessions run out.
+    pub fn partition(&self, member: &MemberId) {
+        let mut state = self.0.state();
+        state.cut_off.push(member.clone());
+        state.reporters_of(member).iter().for_each(Reporter::disconnected);
+    }
+
+    /// Connects the member again.
+    pub fn heal(&self, member: &MemberId) {
+        let mut state = self.0.state();
+        state.cut_off.retain(|one| one != member);
+        state.reporters_of(member).iter().for_each(Reporter::connected);
+    }
+
+    /// Adds a line to the fault script.
+    pub fn script(&self, fault: Fault) {
+        self.0.state().script.push(fault);
+    }
+
+    /// Whether every line of the fault script has happened.
+    pub fn is_script_done(&self) -> bool {
+        self.0.state().script.is_empty()
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Store").field(&self.0.name).finish()
+    }
+}
+
+impl Shared {
+    /// The state as of now: sessions whose time is over have ended.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now();
+        if now >= state.next_expiry {
+            state.sweep(now);
+        }
+        state
+    }
+
+    pub(crate) fn next_expiry(&self) -> Moment {
+        self.state().next_expiry
+    }
+}
+
+impl State {
+    pub(crate) fn open_session(&mut self, record: SessionRecord) -> u64 {
+        self.last_session += 1;
+        self.next_expiry = self.next_expiry.min(record.expires);
+        self.sessions.insert(self.last_session, record);
+        self.last_session
+    }
+
+    /// Ends a session and all that it owns. Nothing is left for a second time.
+    pub(crate) fn end_session(&mut self, id: u64) -> Option<SessionRecord> {
+        let record = self.sessions.remove(&id)?;
+        self.end_locks_of(id);
+        for group in self.groups.values_mut() {
+            group.end_session(id);
+        }
+        Some(record)
+    }
+
+    fn sweep(&mut self, now: Moment) {
+        let over: Vec<_> =
+            self.sessions.iter().filter(|(_, session)| session.expires <= now).map(|(id, _)| *id).collect();
+        for id in over {
+            self.end_session(id);
+        }
+        self.next_expiry = self.sessions.values().map(|session| session.expires).min().unwrap_or(Moment::NEVER);
+    }
+
+    fn reporters_of(&self, member: &MemberId) -> Vec<Reporter> {
+        self.sessions
+            .values()
+            .filter(|session| session.member == *member)
+            .map(|session| session.reporter.clone())
+            .collect()
+    }
+}

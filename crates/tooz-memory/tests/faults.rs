@@ -1,0 +1,158 @@
+//! What the fault script and the movable clock can show of core's promises.
+
+use std::time::{Duration, Instant};
+
+use tooz_core::{
+    ConnectOptions, Coordinator, ErrorKind, GroupEvent, LeaderEvent, LossReason, MemberId, SessionEvent, SessionState,
+};
+use tooz_memory::{Effect, Fault, Operation, Store};
+
+async fn connect(store: &str, member: &str) -> Coordinator {
+    // The registry finds the driver, since this test names its crate.
+    let options = ConnectOptions::new(&format!("memory://{store}?session_timeout=2s&operation_timeout=1s")).unwrap();
+    options.member(member).unwrap().connect().await.unwrap()
+}
+
+fn member(name: &str) -> MemberId {
+    name.parse().unwrap()
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(5), future).await.expect("it takes too long")
+}
+
+#[tokio::test]
+async fn a_lock_goes_from_one_to_the_next_with_a_greater_token() {
+    let (one, two) = (connect("handover", "one").await, connect("handover", "two").await);
+    let first = one.lock("x").unwrap().acquire().await.unwrap();
+    assert!(two.lock("x").unwrap().try_acquire().await.unwrap().is_none());
+    let waiting = tokio::spawn(async move { (two.lock("x").unwrap().acquire().await.unwrap(), two) });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let token = first.fencing_token();
+    first.release().await.unwrap();
+    let (second, two) = within(waiting).await.unwrap();
+    assert!(second.fencing_token() > token);
+    within(two.close()).await.unwrap();
+    assert!(!second.is_held());
+    assert_eq!(two.state(), SessionState::Closed);
+    assert_eq!(two.lock("x").unwrap().acquire().await.unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[tokio::test]
+async fn the_deadline_is_judged_by_the_clock_and_not_by_a_task() {
+    let one = connect("deadline", "one").await;
+    let guard = one.lock("x").unwrap().acquire().await.unwrap();
+    assert!(guard.is_held());
+    // 1.9 s: past the deadline (2 s less a tenth), not yet past the expiry.
+    Store::named("deadline").advance(Duration::from_millis(1900));
+    assert!(!guard.is_held(), "no await stands between the move and this");
+    assert_eq!(within(guard.loss().wait()).await, LossReason::Expired);
+    assert_eq!(guard.release().await.unwrap_err().kind(), ErrorKind::Lost);
+}
+
+#[tokio::test]
+async fn a_lost_session_is_replaced_and_memberships_come_back_but_locks_do_not() {
+    let (one, two) = (connect("rejoin", "one").await, connect("rejoin", "two").await);
+    let group = one.group("g").unwrap();
+    group.create().await.unwrap();
+    let membership = group.join(&"first").await.unwrap();
+    let mut watch = two.group("g").unwrap().watch().await.unwrap();
+    assert!(matches!(watch.next().await, Some(GroupEvent::Snapshot(members)) if members.len() == 1));
+    let guard = one.lock("x").unwrap().acquire().await.unwrap();
+    let leadership = within(membership.campaign()).await.unwrap();
+    let mut leaders = two.group("g").unwrap().watch_leader().await.unwrap();
+    assert!(
+        matches!(within(leaders.next()).await, Some(LeaderEvent::Elected(leader)) if leader.epoch == leadership.epoch())
+    );
+    let mut events = one.events();
+    Store::named("rejoin").expire(&member("one"));
+    assert!(!guard.is_held());
+    assert_eq!(within(events.next()).await, Some(SessionEvent::Lost(LossReason::SessionEnded)));
+    assert_eq!(within(events.next()).await, Some(SessionEvent::Reopened));
+    assert_eq!(within(watch.next()).await, Some(GroupEvent::Left(member("one"))));
+    assert!(
+        matches!(within(watch.next()).await, Some(GroupEvent::Joined(entry)) if entry.capabilities.as_json() == "\"first\"")
+    );
+    assert_eq!(within(leaders.next()).await, Some(LeaderEvent::Vacant));
+    assert!(membership.is_member());
+    assert!(!leadership.is_leader());
+    assert!(two.lock("x").unwrap().try_acquire().await.unwrap().is_some());
+    within(membership.leave()).await.unwrap();
+    within(group.delete()).await.unwrap();
+    assert_eq!(within(watch.next()).await, Some(GroupEvent::Left(member("one"))));
+    assert_eq!(within(watch.next()).await, Some(GroupEvent::Deleted));
+    assert_eq!(within(watch.next()).await, None);
+}
+
+#[tokio::test]
+async fn a_lost_reply_leaves_no_lock_that_nobody_holds() {
+    let store = Store::named("reply");
+    let (one, two) = (connect("reply", "one").await, connect("reply", "two").await);
+    let lock = one.lock("x").unwrap();
+    store.script(Fault::new(Operation::Lock, Effect::LoseReply));
+    assert_eq!(lock.try_acquire().await.unwrap_err().kind(), ErrorKind::TimedOut);
+    assert!(two.lock("x").unwrap().holders().await.unwrap().is_empty());
+    store.script(Fault::new(Operation::Lock, Effect::LoseReply));
+    let guard = within(lock.acquire()).await.unwrap();
+    store.script(Fault::new(Operation::Release, Effect::LoseReply));
+    assert_eq!(guard.release().await.unwrap_err().kind(), ErrorKind::TimedOut);
+    assert!(within(two.lock("x").unwrap().acquire_within(Duration::from_secs(2))).await.unwrap().is_some());
+    let group = one.group("g").unwrap();
+    store.script(Fault::new(Operation::Join, Effect::LoseReply));
+    let membership = within(group.join_or_create(&1)).await;
+    assert!(membership.is_ok() || membership.unwrap_err().kind() == ErrorKind::NotFound);
+    assert!(store.is_script_done());
+}
+
+#[tokio::test]
+async fn cut_off_for_less_than_the_timeout_loses_nothing_and_for_longer_everything() {
+    let store = Store::named("cut");
+    let one = connect("cut", "one").await;
+    let guard = one.lock("x").unwrap().acquire().await.unwrap();
+    let mut events = one.events();
+    store.partition(&member("one"));
+    assert_eq!(within(events.next()).await, Some(SessionEvent::Suspended));
+    assert!(guard.is_held());
+    store.heal(&member("one"));
+    assert_eq!(within(events.next()).await, Some(SessionEvent::Resumed));
+    assert!(guard.is_held());
+    store.partition(&member("one"));
+    let cut = Instant::now();
+    assert_eq!(within(guard.loss().wait()).await, LossReason::Expired);
+    assert!(cut.elapsed() <= Duration::from_secs(2), "known before the store can grant it again");
+    assert_eq!(one.lock("x").unwrap().try_acquire().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    let waiting = tokio::spawn(async move { one.lock("x").unwrap().acquire().await.map(|guard| guard.is_held()) });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    store.heal(&member("one"));
+    assert!(within(waiting).await.unwrap().unwrap());
+}
+
+#[tokio::test]
+async fn a_closed_coordinator_ends_every_wait() {
+    let (one, two) = (connect("closing", "one").await, connect("closing", "two").await);
+    let guard = one.lock("x").unwrap().acquire().await.unwrap();
+    let lock = two.lock("x").unwrap();
+    let waiting = tokio::spawn(async move { lock.acquire().await.map(drop) });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    within(two.close()).await.unwrap();
+    assert_eq!(within(waiting).await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    drop(one);
+    assert!(guard.is_held(), "a guard keeps its coordinator");
+    drop(guard);
+    let three = connect("closing", "three").await;
+    assert!(within(three.lock("x").unwrap().acquire()).await.unwrap().is_held());
+}
+
+#[test]
+fn a_pair_of_acquire_and_release_is_quick_enough_to_be_done_a_hundred_thousand_times() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let one = connect("pair", "one").await;
+        let lock = one.lock("x").unwrap();
+        let start = Instant::now();
+        for _ in 0..100_000 {
+            lock.acquire().await.unwrap().release().await.unwrap();
+        }
+        println!("{:?} a pair", start.elapsed() / 100_000);
+    });
+}

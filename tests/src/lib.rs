@@ -1,0 +1,1 @@
+//! Nothing here: the package is for its tests.

@@ -1,0 +1,60 @@
+//! `cargo xtask`: the project's own commands, written in Rust so that they need nothing but cargo.
+
+mod invocation;
+mod itest;
+mod progress;
+mod steps;
+mod summary;
+mod tally;
+mod test;
+mod tidy;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// The project's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run everything that a change has to pass: format, lints, docs, licences, tests, every backend
+    Test(test::Options),
+    /// Run the tests of some backends, one line per case
+    Itest(itest::Options),
+    /// Check the house rules that no compiler knows
+    Tidy,
+}
+
+/// What a command found, as opposed to an error, which means that it could not even look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verdict {
+    Passed,
+    Failed,
+}
+
+fn main() -> ExitCode {
+    let command = CommandLine::parse().command;
+    let verdict = Workspace::discover().and_then(|workspace| match command {
+        Command::Test(options) => test::run(&workspace, &options),
+        Command::Itest(options) => itest::run(&workspace, &options),
+        Command::Tidy => tidy::run(&workspace),
+    });
+    match verdict {
+        Ok(Verdict::Passed) => ExitCode::SUCCESS,
+        Ok(Verdict::Failed) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

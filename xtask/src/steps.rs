@@ -1,0 +1,228 @@
+//! The steps of `cargo xtask test`, in their order, and how each one runs.
+
+use anyhow::Result;
+
+use crate::invocation::Invocation;
+use crate::progress::Progress;
+use crate::tally::Tally;
+use crate::workspace::Workspace;
+use crate::{itest, tidy, tools};
+
+/// A driver that lives outside of the workspace, as a stranger's would.
+const OUT_OF_TREE: &str = "tests/out-of-tree-driver/Cargo.toml";
+
+/// The step without which those after it are not worth starting.
+pub(crate) const BUILD: &str = "build";
+
+/// One step of many.
+pub(crate) struct Step {
+    pub(crate) name: String,
+    pub(crate) about: &'static str,
+    work: Work,
+}
+
+enum Work {
+    /// One program after the other; all of them run, whatever becomes of the first.
+    Commands(Vec<Invocation>),
+    /// The tests of a driver: there have to be some.
+    Suite(Invocation),
+    CargoDeny,
+    Tidy,
+}
+
+/// What a step found.
+#[derive(Default)]
+pub(crate) struct Report {
+    pub(crate) failed: bool,
+    pub(crate) tally: Tally,
+    /// What has to be read when the step failed.
+    pub(crate) output: Vec<String>,
+    /// A few words for the summary.
+    pub(crate) remark: String,
+}
+
+/// All steps there are for this workspace.
+pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
+    let root = workspace.root();
+    let cargo = |line: &str| Invocation::cargo(root).arguments(line.split(' '));
+    let commands = |name: &str, about, commands| Step {
+        name: name.to_owned(),
+        about,
+        work: Work::Commands(commands),
+    };
+    let has_out_of_tree = workspace.has(OUT_OF_TREE);
+
+    let mut format = vec![cargo("fmt --all --check")];
+    if has_out_of_tree {
+        format.push(cargo(&format!("fmt --manifest-path {OUT_OF_TREE} --check")));
+    }
+    let mut steps = vec![
+        commands("fmt", "the format", format),
+        commands(
+            "clippy",
+            "the lints",
+            vec![cargo(
+                "clippy --workspace --all-targets --all-features -- -D warnings",
+            )],
+        ),
+        commands(
+            "doc",
+            "the documentation",
+            vec![
+                cargo("doc --workspace --no-deps --all-features")
+                    .environment("RUSTDOCFLAGS", "-D warnings"),
+            ],
+        ),
+        Step {
+            name: "deny".to_owned(),
+            about: "licences, duplicates and sources of all dependencies",
+            work: Work::CargoDeny,
+        },
+        Step {
+            name: "tidy".to_owned(),
+            about: "the house rules",
+            work: Work::Tidy,
+        },
+        // Clippy only checks; the tests that run the `tooz` command need it built.
+        commands(
+            BUILD,
+            "the workspace, without which no test can run",
+            vec![cargo("build --workspace --all-features")],
+        ),
+        commands(
+            "test",
+            "unit, integration and doc tests",
+            vec![cargo("test --workspace --all-features --no-fail-fast")],
+        ),
+    ];
+    if has_out_of_tree {
+        // A folder of its own: it is another workspace with other features, and in one folder the two would
+        // wait for each other's lock.
+        let target = workspace.target().join("out-of-tree");
+        steps.push(commands(
+            "out-of-tree",
+            "the example of a driver outside of the workspace",
+            vec![
+                cargo(&format!(
+                    "test --manifest-path {OUT_OF_TREE} --no-fail-fast"
+                ))
+                .environment("CARGO_TARGET_DIR", target),
+            ],
+        ));
+    }
+    let alone = "check --package tooz --no-default-features";
+    let mut features = vec![cargo(alone)];
+    for feature in workspace.facade_features()? {
+        features.push(cargo(&format!("{alone} --features {feature}")));
+    }
+    steps.push(commands("features", "each feature alone builds", features));
+    for backend in workspace.backends()? {
+        steps.push(Step {
+            name: format!("itest-{backend}"),
+            about: "the tests of one driver",
+            work: Work::Suite(itest::tests_of(workspace, &backend)),
+        });
+    }
+    Ok(steps)
+}
+
+impl Step {
+    /// Runs the step to its end. That it could not even start is a failure like any other.
+    pub(crate) fn run(&self, workspace: &Workspace, progress: &Progress) -> Report {
+        let report = match &self.work {
+            Work::Commands(commands) => run_all(commands, progress),
+            Work::Suite(command) => {
+                run_all(std::slice::from_ref(command), progress).map(|mut report| {
+                    if let Some(error) = itest::refuse_emptiness(&mut report.tally) {
+                        report.failed = true;
+                        report.output.push(error.to_owned());
+                    }
+                    report
+                })
+            }
+            Work::CargoDeny => tools::cargo_deny(workspace, progress).and_then(|cargo_deny| {
+                let arguments = ["--all-features", "check", "licenses", "bans", "sources"];
+                let check = Invocation::new(cargo_deny, workspace.root()).arguments(arguments);
+                run_all(&[check], progress)
+            }),
+            Work::Tidy => look_for_untidiness(workspace, progress),
+        };
+        report.unwrap_or_else(|error| Report {
+            failed: true,
+            output: vec![format!("error: {error:#}")],
+            ..Report::default()
+        })
+    }
+}
+
+fn look_for_untidiness(workspace: &Workspace, progress: &Progress) -> Result<Report> {
+    let findings = tidy::check(workspace)?;
+    let output = findings.lines();
+    for line in &output {
+        progress.line(line);
+    }
+    let remark = match findings.warnings.len() {
+        0 => String::new(),
+        1 => "1 warning".to_owned(),
+        count => format!("{count} warnings"),
+    };
+    Ok(Report {
+        failed: !findings.errors.is_empty(),
+        tally: Tally::default(),
+        output,
+        remark,
+    })
+}
+
+fn run_all(commands: &[Invocation], progress: &Progress) -> Result<Report> {
+    let mut report = Report::default();
+    for command in commands {
+        progress.line(&format!("$ {command}"));
+        let mut tally = Tally::default();
+        let finished = command.run(|line| {
+            tally.read(line);
+            progress.line(line);
+        })?;
+        if tally.has_cases() {
+            tally.close(finished.success);
+        }
+        report.tally.add(&tally);
+        if !finished.success {
+            report.failed = true;
+            report.output.push(format!("$ {command}"));
+            report.output.extend(finished.output);
+            report.output.extend(finished.ending);
+        }
+    }
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace::tests::repository;
+
+    fn names(files: &[(&str, &str)]) -> Vec<String> {
+        let (_folder, workspace) = repository(files);
+        let steps = all(&workspace).unwrap();
+        steps.into_iter().map(|step| step.name).collect()
+    }
+
+    #[test]
+    fn every_backend_is_a_step() {
+        let facade = ("crates/tooz/Cargo.toml", "[features]\nred = []");
+        let steps = names(&[
+            facade,
+            ("crates/tooz-red/Cargo.toml", ""),
+            ("crates/tooz-red/tests/conformance.rs", ""),
+        ]);
+        assert_eq!(steps.last().unwrap(), "itest-red");
+        assert!(!steps.contains(&"out-of-tree".to_owned()));
+    }
+
+    #[test]
+    fn the_driver_out_of_tree_is_a_step_when_it_is_there() {
+        let facade = ("crates/tooz/Cargo.toml", "[features]\nred = []");
+        assert!(names(&[facade, (OUT_OF_TREE, "")]).contains(&"out-of-tree".to_owned()));
+    }
+}

@@ -1,0 +1,175 @@
+//! The table at the end of `cargo xtask test`, and the count below it.
+
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+use crate::Verdict;
+use crate::progress::readable;
+use crate::steps::Report;
+use crate::tally::Tally;
+
+/// What became of a step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    Passed,
+    Failed,
+    /// An earlier failure made it pointless.
+    NotRun,
+}
+
+/// One row of the table.
+pub(crate) struct Line {
+    name: String,
+    pub(crate) outcome: Outcome,
+    elapsed: Duration,
+    tally: Tally,
+    remark: String,
+}
+
+impl Line {
+    pub(crate) fn new(name: &str, outcome: Outcome, elapsed: Duration, report: Report) -> Self {
+        Self {
+            name: name.to_owned(),
+            outcome,
+            elapsed,
+            tally: report.tally,
+            remark: report.remark,
+        }
+    }
+
+    /// What the step adds to the sum: its cases; or itself, if it has none.
+    fn counts(&self) -> (usize, usize) {
+        match self.outcome {
+            Outcome::NotRun => (0, 0),
+            Outcome::Passed if self.tally.has_cases() => (self.tally.passed, 0),
+            Outcome::Passed => (1, 0),
+            // All cases may have passed and yet the step failed, by a build or a process left behind.
+            Outcome::Failed => (self.tally.passed, self.tally.failed.max(1)),
+        }
+    }
+
+    fn result(&self) -> String {
+        let word = match self.outcome {
+            Outcome::Passed => "ok",
+            Outcome::Failed => "FAILED",
+            Outcome::NotRun => "not run",
+        };
+        if self.remark.is_empty() {
+            word.to_owned()
+        } else {
+            format!("{word}, {}", self.remark)
+        }
+    }
+
+    fn row(&self) -> [String; 7] {
+        let (passed, failed) = self.counts();
+        [
+            self.name.clone(),
+            self.result(),
+            or_blank(passed),
+            or_blank(failed),
+            or_blank(self.tally.ignored()),
+            or_blank(self.tally.not_claimed.len()),
+            match self.outcome {
+                Outcome::NotRun => String::new(),
+                Outcome::Passed | Outcome::Failed => readable(self.elapsed),
+            },
+        ]
+    }
+}
+
+/// Prints all, and says whether everything passed.
+pub(crate) fn print(lines: &[Line]) -> Verdict {
+    println!("\n{}\n", table(lines));
+    let not_run = named(lines, Outcome::NotRun);
+    if !not_run.is_empty() {
+        println!("the build failed, so these did not run: {not_run}");
+    }
+    let broken = named(lines, Outcome::Failed);
+    if !broken.is_empty() {
+        println!("these failed: {broken}");
+    }
+    let (passed, failed) = sum(lines);
+    println!("{passed} passed, {failed} failed");
+    if failed == 0 {
+        Verdict::Passed
+    } else {
+        Verdict::Failed
+    }
+}
+
+fn table(lines: &[Line]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::ASCII_MARKDOWN)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header([
+            "step",
+            "result",
+            "passed",
+            "failed",
+            "ignored",
+            "not claimed",
+            "time",
+        ])
+        .add_rows(lines.iter().map(Line::row));
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn named(lines: &[Line], outcome: Outcome) -> String {
+    let names: Vec<_> = lines
+        .iter()
+        .filter(|line| line.outcome == outcome)
+        .map(|line| line.name.as_str())
+        .collect();
+    names.join(", ")
+}
+
+fn sum(lines: &[Line]) -> (usize, usize) {
+    lines
+        .iter()
+        .map(Line::counts)
+        .fold((0, 0), |sum, counts| (sum.0 + counts.0, sum.1 + counts.1))
+}
+
+/// Zeros would hide the numbers that matter.
+fn or_blank(count: usize) -> String {
+    if count == 0 {
+        String::new()
+    } else {
+        count.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(outcome: Outcome, passed: usize, failed: usize) -> Line {
+        let mut report = Report::default();
+        report.tally.passed = passed;
+        report.tally.failed = failed;
+        Line::new("step", outcome, Duration::ZERO, report)
+    }
+
+    #[test]
+    fn a_step_without_cases_counts_as_one() {
+        let lines = [
+            line(Outcome::Passed, 0, 0),
+            line(Outcome::Passed, 40, 0),
+            line(Outcome::Failed, 5, 2),
+            line(Outcome::NotRun, 0, 0),
+        ];
+        assert_eq!(sum(&lines), (46, 2));
+    }
+
+    #[test]
+    fn a_failed_step_never_counts_as_no_failure() {
+        assert_eq!(sum(&[line(Outcome::Failed, 5, 0)]), (5, 1));
+        assert_eq!(sum(&[line(Outcome::Failed, 0, 0)]), (0, 1));
+    }
+}

@@ -1,0 +1,60 @@
+//! `cargo xtask tidy`: the house rules that no compiler knows. Each finding names a file and what would be right.
+
+mod facade;
+mod layout;
+mod manifests;
+mod rooms;
+mod sources;
+
+use anyhow::Result;
+
+use crate::Verdict;
+use crate::workspace::Workspace;
+
+/// What was found.
+#[derive(Default)]
+pub(crate) struct Findings {
+    pub(crate) errors: Vec<String>,
+    pub(crate) warnings: Vec<String>,
+}
+
+pub(crate) fn run(workspace: &Workspace) -> Result<Verdict> {
+    let findings = check(workspace)?;
+    for line in findings.lines() {
+        println!("{line}");
+    }
+    let (errors, warnings) = (findings.errors.len(), findings.warnings.len());
+    println!("tidy: {errors} errors, {warnings} warnings");
+    Ok(if errors == 0 {
+        Verdict::Passed
+    } else {
+        Verdict::Failed
+    })
+}
+
+pub(crate) fn check(workspace: &Workspace) -> Result<Findings> {
+    let files = workspace.files()?;
+    let mut findings = Findings::default();
+    layout::check(workspace, &files, &mut findings)?;
+    manifests::check(workspace, &mut findings)?;
+    rooms::check(workspace, &mut findings)?;
+    facade::check(workspace, &mut findings)?;
+    sources::check(workspace, &files, &mut findings)?;
+    Ok(findings)
+}
+
+impl Findings {
+    fn error(&mut self, file: &str, what: impl AsRef<str>) {
+        self.errors.push(format!("{file}: {}", what.as_ref()));
+    }
+
+    fn warning(&mut self, file: &str, what: impl AsRef<str>) {
+        self.warnings.push(format!("{file}: {}", what.as_ref()));
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let errors = self.errors.iter().map(|text| format!("error: {text}"));
+        let warnings = self.warnings.iter().map(|text| format!("warning: {text}"));
+        errors.chain(warnings).collect()
+    }
+}
