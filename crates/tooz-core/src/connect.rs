@@ -88,7 +88,8 @@ impl ConnectOptions {
     }
 
     /// Stops the heartbeat when a task on the runtime that calls [`connect`](Self::connect) has not run for that long, so
-    /// that a dead-locked application loses its session instead of keeping its locks for ever. Off by default.
+    /// that a dead-locked application loses its session instead of keeping its locks for ever. Off by default; without
+    /// effect where the kernel is the judge.
     pub fn stall_timeout(self, timeout: Duration) -> Self {
         self.duration("stall_timeout", timeout)
     }

@@ -141,6 +141,9 @@ impl Inner {
     {
         let inner = Arc::clone(self);
         let name = self.driver.name();
+        if self.is_forked() {
+            return Err(heart::gone().in_driver(name));
+        }
         let what = Arc::new(OnceWord(Mutex::new(Some(what))));
         let for_error = Arc::clone(&what);
         let limit = self.settings.operation_timeout;

@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use crate::coordinator::{Inner, Persistence, Purpose, is_final};
 use crate::heart::{self, Begun};
 use crate::life::{Hold, Live, LossReason};
-use crate::session::{FencingToken, LockKey, LockMode, LockRequest, Wanted};
+use crate::session::{FencingToken, LockKey, LockMode, LockRequest, Wanted, Wish};
 use crate::supervisor::Phase;
 use crate::wait::Backoff;
 use crate::{Error, ErrorKind, Outcome, Result};
@@ -61,7 +61,7 @@ struct Waiter {
 
 struct InFlight {
     mode: LockMode,
-    wanted: watch::Sender<bool>,
+    wanted: Wish,
 }
 
 /// A waiter's place. Dropping it withdraws.
@@ -69,11 +69,13 @@ pub(crate) struct Place {
     desk: Arc<Desk>,
     number: u64,
     pub(crate) answer: oneshot::Receiver<Answer>,
+    /// The answer was taken: there is nothing to withdraw.
+    pub(crate) is_answered: bool,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.desk.inner.heart().is_forked() {
+        if self.is_answered || self.desk.inner.heart().is_forked() {
             return;
         }
         self.answer.close();
@@ -117,7 +119,7 @@ impl Desk {
         if matches!(*self.inner.phase.borrow(), Phase::Closed) {
             self.refuse_all();
         }
-        Ok(Some(Place { desk: Arc::clone(self), number, answer }))
+        Ok(Some(Place { desk: Arc::clone(self), number, answer, is_answered: false }))
     }
 
     /// Tells everybody in the queue that the coordinator is closed.
@@ -429,7 +431,7 @@ impl State {
     fn update_wanted(&mut self) {
         if let Some(in_flight) = &self.in_flight {
             let wanted = self.queue.front().is_some_and(|head| head.mode == in_flight.mode);
-            in_flight.wanted.send_if_modified(|current| std::mem::replace(current, wanted) != wanted);
+            in_flight.wanted.set(wanted);
         }
     }
 }

@@ -64,10 +64,9 @@ impl Heart {
 
     /// Polls `future` once here, inside the heart's runtime; what is left of it runs on the heart, whatever becomes of the
     /// answer. A hop to the heart and back costs more than most answers of a local backend, hence the first poll.
+    ///
+    /// Not for a forked child: every entry asks [`is_forked`](Self::is_forked) before.
     pub(crate) fn begin<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Begun<T> {
-        if self.pid != std::process::id() {
-            return Begun::Gone;
-        }
         let _inside = Inside::new(&self.shared);
         if self.shared.stopped.load(Ordering::SeqCst) {
             return Begun::Gone;
@@ -93,7 +92,7 @@ impl Heart {
     /// Runs `future` on the heart without a poll here.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         let _inside = Inside::new(&self.shared);
-        if self.pid == std::process::id() && !self.shared.stopped.load(Ordering::SeqCst) {
+        if !self.is_forked() && !self.shared.stopped.load(Ordering::SeqCst) {
             self.runtime.spawn(future);
         }
     }

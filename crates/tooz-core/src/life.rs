@@ -55,33 +55,33 @@ impl fmt::Display for LossReason {
 }
 
 /// A reason that is set once and for all, and can be waited for under any executor.
-#[derive(Debug)]
-pub(crate) struct Latch(watch::Sender<Option<LossReason>>);
-
-impl Default for Latch {
-    fn default() -> Self {
-        Latch(watch::Sender::new(None))
-    }
+#[derive(Debug, Default)]
+pub(crate) struct Latch {
+    reason: OnceLock<LossReason>,
+    told: Notify,
 }
 
 impl Latch {
+    /// Whether this was the first reason.
     pub(crate) fn set(&self, reason: LossReason) -> bool {
-        self.0.send_if_modified(|current| {
-            let first = current.is_none();
-            current.get_or_insert(reason);
-            first
-        })
+        let first = self.reason.set(reason).is_ok();
+        self.told.notify_waiters();
+        first
     }
 
     pub(crate) fn get(&self) -> Option<LossReason> {
-        *self.0.borrow()
+        self.reason.get().copied()
     }
 
     pub(crate) async fn wait(&self) -> LossReason {
-        let mut receiver = self.0.subscribe();
-        let reason = receiver.wait_for(Option::is_some).await.map(|reason| *reason);
-        // The sender is `self.0`, which outlives this borrow.
-        reason.ok().flatten().unwrap_or(LossReason::Closed)
+        loop {
+            // Listening begins before the look, so that nothing is missed in between.
+            let told = self.told.notified();
+            if let Some(reason) = self.get() {
+                return reason;
+            }
+            told.await;
+        }
     }
 }
 
@@ -151,9 +151,6 @@ impl Live {
         if deadline == LOST {
             return Some(self.loss.get().unwrap_or(LossReason::Expired));
         }
-        if self.pid != std::process::id() {
-            return Some(LossReason::Forked);
-        }
         if deadline != NEVER && self.clock().now().as_nanos() >= deadline {
             self.lose(LossReason::Expired);
             return Some(LossReason::Expired);
@@ -161,6 +158,7 @@ impl Live {
         None
     }
 
+    /// False in a forked child: what the parent holds is the parent's. Asked once at every entry, since it is a system call.
     pub(crate) fn is_ours(&self) -> bool {
         self.pid == std::process::id()
     }
@@ -331,7 +329,12 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
-    /// Why it is not held, judged now.
+    /// Why the user does not hold it, judged now.
+    pub(crate) fn judge(&self) -> Option<LossReason> {
+        if self.live.is_ours() { self.check() } else { Some(LossReason::Forked) }
+    }
+
+    /// Why it is not held, judged now, in the process that connected.
     pub(crate) fn check(&self) -> Option<LossReason> {
         if let Some(reason) = self.lost.get() {
             return Some(reason);
@@ -377,7 +380,7 @@ impl Loss {
 
     /// Why, if it has come.
     pub fn reason(&self) -> Option<LossReason> {
-        self.hold.check().or_else(|| {
+        self.hold.judge().or_else(|| {
             self.under.as_ref()?.check().map(|reason| match reason {
                 LossReason::Released => LossReason::NotMember,
                 other => other,

@@ -208,10 +208,9 @@ impl fmt::Debug for Lock {
 }
 
 pub(crate) async fn answer(place: &mut Place) -> Result<Option<Grant>> {
-    match (&mut place.answer).await {
-        Ok(answer) => answer,
-        Err(_) => Err(crate::heart::gone()),
-    }
+    let answer = (&mut place.answer).await;
+    place.is_answered = true;
+    answer.unwrap_or_else(|_| Err(crate::heart::gone()))
 }
 
 /// A held lock. It may move between threads and tasks; whoever has the value has the lock.
@@ -259,7 +258,7 @@ impl LockGuard {
     /// Whether the lock is still held, judged by the clock at this call: false from the deadline on, also when no task and
     /// no thread of this process has run in between.
     pub fn is_held(&self) -> bool {
-        self.hold().check().is_none()
+        self.hold().judge().is_none()
     }
 
     /// How long it is held for sure without another heartbeat; zero when it is lost; `None`: the kernel is the judge.
@@ -319,13 +318,13 @@ impl fmt::Debug for LockGuard {
             .debug_struct("LockGuard")
             .field("lock", &self.desk.key)
             .field("token", &self.token)
-            .field("lost", &self.hold.as_ref().and_then(|hold| hold.check()))
+            .field("lost", &self.hold.as_ref().and_then(|hold| hold.judge()))
             .finish_non_exhaustive()
     }
 }
 
 pub(crate) fn remaining(hold: &Hold) -> Option<Duration> {
-    match hold.check() {
+    match hold.judge() {
         Some(_) => Some(Duration::ZERO),
         None => hold.live.remaining(),
     }

@@ -57,6 +57,9 @@ struct Keeper {
 impl Membership {
     pub(crate) async fn join(handle: Arc<Handle>, group: GroupId, options: &JoinOptions) -> Result<Self> {
         let inner = Arc::clone(&handle.0);
+        if inner.heart().is_forked() {
+            return Err(heart::gone().in_driver(inner.driver.name()));
+        }
         let (order_sender, orders) = mpsc::unbounded_channel();
         let (name, capabilities, take_over) = (group.clone(), options.capabilities.clone(), options.take_over);
         let member = inner.member.clone();
@@ -96,7 +99,7 @@ impl Membership {
 
     /// Whether it stands now, judged by the clock at this call.
     pub fn is_member(&self) -> bool {
-        matches!(&*self.standing.borrow(), Standing::In(hold) if hold.check().is_none())
+        matches!(&*self.standing.borrow(), Standing::In(hold) if hold.judge().is_none())
     }
 
     /// How long it stands for sure without another heartbeat; zero when lost; `None`: the kernel is the judge.

@@ -62,7 +62,7 @@ impl Partitioner {
     /// this call.
     pub fn belongs_to_self(&self, key: impl AsRef<[u8]>) -> bool {
         let Some((member, standing)) = &self.own else { return false };
-        let stands = matches!(&*standing.borrow(), Standing::In(hold) if hold.check().is_none());
+        let stands = matches!(&*standing.borrow(), Standing::In(hold) if hold.judge().is_none());
         stands && self.ring.borrow().node_for(key) == Some(member.as_str())
     }
 

@@ -6,12 +6,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::mailbox::PushStream;
 use crate::{Characteristics, Clock, Error, ErrorKind, GroupId, LockName, MemberId, RequestId, Result, wait};
@@ -365,17 +366,41 @@ impl Owned {
 
 /// Whether a waiting request is still wanted. It may change to false and back while the request waits.
 #[derive(Clone, Debug)]
-pub struct Wanted(watch::Receiver<bool>);
+pub struct Wanted(Arc<WantedState>);
+
+/// Core's end of a [`Wanted`]. When it goes, nobody is left who could want the request.
+#[derive(Debug)]
+pub(crate) struct Wish(Arc<WantedState>);
+
+#[derive(Debug)]
+struct WantedState {
+    wanted: AtomicBool,
+    changed: Notify,
+}
+
+impl Wish {
+    pub(crate) fn set(&self, wanted: bool) {
+        if self.0.wanted.swap(wanted, Ordering::AcqRel) != wanted {
+            self.0.changed.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Wish {
+    fn drop(&mut self) {
+        self.set(false);
+    }
+}
 
 impl Wanted {
-    pub(crate) fn channel() -> (watch::Sender<bool>, Wanted) {
-        let (sender, receiver) = watch::channel(true);
-        (sender, Wanted(receiver))
+    pub(crate) fn channel() -> (Wish, Wanted) {
+        let state = Arc::new(WantedState { wanted: AtomicBool::new(true), changed: Notify::new() });
+        (Wish(Arc::clone(&state)), Wanted(state))
     }
 
     /// Whether it is wanted now.
     pub fn is_wanted(&self) -> bool {
-        *self.0.borrow()
+        self.0.wanted.load(Ordering::Acquire)
     }
 
     /// Ends at once when the request is not wanted, else as soon as it is not.
@@ -383,8 +408,14 @@ impl Wanted {
     /// # Cancel safety
     /// Dropping it loses nothing.
     pub async fn unwanted(&self) {
-        // A sender that has gone means that nobody is left who could want it.
-        let _ = self.0.clone().wait_for(|wanted| !wanted).await;
+        loop {
+            // Listening begins before the look, so that nothing is missed in between.
+            let changed = self.0.changed.notified();
+            if !self.is_wanted() {
+                return;
+            }
+            changed.await;
+        }
     }
 }
 
@@ -509,6 +540,6 @@ pub trait Session: Send + Sync + 'static {
     }
 
     /// Ends the session: hands over or frees all that it owns, then the session itself. Also called for a session that was
-    /// lost, to end it at the server. Core does not wait longer than the operation timeout.
+    /// lost, to end it at the server, and for one that was never opened. Core does not wait longer than the operation timeout.
     async fn close(&self) -> Result<()>;
 }

@@ -143,6 +143,11 @@ impl Watcher {
                 let _ = started.send(Err(error.in_driver(self.inner.driver.name()).context(word)));
                 return;
             }
+            if error.kind() == ErrorKind::NotFound {
+                // It was deleted while there was no session to hear of it.
+                self.feeder.push(GroupEvent::Deleted);
+                return;
+            }
             if is_final(&error) || self.feeder.is_closed() {
                 return;
             }
