@@ -9,6 +9,8 @@ mod desk;
 mod driver;
 mod election;
 mod error;
+#[cfg(test)]
+mod fake;
 mod fence;
 mod group;
 mod hashring;

@@ -451,3 +451,73 @@ impl fmt::Debug for Loss {
         formatter.debug_tuple("Loss").field(&self.reason()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::Fake;
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+    const MARGIN: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_beat_that_comes_too_late_brings_nothing_back() {
+        let (live, clock) = Fake::live(TIMEOUT);
+        let opened = clock.now();
+        assert!(live.credit(opened, TIMEOUT, MARGIN));
+        let sent = clock.now();
+        // The reply is swallowed until the deadline has passed; nobody has looked in between.
+        clock.advance(TIMEOUT);
+        assert!(!live.credit(sent, TIMEOUT, MARGIN));
+        assert_eq!(live.check(), Some(LossReason::Expired));
+        assert!(!live.credit(clock.now(), TIMEOUT, MARGIN), "not even a fresh one");
+    }
+
+    #[test]
+    fn the_deadline_counts_from_the_sending_and_never_moves_back() {
+        let (live, clock) = Fake::live(TIMEOUT);
+        let early = clock.now();
+        clock.advance(Duration::from_secs(3));
+        let late = clock.now();
+        assert!(live.credit(late, TIMEOUT, MARGIN));
+        let deadline = live.deadline();
+        assert_eq!(deadline, (late + TIMEOUT).before(MARGIN));
+        assert!(live.credit(early, TIMEOUT, MARGIN));
+        assert_eq!(live.deadline(), deadline);
+        assert!(live.expires_in() > live.remaining());
+    }
+
+    #[test]
+    fn one_lost_grant_is_not_the_others_loss() {
+        let (live, _clock) = Fake::live(TIMEOUT);
+        let (one, other) = (live.hold(RequestId(1), None), live.hold(RequestId(2), None));
+        live.reporter().grant_lost(RequestId(1));
+        assert_eq!(one.judge(), Some(LossReason::Broken));
+        assert_eq!(other.judge(), None);
+        drop(other);
+        assert!(!live.knows(RequestId(2)), "what is dropped is forgotten");
+    }
+
+    #[tokio::test]
+    async fn who_is_told_of_a_loss_finds_it_lost() {
+        let (live, _clock) = Fake::live(TIMEOUT);
+        let hold = live.hold(RequestId(1), None);
+        let loss = Loss::of(&hold);
+        let waiting = tokio::spawn(async move { (loss.wait().await, loss.is_lost()) });
+        tokio::task::yield_now().await;
+        live.reporter().session_lost("the server said so");
+        assert_eq!(waiting.await.unwrap(), (LossReason::SessionEnded, true));
+    }
+
+    #[tokio::test]
+    async fn a_guarded_future_is_not_polled_past_the_deadline() {
+        let (live, clock) = Fake::live(TIMEOUT);
+        assert!(live.credit(clock.now(), TIMEOUT, MARGIN));
+        let hold = live.hold(RequestId(1), None);
+        assert_eq!(Loss::of(&hold).guard(async { 7 }).await, Ok(7));
+        clock.advance(TIMEOUT);
+        let polled = std::cell::Cell::new(false);
+        assert_eq!(Loss::of(&hold).guard(async { polled.set(true) }).await, Err(LossReason::Expired));
+        assert!(!polled.get());
+    }
+}
