@@ -102,7 +102,9 @@ impl Driver {
         self.characteristics.has(one)
     }
 
-    pub(crate) fn start(&self, args: ConnectArgs) -> ConnectFuture {
+    /// Makes a bare session, for a driver that wraps another. Applications connect through
+    /// [`ConnectOptions::driver`](crate::ConnectOptions::driver), which needs no registry either.
+    pub fn connect(&self, args: ConnectArgs) -> ConnectFuture {
         (self.connect)(args)
     }
 }

@@ -263,7 +263,7 @@ async fn connect(inner: &Arc<Inner>) -> Result<Arc<Live>> {
         reporter: live.reporter(),
     };
     let limit = settings.connect_timeout;
-    let session = tokio::time::timeout(limit, inner.driver.start(args))
+    let session = tokio::time::timeout(limit, inner.driver.connect(args))
         .await
         .unwrap_or_else(|_| {
             Err(Error::new(

@@ -142,17 +142,3 @@ async fn a_closed_coordinator_ends_every_wait() {
     let three = connect("closing", "three").await;
     assert!(within(three.lock("x").unwrap().acquire()).await.unwrap().is_held());
 }
-
-#[test]
-fn a_pair_of_acquire_and_release_is_quick_enough_to_be_done_a_hundred_thousand_times() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let one = connect("pair", "one").await;
-        let lock = one.lock("x").unwrap();
-        let start = Instant::now();
-        for _ in 0..100_000 {
-            lock.acquire().await.unwrap().release().await.unwrap();
-        }
-        println!("{:?} a pair", start.elapsed() / 100_000);
-    });
-}

@@ -1,0 +1,84 @@
+//! `tooz lock`: CMD while a lock is held.
+
+use std::time::Duration;
+
+use tooz::{Coordinator, LockGuard, LockMode, LockName};
+
+use super::{kill_after, unless_signalled, with_coordinator};
+use crate::args::{Global, LockArguments};
+use crate::exit::{self, Failure};
+use crate::run::{self, Grant, Job, OnLoss, Outcome, Signals};
+
+pub(super) async fn run(global: &Global, arguments: LockArguments) -> Result<u8, Failure> {
+    let name = LockName::new(arguments.lock.name())?;
+    with_coordinator(global, async |coordinator| {
+        kill_after(coordinator, arguments.kill_after.kill_after)?;
+        let mut signals = Signals::listen()?;
+        let waiting = acquire(coordinator, &name, &arguments);
+        let Some(guard) = unless_signalled(&mut signals, waiting).await? else {
+            let code = arguments.conflict_exit_code;
+            return Err(Failure::new(code, format!("lock {name:?} is held by somebody else")));
+        };
+        under(coordinator, &name, guard, &arguments, &mut signals).await
+    })
+    .await
+}
+
+async fn acquire(
+    coordinator: &Coordinator,
+    name: &LockName,
+    arguments: &LockArguments,
+) -> tooz::Result<Option<LockGuard>> {
+    let lock = coordinator.lock(name)?;
+    let mode = if arguments.shared { LockMode::Shared } else { LockMode::Exclusive };
+    let limit = if arguments.no_wait { Some(Duration::ZERO) } else { arguments.wait };
+    match (limit, mode) {
+        (None, LockMode::Exclusive) => lock.acquire().await.map(Some),
+        (None, LockMode::Shared) => lock.shared().acquire().await.map(Some),
+        (Some(Duration::ZERO), LockMode::Exclusive) => lock.try_acquire().await,
+        (Some(Duration::ZERO), LockMode::Shared) => lock.shared().try_acquire().await,
+        (Some(limit), LockMode::Exclusive) => lock.acquire_within(limit).await,
+        (Some(limit), LockMode::Shared) => lock.shared().acquire_within(limit).await,
+    }
+}
+
+async fn under(
+    coordinator: &Coordinator,
+    name: &LockName,
+    guard: LockGuard,
+    arguments: &LockArguments,
+    signals: &mut Signals,
+) -> Result<u8, Failure> {
+    let job = Job {
+        command: &arguments.command,
+        environment: vec![
+            ("TOOZ_FENCING_TOKEN", guard.fencing_token().to_string()),
+            ("TOOZ_LOCK", name.to_string()),
+            ("TOOZ_MEMBER", coordinator.member().to_string()),
+        ],
+        kill_after: kill_after(coordinator, arguments.kill_after.kill_after)?,
+        descriptors: coordinator.descriptors(),
+    };
+    let loss = guard.loss();
+    let mut grant = Grant {
+        what: format!("lock {name:?}"),
+        remaining: Box::new(|| guard.remaining()),
+        is_held: Box::new(|| guard.is_held()),
+        lost: Box::pin(async move { loss.wait().await }),
+        on_loss: OnLoss::Kill,
+    };
+    let outcome = run::run(job, &mut grant, signals).await;
+    let what = std::mem::take(&mut grant.what);
+    drop(grant);
+    let released = guard.release().await;
+    match outcome? {
+        Outcome::Lost(why) => Err(Failure::new(exit::LOST, format!("{what} was lost: {why}"))),
+        Outcome::Ended(code) => {
+            if let Err(error) = released {
+                // CMD has ended under the lock: its result stands. The release goes on until the session ends.
+                exit::say(error);
+            }
+            Ok(code)
+        }
+    }
+}

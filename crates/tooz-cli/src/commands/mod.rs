@@ -1,0 +1,120 @@
+//! One file for each subcommand, or for a few alike; what they share is here.
+
+mod drivers;
+mod elect;
+mod groups;
+mod join;
+mod lock;
+mod locks;
+mod owners;
+mod watch;
+
+use std::time::Duration;
+
+use clap::CommandFactory;
+use tooz::{Capabilities, Characteristic, ConnectOptions, Coordinator, LossReason, MemberId, Membership};
+
+use crate::args::{Arguments, Command, Global, GroupCommand};
+use crate::exit::{self, Failure};
+use crate::run::Signals;
+
+/// Runs what was typed; answers the exit code.
+pub(crate) async fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
+    let global = arguments.global;
+    match arguments.command {
+        Command::Lock(arguments) => lock::run(&global, arguments).await,
+        Command::Elect(arguments) => elect::run(&global, arguments).await,
+        Command::Join(arguments) => join::run(&global, arguments).await,
+        Command::Members(group) => groups::members(&global, group.name()).await,
+        Command::Groups => groups::list(&global).await,
+        Command::Leader(group) => groups::leader(&global, group.name()).await,
+        Command::Group(GroupCommand::Create(group)) => groups::create(&global, group.name()).await,
+        Command::Group(GroupCommand::Delete(group)) => groups::delete(&global, group.name()).await,
+        Command::Holders(lock) => locks::holders(&global, lock.name()).await,
+        Command::Break(arguments) => locks::break_lock(&global, &arguments).await,
+        Command::Watch(arguments) => watch::run(&global, &arguments).await,
+        Command::Partition(arguments) => owners::partition(&global, &arguments).await,
+        Command::Ring(arguments) => owners::ring(&global, &arguments),
+        Command::Drivers => drivers::run(&global),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "tooz", &mut script);
+            std::io::Write::write_all(&mut std::io::stdout(), &script)?;
+            Ok(exit::SUCCESS)
+        }
+    }
+}
+
+async fn connect(global: &Global) -> Result<Coordinator, Failure> {
+    let member = match &global.member {
+        Some(id) => MemberId::new(id)?,
+        None => MemberId::new(default_member())?,
+    };
+    Ok(ConnectOptions::new(&global.url)?.member(member)?.connect().await?)
+}
+
+/// Host, pid and a random part: nobody else has it, and somebody who reads it knows where to look.
+fn default_member() -> String {
+    let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let host = if host.is_empty() { "localhost" } else { host.trim() };
+    format!("{host}-{}-{:08x}", std::process::id(), fastrand::u32(..))
+}
+
+/// Connects, does one thing, and closes, whatever became of it: nothing is left behind at the backend.
+async fn with_coordinator<T>(
+    global: &Global,
+    work: impl AsyncFnOnce(&Coordinator) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let coordinator = connect(global).await?;
+    let result = work(&coordinator).await;
+    if let Err(error) = coordinator.close().await {
+        exit::say(format_args!("{error}; what was held stays so until the session timeout"));
+    }
+    result
+}
+
+/// Waits for a future, unless a signal comes first: then whatever it was is withdrawn, and the code says which signal.
+async fn unless_signalled<T, E>(signals: &mut Signals, future: impl Future<Output = Result<T, E>>) -> Result<T, Failure>
+where
+    Failure: From<E>,
+{
+    tokio::select! {
+        result = future => Ok(result?),
+        signal = signals.next_to_end() => Err(Failure::quiet(exit::by_signal(signal))),
+    }
+}
+
+fn capabilities(json: Option<&str>) -> Result<Capabilities, Failure> {
+    match json {
+        None => Ok(Capabilities::default()),
+        Some(json) => Ok(Capabilities::from_json(json)?),
+    }
+}
+
+/// When to send SIGTERM before the deadline. Refused is what would end CMD although every heartbeat is on time.
+fn kill_after(coordinator: &Coordinator, wanted: Option<Duration>) -> Result<Duration, Failure> {
+    let agreed = coordinator.terms().and_then(|terms| terms.timeout);
+    let timeout = agreed.unwrap_or_else(|| coordinator.session_timeout());
+    let judged_by_kernel = coordinator.characteristics().has(Characteristic::NonTimeoutBased);
+    match wanted {
+        Some(wanted) if wanted > timeout / 2 && !judged_by_kernel => Err(Failure::error(format!(
+            "--kill-after {} is more than half of the session timeout of {}: CMD would be ended between two heartbeats",
+            humantime::format_duration(wanted),
+            humantime::format_duration(timeout),
+        ))),
+        Some(wanted) => Ok(wanted),
+        None => Ok(timeout / 4),
+    }
+}
+
+/// Waits until the membership is over for ever. Those losses that core mends by joining again are none of them.
+async fn over(membership: &Membership) -> LossReason {
+    loop {
+        let reason = membership.loss().wait().await;
+        if !matches!(reason, LossReason::Expired | LossReason::SessionEnded) {
+            return reason;
+        }
+        // Joined again, it has a loss of its own; until then the old one would answer at once.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

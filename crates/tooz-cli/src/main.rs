@@ -1,0 +1,59 @@
+#![doc = include_str!("../README.md")]
+//! The rooms: `args` is what may be typed, `commands` has one file for each subcommand (or a few alike), `run` starts
+//! CMD, watches over it and ends it, `output` prints tables and JSON, `exit` has the exit codes.
+
+mod args;
+mod commands;
+mod exit;
+mod output;
+mod run;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use args::Arguments;
+use exit::Failure;
+
+fn main() -> ExitCode {
+    // A panic is a bug of this program; its user gets one line and the code for errors of its own, not a backtrace.
+    std::panic::set_hook(Box::new(|panic| {
+        let _ = writeln!(std::io::stderr(), "tooz: this is a bug, please report it: {panic}");
+    }));
+    let code = std::panic::catch_unwind(|| {
+        let arguments: Vec<OsString> = std::env::args_os().collect();
+        match run::hidden(&arguments) {
+            Some(code) => code,
+            None => visible(arguments),
+        }
+    });
+    ExitCode::from(code.unwrap_or(exit::ERROR))
+}
+
+fn visible(arguments: Vec<OsString>) -> u8 {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Nothing is left to be told to when stdout or stderr is closed.
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => exit::SUCCESS,
+                _ => exit::ERROR,
+            };
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::error(format!("no runtime could be started: {error}")).report(),
+    };
+    let code = runtime.block_on(commands::dispatch(arguments));
+    // A blocked helper thread must not keep the command from ending.
+    runtime.shutdown_background();
+    match code {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,0 +1,245 @@
+//! The side of `tooz`: it starts the guard, tells it the deadline, forwards signals, and stops and goes on with its shell.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::process::Child;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tooz::LossReason;
+
+use super::protocol::{Cause, Ending, Frame, Meeting, NEVER, now, receive, send, send_descriptors};
+use super::{Signals, guard, processes, terminal};
+use crate::exit::{self, Failure};
+
+/// How long the guard may take to end what it was told to kill, before `tooz` does it.
+const GUARD_PATIENCE: Duration = Duration::from_millis(500);
+
+/// What CMD runs under.
+pub(crate) struct Grant<'a> {
+    /// What it is, for messages: `lock "x"`.
+    pub(crate) what: String,
+    /// How long it holds for sure; `None`: until it is told otherwise.
+    pub(crate) remaining: Box<dyn Fn() -> Option<Duration> + 'a>,
+    /// Whether it holds now.
+    pub(crate) is_held: Box<dyn Fn() -> bool + 'a>,
+    /// Its loss.
+    pub(crate) lost: Pin<Box<dyn Future<Output = LossReason> + 'a>>,
+    /// What to do then.
+    pub(crate) on_loss: OnLoss,
+}
+
+/// How CMD is ended after a loss.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnLoss {
+    /// At once: another may hold it already.
+    Kill,
+    /// With SIGTERM first: nobody is hurt while CMD tidies up.
+    Terminate,
+}
+
+/// What to run.
+pub(crate) struct Job<'a> {
+    pub(crate) command: &'a [OsString],
+    pub(crate) environment: Vec<(&'static str, String)>,
+    pub(crate) kill_after: Duration,
+    /// By which the kernel knows the holder.
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+/// How it went.
+pub(crate) enum Outcome {
+    /// CMD ended by itself with that exit code.
+    Ended(u8),
+    /// CMD was ended, or had ended too late, for that reason.
+    Lost(String),
+}
+
+/// Runs CMD to its end. When this returns, nothing runs any more that must not run without the grant.
+pub(crate) async fn run(job: Job<'_>, grant: &mut Grant<'_>, signals: &mut Signals) -> Result<Outcome, Failure> {
+    let mut run = Run::start(job, grant)?;
+    let ending = run.until_the_end(grant, signals).await;
+    if let Some(group) = run.group {
+        terminal::take_back(group);
+    }
+    // Reaped already where its orphans had to be ended from here.
+    let _ = run.guard.wait();
+    let ending = ending?;
+    Ok(match (run.lost, ending.cause) {
+        (Some(why), _) => Outcome::Lost(why),
+        (None, Cause::Itself) if (grant.is_held)() => Outcome::Ended(ending.code),
+        (None, Cause::Itself) => Outcome::Lost("it was not held any more when CMD ended".to_owned()),
+        (None, Cause::Deadline) => Outcome::Lost("its deadline came near without a heartbeat".to_owned()),
+        (None, Cause::Order) => Outcome::Lost("CMD was stopped".to_owned()),
+    })
+}
+
+struct Run {
+    guard: Child,
+    stream: UnixStream,
+    frames: UnboundedReceiver<Frame>,
+    kill_after: Duration,
+    /// The deadline as the guard knows it.
+    told: u64,
+    group: Option<Pid>,
+    lost: Option<String>,
+    /// When the guard must have ended CMD after a loss.
+    patience: Option<Instant>,
+}
+
+impl Run {
+    fn start(job: Job<'_>, grant: &Grant<'_>) -> Result<Self, Failure> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |error: std::io::Error| Failure::error(format!("{what}: {error}"))
+        };
+        // For the case that the guard is killed: its orphans come to us.
+        processes::adopt_orphans();
+        let meeting = Meeting::open().map_err(failed("no socket for the guard"))?;
+        let mut command = guard::command(meeting.address(), terminal::hand_over_at_start(), job.command);
+        let mut guard = command.envs(job.environment).spawn().map_err(failed("the guard process can't be started"))?;
+        let pid = guard.id();
+        let connected = meeting.accept(pid, || !matches!(guard.try_wait(), Ok(None)));
+        let stream = connected.map_err(failed("the guard process does not answer"))?;
+        // A guard that reads nothing for so long (stopped, and its buffer full) is no guard.
+        stream.set_write_timeout(Some(GUARD_PATIENCE)).map_err(failed("the guard's socket"))?;
+        let told = deadline(grant);
+        let nanos = u64::try_from(job.kill_after.as_nanos()).unwrap_or(NEVER);
+        send_descriptors(&stream, &job.descriptors)
+            .and_then(|()| send(&stream, Frame::Start { deadline: told, kill_after: nanos }))
+            .map_err(failed("the guard process has gone"))?;
+        let frames = listen(&stream).map_err(failed("the guard's socket"))?;
+        let kill_after = job.kill_after;
+        Ok(Run { guard, stream, frames, kill_after, told, group: None, lost: None, patience: None })
+    }
+
+    async fn until_the_end(&mut self, grant: &mut Grant<'_>, signals: &mut Signals) -> Result<Ending, Failure> {
+        // Often enough for a deadline to be known well before a shorter session's CMD would be terminated.
+        let every = self.kill_after.div_f64(4.0).clamp(Duration::from_millis(10), Duration::from_millis(500));
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let patience = self.patience;
+            tokio::select! {
+                // What the guard says comes first: after the end of CMD nothing else matters.
+                biased;
+                frame = self.frames.recv() => match frame {
+                    Some(Frame::Ended(ending)) => return Ok(ending),
+                    Some(Frame::Started(group)) => self.group = Some(Pid::from_raw(group)),
+                    Some(Frame::NotStarted(errno)) => {
+                        return Err(Failure::error(format!("CMD can't be started: {}", Errno::from_raw(errno).desc())));
+                    }
+                    Some(Frame::Stopped(signal)) => self.stopped(signal, grant),
+                    Some(_) => {}
+                    None => return self.without_guard(),
+                },
+                reason = &mut grant.lost, if self.lost.is_none() => self.lose(grant, reason.to_string()),
+                () = sleep_until(patience.unwrap_or_else(Instant::now)), if patience.is_some() => {
+                    return self.without_guard();
+                }
+                signal = signals.next() => self.tell(Frame::Signal(signal as i32)),
+                _ = ticks.tick() => self.check(grant),
+            }
+        }
+    }
+
+    fn tell(&mut self, frame: Frame) {
+        if send(&self.stream, frame).is_err() {
+            // The last words of a guard that has gone are still read; one that only hangs gets no more time than this.
+            self.patience.get_or_insert_with(|| Instant::now() + GUARD_PATIENCE);
+        }
+    }
+
+    /// Tells the guard the deadline as it is now, and looks for a loss that nobody told.
+    fn check(&mut self, grant: &Grant<'_>) {
+        if self.lost.is_some() {
+            return;
+        }
+        let deadline = deadline(grant);
+        if deadline != self.told {
+            self.told = deadline;
+            self.tell(Frame::Deadline(deadline));
+        }
+        if !(grant.is_held)() {
+            self.lose(grant, "it is not held any more".to_owned());
+        }
+    }
+
+    fn lose(&mut self, grant: &Grant<'_>, why: String) {
+        self.lost = Some(why);
+        match grant.on_loss {
+            OnLoss::Kill => {
+                self.tell(Frame::Kill);
+                self.patience = Some(Instant::now() + GUARD_PATIENCE);
+            }
+            OnLoss::Terminate => {
+                let nanos = u64::try_from(self.kill_after.as_nanos()).unwrap_or(NEVER);
+                self.tell(Frame::Terminate(now().saturating_add(nanos)));
+                self.patience = Some(Instant::now() + self.kill_after + GUARD_PATIENCE);
+            }
+        }
+    }
+
+    /// CMD was stopped: by Ctrl-Z, or because it wants the terminal from the background. So is this job then, and goes on
+    /// with CMD when the shell says so, if what CMD runs under is still held.
+    fn stopped(&mut self, signal: i32, grant: &Grant<'_>) {
+        let Some(group) = self.group else { return };
+        let wants_terminal = signal == Signal::SIGTTIN as i32 || signal == Signal::SIGTTOU as i32;
+        if !(wants_terminal && terminal::is_ours()) {
+            if terminal::has_job_control() {
+                terminal::take_back(group);
+                terminal::stop_job();
+                self.check(grant);
+                if self.lost.is_some() {
+                    return;
+                }
+            } else if signal != Signal::SIGTSTP as i32 {
+                // Nobody would ever continue us. Whoever stopped CMD alone may continue it alone.
+                return;
+            }
+        }
+        if terminal::is_ours() {
+            terminal::give_to(group);
+        }
+        self.tell(Frame::Signal(Signal::SIGCONT as i32));
+    }
+
+    /// The guard was killed or hangs: CMD is not to run unguarded.
+    fn without_guard(&mut self) -> Result<Ending, Failure> {
+        let _ = self.guard.kill();
+        processes::end_all(self.group);
+        match self.lost {
+            Some(_) => Ok(Ending { cause: Cause::Order, code: exit::by_signal(Signal::SIGKILL as i32) }),
+            None => Err(Failure::error("the guard process was killed, so CMD was killed too")),
+        }
+    }
+}
+
+/// The deadline by the guard's clock. It is read first, so that the answer is never later than the truth.
+fn deadline(grant: &Grant<'_>) -> u64 {
+    let before = now();
+    match (grant.remaining)() {
+        None => NEVER,
+        Some(remaining) => before.saturating_add(u64::try_from(remaining.as_nanos()).unwrap_or(NEVER)),
+    }
+}
+
+/// A thread that reads what the guard says; it ends with the guard.
+fn listen(stream: &UnixStream) -> std::io::Result<UnboundedReceiver<Frame>> {
+    let stream = stream.try_clone()?;
+    let (sender, frames) = unbounded_channel();
+    std::thread::Builder::new().name("tooz-guard".to_owned()).spawn(move || {
+        while let Some(frame) = receive(&stream) {
+            if sender.send(frame).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(frames)
+}

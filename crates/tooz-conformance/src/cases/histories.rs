@@ -1,0 +1,168 @@
+//! Random histories under the checker, and a guarded resource with and without its guard.
+
+use std::time::Duration;
+
+use tooz_core::{Characteristic, FenceGate, FencingToken, LockMode};
+
+use crate::cases::Need::{EndSession, Has, HasTimeout, Processes, Signals};
+use crate::cases::cases;
+use crate::checker;
+use crate::history::{Attempt, Play};
+use crate::process::{Command, Worker};
+use crate::stage::{Failure, Stage, Verdict, ensure, ensure_eq};
+
+cases! { "histories";
+    several_coordinators_keep_every_promise [];
+    several_coordinators_keep_every_promise_in_both_modes [Has(Characteristic::SharedLocks)];
+    lost_sessions_break_no_promise [EndSession];
+    several_processes_keep_every_promise [Processes];
+    a_killed_process_breaks_no_promise [Processes];
+    a_stopped_writer_is_refused_by_the_gate_and_seen_without [Processes, Signals, HasTimeout];
+    a_late_writer_is_refused_by_the_gate_and_seen_without [EndSession];
+}
+
+/// Long enough for some hundred operations, short enough for every run.
+const TIME: Duration = Duration::from_millis(1500);
+
+fn play(name: &str, seed: u64, shared: bool) -> Play {
+    Play { name: name.into(), seed, time: TIME, locks: 2, tasks: 2, shared }
+}
+
+fn judge(attempts: &[Attempt]) -> Verdict {
+    let granted = attempts.iter().filter(|one| matches!(one.answer, crate::history::Answer::Granted(_))).count();
+    ensure!(granted >= 10, "only {granted} of {} attempts were granted", attempts.len());
+    checker::check(attempts).map_err(Failure::new)
+}
+
+async fn in_one_process(stage: &Stage, shared: bool) -> Verdict {
+    let coordinators = stage.connect_all(3).await?;
+    let playing = play("here", fastrand::u64(..), shared);
+    let attempts = stage.within(TIME + stage.patience(), "the play", playing.perform(&coordinators)).await?;
+    judge(&attempts)
+}
+
+async fn several_coordinators_keep_every_promise(stage: Stage) -> Verdict {
+    in_one_process(&stage, false).await
+}
+
+async fn several_coordinators_keep_every_promise_in_both_modes(stage: Stage) -> Verdict {
+    in_one_process(&stage, true).await
+}
+
+fn shares(stage: &Stage) -> bool {
+    stage.rig().characteristics().has(Characteristic::SharedLocks)
+}
+
+async fn lost_sessions_break_no_promise(stage: Stage) -> Verdict {
+    let coordinators = stage.connect_all(3).await?;
+    let playing = play("here", fastrand::u64(..), shares(&stage));
+    let limit = TIME + stage.after_a_crash();
+    let performing = tokio::spawn(async move { playing.perform(&coordinators).await });
+    for turn in 0..4 {
+        tokio::time::sleep(TIME / 6).await;
+        stage.end_session(&format!("m{}", turn % 3)).await?;
+    }
+    let attempts = stage.within(limit, "the play", performing).await??;
+    judge(&attempts)
+}
+
+async fn several_processes_keep_every_promise(stage: Stage) -> Verdict {
+    let mut workers = vec![Worker::start(&stage, "p0").await?];
+    for index in 1..3 {
+        workers.push(Worker::beside(&stage, &format!("p{index}")).await?);
+    }
+    for (index, worker) in workers.iter_mut().enumerate() {
+        let playing = play(&format!("p{index}"), fastrand::u64(..), shares(&stage));
+        worker.tell(&Command::Play(playing)).await?;
+    }
+    let mut attempts = Vec::new();
+    for worker in &mut workers {
+        attempts.extend(worker.reply().await?.attempts);
+    }
+    judge(&attempts)?;
+    for worker in workers {
+        worker.end().await?;
+    }
+    Ok(())
+}
+
+async fn a_killed_process_breaks_no_promise(stage: Stage) -> Verdict {
+    let mut killed = Worker::start(&stage, "p0").await?;
+    let mut living = Worker::beside(&stage, "p1").await?;
+    for (worker, name) in [(&mut killed, "p0"), (&mut living, "p1")] {
+        worker.tell(&Command::Play(play(name, fastrand::u64(..), shares(&stage)))).await?;
+    }
+    tokio::time::sleep(TIME / 3).await;
+    // What the dead one did is not known; the living ones' promises hold all the same.
+    killed.kill().await?;
+    let attempts = living.reply().await?.attempts;
+    let granted = attempts.iter().filter(|one| matches!(one.answer, crate::history::Answer::Granted(_))).count();
+    ensure!(granted >= 2, "the living got the lock {granted} times only");
+    checker::fencing(&attempts).map_err(Failure::new)?;
+    checker::belief(&attempts).map_err(Failure::new)?;
+    living.end().await
+}
+
+/// A register that counts, and refuses stale writers if it has a gate.
+struct Register {
+    value: u64,
+    gate: Option<FenceGate>,
+}
+
+impl Register {
+    fn write(&mut self, value: u64, token: FencingToken) -> bool {
+        let admitted = self.gate.as_ref().is_none_or(|gate| gate.admit(token, LockMode::Exclusive));
+        if admitted {
+            self.value = value;
+        }
+        admitted
+    }
+}
+
+/// Two registers, with and without a gate, into which both holders write what they read plus one.
+fn registers() -> [Register; 2] {
+    [Register { value: 0, gate: Some(FenceGate::new()) }, Register { value: 0, gate: None }]
+}
+
+/// The old holder read 0 and looked that it holds; the new one counted on to 2; now the old one writes.
+fn late_write(old: FencingToken, new: FencingToken) -> Verdict {
+    let mut registers = registers();
+    for register in &mut registers {
+        let read = register.value;
+        for _ in 0..2 {
+            let next = register.value + 1;
+            ensure!(register.write(next, new), "the present holder is refused");
+        }
+        register.write(read + 1, old);
+    }
+    let [guarded, bare] = registers;
+    ensure_eq!(guarded.value, 2, "with the gate no update is lost; the register");
+    // Without it the harness must see a lost update, else it could see none at all.
+    ensure_eq!(bare.value, 1, "without the gate an update is lost; the register");
+    Ok(())
+}
+
+async fn a_stopped_writer_is_refused_by_the_gate_and_seen_without(stage: Stage) -> Verdict {
+    let lock = stage.connect("here").await?.lock("x")?;
+    let mut worker = Worker::start(&stage, "there").await?;
+    let old = worker.ask(&Command::Hold { lock: "x".into() }).await?.token;
+    let old = FencingToken(old.ok_or_else(|| Failure::new("a grant has a token"))?);
+    // It looks, finds that it holds, and is stopped before it can write.
+    worker.tell(&Command::CheckThenStop).await?;
+    let guard = stage.within(stage.after_a_crash(), "the stopped writer's lock", lock.acquire()).await??;
+    worker.resume()?;
+    let looked = worker.reply().await?.held;
+    ensure_eq!(looked, Some(true), "what the stopped writer had seen");
+    late_write(old, guard.fencing_token())?;
+    stage.give(guard).await?;
+    worker.end().await
+}
+
+async fn a_late_writer_is_refused_by_the_gate_and_seen_without(stage: Stage) -> Verdict {
+    let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
+    let stale = stage.hold(&lock_a).await?;
+    stage.end_session("a").await?;
+    let guard = stage.within(stage.after_a_crash(), "the lost lock", lock_b.acquire()).await??;
+    late_write(stale.fencing_token(), guard.fencing_token())?;
+    stage.give(guard).await
+}

@@ -1,0 +1,120 @@
+//! The list of cases, and what each needs of a driver. A case is a sentence that must be true.
+
+pub(crate) mod election;
+pub(crate) mod groups;
+pub(crate) mod histories;
+pub(crate) mod lifecycle;
+pub(crate) mod liveness;
+pub(crate) mod locks;
+pub(crate) mod modes;
+pub(crate) mod names;
+pub(crate) mod partition;
+pub(crate) mod watches;
+
+use std::pin::Pin;
+
+use tooz_core::Characteristic;
+
+use crate::process;
+use crate::rig::Rig;
+use crate::stage::{Stage, Verdict};
+
+/// One case.
+#[derive(Clone, Copy)]
+pub(crate) struct Case {
+    /// `module::sentence`.
+    pub(crate) name: &'static str,
+    /// What a driver or its rig must have for it.
+    pub(crate) needs: &'static [Need],
+    /// The case itself.
+    pub(crate) run: fn(Stage) -> Pin<Box<dyn Future<Output = Verdict>>>,
+}
+
+/// What a case needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Need {
+    /// The card has it.
+    Has(Characteristic),
+    /// The card does not have it: the case shows what happens without.
+    Lacks(Characteristic),
+    /// Sessions end by a timeout: `NonTimeoutBased` is not declared.
+    HasTimeout,
+    /// Another process reaches the store.
+    Processes,
+    /// The test binary can be started again as a worker.
+    Workers,
+    /// The system has SIGSTOP.
+    Signals,
+    /// The rig can end a session.
+    EndSession,
+    /// The rig can cut a member off, and heal that.
+    Cut,
+    /// The rig can restart the server.
+    Restart,
+    /// The rig can move the clock.
+    AdvanceClock,
+}
+
+impl Case {
+    /// Why this case does not apply, if it does not.
+    pub(crate) fn unclaimed(&self, rig: &Rig) -> Option<String> {
+        self.needs.iter().find_map(|need| need.missing(rig))
+    }
+}
+
+impl Need {
+    fn missing(self, rig: &Rig) -> Option<String> {
+        let has = rig.characteristics();
+        let (met, why) = match self {
+            Need::Has(one) => (has.has(one), format!("the driver does not declare {one}")),
+            Need::Lacks(one) => (!has.has(one), format!("the driver declares {one}")),
+            Need::HasTimeout => (
+                !has.has(Characteristic::NonTimeoutBased),
+                "the driver's sessions end with the process, not by a timeout".to_owned(),
+            ),
+            Need::Processes => {
+                (rig.across_processes && process::AVAILABLE, "the rig's URL is of one process".to_owned())
+            }
+            Need::Workers => (process::AVAILABLE, "this system can't start the test again".to_owned()),
+            Need::Signals => (cfg!(unix), "this system has no SIGSTOP".to_owned()),
+            Need::EndSession => (rig.end_session.is_some(), "the rig can't end a session".to_owned()),
+            Need::Cut => (rig.cut.is_some() && rig.heal.is_some(), "the rig can't cut a member off".to_owned()),
+            Need::Restart => (rig.restart.is_some(), "the rig can't restart a server".to_owned()),
+            Need::AdvanceClock => (rig.advance_clock.is_some(), "the rig can't move a clock".to_owned()),
+        };
+        (!met).then_some(why)
+    }
+}
+
+/// All cases, in the order of the product's own description.
+pub(crate) fn all() -> impl Iterator<Item = Case> {
+    [
+        lifecycle::CASES,
+        names::CASES,
+        locks::CASES,
+        modes::CASES,
+        groups::CASES,
+        watches::CASES,
+        liveness::CASES,
+        election::CASES,
+        partition::CASES,
+        histories::CASES,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
+}
+
+/// Makes a module's list: the name of each function is the name of its case.
+macro_rules! cases {
+    ($module:literal; $($name:ident [$($need:expr),*];)*) => {
+        pub(crate) const CASES: &[$crate::cases::Case] = &[$(
+            $crate::cases::Case {
+                name: concat!($module, "::", stringify!($name)),
+                needs: &[$($need),*],
+                run: |stage| Box::pin($name(stage)),
+            },
+        )*];
+    };
+}
+pub(crate) use cases;

@@ -1,0 +1,389 @@
+//! Known bugs, put on purpose into a session of any driver, to show that the suite catches them.
+//!
+//! [`wrap`] takes a session and a [`Bug`]; everything else is delegated, method by method. A test connects a driver of its
+//! own, which wraps what another driver connects, and asserts that [`run_case`](crate::run_case) of
+//! [`Bug::caught_by`] fails, and succeeds without the bug.
+//!
+//! ```no_run
+//! # use tooz_core::{ConnectArgs, ConnectFuture, Session};
+//! # use tooz_conformance::mutant::{self, Bug};
+//! # async fn connect_memory(args: ConnectArgs) -> tooz_core::Result<std::sync::Arc<dyn Session>> { unimplemented!() }
+//! fn connect(args: ConnectArgs) -> ConnectFuture {
+//!     Box::pin(async move { Ok(mutant::wrap(connect_memory(args).await?, Bug::SwallowsARelease)) })
+//! }
+//! ```
+
+// Long because the list of bugs and the delegation of every method belong side by side.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tooz_core::{
+    Clock, ErrorKind, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey, LockMode, LockRequest, Owned,
+    PushStream, Pushed, Replace, RequestId, Result, Roster, RosterEntry, Session, Space, Terms, Wanted, push_channel,
+};
+
+macro_rules! bugs {
+    ($($(#[$doc:meta])* $name:ident => $case:literal;)*) => {
+        /// A bug that lock libraries have had.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Bug {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Bug {
+            /// Every bug there is.
+            pub const ALL: &[Bug] = &[$(Bug::$name),*];
+
+            /// The case that shows it, at the latest.
+            pub const fn caught_by(self) -> &'static str {
+                match self { $(Bug::$name => $case,)* }
+            }
+        }
+    };
+}
+
+bugs! {
+    /// A lock that is held is granted to a second.
+    GrantsWhileHeld => "locks::two_coordinators_exclude_each_other";
+    /// A waiter is granted after a while, free or not.
+    GrantsEarly => "locks::two_coordinators_exclude_each_other";
+    /// A shared grant is given where an exclusive one was asked for.
+    TakesExclusiveForShared => "locks::two_coordinators_exclude_each_other";
+    /// An exclusive grant is given where a shared one was asked for.
+    TakesSharedForExclusive => "modes::readers_share";
+    /// Every grant has the same token.
+    TokensStandStill => "locks::tokens_strictly_grow";
+    /// Tokens begin again with each session.
+    TokensBeginAgain => "locks::tokens_grow_over_close_and_reopen";
+    /// A release is answered and not done.
+    SwallowsARelease => "locks::a_waiter_gets_the_lock_after_release";
+    /// A release frees the lock, whoever holds it.
+    ReleasesUnconditionally => "modes::one_reader_that_leaves_leaves_the_others";
+    /// A break frees the present holder without comparing its token.
+    BreaksWithoutComparing => "locks::breaking_a_stale_holder_is_not_found";
+    /// A break is answered and not done.
+    SwallowsABreak => "locks::a_broken_lock_can_be_had";
+    /// A wait that was withdrawn is granted later, to nobody.
+    LeaksACancelledWait => "locks::a_cancelled_waiter_is_skipped";
+    /// A try that failed leaves its request in the queue.
+    LeaksAFailedTry => "locks::a_hundred_failed_tries_leak_nothing";
+    /// Nobody is told as a holder.
+    ListsNoHolders => "locks::holders_tell_who_and_how";
+    /// Names are folded to small letters.
+    FoldsCase => "names::nasty_lock_names_work_and_stay_distinct";
+    /// Names are cut at a slash.
+    CutsNamesAtASlash => "names::nasty_lock_names_work_and_stay_distinct";
+    /// Elections and users' locks are one.
+    MixesElectionsWithLocks => "election::a_user_lock_of_the_groups_name_is_another_lock";
+    /// A second member of the same id overwrites the first.
+    OverwritesANamesake => "groups::a_living_namesake_is_refused";
+    /// A leave is answered and not done.
+    SwallowsALeave => "groups::who_left_is_gone";
+    /// An update is answered and not done.
+    SwallowsAnUpdate => "groups::an_update_is_seen_by_everybody";
+    /// Members who have gone are listed for ever.
+    ListsTheDead => "groups::who_left_is_gone";
+    /// A group with members is said to be deleted.
+    DeletesAGroupWithMembers => "groups::a_group_with_members_is_not_deleted";
+    /// Creating a group that is there is no error.
+    CreatesTwice => "groups::a_second_create_is_refused";
+    /// A watch says that it is ready, and nothing else.
+    ForgetsPushes => "watches::changes_are_pushed";
+    /// A watch of a lock says that it is ready, and nothing else.
+    ForgetsPushesOfLeaders => "election::a_change_of_leaders_is_pushed";
+    /// Closing ends nothing.
+    ClosesNothing => "lifecycle::closing_frees_what_was_held";
+    /// A heartbeat that failed counts: a dead session is kept alive in its holder's eyes.
+    RenewsTheDead => "liveness::a_member_cut_off_for_long_loses_what_it_holds";
+}
+
+/// `session` with that bug.
+pub fn wrap(session: Arc<dyn Session>, bug: Bug) -> Arc<dyn Session> {
+    Arc::new(Mutant { session, bug: Some(bug), ghosts: Mutex::default(), members: Mutex::default(), tokens: Mutex::new(0) })
+}
+
+/// `session` with no bug: what shows that the wrapper alone changes nothing.
+pub fn faithful(session: Arc<dyn Session>) -> Arc<dyn Session> {
+    Arc::new(Mutant { session, bug: None, ghosts: Mutex::default(), members: Mutex::default(), tokens: Mutex::new(0) })
+}
+
+impl fmt::Display for Bug {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, formatter)
+    }
+}
+
+struct Mutant {
+    session: Arc<dyn Session>,
+    bug: Option<Bug>,
+    /// Feeders of watches that never say anything again.
+    ghosts: Mutex<Vec<tooz_core::Pusher>>,
+    /// Whoever was ever listed.
+    members: Mutex<Vec<(GroupId, RosterEntry)>>,
+    tokens: Mutex<u64>,
+}
+
+impl Mutant {
+    fn has(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
+    }
+
+    /// The key as this session understands it.
+    fn key(&self, key: &LockKey) -> LockKey {
+        let mut key = key.clone();
+        match self.bug {
+            Some(Bug::FoldsCase) => key.name = key.name.to_lowercase().into(),
+            Some(Bug::CutsNamesAtASlash) => {
+                let last = key.name.rsplit('/').next().unwrap_or_default();
+                if !last.is_empty() {
+                    key.name = last.into();
+                }
+            }
+            Some(Bug::MixesElectionsWithLocks) => key.space = Space::Lock,
+            _ => {}
+        }
+        key
+    }
+
+    fn request(&self, request: &LockRequest) -> LockRequest {
+        let mut request = request.clone();
+        request.key = self.key(&request.key);
+        match self.bug {
+            Some(Bug::TakesExclusiveForShared) => request.mode = LockMode::Shared,
+            Some(Bug::TakesSharedForExclusive) => request.mode = LockMode::Exclusive,
+            _ => {}
+        }
+        request
+    }
+
+    fn granted(&self, granted: Granted) -> Granted {
+        match self.bug {
+            Some(Bug::TokensStandStill) => Granted::new(FencingToken(7)),
+            Some(Bug::TokensBeginAgain) => {
+                let mut last = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+                *last += 1;
+                Granted::new(FencingToken(*last))
+            }
+            _ => granted,
+        }
+    }
+
+    /// A grant out of nothing, with a token that looks right.
+    async fn forged(&self, request: &LockRequest) -> Result<Granted> {
+        let holders = self.session.holders(&request.key).await?;
+        let highest = holders.iter().map(|holder| holder.token.0).max().unwrap_or(0);
+        Ok(Granted::new(FencingToken(highest + 1)))
+    }
+
+    /// Goes on trying for a request that nobody wants any more.
+    fn leak(&self, request: LockRequest) {
+        let session = Arc::clone(&self.session);
+        // Ends with the heart that it runs on.
+        tokio::spawn(async move {
+            while let Ok(None) = session.try_lock(&request).await {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+    }
+
+    fn silent(&self) -> PushStream {
+        let (pusher, stream) = push_channel();
+        pusher.push(Pushed::Ready);
+        self.ghosts.lock().unwrap_or_else(PoisonError::into_inner).push(pusher);
+        stream
+    }
+}
+
+// A method with a default that is not forwarded would take the driver's ability away unseen.
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl Session for Mutant {
+    fn terms(&self) -> Terms {
+        self.session.terms()
+    }
+
+    fn clock(&self) -> Clock {
+        self.session.clock()
+    }
+
+    async fn open(&self) -> Result<()> {
+        self.session.open().await
+    }
+
+    async fn beat(&self) -> Result<Vec<RequestId>> {
+        match self.session.beat().await {
+            Err(_) if self.has(Bug::RenewsTheDead) => Ok(Vec::new()),
+            result => result,
+        }
+    }
+
+    async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
+        let request = self.request(request);
+        let result = self.session.try_lock(&request).await?;
+        if result.is_none() {
+            if self.has(Bug::GrantsWhileHeld) {
+                return self.forged(&request).await.map(Some);
+            }
+            if self.has(Bug::LeaksAFailedTry) {
+                self.leak(request);
+            }
+        }
+        Ok(result.map(|granted| self.granted(granted)))
+    }
+
+    async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
+        let request = self.request(request);
+        let waiting = self.session.lock(&request, wanted);
+        let result = if self.has(Bug::GrantsEarly) {
+            tokio::select! {
+                result = waiting => result?,
+                () = tokio::time::sleep(Duration::from_millis(30)) => return self.forged(&request).await.map(Some),
+            }
+        } else {
+            waiting.await?
+        };
+        if result.is_none() && self.has(Bug::LeaksACancelledWait) {
+            self.leak(request);
+        }
+        Ok(result.map(|granted| self.granted(granted)))
+    }
+
+    async fn release(&self, request: &LockRequest) -> Result<()> {
+        let request = self.request(request);
+        if self.has(Bug::SwallowsARelease) {
+            return Ok(());
+        }
+        if self.has(Bug::ReleasesUnconditionally) {
+            for holder in self.session.holders(&request.key).await? {
+                let _ = self.session.break_lock(&request.key, holder.token).await;
+            }
+        }
+        self.session.release(&request).await
+    }
+
+    fn holds(&self, request: &LockRequest) -> bool {
+        self.session.holds(&self.request(request))
+    }
+
+    async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
+        if self.has(Bug::ListsNoHolders) {
+            return Ok(Vec::new());
+        }
+        self.session.holders(&self.key(key)).await
+    }
+
+    async fn break_lock(&self, key: &LockKey, token: FencingToken) -> Result<()> {
+        let key = self.key(key);
+        if self.has(Bug::SwallowsABreak) {
+            return Ok(());
+        }
+        if self.has(Bug::BreaksWithoutComparing) {
+            for holder in self.session.holders(&key).await? {
+                self.session.break_lock(&key, holder.token).await?;
+            }
+            return Ok(());
+        }
+        self.session.break_lock(&key, token).await
+    }
+
+    async fn create_group(&self, group: &GroupId) -> Result<()> {
+        match self.session.create_group(group).await {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && self.has(Bug::CreatesTwice) => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn delete_group(&self, group: &GroupId) -> Result<()> {
+        match self.session.delete_group(group).await {
+            Err(error) if error.kind() == ErrorKind::NotEmpty && self.has(Bug::DeletesAGroupWithMembers) => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn groups(&self) -> Result<Vec<GroupId>> {
+        self.session.groups().await
+    }
+
+    async fn join(&self, request: &JoinRequest) -> Result<()> {
+        let mut request = request.clone();
+        if self.has(Bug::OverwritesANamesake) {
+            request.replace = Replace::Anybody;
+        }
+        self.session.join(&request).await
+    }
+
+    async fn update(&self, request: &JoinRequest) -> Result<()> {
+        if self.has(Bug::SwallowsAnUpdate) {
+            return Ok(());
+        }
+        self.session.update(request).await
+    }
+
+    async fn leave(&self, request: &JoinRequest) -> Result<()> {
+        if self.has(Bug::SwallowsALeave) {
+            return Ok(());
+        }
+        self.session.leave(request).await
+    }
+
+    async fn members(&self, group: &GroupId) -> Result<Roster> {
+        let mut roster = self.session.members(group).await?;
+        if self.has(Bug::ListsTheDead) {
+            let mut known = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+            let living: BTreeSet<_> = roster.members.iter().map(|entry| entry.member.clone()).collect();
+            for entry in &roster.members {
+                if !known.iter().any(|(of, other)| of == group && other.member == entry.member) {
+                    known.push((group.clone(), entry.clone()));
+                }
+            }
+            let dead = known.iter().filter(|(of, entry)| of == group && !living.contains(&entry.member));
+            roster.members.extend(dead.map(|(_, entry)| entry.clone()));
+        }
+        Ok(roster)
+    }
+
+    async fn watch_group(&self, group: &GroupId) -> Result<Option<PushStream>> {
+        let stream = self.session.watch_group(group).await?;
+        Ok(if self.has(Bug::ForgetsPushes) { Some(self.silent()) } else { stream })
+    }
+
+    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
+        let stream = self.session.watch_lock(&self.key(key)).await?;
+        Ok(if self.has(Bug::ForgetsPushesOfLeaders) { Some(self.silent()) } else { stream })
+    }
+
+    async fn owned(&self) -> Result<Owned> {
+        self.session.owned().await
+    }
+
+    #[cfg(unix)]
+    fn descriptors(&self) -> Vec<std::os::fd::OwnedFd> {
+        self.session.descriptors()
+    }
+
+    async fn close(&self) -> Result<()> {
+        if self.has(Bug::ClosesNothing) {
+            // The session must outlive its handle for the bug to show.
+            std::mem::forget(Arc::clone(&self.session));
+            return Ok(());
+        }
+        self.session.close().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bug_is_caught_by_a_case_that_exists() {
+        for bug in Bug::ALL {
+            assert!(crate::case_names().contains(&bug.caught_by()), "{bug}: there is no case {}", bug.caught_by());
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Where a case plays: fresh names, its own coordinators (closed afterwards), and a limit to every wait.
+
+use std::any::Any;
+use std::fmt;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::pin::Pin;
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{sleep, timeout};
+use tooz_core::{
+    ConnectOptions, Coordinator, Error, ErrorKind, Group, GroupId, Lock, LockGuard, Membership,
+};
+
+use crate::cases::{Case, Need};
+use crate::rig::Rig;
+
+/// What a case answers.
+pub(crate) type Verdict<T = ()> = Result<T, Failure>;
+
+/// Why a case failed, and where.
+#[derive(Debug)]
+pub(crate) struct Failure(String);
+
+impl Failure {
+    #[track_caller]
+    pub(crate) fn new(why: impl fmt::Display) -> Self {
+        let place = Location::caller();
+        Failure(format!("{why} ({}:{})", place.file(), place.line()))
+    }
+}
+
+impl From<Error> for Failure {
+    #[track_caller]
+    fn from(error: Error) -> Self {
+        Failure::new(format_args!("unexpected error {}: {error}", error.kind()))
+    }
+}
+
+impl From<tokio::task::JoinError> for Failure {
+    #[track_caller]
+    fn from(error: tokio::task::JoinError) -> Self {
+        Failure::new(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// Fails the case unless the condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($why:tt)+) => {
+        if !$condition {
+            return Err($crate::stage::Failure::new(format!($($why)+)));
+        }
+    };
+}
+pub(crate) use ensure;
+
+/// Fails the case unless two values are equal, and shows both.
+macro_rules! ensure_eq {
+    ($left:expr, $right:expr, $($why:tt)+) => {
+        match (&$left, &$right) {
+            (left, right) => {
+                if left != right {
+                    let why = format!($($why)+);
+                    return Err($crate::stage::Failure::new(format!("{why}: {left:?} is not {right:?}")));
+                }
+            }
+        }
+    };
+}
+pub(crate) use ensure_eq;
+
+/// How a case ended.
+pub(crate) enum Outcome {
+    Passed,
+    NotClaimed(String),
+    Failed(String),
+}
+
+/// Runs a case on a runtime of its own, within a limit.
+pub(crate) fn perform(rig: &Rig, case: Case) -> Outcome {
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime of two threads can be made");
+        let outcome = runtime.block_on(perform_here(rig, case));
+        // A task that hangs in a failed case must not hang the suite.
+        runtime.shutdown_background();
+        outcome
+    }));
+    result.unwrap_or_else(|panic| Outcome::Failed(words(panic.as_ref())))
+}
+
+async fn perform_here(rig: &Rig, case: Case) -> Outcome {
+    // What this very session has may be less than what the card has at its best.
+    if case.needs.iter().any(|need| matches!(need, Need::Has(_))) {
+        match promised(rig).await {
+            Ok(()) => {}
+            Err(why) => return Outcome::Failed(format!("no session could be opened: {why}")),
+        }
+        let has = rig.session.get().copied().unwrap_or_default();
+        for need in case.needs {
+            if let Need::Has(one) = need
+                && !has.has(*one)
+            {
+                return Outcome::NotClaimed(format!("this session does not have {one}"));
+            }
+        }
+    }
+    let stage = Stage::new(rig);
+    // Each wait has its own limit; this one catches what loops.
+    let limit = rig.patience * 6 + rig.session_timeout * 4;
+    let verdict = match timeout(limit, without_panic((case.run)(stage.clone()))).await {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(failure))) => Err(failure.0),
+        Ok(Err(panic)) => Err(panic),
+        Err(_) => Err(format!("the case did not end within {limit:?}")),
+    };
+    let closed = stage.close_all().await;
+    match (verdict, closed) {
+        (Err(why), _) => Outcome::Failed(why),
+        (Ok(()), Err(failure)) => Outcome::Failed(failure.0),
+        (Ok(()), Ok(())) => Outcome::Passed,
+    }
+}
+
+/// Turns a panic of the future into an error, so that what the case left behind can still be closed.
+async fn without_panic<T>(mut future: Pin<Box<dyn Future<Output = T>>>) -> Result<T, String> {
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(words(panic.as_ref()))),
+    })
+    .await
+}
+
+/// Opens one session to see what it promises; once per rig.
+async fn promised(rig: &Rig) -> Verdict {
+    if rig.session.get().is_none() {
+        let stage = Stage::new(rig);
+        let coordinator = stage.connect("probe").await?;
+        drop(stage.soon("the first lock of all", coordinator.lock("probe")?.try_acquire()).await??);
+        let _ = rig.session.set(coordinator.characteristics());
+        stage.close_all().await?;
+    }
+    Ok(())
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "it panicked".to_owned()
+    }
+}
+
+/// What a case has in its hands.
+#[derive(Clone)]
+pub(crate) struct Stage(Arc<Inner>);
+
+struct Inner {
+    rig: Rig,
+    url: String,
+    open: Mutex<Vec<Coordinator>>,
+}
+
+impl Stage {
+    fn new(rig: &Rig) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        // The time is in it so that a second run meets nothing of the first.
+        let time = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros());
+        let tag = format!("t{:x}-{time:x}-{count}", process::id());
+        let url = (rig.url)(&tag);
+        Stage(Arc::new(Inner { rig: rig.clone(), url, open: Mutex::default() }))
+    }
+
+    pub(crate) fn rig(&self) -> &Rig {
+        &self.0.rig
+    }
+
+    /// The URL of this case's own store.
+    pub(crate) fn url(&self) -> &str {
+        &self.0.url
+    }
+
+    /// The URL with one more option.
+    pub(crate) fn url_with(&self, option: &str) -> String {
+        let mark = if self.0.url.contains('?') { '&' } else { '?' };
+        format!("{}{mark}{option}", self.0.url)
+    }
+
+    pub(crate) fn patience(&self) -> Duration {
+        self.0.rig.patience
+    }
+
+    pub(crate) fn moment(&self) -> Duration {
+        self.0.rig.moment
+    }
+
+    pub(crate) fn session_timeout(&self) -> Duration {
+        self.0.rig.session_timeout
+    }
+
+    /// How long a crash may go unnoticed: the timeout (twice, which is Consul's own bound), and patience.
+    pub(crate) fn after_a_crash(&self) -> Duration {
+        self.session_timeout() * 2 + self.patience()
+    }
+
+    /// The options that every coordinator of the suite connects with.
+    pub(crate) fn options(&self, member: &str) -> Verdict<ConnectOptions> {
+        self.options_for(self.url(), member)
+    }
+
+    /// The same with a URL of the case's own making.
+    pub(crate) fn options_for(&self, url: &str, member: &str) -> Verdict<ConnectOptions> {
+        let options = ConnectOptions::new(url)?.member(member)?.session_timeout(self.session_timeout());
+        Ok(match self.rig().named_driver() {
+            Some(driver) => options.driver(driver),
+            None => options,
+        })
+    }
+
+    /// A coordinator; it is closed when the case is over.
+    pub(crate) async fn connect(&self, member: &str) -> Verdict<Coordinator> {
+        let options = self.options(member)?;
+        self.connect_with(options).await
+    }
+
+    pub(crate) async fn connect_with(&self, options: ConnectOptions) -> Verdict<Coordinator> {
+        let coordinator = self.soon("connecting", options.connect()).await??;
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner).push(coordinator.clone());
+        Ok(coordinator)
+    }
+
+    /// `count` coordinators: `m0`, `m1` and so on.
+    pub(crate) async fn connect_all(&self, count: usize) -> Verdict<Vec<Coordinator>> {
+        let mut all = Vec::new();
+        for index in 0..count {
+            all.push(self.connect(&format!("m{index}")).await?);
+        }
+        Ok(all)
+    }
+
+    /// Two coordinators, and a lock of the same name from each.
+    pub(crate) async fn two_locks(&self) -> Verdict<(Coordinator, Coordinator, Lock, Lock)> {
+        let (a, b) = (self.connect("a").await?, self.connect("b").await?);
+        let (lock_a, lock_b) = (a.lock("the lock")?, b.lock("the lock")?);
+        Ok((a, b, lock_a, lock_b))
+    }
+
+    /// A coordinator with a group that it made.
+    pub(crate) async fn with_group(&self, member: &str, group: &str) -> Verdict<(Coordinator, Group)> {
+        let coordinator = self.connect(member).await?;
+        let handle = coordinator.group(group)?;
+        self.soon("creating a group", handle.create()).await??;
+        Ok((coordinator, handle))
+    }
+
+    /// Ends the wait with a failure when patience is over.
+    pub(crate) async fn soon<T>(&self, what: &str, future: impl Future<Output = T>) -> Verdict<T> {
+        self.within(self.patience(), what, future).await
+    }
+
+    /// The same with another limit.
+    pub(crate) async fn within<T>(&self, limit: Duration, what: &str, future: impl Future<Output = T>) -> Verdict<T> {
+        match timeout(limit, future).await {
+            Ok(value) => Ok(value),
+            Err(_) => Err(Failure::new(format_args!("{what} took longer than {limit:?}"))),
+        }
+    }
+
+    /// Shows that the future does not end within a moment.
+    pub(crate) async fn not_yet<T>(&self, what: &str, future: &mut (impl Future<Output = T> + Unpin)) -> Verdict {
+        match timeout(self.moment(), future).await {
+            Ok(_) => Err(Failure::new(format_args!("{what} came too early"))),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Asks again until the answer is yes, or `limit` is over.
+    pub(crate) async fn eventually(&self, limit: Duration, what: &str, mut ask: impl AsyncFnMut() -> Verdict<bool>) -> Verdict {
+        let asking = async {
+            let mut pause = Duration::from_millis(5);
+            while !ask().await? {
+                sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(100));
+            }
+            Ok(())
+        };
+        match timeout(limit, asking).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Failure::new(format_args!("{what}: not so within {limit:?}"))),
+        }
+    }
+
+    /// Acquires, within patience.
+    pub(crate) async fn hold(&self, lock: &Lock) -> Verdict<LockGuard> {
+        Ok(self.soon("acquiring", lock.acquire()).await??)
+    }
+
+    /// Tries, within patience.
+    pub(crate) async fn attempt(&self, lock: &Lock) -> Verdict<Option<LockGuard>> {
+        Ok(self.soon("trying", lock.try_acquire()).await??)
+    }
+
+    /// Releases, within patience.
+    pub(crate) async fn give(&self, guard: LockGuard) -> Verdict {
+        Ok(self.soon("releasing", guard.release()).await??)
+    }
+
+    /// Joins with `null`, within patience.
+    pub(crate) async fn join(&self, group: &Group) -> Verdict<Membership> {
+        Ok(self.soon("joining", group.join(&())).await??)
+    }
+
+    /// The ids of the members, sorted.
+    pub(crate) async fn member_names(&self, group: &Group) -> Verdict<Vec<String>> {
+        let members = self.soon("listing members", group.members()).await??;
+        let mut names: Vec<_> = members.iter().map(|entry| entry.member.as_str().to_owned()).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// The names of the groups, sorted.
+    pub(crate) async fn group_names(&self, coordinator: &Coordinator) -> Verdict<Vec<String>> {
+        let groups = self.soon("listing groups", coordinator.groups()).await??;
+        let mut names: Vec<_> = groups.iter().map(GroupId::as_str).map(str::to_owned).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Ends a member's session at the backend.
+    pub(crate) async fn end_session(&self, member: &str) -> Verdict {
+        let deed = self.rig().end_session.clone().expect("the case needs it");
+        self.deed(move |url, member| deed(url, member), member).await
+    }
+
+    pub(crate) async fn cut(&self, member: &str) -> Verdict {
+        let deed = self.rig().cut.clone().expect("the case needs it");
+        self.deed(move |url, member| deed(url, member), member).await
+    }
+
+    pub(crate) async fn heal(&self, member: &str) -> Verdict {
+        let deed = self.rig().heal.clone().expect("the case needs it");
+        self.deed(move |url, member| deed(url, member), member).await
+    }
+
+    pub(crate) async fn restart(&self) -> Verdict {
+        let deed = self.rig().restart.clone().expect("the case needs it");
+        self.deed(move |url, _| deed(url), "").await
+    }
+
+    async fn deed(&self, deed: impl FnOnce(&str, &str) + Send + 'static, member: &str) -> Verdict {
+        let (url, member) = (self.url().to_owned(), member.to_owned());
+        Ok(tokio::task::spawn_blocking(move || deed(&url, &member)).await?)
+    }
+
+    /// Moves the clock at once: on return it is moved, and no task has run in between.
+    pub(crate) fn advance_clock(&self, by: Duration) {
+        let deed = self.rig().advance_clock.clone().expect("the case needs it");
+        deed(self.url(), by);
+    }
+
+    async fn close_all(&self) -> Verdict {
+        let open = std::mem::take(&mut *self.0.open.lock().unwrap_or_else(PoisonError::into_inner));
+        let closing: Vec<_> = open
+            .into_iter()
+            .map(|coordinator| tokio::spawn(async move { coordinator.close().await }))
+            .collect();
+        for one in closing {
+            // What closing answers is judged by cases of its own; here it must only end.
+            let _ = self.within(self.patience() + Duration::from_secs(5), "closing after the case", one).await??;
+        }
+        Ok(())
+    }
+}
+
+/// The kind of the error, or a failure that says that there was none.
+#[track_caller]
+pub(crate) fn refused<T>(what: &str, result: Result<T, Error>, kind: ErrorKind) -> Verdict<Error> {
+    match result {
+        Ok(_) => Err(Failure::new(format_args!("{what} was not refused, though {kind} was due"))),
+        Err(error) if error.kind() == kind => Ok(error),
+        Err(error) => Err(Failure::new(format_args!("{what} answered {} ({error}) in place of {kind}", error.kind()))),
+    }
+}

@@ -1,0 +1,72 @@
+//! From an error of the system to a kind and to words that say what to do. The only place where that is decided.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use nix::libc;
+use tooz_core::{Error, ErrorKind, Outcome};
+
+/// What the system refused, where, and what would help.
+pub(crate) fn at(error: io::Error, doing: impl fmt::Display, path: &Path) -> Error {
+    let (kind, advice) = judge(&error);
+    Error::new(kind, format!("can't {doing} {}: {error}; {advice}", path.display()))
+        // A call of the system that fails has done nothing.
+        .with_outcome(Outcome::NotApplied)
+        .with_source(error)
+}
+
+/// A file that holds what no driver of this kind wrote.
+pub(crate) fn strange(path: &Path, what: impl fmt::Display) -> Error {
+    Error::new(ErrorKind::Backend, format!("{} {what}", path.display()))
+}
+
+/// Two names that became one file name.
+pub(crate) fn collision(path: &Path, theirs: &str, ours: &str) -> Error {
+    strange(path, format_args!("belongs to {theirs:?}, not to {ours:?}: their hashes collide; choose another name"))
+}
+
+fn judge(error: &io::Error) -> (ErrorKind, &'static str) {
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => (
+            ErrorKind::Unauthorized,
+            "run as a user who may write there, or name another folder in the URL (file:///FOLDER)",
+        ),
+        Some(libc::EROFS) => (ErrorKind::Unauthorized, "the file system is read-only: name another folder in the URL (file:///FOLDER)"),
+        Some(libc::ENOTDIR | libc::EEXIST | libc::EISDIR | libc::ELOOP | libc::ENAMETOOLONG | libc::EINVAL | libc::ENXIO) => (
+            ErrorKind::Config,
+            "name a folder that is this driver's alone in the URL (file:///FOLDER)",
+        ),
+        Some(libc::ENOSPC | libc::EDQUOT) => (ErrorKind::Unavailable, "make room on that file system and try again"),
+        Some(libc::EMFILE | libc::ENFILE) => (
+            ErrorKind::Unavailable,
+            "every held lock and membership is an open file: raise the limit (ulimit -n)",
+        ),
+        Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS) => (
+            ErrorKind::Unavailable,
+            "this file system has no file locks to give: name a folder on another one in the URL (file:///FOLDER)",
+        ),
+        _ => (ErrorKind::Unavailable, "see to the file system and try again"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_names_the_place_and_the_cure() {
+        for (code, kind, words) in [
+            (libc::EACCES, ErrorKind::Unauthorized, "file:///FOLDER"),
+            (libc::EROFS, ErrorKind::Unauthorized, "read-only"),
+            (libc::ENOTDIR, ErrorKind::Config, "folder"),
+            (libc::ENOSPC, ErrorKind::Unavailable, "room"),
+            (libc::EMFILE, ErrorKind::Unavailable, "ulimit"),
+        ] {
+            let error = at(io::Error::from_raw_os_error(code), "make folder", Path::new("/srv/x"));
+            assert_eq!(error.kind(), kind, "{error}");
+            assert_eq!(error.outcome(), Outcome::NotApplied);
+            assert!(error.to_string().contains(words) && error.to_string().contains("/srv/x"), "{error}");
+        }
+    }
+}

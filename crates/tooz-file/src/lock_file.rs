@@ -1,0 +1,270 @@
+//! One lock is one file, and its bytes behind the content are what the kernel locks:
+//!
+//! | byte | who locks it |
+//! |---|---|
+//! | gate | whoever comes next: one waiter, or for a moment whoever takes the lock. All others queue at the gate |
+//! | data | an exclusive holder alone, or the shared ones together |
+//! | slot n | the holder whose record stands in slot n of the content, for as long as it holds |
+//!
+//! The kernel lets readers pass a waiting writer. The gate does not: the writer at its head keeps it until the readers that
+//! are in have gone. What is granted is dropped with the open file description, so with the process.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nix::libc;
+use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockKey, LockMode, MemberId, RequestId, Result};
+
+use crate::error;
+use crate::layout::{How, Identity, Layout};
+use crate::ofd::{self, Kind, Range};
+use crate::record::{self, Slot};
+
+const GATE: Range = Range::byte(0);
+const DATA: Range = Range::byte(1);
+const GATE_AND_DATA: Range = Range { start: ofd::FIRST, length: 2 };
+const FIRST_SLOT: libc::off_t = 16;
+/// How many may share one lock.
+const SLOTS: u32 = 4096;
+const ALL_SLOTS: Range = Range { start: ofd::FIRST + FIRST_SLOT, length: SLOTS as libc::off_t };
+const EVERYTHING: Range = Range { start: ofd::FIRST, length: FIRST_SLOT + SLOTS as libc::off_t };
+
+/// One open file description of a lock's file. One grant has one, and shares it with no other.
+#[derive(Debug)]
+pub(crate) struct LockFile {
+    file: File,
+    path: PathBuf,
+    identity: Identity,
+}
+
+/// A lock that is ours.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) file: Arc<LockFile>,
+    pub(crate) token: FencingToken,
+    slot: u32,
+}
+
+/// How an attempt ended.
+pub(crate) enum Attempt {
+    Taken(Taken),
+    /// Somebody holds it, or comes first. The file has no lock of ours, and can be used again.
+    Busy(Arc<LockFile>),
+    /// The path leads to another file now: this one guards nothing.
+    Stale,
+}
+
+/// What a grant says of its owner.
+pub(crate) struct Claim<'a> {
+    pub(crate) member: &'a MemberId,
+    pub(crate) mode: LockMode,
+    pub(crate) id: RequestId,
+}
+
+impl LockFile {
+    /// Opens the file of a lock, and makes it where there is none.
+    pub(crate) fn open(layout: &Layout, key: &LockKey) -> Result<Arc<Self>> {
+        let path = layout.lock(key);
+        let file = match layout.open(&path, How::Create) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                layout.make_folder(path.parent().unwrap_or(&path))?;
+                layout.open(&path, How::Create)
+            }
+            result => result,
+        };
+        let file = file.map_err(|error| error::at(error, "open lock file", &path))?;
+        record::claim(&file, &path, &key.name)?;
+        let metadata = file.metadata().map_err(|error| error::at(error, "look at lock file", &path))?;
+        Ok(Arc::new(LockFile { file, path, identity: Identity::of(&metadata) }))
+    }
+
+    /// Takes the lock if it is free and nobody waits for it.
+    pub(crate) fn try_take(self: Arc<Self>, claim: &Claim<'_>) -> Result<Attempt> {
+        let entered = match claim.mode {
+            // Two neighbours that are locked alike are one step.
+            LockMode::Exclusive => self.kernel(ofd::try_lock(&self.file, GATE_AND_DATA, Kind::Alone))?,
+            LockMode::Shared => {
+                let gate = self.kernel(ofd::try_lock(&self.file, GATE, Kind::Alone))?;
+                let data = gate && self.kernel(ofd::try_lock(&self.file, DATA, Kind::Shared))?;
+                if gate && !data {
+                    self.drop_gate()?;
+                }
+                data
+            }
+        };
+        if !entered {
+            return Ok(Attempt::Busy(self));
+        }
+        let taken = self.finish(claim)?;
+        if taken.is_some() {
+            taken.as_ref().map_or(Ok(()), |taken| taken.file.drop_gate())?;
+        }
+        Ok(taken.map_or(Attempt::Stale, Attempt::Taken))
+    }
+
+    /// Waits for one's turn. For a thread of our own.
+    pub(crate) fn wait_for_gate(&self) -> Result<()> {
+        self.kernel(ofd::wait_lock(&self.file, GATE, Kind::Alone))
+    }
+
+    /// Waits until the holders have gone. For a thread of our own.
+    pub(crate) fn wait_for_data(&self, mode: LockMode) -> Result<()> {
+        let kind = match mode {
+            LockMode::Exclusive => Kind::Alone,
+            LockMode::Shared => Kind::Shared,
+        };
+        self.kernel(ofd::wait_lock(&self.file, DATA, kind))
+    }
+
+    /// Lets the next one come.
+    pub(crate) fn drop_gate(&self) -> Result<()> {
+        self.kernel(ofd::unlock(&self.file, GATE))
+    }
+
+    /// Whether the lock's path still leads to this file: folders of temporary files are swept.
+    pub(crate) fn is_in_place(&self) -> Result<bool> {
+        self.kernel(self.identity.is_at(&self.path))
+    }
+
+    /// Makes a grant of the data lock, which this description has, while some description of ours has the gate or the
+    /// data lock is exclusive: nobody else is at the counter or takes a slot. `None`: the path leads elsewhere.
+    ///
+    /// The order matters to those who look. A record counts while its slot is locked, so a dead holder's record is wiped
+    /// before the slot is locked again; and the write that tells watchers comes last, when there is something to see.
+    pub(crate) fn finish(self: Arc<Self>, claim: &Claim<'_>) -> Result<Option<Taken>> {
+        if !self.is_in_place()? {
+            return Ok(None);
+        }
+        let slot = match claim.mode {
+            LockMode::Exclusive => 0,
+            LockMode::Shared => self.free_slot(claim.id)?,
+        };
+        let mut before = [0; record::COUNTER + 4];
+        let length = self.kernel(record::read_up_to(&self.file, &mut before, record::HEAD))?;
+        if slot == 0 {
+            if before[record::COUNTER..] != [0; 4] {
+                self.wipe(slot)?;
+            }
+        } else {
+            self.wipe(slot)?;
+        }
+        if !self.kernel(ofd::try_lock(&self.file, slot_byte(slot), Kind::Alone))? {
+            return Err(error::strange(&self.path, "has a locked slot without a lock: is another program at it?"));
+        }
+        let now = record::now();
+        let token = record::next_token(&before[..length.min(record::COUNTER)], now);
+        let mut bytes = record::counter(token);
+        if slot != 0 {
+            self.kernel(self.file.write_all_at(&bytes, record::HEAD))?;
+            bytes.clear();
+        }
+        record::append(&mut bytes, claim.member, claim.mode, token, now);
+        let at = if slot == 0 { record::HEAD } else { record::slot_at(slot) };
+        self.kernel(self.file.write_all_at(&bytes, at))?;
+        Ok(Some(Taken { file: self, token: FencingToken(token), slot }))
+    }
+
+    /// Whether somebody holds it in a mode that conflicts. `false` after a failed attempt means that somebody is between
+    /// the gate and the grant, or gives back what nobody wanted any more: it is worth another look.
+    pub(crate) fn is_held_against(&self, mode: LockMode) -> Result<bool> {
+        let held = |range, kind| self.kernel(ofd::blocker(&self.file, range, kind)).map(|found| found.is_some());
+        match mode {
+            LockMode::Exclusive => held(ALL_SLOTS, Kind::Alone),
+            LockMode::Shared => Ok(held(DATA, Kind::Shared)? && held(slot_byte(0), Kind::Alone)?),
+        }
+    }
+
+    /// A duplicate of the description: it keeps what the description has.
+    pub(crate) fn duplicate(&self) -> Result<File> {
+        self.kernel(self.file.try_clone())
+    }
+
+    /// The file's path, for watching it.
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// A slot that nobody has. The low ones first, so that looking is short; then any, so that many holders find one soon.
+    fn free_slot(&self, id: RequestId) -> Result<u32> {
+        #[allow(clippy::cast_possible_truncation)] // Any 64 bits of it will do.
+        let mut random = fastrand::Rng::with_seed(id.0 as u64 ^ (id.0 >> 64) as u64);
+        let guesses = (4..64).map(|round| random.u32(0..(2 * round * round).min(SLOTS)));
+        for slot in (0..4).chain(guesses) {
+            if self.kernel(ofd::blocker(&self.file, slot_byte(slot), Kind::Alone))?.is_none() {
+                return Ok(slot);
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            format!("{} has too many shared holders: there is room for {SLOTS}; try again when some have gone", self.path.display()),
+        ))
+    }
+
+    fn wipe(&self, slot: u32) -> Result<()> {
+        self.kernel(self.file.write_all_at(&[0; 4], record::slot_at(slot)))
+    }
+
+    fn kernel<T>(&self, result: std::io::Result<T>) -> Result<T> {
+        result.map_err(|error| error::at(error, "use lock file", &self.path))
+    }
+}
+
+impl Taken {
+    /// Gives it back. The description comes back without any lock, unless it is better closed.
+    pub(crate) fn give_back(self) -> Option<Arc<LockFile>> {
+        // The record goes first: the write wakes watchers, and what they find is a slot without a holder. Where it fails,
+        // closing the description does both.
+        self.file.wipe(self.slot).ok()?;
+        ofd::unlock(&self.file.file, EVERYTHING).ok()?;
+        Some(self.file)
+    }
+}
+
+/// Who holds the lock. Makes nothing: a lock without a file has no holders.
+pub(crate) fn holders(layout: &Layout, key: &LockKey) -> Result<Vec<Holder>> {
+    let path = layout.lock(key);
+    let failed = |error| error::at(error, "look at lock file", &path);
+    let file = match layout.open(&path, How::Look) {
+        Ok(file) => file,
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    if let record::Name::Of(theirs) = record::read_name(&file).map_err(failed)?
+        && theirs != *key.name
+    {
+        return Err(error::collision(&path, &theirs, &key.name));
+    }
+    // Slots are read one after another, so that two that never held together may be seen: looked at again.
+    let mut holders = Vec::new();
+    for _ in 0..8 {
+        holders = holders_once(&file).map_err(failed)?;
+        if holders.len() < 2 || holders.iter().all(|holder| holder.mode == LockMode::Shared) {
+            break;
+        }
+    }
+    Ok(holders)
+}
+
+fn holders_once(file: &File) -> std::io::Result<Vec<Holder>> {
+    let mut holders = Vec::new();
+    for byte in ofd::locked_bytes(file, ALL_SLOTS)? {
+        let slot = u32::try_from(byte - ALL_SLOTS.start).unwrap_or(0);
+        for _ in 0..8 {
+            match record::read_slot(file, slot)? {
+                Slot::Held(holder) => {
+                    holders.push(holder);
+                    break;
+                }
+                Slot::Empty => break,
+                Slot::Torn => std::thread::yield_now(),
+            }
+        }
+    }
+    Ok(holders)
+}
+
+const fn slot_byte(slot: u32) -> Range {
+    Range::byte(FIRST_SLOT + slot as libc::off_t)
+}

@@ -1,0 +1,207 @@
+//! What stands in a file: its full name, the counter of a lock, and who holds what.
+//!
+//! A file name may be cut to a hash, so the name itself is the first thing in a file. Everything that is written again
+//! is written in place by one `pwrite` within one page, so that a killed process leaves the old or the new value.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use tooz_core::{FencingToken, Holder, LockMode, MemberId, Result};
+
+use crate::error;
+
+/// The text at the beginning of a lock file and of a group's own file; the name follows on the next line.
+const MARK: &str = "tooz file 1\n";
+/// Room for the mark and any name. What changes in place follows: a lock's counter, a group's count of changes.
+pub(crate) const HEAD: u64 = 512;
+/// The counter of a lock: the token given last, and the same number once more, disguised, as proof that it is one.
+pub(crate) const COUNTER: usize = 16;
+const DISGUISE: u64 = 0x746f_6f7a_6c6f_636b;
+/// A token beyond what a double can count is no token of ours.
+const LARGEST: u64 = 1 << 53;
+/// Length and checksum of a record, before its JSON.
+const PREFIX: usize = 8;
+/// Slots lie on multiples of this, so that none crosses a page; the first shares its place with the head and the counter.
+const SLOT: u64 = 1024;
+
+/// Who holds a lock, as it stands in a slot.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record<'a> {
+    member: std::borrow::Cow<'a, str>,
+    mode: char,
+    token: u64,
+    since: u64,
+    pid: u32,
+}
+
+/// Where the record of a slot begins.
+pub(crate) const fn slot_at(slot: u32) -> u64 {
+    match slot {
+        // Behind the counter, so that an exclusive grant writes both at once.
+        0 => HEAD + COUNTER as u64,
+        slot => (slot as u64 + 1) * SLOT,
+    }
+}
+
+/// Microseconds of the wall clock.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(0)
+}
+
+/// The token after the one in the file, and never below the clock: so it grows also when the machine lost power before
+/// the file's last state was on the disk, or when somebody emptied the file.
+pub(crate) fn next_token(counter: &[u8], now: u64) -> u64 {
+    let number = |at: usize| counter.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
+    match (number(0), number(8)) {
+        (Some(last), Some(proof)) if last ^ DISGUISE == proof && last < LARGEST => now.max(last + 1),
+        _ => now,
+    }
+}
+
+/// The counter with this token.
+pub(crate) fn counter(token: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(256);
+    bytes.extend_from_slice(&token.to_le_bytes());
+    bytes.extend_from_slice(&(token ^ DISGUISE).to_le_bytes());
+    bytes
+}
+
+/// Appends the record of a holder.
+pub(crate) fn append(to: &mut Vec<u8>, member: &MemberId, mode: LockMode, token: u64, since: u64) {
+    let start = to.len();
+    to.extend_from_slice(&[0; PREFIX]);
+    let record = Record {
+        member: member.as_str().into(),
+        mode: match mode {
+            LockMode::Exclusive => 'x',
+            LockMode::Shared => 's',
+        },
+        token,
+        since,
+        pid: std::process::id(),
+    };
+    serde_json::to_writer(&mut *to, &record).expect("text and numbers are JSON, and memory does not fail");
+    let json = &to[start + PREFIX..];
+    // A name of 255 bytes that are all escaped makes less than 600 bytes of JSON.
+    debug_assert!(json.len() + PREFIX + COUNTER + usize::try_from(HEAD).unwrap_or(0) <= 2048 - COUNTER, "a record fits its slot");
+    let length = u32::try_from(json.len()).unwrap_or(0).to_le_bytes();
+    let sum = checksum(json).to_le_bytes();
+    to[start..start + 4].copy_from_slice(&length);
+    to[start + 4..start + PREFIX].copy_from_slice(&sum);
+}
+
+/// What a slot says.
+pub(crate) enum Slot {
+    /// Nothing: it is being given back, or the grant is not finished yet.
+    Empty,
+    /// A writer is at it, or it was never ours: read again.
+    Torn,
+    /// Somebody's grant.
+    Held(Holder),
+}
+
+/// Reads the record of a slot.
+pub(crate) fn read_slot(file: &File, slot: u32) -> io::Result<Slot> {
+    let mut bytes = [0; SLOT as usize];
+    let length = read_up_to(file, &mut bytes, slot_at(slot))?;
+    let Some((prefix, rest)) = bytes[..length].split_at_checked(PREFIX) else { return Ok(Slot::Empty) };
+    let word = |at: usize| u32::from_le_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]]);
+    let (size, sum) = (word(0) as usize, word(4));
+    if size == 0 {
+        return Ok(Slot::Empty);
+    }
+    let holder = rest
+        .get(..size)
+        .filter(|json| checksum(json) == sum)
+        .and_then(|json| serde_json::from_slice::<Record<'_>>(json).ok())
+        .and_then(holder);
+    Ok(holder.map_or(Slot::Torn, Slot::Held))
+}
+
+fn holder(record: Record<'_>) -> Option<Holder> {
+    let mode = if record.mode == 'x' { LockMode::Exclusive } else { LockMode::Shared };
+    let member = MemberId::new(record.member).ok()?;
+    let since = UNIX_EPOCH + Duration::from_micros(record.since);
+    Some(Holder::new(member, mode, FencingToken(record.token)).since(since).pid(record.pid))
+}
+
+/// Checks whose file it is, and writes that down where nothing is written yet. Several may do so at once: they write the same.
+pub(crate) fn claim(file: &File, path: &Path, name: &str) -> Result<()> {
+    let failed = |error| error::at(error, "use file", path);
+    match read_name(file).map_err(failed)? {
+        Name::Of(theirs) if theirs == name => Ok(()),
+        Name::Of(theirs) => Err(error::collision(path, &theirs, name)),
+        // An empty file, or one whose beginning was lost with the power: the locks on it are the kernel's and hold.
+        Name::None => file.write_all_at(format!("{MARK}{name}\n").as_bytes(), 0).map_err(failed),
+    }
+}
+
+/// The full name that a file is for.
+pub(crate) enum Name {
+    None,
+    Of(String),
+}
+
+pub(crate) fn read_name(file: &File) -> io::Result<Name> {
+    let mut bytes = [0; HEAD as usize];
+    let length = read_up_to(file, &mut bytes, 0)?;
+    let text = bytes[..length].strip_prefix(MARK.as_bytes()).and_then(|rest| rest.split(|byte| *byte == b'\n').next());
+    let name = text.and_then(|name| std::str::from_utf8(name).ok()).filter(|name| !name.is_empty());
+    Ok(name.map_or(Name::None, |name| Name::Of(name.to_owned())))
+}
+
+/// Reads as much as there is.
+pub(crate) fn read_up_to(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut length = 0;
+    while length < bytes.len() {
+        match file.read_at(&mut bytes[length..], at + length as u64) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
+}
+
+/// FNV-1a: enough to tell half a write from a whole one.
+fn checksum(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_grows_over_garbage_and_over_a_clock_that_went_back() {
+        assert_eq!(next_token(&counter(41), 7), 42);
+        assert_eq!(next_token(&counter(41), 100), 100);
+        assert_eq!(next_token(&[], 7), 7);
+        assert_eq!(next_token(&[0xff; 16], 7), 7);
+        assert_eq!(next_token(&counter(u64::MAX), 7), 7);
+        assert_eq!(next_token(&counter(41)[..15], 7), 7);
+    }
+
+    #[test]
+    fn a_record_is_read_whole_or_told_torn() {
+        let file = tempfile::tempfile().unwrap();
+        assert!(matches!(read_slot(&file, 3).unwrap(), Slot::Empty));
+        let member = MemberId::new("\"\\".repeat(127)).unwrap();
+        let mut bytes = Vec::new();
+        append(&mut bytes, &member, LockMode::Shared, (1 << 53) - 1, u64::MAX >> 11);
+        assert!(bytes.len() <= SLOT as usize - 32, "{}", bytes.len());
+        file.write_all_at(&bytes, slot_at(3)).unwrap();
+        match read_slot(&file, 3).unwrap() {
+            Slot::Held(holder) => assert_eq!((holder.member, holder.mode), (member, LockMode::Shared)),
+            _ => panic!("it was written"),
+        }
+        file.write_all_at(b"zzz", slot_at(3) + 20).unwrap();
+        assert!(matches!(read_slot(&file, 3).unwrap(), Slot::Torn));
+    }
+}

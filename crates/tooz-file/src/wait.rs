@@ -1,0 +1,215 @@
+//! Waiting in the kernel's queue, on a thread of our own: such a wait ends with the grant and not before.
+//!
+//! A wait that nobody wants any more is therefore *adopted*: its thread stays in the queue, and the next request of the same
+//! lock and mode takes its place over. If there is none, the grant is given back at once. At most one thread per lock and
+//! mode queues at the gate, and at most one waits for the data lock: who came through the gate while an older thread
+//! is still parked there leaves it the gate.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+use tooz_core::{Error, ErrorKind, LockKey, LockMode, MemberId, RequestId, Result};
+
+use crate::layout::Layout;
+use crate::lock_file::{Claim, LockFile, Taken};
+
+/// Enough for a thread that makes a few calls of the system, also in a debug build.
+const STACK: usize = 128 * 1024;
+
+/// The place where one session waits for one lock in one mode.
+pub(crate) struct Wait {
+    layout: Layout,
+    member: MemberId,
+    key: LockKey,
+    mode: LockMode,
+    state: Mutex<State>,
+}
+
+struct State {
+    wish: Option<Wish>,
+    gate: Gate,
+    /// Whether a thread is parked at the data lock.
+    parked: bool,
+}
+
+struct Wish {
+    id: RequestId,
+    answer: oneshot::Sender<Result<Taken>>,
+}
+
+enum Gate {
+    /// No thread of ours is there.
+    Away,
+    /// A thread queues for it.
+    Queued,
+    /// It is ours, by this description. Only as long as somebody wants the lock.
+    Ours(Arc<LockFile>),
+}
+
+/// What a thread does next.
+enum Next {
+    /// Its work is done, by itself or by another thread.
+    End,
+    /// It waits for the holders to go.
+    Park,
+    /// It begins again, because the file was replaced.
+    Again,
+}
+
+impl Wait {
+    pub(crate) fn new(layout: Layout, member: MemberId, key: LockKey, mode: LockMode) -> Arc<Self> {
+        let state = State { wish: None, gate: Gate::Away, parked: false };
+        Arc::new(Wait { layout, member, key, mode, state: Mutex::new(state) })
+    }
+
+    /// Wants the lock from now on. `file` is an open one without locks, for a thread that may have to be started.
+    pub(crate) fn want(self: &Arc<Self>, id: RequestId, file: Arc<LockFile>) -> Result<oneshot::Receiver<Result<Taken>>> {
+        let (answer, receiver) = oneshot::channel();
+        let mut state = self.state();
+        if matches!(state.gate, Gate::Away) {
+            let wait = Arc::clone(self);
+            std::thread::Builder::new()
+                .name("tooz-file-wait".to_owned())
+                .stack_size(STACK)
+                .spawn(move || wait.queue(file))
+                .map_err(|error| {
+                    Error::new(ErrorKind::Unavailable, format!("can't start a thread that waits for {}: {error}", self.key))
+                        .with_outcome(tooz_core::Outcome::NotApplied)
+                        .with_source(error)
+                })?;
+            state.gate = Gate::Queued;
+        }
+        state.wish = Some(Wish { id, answer });
+        Ok(receiver)
+    }
+
+    /// Does not want it any more. `false`: that request has got its answer already.
+    pub(crate) fn unwant(&self, id: RequestId) -> bool {
+        let mut state = self.state();
+        if state.wish.as_ref().is_none_or(|wish| wish.id != id) {
+            return false;
+        }
+        state.abandon();
+        true
+    }
+
+    /// Nobody wants anything any more: the session ends.
+    pub(crate) fn abandon(&self) {
+        self.state().abandon();
+    }
+
+    /// Whether no thread is left here and nobody waits.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.state();
+        state.wish.is_none() && matches!(state.gate, Gate::Away) && !state.parked
+    }
+
+    /// The thread's work.
+    fn queue(&self, mut file: Arc<LockFile>) {
+        loop {
+            let next = match file.wait_for_gate() {
+                Ok(()) => self.passed_the_gate(&file),
+                Err(error) => return self.fail(error),
+            };
+            if let Next::Park = next {
+                // What an error leaves behind goes with the description.
+                let waited = file.wait_for_data(self.mode);
+                let held = file;
+                match self.got_the_data(held, waited) {
+                    Next::Again => {}
+                    Next::End | Next::Park => return,
+                }
+            } else {
+                return;
+            }
+            file = match LockFile::open(&self.layout, &self.key) {
+                Ok(file) => file,
+                Err(error) => return self.fail(error),
+            };
+        }
+    }
+
+    fn passed_the_gate(&self, file: &Arc<LockFile>) -> Next {
+        let mut state = self.state();
+        if state.wish.is_none() {
+            state.gate = Gate::Away;
+            // The caller's description is closed as the thread ends, and the gate is free again.
+            return Next::End;
+        }
+        state.gate = Gate::Ours(Arc::clone(file));
+        if state.parked {
+            return Next::End;
+        }
+        state.parked = true;
+        Next::Park
+    }
+
+    fn got_the_data(&self, file: Arc<LockFile>, waited: Result<()>) -> Next {
+        let mut state = self.state();
+        state.parked = false;
+        match std::mem::replace(&mut state.gate, Gate::Away) {
+            // Given back by closing the description. (With nobody who wants it the gate is never ours.)
+            Gate::Away => Next::End,
+            // Whoever wants it now has a place in the queue that is not this thread's to jump.
+            Gate::Queued => {
+                state.gate = Gate::Queued;
+                Next::End
+            }
+            Gate::Ours(gate) => {
+                if let Err(error) = waited {
+                    return self.answer(state, Err(error));
+                }
+                let Some(id) = state.wish.as_ref().map(|wish| wish.id) else { return Next::End };
+                let claim = Claim { member: &self.member, mode: self.mode, id };
+                match file.finish(&claim) {
+                    Ok(Some(taken)) => {
+                        // The next one comes forward; if that fails, closing the description does it.
+                        match gate.drop_gate() {
+                            Ok(()) => self.answer(state, Ok(taken)),
+                            Err(error) => self.answer(state, Err(error)),
+                        }
+                    }
+                    Ok(None) => {
+                        state.gate = Gate::Queued;
+                        Next::Again
+                    }
+                    Err(error) => self.answer(state, Err(error)),
+                }
+            }
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        let mut state = self.state();
+        state.gate = Gate::Away;
+        self.answer(state, Err(error));
+    }
+
+    /// A receiver that has gone drops the grant, and with it the description and the lock.
+    #[allow(clippy::unused_self)]
+    fn answer(&self, mut state: MutexGuard<'_, State>, answer: Result<Taken>) -> Next {
+        let wish = state.wish.take();
+        drop(state);
+        if let Some(wish) = wish {
+            let _ = wish.answer.send(answer);
+        }
+        Next::End
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn abandon(&mut self) {
+        // The dropped sender tells a `lock` that still listens.
+        self.wish = None;
+        if let Gate::Ours(gate) = &self.gate {
+            // The thread that is parked on this very description stays where it is; only others may come past it. Should
+            // the call fail, they come when that thread ends.
+            let _ = gate.drop_gate();
+            self.gate = Gate::Away;
+        }
+    }
+}

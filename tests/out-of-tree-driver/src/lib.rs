@@ -1,0 +1,181 @@
+//! A driver in about a hundred lines, with `tooz-core` as its one dependency: locks and groups on a blackboard of this process.
+//!
+//! `chalk://ROOM` is one blackboard for each room. It declares groups and nothing more: no shared locks, no breaking, no
+//! fairness, no watches. Core makes up for the rest by asking again; what can't be made up answers `Unsupported`.
+//! `tests/conformance.rs` shows with one line that it keeps what it promises.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+use tooz_core::{
+    Characteristic, Characteristics, ConnectArgs, ConnectFuture, Driver, Error, ErrorKind, FencingToken, Granted, GroupId, Holder,
+    JoinRequest, LockKey, LockMode, LockRequest, MemberId, Replace, RequestId, Result, Roster, RosterEntry, Session, Terms,
+    async_trait,
+};
+
+const CHARACTERISTICS: Characteristics = Characteristics::of(&[
+    Characteristic::Groups,
+    Characteristic::DistributedAcrossThreads,
+    // There is no clock here: what a session holds ends when it is closed, or with the process.
+    Characteristic::NonTimeoutBased,
+]);
+
+/// The card of this driver.
+pub const DRIVER: Driver = Driver::new("chalk", &["chalk"], connect)
+    .about("a blackboard for each room of this process")
+    .url("chalk://ROOM")
+    .characteristics(CHARACTERISTICS);
+
+tooz_core::register!(DRIVER);
+
+/// What is written on one blackboard.
+#[derive(Default)]
+struct Board {
+    held: BTreeMap<LockKey, (RequestId, Holder)>,
+    // Kept for ever, so that tokens never repeat.
+    last_token: u64,
+    groups: BTreeMap<GroupId, BTreeMap<MemberId, RosterEntry>>,
+}
+
+static ROOMS: LazyLock<Mutex<HashMap<String, Arc<Mutex<Board>>>>> = LazyLock::new(Mutex::default);
+
+fn open<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Chalk {
+    board: Arc<Mutex<Board>>,
+    member: MemberId,
+    mine: Mutex<BTreeSet<RequestId>>,
+}
+
+fn connect(args: ConnectArgs) -> ConnectFuture {
+    Box::pin(async move {
+        let room = format!("{} {:?}", args.url, args.namespace);
+        let board = Arc::clone(open(&ROOMS).entry(room).or_default());
+        Ok(Arc::new(Chalk { board, member: args.member, mine: Mutex::default() }) as Arc<dyn Session>)
+    })
+}
+
+fn no_group(group: &GroupId) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no group {group:?}"))
+}
+
+#[async_trait]
+impl Session for Chalk {
+    fn terms(&self) -> Terms {
+        Terms::new(None, CHARACTERISTICS)
+    }
+
+    async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
+        if request.mode == LockMode::Shared {
+            return Err(Error::unsupported("a shared lock"));
+        }
+        let mut board = open(&self.board);
+        if let Some((id, holder)) = board.held.get(&request.key) {
+            // A repetition finds its own grant.
+            return Ok((*id == request.id).then(|| Granted::new(holder.token)));
+        }
+        board.last_token += 1;
+        let token = FencingToken(board.last_token);
+        let holder = Holder::new(self.member.clone(), request.mode, token);
+        board.held.insert(request.key.clone(), (request.id, holder));
+        open(&self.mine).insert(request.id);
+        Ok(Some(Granted::new(token)))
+    }
+
+    async fn release(&self, request: &LockRequest) -> Result<()> {
+        let mut board = open(&self.board);
+        // Only the grant of that very request: the lock may be another's by now.
+        if board.held.get(&request.key).is_some_and(|(id, _)| *id == request.id) {
+            board.held.remove(&request.key);
+        }
+        open(&self.mine).remove(&request.id);
+        Ok(())
+    }
+
+    async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
+        Ok(open(&self.board).held.get(key).map(|(_, holder)| holder.clone()).into_iter().collect())
+    }
+
+    async fn create_group(&self, group: &GroupId) -> Result<()> {
+        let mut board = open(&self.board);
+        if board.groups.contains_key(group) {
+            return Err(Error::new(ErrorKind::AlreadyExists, format!("group {group:?} exists")));
+        }
+        board.groups.insert(group.clone(), BTreeMap::new());
+        Ok(())
+    }
+
+    async fn delete_group(&self, group: &GroupId) -> Result<()> {
+        let mut board = open(&self.board);
+        match board.groups.get(group).map(BTreeMap::len) {
+            None => Err(no_group(group)),
+            Some(0) => {
+                board.groups.remove(group);
+                Ok(())
+            }
+            Some(count) => Err(Error::new(ErrorKind::NotEmpty, format!("group {group:?} has {count} members"))),
+        }
+    }
+
+    async fn groups(&self) -> Result<Vec<GroupId>> {
+        Ok(open(&self.board).groups.keys().cloned().collect())
+    }
+
+    async fn join(&self, request: &JoinRequest) -> Result<()> {
+        let mut board = open(&self.board);
+        let members = board.groups.get_mut(&request.group).ok_or_else(|| no_group(&request.group))?;
+        if let Some(there) = members.get(&request.member) {
+            let may_replace = match request.replace {
+                Replace::Nobody => false,
+                Replace::Own(id) => there.id == id,
+                Replace::Anybody => true,
+            };
+            if there.id != request.id && !may_replace {
+                let message = format!("a living member is called {:?}", request.member);
+                return Err(Error::new(ErrorKind::AlreadyExists, message));
+            }
+        }
+        let entry = RosterEntry::new(request.member.clone(), request.id, request.capabilities.clone());
+        members.insert(request.member.clone(), entry);
+        open(&self.mine).insert(request.id);
+        Ok(())
+    }
+
+    async fn update(&self, request: &JoinRequest) -> Result<()> {
+        let mut board = open(&self.board);
+        let members = board.groups.get_mut(&request.group).ok_or_else(|| no_group(&request.group))?;
+        match members.get_mut(&request.member).filter(|entry| entry.id == request.id) {
+            Some(entry) => {
+                entry.capabilities = request.capabilities.clone();
+                Ok(())
+            }
+            None => Err(Error::new(ErrorKind::NotMember, "this membership is over")),
+        }
+    }
+
+    async fn leave(&self, request: &JoinRequest) -> Result<()> {
+        if let Some(members) = open(&self.board).groups.get_mut(&request.group) {
+            members.retain(|_, entry| entry.id != request.id);
+        }
+        open(&self.mine).remove(&request.id);
+        Ok(())
+    }
+
+    async fn members(&self, group: &GroupId) -> Result<Roster> {
+        let board = open(&self.board);
+        let members = board.groups.get(group).ok_or_else(|| no_group(group))?;
+        Ok(Roster::new(members.values().cloned().collect(), 0))
+    }
+
+    async fn close(&self) -> Result<()> {
+        let mine = std::mem::take(&mut *open(&self.mine));
+        let mut board = open(&self.board);
+        board.held.retain(|_, (id, _)| !mine.contains(id));
+        for members in board.groups.values_mut() {
+            members.retain(|_, entry| !mine.contains(&entry.id));
+        }
+        Ok(())
+    }
+}
