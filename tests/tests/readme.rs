@@ -34,7 +34,7 @@ fn tables(drivers: &[&Driver]) -> String {
     for kind in [CharacteristicKind::Capability, CharacteristicKind::Quality] {
         for one in Characteristic::ALL.iter().filter(|one| one.kind() == kind) {
             let marks: Vec<_> = drivers.iter().map(|driver| if driver.can(*one) { "✓" } else { "·" }).collect();
-            let _ = writeln!(text, "| {one} | {} |", marks.join(" | "));
+            let _ = writeln!(text, "| `{one}` | {} |", marks.join(" | "));
         }
     }
     text.push('\n');

@@ -2,6 +2,8 @@
 
 // Long because every subcommand, option and word of help of the command is in this one place.
 
+#![allow(clippy::doc_markdown, reason = "these comments are the words of `--help`, where backticks are noise")]
+
 use std::ffi::OsString;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
@@ -232,14 +234,9 @@ pub(crate) struct PartitionArguments {
 impl PartitionArguments {
     /// The group and the keys; `None` where no key is left.
     pub(crate) fn group_and_keys(&self) -> Option<(&str, &[String])> {
-        let (group, keys) = match &self.group {
-            Some(group) => (group.as_str(), self.words.as_slice()),
-            None => {
-                let (first, rest) = self.words.split_first()?;
-                (first.as_str(), rest)
-            }
-        };
-        (!keys.is_empty()).then_some((group, keys))
+        let (group, keys) =
+            if let Some(group) = &self.group { (group, self.words.as_slice()) } else { self.words.split_first()? };
+        (!keys.is_empty()).then_some((group.as_str(), keys))
     }
 }
 

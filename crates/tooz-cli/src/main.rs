@@ -39,6 +39,9 @@ fn visible(arguments: Vec<OsString>) -> u8 {
         Err(error) => {
             // Nothing is left to be told to when stdout or stderr is closed.
             let _ = error.print();
+            if error.kind() == ErrorKind::UnknownArgument {
+                exit::say("a name that begins with a dash is given as --name=-x or --group=-x; CMD comes after --");
+            }
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => exit::SUCCESS,
                 _ => exit::ERROR,

@@ -39,10 +39,28 @@ fn all_of_cmd_dies_with_a_killed_tooz_before_the_lock_is_free() {
 }
 
 #[test]
+fn the_lock_is_not_free_before_the_guard_has_ended_cmd() {
+    // A group whose last parent in the session dies is continued by the kernel if it is stopped; with this process
+    // as the new parent of the guard it is not.
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+    let bench = Bench::new();
+    let holder = bench.hold("x", FAMILY);
+    let family = family(&bench);
+    let guard = guard_of(holder.pid());
+    // A guard that is slow to act, made so slow that everybody can see it.
+    signal(guard, "STOP");
+    holder.signal("KILL");
+    assert_eq!(bench.run(["lock", "x", "--wait", "500ms", "--", "true"]).code, Some(75));
+    assert!(family.iter().all(|pid| is_alive(*pid)));
+    signal(guard, "CONT");
+    assert_eq!(bench.run(["lock", "x", "--wait", "10s", "--", "true"]).code, Some(0));
+    assert!(family.iter().all(|pid| !is_alive(*pid)));
+}
+
+#[test]
 fn all_of_cmd_dies_with_a_killed_guard() {
     let bench = Bench::new();
-    let script = format!("{FAMILY}");
-    let mut holder = bench.hold("x", &script);
+    let mut holder = bench.hold("x", FAMILY);
     let family = family(&bench);
     signal(guard_of(holder.pid()), "KILL");
     assert_eq!(holder.code(), Some(125));
@@ -137,4 +155,40 @@ fn a_lock_in_a_lock_ends_with_the_outer_one() {
     outer.signal("KILL");
     until("the inner CMD is dead", || !is_alive(inner));
     assert_eq!(bench.run(["lock", "inner", "--wait", "5s", "--", "true"]).code, Some(0));
+}
+
+#[test]
+fn a_leader_that_was_stopped_too_long_campaigns_again_unless_told_not_to() {
+    let bench = Bench::new();
+    let url = "memory://m?session_timeout=2s";
+    let script = "echo $TOOZ_EPOCH >> terms; exec sleep 60";
+    let elect = |once: &[&'static str]| {
+        let mut words = vec!["--url", url, "elect", "g"];
+        words.extend(once);
+        words.extend(["--", "sh", "-c", script]);
+        bench.start(words)
+    };
+    let terms = || shared::lines(&bench.path("terms"));
+    let lose = |leader: &shared::Running| {
+        let guard = guard_of(leader.pid());
+        until("CMD runs", || !children(guard).is_empty());
+        let cmd = children(guard)[0];
+        leader.signal("STOP");
+        until("CMD is dead", || !is_alive(cmd));
+        // Past the expiry, so that the session is over as well.
+        std::thread::sleep(Duration::from_secs(1));
+        leader.signal("CONT");
+    };
+    let mut patient = elect(&[]);
+    until("it leads", || terms().len() == 1);
+    lose(&patient);
+    until("it leads again", || terms().len() == 2);
+    let epochs: Vec<u64> = terms().iter().map(|line| line.parse().unwrap()).collect();
+    assert!(epochs[0] < epochs[1], "{epochs:?}");
+    patient.signal("TERM");
+    assert_eq!(patient.code(), Some(143));
+    let mut once = elect(&["--once"]);
+    until("it leads", || terms().len() == 3);
+    lose(&once);
+    assert_eq!(once.code(), Some(76));
 }

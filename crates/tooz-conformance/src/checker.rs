@@ -9,10 +9,16 @@
 //!
 //! L3, the guarded resource, is no matter of a history alone: the suite plays it with a [`FenceGate`](tooz_core::FenceGate).
 
+// Long because its own tests are histories, good and bad.
+
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use crate::history::{Answer, Attempt, Grant, Mode};
+
+/// A wait whose time is over answers on time and withdraws in the background: until then it is under way, and may even have
+/// the lock for a moment. Longer than this would be a leak, in nanoseconds.
+const WITHDRAWAL: u64 = 1_000_000_000;
 
 /// What is wrong with a history.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +85,8 @@ pub fn linearizability(attempts: &[Attempt]) -> Result<(), Violation> {
         let operations = operations(&attempts);
         if !Search::new(&operations).succeeds() {
             let count = operations.len();
-            return Err(Violation(format!("L4: the {count} operations on {lock} have no legal order")));
+            let culprit = culprit(&attempts, &operations).unwrap_or_default();
+            return Err(Violation(format!("L4: the {count} operations on {lock} have no legal order{culprit}")));
         }
     }
     Ok(())
@@ -94,6 +101,27 @@ fn grants(attempts: &[Attempt]) -> impl Iterator<Item = (&Attempt, &Grant)> {
 
 fn violation(what: &str, one: &Attempt, other: &Attempt) -> Violation {
     Violation(format!("{what}: {one:?} and {other:?}"))
+}
+
+/// The one refusal without which the history would be legal, if that is all that is wrong with it, and what was near.
+fn culprit(attempts: &[&Attempt], operations: &[Operation]) -> Option<String> {
+    let (index, _) = operations.iter().enumerate().find(|(index, operation)| {
+        let mut without = operations.to_vec();
+        // In its place a refusal that nobody was answered: it may happen never.
+        without[*index].reply = None;
+        matches!(operation.deed, Deed::Refuse(_)) && Search::new(&without).succeeds()
+    })?;
+    let (from, to) = (operations[index].call, operations[index].reply?);
+    let near = |attempt: &&&Attempt| {
+        let end = match &attempt.answer {
+            Answer::Granted(grant) => grant.released.or(grant.believed_until).unwrap_or(grant.at),
+            Answer::NotHad { at, .. } => *at,
+            Answer::Unknown => u64::MAX,
+        };
+        attempt.asked <= to + 1_000_000 && end + 5_000_000 >= from
+    };
+    let near: Vec<_> = attempts.iter().filter(near).collect();
+    Some(format!("; a free lock was refused between {from} and {to}; near it: {near:#?}"))
 }
 
 /// What happens to a lock. The number tells whose it is.
@@ -151,12 +179,13 @@ fn operations(attempts: &[&Attempt]) -> Vec<Operation> {
                     after: Some(take),
                 });
             }
-            Answer::NotHad { at } => {
+            Answer::NotHad { at, .. } => {
                 // While another attempt is under way, a refusal needs no other reason: it may have been its turn.
                 let overlaps = attempts.iter().enumerate().any(|(index, other)| {
                     let until = match &other.answer {
                         Answer::Granted(grant) => grant.at,
-                        Answer::NotHad { at } => *at,
+                        Answer::NotHad { at, waited: false } => *at,
+                        Answer::NotHad { at, waited: true } => at.saturating_add(WITHDRAWAL),
                         Answer::Unknown => u64::MAX,
                     };
                     index != number && other.asked <= *at && attempt.asked <= until
@@ -358,13 +387,15 @@ mod tests {
 
     #[test]
     fn a_refusal_of_a_free_lock_is_found_only_when_nobody_else_asks() {
-        let refused = attempt("r", Exclusive, 10, Answer::NotHad { at: 11 });
+        let refused = attempt("r", Exclusive, 10, Answer::NotHad { at: 11, waited: false });
         assert!(linearizability(std::slice::from_ref(&refused)).is_err());
         let held = [granted(Exclusive, [0, 1, 20, 21], 1), refused.clone()];
         linearizability(&held).unwrap();
         let reader_beside_reader =
-            [granted(Shared, [0, 1, 20, 21], 1), attempt("r", Shared, 10, Answer::NotHad { at: 11 })];
+            [granted(Shared, [0, 1, 20, 21], 1), attempt("r", Shared, 10, Answer::NotHad { at: 11, waited: false })];
         assert!(linearizability(&reader_beside_reader).is_err());
+        let withdrawing = attempt("w", Exclusive, 1, Answer::NotHad { at: 8, waited: true });
+        linearizability(&[granted(Exclusive, [0, 1, 6, 7], 1), withdrawing, refused.clone()]).unwrap();
         let others_turn = [granted(Exclusive, [9, 12, 13, 14], 1), refused];
         linearizability(&others_turn).unwrap();
     }
@@ -374,7 +405,9 @@ mod tests {
         // The second got it while the release was under way: fine.
         linearizability(&[granted(Exclusive, [0, 1, 5, 9], 1), granted(Exclusive, [2, 7, 10, 11], 2)]).unwrap();
         // Before it was asked for: not.
-        assert!(linearizability(&[granted(Exclusive, [0, 1, 8, 9], 1), granted(Exclusive, [2, 7, 10, 11], 2)]).is_err());
+        assert!(
+            linearizability(&[granted(Exclusive, [0, 1, 8, 9], 1), granted(Exclusive, [2, 7, 10, 11], 2)]).is_err()
+        );
     }
 
     #[test]
@@ -398,7 +431,7 @@ mod tests {
     #[test]
     fn a_long_history_is_judged_in_time() {
         let mut history = Vec::new();
-        for turn in 0..3000 {
+        for turn in 0..3000_u64 {
             let at = turn * 10;
             // Each asks while the one before still holds.
             let mode = if turn % 3 == 0 { Exclusive } else { Shared };

@@ -72,6 +72,8 @@ pub enum Answer {
     NotHad {
         /// When that was answered.
         at: u64,
+        /// Whether it waited and its time was over: then its withdrawal may go on for a while after the answer.
+        waited: bool,
     },
     /// It was granted.
     Granted(Grant),
@@ -106,6 +108,8 @@ pub struct Play {
     pub tasks: usize,
     /// Whether shared locks are played too.
     pub shared: bool,
+    /// Whether some wait for a limited time only. Without, every refusal is judged strictly.
+    pub limits: bool,
 }
 
 impl Play {
@@ -148,10 +152,14 @@ impl Player {
             let Ok(lock) = self.coordinator.lock(&name) else { break };
             let mode = if self.play.shared && self.random.bool() { Mode::Shared } else { Mode::Exclusive };
             let asked = now();
-            let result = self.ask(&lock, mode).await;
-            let answer = match result {
+            let patience = match self.random.u8(..3) {
+                0 => Patience::Try,
+                1 if self.play.limits => Patience::Limited(Duration::from_millis(self.random.u64(1..40))),
+                _ => Patience::Wait,
+            };
+            let answer = match ask(&lock, mode, patience).await {
                 Ok(Some(guard)) => Answer::Granted(self.hold(guard).await),
-                Ok(None) => Answer::NotHad { at: now() },
+                Ok(None) => Answer::NotHad { at: now(), waited: matches!(patience, Patience::Limited(_)) },
                 Err(_) => Answer::Unknown,
             };
             let stop = matches!(answer, Answer::Unknown);
@@ -164,18 +172,6 @@ impl Player {
             tokio::time::sleep(pause).await;
         }
         self.attempts
-    }
-
-    async fn ask(&mut self, lock: &Lock, mode: Mode) -> tooz_core::Result<Option<LockGuard>> {
-        let within = Duration::from_millis(self.random.u64(1..40));
-        match (self.random.u8(..3), mode) {
-            (0, Mode::Exclusive) => lock.try_acquire().await,
-            (0, Mode::Shared) => lock.shared().try_acquire().await,
-            (1, Mode::Exclusive) => lock.acquire_within(within).await,
-            (1, Mode::Shared) => lock.shared().acquire_within(within).await,
-            (_, Mode::Exclusive) => lock.acquire().await.map(Some),
-            (_, Mode::Shared) => lock.shared().acquire().await.map(Some),
-        }
     }
 
     /// Holds it for a while, and gives it back in one way or the other.
@@ -192,5 +188,24 @@ impl Player {
             _ => None,
         };
         Grant { at, token, believed_until, released }
+    }
+}
+
+/// How long an attempt waits.
+#[derive(Clone, Copy)]
+enum Patience {
+    Try,
+    Limited(Duration),
+    Wait,
+}
+
+async fn ask(lock: &Lock, mode: Mode, patience: Patience) -> tooz_core::Result<Option<LockGuard>> {
+    match (patience, mode) {
+        (Patience::Try, Mode::Exclusive) => lock.try_acquire().await,
+        (Patience::Try, Mode::Shared) => lock.shared().try_acquire().await,
+        (Patience::Limited(limit), Mode::Exclusive) => lock.acquire_within(limit).await,
+        (Patience::Limited(limit), Mode::Shared) => lock.shared().acquire_within(limit).await,
+        (Patience::Wait, Mode::Exclusive) => lock.acquire().await.map(Some),
+        (Patience::Wait, Mode::Shared) => lock.shared().acquire().await.map(Some),
     }
 }

@@ -39,21 +39,19 @@ pub fn main(rig: impl FnOnce() -> Rig) -> ExitCode {
     let arguments = Arguments::from_args();
     let rig = rig();
     let trials = cases::all()
-        .map(|case| match case.unclaimed(&rig) {
-            Some(reason) => Trial::ignorable_test(case.name, {
-                let reason = reason.clone();
-                move || Ok(Completion::ignored_with(reason))
-            })
-            .with_kind(format!("not claimed: {reason}"))
-            .with_ignored_flag(true),
-            None => {
-                let rig = rig.clone();
-                Trial::ignorable_test(case.name, move || match stage::perform(&rig, case) {
-                    stage::Outcome::Passed => Ok(Completion::Completed),
-                    stage::Outcome::NotClaimed(reason) => Ok(Completion::ignored_with(reason)),
-                    stage::Outcome::Failed(why) => Err(Failed::from(why)),
-                })
+        .map(|case| {
+            if let Some(reason) = case.unclaimed(&rig) {
+                let kind = format!("not claimed: {reason}");
+                return Trial::ignorable_test(case.name, move || Ok(Completion::ignored_with(reason)))
+                    .with_kind(kind)
+                    .with_ignored_flag(true);
             }
+            let rig = rig.clone();
+            Trial::ignorable_test(case.name, move || match stage::perform(&rig, case) {
+                stage::Outcome::Passed => Ok(Completion::Completed),
+                stage::Outcome::NotClaimed(reason) => Ok(Completion::ignored_with(reason)),
+                stage::Outcome::Failed(why) => Err(Failed::from(why)),
+            })
         })
         .collect();
     libtest_mimic::run(&arguments, trials).exit_code()

@@ -104,7 +104,13 @@ bugs! {
 
 /// `session` with that bug.
 pub fn wrap(session: Arc<dyn Session>, bug: Bug) -> Arc<dyn Session> {
-    Arc::new(Mutant { session, bug: Some(bug), ghosts: Mutex::default(), members: Mutex::default(), tokens: Mutex::new(0) })
+    Arc::new(Mutant {
+        session,
+        bug: Some(bug),
+        ghosts: Mutex::default(),
+        members: Mutex::default(),
+        tokens: Mutex::new(0),
+    })
 }
 
 /// `session` with no bug: what shows that the wrapper alone changes nothing.
@@ -378,6 +384,10 @@ impl Session for Mutant {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
+    use tooz_core::{Characteristic, Characteristics, ConnectArgs, ConnectFuture, ConnectOptions, Driver};
+
     use super::*;
 
     #[test]
@@ -385,5 +395,166 @@ mod tests {
         for bug in Bug::ALL {
             assert!(crate::case_names().contains(&bug.caught_by()), "{bug}: there is no case {}", bug.caught_by());
         }
+    }
+
+    const HAS: Characteristics = Characteristics::of(&[Characteristic::Groups, Characteristic::BreakableLocks]);
+    const DRIVER: Driver = Driver::new("recorder", &["recorder"], connect).characteristics(HAS);
+    static CARD: Driver = DRIVER;
+    /// The methods that were called, and the requests that core made: nobody else can make one.
+    static SEEN: LazyLock<Mutex<Seen>> = LazyLock::new(Mutex::default);
+
+    #[derive(Default)]
+    struct Seen {
+        methods: BTreeSet<&'static str>,
+        lock: Option<(LockRequest, Wanted)>,
+        join: Option<JoinRequest>,
+    }
+
+    struct Recorder;
+
+    fn connect(_args: ConnectArgs) -> ConnectFuture {
+        Box::pin(async { Ok(faithful(Arc::new(Recorder))) })
+    }
+
+    fn note(method: &'static str) {
+        SEEN.lock().unwrap().methods.insert(method);
+    }
+
+    #[async_trait]
+    impl Session for Recorder {
+        fn terms(&self) -> Terms {
+            note("terms");
+            Terms::new(None, HAS)
+        }
+        fn clock(&self) -> Clock {
+            note("clock");
+            Clock::boot_time()
+        }
+        async fn open(&self) -> Result<()> {
+            note("open");
+            Ok(())
+        }
+        async fn beat(&self) -> Result<Vec<RequestId>> {
+            note("beat");
+            Ok(Vec::new())
+        }
+        async fn try_lock(&self, _request: &LockRequest) -> Result<Option<Granted>> {
+            note("try_lock");
+            Ok(None)
+        }
+        async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
+            note("lock");
+            SEEN.lock().unwrap().lock = Some((request.clone(), wanted.clone()));
+            Ok(Some(Granted::new(FencingToken(1))))
+        }
+        async fn release(&self, _request: &LockRequest) -> Result<()> {
+            note("release");
+            Ok(())
+        }
+        fn holds(&self, _request: &LockRequest) -> bool {
+            note("holds");
+            true
+        }
+        async fn holders(&self, _key: &LockKey) -> Result<Vec<Holder>> {
+            note("holders");
+            Ok(Vec::new())
+        }
+        async fn break_lock(&self, _key: &LockKey, _token: FencingToken) -> Result<()> {
+            note("break_lock");
+            Ok(())
+        }
+        async fn create_group(&self, _group: &GroupId) -> Result<()> {
+            note("create_group");
+            Ok(())
+        }
+        async fn delete_group(&self, _group: &GroupId) -> Result<()> {
+            note("delete_group");
+            Ok(())
+        }
+        async fn groups(&self) -> Result<Vec<GroupId>> {
+            note("groups");
+            Ok(Vec::new())
+        }
+        async fn join(&self, request: &JoinRequest) -> Result<()> {
+            note("join");
+            SEEN.lock().unwrap().join = Some(request.clone());
+            Ok(())
+        }
+        async fn update(&self, _request: &JoinRequest) -> Result<()> {
+            note("update");
+            Ok(())
+        }
+        async fn leave(&self, _request: &JoinRequest) -> Result<()> {
+            note("leave");
+            Ok(())
+        }
+        async fn members(&self, _group: &GroupId) -> Result<Roster> {
+            note("members");
+            Ok(Roster::default())
+        }
+        async fn watch_group(&self, _group: &GroupId) -> Result<Option<PushStream>> {
+            note("watch_group");
+            Ok(None)
+        }
+        async fn watch_lock(&self, _key: &LockKey) -> Result<Option<PushStream>> {
+            note("watch_lock");
+            Ok(None)
+        }
+        async fn owned(&self) -> Result<Owned> {
+            note("owned");
+            Ok(Owned::default())
+        }
+        #[cfg(unix)]
+        fn descriptors(&self) -> Vec<std::os::fd::OwnedFd> {
+            note("descriptors");
+            Vec::new()
+        }
+        async fn close(&self) -> Result<()> {
+            note("close");
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn every_method_is_forwarded() -> Result<()> {
+        // Core makes one request of each kind; the session that is asked afterwards is ours alone.
+        let options = ConnectOptions::new("recorder:")?.member("a")?.driver(&CARD);
+        let coordinator = options.connect().await?;
+        coordinator.lock("x")?.acquire().await?.release().await?;
+        coordinator.group("g")?.join(&1).await?.leave().await?;
+        coordinator.close().await?;
+        let (request, wanted, join) = {
+            let mut seen = SEEN.lock().unwrap();
+            seen.methods.clear();
+            let (request, wanted) = seen.lock.take().expect("acquire calls lock");
+            (request, wanted, seen.join.take().expect("join calls join"))
+        };
+        let session = faithful(Arc::new(Recorder));
+        session.terms();
+        session.clock();
+        session.open().await?;
+        session.beat().await?;
+        session.try_lock(&request).await?;
+        session.lock(&request, &wanted).await?;
+        session.release(&request).await?;
+        assert!(session.holds(&request));
+        session.holders(&request.key).await?;
+        session.break_lock(&request.key, FencingToken(1)).await?;
+        session.create_group(&join.group).await?;
+        session.delete_group(&join.group).await?;
+        session.groups().await?;
+        session.join(&join).await?;
+        session.update(&join).await?;
+        session.leave(&join).await?;
+        session.members(&join.group).await?;
+        session.watch_group(&join.group).await?;
+        session.watch_lock(&request.key).await?;
+        session.owned().await?;
+        #[cfg(unix)]
+        session.descriptors();
+        session.close().await?;
+        let count = SEEN.lock().unwrap().methods.len();
+        assert_eq!(count, if cfg!(unix) { 22 } else { 21 }, "{:?}", SEEN.lock().unwrap().methods);
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
-use tooz_core::{ConnectOptions, Coordinator, LockGuard, Leadership, Membership};
+use tooz_core::{ConnectOptions, Coordinator, Leadership, LockGuard, Membership};
 
 use crate::history::{Attempt, Play};
 use crate::stage::{Failure, Stage, Verdict};
@@ -79,7 +79,8 @@ pub(crate) struct Worker {
     input: Option<ChildStdin>,
     output: Lines<BufReader<ChildStdout>>,
     patience: Duration,
-    _turn: Option<tokio::sync::SemaphorePermit<'static>>,
+    /// Held for as long as the worker lives.
+    turn: Option<tokio::sync::SemaphorePermit<'static>>,
 }
 
 impl Worker {
@@ -87,17 +88,14 @@ impl Worker {
     pub(crate) async fn start(stage: &Stage, member: &str) -> Verdict<Self> {
         let turn = TURN.acquire().await.map_err(Failure::new)?;
         let mut worker = Self::beside(stage, member).await?;
-        worker._turn = Some(turn);
+        worker.turn = Some(turn);
         Ok(worker)
     }
 
     /// One more worker of a case that has its turn already.
     pub(crate) async fn beside(stage: &Stage, member: &str) -> Verdict<Self> {
-        let role = Role {
-            url: stage.url().to_owned(),
-            member: member.to_owned(),
-            session_timeout: stage.session_timeout(),
-        };
+        let role =
+            Role { url: stage.url().to_owned(), member: member.to_owned(), session_timeout: stage.session_timeout() };
         let role = serde_json::to_string(&role).map_err(Failure::new)?;
         let binary = std::env::current_exe().map_err(Failure::new)?;
         let mut child = tokio::process::Command::new(binary)
@@ -111,7 +109,7 @@ impl Worker {
             return Err(Failure::new("the worker has no pipes"));
         };
         let output = BufReader::new(output).lines();
-        let mut worker = Worker { child, input: Some(input), output, patience: stage.after_a_crash(), _turn: None };
+        let mut worker = Worker { child, input: Some(input), output, patience: stage.after_a_crash(), turn: None };
         // The first line says that it is a worker indeed, and has connected.
         worker.reply().await?;
         Ok(worker)
@@ -138,9 +136,7 @@ impl Worker {
             .await
             .map_err(|_| Failure::new(format!("the worker did not answer within {limit:?}")))?
             .map_err(Failure::new)?
-            .ok_or_else(|| {
-                Failure::new("the worker has gone; does main call serve_worker() before anything else?")
-            })?;
+            .ok_or_else(|| Failure::new("the worker has gone; does main call serve_worker() before anything else?"))?;
         let reply: Reply = serde_json::from_str(&line)
             .map_err(|error| Failure::new(format!("the worker answered {line:?}: {error}")))?;
         match reply.error {
@@ -248,7 +244,13 @@ impl State {
     async fn start(role: &str) -> Answer<Self> {
         let role: Role = serde_json::from_str(role)?;
         let coordinator = connect(&role).await?;
-        Ok(State { role, coordinator, guards: Mutex::default(), memberships: Mutex::default(), leaderships: Mutex::default() })
+        Ok(State {
+            role,
+            coordinator,
+            guards: Mutex::default(),
+            memberships: Mutex::default(),
+            leaderships: Mutex::default(),
+        })
     }
 
     fn keep(&self, guard: LockGuard) -> Reply {
@@ -311,7 +313,9 @@ impl State {
                 self.leaderships.lock().expect("nobody panics with it").push(leadership);
                 Ok(Reply { token, ..none })
             }
-            Command::Play(play) => Ok(Reply { attempts: play.perform(&[self.coordinator.clone()]).await, ..none }),
+            Command::Play(play) => {
+                Ok(Reply { attempts: play.perform(std::slice::from_ref(&self.coordinator)).await, ..none })
+            }
             Command::CountHearts { coordinators } => {
                 self.coordinator.close().await?;
                 let mut all = Vec::new();

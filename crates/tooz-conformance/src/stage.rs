@@ -1,5 +1,7 @@
 //! Where a case plays: fresh names, its own coordinators (closed afterwards), and a limit to every wait.
 
+// Long because every short word of the cases is made here once.
+
 use std::any::Any;
 use std::fmt;
 use std::future::poll_fn;
@@ -12,9 +14,7 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{sleep, timeout};
-use tooz_core::{
-    ConnectOptions, Coordinator, Error, ErrorKind, Group, GroupId, Lock, LockGuard, Membership,
-};
+use tooz_core::{ConnectOptions, Coordinator, Error, ErrorKind, Group, GroupId, Lock, LockGuard, Membership};
 
 use crate::cases::{Case, Need};
 use crate::rig::Rig;
@@ -29,7 +29,10 @@ pub(crate) struct Failure(String);
 impl Failure {
     #[track_caller]
     pub(crate) fn new(why: impl fmt::Display) -> Self {
-        let place = Location::caller();
+        Self::at(Location::caller(), why)
+    }
+
+    pub(crate) fn at(place: &Location<'_>, why: impl fmt::Display) -> Self {
         Failure(format!("{why} ({}:{})", place.file(), place.line()))
     }
 }
@@ -214,6 +217,11 @@ impl Stage {
         self.0.rig.session_timeout
     }
 
+    /// A session timeout that is much longer than patience, for cases in which its end must not come to the rescue.
+    pub(crate) fn long_session(&self) -> Duration {
+        (self.patience() * 3).max(Duration::from_secs(30))
+    }
+
     /// How long a crash may go unnoticed: the timeout (twice, which is Consul's own bound), and patience.
     pub(crate) fn after_a_crash(&self) -> Duration {
         self.session_timeout() * 2 + self.patience()
@@ -270,29 +278,55 @@ impl Stage {
     }
 
     /// Ends the wait with a failure when patience is over.
-    pub(crate) async fn soon<T>(&self, what: &str, future: impl Future<Output = T>) -> Verdict<T> {
-        self.within(self.patience(), what, future).await
+    #[track_caller]
+    pub(crate) fn soon<T>(&self, what: &str, future: impl Future<Output = T>) -> impl Future<Output = Verdict<T>> {
+        self.within(self.patience(), what, future)
     }
 
-    /// The same with another limit.
-    pub(crate) async fn within<T>(&self, limit: Duration, what: &str, future: impl Future<Output = T>) -> Verdict<T> {
-        match timeout(limit, future).await {
-            Ok(value) => Ok(value),
-            Err(_) => Err(Failure::new(format_args!("{what} took longer than {limit:?}"))),
+    /// The same with another limit. The failure tells the place of the call, which an `async fn` would not know.
+    #[track_caller]
+    #[allow(clippy::unused_self)]
+    pub(crate) fn within<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        future: impl Future<Output = T>,
+    ) -> impl Future<Output = Verdict<T>> {
+        let place = Location::caller();
+        async move {
+            timeout(limit, future)
+                .await
+                .map_err(|_| Failure::at(place, format_args!("{what} took longer than {limit:?}")))
         }
     }
 
     /// Shows that the future does not end within a moment.
-    pub(crate) async fn not_yet<T>(&self, what: &str, future: &mut (impl Future<Output = T> + Unpin)) -> Verdict {
-        match timeout(self.moment(), future).await {
-            Ok(_) => Err(Failure::new(format_args!("{what} came too early"))),
-            Err(_) => Ok(()),
+    #[track_caller]
+    pub(crate) fn not_yet<T>(
+        &self,
+        what: &str,
+        future: &mut (impl Future<Output = T> + Unpin),
+    ) -> impl Future<Output = Verdict> {
+        let place = Location::caller();
+        async move {
+            match timeout(self.moment(), future).await {
+                Ok(_) => Err(Failure::at(place, format_args!("{what} came too early"))),
+                Err(_) => Ok(()),
+            }
         }
     }
 
     /// Asks again until the answer is yes, or `limit` is over.
-    pub(crate) async fn eventually(&self, limit: Duration, what: &str, mut ask: impl AsyncFnMut() -> Verdict<bool>) -> Verdict {
-        let asking = async {
+    #[track_caller]
+    #[allow(clippy::unused_self)]
+    pub(crate) fn eventually(
+        &self,
+        limit: Duration,
+        what: &str,
+        mut ask: impl AsyncFnMut() -> Verdict<bool>,
+    ) -> impl Future<Output = Verdict> {
+        let place = Location::caller();
+        let asking = async move {
             let mut pause = Duration::from_millis(5);
             while !ask().await? {
                 sleep(pause).await;
@@ -300,9 +334,11 @@ impl Stage {
             }
             Ok(())
         };
-        match timeout(limit, asking).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Failure::new(format_args!("{what}: not so within {limit:?}"))),
+        async move {
+            match timeout(limit, asking).await {
+                Ok(answer) => answer,
+                Err(_) => Err(Failure::at(place, format_args!("{what}: not so within {limit:?}"))),
+            }
         }
     }
 
@@ -376,10 +412,8 @@ impl Stage {
 
     async fn close_all(&self) -> Verdict {
         let open = std::mem::take(&mut *self.0.open.lock().unwrap_or_else(PoisonError::into_inner));
-        let closing: Vec<_> = open
-            .into_iter()
-            .map(|coordinator| tokio::spawn(async move { coordinator.close().await }))
-            .collect();
+        let closing: Vec<_> =
+            open.into_iter().map(|coordinator| tokio::spawn(async move { coordinator.close().await })).collect();
         for one in closing {
             // What closing answers is judged by cases of its own; here it must only end.
             let _ = self.within(self.patience() + Duration::from_secs(5), "closing after the case", one).await??;

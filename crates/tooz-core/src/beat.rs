@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::coordinator::{Inner, SessionEvent};
-use crate::life::{Live, LossReason};
+use crate::coordinator::Inner;
+use crate::events::SessionEvent;
+use crate::life::Live;
+use crate::loss::LossReason;
 use crate::session::LockRequest;
 use crate::trace;
 use crate::{ErrorKind, Result};

@@ -2,22 +2,20 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_core::Stream;
 use tokio::sync::{Notify, watch};
 
 use crate::connect::Settings;
 use crate::driver::Driver;
+use crate::events::{SessionEvent, SessionEvents, SessionState};
 use crate::group::Group;
 use crate::heart::{self, Heart};
-use crate::life::{Live, LossReason};
+use crate::life::Live;
 use crate::lock::{Desk, Lock};
-use crate::mailbox::{Feeder, Letter, Reader, mailbox};
+use crate::mailbox::{Feeder, mailbox};
 use crate::options::{BackendUrl, Options};
 use crate::session::{LockKey, Session, Terms};
 use crate::supervisor::{Phase, Supervisor};
@@ -385,7 +383,7 @@ impl Coordinator {
         if self.state() != SessionState::Closed {
             self.inner().listeners.lock().unwrap_or_else(PoisonError::into_inner).push(feeder);
         }
-        SessionEvents { reader }
+        SessionEvents::new(reader)
     }
 
     /// Duplicates of the descriptors by which the kernel keeps what this coordinator holds; see
@@ -444,64 +442,5 @@ impl fmt::Debug for Coordinator {
             .field("member", self.member())
             .field("state", &self.state())
             .finish_non_exhaustive()
-    }
-}
-
-/// How a session is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SessionState {
-    /// Nothing is owned yet, so there is nothing to lose.
-    Idle,
-    /// Alive.
-    Open,
-    /// Heartbeats fail or are overdue; what is held is still held until the deadline.
-    Suspended,
-    /// Lost; a new one is opened when something needs it.
-    Lost,
-    /// Closed for ever.
-    Closed,
-}
-
-/// What happens to a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SessionEvent {
-    /// The first failed or overdue heartbeat. Nothing is lost yet.
-    Suspended,
-    /// Heartbeats work again before the deadline: nothing was lost.
-    Resumed,
-    /// The session is dead for ever: locks and leaderships are lost.
-    Lost(LossReason),
-    /// A new session is open; memberships are re-established in it, locks are not.
-    Reopened,
-}
-
-/// The stream of [`SessionEvent`]s; it ends when the coordinator is closed. A reader that falls more than a thousand events
-/// behind misses some; [`Coordinator::state`] is always the present one.
-pub struct SessionEvents {
-    reader: Reader<SessionEvent>,
-}
-
-impl SessionEvents {
-    /// The next event, `None` after the close.
-    ///
-    /// # Cancel safety
-    /// Dropping it loses no event.
-    pub async fn next(&mut self) -> Option<SessionEvent> {
-        std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
-    }
-}
-
-impl Stream for SessionEvents {
-    type Item = SessionEvent;
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<SessionEvent>> {
-        loop {
-            match std::task::ready!(self.reader.poll_next(context)) {
-                Some(Letter::Item(event)) => return Poll::Ready(Some(event)),
-                Some(Letter::Overflowed) => {}
-                None => return Poll::Ready(None),
-            }
-        }
     }
 }

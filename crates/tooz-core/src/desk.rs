@@ -3,6 +3,8 @@
 //! The request in flight is not tied to a waiter: it serves whoever stands at the head in its mode when the grant comes. A
 //! used grant always goes back to the backend; only one that nobody received passes to the next local waiter.
 
+// Long because the queue is one state machine, and its interleavings are judged side by side.
+
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,7 +14,8 @@ use tokio::sync::oneshot;
 
 use crate::coordinator::{Inner, Persistence, Purpose, is_final};
 use crate::heart::{self, Begun};
-use crate::life::{Hold, Live, LossReason};
+use crate::life::Live;
+use crate::loss::{Hold, LossReason};
 use crate::session::{FencingToken, LockKey, LockMode, LockRequest, Wanted, Wish};
 use crate::supervisor::Phase;
 use crate::wait::Backoff;

@@ -13,8 +13,8 @@ use tokio::sync::{oneshot, watch};
 
 use crate::coordinator::{Handle, Inner, Persistence, Purpose, is_final};
 use crate::desk::{Desk, Patience};
-use crate::life::{Hold, Loss, LossReason};
 use crate::lock::{LockGuard, answer};
+use crate::loss::{Hold, Loss, LossReason};
 use crate::mailbox::{Feeder, Letter, Reader, mailbox};
 use crate::membership::Standing;
 use crate::session::{FencingToken, LockKey, LockMode, Pushed, Session};

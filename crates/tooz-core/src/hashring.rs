@@ -8,6 +8,8 @@
 //! [`HashRing::assign`] adds consistent hashing with bounded loads, after Mirrokni, Thorup and Zadimoghaddam,
 //! "Consistent Hashing with Bounded Loads" (2016, arXiv:1608.01350).
 
+// Long because half of it is tests, and the ring and its index are one thing.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::iter;

@@ -13,7 +13,7 @@ use crate::coordinator::{Handle, Purpose};
 pub(crate) use crate::desk::Desk;
 use crate::desk::{Grant, Patience, Place};
 use crate::heart::Begun;
-use crate::life::{Hold, Loss, LossReason};
+use crate::loss::{Hold, Loss, LossReason};
 use crate::session::{FencingToken, Holder, LockKey, LockMode};
 use crate::{Error, ErrorKind, LockName, Result};
 

@@ -1,5 +1,7 @@
 //! A membership and the one task behind it: join, update, re-join after a loss and leave never overtake each other.
 
+// Long because join, update, re-join and leave are one task, whose branches are judged side by side.
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +13,9 @@ use crate::coordinator::{Handle, Inner, Persistence, Purpose, is_final};
 use crate::election::Leadership;
 use crate::group::{Group, JoinOptions};
 use crate::heart::{self, within};
-use crate::life::{Hold, Live, Loss, LossReason};
+use crate::life::Live;
 use crate::lock::remaining;
+use crate::loss::{Hold, Loss, LossReason};
 use crate::partition::Partitioner;
 use crate::session::{Capabilities, JoinRequest, Replace};
 use crate::wait::Backoff;

@@ -7,10 +7,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock::{Clock, Moment};
-use crate::coordinator::{Inner, Purpose, SessionEvent};
+use crate::coordinator::{Inner, Purpose};
 use crate::driver::ConnectArgs;
+use crate::events::SessionEvent;
 use crate::heart;
-use crate::life::{Live, LossReason};
+use crate::life::Live;
+use crate::loss::LossReason;
 use crate::trace;
 use crate::wait::Backoff;
 use crate::{Error, ErrorKind, Result};

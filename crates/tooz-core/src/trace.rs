@@ -5,7 +5,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use crate::Error;
 use crate::coordinator::Inner;
-use crate::life::LossReason;
+use crate::loss::LossReason;
 use crate::session::LockRequest;
 
 type Tale = Box<dyn FnOnce() + Send>;

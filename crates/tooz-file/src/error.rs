@@ -32,18 +32,19 @@ fn judge(error: &io::Error) -> (ErrorKind, &'static str) {
             ErrorKind::Unauthorized,
             "run as a user who may write there, or name another folder in the URL (file:///FOLDER)",
         ),
-        Some(libc::EROFS) => (ErrorKind::Unauthorized, "the file system is read-only: name another folder in the URL (file:///FOLDER)"),
-        Some(libc::ENOTDIR | libc::EEXIST | libc::EISDIR | libc::ELOOP | libc::ENAMETOOLONG | libc::EINVAL | libc::ENXIO) => (
-            ErrorKind::Config,
-            "name a folder that is this driver's alone in the URL (file:///FOLDER)",
-        ),
-        Some(libc::ENOSPC | libc::EDQUOT) => (ErrorKind::Unavailable, "make room on that file system and try again"),
-        Some(libc::EMFILE | libc::ENFILE) => (
-            ErrorKind::Unavailable,
-            "every held lock and membership is an open file: raise the limit (ulimit -n)",
-        ),
+        Some(libc::EROFS) => {
+            (ErrorKind::Unauthorized, "the file system is read-only: name another folder in the URL (file:///FOLDER)")
+        }
+        Some(
+            libc::ENOTDIR | libc::EEXIST | libc::EISDIR | libc::ELOOP | libc::ENAMETOOLONG | libc::EINVAL | libc::ENXIO,
+        ) => (ErrorKind::Config, "name a folder that is this driver's alone in the URL (file:///FOLDER)"),
+        // Not `Unavailable`: whoever waits for a lock would go on waiting without a word until somebody makes room.
+        Some(libc::ENOSPC | libc::EDQUOT) => (ErrorKind::Config, "make room on that file system and try again"),
+        Some(libc::EMFILE | libc::ENFILE) => {
+            (ErrorKind::Unavailable, "every held lock and membership is an open file: raise the limit (ulimit -n)")
+        }
         Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS) => (
-            ErrorKind::Unavailable,
+            ErrorKind::Config,
             "this file system has no file locks to give: name a folder on another one in the URL (file:///FOLDER)",
         ),
         _ => (ErrorKind::Unavailable, "see to the file system and try again"),
@@ -60,7 +61,7 @@ mod tests {
             (libc::EACCES, ErrorKind::Unauthorized, "file:///FOLDER"),
             (libc::EROFS, ErrorKind::Unauthorized, "read-only"),
             (libc::ENOTDIR, ErrorKind::Config, "folder"),
-            (libc::ENOSPC, ErrorKind::Unavailable, "room"),
+            (libc::ENOSPC, ErrorKind::Config, "room"),
             (libc::EMFILE, ErrorKind::Unavailable, "ulimit"),
         ] {
             let error = at(io::Error::from_raw_os_error(code), "make folder", Path::new("/srv/x"));

@@ -53,7 +53,11 @@ impl Groups {
         if let Some(first) = seats.living.first() {
             return Err(Error::new(
                 ErrorKind::NotEmpty,
-                format!("group {group:?} has {} members, {:?} among them: it can be deleted when they have left", seats.living.len(), first.member),
+                format!(
+                    "group {group:?} has {} members, {:?} among them: it can be deleted when they have left",
+                    seats.living.len(),
+                    first.member
+                ),
             ));
         }
         change.delete()
@@ -180,7 +184,10 @@ impl Groups {
             if Instant::now() > until {
                 return Err(Error::new(
                     ErrorKind::TimedOut,
-                    format!("group {group:?} was being changed by another process for {:?}: is that one stopped?", self.patience),
+                    format!(
+                        "group {group:?} was being changed by another process for {:?}: is that one stopped?",
+                        self.patience
+                    ),
                 )
                 .with_outcome(Outcome::NotApplied));
             }

@@ -24,7 +24,7 @@ use crate::record::{self, Name};
 const OWN: &str = ".group";
 const CHANGES: Range = Range::byte(0);
 /// What a killed process left half done is older than this; nobody takes that long for it.
-const LEFTOVER: Duration = Duration::from_secs(60);
+const LEFTOVER: Duration = Duration::from_mins(1);
 
 /// A member as it stands in its file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,7 +54,8 @@ impl MemberRecord<'_> {
 
     /// Reads what `write` wrote.
     pub(crate) fn read(path: &Path, content: &[u8]) -> Result<RosterEntry> {
-        let strange = |error: &dyn std::fmt::Display| error::strange(path, format_args!("is no member's file: {error}"));
+        let strange =
+            |error: &dyn std::fmt::Display| error::strange(path, format_args!("is no member's file: {error}"));
         let record: MemberRecord<'_> = serde_json::from_slice(content).map_err(|error| strange(&error))?;
         let member = MemberId::new(record.member).map_err(|error| strange(&error))?;
         let id: RequestId = record.request.parse().map_err(|error| strange(&error))?;
@@ -110,7 +111,9 @@ impl<'a> GroupFolder<'a> {
         })?;
         let failed = |error| error::at(error, "look at group", &path);
         match record::read_name(&file).map_err(failed)? {
-            Name::Of(theirs) if theirs != group.as_str() => return Err(error::collision(&path, &theirs, group.as_str())),
+            Name::Of(theirs) if theirs != group.as_str() => {
+                return Err(error::collision(&path, &theirs, group.as_str()));
+            }
             _ => {}
         }
         let identity = Identity::of(&file.metadata().map_err(failed)?);

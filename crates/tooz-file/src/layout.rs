@@ -58,11 +58,7 @@ impl Layout {
             Access::Private => 0o700,
             Access::Umask => 0o777,
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(mode)
-            .create(path)
-            .map_err(|error| error::at(error, "make folder", path))
+        DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|error| error::at(error, "make folder", path))
     }
 
     /// Opens a file for reading and writing as `how` says, without following a link out of the folder.

@@ -3,26 +3,28 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot::Receiver;
 use tooz_core::{
-    Error, ErrorKind, FencingToken, Granted, Holder, LockKey, LockMode, LockRequest, MemberId, Reporter, RequestId, Result,
-    Wanted,
+    Error, ErrorKind, Granted, Holder, LockKey, LockMode, LockRequest, MemberId, Reporter, RequestId, Result, Wanted,
 };
 
 use crate::layout::Layout;
-use crate::lock_file::{self, Attempt, Claim, LockFile, Taken};
+use crate::lock_file::{self, Attempt, Claim, LockFile, Obstacle, Taken};
 use crate::wait::Wait;
 
 /// How many lock files stay open after their last use, so that the next use makes no new description.
 const IDLE_FILES: usize = 32;
 /// How often a file may be replaced under an attempt before that is called an error.
 const REPLACED: usize = 8;
-/// What stands in the way and is no holder is a grant in the making, or one that nobody wanted: microseconds. First the
-/// processor is given away, then a few milliseconds pass, as its owner may not be running.
-const GLANCES: u32 = 12;
+/// How long what was seen of a path counts as seen now, once.
+const FRESH: Duration = Duration::from_micros(200);
+/// What stands in the way and is no holder goes within microseconds, if its thread runs: first the processor is given away,
+/// then some time, more of it where nobody holds the lock, as then `None` would be a strange answer.
 const QUICK_GLANCES: u32 = 8;
+const GLANCES_AT_A_WAITER: u32 = 12;
+const GLANCES_AT_NOBODY: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// The locks of one session.
@@ -30,6 +32,7 @@ pub(crate) struct Locks {
     layout: Layout,
     member: MemberId,
     reporter: Reporter,
+    pid: u32,
     state: Mutex<State>,
 }
 
@@ -43,24 +46,30 @@ struct State {
 
 struct Grant {
     taken: Taken,
+    /// When the path was looked at for this grant; `None` once that has served.
+    looked_at: Option<Instant>,
     /// Somebody has a duplicate of the description: it must never serve another grant.
     duplicated: bool,
 }
 
 impl Locks {
     pub(crate) fn new(layout: Layout, member: MemberId, reporter: Reporter) -> Self {
-        Locks { layout, member, reporter, state: Mutex::default() }
+        Locks { layout, member, reporter, pid: std::process::id(), state: Mutex::default() }
     }
 
     pub(crate) async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
-        for glance in 0..GLANCES {
+        for glance in 0.. {
             let file = match self.attempt(request)? {
                 Ok(granted) => return Ok(Some(granted)),
                 Err(file) => file,
             };
-            let held = file.is_held_against(request.mode)?;
+            let patience = match file.obstacle(request.mode)? {
+                Obstacle::Holder => 0,
+                Obstacle::Waiter => GLANCES_AT_A_WAITER,
+                Obstacle::Passing => GLANCES_AT_NOBODY,
+            };
             self.keep(&request.key, file);
-            if held {
+            if glance >= patience {
                 break;
             }
             if glance < QUICK_GLANCES {
@@ -113,9 +122,16 @@ impl Locks {
         }
     }
 
-    /// Judged by the path at the call: one call of the system.
+    /// Judged by the path at the call: one call of the system. The first look, by which a grant is handed out, is saved
+    /// if the path was looked at within the last moment anyway, when the grant was made.
     pub(crate) fn holds(&self, id: RequestId) -> bool {
-        let file = self.state().held.get(&id).map(|grant| Arc::clone(&grant.taken.file));
+        let file = match self.state().held.get_mut(&id) {
+            Some(grant) => match grant.looked_at.take() {
+                Some(at) if at.elapsed() < FRESH => return true,
+                _ => Some(Arc::clone(&grant.taken.file)),
+            },
+            None => None,
+        };
         // A path that can't be looked at proves nothing; the description still has the lock.
         file.is_some_and(|file| file.is_in_place().unwrap_or(true))
     }
@@ -131,8 +147,7 @@ impl Locks {
 
     /// Tells of every grant whose file was deleted: nobody else would before the next `is_held()`.
     pub(crate) fn report_losses(&self) {
-        let held: Vec<_> =
-            self.state().held.iter().map(|(id, grant)| (*id, Arc::clone(&grant.taken.file))).collect();
+        let held: Vec<_> = self.state().held.iter().map(|(id, grant)| (*id, Arc::clone(&grant.taken.file))).collect();
         for (id, file) in held {
             if !file.is_in_place().unwrap_or(true) {
                 self.reporter.grant_lost(id);
@@ -180,7 +195,7 @@ impl Locks {
             }
             state.idle.remove(&request.key)
         };
-        let claim = Claim { member: &self.member, mode: request.mode, id: request.id };
+        let claim = Claim { member: &self.member, mode: request.mode, id: request.id, pid: self.pid };
         let mut idle = idle;
         for _ in 0..REPLACED {
             let file = match idle.take() {
@@ -200,16 +215,16 @@ impl Locks {
     }
 
     fn hold(&self, request: &LockRequest, taken: Taken) -> Result<Granted> {
-        let token: FencingToken = taken.token;
+        let granted = Granted::new(taken.token);
         let mut state = self.state();
         if state.closed {
             drop(state);
             drop(taken.give_back());
             return Err(closed());
         }
-        let grant = Grant { taken, duplicated: false };
+        let grant = Grant { taken, looked_at: Some(Instant::now()), duplicated: false };
         state.held.insert(request.id, grant);
-        Ok(Granted::new(token))
+        Ok(granted)
     }
 
     fn wait_for(&self, request: &LockRequest) -> Result<Arc<Wait>> {
@@ -218,7 +233,7 @@ impl Locks {
             return Err(closed());
         }
         let wait = state.waits.entry((request.key.clone(), request.mode)).or_insert_with(|| {
-            Wait::new(self.layout.clone(), self.member.clone(), request.key.clone(), request.mode)
+            Wait::new(self.layout.clone(), self.member.clone(), self.pid, request.key.clone(), request.mode)
         });
         Ok(Arc::clone(wait))
     }

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use nix::libc;
-use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockKey, LockMode, MemberId, RequestId, Result};
+use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockKey, LockMode, MemberId, RequestId, Result, Space};
 
 use crate::error;
 use crate::layout::{How, Identity, Layout};
@@ -36,6 +36,7 @@ const EVERYTHING: Range = Range { start: ofd::FIRST, length: FIRST_SLOT + SLOTS 
 pub(crate) struct LockFile {
     file: File,
     path: PathBuf,
+    space: Space,
     identity: Identity,
 }
 
@@ -44,7 +45,6 @@ pub(crate) struct LockFile {
 pub(crate) struct Taken {
     pub(crate) file: Arc<LockFile>,
     pub(crate) token: FencingToken,
-    slot: u32,
 }
 
 /// How an attempt ended.
@@ -56,11 +56,24 @@ pub(crate) enum Attempt {
     Stale,
 }
 
+/// What keeps an attempt out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// Somebody holds it in a mode that conflicts.
+    Holder,
+    /// Somebody stands at the gate, in most cases to wait.
+    Waiter,
+    /// Nobody has it: a grant is being made, or one that nobody wanted is being given back.
+    Passing,
+}
+
 /// What a grant says of its owner.
 pub(crate) struct Claim<'a> {
     pub(crate) member: &'a MemberId,
     pub(crate) mode: LockMode,
     pub(crate) id: RequestId,
+    /// Of the session's process. Asking for it is a call of the system, so the session asks once.
+    pub(crate) pid: u32,
 }
 
 impl LockFile {
@@ -77,7 +90,7 @@ impl LockFile {
         let file = file.map_err(|error| error::at(error, "open lock file", &path))?;
         record::claim(&file, &path, &key.name)?;
         let metadata = file.metadata().map_err(|error| error::at(error, "look at lock file", &path))?;
-        Ok(Arc::new(LockFile { file, path, identity: Identity::of(&metadata) }))
+        Ok(Arc::new(LockFile { file, path, space: key.space, identity: Identity::of(&metadata) }))
     }
 
     /// Takes the lock if it is free and nobody waits for it.
@@ -98,8 +111,8 @@ impl LockFile {
             return Ok(Attempt::Busy(self));
         }
         let taken = self.finish(claim)?;
-        if taken.is_some() {
-            taken.as_ref().map_or(Ok(()), |taken| taken.file.drop_gate())?;
+        if let Some(taken) = &taken {
+            taken.file.drop_gate()?;
         }
         Ok(taken.map_or(Attempt::Stale, Attempt::Taken))
     }
@@ -128,11 +141,10 @@ impl LockFile {
         self.kernel(self.identity.is_at(&self.path))
     }
 
-    /// Makes a grant of the data lock, which this description has, while some description of ours has the gate or the
-    /// data lock is exclusive: nobody else is at the counter or takes a slot. `None`: the path leads elsewhere.
+    /// Makes a grant of the data lock, which this description has, while some description of ours has the gate: nobody else
+    /// is at the counter or takes a slot. `None`: the path leads elsewhere.
     ///
-    /// The order matters to those who look. A record counts while its slot is locked, so a dead holder's record is wiped
-    /// before the slot is locked again; and the write that tells watchers comes last, when there is something to see.
+    /// The record is written before its slot is locked: whoever finds a slot locked finds the right record in it.
     pub(crate) fn finish(self: Arc<Self>, claim: &Claim<'_>) -> Result<Option<Taken>> {
         if !self.is_in_place()? {
             return Ok(None);
@@ -141,38 +153,43 @@ impl LockFile {
             LockMode::Exclusive => 0,
             LockMode::Shared => self.free_slot(claim.id)?,
         };
-        let mut before = [0; record::COUNTER + 4];
-        let length = self.kernel(record::read_up_to(&self.file, &mut before, record::HEAD))?;
-        if slot == 0 {
-            if before[record::COUNTER..] != [0; 4] {
-                self.wipe(slot)?;
-            }
-        } else {
-            self.wipe(slot)?;
-        }
-        if !self.kernel(ofd::try_lock(&self.file, slot_byte(slot), Kind::Alone))? {
-            return Err(error::strange(&self.path, "has a locked slot without a lock: is another program at it?"));
-        }
+        let mut counter = [0; record::COUNTER];
+        let length = self.kernel(record::read_up_to(&self.file, &mut counter, record::HEAD))?;
         let now = record::now();
-        let token = record::next_token(&before[..length.min(record::COUNTER)], now);
+        let token = record::next_token(&counter[..length], now);
         let mut bytes = record::counter(token);
         if slot != 0 {
             self.kernel(self.file.write_all_at(&bytes, record::HEAD))?;
             bytes.clear();
         }
-        record::append(&mut bytes, claim.member, claim.mode, token, now);
+        record::append(&mut bytes, claim.member, claim.mode, token, now, claim.pid);
         let at = if slot == 0 { record::HEAD } else { record::slot_at(slot) };
         self.kernel(self.file.write_all_at(&bytes, at))?;
-        Ok(Some(Taken { file: self, token: FencingToken(token), slot }))
+        if !self.kernel(ofd::try_lock(&self.file, slot_byte(slot), Kind::Alone))? {
+            return Err(error::strange(&self.path, "has a locked slot without a lock: is another program at it?"));
+        }
+        self.ring()?;
+        Ok(Some(Taken { file: self, token: FencingToken(token) }))
     }
 
-    /// Whether somebody holds it in a mode that conflicts. `false` after a failed attempt means that somebody is between
-    /// the gate and the grant, or gives back what nobody wanted any more: it is worth another look.
-    pub(crate) fn is_held_against(&self, mode: LockMode) -> Result<bool> {
+    /// Wakes those who watch: a write is what the kernel tells of, a lock is not. Only elections are watched.
+    fn ring(&self) -> Result<()> {
+        match self.space {
+            Space::Election => self.kernel(self.file.write_all_at(b"\n", record::BELL)),
+            Space::Lock => Ok(()),
+        }
+    }
+
+    /// What stands in the way after an attempt that failed.
+    pub(crate) fn obstacle(&self, mode: LockMode) -> Result<Obstacle> {
         let held = |range, kind| self.kernel(ofd::blocker(&self.file, range, kind)).map(|found| found.is_some());
+        if !held(ALL_SLOTS, Kind::Alone)? {
+            return Ok(Obstacle::Passing);
+        }
+        // Shared holders do not keep a reader out; an exclusive one has the data lock as well as its slot.
         match mode {
-            LockMode::Exclusive => held(ALL_SLOTS, Kind::Alone),
-            LockMode::Shared => Ok(held(DATA, Kind::Shared)? && held(slot_byte(0), Kind::Alone)?),
+            LockMode::Shared if !held(DATA, Kind::Shared)? => Ok(Obstacle::Waiter),
+            _ => Ok(Obstacle::Holder),
         }
     }
 
@@ -198,12 +215,11 @@ impl LockFile {
         }
         Err(Error::new(
             ErrorKind::Unavailable,
-            format!("{} has too many shared holders: there is room for {SLOTS}; try again when some have gone", self.path.display()),
+            format!(
+                "{} has too many shared holders: there is room for {SLOTS}; try again when some have gone",
+                self.path.display()
+            ),
         ))
-    }
-
-    fn wipe(&self, slot: u32) -> Result<()> {
-        self.kernel(self.file.write_all_at(&[0; 4], record::slot_at(slot)))
     }
 
     fn kernel<T>(&self, result: std::io::Result<T>) -> Result<T> {
@@ -212,12 +228,10 @@ impl LockFile {
 }
 
 impl Taken {
-    /// Gives it back. The description comes back without any lock, unless it is better closed.
+    /// Gives it back. The description comes back without any lock, unless it is better closed: that gives back, too.
     pub(crate) fn give_back(self) -> Option<Arc<LockFile>> {
-        // The record goes first: the write wakes watchers, and what they find is a slot without a holder. Where it fails,
-        // closing the description does both.
-        self.file.wipe(self.slot).ok()?;
         ofd::unlock(&self.file.file, EVERYTHING).ok()?;
+        self.file.ring().ok()?;
         Some(self.file)
     }
 }

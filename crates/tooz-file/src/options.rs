@@ -43,7 +43,9 @@ fn folder(url: &BackendUrl) -> Result<(PathBuf, Access)> {
     }
     match url.path() {
         "" => Ok((state_folder()?, Access::Private)),
-        path if path.contains('\0') => Err(Error::config("the folder in the URL has a NUL (%00) in it: no path can have one")),
+        path if path.contains('\0') => {
+            Err(Error::config("the folder in the URL has a NUL (%00) in it: no path can have one"))
+        }
         path if path.chars().all(|c| c == '/') => Err(Error::config(
             "the URL names the root of the disk: name a folder (file:///FOLDER), or write file: for the user's state folder",
         )),

@@ -18,6 +18,8 @@ use crate::error;
 const MARK: &str = "tooz file 1\n";
 /// Room for the mark and any name. What changes in place follows: a lock's counter, a group's count of changes.
 pub(crate) const HEAD: u64 = 512;
+/// A byte that means nothing: writing it tells watchers to look. It is the last one of the head.
+pub(crate) const BELL: u64 = HEAD - 1;
 /// The counter of a lock: the token given last, and the same number once more, disguised, as proof that it is one.
 pub(crate) const COUNTER: usize = 16;
 const DISGUISE: u64 = 0x746f_6f7a_6c6f_636b;
@@ -72,7 +74,7 @@ pub(crate) fn counter(token: u64) -> Vec<u8> {
 }
 
 /// Appends the record of a holder.
-pub(crate) fn append(to: &mut Vec<u8>, member: &MemberId, mode: LockMode, token: u64, since: u64) {
+pub(crate) fn append(to: &mut Vec<u8>, member: &MemberId, mode: LockMode, token: u64, since: u64, pid: u32) {
     let start = to.len();
     to.extend_from_slice(&[0; PREFIX]);
     let record = Record {
@@ -83,12 +85,15 @@ pub(crate) fn append(to: &mut Vec<u8>, member: &MemberId, mode: LockMode, token:
         },
         token,
         since,
-        pid: std::process::id(),
+        pid,
     };
     serde_json::to_writer(&mut *to, &record).expect("text and numbers are JSON, and memory does not fail");
     let json = &to[start + PREFIX..];
     // A name of 255 bytes that are all escaped makes less than 600 bytes of JSON.
-    debug_assert!(json.len() + PREFIX + COUNTER + usize::try_from(HEAD).unwrap_or(0) <= 2048 - COUNTER, "a record fits its slot");
+    debug_assert!(
+        json.len() + PREFIX + COUNTER + usize::try_from(HEAD).unwrap_or(0) <= 2048 - COUNTER,
+        "a record fits its slot"
+    );
     let length = u32::try_from(json.len()).unwrap_or(0).to_le_bytes();
     let sum = checksum(json).to_le_bytes();
     to[start..start + 4].copy_from_slice(&length);
@@ -97,9 +102,9 @@ pub(crate) fn append(to: &mut Vec<u8>, member: &MemberId, mode: LockMode, token:
 
 /// What a slot says.
 pub(crate) enum Slot {
-    /// Nothing: it is being given back, or the grant is not finished yet.
+    /// Nothing was ever written there, or somebody emptied the file.
     Empty,
-    /// A writer is at it, or it was never ours: read again.
+    /// A writer is at it, or it is not ours: read again.
     Torn,
     /// Somebody's grant.
     Held(Holder),
@@ -107,7 +112,7 @@ pub(crate) enum Slot {
 
 /// Reads the record of a slot.
 pub(crate) fn read_slot(file: &File, slot: u32) -> io::Result<Slot> {
-    let mut bytes = [0; SLOT as usize];
+    let mut bytes = [0; 1024];
     let length = read_up_to(file, &mut bytes, slot_at(slot))?;
     let Some((prefix, rest)) = bytes[..length].split_at_checked(PREFIX) else { return Ok(Slot::Empty) };
     let word = |at: usize| u32::from_le_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]]);
@@ -148,7 +153,7 @@ pub(crate) enum Name {
 }
 
 pub(crate) fn read_name(file: &File) -> io::Result<Name> {
-    let mut bytes = [0; HEAD as usize];
+    let mut bytes = [0; 512];
     let length = read_up_to(file, &mut bytes, 0)?;
     let text = bytes[..length].strip_prefix(MARK.as_bytes()).and_then(|rest| rest.split(|byte| *byte == b'\n').next());
     let name = text.and_then(|name| std::str::from_utf8(name).ok()).filter(|name| !name.is_empty());
@@ -194,8 +199,8 @@ mod tests {
         assert!(matches!(read_slot(&file, 3).unwrap(), Slot::Empty));
         let member = MemberId::new("\"\\".repeat(127)).unwrap();
         let mut bytes = Vec::new();
-        append(&mut bytes, &member, LockMode::Shared, (1 << 53) - 1, u64::MAX >> 11);
-        assert!(bytes.len() <= SLOT as usize - 32, "{}", bytes.len());
+        append(&mut bytes, &member, LockMode::Shared, (1 << 53) - 1, u64::MAX >> 11, u32::MAX);
+        assert!(bytes.len() <= 1024 - 32, "{}", bytes.len());
         file.write_all_at(&bytes, slot_at(3)).unwrap();
         match read_slot(&file, 3).unwrap() {
             Slot::Held(holder) => assert_eq!((holder.member, holder.mode), (member, LockMode::Shared)),

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use nix::libc;
 use tokio::task::AbortHandle;
 use tooz_core::{
-    Characteristic, Characteristics, ConnectArgs, Error, ErrorKind, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey,
-    LockRequest, MemberId, PushStream, Result, Roster, Session, Terms, Wanted,
+    Characteristic, Characteristics, ConnectArgs, Error, ErrorKind, FencingToken, Granted, GroupId, Holder,
+    JoinRequest, LockKey, LockRequest, MemberId, PushStream, Result, Roster, Session, Space, Terms, Wanted,
 };
 
 use crate::alive::{self, AliveFile, Seen};
@@ -85,7 +85,9 @@ impl FileSession {
         };
         match result {
             Ok(value) => Ok(Some(value)),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOSPC | libc::ENOMEM)) => {
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOSPC | libc::ENOMEM)) =>
+            {
                 // The user's share of instances or watches is used up. The terms say so from now on.
                 self.state.pushes.store(false, Ordering::Relaxed);
                 Ok(None)
@@ -223,12 +225,14 @@ impl Session for FileSession {
     }
 
     async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
-        if !self.state.pushes.load(Ordering::Relaxed) {
+        // Locks ring no bell: nobody follows their holders, and it would cost each grant two writes.
+        if key.space == Space::Lock || !self.state.pushes.load(Ordering::Relaxed) {
             return Ok(None);
         }
         // There must be a file to watch. Who may not make one can still look from time to time.
         let Ok(file) = self.state.locks.file_to_watch(key) else { return Ok(None) };
-        self.with_feed(|feed| feed.watch_lock(file.path())).map_err(|error| error::at(error, "watch lock file", file.path()))
+        self.with_feed(|feed| feed.watch_lock(file.path()))
+            .map_err(|error| error::at(error, "watch lock file", file.path()))
     }
 
     fn descriptors(&self) -> Vec<OwnedFd> {

@@ -20,6 +20,7 @@ const STACK: usize = 128 * 1024;
 pub(crate) struct Wait {
     layout: Layout,
     member: MemberId,
+    pid: u32,
     key: LockKey,
     mode: LockMode,
     state: Mutex<State>,
@@ -57,13 +58,17 @@ enum Next {
 }
 
 impl Wait {
-    pub(crate) fn new(layout: Layout, member: MemberId, key: LockKey, mode: LockMode) -> Arc<Self> {
+    pub(crate) fn new(layout: Layout, member: MemberId, pid: u32, key: LockKey, mode: LockMode) -> Arc<Self> {
         let state = State { wish: None, gate: Gate::Away, parked: false };
-        Arc::new(Wait { layout, member, key, mode, state: Mutex::new(state) })
+        Arc::new(Wait { layout, member, pid, key, mode, state: Mutex::new(state) })
     }
 
     /// Wants the lock from now on. `file` is an open one without locks, for a thread that may have to be started.
-    pub(crate) fn want(self: &Arc<Self>, id: RequestId, file: Arc<LockFile>) -> Result<oneshot::Receiver<Result<Taken>>> {
+    pub(crate) fn want(
+        self: &Arc<Self>,
+        id: RequestId,
+        file: Arc<LockFile>,
+    ) -> Result<oneshot::Receiver<Result<Taken>>> {
         let (answer, receiver) = oneshot::channel();
         let mut state = self.state();
         if matches!(state.gate, Gate::Away) {
@@ -73,9 +78,12 @@ impl Wait {
                 .stack_size(STACK)
                 .spawn(move || wait.queue(file))
                 .map_err(|error| {
-                    Error::new(ErrorKind::Unavailable, format!("can't start a thread that waits for {}: {error}", self.key))
-                        .with_outcome(tooz_core::Outcome::NotApplied)
-                        .with_source(error)
+                    Error::new(
+                        ErrorKind::Unavailable,
+                        format!("can't start a thread that waits for {}: {error}", self.key),
+                    )
+                    .with_outcome(tooz_core::Outcome::NotApplied)
+                    .with_source(error)
                 })?;
             state.gate = Gate::Queued;
         }
@@ -160,7 +168,7 @@ impl Wait {
                     return self.answer(state, Err(error));
                 }
                 let Some(id) = state.wish.as_ref().map(|wish| wish.id) else { return Next::End };
-                let claim = Claim { member: &self.member, mode: self.mode, id };
+                let claim = Claim { member: &self.member, mode: self.mode, id, pid: self.pid };
                 match file.finish(&claim) {
                     Ok(Some(taken)) => {
                         // The next one comes forward; if that fails, closing the description does it.

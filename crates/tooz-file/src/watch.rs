@@ -105,7 +105,11 @@ impl Feed {
             }
             // A deleted file that is still open changes its attributes, no more.
             What::Lock => {
-                WatchMask::MODIFY | WatchMask::CLOSE_WRITE | WatchMask::ATTRIB | WatchMask::DELETE_SELF | WatchMask::MOVE_SELF
+                WatchMask::MODIFY
+                    | WatchMask::CLOSE_WRITE
+                    | WatchMask::ATTRIB
+                    | WatchMask::DELETE_SELF
+                    | WatchMask::MOVE_SELF
             }
         };
         // The listener waits for the table: no event is read before its watch is in.
@@ -195,7 +199,8 @@ fn read(inotify: &mut Inotify, buffer: &mut [u8], table: &Table) -> io::Result<V
             continue;
         }
         let news = all.entry(event.wd).or_default();
-        let gone = EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::UNMOUNT | EventMask::ATTRIB | EventMask::IGNORED;
+        let gone =
+            EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::UNMOUNT | EventMask::ATTRIB | EventMask::IGNORED;
         if event.mask.intersects(gone) {
             news.over = true;
         } else if name == b".group" && event.mask.intersects(EventMask::DELETE | EventMask::MOVED_FROM) {

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tooz_core::{
-    Characteristic, ConnectOptions, Coordinator, ErrorKind, GroupEvent, JoinOptions, LeaderEvent, LockGuard, LossReason, MemberId,
+    Characteristic, ConnectOptions, Coordinator, ErrorKind, GroupEvent, JoinOptions, LeaderEvent, LockGuard,
+    LossReason, MemberId,
 };
 use tooz_file as _;
 
@@ -197,6 +198,8 @@ async fn a_wait_that_nobody_wants_blocks_nobody_and_is_adopted(folder: Folder) {
         for _ in 0..3 {
             assert!(waiter.lock("x").unwrap().acquire_within(Duration::from_millis(5)).await.unwrap().is_none());
         }
+        // The time of an `acquire_within` is up a moment before its request is withdrawn.
+        tokio::time::sleep(Duration::from_millis(20)).await;
         guard.release().await.unwrap();
         let third = third.lock("x").unwrap().try_acquire().await.unwrap();
         third.expect("nobody holds it and nobody wants it").release().await.unwrap();
@@ -213,7 +216,8 @@ async fn readers_with_a_cancelled_writer_go_on(folder: Folder) {
     for _ in 0..10 {
         // The writer stands at the gate, so that no reader passes it, until it is not wanted any more.
         let writer = lock(&two);
-        let writing = tokio::spawn(async move { writer.acquire_within(Duration::from_millis(60)).await.unwrap().is_none() });
+        let writing =
+            tokio::spawn(async move { writer.acquire_within(Duration::from_millis(60)).await.unwrap().is_none() });
         tokio::time::sleep(Duration::from_millis(30)).await;
         assert!(lock(&three).shared().try_acquire().await.unwrap().is_none());
         assert!(writing.await.unwrap());

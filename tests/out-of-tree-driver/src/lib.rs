@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use tooz_core::{
-    Characteristic, Characteristics, ConnectArgs, ConnectFuture, Driver, Error, ErrorKind, FencingToken, Granted, GroupId, Holder,
-    JoinRequest, LockKey, LockMode, LockRequest, MemberId, Replace, RequestId, Result, Roster, RosterEntry, Session, Terms,
-    async_trait,
+    Characteristic, Characteristics, ConnectArgs, ConnectFuture, Driver, Error, ErrorKind, FencingToken, Granted,
+    GroupId, Holder, JoinRequest, LockKey, LockMode, LockRequest, MemberId, Replace, Reporter, RequestId, Result,
+    Roster, RosterEntry, Session, Terms, async_trait,
 };
 
 const CHARACTERISTICS: Characteristics = Characteristics::of(&[
@@ -34,7 +34,8 @@ struct Board {
     held: BTreeMap<LockKey, (RequestId, Holder)>,
     // Kept for ever, so that tokens never repeat.
     last_token: u64,
-    groups: BTreeMap<GroupId, BTreeMap<MemberId, RosterEntry>>,
+    // Beside each member the way to tell it that it was replaced.
+    groups: BTreeMap<GroupId, BTreeMap<MemberId, (RosterEntry, Reporter)>>,
 }
 
 static ROOMS: LazyLock<Mutex<HashMap<String, Arc<Mutex<Board>>>>> = LazyLock::new(Mutex::default);
@@ -46,6 +47,7 @@ fn open<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Chalk {
     board: Arc<Mutex<Board>>,
     member: MemberId,
+    reporter: Reporter,
     mine: Mutex<BTreeSet<RequestId>>,
 }
 
@@ -53,7 +55,8 @@ fn connect(args: ConnectArgs) -> ConnectFuture {
     Box::pin(async move {
         let room = format!("{} {:?}", args.url, args.namespace);
         let board = Arc::clone(open(&ROOMS).entry(room).or_default());
-        Ok(Arc::new(Chalk { board, member: args.member, mine: Mutex::default() }) as Arc<dyn Session>)
+        Ok(Arc::new(Chalk { board, member: args.member, reporter: args.reporter, mine: Mutex::default() })
+            as Arc<dyn Session>)
     })
 }
 
@@ -126,7 +129,7 @@ impl Session for Chalk {
     async fn join(&self, request: &JoinRequest) -> Result<()> {
         let mut board = open(&self.board);
         let members = board.groups.get_mut(&request.group).ok_or_else(|| no_group(&request.group))?;
-        if let Some(there) = members.get(&request.member) {
+        if let Some((there, reporter)) = members.get(&request.member) {
             let may_replace = match request.replace {
                 Replace::Nobody => false,
                 Replace::Own(id) => there.id == id,
@@ -136,9 +139,12 @@ impl Session for Chalk {
                 let message = format!("a living member is called {:?}", request.member);
                 return Err(Error::new(ErrorKind::AlreadyExists, message));
             }
+            if there.id != request.id {
+                reporter.membership_lost(&request.group, there.id);
+            }
         }
         let entry = RosterEntry::new(request.member.clone(), request.id, request.capabilities.clone());
-        members.insert(request.member.clone(), entry);
+        members.insert(request.member.clone(), (entry, self.reporter.clone()));
         open(&self.mine).insert(request.id);
         Ok(())
     }
@@ -146,8 +152,8 @@ impl Session for Chalk {
     async fn update(&self, request: &JoinRequest) -> Result<()> {
         let mut board = open(&self.board);
         let members = board.groups.get_mut(&request.group).ok_or_else(|| no_group(&request.group))?;
-        match members.get_mut(&request.member).filter(|entry| entry.id == request.id) {
-            Some(entry) => {
+        match members.get_mut(&request.member).filter(|(entry, _)| entry.id == request.id) {
+            Some((entry, _)) => {
                 entry.capabilities = request.capabilities.clone();
                 Ok(())
             }
@@ -157,7 +163,7 @@ impl Session for Chalk {
 
     async fn leave(&self, request: &JoinRequest) -> Result<()> {
         if let Some(members) = open(&self.board).groups.get_mut(&request.group) {
-            members.retain(|_, entry| entry.id != request.id);
+            members.retain(|_, (entry, _)| entry.id != request.id);
         }
         open(&self.mine).remove(&request.id);
         Ok(())
@@ -166,7 +172,7 @@ impl Session for Chalk {
     async fn members(&self, group: &GroupId) -> Result<Roster> {
         let board = open(&self.board);
         let members = board.groups.get(group).ok_or_else(|| no_group(group))?;
-        Ok(Roster::new(members.values().cloned().collect(), 0))
+        Ok(Roster::new(members.values().map(|(entry, _)| entry.clone()).collect(), 0))
     }
 
     async fn close(&self) -> Result<()> {
@@ -174,7 +180,7 @@ impl Session for Chalk {
         let mut board = open(&self.board);
         board.held.retain(|_, (id, _)| !mine.contains(id));
         for members in board.groups.values_mut() {
-            members.retain(|_, entry| !mine.contains(&entry.id));
+            members.retain(|_, (entry, _)| !mine.contains(&entry.id));
         }
         Ok(())
     }

@@ -12,6 +12,8 @@ const FOLDERS: [&str; 3] = ["crates/", "tests/", "xtask/"];
 /// Macros that mark what is not done. Clippy sees them only in code that is compiled on this platform.
 const UNFINISHED: [&str; 3] = ["todo", "unimplemented", "dbg"];
 
+const README: &str = "#![doc = include_str!(\"../README.md\")]";
+
 const LONG: usize = 400;
 const REASON: &str = "// Long because";
 
@@ -30,10 +32,11 @@ pub(super) fn check(
 }
 
 fn check_file(file: &str, text: &str, findings: &mut Findings) {
-    if !text.starts_with("//!") {
+    // The README of a crate is the `//!` of its root.
+    if !text.starts_with("//!") && !text.starts_with(README) {
         findings.error(
             file,
-            "the first line has to be a `//!` that says what this file is",
+            "the first line has to be a `//!` (in a crate's root, its README taken in) that says what this file is",
         );
     }
     for (index, line) in text.lines().enumerate() {
@@ -81,6 +84,7 @@ mod tests {
         assert!(findings("//! A room.\n").errors.is_empty());
         assert_eq!(findings("\n//! A room.\n").errors.len(), 1);
         assert_eq!(findings("use a::b;\n").errors.len(), 1);
+        assert!(findings(&format!("{README}\n")).errors.is_empty());
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) async fn run(global: &Global, arguments: ElectArguments) -> Result<u8
                 kill_after: kill_after(coordinator, arguments.kill_after.kill_after)?,
                 descriptors: coordinator.descriptors(),
             };
-            let outcome = lead(job, &leadership, &name, &mut signals).await;
+            let outcome = lead(job, &leadership, &mut signals).await;
             let resigned = leadership.resign().await;
             match outcome? {
                 Outcome::Ended(code) => {
@@ -68,15 +68,9 @@ async fn campaign(membership: &Membership) -> Result<Leadership, Failure> {
     }
 }
 
-async fn lead(
-    job: Job<'_>,
-    leadership: &Leadership,
-    group: &GroupId,
-    signals: &mut Signals,
-) -> Result<Outcome, Failure> {
+async fn lead(job: Job<'_>, leadership: &Leadership, signals: &mut Signals) -> Result<Outcome, Failure> {
     let loss = leadership.loss();
     let mut grant = Grant {
-        what: format!("the leadership of group {group:?}"),
         remaining: Box::new(|| leadership.remaining()),
         is_held: Box::new(|| leadership.is_leader()),
         lost: Box::pin(async move { loss.wait().await }),

@@ -56,7 +56,6 @@ async fn run_command(
     };
     // A membership excludes nobody and is re-established after a loss of its session: CMD has no deadline.
     let mut grant = Grant {
-        what: format!("the membership of group {:?}", membership.group()),
         remaining: Box::new(|| None),
         is_held: Box::new(|| true),
         lost: Box::pin(over(membership)),

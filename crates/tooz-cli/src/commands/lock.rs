@@ -31,14 +31,25 @@ async fn acquire(
 ) -> tooz::Result<Option<LockGuard>> {
     let lock = coordinator.lock(name)?;
     let mode = if arguments.shared { LockMode::Shared } else { LockMode::Exclusive };
-    let limit = if arguments.no_wait { Some(Duration::ZERO) } else { arguments.wait };
-    match (limit, mode) {
-        (None, LockMode::Exclusive) => lock.acquire().await.map(Some),
-        (None, LockMode::Shared) => lock.shared().acquire().await.map(Some),
-        (Some(Duration::ZERO), LockMode::Exclusive) => lock.try_acquire().await,
-        (Some(Duration::ZERO), LockMode::Shared) => lock.shared().try_acquire().await,
-        (Some(limit), LockMode::Exclusive) => lock.acquire_within(limit).await,
-        (Some(limit), LockMode::Shared) => lock.shared().acquire_within(limit).await,
+    let try_once = async || match mode {
+        LockMode::Exclusive => lock.try_acquire().await,
+        LockMode::Shared => lock.shared().try_acquire().await,
+    };
+    match if arguments.no_wait { Some(Duration::ZERO) } else { arguments.wait } {
+        Some(Duration::ZERO) => try_once().await,
+        Some(limit) if mode == LockMode::Exclusive => lock.acquire_within(limit).await,
+        Some(limit) => lock.shared().acquire_within(limit).await,
+        None => {
+            // A wait without a limit outlives every failure of the backend. One that can't be used to begin with is told
+            // instead, and only a try tells.
+            if let Some(guard) = try_once().await? {
+                return Ok(Some(guard));
+            }
+            match mode {
+                LockMode::Exclusive => lock.acquire().await.map(Some),
+                LockMode::Shared => lock.shared().acquire().await.map(Some),
+            }
+        }
     }
 }
 
@@ -61,18 +72,16 @@ async fn under(
     };
     let loss = guard.loss();
     let mut grant = Grant {
-        what: format!("lock {name:?}"),
         remaining: Box::new(|| guard.remaining()),
         is_held: Box::new(|| guard.is_held()),
         lost: Box::pin(async move { loss.wait().await }),
         on_loss: OnLoss::Kill,
     };
     let outcome = run::run(job, &mut grant, signals).await;
-    let what = std::mem::take(&mut grant.what);
     drop(grant);
     let released = guard.release().await;
     match outcome? {
-        Outcome::Lost(why) => Err(Failure::new(exit::LOST, format!("{what} was lost: {why}"))),
+        Outcome::Lost(why) => Err(Failure::new(exit::LOST, format!("lock {name:?} was lost: {why}"))),
         Outcome::Ended(code) => {
             if let Err(error) = released {
                 // CMD has ended under the lock: its result stands. The release goes on until the session ends.

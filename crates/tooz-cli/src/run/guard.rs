@@ -221,10 +221,10 @@ impl Watch {
     fn note(&mut self, status: WaitStatus, stream: &UnixStream) {
         match status {
             WaitStatus::Exited(pid, code) if pid == self.group => {
-                self.status = Some(u8::try_from(code).unwrap_or(exit::ERROR))
+                self.status = Some(u8::try_from(code).unwrap_or(exit::ERROR));
             }
             WaitStatus::Signaled(pid, signal, _) if pid == self.group => {
-                self.status = Some(exit::by_signal(signal as i32))
+                self.status = Some(exit::by_signal(signal as i32));
             }
             WaitStatus::Stopped(pid, signal) if pid == self.group => {
                 // If it can't be told, the end of the socket is seen next.

@@ -23,8 +23,6 @@ const GUARD_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What CMD runs under.
 pub(crate) struct Grant<'a> {
-    /// What it is, for messages: `lock "x"`.
-    pub(crate) what: String,
     /// How long it holds for sure; `None`: until it is told otherwise.
     pub(crate) remaining: Box<dyn Fn() -> Option<Duration> + 'a>,
     /// Whether it holds now.

@@ -230,10 +230,10 @@ impl Meeting {
 /// Connects the guard to its parent.
 pub(super) fn meet(address: &str, parent: u32) -> io::Result<UnixStream> {
     let stream = UnixStream::connect_addr(&socket_address(address)?)?;
-    match is_peer(&stream, parent) {
-        true => Ok(stream),
-        false => Err(io::Error::new(io::ErrorKind::PermissionDenied, "somebody else listens there")),
+    if !is_peer(&stream, parent) {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "somebody else listens there"));
     }
+    Ok(stream)
 }
 
 /// Linux has addresses without files: nothing has to be cleaned up.

@@ -173,7 +173,7 @@ async fn a_vacancy_is_told(stage: Stage) -> Verdict {
 
 async fn a_change_of_leaders_is_pushed(stage: Stage) -> Verdict {
     let (_coordinators, memberships) = members(&stage, 1).await?;
-    let long = (stage.patience() * 10).max(Duration::from_secs(30));
+    let long = stage.long_session();
     let watcher = stage.connect_with(stage.options("watcher")?.session_timeout(long)).await?;
     let mut watch = stage.soon("watching", watcher.group("g")?.watch_leader()).await??;
     stage.soon("the present state", watch.next()).await?;
@@ -251,7 +251,9 @@ async fn a_cancelled_campaign_leaks_nothing(stage: Stage) -> Verdict {
         stage.soon("resigning", leadership.resign()).await??;
     }
     stage
-        .eventually(stage.patience(), "nobody leads", async || Ok(leader_name(&stage, &coordinators[0]).await?.is_none()))
+        .eventually(stage.patience(), "nobody leads", async || {
+            Ok(leader_name(&stage, &coordinators[0]).await?.is_none())
+        })
         .await
 }
 

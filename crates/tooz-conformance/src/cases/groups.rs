@@ -115,6 +115,9 @@ async fn who_left_is_gone(stage: Stage) -> Verdict {
     let membership = stage.join(&group).await?;
     let loss = membership.loss();
     let _other = stage.join(&other).await?;
+    for group in [&group, &other] {
+        ensure_eq!(stage.member_names(group).await?, ["a", "b"], "the members before");
+    }
     stage.soon("leaving", membership.leave()).await??;
     ensure!(loss.is_lost(), "who left is no member");
     for group in [&group, &other] {
@@ -127,7 +130,9 @@ async fn a_dropped_membership_leaves(stage: Stage) -> Verdict {
     let (_coordinator, group) = stage.with_group("a", "g").await?;
     drop(stage.join(&group).await?);
     stage
-        .eventually(stage.patience(), "a dropped membership is gone", async || Ok(stage.member_names(&group).await?.is_empty()))
+        .eventually(stage.patience(), "a dropped membership is gone", async || {
+            Ok(stage.member_names(&group).await?.is_empty())
+        })
         .await
 }
 
@@ -247,7 +252,11 @@ async fn a_living_namesake_is_refused(stage: Stage) -> Verdict {
     let second = stage.connect("same").await?;
     let result = stage.soon("it", second.group("g")?.join(&"second")).await?;
     refused("a second member of the same id", result, ErrorKind::AlreadyExists)?;
-    ensure_eq!(only_entry(&stage, &group).await?.get::<String>()?, "first", "whose capabilities stand after the refusal");
+    ensure_eq!(
+        only_entry(&stage, &group).await?.get::<String>()?,
+        "first",
+        "whose capabilities stand after the refusal"
+    );
     // Neither does the end of the one who was refused take the first one's membership away.
     stage.soon("closing", second.close()).await??;
     ensure!(membership.is_member(), "the namesake's close ended it");
@@ -298,7 +307,11 @@ async fn a_second_join_of_one_coordinator_is_refused(stage: Stage) -> Verdict {
     let first: Membership = stage.soon("joining", group.join(&"first")).await??;
     let result = stage.soon("it", group.join(&"second")).await?;
     refused("a second join", result, ErrorKind::AlreadyExists)?;
-    ensure_eq!(only_entry(&stage, &group).await?.get::<String>()?, "first", "the failed join overwrote the capabilities");
+    ensure_eq!(
+        only_entry(&stage, &group).await?.get::<String>()?,
+        "first",
+        "the failed join overwrote the capabilities"
+    );
     ensure!(first.is_member(), "the failed join ended the membership");
     Ok(())
 }

@@ -207,7 +207,9 @@ async fn no_runtime_is_needed(stage: Stage) -> Verdict {
 }
 
 async fn closing_frees_what_was_held(stage: Stage) -> Verdict {
-    let (a, _b, lock_a, lock_b) = stage.two_locks().await?;
+    // The end of the session by itself comes too late to pass for the close.
+    let a = stage.connect_with(stage.options("a")?.session_timeout(stage.long_session())).await?;
+    let (lock_a, lock_b) = (a.lock("the lock")?, stage.connect("b").await?.lock("the lock")?);
     let _guard = stage.hold(&lock_a).await?;
     let waiter = tokio::spawn(async move { lock_b.acquire().await });
     tokio::time::sleep(stage.moment()).await;
@@ -362,7 +364,8 @@ async fn dropping_everything_frees_what_was_held(stage: Stage) -> Verdict {
     let other = stage.connect("b").await?;
     {
         // Not registered for closing: this case is about what happens without it.
-        let coordinator = stage.soon("connecting", stage.options("a")?.connect()).await??;
+        let options = stage.options("a")?.session_timeout(stage.long_session());
+        let coordinator = stage.soon("connecting", options.connect()).await??;
         let _guard = stage.hold(&coordinator.lock("x")?).await?;
     }
     drop(stage.hold(&other.lock("x")?).await?);
@@ -373,7 +376,9 @@ async fn closing_ends_the_heart_thread(stage: Stage) -> Verdict {
     // A process of its own, since hearts of other cases beat in this one.
     let mut worker = Worker::start(&stage, "a").await?;
     let reply = worker.ask(&Command::CountHearts { coordinators: 3 }).await?;
-    if reply.before.is_some_and(|count| count >= 3) {
+    // Systems that do not list threads answer nothing; where they do, each coordinator has its heart.
+    if let Some(before) = reply.before {
+        ensure_eq!(before, 3, "threads named tooz-heart of three coordinators");
         ensure_eq!(reply.after, Some(0), "threads named tooz-heart after close");
     }
     worker.end().await
@@ -427,14 +432,18 @@ async fn remaining_counts_to_a_deadline_within_the_timeout(stage: Stage) -> Verd
     let coordinator = stage.connect("a").await?;
     let guard = stage.hold(&coordinator.lock("x")?).await?;
     let timeout = coordinator.terms().and_then(|terms| terms.timeout);
-    let timeout = timeout.ok_or_else(|| Failure::new("the session has no timeout, but does not declare NonTimeoutBased"))?;
+    let timeout =
+        timeout.ok_or_else(|| Failure::new("the session has no timeout, but does not declare NonTimeoutBased"))?;
     for _ in 0..20 {
         let (Some(remaining), Some(expires)) = (guard.remaining(), guard.expires_in()) else {
             return Err(Failure::new("a session with a timeout has a deadline"));
         };
         ensure!(remaining <= timeout && expires <= timeout, "{remaining:?} and {expires:?} of {timeout:?}");
         // Two reads at two moments: the second is the later one.
-        ensure!(expires + Duration::from_millis(50) >= remaining, "the deadline {remaining:?} is after the expiry {expires:?}");
+        ensure!(
+            expires + Duration::from_millis(50) >= remaining,
+            "the deadline {remaining:?} is after the expiry {expires:?}"
+        );
         tokio::time::sleep(timeout / 20).await;
     }
     ensure!(guard.is_held(), "the heart did not keep the session");

@@ -12,6 +12,8 @@ use crate::stage::{Failure, Stage, Verdict, ensure, ensure_eq};
 
 const GROUPS: Characteristic = Characteristic::Groups;
 
+// Long because each way to die is a case of its own.
+
 cases! { "liveness";
     a_killed_holder_frees_its_lock [Processes];
     a_killed_waiter_is_skipped [Processes];
@@ -32,7 +34,9 @@ cases! { "liveness";
     who_left_does_not_come_back [EndSession, Has(GROUPS)];
     a_member_cut_off_for_long_loses_what_it_holds [Cut, HasTimeout];
     a_short_cut_loses_nothing [Cut, HasTimeout];
+    a_cut_is_told_as_suspended_and_healed_as_resumed [Cut, HasTimeout];
     a_try_while_cut_off_is_an_error [Cut];
+    a_stalled_application_loses_its_session_if_it_asked_for_that [HasTimeout];
 }
 
 async fn a_killed_holder_frees_its_lock(stage: Stage) -> Verdict {
@@ -121,7 +125,9 @@ async fn a_group_is_deletable_after_a_crash(stage: Stage) -> Verdict {
     worker.ask(&Command::Lead { group: "g".into() }).await?;
     worker.kill().await?;
     stage
-        .eventually(stage.after_a_crash(), "the dead member's group can be deleted", async || Ok(group.delete().await.is_ok()))
+        .eventually(stage.after_a_crash(), "the dead member's group can be deleted", async || {
+            Ok(group.delete().await.is_ok())
+        })
         .await
 }
 
@@ -244,7 +250,12 @@ async fn a_short_jump_of_the_clock_loses_nothing(stage: Stage) -> Verdict {
     stage.give(guard).await
 }
 
-async fn await_event(stage: &Stage, events: &mut SessionEvents, what: &str, wanted: impl Fn(&SessionEvent) -> bool) -> Verdict {
+async fn await_event(
+    stage: &Stage,
+    events: &mut SessionEvents,
+    what: &str,
+    wanted: impl Fn(&SessionEvent) -> bool,
+) -> Verdict {
     stage
         .within(stage.after_a_crash(), what, async {
             loop {
@@ -266,7 +277,8 @@ async fn an_ended_session_is_told_and_replaced(stage: Stage) -> Verdict {
     await_event(&stage, &mut events, "Lost", |event| matches!(event, SessionEvent::Lost(_))).await?;
     ensure!(!guard.is_held(), "the session is lost, and with it what it held");
     stage.within(stage.after_a_crash(), "the loss", guard.loss().wait()).await?;
-    let again = stage.within(stage.after_a_crash(), "acquiring in a new session", coordinator.lock("x")?.acquire()).await??;
+    let again =
+        stage.within(stage.after_a_crash(), "acquiring in a new session", coordinator.lock("x")?.acquire()).await??;
     await_event(&stage, &mut events, "Reopened", |event| matches!(event, SessionEvent::Reopened)).await?;
     ensure_eq!(coordinator.state(), SessionState::Open, "after reopening");
     ensure!(again.is_held() && !guard.is_held(), "the new grant is another one");
@@ -296,9 +308,7 @@ async fn memberships_come_back_with_their_latest_capabilities(stage: Stage) -> V
     stage.end_session("a").await?;
     stage.within(stage.after_a_crash(), "the loss", loss.wait()).await?;
     await_event(&stage, &mut events, "Reopened", |event| matches!(event, SessionEvent::Reopened)).await?;
-    stage
-        .eventually(stage.after_a_crash(), "the membership is back", async || Ok(membership.is_member()))
-        .await?;
+    stage.eventually(stage.after_a_crash(), "the membership is back", async || Ok(membership.is_member())).await?;
     let members = stage.soon("listing", group.members()).await??;
     ensure_eq!(members.len(), 1, "the members");
     ensure_eq!(members[0].capabilities.get::<String>()?, "latest", "the capabilities");
@@ -320,7 +330,9 @@ async fn who_left_does_not_come_back(stage: Stage) -> Verdict {
         // The leave races with the re-join, and must win in the end.
         stage.within(stage.after_a_crash(), "leaving", membership.leave()).await??;
         stage
-            .eventually(stage.after_a_crash(), "who left is gone", async || Ok(stage.member_names(&group).await?.is_empty()))
+            .eventually(stage.after_a_crash(), "who left is gone", async || {
+                Ok(stage.member_names(&group).await?.is_empty())
+            })
             .await?;
         sleep(stage.moment()).await;
         ensure_eq!(stage.member_names(&group).await?, Vec::<String>::new(), "who left came back");
@@ -336,7 +348,9 @@ async fn a_member_cut_off_for_long_loses_what_it_holds(stage: Stage) -> Verdict 
         let guard = lock_b.acquire().await;
         (guard, Instant::now())
     });
-    stage.within(stage.session_timeout() + Duration::from_secs(3), "the loss at the deadline", guard.loss().wait()).await?;
+    stage
+        .within(stage.session_timeout() + Duration::from_secs(3), "the loss at the deadline", guard.loss().wait())
+        .await?;
     let lost = Instant::now();
     ensure!(!guard.is_held(), "it was cut off for longer than the timeout");
     let (other, granted) = stage.within(stage.after_a_crash(), "the next holder", waiter).await??;
@@ -385,4 +399,55 @@ async fn a_try_while_cut_off_is_an_error(stage: Stage) -> Verdict {
             Ok(matches!(lock.try_acquire().await, Ok(Some(_))))
         })
         .await
+}
+
+async fn a_cut_is_told_as_suspended_and_healed_as_resumed(stage: Stage) -> Verdict {
+    let coordinator = stage.connect("a").await?;
+    let mut events = coordinator.events();
+    let guard = stage.hold(&coordinator.lock("x")?).await?;
+    stage.cut("a").await?;
+    let suspended =
+        await_event(&stage, &mut events, "Suspended", |event| matches!(event, SessionEvent::Suspended)).await;
+    let found = coordinator.state();
+    stage.heal("a").await?;
+    suspended?;
+    ensure!(matches!(found, SessionState::Suspended | SessionState::Lost), "the state while cut off is {found:?}");
+    // Whether the heal came in time is the machine's business; told it must be, one way or the other.
+    await_event(&stage, &mut events, "Resumed or Reopened", |event| {
+        matches!(event, SessionEvent::Resumed | SessionEvent::Lost(_) | SessionEvent::Reopened)
+    })
+    .await?;
+    if guard.is_held() {
+        stage.give(guard).await?;
+    }
+    Ok(())
+}
+
+async fn a_stalled_application_loses_its_session_if_it_asked_for_that(stage: Stage) -> Verdict {
+    let options = stage.options("a")?.stall_timeout(stage.session_timeout() / 2);
+    let lock = stage.connect("b").await?.lock("x")?;
+    let blocked = stage.session_timeout() * 4;
+    let (held, is_held) = tokio::sync::oneshot::channel();
+    let stalled = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime of one thread can be made");
+        runtime.block_on(async move {
+            let coordinator = options.connect().await?;
+            let guard = coordinator.lock("x")?.acquire().await?;
+            let _ = held.send(());
+            // The whole runtime is this one thread.
+            std::thread::sleep(blocked);
+            let held = guard.is_held();
+            coordinator.close().await?;
+            Ok::<_, tooz_core::Error>(held)
+        })
+    });
+    stage.soon("the stalled application's grant", is_held).await?.map_err(Failure::new)?;
+    let guard = stage.within(stage.after_a_crash(), "the stalled application's lock", lock.acquire()).await??;
+    let stalled = tokio::task::spawn_blocking(move || stalled.join());
+    let held = stage.within(blocked + stage.patience(), "the stalled application", stalled).await??;
+    let held = held.map_err(|_| Failure::new("the stalled application panicked"))??;
+    ensure!(!held, "the stalled application still believes to hold it");
+    ensure!(guard.is_held(), "the stalled application took it back");
+    stage.give(guard).await
 }

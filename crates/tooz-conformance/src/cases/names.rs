@@ -19,9 +19,10 @@ cases! { "names";
 /// What has broken somebody's lock library before: separators, dots, blanks, case, escapes, length.
 fn nasty() -> Vec<String> {
     let mut names: Vec<String> = [
-        "a/b", "a", "b", "/", "/a", "a/", "a//b", "..", ".", "../x", "x", "...", "a b", " a", "a ", "Ä", "ä", "A\u{308}", "A",
-        "%2F", "%2f", "%", "a%2Fb", "-x", "--", "~", "~a", "*", "?", "[a]", "{a}", "{a", "'", "\"", "\\", "\\x00", ";--", "$HOME",
-        ":", "a:b", "#", "@", "&", "=", "+", "null", "CON", "nul.txt", "🦀", "０", "0", "lock", "locks", "groups", "members",
+        "a/b", "a", "b", "/", "/a", "a/", "a//b", "..", ".", "../x", "x", "...", "a b", " a", "a ", "Ä", "ä",
+        "A\u{308}", "A", "%2F", "%2f", "%", "a%2Fb", "-x", "--", "~", "~a", "*", "?", "[a]", "{a}", "{a", "'", "\"",
+        "\\", "\\x00", ";--", "$HOME", ":", "a:b", "#", "@", "&", "=", "+", "null", "CON", "nul.txt", "🦀", "０", "0",
+        "lock", "locks", "groups", "members",
     ]
     .map(String::from)
     .to_vec();

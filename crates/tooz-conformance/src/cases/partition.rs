@@ -150,9 +150,7 @@ async fn weight_zero_is_no_share(stage: Stage) -> Verdict {
     let own = stage.soon("partitioning", heavy.partitioner()).await??;
     ensure!(!keys().any(|key| own.belongs_to_self(key)), "a key belongs to weight zero");
     stage.soon("leaving", light.leave()).await??;
-    stage
-        .eventually(stage.patience(), "nobody with a share is left", async || Ok(shares(&own).is_empty()))
-        .await
+    stage.eventually(stage.patience(), "nobody with a share is left", async || Ok(shares(&own).is_empty())).await
 }
 
 async fn a_new_weight_applies(stage: Stage) -> Verdict {

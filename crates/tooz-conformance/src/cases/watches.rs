@@ -37,7 +37,12 @@ async fn next(stage: &Stage, watch: &mut GroupWatch) -> Verdict<GroupEvent> {
 }
 
 /// Follows a watch until exactly these are members.
-async fn follow_until(limit: Duration, watch: &mut GroupWatch, seen: &mut BTreeSet<String>, wanted: &BTreeSet<String>) -> Verdict {
+async fn follow_until(
+    limit: Duration,
+    watch: &mut GroupWatch,
+    seen: &mut BTreeSet<String>,
+    wanted: &BTreeSet<String>,
+) -> Verdict {
     let following = async {
         while seen != wanted {
             match watch.next().await {
@@ -104,7 +109,7 @@ async fn every_change_is_told(stage: Stage) -> Verdict {
 
 async fn changes_are_pushed(stage: Stage) -> Verdict {
     // A session so long that the reading in between comes much later than patience ends.
-    let long = (stage.patience() * 10).max(Duration::from_secs(30));
+    let long = stage.long_session();
     let watcher = stage.connect_with(stage.options("watcher")?.session_timeout(long)).await?;
     let group = watcher.group("g")?;
     stage.soon("creating", group.create()).await??;

@@ -1,0 +1,96 @@
+//! Each wrong input: exit code 125, and words that say what was wrong and what would be right.
+
+mod shared;
+
+use shared::{Bench, Done};
+
+fn refused<'a>(bench: &Bench, words: impl IntoIterator<Item = &'a str>, hints: &[&str]) -> Done {
+    let words: Vec<_> = words.into_iter().collect();
+    let done = bench.run(words.iter().copied());
+    assert_eq!(done.code, Some(125), "{words:?} {done:?}");
+    assert_eq!(done.out, "", "{words:?}");
+    for hint in hints {
+        assert!(done.err.contains(hint), "{words:?} lacks {hint:?}: {}", done.err);
+    }
+    assert!(!done.err.contains("panick") && !done.err.contains("backtrace"), "{done:?}");
+    done
+}
+
+#[test]
+fn usage_is_checked() {
+    let bench = Bench::new();
+    refused(&bench, [], &["Usage"]);
+    refused(&bench, ["lokc"], &["lock"]);
+    refused(&bench, ["lock", "x"], &["CMD"]);
+    refused(&bench, ["lock", "x", "true"], &["--"]);
+    refused(&bench, ["lock", "--", "true"], &["NAME"]);
+    refused(&bench, ["lock", "-x", "--", "true"], &["-x"]);
+    refused(&bench, ["lock", "x", "--name=y", "--", "true"], &["--name"]);
+    refused(&bench, ["lock", "x", "--wait", "1s", "--no-wait", "--", "true"], &["--no-wait"]);
+    refused(&bench, ["lock", "x", "--conflict-exit-code", "256", "--", "true"], &["256"]);
+    refused(&bench, ["partition", "g"], &["GROUP KEY"]);
+    refused(&bench, ["ring", "k"], &["--node"]);
+    refused(&bench, ["group", "make", "g"], &["make", "Usage"]);
+    refused(&bench, ["completions", "csh"], &["bash"]);
+    refused(&bench, ["__exec"], &["itself"]);
+    refused(&bench, ["__guard", "x"], &["itself"]);
+}
+
+#[test]
+fn urls_are_checked() {
+    let bench = Bench::new();
+    refused(&bench, ["--url", "fiel:///x", "groups"], &["fiel", "file", "memory"]);
+    refused(&bench, ["--url", "redis://h", "groups"], &["feature \"redis\""]);
+    refused(&bench, ["--url", "nothing", "groups"], &["scheme"]);
+    refused(&bench, ["--url", "", "groups"], &["scheme"]);
+    refused(&bench, ["--url", "file:x", "groups"], &["absolute"]);
+    refused(&bench, ["--url", &format!("{}?nmespace=x", bench.url()), "groups"], &["nmespace", "namespace"]);
+    refused(&bench, ["--url", &format!("{}?session_timeout=soon", bench.url()), "groups"], &["500ms"]);
+}
+
+#[test]
+fn durations_and_numbers_are_checked() {
+    let bench = Bench::new();
+    refused(&bench, ["lock", "x", "--wait", "soon", "--", "true"], &["soon", "500ms"]);
+    refused(&bench, ["lock", "x", "--kill-after", "3", "--", "true"], &["500ms"]);
+    refused(&bench, ["--url", "memory://m", "lock", "x", "--kill-after", "9s", "--", "true"], &["half", "10s"]);
+    refused(&bench, ["ring", "--node", "a=many", "k"], &["many", "NAME=WEIGHT"]);
+    refused(&bench, ["ring", "--node", "a", "--node", "a=2", "k"], &["twice"]);
+    refused(&bench, ["ring", "--node", "a", "--points", "0", "k"], &["--points"]);
+    refused(&bench, ["join", "g", "--capabilities", "{weight:1}", "--", "true"], &["JSON"]);
+}
+
+#[test]
+fn names_are_checked() {
+    let bench = Bench::new();
+    let long = "x".repeat(256);
+    for words in [["holders", ""], ["members", ""], ["break", ""], ["watch", ""]] {
+        refused(&bench, words, &["empty"]);
+    }
+    refused(&bench, ["lock", "", "--", "true"], &["empty"]);
+    refused(&bench, ["lock", &long, "--", "true"], &["255", "256"]);
+    refused(&bench, ["elect", &long, "--", "true"], &["255", "256"]);
+    refused(&bench, ["lock", "a\nb", "--", "true"], &["control"]);
+    refused(&bench, ["--member", "", "groups"], &["empty"]);
+}
+
+#[test]
+fn folders_that_can_not_be_used_are_named() {
+    let bench = Bench::new();
+    std::fs::write(bench.path("backend"), "a file").unwrap();
+    refused(&bench, ["lock", "x", "--", "true"], &["backend"]);
+    // No user can make folders there, not even the superuser.
+    refused(&bench, ["--url", "file:///proc/tooz", "lock", "x", "--", "true"], &["/proc/tooz"]);
+}
+
+#[test]
+fn bytes_that_are_no_text_are_refused_as_a_name() {
+    use std::os::unix::ffi::OsStrExt;
+    let bench = Bench::new();
+    let name = std::ffi::OsStr::from_bytes(b"\xff");
+    let done = Done::from(bench.tooz(["holders"]).arg(name).output().unwrap());
+    assert_eq!(done.code, Some(125), "{done:?}");
+    // As an argument of CMD they are nobody's business.
+    let mut command = bench.tooz(["lock", "x", "--", "test"]);
+    assert_eq!(command.arg(name).arg("=").arg(name).status().unwrap().code(), Some(0));
+}
