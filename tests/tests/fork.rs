@@ -40,7 +40,10 @@ fn a_forked_child_holds_nothing_and_frees_nothing() {
                 assert!(guard.is_held(), "{url}");
                 runtime.block_on(async {
                     let other = tooz::connect(url, "other").await.unwrap();
-                    assert!(other.lock("x").unwrap().try_acquire().await.unwrap().is_none(), "{url}: the child freed it");
+                    assert!(
+                        other.lock("x").unwrap().try_acquire().await.unwrap().is_none(),
+                        "{url}: the child freed it"
+                    );
                     guard.release().await.unwrap();
                     other.lock("x").unwrap().acquire().await.unwrap().release().await.unwrap();
                 });

@@ -53,7 +53,8 @@ fn is_caught(bug: Bug) -> Result<(), Failed> {
 fn main() {
     tooz_conformance::serve_worker();
     let arguments = Arguments::from_args();
-    let trials = Bug::ALL.iter().map(|bug| Trial::test(format!("{bug} is caught by {}", bug.caught_by()), || is_caught(*bug)));
+    let trials =
+        Bug::ALL.iter().map(|bug| Trial::test(format!("{bug} is caught by {}", bug.caught_by()), || is_caught(*bug)));
     let faithful = Trial::test("a wrapper that delegates every method passes every case", || {
         for case in tooz_conformance::case_names() {
             match run_case(&rig(None), case) {

@@ -38,12 +38,7 @@ pub(crate) struct Finished {
 
 impl Invocation {
     pub(crate) fn new(program: impl Into<OsString>, folder: &Path) -> Self {
-        Self {
-            program: program.into(),
-            arguments: Vec::new(),
-            environment: Vec::new(),
-            folder: folder.to_path_buf(),
-        }
+        Self { program: program.into(), arguments: Vec::new(), environment: Vec::new(), folder: folder.to_path_buf() }
     }
 
     /// The same cargo that started this command, so that the toolchain is the same too.
@@ -52,10 +47,7 @@ impl Invocation {
         Self::new(cargo, folder)
     }
 
-    pub(crate) fn arguments<A: Into<OsString>>(
-        mut self,
-        arguments: impl IntoIterator<Item = A>,
-    ) -> Self {
+    pub(crate) fn arguments<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
         self.arguments.extend(arguments.into_iter().map(Into::into));
         self
     }
@@ -83,9 +75,7 @@ impl Invocation {
                 .stdin(Stdio::null())
                 .stdout(writer.try_clone().context("cannot make a pipe")?)
                 .stderr(writer);
-            command
-                .spawn()
-                .with_context(|| format!("cannot start `{self}`"))?
+            command.spawn().with_context(|| format!("cannot start `{self}`"))?
         };
 
         let lines = read_lines(reader);
@@ -117,11 +107,7 @@ impl Invocation {
         if !status.success() {
             ending.push(format!("`{self}` ended with {status}"));
         }
-        Ok(Finished {
-            success: status.success() && !left_open,
-            output,
-            ending,
-        })
+        Ok(Finished { success: status.success() && !left_open, output, ending })
     }
 }
 
@@ -132,9 +118,7 @@ impl fmt::Display for Invocation {
             write!(formatter, "{name}={} ", quoted(&value.to_string_lossy()))?;
         }
         // Where the program lies is of no interest, and for cargo it is a long path.
-        let program = Path::new(&self.program)
-            .file_stem()
-            .unwrap_or(&self.program);
+        let program = Path::new(&self.program).file_stem().unwrap_or(&self.program);
         write!(formatter, "{}", program.to_string_lossy())?;
         for argument in &self.arguments {
             write!(formatter, " {}", quoted(&argument.to_string_lossy()))?;
@@ -144,11 +128,7 @@ impl fmt::Display for Invocation {
 }
 
 fn quoted(word: &str) -> String {
-    if word.is_empty() || word.contains([' ', '"', '*', '$']) {
-        format!("'{word}'")
-    } else {
-        word.to_owned()
-    }
+    if word.is_empty() || word.contains([' ', '"', '*', '$']) { format!("'{word}'") } else { word.to_owned() }
 }
 
 /// A thread of its own reads, because a pipe that nobody closes would block the reader for ever.
@@ -158,15 +138,9 @@ fn read_lines(reader: PipeReader) -> Receiver<String> {
         let mut reader = BufReader::new(reader);
         let mut line = Vec::new();
         // A read error is the end of the output, as far as anyone can tell.
-        while reader
-            .read_until(b'\n', &mut line)
-            .is_ok_and(|length| length > 0)
-        {
+        while reader.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
             let text = String::from_utf8_lossy(&line);
-            if sender
-                .send(text.trim_end_matches(['\n', '\r']).to_owned())
-                .is_err()
-            {
+            if sender.send(text.trim_end_matches(['\n', '\r']).to_owned()).is_err() {
                 break;
             }
             line.clear();
@@ -186,9 +160,7 @@ mod tests {
     #[test]
     fn both_streams_arrive_in_order() {
         let mut seen = Vec::new();
-        let finished = shell("echo one; echo two >&2; printf three")
-            .run(|line| seen.push(line.to_owned()))
-            .unwrap();
+        let finished = shell("echo one; echo two >&2; printf three").run(|line| seen.push(line.to_owned())).unwrap();
         assert!(finished.success);
         assert_eq!(finished.output, ["one", "two", "three"]);
         assert_eq!(seen, finished.output);
@@ -196,9 +168,7 @@ mod tests {
 
     #[test]
     fn more_output_than_a_pipe_holds_does_not_block() {
-        let finished = shell("yes | head -n 200000; yes | head -n 200000 >&2")
-            .run(|_| ())
-            .unwrap();
+        let finished = shell("yes | head -n 200000; yes | head -n 200000 >&2").run(|_| ()).unwrap();
         assert_eq!(finished.output.len(), 400_000);
     }
 
@@ -206,33 +176,20 @@ mod tests {
     fn a_failure_is_told_with_its_status() {
         let finished = shell("exit 3").run(|_| ()).unwrap();
         assert!(!finished.success);
-        assert_eq!(
-            finished.ending,
-            ["`sh -c 'exit 3'` ended with exit status: 3"]
-        );
+        assert_eq!(finished.ending, ["`sh -c 'exit 3'` ended with exit status: 3"]);
     }
 
     #[test]
     fn a_process_that_stays_behind_is_a_failure_and_not_a_hang() {
         let finished = shell("sleep 20 & echo $!").run(|_| ()).unwrap();
         assert!(!finished.success);
-        assert!(
-            finished
-                .ending
-                .iter()
-                .any(|line| line.contains("still running"))
-        );
-        shell(&format!("kill {}", finished.output[0]))
-            .run(|_| ())
-            .unwrap();
+        assert!(finished.ending.iter().any(|line| line.contains("still running")));
+        shell(&format!("kill {}", finished.output[0])).run(|_| ()).unwrap();
     }
 
     #[test]
     fn a_missing_program_is_an_error_that_names_it() {
-        let error = Invocation::new("no-such-program", Path::new("."))
-            .run(|_| ())
-            .err()
-            .expect("an error");
+        let error = Invocation::new("no-such-program", Path::new(".")).run(|_| ()).err().expect("an error");
         assert!(error.to_string().contains("no-such-program"));
     }
 }

@@ -42,17 +42,9 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
             println!("    {case}");
         }
     }
-    println!(
-        "{} ignored, {} not claimed",
-        total.ignored(),
-        total.not_claimed.len()
-    );
+    println!("{} ignored, {} not claimed", total.ignored(), total.not_claimed.len());
     println!("{} passed, {} failed", total.passed, total.failed);
-    Ok(if total.failed == 0 {
-        Verdict::Passed
-    } else {
-        Verdict::Failed
-    })
+    Ok(if total.failed == 0 { Verdict::Passed } else { Verdict::Failed })
 }
 
 /// The tests of one driver: its conformance suite, and its own.
@@ -127,10 +119,7 @@ mod tests {
     #[test]
     fn an_unknown_backend_is_an_error_that_lists_the_valid_ones() {
         let error = check(&names(&["memory", "moon"]), &names(&["file", "memory"])).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "there is no backend `moon`; there are: file, memory"
-        );
+        assert_eq!(error.to_string(), "there is no backend `moon`; there are: file, memory");
     }
 
     #[test]

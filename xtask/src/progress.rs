@@ -30,9 +30,7 @@ impl Progress {
         let spinner = std::io::stderr().is_terminal().then(|| {
             let template = "{spinner} {prefix}  {elapsed}  {wide_msg:.dim}";
             let style = ProgressStyle::with_template(template).expect("the template is a constant");
-            let spinner = ProgressBar::new_spinner()
-                .with_style(style)
-                .with_prefix(title.clone());
+            let spinner = ProgressBar::new_spinner().with_style(style).with_prefix(title.clone());
             spinner.enable_steady_tick(Duration::from_millis(120));
             spinner
         });
@@ -42,13 +40,7 @@ impl Progress {
             // Whoever waits for a long step must see which one it is.
             let _ = std::io::stderr().flush();
         }
-        Self {
-            title,
-            show,
-            started: Instant::now(),
-            spinner,
-            line_is_open: Cell::new(plain),
-        }
+        Self { title, show, started: Instant::now(), spinner, line_is_open: Cell::new(plain) }
     }
 
     /// A line of the output of what runs.

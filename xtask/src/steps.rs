@@ -45,11 +45,7 @@ pub(crate) struct Report {
 pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
     let root = workspace.root();
     let cargo = |line: &str| Invocation::cargo(root).arguments(line.split(' '));
-    let commands = |name: &str, about, commands| Step {
-        name: name.to_owned(),
-        about,
-        work: Work::Commands(commands),
-    };
+    let commands = |name: &str, about, commands| Step { name: name.to_owned(), about, work: Work::Commands(commands) };
     let has_out_of_tree = workspace.has(OUT_OF_TREE);
 
     let mut format = vec![cargo("fmt --all --check")];
@@ -58,31 +54,18 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
     }
     let mut steps = vec![
         commands("fmt", "the format", format),
-        commands(
-            "clippy",
-            "the lints",
-            vec![cargo(
-                "clippy --workspace --all-targets --all-features -- -D warnings",
-            )],
-        ),
+        commands("clippy", "the lints", vec![cargo("clippy --workspace --all-targets --all-features -- -D warnings")]),
         commands(
             "doc",
             "the documentation",
-            vec![
-                cargo("doc --workspace --no-deps --all-features")
-                    .environment("RUSTDOCFLAGS", "-D warnings"),
-            ],
+            vec![cargo("doc --workspace --no-deps --all-features").environment("RUSTDOCFLAGS", "-D warnings")],
         ),
         Step {
             name: "deny".to_owned(),
             about: "licences, duplicates and sources of all dependencies",
             work: Work::CargoDeny,
         },
-        Step {
-            name: "tidy".to_owned(),
-            about: "the house rules",
-            work: Work::Tidy,
-        },
+        Step { name: "tidy".to_owned(), about: "the house rules", work: Work::Tidy },
         // Clippy only checks; the tests that run the `tooz` command need it built.
         commands(
             BUILD,
@@ -103,10 +86,8 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
             "out-of-tree",
             "the example of a driver outside of the workspace",
             vec![
-                cargo(&format!(
-                    "test --manifest-path {OUT_OF_TREE} --no-fail-fast"
-                ))
-                .environment("CARGO_TARGET_DIR", target),
+                cargo(&format!("test --manifest-path {OUT_OF_TREE} --no-fail-fast"))
+                    .environment("CARGO_TARGET_DIR", target),
             ],
         ));
     }
@@ -131,15 +112,13 @@ impl Step {
     pub(crate) fn run(&self, workspace: &Workspace, progress: &Progress) -> Report {
         let report = match &self.work {
             Work::Commands(commands) => run_all(commands, progress),
-            Work::Suite(command) => {
-                run_all(std::slice::from_ref(command), progress).map(|mut report| {
-                    if let Some(error) = itest::refuse_emptiness(&mut report.tally) {
-                        report.failed = true;
-                        report.output.push(error.to_owned());
-                    }
-                    report
-                })
-            }
+            Work::Suite(command) => run_all(std::slice::from_ref(command), progress).map(|mut report| {
+                if let Some(error) = itest::refuse_emptiness(&mut report.tally) {
+                    report.failed = true;
+                    report.output.push(error.to_owned());
+                }
+                report
+            }),
             Work::CargoDeny => tools::cargo_deny(workspace, progress).and_then(|cargo_deny| {
                 let arguments = ["--all-features", "check", "licenses", "bans", "sources"];
                 let check = Invocation::new(cargo_deny, workspace.root()).arguments(arguments);
@@ -166,12 +145,7 @@ fn look_for_untidiness(workspace: &Workspace, progress: &Progress) -> Result<Rep
         1 => "1 warning".to_owned(),
         count => format!("{count} warnings"),
     };
-    Ok(Report {
-        failed: !findings.errors.is_empty(),
-        tally: Tally::default(),
-        output,
-        remark,
-    })
+    Ok(Report { failed: !findings.errors.is_empty(), tally: Tally::default(), output, remark })
 }
 
 fn run_all(commands: &[Invocation], progress: &Progress) -> Result<Report> {
@@ -211,11 +185,7 @@ mod tests {
     #[test]
     fn every_backend_is_a_step() {
         let facade = ("crates/tooz/Cargo.toml", "[features]\nred = []");
-        let steps = names(&[
-            facade,
-            ("crates/tooz-red/Cargo.toml", ""),
-            ("crates/tooz-red/tests/conformance.rs", ""),
-        ]);
+        let steps = names(&[facade, ("crates/tooz-red/Cargo.toml", ""), ("crates/tooz-red/tests/conformance.rs", "")]);
         assert_eq!(steps.last().unwrap(), "itest-red");
         assert!(!steps.contains(&"out-of-tree".to_owned()));
     }

@@ -29,13 +29,7 @@ pub(crate) struct Line {
 
 impl Line {
     pub(crate) fn new(name: &str, outcome: Outcome, elapsed: Duration, report: Report) -> Self {
-        Self {
-            name: name.to_owned(),
-            outcome,
-            elapsed,
-            tally: report.tally,
-            remark: report.remark,
-        }
+        Self { name: name.to_owned(), outcome, elapsed, tally: report.tally, remark: report.remark }
     }
 
     /// What the step adds to the sum: its cases; or itself, if it has none.
@@ -55,11 +49,7 @@ impl Line {
             Outcome::Failed => "FAILED",
             Outcome::NotRun => "not run",
         };
-        if self.remark.is_empty() {
-            word.to_owned()
-        } else {
-            format!("{word}, {}", self.remark)
-        }
+        if self.remark.is_empty() { word.to_owned() } else { format!("{word}, {}", self.remark) }
     }
 
     fn row(&self) -> [String; 7] {
@@ -92,11 +82,7 @@ pub(crate) fn print(lines: &[Line]) -> Verdict {
     }
     let (passed, failed) = sum(lines);
     println!("{passed} passed, {failed} failed");
-    if failed == 0 {
-        Verdict::Passed
-    } else {
-        Verdict::Failed
-    }
+    if failed == 0 { Verdict::Passed } else { Verdict::Failed }
 }
 
 fn table(lines: &[Line]) -> Table {
@@ -104,15 +90,7 @@ fn table(lines: &[Line]) -> Table {
     table
         .load_style(presets::ASCII_MARKDOWN)
         .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header([
-            "step",
-            "result",
-            "passed",
-            "failed",
-            "ignored",
-            "not claimed",
-            "time",
-        ])
+        .set_header(["step", "result", "passed", "failed", "ignored", "not claimed", "time"])
         .add_rows(lines.iter().map(Line::row));
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -121,28 +99,17 @@ fn table(lines: &[Line]) -> Table {
 }
 
 fn named(lines: &[Line], outcome: Outcome) -> String {
-    let names: Vec<_> = lines
-        .iter()
-        .filter(|line| line.outcome == outcome)
-        .map(|line| line.name.as_str())
-        .collect();
+    let names: Vec<_> = lines.iter().filter(|line| line.outcome == outcome).map(|line| line.name.as_str()).collect();
     names.join(", ")
 }
 
 fn sum(lines: &[Line]) -> (usize, usize) {
-    lines
-        .iter()
-        .map(Line::counts)
-        .fold((0, 0), |sum, counts| (sum.0 + counts.0, sum.1 + counts.1))
+    lines.iter().map(Line::counts).fold((0, 0), |sum, counts| (sum.0 + counts.0, sum.1 + counts.1))
 }
 
 /// Zeros would hide the numbers that matter.
 fn or_blank(count: usize) -> String {
-    if count == 0 {
-        String::new()
-    } else {
-        count.to_string()
-    }
+    if count == 0 { String::new() } else { count.to_string() }
 }
 
 #[cfg(test)]

@@ -27,9 +27,7 @@ impl Tally {
             if result.starts_with("FAILED") {
                 self.results_with_failures += 1;
             }
-        } else if line.starts_with("error: test failed")
-            || line.starts_with("error: doctest failed")
-        {
+        } else if line.starts_with("error: test failed") || line.starts_with("error: doctest failed") {
             self.programs_failed += 1;
         } else if let Some(case) = Case::parse(line)
             && let Some(name) = case.name.strip_prefix(NOT_CLAIMED)
@@ -50,9 +48,7 @@ impl Tally {
     /// Closes the count of a program that ended. Whatever failed without a case to show for it (a build,
     /// a crash) counts as one, so that a failure is never counted as zero.
     pub(crate) fn close(&mut self, success: bool) {
-        let died = self
-            .programs_failed
-            .saturating_sub(self.results_with_failures);
+        let died = self.programs_failed.saturating_sub(self.results_with_failures);
         self.failed += died;
         if !success && self.failed == 0 {
             self.failed = 1;
@@ -81,17 +77,12 @@ impl<'a> Case<'a> {
         ["ok", "FAILED", "ignored"]
             .iter()
             .any(|word| outcome.starts_with(word))
-            .then(|| Self {
-                name: name.trim(),
-                outcome,
-            })
+            .then(|| Self { name: name.trim(), outcome })
     }
 }
 
 fn number_before(text: &str, word: &str) -> usize {
-    text.split_once(word)
-        .and_then(|(before, _)| before.rsplit(' ').next()?.parse().ok())
-        .unwrap_or(0)
+    text.split_once(word).and_then(|(before, _)| before.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -36,11 +36,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
         return Ok(Verdict::Passed);
     }
 
-    let show = if options.verbose {
-        Show::All
-    } else {
-        Show::Glimpse
-    };
+    let show = if options.verbose { Show::All } else { Show::Glimpse };
     let mut lines = Vec::new();
     let mut built = true;
     for (index, step) in steps.iter().enumerate() {
@@ -50,12 +46,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
             run_step(step, workspace, progress)
         } else {
             progress.finish("not run, because the build failed");
-            Line::new(
-                &step.name,
-                Outcome::NotRun,
-                Duration::ZERO,
-                Report::default(),
-            )
+            Line::new(&step.name, Outcome::NotRun, Duration::ZERO, Report::default())
         };
         if step.name == BUILD && line.outcome == Outcome::Failed {
             built = false;
@@ -67,11 +58,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
 
 fn run_step(step: &Step, workspace: &Workspace, progress: Progress) -> Line {
     let report = step.run(workspace, &progress);
-    let (outcome, word) = if report.failed {
-        (Outcome::Failed, "FAILED")
-    } else {
-        (Outcome::Passed, "ok")
-    };
+    let (outcome, word) = if report.failed { (Outcome::Failed, "FAILED") } else { (Outcome::Passed, "ok") };
     let elapsed = progress.finish(word);
     if report.failed {
         println!("\n---- {} ----", step.name);
@@ -87,10 +74,7 @@ fn select(steps: Vec<Step>, only: &[String], skip: &[String]) -> Result<Vec<Step
     for wanted in only.iter().chain(skip) {
         if !steps.iter().any(|step| is_called(step, wanted)) {
             let names: Vec<_> = steps.iter().map(|step| step.name.as_str()).collect();
-            bail!(
-                "there is no step `{wanted}`; there are: {}",
-                names.join(", ")
-            );
+            bail!("there is no step `{wanted}`; there are: {}", names.join(", "));
         }
     }
     Ok(steps
@@ -115,39 +99,24 @@ mod tests {
             ("crates/tooz-red/Cargo.toml", ""),
             ("crates/tooz-red/tests/conformance.rs", ""),
         ]);
-        let owned = |names: &[&str]| {
-            names
-                .iter()
-                .map(|&name| name.to_owned())
-                .collect::<Vec<_>>()
-        };
+        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
         let steps = select(steps::all(&workspace)?, &owned(only), &owned(skip))?;
         Ok(steps.into_iter().map(|step| step.name).collect())
     }
 
     #[test]
     fn only_keeps_the_order_of_the_steps() {
-        assert_eq!(
-            selected(&["itest", "fmt"], &[]).unwrap(),
-            ["fmt", "itest-red"]
-        );
+        assert_eq!(selected(&["itest", "fmt"], &[]).unwrap(), ["fmt", "itest-red"]);
     }
 
     #[test]
     fn skip_leaves_out() {
-        assert!(
-            !selected(&[], &["deny"])
-                .unwrap()
-                .contains(&"deny".to_owned())
-        );
+        assert!(!selected(&[], &["deny"]).unwrap().contains(&"deny".to_owned()));
     }
 
     #[test]
     fn an_unknown_step_is_an_error_that_lists_the_steps() {
         let error = selected(&["frmt"], &[]).unwrap_err().to_string();
-        assert!(
-            error.contains("`frmt`") && error.contains("fmt, clippy"),
-            "{error}"
-        );
+        assert!(error.contains("`frmt`") && error.contains("fmt, clippy"), "{error}");
     }
 }

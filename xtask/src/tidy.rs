@@ -25,11 +25,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Verdict> {
     }
     let (errors, warnings) = (findings.errors.len(), findings.warnings.len());
     println!("tidy: {errors} errors, {warnings} warnings");
-    Ok(if errors == 0 {
-        Verdict::Passed
-    } else {
-        Verdict::Failed
-    })
+    Ok(if errors == 0 { Verdict::Passed } else { Verdict::Failed })
 }
 
 pub(crate) fn check(workspace: &Workspace) -> Result<Findings> {

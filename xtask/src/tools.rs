@@ -55,7 +55,5 @@ fn is_installed(program: &Path, folder: &Path) -> bool {
         && Invocation::new(program, folder)
             .arguments(["--version"])
             .run(|_| ())
-            .is_ok_and(|finished| {
-                finished.success && finished.output == [format!("cargo-deny {CARGO_DENY}")]
-            })
+            .is_ok_and(|finished| finished.success && finished.output == [format!("cargo-deny {CARGO_DENY}")])
 }

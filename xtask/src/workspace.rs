@@ -23,16 +23,12 @@ impl Workspace {
     pub(crate) fn discover() -> Result<Self> {
         let package = std::env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-        let root = package
-            .parent()
-            .context("the xtask crate has no parent folder")?;
+        let root = package.parent().context("the xtask crate has no parent folder")?;
         Ok(Self::at(root))
     }
 
     pub(crate) fn at(root: &Path) -> Self {
-        Self {
-            root: root.to_path_buf(),
-        }
+        Self { root: root.to_path_buf() }
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -42,8 +38,7 @@ impl Workspace {
     /// Where cargo builds; relative settings count from the root, where every command is started.
     pub(crate) fn target(&self) -> PathBuf {
         let setting = std::env::var_os("CARGO_TARGET_DIR").filter(|value| !value.is_empty());
-        self.root
-            .join(setting.unwrap_or_else(|| OsStr::new("target").to_owned()))
+        self.root.join(setting.unwrap_or_else(|| OsStr::new("target").to_owned()))
     }
 
     /// The folders of all members, relative to the root.
@@ -80,18 +75,11 @@ impl Workspace {
     pub(crate) fn facade_features(&self) -> Result<Vec<String>> {
         let manifest = self.manifest("crates/tooz/Cargo.toml")?;
         let features = manifest.get("features").and_then(toml::Value::as_table);
-        Ok(features
-            .into_iter()
-            .flat_map(toml::Table::keys)
-            .filter(|name| *name != "default")
-            .cloned()
-            .collect())
+        Ok(features.into_iter().flat_map(toml::Table::keys).filter(|name| *name != "default").cloned().collect())
     }
 
     pub(crate) fn manifest(&self, path: &str) -> Result<toml::Table> {
-        self.read(path)?
-            .parse()
-            .with_context(|| format!("{path} is not TOML"))
+        self.read(path)?.parse().with_context(|| format!("{path} is not TOML"))
     }
 
     pub(crate) fn read(&self, path: &str) -> Result<String> {
@@ -120,13 +108,7 @@ impl Workspace {
             return None;
         }
         let answer = Command::new("git")
-            .args([
-                "ls-files",
-                "-z",
-                "--cached",
-                "--others",
-                "--exclude-standard",
-            ])
+            .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
             .current_dir(&self.root)
             .stdin(Stdio::null())
             .output()
@@ -150,11 +132,7 @@ impl Workspace {
         let mut folders = vec![String::new()];
         while let Some(folder) = folders.pop() {
             for (name, is_folder) in entries(&self.root.join(&folder))? {
-                let path = if folder.is_empty() {
-                    name.clone()
-                } else {
-                    format!("{folder}/{name}")
-                };
+                let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
                 if !is_folder {
                     files.push(path);
                 } else if name != "target" && name != ".git" {
@@ -171,9 +149,7 @@ impl Workspace {
             let Some(name) = path.strip_prefix("crates/tooz-") else {
                 continue;
             };
-            if !NOT_DRIVERS.contains(&name)
-                && marks.iter().any(|mark| self.has(&format!("{path}/{mark}")))
-            {
+            if !NOT_DRIVERS.contains(&name) && marks.iter().any(|mark| self.has(&format!("{path}/{mark}"))) {
                 names.push(name.to_owned());
             }
         }
@@ -222,14 +198,8 @@ pub(crate) mod tests {
 
     fn small_repository() -> (tempfile::TempDir, Workspace) {
         repository(&[
-            (
-                "Cargo.toml",
-                "[workspace]\nmembers = [\"crates/*\", \"xtask\"]",
-            ),
-            (
-                "crates/tooz/Cargo.toml",
-                "[features]\ndefault = [\"red\"]\nred = []\nblue = []",
-            ),
+            ("Cargo.toml", "[workspace]\nmembers = [\"crates/*\", \"xtask\"]"),
+            ("crates/tooz/Cargo.toml", "[features]\ndefault = [\"red\"]\nred = []\nblue = []"),
             ("crates/tooz-red/Cargo.toml", ""),
             ("crates/tooz-red/tests/conformance.rs", ""),
             ("crates/tooz-blue/Cargo.toml", ""),
@@ -246,13 +216,7 @@ pub(crate) mod tests {
         let (_folder, workspace) = small_repository();
         assert_eq!(
             workspace.members().unwrap(),
-            [
-                "crates/tooz",
-                "crates/tooz-blue",
-                "crates/tooz-core",
-                "crates/tooz-red",
-                "xtask"
-            ]
+            ["crates/tooz", "crates/tooz-blue", "crates/tooz-core", "crates/tooz-red", "xtask"]
         );
     }
 

@@ -183,8 +183,8 @@ impl Error {
 
     fn to_string_without_driver(&self) -> String {
         match &self.0.source {
-            Some(source) => format!("{}: {source}", self.0.message),
-            None => self.0.message.clone(),
+            Some(source) if !self.0.message.contains(&source.to_string()) => format!("{}: {source}", self.0.message),
+            _ => self.0.message.clone(),
         }
     }
 }

@@ -34,7 +34,8 @@ pub enum GroupEvent {
     Deleted,
 }
 
-/// The stream of a group's [`GroupEvent`]s. It ends after `Deleted` and when the coordinator is closed; dropping it ends it.
+/// The stream of a group's [`GroupEvent`]s. Where a backend says no more than that something changed, somebody who came and went
+/// between two readings, milliseconds apart, is not told of. It ends after `Deleted` and when the coordinator is closed; dropping it ends it.
 pub struct GroupWatch {
     events: Events,
     coordinator: Arc<Handle>,

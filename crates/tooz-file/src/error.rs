@@ -36,7 +36,14 @@ fn judge(error: &io::Error) -> (ErrorKind, &'static str) {
             (ErrorKind::Unauthorized, "the file system is read-only: name another folder in the URL (file:///FOLDER)")
         }
         Some(
-            libc::ENOTDIR | libc::EEXIST | libc::EISDIR | libc::ELOOP | libc::ENAMETOOLONG | libc::EINVAL | libc::ENXIO,
+            libc::ENOENT
+            | libc::ENOTDIR
+            | libc::EEXIST
+            | libc::EISDIR
+            | libc::ELOOP
+            | libc::ENAMETOOLONG
+            | libc::EINVAL
+            | libc::ENXIO,
         ) => (ErrorKind::Config, "name a folder that is this driver's alone in the URL (file:///FOLDER)"),
         // Not `Unavailable`: whoever waits for a lock would go on waiting without a word until somebody makes room.
         Some(libc::ENOSPC | libc::EDQUOT) => (ErrorKind::Config, "make room on that file system and try again"),

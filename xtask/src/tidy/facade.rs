@@ -10,10 +10,7 @@ const LIBRARY: &str = "crates/tooz/src/lib.rs";
 const README: &str = "README.md";
 
 pub(super) fn check(workspace: &Workspace, findings: &mut Findings) -> Result<()> {
-    let missing: Vec<_> = [MANIFEST, LIBRARY, README]
-        .into_iter()
-        .filter(|file| !workspace.has(file))
-        .collect();
+    let missing: Vec<_> = [MANIFEST, LIBRARY, README].into_iter().filter(|file| !workspace.has(file)).collect();
     if !missing.is_empty() {
         for file in missing {
             findings.error(file, "is missing");
@@ -33,10 +30,7 @@ pub(super) fn check(workspace: &Workspace, findings: &mut Findings) -> Result<()
         }
         let row = format!("| `{driver}`");
         if !readme.lines().any(|line| line.starts_with(&row)) {
-            findings.error(
-                README,
-                format!("the table of drivers needs a row that begins with \"{row}\""),
-            );
+            findings.error(README, format!("the table of drivers needs a row that begins with \"{row}\""));
         }
     }
     Ok(())

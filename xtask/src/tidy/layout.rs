@@ -22,11 +22,7 @@ const TOP_LEVEL: [&str; 10] = [
 /// Top folders that exist on one machine and mean nothing on another.
 const PRIVATE: [&str; 3] = ["home", "root", "work"];
 
-pub(super) fn check(
-    workspace: &Workspace,
-    files: &[String],
-    findings: &mut Findings,
-) -> Result<()> {
+pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Findings) -> Result<()> {
     let mut seen = Vec::new();
     for file in files {
         let top = file.split('/').next().unwrap_or(file);
@@ -57,14 +53,8 @@ fn check_change_log(workspace: &Workspace, findings: &mut Findings) -> Result<()
         .and_then(|workspace| workspace.get("package")?.get("version")?.as_str())
         .unwrap_or_default();
     let wanted = ["## [Unreleased]".to_owned(), format!("## [{version}]")];
-    if !text
-        .lines()
-        .any(|line| wanted.iter().any(|heading| line.starts_with(heading)))
-    {
-        findings.error(
-            file,
-            format!("needs a section `{}` or `{}`", wanted[0], wanted[1]),
-        );
+    if !text.lines().any(|line| wanted.iter().any(|heading| line.starts_with(heading))) {
+        findings.error(file, format!("needs a section `{}` or `{}`", wanted[0], wanted[1]));
     }
     Ok(())
 }
@@ -79,10 +69,7 @@ fn check_paths(file: &str, text: &str, findings: &mut Findings) {
                 continue;
             }
             let place = format!("{file}:{}", index + 1);
-            findings.error(
-                &place,
-                format!("/{top}/… is a path of one machine; use a relative or temporary one"),
-            );
+            findings.error(&place, format!("/{top}/… is a path of one machine; use a relative or temporary one"));
         }
     }
 }
@@ -100,9 +87,7 @@ fn names_folder(line: &str, top: &str) -> bool {
 }
 
 fn has_extension(file: &str, extension: &str) -> bool {
-    std::path::Path::new(file)
-        .extension()
-        .is_some_and(|found| found == extension)
+    std::path::Path::new(file).extension().is_some_and(|found| found == extension)
 }
 
 #[cfg(test)]

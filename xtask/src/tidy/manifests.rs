@@ -29,9 +29,7 @@ pub(super) fn check(workspace: &Workspace, findings: &mut Findings) -> Result<()
 }
 
 fn is_inherited(value: Option<&toml::Value>) -> bool {
-    value
-        .and_then(|value| value.get("workspace")?.as_bool())
-        .unwrap_or(false)
+    value.and_then(|value| value.get("workspace")?.as_bool()).unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -40,10 +38,8 @@ mod tests {
     use crate::workspace::tests::repository;
 
     fn errors(manifest: &str) -> Vec<String> {
-        let (_folder, workspace) = repository(&[
-            ("Cargo.toml", "[workspace]\nmembers = [\"one\"]"),
-            ("one/Cargo.toml", manifest),
-        ]);
+        let (_folder, workspace) =
+            repository(&[("Cargo.toml", "[workspace]\nmembers = [\"one\"]"), ("one/Cargo.toml", manifest)]);
         let mut findings = Findings::default();
         check(&workspace, &mut findings).unwrap();
         findings.errors

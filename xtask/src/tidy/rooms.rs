@@ -7,16 +7,10 @@ use crate::workspace::Workspace;
 
 /// The rooms that no driver lacks. `watch.rs` is there only where a backend pushes.
 const ROOMS: [(&str, &str); 8] = [
-    (
-        "README.md",
-        "the syntax of URLs, options, characteristics and caveats",
-    ),
+    ("README.md", "the syntax of URLs, options, characteristics and caveats"),
     ("src/lib.rs", "the card and its registration"),
     ("src/options.rs", "the options of the URL"),
-    (
-        "src/error.rs",
-        "how an error of the client becomes one of ours",
-    ),
+    ("src/error.rs", "how an error of the client becomes one of ours"),
     ("src/session.rs", "the connection and its liveness"),
     ("src/lock.rs", "locks"),
     ("src/group.rs", "groups"),
@@ -31,10 +25,7 @@ pub(super) fn check(workspace: &Workspace, findings: &mut Findings) -> Result<()
         for (room, what) in ROOMS {
             let file = format!("{folder}/{room}");
             if !workspace.has(&file) {
-                findings.error(
-                    &file,
-                    format!("is missing; in every driver it holds {what}"),
-                );
+                findings.error(&file, format!("is missing; in every driver it holds {what}"));
             }
         }
         check_documentation(workspace, &format!("{folder}/src/lib.rs"), findings)?;
@@ -61,10 +52,7 @@ fn check_suite(workspace: &Workspace, file: &str, findings: &mut Findings) -> Re
             && setting("harness").and_then(toml::Value::as_bool) == Some(false)
     });
     if !has_own_main {
-        findings.error(
-            file,
-            "needs `[[test]]` with `name = \"conformance\"` and `harness = false`",
-        );
+        findings.error(file, "needs `[[test]]` with `name = \"conformance\"` and `harness = false`");
     }
     Ok(())
 }
@@ -84,10 +72,7 @@ mod tests {
                 files.push((format!("crates/tooz-red/{room}"), text));
             }
         }
-        let files: Vec<_> = files
-            .iter()
-            .map(|(path, text)| (path.as_str(), *text))
-            .collect();
+        let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
         let (_folder, workspace) = repository(&files);
         let mut findings = Findings::default();
         check(&workspace, &mut findings).unwrap();

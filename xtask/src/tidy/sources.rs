@@ -17,11 +17,7 @@ const README: &str = "#![doc = include_str!(\"../README.md\")]";
 const LONG: usize = 400;
 const REASON: &str = "// Long because";
 
-pub(super) fn check(
-    workspace: &Workspace,
-    files: &[String],
-    findings: &mut Findings,
-) -> Result<()> {
+pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Findings) -> Result<()> {
     for file in files {
         let is_rust = Path::new(file).extension().is_some_and(|end| end == "rs");
         if is_rust && FOLDERS.iter().any(|folder| file.starts_with(folder)) {
@@ -42,19 +38,13 @@ fn check_file(file: &str, text: &str, findings: &mut Findings) {
     for (index, line) in text.lines().enumerate() {
         for name in UNFINISHED {
             if calls(line, name) {
-                findings.error(
-                    &format!("{file}:{}", index + 1),
-                    format!("{name}! may not stay"),
-                );
+                findings.error(&format!("{file}:{}", index + 1), format!("{name}! may not stay"));
             }
         }
     }
     let length = text.lines().count();
     if length > LONG && !text.lines().any(|line| line.starts_with(REASON)) {
-        findings.warning(
-            file,
-            format!("has {length} lines; split it, or say why not in a line `{REASON} …`"),
-        );
+        findings.warning(file, format!("has {length} lines; split it, or say why not in a line `{REASON} …`"));
     }
 }
 
@@ -64,9 +54,8 @@ fn calls(line: &str, name: &str) -> bool {
         return false;
     }
     let call = format!("{name}!(");
-    line.match_indices(&call).any(|(at, _)| {
-        !line[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_')
-    })
+    line.match_indices(&call)
+        .any(|(at, _)| !line[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_'))
 }
 
 #[cfg(test)]

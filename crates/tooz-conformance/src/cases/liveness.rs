@@ -85,6 +85,17 @@ async fn a_killed_member_leaves(stage: Stage) -> Verdict {
     let mut worker = Worker::start(&stage, "there").await?;
     worker.ask(&Command::Join { group: "g".into() }).await?;
     ensure_eq!(stage.member_names(&group).await?, ["there"], "the members");
+    // A driver may read only when it is told that something changed: who comes and goes between two readings is not seen.
+    let joined = async {
+        loop {
+            match watch.next().await {
+                Some(tooz_core::GroupEvent::Joined(_)) => return Ok(()),
+                Some(_) => {}
+                None => return Err(Failure::new("the watch has ended")),
+            }
+        }
+    };
+    stage.soon("the news of the join", joined).await??;
     worker.kill().await?;
     stage
         .within(stage.after_a_crash(), "the news of the death", async {
