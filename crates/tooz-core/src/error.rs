@@ -4,6 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use crate::{GroupId, JoinRequest};
+
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -111,6 +113,36 @@ impl Error {
             ErrorKind::Unsupported,
             format!("{what} is not supported by this backend; its characteristics say so"),
         )
+    }
+
+    /// A driver's answer where there is no such group.
+    pub fn no_group(group: &GroupId) -> Self {
+        Self::new(ErrorKind::NotFound, format!("there is no group {group:?}: create it first"))
+    }
+
+    /// A driver's answer to creating a group that is there.
+    pub fn group_exists(group: &GroupId) -> Self {
+        Self::new(ErrorKind::AlreadyExists, format!("there is a group {group:?} already"))
+    }
+
+    /// A driver's answer to deleting a group that has members.
+    pub fn group_not_empty(group: &GroupId, members: usize) -> Self {
+        Self::new(ErrorKind::NotEmpty, format!("group {group:?} has {members} members: they have to leave first"))
+    }
+
+    /// A driver's answer to joining under the id of a living member.
+    pub fn namesake(request: &JoinRequest) -> Self {
+        let (group, member) = (&request.group, &request.member);
+        Self::new(
+            ErrorKind::AlreadyExists,
+            format!("group {group:?} has a living member {member:?}: choose another id, or take it over"),
+        )
+    }
+
+    /// A driver's answer to changing a membership that is over.
+    pub fn not_member(request: &JoinRequest) -> Self {
+        let (group, member) = (&request.group, &request.member);
+        Self::new(ErrorKind::NotMember, format!("this membership of {member:?} in group {group:?} is over"))
     }
 
     /// Names the driver, unless one is named already. Core calls this for every error that leaves a driver.

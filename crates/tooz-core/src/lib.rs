@@ -52,8 +52,8 @@ pub use membership::Membership;
 pub use options::{BackendUrl, COMMON_OPTIONS, Host, OptionSpec, OptionValue, Options};
 pub use partition::Partitioner;
 pub use session::{
-    Capabilities, Change, FencingToken, Granted, Holder, JoinRequest, LockKey, LockMode, LockRequest, Owned, Pushed,
-    Replace, Roster, RosterEntry, Session, Space, Terms, Wanted,
+    Capabilities, Change, FencingToken, Granted, Holder, JoinRequest, LockKey, LockMode, LockRequest, Meeting, Owned,
+    Pushed, Replace, Roster, RosterEntry, Session, Space, Terms, Wanted,
 };
 pub use watch::{GroupEvent, GroupWatch};
 

@@ -255,6 +255,27 @@ impl JoinRequest {
     ) -> Self {
         JoinRequest { group, member, id, capabilities, replace }
     }
+
+    /// What this join means for a living member of the same name, whom the join with the id `there` has made.
+    pub fn meets(&self, there: RequestId) -> Meeting {
+        match self.replace {
+            _ if there == self.id => Meeting::Itself,
+            Replace::Own(own) if there == own => Meeting::Replaces,
+            Replace::Anybody => Meeting::Replaces,
+            Replace::Nobody | Replace::Own(_) => Meeting::Refused,
+        }
+    }
+}
+
+/// What a join finds where a living member has its name; see [`JoinRequest::meets`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meeting {
+    /// Its own entry: the join was done before, and its reply was lost.
+    Itself,
+    /// An entry that it takes the place of. The old member is told by [`Reporter::membership_lost`](crate::Reporter::membership_lost).
+    Replaces,
+    /// Somebody else: [`Error::namesake`].
+    Refused,
 }
 
 /// A member as the backend lists it.

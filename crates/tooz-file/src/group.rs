@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tooz_core::{Error, ErrorKind, GroupId, JoinRequest, Outcome, Replace, Reporter, RequestId, Result, Roster};
+use tooz_core::{Error, ErrorKind, GroupId, JoinRequest, Meeting, Outcome, Reporter, RequestId, Result, Roster};
 
 use crate::alive::{self, AliveFile, Seen};
 use crate::error;
@@ -50,15 +50,8 @@ impl Groups {
     pub(crate) async fn delete(&self, group: &GroupId) -> Result<()> {
         let change = self.change(group).await?;
         let seats = change.folder.read()?;
-        if let Some(first) = seats.living.first() {
-            return Err(Error::new(
-                ErrorKind::NotEmpty,
-                format!(
-                    "group {group:?} has {} members, {:?} among them: it can be deleted when they have left",
-                    seats.living.len(),
-                    first.member
-                ),
-            ));
+        if !seats.living.is_empty() {
+            return Err(Error::group_not_empty(group, seats.living.len()));
         }
         change.delete()
     }
@@ -86,7 +79,7 @@ impl Groups {
         };
         // Also what was deleted while it was read is not there.
         if !folder.is_in_place()? {
-            return Err(group_folder::missing(group));
+            return Err(Error::no_group(group));
         }
         // Who sees the dead clears them away, if it may and nobody else is at it.
         if !seats.dead.is_empty()
@@ -109,16 +102,10 @@ impl Groups {
             if entry.member != request.member {
                 return Err(error::collision(&path, entry.member.as_str(), request.member.as_str()));
             }
-            let replaces = match request.replace {
-                Replace::Anybody => true,
-                Replace::Own(previous) => entry.id == previous,
-                Replace::Nobody => false,
-            };
-            if entry.id == request.id {
-                return Ok(());
-            }
-            if !replaces {
-                return Err(self.namesake(request));
+            match request.meets(entry.id) {
+                Meeting::Itself => return Ok(()),
+                Meeting::Refused => return Err(Error::namesake(request).with_retry_after(self.session_timeout)),
+                Meeting::Replaces => {}
             }
         }
         // Watchers of ours compare the file at the path with the one in this table: both change under its lock.
@@ -133,7 +120,7 @@ impl Groups {
     pub(crate) async fn update(&self, request: &JoinRequest) -> Result<()> {
         let content = MemberRecord::write(request)?;
         let change = self.change(&request.group).await.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => not_a_member(request),
+            ErrorKind::NotFound => Error::not_member(request),
             _ => error,
         })?;
         let mut files = self.memberships.files();
@@ -142,7 +129,7 @@ impl Groups {
                 *file = AliveFile::create(&self.layout, &change.folder.path, &member_file(&request.member), &content)?;
                 Ok(())
             }
-            _ => Err(not_a_member(request)),
+            _ => Err(Error::not_member(request)),
         }
     }
 
@@ -194,17 +181,6 @@ impl Groups {
             tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
         }
     }
-
-    fn namesake(&self, request: &JoinRequest) -> Error {
-        Error::new(
-            ErrorKind::AlreadyExists,
-            format!(
-                "a living process is {:?} in group {:?}: take another member id, or take its place over",
-                request.member, request.group
-            ),
-        )
-        .with_retry_after(self.session_timeout)
-    }
 }
 
 impl Memberships {
@@ -242,11 +218,4 @@ impl Memberships {
     fn files(&self) -> MutexGuard<'_, HashMap<RequestId, (GroupId, AliveFile)>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn not_a_member(request: &JoinRequest) -> Error {
-    Error::new(
-        ErrorKind::NotMember,
-        format!("{:?} is not a member of group {:?} by this membership any more", request.member, request.group),
-    )
 }

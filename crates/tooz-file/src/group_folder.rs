@@ -91,7 +91,7 @@ impl<'a> GroupFolder<'a> {
             record::claim(&file, &own, group.as_str())?;
             // An empty folder would be taken for free; a group is never empty.
             fs::rename(&first, &path).map_err(|error| match error.raw_os_error() {
-                Some(libc::ENOTEMPTY | libc::EEXIST) => already_there(group),
+                Some(libc::ENOTEMPTY | libc::EEXIST) => Error::group_exists(group),
                 _ => error::at(error, "make folder", &path),
             })
         });
@@ -106,7 +106,7 @@ impl<'a> GroupFolder<'a> {
         let path = layout.group(group);
         let own = path.join(OWN);
         let file = layout.open(&own, how).map_err(|error| match error.raw_os_error() {
-            Some(libc::ENOENT) => missing(group),
+            Some(libc::ENOENT) => Error::no_group(group),
             _ => error::at(error, "open group", &path),
         })?;
         let failed = |error| error::at(error, "look at group", &path);
@@ -258,12 +258,4 @@ fn sweep_leftovers(groups: &Path) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
-}
-
-pub(crate) fn missing(group: &GroupId) -> Error {
-    Error::new(ErrorKind::NotFound, format!("there is no group {group:?}: create it first"))
-}
-
-fn already_there(group: &GroupId) -> Error {
-    Error::new(ErrorKind::AlreadyExists, format!("there is a group {group:?} already"))
 }

@@ -18,7 +18,6 @@ use tooz_core::{
 use crate::alive::{self, AliveFile, Seen};
 use crate::error;
 use crate::group::Groups;
-use crate::group_folder;
 use crate::layout::Layout;
 use crate::lock::Locks;
 use crate::options;
@@ -219,7 +218,7 @@ impl Session for FileSession {
     async fn watch_group(&self, group: &GroupId) -> Result<Option<PushStream>> {
         let folder = self.state.layout.group(group);
         self.with_feed(|feed| feed.watch_group(&folder, group)).map_err(|error| match error.raw_os_error() {
-            Some(libc::ENOENT) => group_folder::missing(group),
+            Some(libc::ENOENT) => Error::no_group(group),
             _ => error::at(error, "watch group", &folder),
         })
     }

@@ -16,7 +16,3 @@ pub(crate) fn cut_off() -> Error {
 pub(crate) fn reply_lost() -> Error {
     Error::new(ErrorKind::TimedOut, "the reply was lost")
 }
-
-pub(crate) fn no_group(group: &tooz_core::GroupId) -> Error {
-    Error::new(ErrorKind::NotFound, format!("there is no group {group:?}; create it, or join_or_create"))
-}

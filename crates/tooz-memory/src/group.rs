@@ -4,11 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tooz_core::{
-    Change, Error, ErrorKind, GroupId, JoinRequest, MemberId, Pushed, Pusher, Replace, Result, Roster, RosterEntry,
-};
+use tooz_core::{Change, Error, GroupId, JoinRequest, Meeting, MemberId, Pushed, Pusher, Result, Roster, RosterEntry};
 
-use crate::error::no_group;
 use crate::store::State;
 
 #[derive(Default)]
@@ -45,12 +42,12 @@ impl GroupRecord {
 
 impl State {
     pub(crate) fn group(&mut self, place: &(Arc<str>, GroupId)) -> Result<&mut GroupRecord> {
-        self.groups.get_mut(place).ok_or_else(|| no_group(&place.1))
+        self.groups.get_mut(place).ok_or_else(|| Error::no_group(&place.1))
     }
 
     pub(crate) fn create_group(&mut self, place: (Arc<str>, GroupId)) -> Result<()> {
         if self.groups.contains_key(&place) {
-            return Err(Error::new(ErrorKind::AlreadyExists, format!("there is a group {:?} already", place.1)));
+            return Err(Error::group_exists(&place.1));
         }
         self.groups.insert(place, GroupRecord::default());
         Ok(())
@@ -59,7 +56,7 @@ impl State {
     pub(crate) fn delete_group(&mut self, place: &(Arc<str>, GroupId)) -> Result<()> {
         let count = self.group(place)?.members.len();
         if count > 0 {
-            return Err(Error::new(ErrorKind::NotEmpty, format!("group {:?} has {count} members", place.1)));
+            return Err(Error::group_not_empty(&place.1, count));
         }
         if let Some(group) = self.groups.remove(place) {
             group.watchers.iter().for_each(|watcher| watcher.push(Pushed::Gone));
@@ -76,21 +73,10 @@ impl State {
     ) -> Result<()> {
         let old = self.group(place)?.members.get(&request.member).map(|(owner, entry)| (*owner, entry.id));
         if let Some((owner, id)) = old {
-            let may = match request.replace {
-                _ if id == request.id => return Ok(()),
-                Replace::Nobody => false,
-                Replace::Own(own) => own == id,
-                Replace::Anybody => true,
-            };
-            if !may {
-                return Err(Error::new(
-                    ErrorKind::AlreadyExists,
-                    format!(
-                        "group {:?} has a living member {:?}; it is dead after its session timeout at the latest",
-                        place.1, request.member
-                    ),
-                )
-                .with_retry_after(timeout));
+            match request.meets(id) {
+                Meeting::Itself => return Ok(()),
+                Meeting::Refused => return Err(Error::namesake(request).with_retry_after(timeout)),
+                Meeting::Replaces => {}
             }
             if let Some(owner) = self.sessions.get(&owner) {
                 owner.reporter.membership_lost(&place.1, id);
@@ -113,10 +99,7 @@ impl State {
                 group.change(&Change::Updated(entry));
                 Ok(())
             }
-            _ => Err(Error::new(
-                ErrorKind::NotMember,
-                format!("{:?} is no member of group {:?} any more", request.member, place.1),
-            )),
+            _ => Err(Error::not_member(request)),
         }
     }
 

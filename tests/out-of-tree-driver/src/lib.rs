@@ -1,4 +1,4 @@
-//! A driver in about a hundred lines, with `tooz-core` as its one dependency: locks and groups on a blackboard of this process.
+//! A driver in well under two hundred lines, with `tooz-core` as its one dependency: locks and groups on a blackboard of this process.
 //!
 //! `chalk://ROOM` is one blackboard for each room. It declares groups and nothing more: no shared locks, no breaking, no
 //! fairness, no watches. Core makes up for the rest by asking again; what can't be made up answers `Unsupported`.
@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use tooz_core::{
-    Characteristic, Characteristics, ConnectArgs, ConnectFuture, Driver, Error, ErrorKind, FencingToken, Granted,
-    GroupId, Holder, JoinRequest, LockKey, LockMode, LockRequest, MemberId, Replace, Reporter, RequestId, Result,
-    Roster, RosterEntry, Session, Terms, async_trait,
+    Characteristic, Characteristics, ConnectArgs, ConnectFuture, Driver, Error, FencingToken, Granted, GroupId, Holder,
+    JoinRequest, LockKey, LockMode, LockRequest, Meeting, MemberId, Reporter, RequestId, Result, Roster, RosterEntry,
+    Session, Terms, async_trait,
 };
 
 const CHARACTERISTICS: Characteristics = Characteristics::of(&[
@@ -60,10 +60,6 @@ fn connect(args: ConnectArgs) -> ConnectFuture {
     })
 }
 
-fn no_group(group: &GroupId) -> Error {
-    Error::new(ErrorKind::NotFound, format!("there is no group {group:?}"))
-}
-
 #[async_trait]
 impl Session for Chalk {
     fn terms(&self) -> Terms {
@@ -104,7 +100,7 @@ impl Session for Chalk {
     async fn create_group(&self, group: &GroupId) -> Result<()> {
         let mut board = open(&self.board);
         if board.groups.contains_key(group) {
-            return Err(Error::new(ErrorKind::AlreadyExists, format!("group {group:?} exists")));
+            return Err(Error::group_exists(group));
         }
         board.groups.insert(group.clone(), BTreeMap::new());
         Ok(())
@@ -113,13 +109,11 @@ impl Session for Chalk {
     async fn delete_group(&self, group: &GroupId) -> Result<()> {
         let mut board = open(&self.board);
         match board.groups.get(group).map(BTreeMap::len) {
-            None => Err(no_group(group)),
-            Some(0) => {
-                board.groups.remove(group);
-                Ok(())
-            }
-            Some(count) => Err(Error::new(ErrorKind::NotEmpty, format!("group {group:?} has {count} members"))),
-        }
+            None => return Err(Error::no_group(group)),
+            Some(0) => board.groups.remove(group),
+            Some(count) => return Err(Error::group_not_empty(group, count)),
+        };
+        Ok(())
     }
 
     async fn groups(&self) -> Result<Vec<GroupId>> {
@@ -128,19 +122,12 @@ impl Session for Chalk {
 
     async fn join(&self, request: &JoinRequest) -> Result<()> {
         let mut board = open(&self.board);
-        let members = board.groups.get_mut(&request.group).ok_or_else(|| no_group(&request.group))?;
+        let members = board.groups.get_mut(&request.group).ok_or_else(|| Error::no_group(&request.group))?;
         if let Some((there, reporter)) = members.get(&request.member) {
-            let may_replace = match request.replace {
-                Replace::Nobody => false,
-                Replace::Own(id) => there.id == id,
-                Replace::Anybody => true,
-            };
-            if there.id != request.id && !may_replace {
-                let message = format!("a living member is called {:?}", request.member);
-                return Err(Error::new(ErrorKind::AlreadyExists, message));
-            }
-            if there.id != request.id {
-                reporter.membership_lost(&request.group, there.id);
+            match request.meets(there.id) {
+                Meeting::Itself => return Ok(()),
+                Meeting::Replaces => reporter.membership_lost(&request.group, there.id),
+                Meeting::Refused => return Err(Error::namesake(request)),
             }
         }
         let entry = RosterEntry::new(request.member.clone(), request.id, request.capabilities.clone());
@@ -151,14 +138,10 @@ impl Session for Chalk {
 
     async fn update(&self, request: &JoinRequest) -> Result<()> {
         let mut board = open(&self.board);
-        let members = board.groups.get_mut(&request.group).ok_or_else(|| no_group(&request.group))?;
-        match members.get_mut(&request.member).filter(|(entry, _)| entry.id == request.id) {
-            Some((entry, _)) => {
-                entry.capabilities = request.capabilities.clone();
-                Ok(())
-            }
-            None => Err(Error::new(ErrorKind::NotMember, "this membership is over")),
-        }
+        let members = board.groups.get_mut(&request.group).ok_or_else(|| Error::no_group(&request.group))?;
+        let mine = members.get_mut(&request.member).filter(|(entry, _)| entry.id == request.id);
+        mine.ok_or_else(|| Error::not_member(request))?.0.capabilities = request.capabilities.clone();
+        Ok(())
     }
 
     async fn leave(&self, request: &JoinRequest) -> Result<()> {
@@ -171,7 +154,7 @@ impl Session for Chalk {
 
     async fn members(&self, group: &GroupId) -> Result<Roster> {
         let board = open(&self.board);
-        let members = board.groups.get(group).ok_or_else(|| no_group(group))?;
+        let members = board.groups.get(group).ok_or_else(|| Error::no_group(group))?;
         Ok(Roster::new(members.values().map(|(entry, _)| entry.clone()).collect(), 0))
     }
 
