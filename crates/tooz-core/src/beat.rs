@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::coordinator::Inner;
 use crate::events::SessionEvent;
+use crate::inner::Inner;
 use crate::life::Live;
 use crate::loss::LossReason;
 use crate::session::LockRequest;

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::coordinator::{Inner, Persistence, Purpose, is_final};
 use crate::heart::{self, Begun};
+use crate::inner::{Inner, Persistence, Purpose, is_final};
 use crate::life::Live;
 use crate::loss::{Hold, LossReason};
 use crate::session::{FencingToken, LockKey, LockMode, LockRequest, Wanted, Wish};

@@ -11,8 +11,8 @@ use futures_core::Stream;
 use serde::Serialize;
 use tokio::sync::{oneshot, watch};
 
-use crate::coordinator::{Handle, Inner, Persistence, Purpose, is_final};
 use crate::desk::{Desk, Patience};
+use crate::inner::{Handle, Inner, Persistence, Purpose, is_final};
 use crate::lock::{LockGuard, answer};
 use crate::loss::{Hold, Loss, LossReason};
 use crate::mailbox::{Feeder, Letter, Reader, mailbox};

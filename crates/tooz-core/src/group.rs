@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::coordinator::{Handle, Purpose};
 use crate::election::{self, Leader, LeaderWatch};
+use crate::inner::{Handle, Purpose};
 use crate::membership::Membership;
 use crate::partition::Partitioner;
 use crate::session::{Capabilities, RosterEntry, Session};

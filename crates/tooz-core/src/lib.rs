@@ -17,6 +17,7 @@ mod group;
 mod hashring;
 mod heart;
 mod id;
+mod inner;
 mod life;
 mod lock;
 mod loss;

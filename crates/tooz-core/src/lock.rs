@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tracing::Instrument;
 
-use crate::coordinator::{Handle, Purpose};
 pub(crate) use crate::desk::Desk;
 use crate::desk::{Grant, Patience, Place};
 use crate::heart::Begun;
+use crate::inner::{Handle, Purpose};
 use crate::loss::{Hold, Loss, LossReason};
 use crate::session::{FencingToken, Holder, LockKey, LockMode};
 use crate::{Error, ErrorKind, LockName, Result};

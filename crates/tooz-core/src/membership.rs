@@ -9,10 +9,10 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::coordinator::{Handle, Inner, Persistence, Purpose, is_final};
 use crate::election::Leadership;
 use crate::group::{Group, JoinOptions};
 use crate::heart::{self, within};
+use crate::inner::{Handle, Inner, Persistence, Purpose, is_final};
 use crate::life::Live;
 use crate::lock::remaining;
 use crate::loss::{Hold, Loss, LossReason};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use tokio::sync::{oneshot, watch};
 
-use crate::coordinator::Handle;
 use crate::hashring::HashRing;
+use crate::inner::Handle;
 use crate::membership::Standing;
 use crate::session::RosterEntry;
 use crate::watch::{GroupEvent, GroupWatch};

@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock::{Clock, Moment};
-use crate::coordinator::{Inner, Purpose};
 use crate::driver::ConnectArgs;
 use crate::events::SessionEvent;
 use crate::heart;
+use crate::inner::{Inner, Purpose};
 use crate::life::Live;
 use crate::loss::LossReason;
 use crate::trace;

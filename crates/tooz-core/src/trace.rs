@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use crate::Error;
-use crate::coordinator::Inner;
+use crate::inner::Inner;
 use crate::loss::LossReason;
 use crate::session::LockRequest;
 

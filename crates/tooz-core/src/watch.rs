@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_core::Stream;
 use tokio::sync::oneshot;
 
-use crate::coordinator::{Handle, Inner, Persistence, Purpose, is_final};
+use crate::inner::{Handle, Inner, Persistence, Purpose, is_final};
 use crate::life::Live;
 use crate::mailbox::{Feeder, Letter, PushStream, Reader, mailbox};
 use crate::session::{Change, Pushed, Roster, RosterEntry};

@@ -14,7 +14,6 @@ const TOP_LEVEL: [&str; 10] = [
     "README.md",
     "crates",
     "deny.toml",
-    "rustfmt.toml",
     "tests",
     "xtask",
 ];
