@@ -6,17 +6,8 @@ use super::Findings;
 use crate::workspace::Workspace;
 
 /// All that may lie at the top, beside names with a dot: a newcomer reads it in one glance.
-const TOP_LEVEL: [&str; 10] = [
-    "CHANGELOG.md",
-    "Cargo.lock",
-    "Cargo.toml",
-    "LICENSE",
-    "README.md",
-    "crates",
-    "deny.toml",
-    "tests",
-    "xtask",
-];
+const TOP_LEVEL: [&str; 9] =
+    ["CHANGELOG.md", "Cargo.lock", "Cargo.toml", "LICENSE", "README.md", "crates", "deny.toml", "tests", "xtask"];
 
 /// Top folders that exist on one machine and mean nothing on another.
 const PRIVATE: [&str; 3] = ["home", "root", "work"];
