@@ -1,7 +1,7 @@
 //! Counting test cases from what libtest and libtest-mimic print.
 
 /// The kind under which the conformance suite lists what a driver does not claim to do.
-const NOT_CLAIMED: &str = "[not claimed]";
+const NOT_CLAIMED: &str = "[not claimed";
 
 /// What became of the test cases of one program or of many.
 #[derive(Default, Clone, Debug, PartialEq, Eq)]
@@ -30,10 +30,15 @@ impl Tally {
         } else if line.starts_with("error: test failed") || line.starts_with("error: doctest failed") {
             self.programs_failed += 1;
         } else if let Some(case) = Case::parse(line)
-            && let Some(name) = case.name.strip_prefix(NOT_CLAIMED)
+            && let Some(rest) = case.name.strip_prefix(NOT_CLAIMED)
+            && let Some((reason, name)) = rest.rsplit_once(']')
             && case.outcome.starts_with("ignored")
         {
-            self.not_claimed.push(name.trim().to_owned());
+            let name = name.trim();
+            self.not_claimed.push(match reason.strip_prefix(": ") {
+                Some(reason) => format!("{name}: {reason}"),
+                None => name.to_owned(),
+            });
         }
     }
 
@@ -113,12 +118,13 @@ mod tests {
         let tally = tally(
             true,
             "test [not claimed] locks::fair  ... ignored\n\
+             test [not claimed: no rig [yet]] locks::cut ... ignored\n\
              test [server]      locks::slow  ... ignored, no server\n\
              test               locks::plain ... ok\n\
-             test result: ok. 1 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+             test result: ok. 1 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.00s",
         );
         assert_eq!(tally.ignored(), 1);
-        assert_eq!(tally.not_claimed, ["locks::fair"]);
+        assert_eq!(tally.not_claimed, ["locks::fair", "locks::cut: no rig [yet]"]);
     }
 
     #[test]
