@@ -296,11 +296,11 @@ impl Desk {
 
     /// Gives a grant that its waiter did not take to the next one of its mode, or back.
     fn pass_on(self: &Arc<Self>, grant: Grant) {
-        if grant.hold.check().is_none() {
-            let mode = mode_of(&grant.hold);
-            let Some(grant) = self.state().deliver(mode, grant) else { return };
-            self.release_later(grant.hold);
-        } else {
+        let nobodys = match grant.hold.check() {
+            None => self.state().deliver(mode_of(&grant.hold), grant),
+            Some(_) => Some(grant),
+        };
+        if let Some(grant) = nobodys {
             self.release_later(grant.hold);
         }
     }
