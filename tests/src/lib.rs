@@ -1,1 +1,3 @@
-//! Nothing here: the package is for its tests.
+//! What the tests of this package share: other processes of their own.
+
+pub mod process;

@@ -22,6 +22,8 @@ const LINGER: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 #[derive(Clone)]
 pub(crate) struct Invocation {
     program: OsString,
+    /// What to show in place of the program, where nobody would type its path.
+    shown: Option<String>,
     arguments: Vec<OsString>,
     environment: Vec<(&'static str, OsString)>,
     folder: PathBuf,
@@ -38,7 +40,19 @@ pub(crate) struct Finished {
 
 impl Invocation {
     pub(crate) fn new(program: impl Into<OsString>, folder: &Path) -> Self {
-        Self { program: program.into(), arguments: Vec::new(), environment: Vec::new(), folder: folder.to_path_buf() }
+        Self {
+            program: program.into(),
+            shown: None,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            folder: folder.to_path_buf(),
+        }
+    }
+
+    /// What to show of it: words that do the same, and after which its arguments follow.
+    pub(crate) fn standing_for(mut self, words: String) -> Self {
+        self.shown = Some(words);
+        self
     }
 
     /// The same cargo that started this command, so that the toolchain is the same too.
@@ -114,12 +128,13 @@ impl Invocation {
 /// As one would type it.
 impl fmt::Display for Invocation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, value) in &self.environment {
+        // What cargo sets for a test program, it sets by itself.
+        for (name, value) in self.environment.iter().filter(|(name, _)| !name.starts_with("CARGO_MANIFEST")) {
             write!(formatter, "{name}={} ", quoted(&value.to_string_lossy()))?;
         }
         // Where the program lies is of no interest, and for cargo it is a long path.
-        let program = Path::new(&self.program).file_stem().unwrap_or(&self.program);
-        write!(formatter, "{}", program.to_string_lossy())?;
+        let program = Path::new(&self.program).file_stem().unwrap_or(&self.program).to_string_lossy();
+        formatter.write_str(self.shown.as_deref().unwrap_or(&program))?;
         for argument in &self.arguments {
             write!(formatter, " {}", quoted(&argument.to_string_lossy()))?;
         }

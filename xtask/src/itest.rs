@@ -4,25 +4,33 @@ use anyhow::{Result, bail};
 
 use crate::Verdict;
 use crate::invocation::Invocation;
+use crate::programs::{self, Program, Selection};
 use crate::progress::{Progress, Show};
+use crate::servers;
 use crate::tally::{Case, Tally};
 use crate::workspace::Workspace;
 
 /// What to run.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Backends to test, such as `memory`
+    /// Backends to test, such as `redis`
     backends: Vec<String>,
-    /// List the backends there are
+    /// List the backends there are, and where the server of each would come from
     #[arg(long)]
     list: bool,
 }
+
+/// So many cases of a server at once, on any machine: they wait far more than they compute.
+const AT_ONCE: &str = "4";
+
+/// Tests outside of a driver's crate that need its server, as folder and target; their cases are called `<backend>::…`.
+const ELSEWHERE: [(&str, &str); 2] = [("tests", "faults"), ("crates/tooz-cli", "servers")];
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     let known = workspace.backends()?;
     if options.list {
         for backend in known {
-            println!("{backend}");
+            println!("{backend:<12} {}", servers::origin(&backend));
         }
         return Ok(Verdict::Passed);
     }
@@ -47,54 +55,90 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     Ok(if total.failed == 0 { Verdict::Passed } else { Verdict::Failed })
 }
 
-/// The tests of one driver: its conformance suite, and its own.
-///
-/// A server that a driver needs belongs around this call, for `itest` and `test` alike: it starts before, its
-/// address goes into the environment of the tests, and it is stopped by its process id afterwards.
-pub(crate) fn tests_of(workspace: &Workspace, backend: &str) -> Invocation {
-    Invocation::cargo(workspace.root()).arguments([
-        "test",
-        "--package",
-        &format!("tooz-{backend}"),
-        "--all-features",
-        "--no-fail-fast",
-    ])
+/// The test programs of one backend: its conformance suite and what else its crate has; then what needs its server in other
+/// crates.
+pub(crate) fn programs_of(workspace: &Workspace, backend: &str, built: &[Program]) -> Vec<Invocation> {
+    let own = format!("crates/tooz-{backend}");
+    let environment = servers::environment(backend);
+    let mut invocations = Vec::new();
+    for program in built.iter().filter(|program| program.folder == own) {
+        let invocation = program.invocation(workspace);
+        invocations.push(match environment {
+            Some((name, value)) => invocation.environment(name, value).arguments(["--test-threads", AT_ONCE]),
+            None => invocation,
+        });
+    }
+    if let Some((name, value)) = environment {
+        let is_elsewhere = |program: &&Program| ELSEWHERE.contains(&(program.folder.as_str(), program.target.as_str()));
+        invocations.extend(built.iter().filter(is_elsewhere).map(|program| {
+            let cases = format!("{backend}::");
+            let invocation = program.invocation(workspace).environment(name, value);
+            invocation.arguments([cases.as_str(), "--test-threads", AT_ONCE])
+        }));
+    }
+    invocations
 }
 
-/// A run that finished well without a single case proves nothing: most likely the suite's own `main` is not used.
-pub(crate) fn refuse_emptiness(tally: &mut Tally) -> Option<&'static str> {
-    if tally.has_cases() {
-        return None;
+/// A run that finished well without a single case proves nothing, and no more does one that did not find the server which it was
+/// given. Answers what is to be said about it.
+pub(crate) fn refuse_emptiness(tally: &mut Tally) -> Vec<String> {
+    let mut errors = Vec::new();
+    if !tally.has_run() {
+        tally.failed = 1;
+        errors.push("error: no test case has run; does [[test]] conformance say `harness = false`?".to_owned());
     }
-    tally.failed = 1;
-    Some("error: no test case was found; does [[test]] conformance say `harness = false`?")
+    if tally.without_server > 0 {
+        errors.push(format!(
+            "error: {} cases say that they have no server, but they could have one",
+            tally.without_server
+        ));
+        tally.failed += std::mem::take(&mut tally.without_server);
+    }
+    errors
 }
 
 fn test(workspace: &Workspace, backend: &str) -> Result<Tally> {
     let progress = Progress::start(format!("itest {backend}"), Show::Glimpse);
+    servers::provide_for(backend, &progress)?;
+    let built = programs::build(workspace, Selection::Packages(&packages(workspace, backend)), &progress)?;
     let mut tally = Tally::default();
     // Failures are explained after the cases: all that is no case is kept for then.
     let mut rest = Vec::new();
-    let finished = tests_of(workspace, backend).run(|line| {
-        tally.read(line);
-        if Case::parse(line).is_some() {
-            progress.print(line);
-        } else {
-            progress.glimpse(line);
-            rest.push(line.to_owned());
+    for program in programs_of(workspace, backend, &built) {
+        let mut one = Tally::default();
+        let mut said = vec![format!("$ {program}")];
+        let finished = program.run(|line| {
+            one.read(line);
+            if Case::parse(line).is_some() {
+                progress.print(line);
+            } else {
+                progress.glimpse(line);
+                said.push(line.to_owned());
+            }
+        })?;
+        one.close(finished.success);
+        if !finished.success {
+            rest.extend(said);
+            rest.extend(finished.ending);
         }
-    })?;
-    tally.close(finished.success);
-    let empty = refuse_emptiness(&mut tally);
-    if tally.failed > 0 {
-        rest.extend(finished.ending);
-        rest.extend(empty.map(str::to_owned));
-        for line in &rest {
-            progress.print(line);
-        }
+        tally.add(&one);
+    }
+    rest.extend(refuse_emptiness(&mut tally));
+    for line in &rest {
+        progress.print(line);
     }
     progress.finish(if tally.failed == 0 { "ok" } else { "FAILED" });
     Ok(tally)
+}
+
+/// What has to be built for one backend: not the drivers of all others, where that can be helped.
+fn packages(workspace: &Workspace, backend: &str) -> Vec<String> {
+    let mut packages = vec![format!("tooz-{backend}")];
+    if servers::server_of(backend).is_some() {
+        let others = [("tests/Cargo.toml", "tooz-tests"), ("crates/tooz-cli/Cargo.toml", "tooz-cli")];
+        packages.extend(others.iter().filter(|(file, _)| workspace.has(file)).map(|(_, name)| (*name).to_owned()));
+    }
+    packages
 }
 
 fn check(wanted: &[String], known: &[String]) -> Result<()> {
@@ -126,7 +170,15 @@ mod tests {
     fn a_run_without_cases_fails() {
         let mut tally = Tally::default();
         tally.close(true);
-        assert!(refuse_emptiness(&mut tally).is_some());
+        assert_eq!(refuse_emptiness(&mut tally).len(), 1);
         assert_eq!(tally.failed, 1);
+    }
+
+    #[test]
+    fn a_case_that_does_not_see_its_server_fails() {
+        let mut tally = Tally::default();
+        (tally.passed, tally.without_server) = (3, 2);
+        assert_eq!(refuse_emptiness(&mut tally).len(), 1);
+        assert_eq!(tally.failed, 2);
     }
 }

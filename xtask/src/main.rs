@@ -1,8 +1,12 @@
 //! `cargo xtask`: the project's own commands, written in Rust so that they need nothing but cargo.
 
+mod codegen;
 mod invocation;
 mod itest;
+mod programs;
 mod progress;
+mod serve;
+mod servers;
 mod steps;
 mod summary;
 mod tally;
@@ -29,8 +33,12 @@ struct CommandLine {
 enum Command {
     /// Run everything that a change has to pass: format, lints, docs, licences, tests, every backend
     Test(test::Options),
-    /// Run the tests of some backends, one line per case
+    /// Run the tests of some backends on their real servers, one line per case
     Itest(itest::Options),
+    /// Start a server for trying things out; its URL is printed, and Ctrl-C ends it
+    Serve(serve::Options),
+    /// Write anew what is generated and checked in
+    Codegen,
     /// Check the house rules that no compiler knows
     Tidy,
 }
@@ -47,6 +55,8 @@ fn main() -> ExitCode {
     let verdict = Workspace::discover().and_then(|workspace| match command {
         Command::Test(options) => test::run(&workspace, &options),
         Command::Itest(options) => itest::run(&workspace, &options),
+        Command::Serve(options) => serve::run(&options),
+        Command::Codegen => codegen::run(&workspace),
         Command::Tidy => tidy::run(&workspace),
     });
     match verdict {

@@ -3,10 +3,11 @@
 use anyhow::Result;
 
 use crate::invocation::Invocation;
+use crate::programs::{self, Program, Selection};
 use crate::progress::Progress;
 use crate::tally::Tally;
 use crate::workspace::Workspace;
-use crate::{itest, tidy, tools};
+use crate::{itest, servers, tidy, tools};
 
 /// A driver that lives outside of the workspace, as a stranger's would.
 const OUT_OF_TREE: &str = "tests/out-of-tree-driver/Cargo.toml";
@@ -24,8 +25,12 @@ pub(crate) struct Step {
 enum Work {
     /// One program after the other; all of them run, whatever becomes of the first.
     Commands(Vec<Invocation>),
-    /// The tests of a driver: there have to be some.
-    Suite(Invocation),
+    /// All test programs but those of the drivers, and the examples in the documentation of all.
+    Tests {
+        documentation: Invocation,
+    },
+    /// The tests of this backend, with its server: there have to be some.
+    Suite(String),
     CargoDeny,
     Tidy,
 }
@@ -66,17 +71,16 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
             work: Work::CargoDeny,
         },
         Step { name: "tidy".to_owned(), about: "the house rules", work: Work::Tidy },
-        // Clippy only checks; the tests that run the `tooz` command need it built.
         commands(
             BUILD,
-            "the workspace, without which no test can run",
-            vec![cargo("build --workspace --all-features")],
+            "the tests and what they run, without which none can run",
+            vec![Selection::Workspace.build(workspace)],
         ),
-        commands(
-            "test",
-            "unit, integration and doc tests",
-            vec![cargo("test --workspace --all-features --no-fail-fast")],
-        ),
+        Step {
+            name: "test".to_owned(),
+            about: "unit, integration and doc tests, but for those of the drivers",
+            work: Work::Tests { documentation: cargo("test --workspace --all-features --doc --no-fail-fast") },
+        },
     ];
     if has_out_of_tree {
         // A folder of its own: it is another workspace with other features, and in one folder the two would
@@ -100,8 +104,8 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
     for backend in workspace.backends()? {
         steps.push(Step {
             name: format!("itest-{backend}"),
-            about: "the tests of one driver",
-            work: Work::Suite(itest::tests_of(workspace, &backend)),
+            about: "the tests of one driver, with its server",
+            work: Work::Suite(backend),
         });
     }
     Ok(steps)
@@ -112,13 +116,8 @@ impl Step {
     pub(crate) fn run(&self, workspace: &Workspace, progress: &Progress) -> Report {
         let report = match &self.work {
             Work::Commands(commands) => run_all(commands, progress),
-            Work::Suite(command) => run_all(std::slice::from_ref(command), progress).map(|mut report| {
-                if let Some(error) = itest::refuse_emptiness(&mut report.tally) {
-                    report.failed = true;
-                    report.output.push(error.to_owned());
-                }
-                report
-            }),
+            Work::Tests { documentation } => test_all_but_drivers(workspace, documentation, progress),
+            Work::Suite(backend) => test_driver(workspace, backend, progress),
             Work::CargoDeny => tools::cargo_deny(workspace, progress).and_then(|cargo_deny| {
                 let arguments = ["--all-features", "check", "licenses", "bans", "sources"];
                 let check = Invocation::new(cargo_deny, workspace.root()).arguments(arguments);
@@ -132,6 +131,26 @@ impl Step {
             ..Report::default()
         })
     }
+}
+
+fn test_all_but_drivers(workspace: &Workspace, documentation: &Invocation, progress: &Progress) -> Result<Report> {
+    let backends = workspace.backends()?;
+    let is_drivers = |program: &Program| backends.iter().any(|name| program.folder == format!("crates/tooz-{name}"));
+    let built = programs::build(workspace, Selection::Workspace, progress)?;
+    let ours = built.iter().filter(|program| !is_drivers(program));
+    let mut commands: Vec<_> = ours.map(|program| program.invocation(workspace)).collect();
+    commands.push(documentation.clone());
+    run_all(&commands, progress)
+}
+
+fn test_driver(workspace: &Workspace, backend: &str, progress: &Progress) -> Result<Report> {
+    servers::provide_for(backend, progress)?;
+    let built = programs::build(workspace, Selection::Workspace, progress)?;
+    let mut report = run_all(&itest::programs_of(workspace, backend, &built), progress)?;
+    let errors = itest::refuse_emptiness(&mut report.tally);
+    report.failed |= !errors.is_empty();
+    report.output.extend(errors);
+    Ok(report)
 }
 
 fn look_for_untidiness(workspace: &Workspace, progress: &Progress) -> Result<Report> {

@@ -3,6 +3,9 @@
 /// The kind under which the conformance suite lists what a driver does not claim to do.
 const NOT_CLAIMED: &str = "[not claimed";
 
+/// In the reason of cases that have no server: the command that gives them one.
+const NEEDS_A_SERVER: &str = "cargo xtask itest";
+
 /// What became of the test cases of one program or of many.
 #[derive(Default, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tally {
@@ -12,6 +15,8 @@ pub(crate) struct Tally {
     ignored: usize,
     /// The names of those that did not run because the driver does not claim to do it.
     pub(crate) not_claimed: Vec<String>,
+    /// Cases that did not run because they had no server. They run, and count, with the tests of their backend.
+    pub(crate) without_server: usize,
     /// Test programs that printed a result with failures.
     results_with_failures: usize,
     /// Test programs that cargo calls failed: more than the above means that some died without a result.
@@ -29,10 +34,12 @@ impl Tally {
             }
         } else if line.starts_with("error: test failed") || line.starts_with("error: doctest failed") {
             self.programs_failed += 1;
+        } else if Case::parse(line).is_some_and(|case| case.is_ignored()) && line.contains(NEEDS_A_SERVER) {
+            self.without_server += 1;
         } else if let Some(case) = Case::parse(line)
             && let Some(rest) = case.name.strip_prefix(NOT_CLAIMED)
             && let Some((reason, name)) = rest.rsplit_once(']')
-            && case.outcome.starts_with("ignored")
+            && case.is_ignored()
         {
             let name = name.trim();
             self.not_claimed.push(match reason.strip_prefix(": ") {
@@ -48,6 +55,7 @@ impl Tally {
         self.failed += other.failed;
         self.ignored += other.ignored;
         self.not_claimed.extend(other.not_claimed.iter().cloned());
+        self.without_server += other.without_server;
     }
 
     /// Closes the count of a program that ended. Whatever failed without a case to show for it (a build,
@@ -64,9 +72,14 @@ impl Tally {
         self.passed + self.failed + self.ignored > 0
     }
 
-    /// Cases that were claimed, but did not run.
+    /// Whether any case ran, as opposed to being listed.
+    pub(crate) fn has_run(&self) -> bool {
+        self.passed + self.failed > 0
+    }
+
+    /// Cases that were claimed, but did not run, and that run nowhere else either.
     pub(crate) fn ignored(&self) -> usize {
-        self.ignored.saturating_sub(self.not_claimed.len())
+        self.ignored.saturating_sub(self.not_claimed.len() + self.without_server)
     }
 }
 
@@ -83,6 +96,12 @@ impl<'a> Case<'a> {
             .iter()
             .any(|word| outcome.starts_with(word))
             .then(|| Self { name: name.trim(), outcome })
+    }
+}
+
+impl Case<'_> {
+    fn is_ignored(&self) -> bool {
+        self.outcome.starts_with("ignored")
     }
 }
 
@@ -125,6 +144,19 @@ mod tests {
         );
         assert_eq!(tally.ignored(), 1);
         assert_eq!(tally.not_claimed, ["locks::fair", "locks::cut: no rig [yet]"]);
+    }
+
+    #[test]
+    fn what_has_no_server_counts_elsewhere() {
+        let tally = tally(
+            true,
+            "test [needs a server of kind red: cargo xtask itest red] locks::fair ... ignored\n\
+             test dead::slow ... ignored, needs a server of kind red: cargo xtask itest red\n\
+             test dead::other ... ignored\n\
+             test result: ok. 0 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        );
+        assert_eq!((tally.without_server, tally.ignored()), (2, 1));
+        assert!(tally.has_cases() && !tally.has_run());
     }
 
     #[test]

@@ -18,8 +18,9 @@ use clap::{Args, Parser, Subcommand};
     about,
     max_term_width = 100,
     after_help = "EXIT CODES\n  \
-        CMD's own; 128+n: CMD, or the waiting tooz, was ended by signal n; 75: not acquired; 76: lost;\n  \
-        125: an error of tooz itself, wrong usage included; 126: CMD can't be executed; 127: CMD was not found.\n\
+        CMD's own; 128+n: CMD, or the waiting tooz, was ended by signal n; 1: the doctor found something wrong;\n  \
+        75: not acquired; 76: lost; 125: an error of tooz itself, wrong usage included; 126: CMD can't be executed;\n  \
+        127: CMD was not found.\n\
         The reason is on stderr."
 )]
 pub(crate) struct Arguments {
@@ -84,6 +85,11 @@ pub(crate) enum Command {
     Ring(RingArguments),
     /// List the drivers of this command: URLs, options, characteristics
     Drivers,
+    /// Connect, measure the round trip, try every primitive, and say what is wrong and how to mend it
+    ///
+    /// Two members try locks, groups, elections and partitions under names that begin with tooz-doctor, in the URL's namespace, and
+    /// take away what they made. Exit code 0: all is good; 1: something is wrong; 125: there is no connection.
+    Doctor(DoctorArguments),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -213,6 +219,13 @@ pub(crate) struct WatchArguments {
     /// Watch who leads instead of who is a member
     #[arg(long)]
     pub(crate) leader: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArguments {
+    /// Let a warning count as something wrong
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 #[derive(Args, Debug)]

@@ -7,6 +7,8 @@ use tooz::{Error, ErrorKind};
 
 /// All went well.
 pub(crate) const SUCCESS: u8 = 0;
+/// The doctor found something wrong.
+pub(crate) const WRONG: u8 = 1;
 /// The lock was not to be had.
 pub(crate) const NOT_ACQUIRED: u8 = 75;
 /// What CMD ran under was lost, and CMD was stopped.

@@ -22,8 +22,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tooz_core::{
-    Clock, ErrorKind, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey, LockMode, LockRequest, Owned,
-    PushStream, Pushed, Replace, RequestId, Result, Roster, RosterEntry, Session, Space, Terms, Wanted, push_channel,
+    Checkup, Clock, ErrorKind, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey, LockMode, LockRequest,
+    Owned, Probe, PushStream, Pushed, Replace, RequestId, Result, Roster, RosterEntry, Session, Space, Terms, Wanted,
+    push_channel,
 };
 
 macro_rules! bugs {
@@ -372,6 +373,14 @@ impl Session for Mutant {
         self.session.descriptors()
     }
 
+    async fn probe(&self, probe: Probe) -> Result<()> {
+        self.session.probe(probe).await
+    }
+
+    async fn check_up(&self) -> Result<Checkup> {
+        self.session.check_up().await
+    }
+
     async fn close(&self) -> Result<()> {
         if self.has(Bug::ClosesNothing) {
             // The session must outlive its handle for the bug to show.
@@ -509,6 +518,14 @@ mod tests {
             note("descriptors");
             Vec::new()
         }
+        async fn probe(&self, _probe: Probe) -> Result<()> {
+            note("probe");
+            Ok(())
+        }
+        async fn check_up(&self) -> Result<Checkup> {
+            note("check_up");
+            Ok(Checkup::default())
+        }
         async fn close(&self) -> Result<()> {
             note("close");
             Ok(())
@@ -552,9 +569,11 @@ mod tests {
         session.owned().await?;
         #[cfg(unix)]
         session.descriptors();
+        session.probe(Probe::Read).await?;
+        session.check_up().await?;
         session.close().await?;
         let count = SEEN.lock().unwrap().methods.len();
-        assert_eq!(count, if cfg!(unix) { 22 } else { 21 }, "{:?}", SEEN.lock().unwrap().methods);
+        assert_eq!(count, if cfg!(unix) { 24 } else { 23 }, "{:?}", SEEN.lock().unwrap().methods);
         Ok(())
     }
 }

@@ -10,6 +10,10 @@ use tooz_core::{Characteristics, Driver};
 type Deed = Arc<dyn Fn(&str) + Send + Sync>;
 /// Something that can be done to one member, given the URL and the member's id.
 type DeedTo = Arc<dyn Fn(&str, &str) + Send + Sync>;
+/// Makes a URL from a tag.
+type MakeUrl = Arc<dyn Fn(&str) -> String + Send + Sync>;
+/// Makes a URL of another: given the URL, and the member.
+type Path = Arc<dyn Fn(&str, &str) -> String + Send + Sync>;
 /// A clock that can be moved, given the URL.
 type Advance = Arc<dyn Fn(&str, Duration) + Send + Sync>;
 
@@ -29,12 +33,14 @@ type Advance = Arc<dyn Fn(&str, Duration) + Send + Sync>;
 #[derive(Clone)]
 pub struct Rig {
     pub(crate) name: String,
-    pub(crate) url: Arc<dyn Fn(&str) -> String + Send + Sync>,
+    pub(crate) url: MakeUrl,
     pub(crate) patience: Duration,
     pub(crate) moment: Duration,
     pub(crate) session_timeout: Duration,
     pub(crate) across_processes: bool,
     pub(crate) end_session: Option<DeedTo>,
+    pub(crate) own_server: Option<MakeUrl>,
+    pub(crate) path: Option<Path>,
     pub(crate) cut: Option<DeedTo>,
     pub(crate) heal: Option<DeedTo>,
     pub(crate) restart: Option<Deed>,
@@ -56,6 +62,8 @@ impl Rig {
             session_timeout: Duration::from_secs(2),
             across_processes: false,
             end_session: None,
+            own_server: None,
+            path: None,
             cut: None,
             heal: None,
             restart: None,
@@ -95,6 +103,13 @@ impl Rig {
         self
     }
 
+    /// By which URL a member of the case with that URL reaches the store in the cases that cut members off: a proxy of its
+    /// own, say. Without it every member has the URL of the case.
+    pub fn path(mut self, path: impl Fn(&str, &str) -> String + Send + Sync + 'static) -> Self {
+        self.path = Some(Arc::new(path));
+        self
+    }
+
     /// How to cut a member off from the backend, so that its requests hang or fail until [`heal`](Self::heal).
     pub fn cut(mut self, deed: impl Fn(&str, &str) + Send + Sync + 'static) -> Self {
         self.cut = Some(Arc::new(deed));
@@ -104,6 +119,13 @@ impl Rig {
     /// How to undo a [`cut`](Self::cut).
     pub fn heal(mut self, deed: impl Fn(&str, &str) + Send + Sync + 'static) -> Self {
         self.heal = Some(Arc::new(deed));
+        self
+    }
+
+    /// Makes the URL of a server that a case has for itself, from its tag, for the cases that [`restart`](Self::restart) it.
+    /// Without it they take the URL of every other case.
+    pub fn own_server(mut self, url: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        self.own_server = Some(Arc::new(url));
         self
     }
 

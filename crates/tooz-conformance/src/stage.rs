@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tooz_core::{ConnectOptions, Coordinator, Error, ErrorKind, Group, GroupId, Lock, LockGuard, Membership};
 
@@ -121,7 +123,7 @@ async fn perform_here(rig: &Rig, case: Case) -> Outcome {
             }
         }
     }
-    let stage = Stage::new(rig);
+    let stage = Stage::new(rig, case.needs);
     // Each wait has its own limit; this one catches what loops.
     let limit = rig.patience * 6 + rig.session_timeout * 4;
     let verdict = match timeout(limit, without_panic((case.run)(stage.clone()))).await {
@@ -150,7 +152,7 @@ async fn without_panic<T>(mut future: Pin<Box<dyn Future<Output = T>>>) -> Resul
 /// Opens one session to see what it promises; once per rig.
 async fn promised(rig: &Rig) -> Verdict {
     if rig.session.get().is_none() {
-        let stage = Stage::new(rig);
+        let stage = Stage::new(rig, &[]);
         let coordinator = stage.connect("probe").await?;
         drop(stage.soon("the first lock of all", coordinator.lock("probe")?.try_acquire()).await??);
         let _ = rig.session.set(coordinator.characteristics());
@@ -176,18 +178,22 @@ pub(crate) struct Stage(Arc<Inner>);
 struct Inner {
     rig: Rig,
     url: String,
+    /// Whether members are reached by ways that can be cut.
+    cuttable: bool,
     open: Mutex<Vec<Coordinator>>,
 }
 
 impl Stage {
-    fn new(rig: &Rig) -> Self {
+    fn new(rig: &Rig, needs: &[Need]) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         // The time is in it so that a second run meets nothing of the first.
         let time = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros());
         let tag = format!("t{:x}-{time:x}-{count}", process::id());
-        let url = (rig.url)(&tag);
-        Stage(Arc::new(Inner { rig: rig.clone(), url, open: Mutex::default() }))
+        let own_server = rig.own_server.as_ref().filter(|_| needs.iter().any(|need| matches!(need, Need::Restart)));
+        let url = own_server.unwrap_or(&rig.url)(&tag);
+        let cuttable = needs.iter().any(|need| matches!(need, Need::Cut));
+        Stage(Arc::new(Inner { rig: rig.clone(), url, cuttable, open: Mutex::default() }))
     }
 
     pub(crate) fn rig(&self) -> &Rig {
@@ -229,7 +235,10 @@ impl Stage {
 
     /// The options that every coordinator of the suite connects with.
     pub(crate) fn options(&self, member: &str) -> Verdict<ConnectOptions> {
-        self.options_for(self.url(), member)
+        match &self.rig().path {
+            Some(path) if self.0.cuttable => self.options_for(&path(self.url(), member), member),
+            _ => self.options_for(self.url(), member),
+        }
     }
 
     /// The same with a URL of the case's own making.
@@ -340,6 +349,24 @@ impl Stage {
                 Err(_) => Err(Failure::at(place, format_args!("{what}: not so within {limit:?}"))),
             }
         }
+    }
+
+    /// Spawns it, and returns when it was polled once: whoever is spawned next asks after it, however busy the machine is.
+    pub(crate) async fn begin<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Verdict<JoinHandle<T>> {
+        let (begun, has_begun) = oneshot::channel();
+        let (mut begun, mut future) = (Some(begun), Box::pin(future));
+        let task = tokio::spawn(poll_fn(move |context| {
+            let poll = future.as_mut().poll(context);
+            if let Some(begun) = begun.take() {
+                let _ = begun.send(());
+            }
+            poll
+        }));
+        self.soon("the beginning of a task", has_begun).await?.map_err(Failure::new)?;
+        Ok(task)
     }
 
     /// Acquires, within patience.

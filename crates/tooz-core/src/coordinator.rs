@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+use crate::checkup::{Checkup, Probe};
 use crate::connect::Settings;
 use crate::driver::Driver;
 use crate::events::{SessionEvents, SessionState};
@@ -71,7 +72,8 @@ impl Coordinator {
         }
         // From here on a dropped future drops the handle, which ends the heart again.
         let first = Arc::clone(&inner);
-        let limit = inner.settings.connect_timeout;
+        // Each attempt has the connect timeout, and its error names the address: this one only catches what hangs beyond that.
+        let limit = inner.settings.connect_timeout.mul_f32(1.25);
         let live = inner
             .heart()
             .begin(async move {
@@ -124,6 +126,24 @@ impl Coordinator {
             .await?;
         groups.sort();
         Ok(groups)
+    }
+
+    /// One bare round trip to the backend, for measuring: what any operation costs at least.
+    ///
+    /// # Cancel safety
+    /// Dropping it changes nothing.
+    pub async fn probe(&self, probe: Probe) -> Result<()> {
+        let what = || "measure the round trip".to_owned();
+        self.inner().ask(Purpose::Look, what, move |session| async move { session.probe(probe).await }).await
+    }
+
+    /// Looks at the server and at those of its settings that matter to coordination, as `tooz doctor` shows them.
+    ///
+    /// # Cancel safety
+    /// Dropping it changes nothing.
+    pub async fn check_up(&self) -> Result<Checkup> {
+        let what = || "look at the server".to_owned();
+        self.inner().ask(Purpose::Look, what, |session| async move { session.check_up().await }).await
     }
 
     /// What this very session can do and promises; before the first connection, what the driver can do at best.

@@ -244,7 +244,8 @@ impl Desk {
                 }
             };
             let error = error.context(format!("acquire {}", self.key));
-            if patience == Patience::Try || is_final(&error) {
+            // A request may be what finds out that the session is over; nobody has lost anything that was asked for here.
+            if is_final(&error) || (patience == Patience::Try && error.kind() != ErrorKind::Lost) {
                 return Err(error);
             }
             if !wanted.is_wanted() {
@@ -341,7 +342,7 @@ impl Desk {
             heart::within(limit, || format!("release {key}"), async move {
                 let live = Arc::clone(&hold.live);
                 let Some(request) = hold.request.clone() else { return Ok(()) };
-                let first = live.call(live.session().release(&request)).await;
+                let first = live.call_patiently(limit, || live.session().release(&request)).await;
                 match first {
                     Err(error) if live.check().is_none() => {
                         let trying = Arc::clone(&desk);

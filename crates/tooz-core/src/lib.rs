@@ -2,6 +2,7 @@
 
 mod beat;
 mod characteristic;
+mod checkup;
 mod clock;
 mod connect;
 mod coordinator;
@@ -33,6 +34,7 @@ mod watch;
 
 pub use async_trait::async_trait;
 pub use characteristic::{Characteristic, CharacteristicKind, Characteristics};
+pub use checkup::{Checkup, Finding, Probe, Verdict};
 pub use clock::{Clock, Moment};
 pub use connect::{ConnectOptions, connect};
 pub use coordinator::Coordinator;

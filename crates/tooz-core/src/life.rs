@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use crate::clock::{Clock, Moment};
 use crate::loss::{Hold, Latch, LossReason};
 use crate::session::{LockRequest, Session, Terms};
+use crate::wait::Backoff;
 use crate::{Error, ErrorKind, GroupId, RequestId, Result};
 
 /// The deadline while there is none to keep: not opened yet, or the kernel is the judge.
@@ -151,6 +152,28 @@ impl Live {
                 error.in_driver(self.driver)
             }),
             reason = self.ended.wait() => Err(self.error_of(reason)),
+        }
+    }
+
+    /// The same again and again, with pauses, while what fails may be mended by waiting: a connection that is being made anew
+    /// should not fail whoever asks just then. Whatever is asked must bear being done twice.
+    pub(crate) async fn call_patiently<T, F>(&self, limit: Duration, mut ask: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        // The last error tells more than the caller's own "no answer in time", so it comes before that.
+        let give_up = self.clock().now() + limit / 2;
+        let mut pauses = Backoff::for_reconnects();
+        loop {
+            match self.call(ask()).await {
+                Err(error) if error.is_retryable() && self.check().is_none() && self.clock().now() < give_up => {
+                    tokio::select! {
+                        () = pauses.pause() => {}
+                        _ = self.lost() => {}
+                    }
+                }
+                result => return result,
+            }
         }
     }
 

@@ -209,6 +209,8 @@ async fn first_join(
                 return Err(Error::new(ErrorKind::TimedOut, "joined too late, and left again"));
             }
             Ok((hold, _)) => return Ok(hold),
+            // The request itself may be what finds out that the session is over: the next one is asked then.
+            Err(error) if !late && error.kind() == ErrorKind::Lost => {}
             Err(error) if late || !(error.is_retryable() && error.retry_after().is_none()) => return Err(error),
             Err(_) => pauses.pause().await,
         }
@@ -309,15 +311,7 @@ impl Keeper {
         let request = self.request(hold);
         let live = Arc::clone(&hold.live);
         let limit = self.inner.settings.operation_timeout;
-        let doing = async move {
-            let result = live.call(live.session().update(&request)).await;
-            match result {
-                Err(error) if error.outcome() == Outcome::Unknown && live.check().is_none() => {
-                    live.call(live.session().update(&request)).await
-                }
-                result => result,
-            }
-        };
+        let doing = async move { live.call_patiently(limit, || live.session().update(&request)).await };
         let result = within(limit, || word.clone(), doing).await;
         result.map_err(|error| error.in_driver(self.inner.driver.name()).context(word))
     }
@@ -329,9 +323,10 @@ impl Keeper {
         self.over(hold, LossReason::Released);
         self.inner.desk(crate::LockKey::election(&self.group)).resign_all(hold).await;
         let live = Arc::clone(&hold.live);
+        let limit = self.inner.settings.operation_timeout;
         let result = match lost_before {
             Some(_) => Ok(()),
-            None => live.call(live.session().leave(&request)).await,
+            None => live.call_patiently(limit, || live.session().leave(&request)).await,
         };
         let failed = result.is_err();
         if let Some(answer) = answer {

@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
+use crate::checkup::{Checkup, Probe};
 use crate::mailbox::PushStream;
 use crate::{Characteristics, Clock, Error, ErrorKind, GroupId, LockName, MemberId, RequestId, Result, wait};
 
@@ -560,6 +561,16 @@ pub trait Session: Send + Sync + 'static {
     #[cfg(unix)]
     fn descriptors(&self) -> Vec<std::os::fd::OwnedFd> {
         Vec::new()
+    }
+
+    /// One bare round trip, for measuring and for `tooz doctor`. It proves nothing about the session and owns nothing.
+    async fn probe(&self, _probe: Probe) -> Result<()> {
+        Ok(())
+    }
+
+    /// Looks at the server and at those of its settings that the driver's page warns of. Owns nothing and changes nothing.
+    async fn check_up(&self) -> Result<Checkup> {
+        Ok(Checkup::default())
     }
 
     /// Ends the session: hands over or frees all that it owns, then the session itself. Also called for a session that was

@@ -101,7 +101,8 @@ async fn a_lost_reply_leaves_no_lock_that_nobody_holds() {
     store.script(Fault::new(Operation::Lock, Effect::LoseReply));
     let guard = within(lock.acquire()).await.unwrap();
     store.script(Fault::new(Operation::Release, Effect::LoseReply));
-    assert_eq!(guard.release().await.unwrap_err().kind(), ErrorKind::TimedOut);
+    // Asked again, and found done.
+    within(guard.release()).await.unwrap();
     assert!(within(two.lock("x").unwrap().acquire_within(Duration::from_secs(2))).await.unwrap().is_some());
     let group = one.group("g").unwrap();
     store.script(Fault::new(Operation::Join, Effect::LoseReply));

@@ -2,7 +2,11 @@
 
 pub use tooz_core::*;
 
+#[cfg(feature = "etcd")]
+pub use tooz_etcd as etcd;
 #[cfg(feature = "file")]
 pub use tooz_file as file;
 #[cfg(feature = "memory")]
 pub use tooz_memory as memory;
+#[cfg(feature = "redis")]
+pub use tooz_redis as redis;

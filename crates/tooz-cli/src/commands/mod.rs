@@ -1,5 +1,6 @@
 //! One file for each subcommand, or for a few alike; what they share is here.
 
+mod doctor;
 mod drivers;
 mod elect;
 mod groups;
@@ -35,6 +36,7 @@ pub(crate) async fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
         Command::Watch(arguments) => watch::run(&global, &arguments).await,
         Command::Partition(arguments) => owners::partition(&global, &arguments).await,
         Command::Ring(arguments) => owners::ring(&global, &arguments),
+        Command::Doctor(arguments) => doctor::run(&global, &arguments).await,
         Command::Drivers => drivers::run(&global),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -1,4 +1,4 @@
-//! What the end-to-end tests share: a backend in a folder of its own, and `tooz` on it.
+//! What the end-to-end tests share: a folder of its own for each, a backend, and `tooz` on it.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
@@ -11,18 +11,26 @@ use tempfile::TempDir;
 /// Longer than anything takes on a loaded machine, short enough to end a hopeless wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A `file:` backend, gone with the value.
+/// A folder, gone with the value, and a backend: by default `file:` in that folder.
 pub(crate) struct Bench {
     folder: TempDir,
+    url: String,
 }
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        Bench { folder: tempfile::tempdir().unwrap() }
+        let mut bench = Bench::on(String::new());
+        bench.url = format!("file://{}", bench.path("backend").display());
+        bench
+    }
+
+    /// On a backend elsewhere.
+    pub(crate) fn on(url: String) -> Self {
+        Bench { folder: tempfile::tempdir().unwrap(), url }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("file://{}", self.path("backend").display())
+        self.url.clone()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -256,12 +256,12 @@ async fn a_local_waiter_gets_the_lock_after_release(stage: Stage) -> Verdict {
     let mut waiters = Vec::new();
     for number in 0..5 {
         let (lock, order) = (lock.clone(), Arc::clone(&order));
-        waiters.push(tokio::spawn(async move {
+        let acquiring = async move {
             let guard = lock.acquire().await;
             order.lock().expect("nobody panics while noting").push(number);
             guard
-        }));
-        sleep(Duration::from_millis(5)).await;
+        };
+        waiters.push(stage.begin(acquiring).await?);
     }
     for waiter in waiters {
         stage.give(guard).await?;
@@ -288,9 +288,9 @@ async fn waiters_are_served_in_order(stage: Stage) -> Verdict {
     let mut waiters = Vec::new();
     for coordinator in &coordinators[1..] {
         let lock = coordinator.lock("x")?;
-        waiters.push(tokio::spawn(async move { lock.acquire().await }));
-        // Each is in the queue before the next one comes.
-        sleep(stage.moment()).await;
+        waiters.push(stage.begin(async move { lock.acquire().await }).await?);
+        // Each is in the queue of the backend before the next one comes.
+        sleep(stage.moment() * 2).await;
     }
     let mut waiters = waiters.into_iter();
     while let Some(next) = waiters.next() {
@@ -307,9 +307,9 @@ async fn a_cancelled_waiter_is_skipped(stage: Stage) -> Verdict {
     let coordinators = stage.connect_all(3).await?;
     let guard = stage.hold(&coordinators[0].lock("x")?).await?;
     let (second, third) = (coordinators[1].lock("x")?, coordinators[2].lock("x")?);
-    let cancelled = tokio::spawn(async move { second.acquire().await.map(drop) });
+    let cancelled = stage.begin(async move { second.acquire().await.map(drop) }).await?;
     sleep(stage.moment()).await;
-    let waiter = tokio::spawn(async move { third.acquire().await });
+    let waiter = stage.begin(async move { third.acquire().await }).await?;
     sleep(stage.moment()).await;
     cancelled.abort();
     let _ = cancelled.await;

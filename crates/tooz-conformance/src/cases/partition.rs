@@ -184,9 +184,9 @@ async fn after_ones_own_loss_nothing_belongs_to_self(stage: Stage) -> Verdict {
     let partitioner = stage.soon("partitioning", memberships[0].partitioner()).await??;
     let loss = memberships[0].loss();
     ensure!(keys().any(|key| partitioner.belongs_to_self(key)), "a member has a share");
-    // Cut off from what would bring it back, if the rig can, the loss lasts long enough to be looked at.
     stage.end_session("m0").await?;
     stage.within(stage.after_a_crash(), "the loss", loss.wait()).await?;
+    // By now the membership may be back already.
     let reached = keys().any(|key| partitioner.belongs_to_self(key));
     ensure!(!reached || memberships[0].is_member(), "a key belongs to who is no member");
     // The membership comes back by itself, and its keys with it.

@@ -1,0 +1,135 @@
+//! `tooz doctor`: connects, measures, tries every primitive between two members, and says what is wrong and how to mend it.
+
+mod figures;
+mod groups;
+mod locks;
+mod report;
+mod scratch;
+mod server;
+
+use std::time::Duration;
+
+use serde_json::json;
+use tooz::{Characteristic, Coordinator, Verdict};
+
+use self::report::{Report, Stage};
+use self::scratch::Scratch;
+use super::{unless_signalled, with_coordinator};
+use crate::args::{DoctorArguments, Global};
+use crate::exit::{self, Failure};
+use crate::output;
+use crate::run::Signals;
+
+/// How much longer than the session timeout a trial may take: nothing that works takes so long, and whatever depends
+/// on heartbeats has been told by then.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) async fn run(global: &Global, arguments: &DoctorArguments) -> Result<u8, Failure> {
+    // Whatever two members do to each other needs a second one.
+    let other = Global { url: global.url.clone(), member: None, json: global.json };
+    let (report, json) = with_coordinator(global, async |first| {
+        with_coordinator(&other, async |second| {
+            let mut signals = Signals::listen()?;
+            let mut examination = Examination { first, second, report: Report::default(), scratch: None };
+            let server = unless_signalled(&mut signals, async { Ok::<_, Failure>(examination.run().await) }).await;
+            examination.tidy_up().await;
+            let head = vec![
+                ("driver", first.driver().name().into()),
+                ("server", Some(server?).filter(|server| !server.is_empty()).into()),
+                ("member", first.member().as_str().into()),
+                ("session", server::session_json(first)),
+                (
+                    "characteristics",
+                    json!(first.characteristics().iter().map(Characteristic::name).collect::<Vec<_>>()),
+                ),
+            ];
+            let json = examination.report.json(head);
+            Ok((examination.report, json))
+        })
+        .await
+    })
+    .await?;
+    if global.json {
+        output::json(&json)?;
+    } else {
+        report.print()?;
+    }
+    let (wrong, warnings) = (report.count(Verdict::Wrong), report.count(Verdict::Warning));
+    if wrong > 0 || (arguments.strict && warnings > 0) {
+        exit::say(format_args!("found wrong: {wrong}, warnings: {warnings}"));
+        return Ok(exit::WRONG);
+    }
+    Ok(exit::SUCCESS)
+}
+
+/// Two members, what was found so far, and the names that they try things out with.
+struct Examination<'a> {
+    first: &'a Coordinator,
+    second: &'a Coordinator,
+    report: Report,
+    scratch: Option<Scratch>,
+}
+
+impl Examination<'_> {
+    /// Examines all there is; answers what the server calls itself.
+    async fn run(&mut self) -> String {
+        let Examination { first, second, report, scratch } = self;
+        let server = server::look(first, report).await;
+        let scratch = match Scratch::claim(first).await {
+            Ok(claimed) => scratch.insert(claimed),
+            Err(trouble) => {
+                // Without a lock there is no session, and nothing else would say anything new.
+                report.trouble("lock", Verdict::Wrong, trouble);
+                return server;
+            }
+        };
+        server::session(first, report);
+        if !server.is_empty() {
+            figures::round_trip(first, report).await;
+        }
+        figures::uncontended(first, scratch, report).await;
+        try_everything(&Pair { first, second, scratch, stage: Stage::new() }, report).await;
+        server
+    }
+
+    /// Takes away what the trials made, also those that failed or were interrupted.
+    async fn tidy_up(&mut self) {
+        if let Some(scratch) = self.scratch.take()
+            && let Err(trouble) = scratch.give_up(self.first).await
+        {
+            self.report.trouble("tidying up", Verdict::Warning, trouble);
+        }
+    }
+}
+
+/// What every trial needs.
+struct Pair<'a> {
+    first: &'a Coordinator,
+    second: &'a Coordinator,
+    scratch: &'a Scratch,
+    stage: Stage,
+}
+
+async fn try_everything(pair: &Pair<'_>, report: &mut Report) {
+    let can = |what| pair.first.characteristics().has(what);
+    let patience = pair.first.session_timeout() + PATIENCE;
+    report.trial("lock", patience, &pair.stage, locks::exclusive(pair)).await;
+    report.trial("hand-over", patience, &pair.stage, locks::hand_over(pair)).await;
+    if can(Characteristic::SharedLocks) {
+        report.trial("shared lock", patience, &pair.stage, locks::shared(pair)).await;
+    } else {
+        report.not_claimed("shared lock");
+    }
+    if can(Characteristic::BreakableLocks) {
+        report.trial("broken lock", patience, &pair.stage, locks::broken(pair)).await;
+    } else {
+        report.not_claimed("broken lock");
+    }
+    if can(Characteristic::Groups) {
+        report.trial("group", patience, &pair.stage, groups::membership(pair)).await;
+        report.trial("election", patience, &pair.stage, groups::election(pair)).await;
+        report.trial("partition", patience, &pair.stage, groups::partition(pair)).await;
+    } else {
+        report.not_claimed("group");
+    }
+}

@@ -1,0 +1,280 @@
+//! The command on real servers, where a session has a timeout and a server is the judge. Each trial is called `<backend>::…`.
+//!
+//! Times are the product's promises, and slack for a machine that does other things at the same time.
+
+mod shared;
+
+use std::process::{ExitCode, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Completion, Trial};
+use shared::{Bench, Running, is_alive, lines, until};
+use tooz_testbed::{Kind, Provided, Server, Setup, for_tests};
+
+/// Short, so that the tests are; long enough that a busy machine never misses it by accident.
+const TIMEOUT: Duration = Duration::from_secs(4);
+
+/// What starting a process and being started late may take.
+const SLACK: Duration = Duration::from_millis(1500);
+
+/// One backend as these tests see it.
+struct Backend {
+    kind: Kind,
+    /// How long after its timeout a dead holder's lock may still be held.
+    late: Duration,
+    server: OnceLock<Server>,
+}
+
+static BACKENDS: [Backend; 2] = [
+    Backend { kind: Kind::Redis, late: Duration::from_millis(500), server: OnceLock::new() },
+    Backend { kind: Kind::Etcd, late: Duration::from_secs(1), server: OnceLock::new() },
+];
+
+type Case = (&'static str, fn(&'static Backend));
+
+const CASES: [Case; 7] = [
+    (
+        "a_broken_lock_is_lost_for_its_holder_and_free_for_others",
+        a_broken_lock_is_lost_for_its_holder_and_free_for_others,
+    ),
+    ("the_lock_of_a_killed_holder_is_the_next_ones_in_time", the_lock_of_a_killed_holder_is_the_next_ones_in_time),
+    (
+        "cmd_of_a_stopped_tooz_is_dead_before_the_lock_is_anothers",
+        cmd_of_a_stopped_tooz_is_dead_before_the_lock_is_anothers,
+    ),
+    ("a_killed_leader_is_followed_after_a_vacancy", a_killed_leader_is_followed_after_a_vacancy),
+    ("a_watch_tells_who_comes_and_dies", a_watch_tells_who_comes_and_dies),
+    ("many_lockers_take_turns_with_growing_tokens", many_lockers_take_turns_with_growing_tokens),
+    ("the_doctor_finds_nothing_wrong", the_doctor_finds_nothing_wrong),
+];
+
+fn main() -> ExitCode {
+    let mut trials: Vec<Trial> =
+        BACKENDS.iter().flat_map(|backend| CASES.iter().map(move |case| trial(backend, *case))).collect();
+    let evicting =
+        trial(&BACKENDS[0], ("the_doctor_finds_a_server_that_evicts", the_doctor_finds_a_server_that_evicts));
+    let users_own = matches!(for_tests(Kind::Redis), Provided::Own(_));
+    // It needs a server that is set up badly, and nobody's own is.
+    trials.push(if users_own { evicting.with_ignored_flag(true) } else { evicting });
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn trial(backend: &'static Backend, (name, case): Case) -> Trial {
+    let name = format!("{}::{name}", backend.kind);
+    match for_tests(backend.kind) {
+        Provided::Missing(reason) => {
+            let kind = reason.clone();
+            let ignored = move || Ok(Completion::ignored_with(reason));
+            Trial::ignorable_test(name, ignored).with_kind(kind).with_ignored_flag(true)
+        }
+        _ => Trial::test(name, move || {
+            case(backend);
+            Ok(())
+        }),
+    }
+}
+
+impl Backend {
+    /// A bench in a namespace of its own on the server that all trials of this backend share.
+    fn bench(&self) -> Bench {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let url = match for_tests(self.kind) {
+            Provided::Own(url) => url,
+            _ => self.server.get_or_init(|| Server::start(self.kind).expect("the server starts")).url(),
+        };
+        let mark = if url.contains('?') { '&' } else { '?' };
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let namespace = format!("cli-{}-{number}", std::process::id());
+        Bench::on(format!("{url}{mark}namespace={namespace}&session_timeout={}s", TIMEOUT.as_secs()))
+    }
+}
+
+/// Writes down which process it is; the next one with this script tells if the last one is alive.
+const ALONE: &str = "last=$(cat owner 2>/dev/null)
+    if [ -n \"$last\" ] && kill -0 $last 2>/dev/null; then touch overlap; fi
+    echo $$ > owner.new; mv owner.new owner; echo $TOOZ_FENCING_TOKEN >> tokens;";
+
+/// `tooz lock` with a CMD that has written down who it is, and the id of that CMD.
+fn hold(bench: &Bench, script: &str) -> (Running, i32) {
+    let holder = bench.hold("x", &format!("{ALONE} {script}"));
+    until("CMD has written its token", || bench.text("tokens").ends_with('\n'));
+    (holder, bench.number("ready-x"))
+}
+
+/// The tokens of all holders so far.
+fn tokens(bench: &Bench) -> Vec<u64> {
+    lines(&bench.path("tokens")).iter().map(|token| token.parse().unwrap()).collect()
+}
+
+fn wait_for_next(bench: &Bench) -> Running {
+    bench.start(["lock", "x", "--", "sh", "-c", &format!("{ALONE} touch next")])
+}
+
+/// Waits until somebody else has the lock; answers how long that took.
+fn until_next(bench: &Bench, begin: Instant) -> Duration {
+    until("the next one has the lock", || bench.path("next").exists());
+    let took = begin.elapsed();
+    assert!(!bench.path("overlap").exists(), "CMD outlived its lock");
+    took
+}
+
+fn a_broken_lock_is_lost_for_its_holder_and_free_for_others(backend: &Backend) {
+    let bench = backend.bench();
+    let (mut holder, cmd) = hold(&bench, "sleep 60");
+    let token = tokens(&bench)[0].to_string();
+    let wrong = bench.run(["break", "x", "--token", "1"]);
+    assert_eq!(wrong.code, Some(125), "{wrong:?}");
+    assert!(is_alive(cmd), "another token is another grant");
+    let done = bench.run(["break", "x", "--token", &token]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.out.starts_with("taken from ") && done.out.ends_with(&format!(" (token {token})\n")), "{done:?}");
+    assert_eq!(bench.run(["lock", "x", "--wait", "2s", "--", "true"]).code, Some(0));
+    assert_eq!(holder.code(), Some(76));
+    assert!(!is_alive(cmd));
+    assert_eq!(bench.run(["break", "x"]).code, Some(125), "there is nothing to break");
+}
+
+fn the_lock_of_a_killed_holder_is_the_next_ones_in_time(backend: &Backend) {
+    let bench = backend.bench();
+    let (holder, _) = hold(&bench, "sleep 60");
+    let mut next = wait_for_next(&bench);
+    // It has to be in the queue, or this would be about something else.
+    std::thread::sleep(Duration::from_millis(500));
+    let begin = Instant::now();
+    holder.signal("KILL");
+    let took = until_next(&bench, begin);
+    let most = TIMEOUT + backend.late + SLACK;
+    assert!(took < most, "{took:?} is more than {most:?}");
+    assert_eq!(next.code(), Some(0));
+    let tokens = tokens(&bench);
+    assert!(tokens.len() == 2 && tokens[0] < tokens[1], "{tokens:?}");
+}
+
+fn cmd_of_a_stopped_tooz_is_dead_before_the_lock_is_anothers(backend: &Backend) {
+    let bench = backend.bench();
+    // It does not end by itself when it is told to.
+    let (mut holder, cmd) = hold(&bench, "trap '' TERM; while :; do sleep 0.1; done");
+    let mut next = wait_for_next(&bench);
+    std::thread::sleep(Duration::from_millis(500));
+    let begin = Instant::now();
+    holder.signal("STOP");
+    let took = until_next(&bench, begin);
+    assert!(!is_alive(cmd));
+    let most = TIMEOUT + backend.late + SLACK;
+    assert!(took < most, "{took:?} is more than {most:?}");
+    holder.signal("CONT");
+    assert_eq!(holder.code(), Some(76));
+    assert_eq!(next.code(), Some(0));
+}
+
+fn a_killed_leader_is_followed_after_a_vacancy(backend: &Backend) {
+    let bench = backend.bench();
+    let stand = |member: &str| {
+        let script = format!("echo $$ > leads-{member}.new; mv leads-{member}.new leads-{member}; exec sleep 60");
+        bench.start(["elect", "g", "--member", member, "--", "sh", "-c", &script])
+    };
+    let first = stand("first");
+    until("the first one leads", || bench.path("leads-first").exists());
+    let mut watch = watch(&bench, &["watch", "g", "--leader", "--json"]);
+    let events = || kinds(&bench);
+    until("the watch has begun", || events() == ["elected first"]);
+    let mut second = stand("second");
+    until("the second one is a member", || bench.run(["members", "g"]).out.lines().count() == 2);
+    // Being a member, it stands at once.
+    std::thread::sleep(Duration::from_millis(300));
+    let begin = Instant::now();
+    first.signal("KILL");
+    until("the second one leads", || bench.path("leads-second").exists());
+    let (took, most) = (begin.elapsed(), TIMEOUT + backend.late + SLACK);
+    assert!(took < most, "{took:?} is more than {most:?}");
+    assert!(!is_alive(bench.number("leads-first")), "both CMDs run");
+    until("the watch has told it", || events() == ["elected first", "vacant", "elected second"]);
+    second.signal("TERM");
+    assert_eq!(second.code(), Some(143));
+    until("the watch tells that nobody leads", || events().last().is_some_and(|event| event == "vacant"));
+    watch.signal("TERM");
+    assert_eq!(watch.code(), Some(0));
+}
+
+fn a_watch_tells_who_comes_and_dies(backend: &Backend) {
+    let bench = backend.bench();
+    assert_eq!(bench.run(["group", "create", "g"]).code, Some(0));
+    let mut watch = watch(&bench, &["watch", "g", "--json"]);
+    until("the snapshot", || kinds(&bench) == ["snapshot"]);
+    let member = bench.start(["join", "g", "--member", "a", "--capabilities", "{\"x\":1}"]);
+    until("a joins", || kinds(&bench) == ["snapshot", "joined a"]);
+    let begin = Instant::now();
+    member.signal("KILL");
+    until("a dies", || kinds(&bench) == ["snapshot", "joined a", "left a"]);
+    let (took, most) = (begin.elapsed(), TIMEOUT + backend.late + SLACK);
+    assert!(took < most, "{took:?} is more than {most:?}");
+    assert_eq!(bench.run(["group", "delete", "g"]).code, Some(0), "the dead do not linger");
+    assert_eq!(watch.code(), Some(0));
+    assert_eq!(kinds(&bench).last().unwrap(), "deleted");
+}
+
+fn many_lockers_take_turns_with_growing_tokens(backend: &Backend) {
+    let bench = backend.bench();
+    let script = format!("{ALONE} sleep 0.02");
+    let mut lockers: Vec<Running> = (0..10).map(|_| bench.start(["lock", "x", "--", "sh", "-c", &script])).collect();
+    for locker in &mut lockers {
+        assert_eq!(locker.code(), Some(0));
+    }
+    assert!(!bench.path("overlap").exists());
+    let tokens = tokens(&bench);
+    assert_eq!(tokens.len(), 10);
+    assert!(tokens.windows(2).all(|pair| pair[0] < pair[1]), "{tokens:?}");
+}
+
+fn the_doctor_finds_nothing_wrong(backend: &Backend) {
+    let bench = backend.bench();
+    let done = bench.run(["doctor"]);
+    assert_eq!((done.code, done.err.as_str()), (Some(0), ""), "{done:?}");
+    assert!(!done.out.contains("wrong\t") && done.out.contains("round trip"), "{done:?}");
+    let json = bench.run(["doctor", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(report["driver"], backend.kind.name());
+    assert!(report["server"].as_str().is_some_and(|server| !server.is_empty()), "{report}");
+    assert_eq!(report["session"]["timeout_ms"], 4000);
+    for figure in ["read", "write", "lock_and_release", "hand_over"] {
+        assert!(report["measured"][figure]["p50_us"].is_u64(), "{figure}: {report}");
+    }
+    assert_eq!(bench.run(["groups"]).out, "");
+    // A warning is one only if it is asked for.
+    let warned = report["verdict"] == "warning";
+    assert_eq!(bench.run(["doctor", "--strict"]).code, Some(i32::from(warned)));
+}
+
+fn the_doctor_finds_a_server_that_evicts(backend: &Backend) {
+    let setup = Setup::new(backend.kind).argument("--maxmemory 100mb --maxmemory-policy allkeys-lru");
+    let server = setup.start().expect("the server starts");
+    let refused = Bench::on(server.url()).run(["doctor"]);
+    assert_eq!(refused.code, Some(125), "{refused:?}");
+    assert!(refused.err.contains("noeviction"), "{refused:?}");
+    let accepted = Bench::on(format!("{}?allow_eviction=true", server.url())).run(["doctor"]);
+    assert_eq!(accepted.code, Some(1), "{accepted:?}");
+    let finding = accepted.out.lines().find(|line| line.starts_with("wrong\t")).expect("something is wrong");
+    assert!(finding.contains("CONFIG SET maxmemory-policy noeviction"), "{finding}");
+    server.stop().expect("the server stops");
+    let gone = Bench::on(format!("{}?connect_timeout=2s", server.url())).run(["doctor"]);
+    assert_eq!((gone.code, gone.out.as_str()), (Some(125), ""), "{gone:?}");
+}
+
+/// A watch that writes its lines into the bench's file `events`.
+fn watch(bench: &Bench, words: &[&str]) -> Running {
+    let output = std::fs::File::create(bench.path("events")).unwrap();
+    let mut command = bench.tooz(words.iter().copied());
+    Running(command.stdout(output).stderr(Stdio::inherit()).spawn().unwrap())
+}
+
+/// What has been written there: each event with whom it is about.
+fn kinds(bench: &Bench) -> Vec<String> {
+    let whole = |line: &String| serde_json::from_str::<serde_json::Value>(line).ok();
+    let words = |event: serde_json::Value| {
+        let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+        format!("{} {}", text("event"), text("member")).trim().to_owned()
+    };
+    lines(&bench.path("events")).iter().filter_map(whole).map(words).collect()
+}

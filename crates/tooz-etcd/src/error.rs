@@ -1,0 +1,224 @@
+//! From what etcd or the connection says to a kind and to words that tell what to do. The only place where that is decided.
+
+use std::error::Error as StdError;
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tooz_core::{Error, ErrorKind, Outcome};
+
+/// A failure in two tongues: the error for the caller, and what the driver itself does about it.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: Error,
+    pub(crate) remedy: Remedy,
+}
+
+/// What the driver does about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Remedy {
+    /// Another endpoint may do better.
+    AskAnother,
+    /// The token has run out: authenticate, then ask again.
+    LogIn,
+    /// etcd has spoken: the same question gets the same answer.
+    None,
+}
+
+/// What etcd or the library said, in words for people. The library's own form of it is for programmers.
+#[derive(Debug)]
+struct Cause {
+    words: String,
+    status: Status,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.words)
+    }
+}
+
+impl StdError for Cause {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.status.source()
+    }
+}
+
+/// Judges the answer of the etcd at that address, or of the library where there was none.
+pub(crate) fn judge(status: Status, address: &str) -> Failure {
+    let text = status.message().trim_start_matches("etcdserver: ").to_owned();
+    let (kind, outcome, remedy, advice) = match status.code() {
+        Code::NotFound if text.contains("lease not found") => {
+            (ErrorKind::Lost, Outcome::NotApplied, Remedy::None, "the session has ended at the server")
+        }
+        Code::Unauthenticated => {
+            (ErrorKind::Unauthorized, Outcome::NotApplied, Remedy::LogIn, "see to the user and the password in the URL")
+        }
+        Code::InvalidArgument if text.contains("revision of auth store is old") => {
+            (ErrorKind::Unauthorized, Outcome::NotApplied, Remedy::LogIn, "try again")
+        }
+        Code::InvalidArgument if text.contains("authentication failed") => {
+            (ErrorKind::Unauthorized, Outcome::NotApplied, Remedy::None, "see to the user and the password in the URL")
+        }
+        Code::InvalidArgument if text.contains("user name is empty") => (
+            ErrorKind::Unauthorized,
+            Outcome::NotApplied,
+            Remedy::None,
+            "this etcd wants a user: write etcd://user:password@host:2379",
+        ),
+        Code::PermissionDenied => (
+            ErrorKind::Unauthorized,
+            Outcome::NotApplied,
+            Remedy::None,
+            "the user needs a role that may read and write all keys that begin with /tooz/NAMESPACE/",
+        ),
+        // Not `Unavailable`: whoever waits for a lock would go on waiting without a word until somebody makes room.
+        Code::ResourceExhausted if text.contains("database space exceeded") => (
+            ErrorKind::Config,
+            Outcome::NotApplied,
+            Remedy::None,
+            "etcd takes no writes: compact and defragment it, or raise its quota, then disarm the alarm NOSPACE",
+        ),
+        Code::InvalidArgument if text.contains("request is too large") => (
+            ErrorKind::Config,
+            Outcome::NotApplied,
+            Remedy::None,
+            "etcd takes about 1.5 MB: say less in the capabilities",
+        ),
+        Code::OutOfRange if text.contains("too large lease TTL") => {
+            (ErrorKind::Config, Outcome::NotApplied, Remedy::None, "choose a shorter session_timeout")
+        }
+        Code::Unimplemented => (
+            ErrorKind::Config,
+            Outcome::NotApplied,
+            Remedy::None,
+            "that is no etcd of version 3.4 or later: see to the host and the port",
+        ),
+        Code::ResourceExhausted => {
+            (ErrorKind::Unavailable, Outcome::NotApplied, Remedy::AskAnother, "etcd is overloaded: try again later")
+        }
+        _ if text.contains("not supported for learner") => (
+            ErrorKind::Unavailable,
+            Outcome::NotApplied,
+            Remedy::AskAnother,
+            "this member is a learner: take it out of the URL",
+        ),
+        // Asked with `hasleader`, a member without a leader refuses before it does anything.
+        Code::Unavailable if text == "no leader" => (
+            ErrorKind::Unavailable,
+            Outcome::NotApplied,
+            Remedy::AskAnother,
+            "this member sees no leader: a majority of the members must run and reach one another",
+        ),
+        // A status with a cause was made by the library: there, cancelled means that the connection went away.
+        Code::DeadlineExceeded | Code::Cancelled if status.source().is_none() => {
+            (ErrorKind::TimedOut, Outcome::Unknown, Remedy::AskAnother, "try again")
+        }
+        Code::Unavailable if text.contains("timed out") => {
+            (ErrorKind::TimedOut, Outcome::Unknown, Remedy::AskAnother, "etcd is slow, or has no leader just now")
+        }
+        _ if status.source().is_some() && chain(&status).contains("certificate") => (
+            ErrorKind::Config,
+            Outcome::NotApplied,
+            Remedy::AskAnother,
+            "name the authority that vouches for the server in the option ca, and a client's own in cert and key",
+        ),
+        // The library's own errors come as these: nothing listens, a reset connection, something that is no HTTP/2.
+        Code::Unavailable
+        | Code::Unknown
+        | Code::Internal
+        | Code::Aborted
+        | Code::DataLoss
+        | Code::DeadlineExceeded
+        | Code::Cancelled => {
+            let outcome = if never_sent(&status) { Outcome::NotApplied } else { Outcome::Unknown };
+            (ErrorKind::Unavailable, outcome, Remedy::AskAnother, "see whether etcd runs there, with or without TLS")
+        }
+        _ => (ErrorKind::Backend, Outcome::NotApplied, Remedy::None, "this driver does not know that answer"),
+    };
+    let words = if status.source().is_some() { chain(&status) } else { text };
+    let message = format!("etcd at {address}: {words}; {advice}");
+    let error = Error::new(kind, message).with_outcome(outcome).with_source(Cause { words, status });
+    Failure { error, remedy }
+}
+
+/// Nobody answered in time.
+pub(crate) fn no_answer(address: &str, limit: Duration) -> Failure {
+    let words = format!("no answer from {address} within {limit:?}; see whether etcd runs there and is reached");
+    Failure { error: Error::new(ErrorKind::TimedOut, words), remedy: Remedy::AskAnother }
+}
+
+/// A stream that the server or the network has ended.
+pub(crate) fn ended(what: &str) -> Failure {
+    let words = format!("the {what} was ended by the server");
+    Failure { error: Error::new(ErrorKind::Unavailable, words), remedy: Remedy::AskAnother }
+}
+
+/// The session is over at the server.
+pub(crate) fn lost(why: &str) -> Error {
+    Error::new(ErrorKind::Lost, why)
+}
+
+/// An answer that no etcd gives to what was asked.
+pub(crate) fn strange(what: &str) -> Error {
+    Error::new(ErrorKind::Backend, format!("etcd's answer makes no sense: {what}"))
+}
+
+/// The words of an error and of all that caused it, each once.
+pub(crate) fn chain(error: &dyn StdError) -> String {
+    let mut words = match error.source() {
+        // What the library says first is less than its cause.
+        Some(_) => String::new(),
+        None => error.to_string(),
+    };
+    let mut cause = error.source();
+    while let Some(one) = cause {
+        let text = one.to_string();
+        if !words.contains(&text) {
+            let _ = write!(words, "{}{text}", if words.is_empty() { "" } else { ": " });
+        }
+        cause = one.source();
+    }
+    words
+}
+
+/// Whether the request died before it left: there was no connection to send it over.
+fn never_sent(status: &Status) -> bool {
+    let mut cause: Option<&dyn StdError> = status.source();
+    while let Some(one) = cause {
+        if let Some(io) = one.downcast_ref::<std::io::Error>()
+            && io.kind() == std::io::ErrorKind::ConnectionRefused
+        {
+            return true;
+        }
+        // The library's word for any failure to connect, in text since its type is private.
+        if one.to_string() == "tcp connect error" || one.to_string() == "dns error" {
+            return true;
+        }
+        cause = one.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_answer_that_decides_something_has_its_kind() {
+        for (code, text, kind, remedy) in [
+            (Code::NotFound, "etcdserver: requested lease not found", ErrorKind::Lost, Remedy::None),
+            (Code::Unauthenticated, "etcdserver: invalid auth token", ErrorKind::Unauthorized, Remedy::LogIn),
+            (Code::PermissionDenied, "etcdserver: permission denied", ErrorKind::Unauthorized, Remedy::None),
+            (Code::Unavailable, "etcdserver: no leader", ErrorKind::Unavailable, Remedy::AskAnother),
+            (Code::Unavailable, "etcdserver: request timed out", ErrorKind::TimedOut, Remedy::AskAnother),
+            (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", ErrorKind::Config, Remedy::None),
+        ] {
+            let failure = judge(Status::new(code, text), "h:2379");
+            assert_eq!((failure.error.kind(), failure.remedy), (kind, remedy), "{text}");
+        }
+        let outcome = |text: &str| judge(Status::new(Code::Unavailable, text), "h:2379").error.outcome();
+        assert_eq!(outcome("etcdserver: no leader"), Outcome::NotApplied);
+        assert_eq!(outcome("etcdserver: leader changed"), Outcome::Unknown);
+    }
+}

@@ -1,0 +1,49 @@
+#![doc = include_str!("../README.md")]
+
+mod checkup;
+mod cluster;
+mod endpoint;
+mod error;
+mod feed;
+mod group;
+mod keys;
+mod lease;
+mod lock;
+mod options;
+mod own;
+mod proto;
+mod request;
+mod session;
+mod tls;
+mod watch;
+
+use tooz_core::{Characteristic, Characteristics, Driver};
+
+/// The driver's card.
+pub const DRIVER: Driver = Driver::new("etcd", &["etcd", "etcd+https", "etcd3+http", "etcd3+https"], session::connect)
+    .about("locks and groups on an etcd cluster, 3.4 or later")
+    .url("etcd://[USER:PASSWORD@]HOST[:2379][,HOST…]")
+    .options(options::OPTIONS)
+    .characteristics(BEST);
+
+tooz_core::register!(DRIVER);
+
+/// Each is defended in the README.
+const BEST: Characteristics = Characteristics::of(&[
+    Characteristic::Groups,
+    Characteristic::SharedLocks,
+    Characteristic::BreakableLocks,
+    Characteristic::FairLocks,
+    Characteristic::PushedWatches,
+    Characteristic::DurableFencing,
+    Characteristic::HoldsAcrossRestart,
+    Characteristic::DistributedAcrossThreads,
+    Characteristic::DistributedAcrossProcesses,
+    Characteristic::DistributedAcrossHosts,
+    Characteristic::Linearizable,
+    Characteristic::Sequential,
+    Characteristic::Causal,
+    Characteristic::Serializable,
+    Characteristic::SameViewUnderPartitions,
+    Characteristic::SameViewAcrossClients,
+]);

@@ -1,0 +1,294 @@
+//! Locks: a queue of keys in the order of their creation, each waiting for the nearest one before it that is in its way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tooz_core::{
+    Error, ErrorKind, FencingToken, Granted, Holder, LockKey, LockMode, LockRequest, Outcome, Owned as OwnedRequests,
+    Result, Wanted,
+};
+
+use crate::error;
+use crate::feed::{Notice, Scope};
+use crate::keys::{LockFolder, LockRecord, read, write};
+use crate::own::{Certainty, Owned, What};
+use crate::proto::etcdserverpb::{LeaseTimeToLiveRequest, RangeRequest, TxnRequest};
+use crate::proto::mvccpb::KeyValue;
+use crate::request::{
+    absent, all, created_at, delete, exists, get, newest, none_of, oldest, one, put, ranges, version_is,
+};
+use crate::session::{Etcd, Opened};
+
+/// Where a request stands.
+enum Standing {
+    /// Nobody is in its way, and as the creation revisions only grow, nobody ever will be.
+    First(i64),
+    /// That key is the nearest one in its way; nothing is known after that revision.
+    Behind { own: i64, other: Vec<u8>, as_of: i64 },
+    /// It has no key. Somebody took it away, or it was never made.
+    Nowhere,
+}
+
+/// Whether a request takes a place where somebody is in its way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// It takes the lock or nothing.
+    Try,
+    /// It takes a place in the queue.
+    Wait,
+}
+
+impl Etcd {
+    /// One transaction: the key is made only if nobody is in the way.
+    pub(crate) async fn try_to_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
+        match self.enter(request, Manner::Try).await? {
+            Standing::First(revision) => Ok(Some(self.granted(request, revision))),
+            Standing::Nowhere => Ok(None),
+            // Such a key is never made; whoever made it, it is not to stand in anybody's way.
+            Standing::Behind { .. } => self.give_back(request).await.map(|()| None),
+        }
+    }
+
+    /// Takes a place in the queue and waits there until nobody is in the way.
+    pub(crate) async fn queue(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
+        let mut standing = self.enter(request, Manner::Wait).await?;
+        loop {
+            let (own, other, as_of) = match standing {
+                Standing::First(revision) => return Ok(Some(self.granted(request, revision))),
+                Standing::Behind { own, other, as_of } => (own, other, as_of),
+                // Somebody took the place away while the session lives: it is taken again, at the end of the queue.
+                Standing::Nowhere => {
+                    standing = self.enter(request, Manner::Wait).await?;
+                    continue;
+                }
+            };
+            let woken = self.wake_up_call(request);
+            let gone = Arc::clone(&woken);
+            let watching = self.feed.watch(Scope::key(&other, as_of + 1), move |notice| {
+                if matches!(notice, Notice::Deleted { .. } | Notice::Gap) {
+                    gone.notify_one();
+                }
+            });
+            tokio::select! {
+                () = woken.notified() => {}
+                // A push is only a hint. The jitter keeps those who wait from asking in step.
+                () = tokio::time::sleep(self.timeout.mul_f64(0.8 + 0.2 * fastrand::f64())) => {}
+                () = wanted.unwanted() => {
+                    drop(watching);
+                    self.give_back(request).await?;
+                    return Ok(None);
+                }
+            }
+            drop(watching);
+            standing = match self.look_at_place(request, own).await {
+                Ok(standing) => standing,
+                // The place is kept; the next look makes up for this one.
+                Err(error) if error.is_retryable() && wanted.is_wanted() => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    Standing::Behind { own, other, as_of }
+                }
+                Err(error) => return Err(error),
+            };
+        }
+    }
+
+    /// By which the keeper wakes the one who waits for this request.
+    fn wake_up_call(&self, request: &LockRequest) -> Arc<Notify> {
+        match self.own.owned().get(&request.id).map(|owned| &owned.what) {
+            Some(What::Place(woken)) => Arc::clone(woken),
+            _ => Arc::default(),
+        }
+    }
+
+    fn granted(&self, request: &LockRequest, revision: i64) -> Granted {
+        self.own.grant(request.id);
+        Granted::new(FencingToken(revision.unsigned_abs()))
+    }
+
+    /// Makes the key of a request, unless it is there already.
+    ///
+    /// The transaction also tests the version of the session's key, which every withdrawal of an unanswered request raises: so
+    /// whatever was sent before such a withdrawal and arrives only after it does nothing. No tombstone is needed.
+    async fn enter(&self, request: &LockRequest, manner: Manner) -> Result<Standing> {
+        let opened = self.opened()?;
+        let folder = self.keys.lock(&request.key);
+        let place = folder.place(request.mode, request.id);
+        let value = write(&LockRecord::new(&self.member, request, opened.lease.id))?;
+        self.own.enlist(request.id, Owned::new(&place, What::Place(Arc::default())));
+        let conflicting = folder.conflicting(request.mode);
+        loop {
+            let version = opened.version();
+            let mut compare = vec![absent(&place), version_is(&opened.key, version)];
+            if manner == Manner::Try {
+                compare.push(none_of(&conflicting));
+            }
+            let txn = TxnRequest {
+                compare,
+                // Two, since one of an exclusive request's is its own.
+                success: vec![put(&place, value.clone(), opened.lease.id), get(newest(&conflicting, 2))],
+                failure: vec![get(one(&opened.key)), get(one(&place))],
+            };
+            let reply = match self.txn(&txn).await {
+                Ok(reply) => reply,
+                Err(error) => {
+                    if error.outcome() == Outcome::Unknown {
+                        self.own.doubt_making(request.id);
+                    }
+                    // If an earlier sending is in doubt, core has to take the request back.
+                    return Err(match self.own.strike_unmade(request.id) {
+                        Certainty::Certain => error,
+                        Certainty::Doubtful => error.with_outcome(Outcome::Unknown),
+                    });
+                }
+            };
+            if reply.was_repeated {
+                self.own.doubt_making(request.id);
+            }
+            let (done, revision) = (reply.message.succeeded, header_revision(&reply.message));
+            let found = ranges(reply.message);
+            if done {
+                self.own.confirm(request.id, revision);
+                let before = found.first().and_then(|found| found.kvs.iter().find(|kv| kv.key != place));
+                return Ok(match before {
+                    None => Standing::First(revision),
+                    Some(other) => Standing::Behind { own: revision, other: other.key.clone(), as_of: revision },
+                });
+            }
+            let [session, own] = found.as_slice() else { return Err(error::strange("a transaction without answers")) };
+            let Some(session) = session.kvs.first() else {
+                return Err(error::lost("the session's key is gone, and so is the session"));
+            };
+            if let Some(own) = own.kvs.first() {
+                // It was made by an earlier sending whose answer was lost; of several, the others may still come.
+                self.own.doubt_making(request.id);
+                self.own.confirm(request.id, own.create_revision);
+                return self.look_at_place(request, own.create_revision).await;
+            }
+            opened.raise(session.version);
+            if session.version == version {
+                // All is as it should be, so somebody is in the way of one who only tries.
+                if self.own.strike_unmade(request.id) == Certainty::Doubtful {
+                    self.give_back(request).await?;
+                }
+                return Ok(Standing::Nowhere);
+            }
+        }
+    }
+
+    /// Reads, in one step, whether the key is still there and who is the nearest in its way.
+    async fn look_at_place(&self, request: &LockRequest, created: i64) -> Result<Standing> {
+        let lease = self.opened()?.lease.id;
+        let folder = self.keys.lock(&request.key);
+        let place = folder.place(request.mode, request.id);
+        let before = RangeRequest { max_create_revision: created - 1, ..newest(&folder.conflicting(request.mode), 1) };
+        let own = RangeRequest { keys_only: true, ..one(&place) };
+        let reply =
+            self.txn(&TxnRequest { success: vec![get(own), get(before)], ..TxnRequest::default() }).await?.message;
+        let as_of = header_revision(&reply);
+        let found = ranges(reply);
+        let [own, before] = found.as_slice() else { return Err(error::strange("a transaction without answers")) };
+        Ok(match (own.kvs.first(), before.kvs.first()) {
+            (Some(own), before) if own.create_revision == created && own.lease == lease => match before {
+                None => Standing::First(created),
+                Some(other) => Standing::Behind { own: created, other: other.key.clone(), as_of },
+            },
+            _ => Standing::Nowhere,
+        })
+    }
+
+    /// Gives back a grant or a place. One write, if all that could make the key was answered.
+    pub(crate) async fn give_back(&self, request: &LockRequest) -> Result<()> {
+        let opened = self.opened()?;
+        // Struck first: whoever hears of the deletion must not take it for one by force.
+        if let Some(struck) = self.own.strike(request.id)
+            && struck.certainty() == Certainty::Certain
+        {
+            let result = self.delete(&struck.key).await;
+            if result.is_err() {
+                // Its repetition needs no more than this.
+                self.own.enlist(request.id, struck);
+            }
+            return result;
+        }
+        // Core knows the mode of what it asked for, but not of what it finds left over after a reconnect.
+        let folder = self.keys.lock(&request.key);
+        let places = [LockMode::Exclusive, LockMode::Shared].map(|mode| folder.place(mode, request.id));
+        self.withdraw(opened, &places).await
+    }
+
+    /// Deletes keys whose making may still be under way, and raises the session's version, so that it comes to nothing.
+    pub(crate) async fn withdraw(&self, opened: &Opened, places: &[Vec<u8>]) -> Result<()> {
+        let mut success = vec![put(&opened.key, opened.record.clone(), opened.lease.id)];
+        success.extend(places.iter().map(|place| delete(place)));
+        success.push(get(one(&opened.key)));
+        let txn = TxnRequest { compare: vec![exists(&opened.key)], success, failure: Vec::new() };
+        let reply = self.txn(&txn).await?.message;
+        if !reply.succeeded {
+            return Err(error::lost("the session's key is gone, and so is the session"));
+        }
+        if let Some(session) = ranges(reply).first().and_then(|found| found.kvs.first()) {
+            opened.raise(session.version);
+        }
+        Ok(())
+    }
+
+    /// The first writer, or all readers before it: two ranges of one transaction.
+    pub(crate) async fn holders_of(&self, key: &LockKey) -> Result<Vec<Holder>> {
+        let folder = self.keys.lock(key);
+        let reading = vec![get(oldest(&folder.of(LockMode::Exclusive))), get(all(&folder.of(LockMode::Shared)))];
+        let found = ranges(self.txn(&TxnRequest { success: reading, ..TxnRequest::default() }).await?.message);
+        let [writers, readers] = found.as_slice() else { return Err(error::strange("a transaction without answers")) };
+        let writer = writers.kvs.first();
+        let before = |kv: &&KeyValue| writer.is_none_or(|writer| kv.create_revision < writer.create_revision);
+        let mut holding: Vec<_> = readers.kvs.iter().filter(before).collect();
+        if holding.is_empty() {
+            holding.extend(writer);
+        }
+        holding.into_iter().map(|kv| holder(&folder, kv)).collect()
+    }
+
+    /// Deletes the key that was created at that revision, if it is still there.
+    pub(crate) async fn take_away(&self, key: &LockKey, token: FencingToken) -> Result<()> {
+        let gone = || Error::new(ErrorKind::NotFound, format!("nobody holds it with token {token} any more"));
+        let revision = i64::try_from(token.0).ok().filter(|revision| *revision > 0).ok_or_else(gone)?;
+        let range = RangeRequest {
+            min_create_revision: revision,
+            max_create_revision: revision,
+            keys_only: true,
+            ..all(&self.keys.lock(key).all())
+        };
+        let found = self.range(&range).await?;
+        let place = found.kvs.first().map(|kv| kv.key.clone()).ok_or_else(gone)?;
+        let txn = TxnRequest {
+            compare: vec![created_at(&place, revision)],
+            success: vec![delete(&place)],
+            failure: Vec::new(),
+        };
+        let reply = self.txn(&txn).await?;
+        // If it was sent twice, the first sending may be what took it away.
+        if reply.message.succeeded || reply.was_repeated { Ok(()) } else { Err(gone()) }
+    }
+
+    /// All keys of the lease are in the lease's own list.
+    pub(crate) async fn owned_requests(&self) -> Result<OwnedRequests> {
+        let id = self.opened()?.lease.id;
+        let request = LeaseTimeToLiveRequest { id, keys: true };
+        let reply = self.cluster.ask(|line| async move { line.lease().lease_time_to_live(request).await }).await?;
+        if reply.message.ttl <= 0 {
+            return Err(error::lost("the lease has ended at the server"));
+        }
+        let locks = reply.message.keys.iter().filter_map(|key| self.keys.request_of(key)).collect();
+        Ok(OwnedRequests::new(locks))
+    }
+}
+
+fn holder(folder: &LockFolder, kv: &KeyValue) -> Result<Holder> {
+    let record: LockRecord = read(&kv.value)?;
+    let mode = folder.mode_of(&kv.key).unwrap_or(LockMode::Exclusive);
+    Ok(Holder::new(record.member, mode, FencingToken(kv.create_revision.unsigned_abs())))
+}
+
+fn header_revision(response: &crate::proto::etcdserverpb::TxnResponse) -> i64 {
+    response.header.as_ref().map_or(0, |header| header.revision)
+}

@@ -1,0 +1,125 @@
+//! Short words for the parts of a transaction.
+
+use crate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use crate::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
+use crate::proto::etcdserverpb::request_op::Request;
+use crate::proto::etcdserverpb::response_op::Response;
+use crate::proto::etcdserverpb::{
+    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnResponse,
+};
+
+/// All keys that begin with the same bytes: the first of them, and the first that does not.
+#[derive(Clone, Debug)]
+pub(crate) struct Prefix {
+    pub(crate) from: Vec<u8>,
+    pub(crate) to: Vec<u8>,
+}
+
+impl Prefix {
+    /// All keys below `folder`, which ends in a slash.
+    pub(crate) fn below(folder: &str) -> Self {
+        debug_assert!(folder.ends_with('/'), "else a name that begins like another's would be among its keys");
+        let mut to = folder.as_bytes().to_vec();
+        // The byte after the slash: no key in the folder reaches it.
+        if let Some(last) = to.last_mut() {
+            *last += 1;
+        }
+        Prefix { from: folder.into(), to }
+    }
+
+    /// The same without the key that is the folder itself.
+    pub(crate) fn inside(folder: &str) -> Self {
+        let mut inside = Prefix::below(folder);
+        inside.from.push(0);
+        inside
+    }
+}
+
+fn compare(key: &[u8], target: CompareTarget, union: TargetUnion) -> Compare {
+    Compare {
+        result: CompareResult::Equal.into(),
+        target: target.into(),
+        key: key.into(),
+        target_union: Some(union),
+        range_end: Vec::new(),
+    }
+}
+
+/// The key does not exist.
+pub(crate) fn absent(key: &[u8]) -> Compare {
+    created_at(key, 0)
+}
+
+/// The key exists.
+pub(crate) fn exists(key: &[u8]) -> Compare {
+    Compare { result: CompareResult::NotEqual.into(), ..absent(key) }
+}
+
+/// No key of these exists: etcd compares each key that does, and where there is none, one that was never created.
+pub(crate) fn none_of(keys: &Prefix) -> Compare {
+    Compare { range_end: keys.to.clone(), ..absent(&keys.from) }
+}
+
+/// The key exists and was created at that revision.
+pub(crate) fn created_at(key: &[u8], revision: i64) -> Compare {
+    compare(key, CompareTarget::Create, TargetUnion::CreateRevision(revision))
+}
+
+/// The key exists and was last written at that revision.
+pub(crate) fn written_at(key: &[u8], revision: i64) -> Compare {
+    compare(key, CompareTarget::Mod, TargetUnion::ModRevision(revision))
+}
+
+/// The key exists and was written so often since its creation.
+pub(crate) fn version_is(key: &[u8], version: i64) -> Compare {
+    compare(key, CompareTarget::Version, TargetUnion::Version(version))
+}
+
+pub(crate) fn put(key: &[u8], value: impl Into<Vec<u8>>, lease: i64) -> RequestOp {
+    let request = PutRequest { key: key.into(), value: value.into(), lease };
+    RequestOp { request: Some(Request::RequestPut(request)) }
+}
+
+pub(crate) fn delete(key: &[u8]) -> RequestOp {
+    let request = DeleteRangeRequest { key: key.into(), range_end: Vec::new() };
+    RequestOp { request: Some(Request::RequestDeleteRange(request)) }
+}
+
+pub(crate) fn get(range: RangeRequest) -> RequestOp {
+    RequestOp { request: Some(Request::RequestRange(range)) }
+}
+
+/// One key, with its value.
+pub(crate) fn one(key: &[u8]) -> RangeRequest {
+    RangeRequest { key: key.into(), ..RangeRequest::default() }
+}
+
+/// All of these keys, with their values.
+pub(crate) fn all(keys: &Prefix) -> RangeRequest {
+    RangeRequest { key: keys.from.clone(), range_end: keys.to.clone(), ..RangeRequest::default() }
+}
+
+/// At most so many of these keys, without their values, the last created one first.
+pub(crate) fn newest(keys: &Prefix, limit: i64) -> RangeRequest {
+    RangeRequest {
+        limit,
+        keys_only: true,
+        sort_order: SortOrder::Descend.into(),
+        sort_target: SortTarget::Create.into(),
+        ..all(keys)
+    }
+}
+
+/// The first created one of these keys, with its value.
+pub(crate) fn oldest(keys: &Prefix) -> RangeRequest {
+    RangeRequest { limit: 1, sort_order: SortOrder::Ascend.into(), sort_target: SortTarget::Create.into(), ..all(keys) }
+}
+
+/// The answers to the `get`s of a transaction, in their order.
+pub(crate) fn ranges(response: TxnResponse) -> Vec<RangeResponse> {
+    let answers = response.responses.into_iter().filter_map(|answer| match answer.response {
+        Some(Response::ResponseRange(range)) => Some(range),
+        _ => None,
+    });
+    answers.collect()
+}

@@ -1,0 +1,96 @@
+//! What was taken away behind one's back, and what must not be.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tooz_core::LossReason;
+use tooz_testbed::{Kind, Server};
+
+use crate::Quirk;
+use crate::stage::{connect, etcdctl, keys, play, within};
+
+pub(crate) const QUIRKS: &[Quirk] = &[
+    ("force::a_holder_whose_key_is_deleted_is_told", || play(deleted())),
+    ("force::a_waiter_whose_key_is_deleted_waits_on", || play(waiter())),
+    ("force::a_member_whose_key_is_deleted_is_told", || play(member())),
+    ("force::a_deleted_session_key_ends_the_session", || play(session())),
+    ("force::a_namesake_neither_frees_nor_inherits", || play(namesake())),
+];
+
+fn delete(server: &Server, prefix: &str) -> Result<()> {
+    etcdctl(server, &["del", "--prefix", prefix]).map(drop)
+}
+
+async fn deleted() -> Result<()> {
+    let server = Server::start(Kind::Etcd)?;
+    let one = connect(&server.url(), "one").await?;
+    let (kept, taken) = (one.lock("kept")?.acquire().await?, one.lock("taken")?.acquire().await?);
+    delete(&server, "/tooz/tooz/locks/taken/")?;
+    let reason = tokio::time::timeout(Duration::from_secs(1), taken.loss().wait()).await?;
+    ensure!(reason == LossReason::Broken, "told {reason:?}");
+    ensure!(kept.is_held() && !taken.is_held(), "one was taken, one was not");
+    Ok(())
+}
+
+async fn waiter() -> Result<()> {
+    let server = Server::start(Kind::Etcd)?;
+    let (one, two) = (connect(&server.url(), "one").await?, connect(&server.url(), "two").await?);
+    let guard = one.lock("x")?.acquire().await?;
+    let waiting = two.lock("x")?;
+    let waiting = tokio::spawn(async move { waiting.acquire().await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mine = guard.fencing_token().0.to_string();
+    for key in keys(&server)?.iter().filter(|key| key.contains("/locks/x/")) {
+        if !etcdctl(&server, &["get", key, "-w", "fields"])?.contains(&format!("\"CreateRevision\" : {mine}")) {
+            etcdctl(&server, &["del", key])?;
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    ensure!(!waiting.is_finished() && guard.is_held(), "the waiter has it though it is held");
+    guard.release().await?;
+    let next = within("the waiter's grant", waiting).await???;
+    ensure!(next.is_held(), "the waiter waited for nothing");
+    Ok(())
+}
+
+async fn member() -> Result<()> {
+    let server = Server::start(Kind::Etcd)?;
+    let one = connect(&server.url(), "one").await?;
+    let membership = one.group("g")?.join_or_create(&1).await?;
+    let guard = one.lock("x")?.acquire().await?;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    delete(&server, "/tooz/tooz/members/g/one")?;
+    tokio::time::timeout(Duration::from_secs(1), membership.loss().wait()).await?;
+    ensure!(!membership.is_member() && guard.is_held(), "only the membership was taken");
+    Ok(())
+}
+
+async fn session() -> Result<()> {
+    let server = Server::start(Kind::Etcd)?;
+    let one = connect(&server.url(), "one").await?;
+    let guard = one.lock("x")?.acquire().await?;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    delete(&server, "/tooz/tooz/sessions/")?;
+    let reason = tokio::time::timeout(Duration::from_secs(2), guard.loss().wait()).await?;
+    ensure!(reason == LossReason::SessionEnded, "told {reason:?}");
+    drop(within("acquiring in the new session", one.lock("x")?.acquire()).await??);
+    Ok(())
+}
+
+async fn namesake() -> Result<()> {
+    let server = Server::start(Kind::Etcd)?;
+    let (one, namesake) = (connect(&server.url(), "same").await?, connect(&server.url(), "same").await?);
+    let guard = one.lock("x")?.acquire().await?;
+    let membership = one.group("g")?.join_or_create(&1).await?;
+    ensure!(namesake.lock("x")?.try_acquire().await?.is_none(), "the namesake inherits the lock");
+    ensure!(namesake.group("g")?.join(&2).await.is_err(), "the namesake is in as well");
+    let other = namesake.lock("y")?.acquire().await?;
+    other.release().await?;
+    namesake.close().await?;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    ensure!(guard.is_held() && membership.is_member(), "the namesake's close took it");
+    let third = connect(&server.url(), "third").await?;
+    ensure!(third.lock("x")?.try_acquire().await?.is_none(), "the namesake's close freed it");
+    ensure!(third.group("g")?.members().await?.len() == 1, "the namesake's close took the member out");
+    Ok(())
+}

@@ -1,0 +1,248 @@
+//! The way to the server: requests go over the link of the moment, and are repeated on the next one where they may be.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fred::types::Value;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout_at};
+use tooz_core::{Characteristics, ConnectArgs, ErrorKind, Reporter, Result, encode_name};
+
+use crate::error::{not_connected, too_few_replicas};
+use crate::feed::Feed;
+use crate::link::{Link, number};
+use crate::options::Settings;
+use crate::reply::Reply;
+use crate::script::Script;
+use crate::server::Server;
+
+/// How long it takes at most until the end of a connection is seen by all who use it.
+const NOTICED: Duration = Duration::from_millis(50);
+
+pub(crate) const NO_SESSION: &str = "the server has no such session";
+
+/// Where one session's requests go. Dropping it closes the connection.
+pub(crate) struct Connection {
+    shared: Arc<Shared>,
+    keeper: AbortHandle,
+}
+
+/// What the requests and the [keeper](crate::keeper) share.
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) reporter: Reporter,
+    /// How long one request may take.
+    pub(crate) limit: Duration,
+    pub(crate) connect_limit: Duration,
+    pub(crate) timeout: Duration,
+    pub(crate) prefix: String,
+    pub(crate) channels: String,
+    pub(crate) session: String,
+    pub(crate) feed: Feed,
+    /// The link, while there is one.
+    pub(crate) link: watch::Sender<Option<Arc<Link>>>,
+    pub(crate) server: Mutex<Server>,
+    /// Set once the session exists at the server: from then on each new link begins with its word.
+    pub(crate) is_open: AtomicBool,
+    /// When to look for the dead, if anybody is curious.
+    pub(crate) look: watch::Sender<Instant>,
+}
+
+impl Connection {
+    pub(crate) async fn open(args: &ConnectArgs) -> Result<Self> {
+        let settings = Settings::read(args)?;
+        let namespace = encode_name(args.namespace.as_str(), 765);
+        let prefix = format!("tooz:{{{namespace}}}:");
+        let shared = Arc::new(Shared {
+            channels: format!("tooz:{{{namespace}}}@{}:", settings.database),
+            prefix,
+            session: format!("{:032x}", fastrand::u128(..)),
+            settings,
+            reporter: args.reporter.clone(),
+            limit: args.statement_timeout(),
+            connect_limit: args.connect_timeout,
+            timeout: args.session_timeout,
+            feed: Feed::new(args.reporter.clone()),
+            link: watch::Sender::new(None),
+            server: Mutex::default(),
+            is_open: AtomicBool::new(false),
+            look: watch::Sender::new(Instant::now()),
+        });
+        let (link, incoming) = shared.establish(1).await?;
+        shared.link.send_replace(Some(Arc::clone(&link)));
+        let keeper = tokio::spawn(Arc::clone(&shared).keep(link, incoming)).abort_handle();
+        Ok(Connection { shared, keeper })
+    }
+
+    pub(crate) fn feed(&self) -> &Feed {
+        &self.shared.feed
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    /// What can be promised on the server that the last link has led to.
+    pub(crate) fn characteristics(&self) -> Characteristics {
+        self.shared.server().characteristics(&self.shared.settings)
+    }
+
+    /// What the server says of itself now.
+    pub(crate) async fn read_server(&self) -> Result<Server> {
+        let known_replicas = self.shared.server().known_replicas;
+        Server::read(&*self.link().await?, known_replicas).await
+    }
+
+    pub(crate) fn session_channel(&self) -> String {
+        self.channel("c:", &self.shared.session)
+    }
+
+    pub(crate) fn channel(&self, kind: &str, name: &str) -> String {
+        format!("{}{kind}{name}", self.shared.channels)
+    }
+
+    /// The link, as soon as there is one, but not for longer than a request may take.
+    pub(crate) async fn link(&self) -> Result<Arc<Link>> {
+        self.shared.present_link(Instant::now() + self.shared.limit).await
+    }
+
+    /// Runs a script.
+    pub(crate) async fn run(&self, script: Script, arguments: Vec<Value>) -> Result<Reply> {
+        self.run_until_answered(script, arguments, None).await
+    }
+
+    /// The same, and it counts only when as many replicas have it as the settings want.
+    pub(crate) async fn run_surely(&self, script: Script, arguments: Vec<Value>) -> Result<Reply> {
+        self.run_until_answered(script, arguments, self.server_wait()).await
+    }
+
+    /// A request whose answer was lost with its connection is repeated on the next one, if that is in time and if it may be.
+    async fn run_until_answered(&self, script: Script, arguments: Vec<Value>, wait: Option<u64>) -> Result<Reply> {
+        let deadline = Instant::now() + self.shared.limit;
+        loop {
+            let link = self.shared.present_link(deadline).await?;
+            let failed = match self.run_on(&link, script, arguments.clone(), wait, deadline).await {
+                Err(error) if error.kind() == ErrorKind::Unavailable => error,
+                answered => return answered,
+            };
+            // A link that has not ended has said no by itself.
+            if !script.is_repeatable() || !self.shared.has_ended(&link, deadline).await {
+                return Err(failed);
+            }
+        }
+    }
+
+    async fn run_on(
+        &self,
+        link: &Link,
+        script: Script,
+        arguments: Vec<Value>,
+        wait: Option<u64>,
+        deadline: Instant,
+    ) -> Result<Reply> {
+        let (answer, reached) = link.run(script, self.shared.called(link, arguments), wait, deadline).await?;
+        let reply = Reply::read(answer)?;
+        let reached = u64::try_from(reached).unwrap_or(0);
+        match wait {
+            Some(wanted) if reached < wanted => {
+                if self.settings().is_watched_by_sentinels() {
+                    // It may be a deposed primary: the Sentinels are asked again.
+                    link.end();
+                }
+                Err(too_few_replicas(reached, wanted))
+            }
+            _ => Ok(reply),
+        }
+    }
+
+    /// Whether grants and beats have to be confirmed by replicas.
+    pub(crate) fn server_wait(&self) -> Option<u64> {
+        self.shared.server().wait(&self.shared.settings)
+    }
+
+    /// The server says that the session is over.
+    pub(crate) fn tell_of_the_end(&self) {
+        self.shared.reporter.session_lost(NO_SESSION);
+    }
+
+    /// From now on there is a session at the server.
+    pub(crate) fn set_open(&self) {
+        self.shared.is_open.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.shared.is_open.load(Ordering::Acquire)
+    }
+
+    /// The server has said in how many milliseconds somebody may be found dead; -1: there is nobody.
+    pub(crate) fn look_in(&self, milliseconds: i64) {
+        self.shared.look_in(milliseconds);
+    }
+
+    /// Somebody begins to be curious, and nobody may have looked for long.
+    pub(crate) fn look_soon(&self) {
+        if *self.shared.look.borrow() < Instant::now() {
+            self.shared.look.send_replace(Instant::now());
+        }
+    }
+
+    /// Ends the connection for good.
+    pub(crate) fn end(&self) {
+        self.shared.feed.end();
+        self.keeper.abort();
+        self.shared.link.send_replace(None);
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Shared {
+    pub(crate) fn server(&self) -> MutexGuard<'_, Server> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn look_in(&self, milliseconds: i64) {
+        // Nobody knows of those who come later: hence once per session timeout at least.
+        let wait = u64::try_from(milliseconds).map_or(self.timeout, Duration::from_millis).min(self.timeout);
+        self.look.send_replace(Instant::now() + wait);
+    }
+
+    async fn present_link(&self, deadline: Instant) -> Result<Arc<Link>> {
+        let mut links = self.link.subscribe();
+        let found = timeout_at(deadline, links.wait_for(Option::is_some)).await;
+        match found {
+            Ok(Ok(link)) => (*link).clone().ok_or_else(not_connected),
+            _ => Err(not_connected()),
+        }
+    }
+
+    /// Whether that link is over, or is seen to be within the moment that this takes.
+    async fn has_ended(&self, link: &Arc<Link>, deadline: Instant) -> bool {
+        let is_another = |now: &Option<Arc<Link>>| now.as_ref().is_none_or(|now| !Arc::ptr_eq(now, link));
+        let mut links = self.link.subscribe();
+        let soon = deadline.min(Instant::now() + NOTICED);
+        timeout_at(soon, links.wait_for(is_another)).await.is_ok_and(|seen| seen.is_ok())
+    }
+
+    fn called(&self, link: &Link, arguments: Vec<Value>) -> Vec<Value> {
+        let mut all = Vec::with_capacity(arguments.len() + 4);
+        all.push(Value::from(self.prefix.as_str()));
+        all.push(Value::from(self.channels.as_str()));
+        all.push(Value::from(self.session.as_str()));
+        all.push(number(link.epoch));
+        all.extend(arguments);
+        all
+    }
+
+    pub(crate) async fn run_on(&self, link: &Link, script: Script, arguments: Vec<Value>) -> Result<Reply> {
+        let deadline = Instant::now() + self.limit;
+        let (answer, _) = link.run(script, self.called(link, arguments), None, deadline).await?;
+        Reply::read(answer)
+    }
+}

@@ -1,0 +1,81 @@
+//! The only place where an error of the client or the server becomes one of ours.
+
+use fred::error::{Error as ClientError, ErrorKind as ClientErrorKind};
+use tooz_core::{Error, ErrorKind, Outcome};
+
+/// The words with which a server refuses for now, before it does anything.
+const NOT_NOW: &[&str] = &["LOADING", "BUSY", "MASTERDOWN", "READONLY", "MISCONF", "NOREPLICAS", "OOM", "TRYAGAIN"];
+
+/// What went wrong on the connection, or what the server said.
+pub(crate) fn of_client(error: &ClientError) -> Error {
+    let said = error.details();
+    let begins = |words: &[&str]| words.iter().any(|word| said.starts_with(word));
+    let made = |kind, message: &str| Error::new(kind, format!("{message}: {said}"));
+    if *error.kind() == ClientErrorKind::Auth || begins(&["NOPERM", "NOAUTH", "WRONGPASS"]) {
+        return made(ErrorKind::Unauthorized, "the server refuses this user; check user, password and ACL");
+    }
+    if begins(&["BUSYGROUP", "BUSYKEY"]) {
+        return made(ErrorKind::Backend, "the server answers");
+    }
+    if said.contains("MISCONF") || said.contains("OOM command") || said.contains("READONLY") {
+        // A script may have done a part before it was refused.
+        return made(ErrorKind::Unavailable, "the server takes no writes just now");
+    }
+    if begins(NOT_NOW) {
+        return made(ErrorKind::Unavailable, "the server can't serve just now").with_outcome(Outcome::NotApplied);
+    }
+    if begins(&["NOPROTO", "ERR unknown command"]) {
+        return made(ErrorKind::Config, "this driver needs Redis 6.2 or later, or Valkey");
+    }
+    if said.contains("DB index") {
+        return made(ErrorKind::Config, "this server has no database of that number");
+    }
+    if said.contains("InvalidCertificate") || said.contains("UnknownIssuer") {
+        return made(ErrorKind::Config, "the server's certificate is not trusted; ca_file= names who signed it");
+    }
+    match error.kind() {
+        ClientErrorKind::Timeout => made(ErrorKind::TimedOut, "the server does not answer"),
+        ClientErrorKind::IO
+        | ClientErrorKind::Canceled
+        | ClientErrorKind::Routing
+        | ClientErrorKind::Backpressure
+        | ClientErrorKind::Sentinel => made(ErrorKind::Unavailable, "the connection failed"),
+        _ => made(ErrorKind::Backend, "the server answers"),
+    }
+}
+
+/// Whether the server does not know the script, so that nothing was done.
+pub(crate) fn is_unknown_script(error: &ClientError) -> bool {
+    error.details().starts_with("NOSCRIPT")
+}
+
+/// The connection ended while something was under way.
+pub(crate) fn cut() -> Error {
+    Error::new(ErrorKind::Unavailable, "the connection to the server was lost while this was under way")
+}
+
+/// There is no connection at all.
+pub(crate) fn not_connected() -> Error {
+    Error::new(ErrorKind::Unavailable, "there is no connection to the server").with_outcome(Outcome::NotApplied)
+}
+
+/// The session is over at the server.
+pub(crate) fn lost() -> Error {
+    Error::new(ErrorKind::Lost, "the session has ended")
+}
+
+/// The server answered what no script of ours answers.
+pub(crate) fn strange(what: impl std::fmt::Debug) -> Error {
+    Error::new(ErrorKind::Backend, format!("the server's answer can't be understood: {what:?}"))
+}
+
+/// Too few replicas have seen it: the server may have been deposed.
+pub(crate) fn too_few_replicas(found: u64, wanted: u64) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        format!(
+            "only {found} of {wanted} replicas have acknowledged it in time, so that it may be lost in a fail-over; \
+             mend the replicas, or set wait="
+        ),
+    )
+}

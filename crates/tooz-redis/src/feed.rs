@@ -1,0 +1,294 @@
+//! What comes by itself, sorted by whom it concerns: grants to those who wait, losses to core, changes to those who watch.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+use tooz_core::{FencingToken, Granted, GroupId, Pushed, Pusher, Reporter, RequestId, decode_name};
+
+use crate::reply::request_id;
+
+/// How many of the grants and as many of the waiting requests each beat looks after, so that it costs the same whatever is held.
+const LOOKED_AFTER: usize = 16;
+
+pub(crate) struct Feed {
+    reporter: Reporter,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Nobody is told anything any more.
+    ended: bool,
+    /// Every message up to this number was heard.
+    heard: u64,
+    /// Requests that wait for a lock, and which.
+    waiting: BTreeMap<RequestId, (String, oneshot::Sender<News>)>,
+    /// Grants, and of which lock.
+    held: BTreeMap<RequestId, String>,
+    /// Up to where waiting requests and grants were looked after.
+    turn: (RequestId, RequestId),
+    watching: HashMap<String, Vec<Pusher>>,
+}
+
+/// What one who waits for a lock hears.
+#[derive(Debug)]
+pub(crate) enum News {
+    Granted(Granted),
+    /// The place in the queue may be gone: ask again for it.
+    AskAgain,
+}
+
+/// A request whose grant or place should still be at the server.
+pub(crate) struct LookedAfter {
+    pub(crate) request: RequestId,
+    pub(crate) lock: String,
+    pub(crate) is_waiting: bool,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State {
+            ended: false,
+            heard: 0,
+            waiting: BTreeMap::new(),
+            held: BTreeMap::new(),
+            turn: (RequestId(0), RequestId(0)),
+            watching: HashMap::new(),
+        }
+    }
+}
+
+/// Whether something was missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Everything,
+    /// A number was left out: ask for what came between.
+    Gap,
+}
+
+/// A place in which a grant arrives. Dropping it says that nobody waits any more.
+pub(crate) struct Expected<'a> {
+    feed: &'a Feed,
+    request: RequestId,
+    news: oneshot::Receiver<News>,
+}
+
+impl Expected<'_> {
+    /// What there is to hear; `None`: there will be nothing any more.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing.
+    pub(crate) async fn hear(&mut self) -> Option<News> {
+        (&mut self.news).await.ok()
+    }
+
+    /// What has come already.
+    pub(crate) fn heard(&mut self) -> Option<News> {
+        self.news.try_recv().ok()
+    }
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        self.feed.state().waiting.remove(&self.request);
+    }
+}
+
+impl Feed {
+    pub(crate) fn new(reporter: Reporter) -> Self {
+        Feed { reporter, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to listen for the grant of a request, which must not have been sent yet.
+    pub(crate) fn expect(&self, request: RequestId, lock: &str) -> Expected<'_> {
+        let (sender, news) = oneshot::channel();
+        let mut state = self.state();
+        if !state.ended {
+            state.waiting.insert(request, (lock.to_owned(), sender));
+        }
+        Expected { feed: self, request, news }
+    }
+
+    /// From now on the beats look after this grant.
+    pub(crate) fn hold(&self, request: RequestId, lock: String) {
+        self.state().held.insert(request, lock);
+    }
+
+    /// The grant is about to be given back: it won't be missed.
+    pub(crate) fn forget(&self, request: RequestId) {
+        self.state().held.remove(&request);
+    }
+
+    /// The next few of what should still be at the server. Whatever is there has its turn.
+    pub(crate) fn look_after(&self) -> Vec<LookedAfter> {
+        let mut state = self.state();
+        let (mut waiting_turn, mut held_turn) = state.turn;
+        let mut all = Vec::new();
+        for (request, (lock, _)) in next_few(&state.waiting, &mut waiting_turn) {
+            all.push(LookedAfter { request, lock: lock.clone(), is_waiting: true });
+        }
+        for (request, lock) in next_few(&state.held, &mut held_turn) {
+            all.push(LookedAfter { request, lock: lock.clone(), is_waiting: false });
+        }
+        state.turn = (waiting_turn, held_turn);
+        all
+    }
+
+    /// The server knows nothing of a request that it should know of.
+    pub(crate) fn miss(&self, request: RequestId) {
+        let (is_held, waiter) = {
+            let mut state = self.state();
+            (state.held.remove(&request).is_some(), state.waiting.remove(&request))
+        };
+        if is_held {
+            self.reporter.grant_lost(request);
+        }
+        if let Some((_, waiter)) = waiter {
+            let _ = waiter.send(News::AskAgain);
+        }
+    }
+
+    /// The server may have lost what was written last: everybody who waits asks again.
+    pub(crate) fn ask_again(&self) {
+        let waiting = std::mem::take(&mut self.state().waiting);
+        for (_, waiter) in waiting.into_values() {
+            let _ = waiter.send(News::AskAgain);
+        }
+    }
+
+    pub(crate) fn heard(&self) -> u64 {
+        self.state().heard
+    }
+
+    /// Whether anybody would like to know of somebody's silent death.
+    pub(crate) fn is_curious(&self) -> bool {
+        let state = self.state();
+        !state.waiting.is_empty() || !state.watching.is_empty()
+    }
+
+    /// A message to this session, `NUMBER\nKIND\n…`. Told twice is told once: whatever it says is about one request.
+    pub(crate) fn told(&self, message: &str) -> Heard {
+        let Some((number, message)) = numbered(message) else { return Heard::Everything };
+        let heard = {
+            let mut state = self.state();
+            if number <= state.heard {
+                return Heard::Everything;
+            }
+            if number == state.heard + 1 {
+                state.heard = number;
+                Heard::Everything
+            } else {
+                Heard::Gap
+            }
+        };
+        self.obey(message);
+        heard
+    }
+
+    /// All messages since the last one that was heard, in their order.
+    pub(crate) fn catch_up(&self, messages: &[String]) {
+        for (number, message) in messages.iter().filter_map(|message| numbered(message)) {
+            self.obey(message);
+            let mut state = self.state();
+            state.heard = state.heard.max(number);
+        }
+    }
+
+    fn obey(&self, message: &str) {
+        let mut words = message.splitn(3, '\n');
+        let (Some(kind), Some(request)) = (words.next(), words.next().and_then(|text| request_id(text).ok())) else {
+            return;
+        };
+        match (kind, words.next()) {
+            ("granted", Some(token)) => {
+                let waiter = self.state().waiting.remove(&request);
+                if let (Some((_, waiter)), Ok(token)) = (waiter, token.parse()) {
+                    // Nobody there any more: whoever gave up waiting gives the grant back by its request.
+                    let _ = waiter.send(News::Granted(Granted::new(FencingToken(token))));
+                }
+            }
+            ("broken", None) => {
+                self.forget(request);
+                self.reporter.grant_lost(request);
+            }
+            ("ousted", Some(group)) => {
+                if let Some(group) = decode_name(group).and_then(|group| GroupId::new(group).ok()) {
+                    self.reporter.membership_lost(&group, request);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Adds a watcher of a channel.
+    pub(crate) fn watch(&self, channel: &str, pusher: Pusher) {
+        let mut state = self.state();
+        if !state.ended {
+            state.watching.entry(channel.to_owned()).or_default().push(pusher);
+        }
+    }
+
+    pub(crate) fn is_watched(&self, channel: &str) -> bool {
+        self.state().watching.contains_key(channel)
+    }
+
+    pub(crate) fn channels(&self) -> Vec<String> {
+        self.state().watching.keys().cloned().collect()
+    }
+
+    /// Tells those who watch a channel.
+    pub(crate) fn push(&self, channel: &str, pushed: &Pushed) {
+        if let Some(watchers) = self.state().watching.get(channel) {
+            for watcher in watchers {
+                watcher.push(pushed.clone());
+            }
+        }
+    }
+
+    /// Tells everybody who watches anything.
+    pub(crate) fn push_to_all(&self, pushed: &Pushed) {
+        for watcher in self.state().watching.values().flatten() {
+            watcher.push(pushed.clone());
+        }
+    }
+
+    /// Forgets watchers that have gone; answers the channels that nobody watches any more.
+    pub(crate) fn forget_the_gone(&self) -> Vec<String> {
+        let mut unwatched = Vec::new();
+        self.state().watching.retain(|channel, watchers| {
+            watchers.retain(|watcher| !watcher.is_closed());
+            if watchers.is_empty() {
+                unwatched.push(channel.clone());
+            }
+            !watchers.is_empty()
+        });
+        unwatched
+    }
+
+    /// Ends every wait and every watch.
+    pub(crate) fn end(&self) {
+        let mut state = self.state();
+        state.ended = true;
+        state.waiting.clear();
+        state.held.clear();
+        state.watching.clear();
+    }
+}
+
+/// The next few behind `turn`, which moves on, and begins anew behind the last.
+fn next_few<'a, V>(all: &'a BTreeMap<RequestId, V>, turn: &mut RequestId) -> Vec<(RequestId, &'a V)> {
+    let behind = (Bound::Excluded(*turn), Bound::Unbounded);
+    let few: Vec<_> = all.range(behind).take(LOOKED_AFTER).map(|(request, value)| (*request, value)).collect();
+    *turn = few.last().filter(|_| few.len() == LOOKED_AFTER).map_or(RequestId(0), |(request, _)| *request);
+    few
+}
+
+fn numbered(message: &str) -> Option<(u64, &str)> {
+    let (number, message) = message.split_once('\n')?;
+    Some((number.parse().ok()?, message))
+}

@@ -1,0 +1,48 @@
+#![doc = include_str!("../README.md")]
+
+mod connection;
+mod error;
+mod feed;
+mod group;
+mod keeper;
+mod link;
+mod lock;
+mod options;
+mod reply;
+mod script;
+mod sentinel;
+mod server;
+mod session;
+mod tls;
+mod watch;
+
+use tooz_core::{Characteristic, Characteristics, Driver};
+
+/// The card of this driver.
+pub const DRIVER: Driver = Driver::new("redis", &["redis", "rediss", "redis+unix"], session::connect)
+    .about("Redis, Valkey, and Redis behind Sentinels")
+    .url("redis://[USER:PASSWORD@]HOST:PORT/DB, rediss://…, redis+unix:///SOCKET?db=DB, redis://SENTINEL,…/DB?sentinel=NAME")
+    .options(options::OPTIONS)
+    .characteristics(BEST);
+
+tooz_core::register!(DRIVER);
+
+/// What one server with an append-only file gives. Each is defended in the README.
+const BEST: Characteristics = Characteristics::of(&[
+    Characteristic::Groups,
+    Characteristic::SharedLocks,
+    Characteristic::BreakableLocks,
+    Characteristic::FairLocks,
+    Characteristic::PushedWatches,
+    Characteristic::DurableFencing,
+    Characteristic::HoldsAcrossRestart,
+    Characteristic::DistributedAcrossThreads,
+    Characteristic::DistributedAcrossProcesses,
+    Characteristic::DistributedAcrossHosts,
+    Characteristic::Linearizable,
+    Characteristic::Sequential,
+    Characteristic::Causal,
+    Characteristic::Serializable,
+    Characteristic::SameViewUnderPartitions,
+    Characteristic::SameViewAcrossClients,
+]);

@@ -1,0 +1,271 @@
+//! One connection to one server, from its beginning to its end. It never reconnects: that would run things twice, or late.
+
+use std::future::Future;
+use std::time::Duration;
+
+use fred::clients::Client;
+use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
+use fred::prelude::Builder;
+use fred::types::config::{Config, ServerConfig, TcpConfig};
+use fred::types::{CustomCommand, Message, RespVersion, Value};
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use tooz_core::{Error, ErrorKind, Result};
+
+use crate::error::{cut, is_unknown_script, of_client, strange};
+use crate::options::{Address, Credentials, Encryption, Target};
+use crate::script::{self, Script};
+use crate::tls;
+
+/// How many pushes wait for the task that reads them before the oldest is lost; what is lost is asked for again.
+const PUSHES: usize = 4096;
+
+/// What kind of server is at the other end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// It holds data and speaks RESP3, so that pushes come on the same connection, in order with the replies.
+    Data,
+    /// A Sentinel is only asked where the primary is.
+    Sentinel,
+}
+
+/// Where and how to connect.
+pub(crate) struct Dial<'a> {
+    pub(crate) peer: Peer,
+    pub(crate) server: ServerConfig,
+    pub(crate) credentials: &'a Credentials,
+    pub(crate) database: u8,
+    pub(crate) encryption: &'a Encryption,
+    /// How long one request may take.
+    pub(crate) limit: Duration,
+    /// How long connecting may take.
+    pub(crate) connect_limit: Duration,
+}
+
+/// A connection. Dropping it closes it.
+pub(crate) struct Link {
+    client: Client,
+    /// Greater than that of every earlier connection of the same session.
+    pub(crate) epoch: u64,
+    limit: Duration,
+    ended: watch::Sender<bool>,
+}
+
+/// What comes by itself, and the end.
+pub(crate) struct Incoming {
+    pub(crate) pushes: broadcast::Receiver<Message>,
+    pub(crate) running: Running,
+}
+
+/// The client's task. Aborting it closes the socket and drops whatever it has not sent.
+pub(crate) struct Running(JoinHandle<Result<(), fred::error::Error>>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Running {
+    /// Ends when the connection does.
+    pub(crate) async fn ended(&mut self) {
+        let _ = (&mut self.0).await;
+    }
+}
+
+pub(crate) fn server_at(address: &Address) -> ServerConfig {
+    ServerConfig::new_centralized(address.host.clone(), address.port)
+}
+
+impl Target {
+    /// The one server that needs no Sentinel to be found.
+    pub(crate) fn fixed(&self) -> Option<ServerConfig> {
+        match self {
+            Target::Server(address) => Some(server_at(address)),
+            Target::Socket(path) => Some(ServerConfig::Unix { path: path.clone() }),
+            Target::Sentinel(_) => None,
+        }
+    }
+}
+
+impl Link {
+    /// Connects and logs in.
+    pub(crate) async fn open(dial: Dial<'_>, epoch: u64) -> Result<(Self, Incoming)> {
+        let mut config = Config {
+            fail_fast: true,
+            server: dial.server,
+            username: dial.credentials.username.clone(),
+            password: dial.credentials.password.clone(),
+            version: if dial.peer == Peer::Data { RespVersion::RESP3 } else { RespVersion::RESP2 },
+            database: (dial.peer == Peer::Data && dial.database > 0).then_some(dial.database),
+            ..Config::default()
+        };
+        tls::apply(dial.encryption, &mut config)?;
+        let client = Builder::from_config(config)
+            .with_connection_config(|connection| {
+                connection.connection_timeout = dial.connect_limit;
+                connection.internal_command_timeout = dial.connect_limit;
+                // Never twice: whether a lost request was done is for us to find out.
+                connection.max_command_attempts = 1;
+                connection.disable_cluster_health_check = true;
+                connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
+            })
+            .with_performance_config(|performance| performance.broadcast_channel_capacity = PUSHES)
+            // No reconnect policy: without one the client's task ends with the connection.
+            .build()
+            .map_err(|error| of_client(&error))?;
+        let pushes = client.message_rx();
+        let running = Running(client.connect());
+        match tokio::time::timeout(dial.connect_limit, client.wait_for_connect()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(of_client(&error)),
+            Err(_) => {
+                let limit = dial.connect_limit;
+                return Err(Error::new(ErrorKind::TimedOut, format!("the server did not answer within {limit:?}")));
+            }
+        }
+        let link = Link { client, epoch, limit: dial.limit, ended: watch::Sender::new(false) };
+        Ok((link, Incoming { pushes, running }))
+    }
+
+    /// Ends the connection, and with it everything that is under way on it.
+    pub(crate) fn end(&self) {
+        self.ended.send_replace(true);
+    }
+
+    /// Ends when somebody ended the connection.
+    pub(crate) async fn is_to_end(&self) {
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    /// One command and its reply.
+    pub(crate) async fn ask(&self, command: &'static str, arguments: Vec<Value>) -> Result<Value> {
+        let asking = self.client.custom(custom(command), arguments);
+        self.within(Instant::now() + self.limit, asking).await?.map_err(|error| of_client(&error))
+    }
+
+    /// Hears a channel from now on: what is asked behind this is answered after it.
+    pub(crate) async fn subscribe(&self, channels: Vec<String>) -> Result<()> {
+        self.within(Instant::now() + self.limit, self.client.subscribe(channels))
+            .await?
+            .map_err(|error| of_client(&error))
+    }
+
+    pub(crate) async fn unsubscribe(&self, channel: String) -> Result<()> {
+        self.within(Instant::now() + self.limit, self.client.unsubscribe(channel))
+            .await?
+            .map_err(|error| of_client(&error))
+    }
+
+    /// Lets the server know the scripts that it does not know, and learns their digests if this process has not yet.
+    pub(crate) async fn load_scripts(&self) -> Result<()> {
+        let digests: Vec<_> = Script::ALL.iter().filter_map(|script| script.digest()).collect();
+        let missing: Vec<Script> = if digests.len() == Script::ALL.len() {
+            let mut question = vec![Value::from_static_str("EXISTS")];
+            question.extend(digests.into_iter().map(Value::from_static_str));
+            let known: Vec<bool> = self.ask("SCRIPT", question).await?.convert().map_err(|error| of_client(&error))?;
+            let unknown = Script::ALL.iter().zip(known).filter(|(_, known)| !known);
+            unknown.map(|(script, _)| *script).collect()
+        } else {
+            Script::ALL.to_vec()
+        };
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let pipeline = self.client.pipeline();
+        for script in &missing {
+            let arguments = vec![Value::from_static_str("LOAD"), Value::from_static_str(script.text())];
+            let _: Value = pipeline.custom(custom("SCRIPT"), arguments).await.map_err(|error| of_client(&error))?;
+        }
+        let deadline = Instant::now() + self.limit;
+        let digests: Vec<String> = self.within(deadline, pipeline.all()).await?.map_err(|error| of_client(&error))?;
+        script::learn_digests(digests);
+        Ok(())
+    }
+
+    /// Runs a script; with `replicas`, answers also how many have it.
+    pub(crate) async fn run(
+        &self,
+        script: Script,
+        arguments: Vec<Value>,
+        replicas: Option<u64>,
+        deadline: Instant,
+    ) -> Result<(Value, i64)> {
+        if let Some(digest) = script.digest() {
+            let arguments = called(Value::from_static_str(digest), &arguments);
+            match self.run_once("EVALSHA", arguments, replicas, deadline).await? {
+                // The server was restarted or its scripts were flushed. It has done nothing.
+                Err(error) if is_unknown_script(&error) => {}
+                other => return other.map_err(|error| of_client(&error)),
+            }
+        }
+        let arguments = called(Value::from_static_str(script.text()), &arguments);
+        self.run_once("EVAL", arguments, replicas, deadline).await?.map_err(|error| of_client(&error))
+    }
+
+    async fn run_once(
+        &self,
+        command: &'static str,
+        arguments: Vec<Value>,
+        replicas: Option<u64>,
+        deadline: Instant,
+    ) -> Result<Result<(Value, i64), fred::error::Error>> {
+        let Some(replicas) = replicas else {
+            let answer = self.within(deadline, self.client.custom(custom(command), arguments)).await?;
+            return Ok(answer.map(|answer| (answer, 0)));
+        };
+        // Behind the script on the same connection: it waits for the replicas to have that very script's writes.
+        let patience = u64::try_from(self.limit.as_millis() * 2 / 3).unwrap_or(u64::MAX).max(1);
+        let pipeline = self.client.pipeline();
+        let queued: Result<(), fred::error::Error> = async {
+            let _: Value = pipeline.custom(custom(command), arguments).await?;
+            let _: Value = pipeline.custom(custom("WAIT"), vec![number(replicas), number(patience)]).await?;
+            Ok(())
+        }
+        .await;
+        queued.map_err(|error| of_client(&error))?;
+        let asking = async { Ok::<_, fred::error::Error>(pipeline.try_all::<Value>().await) };
+        let mut answers = self.within(deadline, asking).await?.map_err(|error| of_client(&error))?.into_iter();
+        match (answers.next(), answers.next()) {
+            (Some(Ok(answer)), Some(Ok(Value::Integer(reached)))) => Ok(Ok((answer, reached))),
+            (Some(Err(error)), _) | (_, Some(Err(error))) => Ok(Err(error)),
+            other => Err(strange(other)),
+        }
+    }
+
+    /// Gives a request its time. One that takes longer ends the connection: it may be frozen, and what is late must not be
+    /// mistaken for the answer to something else.
+    async fn within<T>(
+        &self,
+        deadline: Instant,
+        asking: impl Future<Output = Result<T, fred::error::Error>>,
+    ) -> Result<Result<T, fred::error::Error>> {
+        tokio::select! {
+            biased;
+            answer = timeout_at(deadline, asking) => answer.map_err(|_| {
+                self.end();
+                let limit = self.limit;
+                Error::new(ErrorKind::TimedOut, format!("the server did not answer within {limit:?}"))
+            }),
+            () = self.is_to_end() => Err(cut()),
+        }
+    }
+}
+
+fn custom(command: &'static str) -> CustomCommand {
+    CustomCommand::new_static(command, None, false)
+}
+
+pub(crate) fn number(number: u64) -> Value {
+    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+/// The arguments of `EVAL` and `EVALSHA`: every script has one key, the prefix.
+fn called(script: Value, arguments: &[Value]) -> Vec<Value> {
+    let mut all = Vec::with_capacity(arguments.len() + 2);
+    all.push(script);
+    all.push(Value::Integer(1));
+    all.extend_from_slice(arguments);
+    all
+}

@@ -1,0 +1,163 @@
+//! Locks: one round trip to acquire, and for those who wait a push with the grant.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use fred::types::Value;
+use tooz_core::{
+    Error, ErrorKind, FencingToken, Granted, Holder, LockKey, LockMode, LockRequest, MemberId, Owned, RequestId,
+    Result, Space, Wanted, decode_name, encode_name,
+};
+
+use crate::connection::Connection;
+use crate::error::{lost, strange};
+use crate::feed::News;
+use crate::reply::request_id;
+use crate::script::Script;
+
+/// How long to wait before a request that failed is repeated; a link that comes back is waited for besides.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A lock as it stands in keys: `l:NAME`, or `e:NAME` for an election. Long enough that no name is cut.
+pub(crate) fn lock_id(key: &LockKey) -> String {
+    let space = match key.space {
+        Space::Lock => 'l',
+        Space::Election => 'e',
+    };
+    format!("{space}:{}", encode_name(&key.name, 765))
+}
+
+fn key_of(lock: &str) -> Option<LockKey> {
+    let (space, name) = lock.split_once(':')?;
+    let name = decode_name(name)?;
+    match space {
+        "l" => Some(LockKey::lock(&name.parse().ok()?)),
+        "e" => Some(LockKey::election(&name.parse().ok()?)),
+        _ => None,
+    }
+}
+
+const fn letter(mode: LockMode) -> &'static str {
+    match mode {
+        LockMode::Exclusive => "X",
+        LockMode::Shared => "S",
+    }
+}
+
+/// What becomes of one who can't have the lock at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Else {
+    Refused,
+    Queued,
+}
+
+async fn acquire(connection: &Connection, request: &LockRequest, or: Else) -> Result<Option<Granted>> {
+    let arguments = vec![
+        lock_id(&request.key).into(),
+        request.id.to_string().into(),
+        Value::from_static_str(letter(request.mode)),
+        Value::from_static_str(if or == Else::Queued { "wait" } else { "try" }),
+    ];
+    let reply = connection.run_surely(Script::Acquire, arguments).await?;
+    match reply.word.as_str() {
+        "granted" => {
+            let granted = Granted::new(FencingToken(reply.token(0)?));
+            connection.feed().hold(request.id, lock_id(&request.key));
+            Ok(Some(granted))
+        }
+        "busy" => {
+            if or == Else::Queued {
+                connection.look_in(reply.number(0)?);
+            }
+            Ok(None)
+        }
+        _ => reply.strange(),
+    }
+}
+
+pub(crate) async fn try_lock(connection: &Connection, request: &LockRequest) -> Result<Option<Granted>> {
+    acquire(connection, request, Else::Refused).await
+}
+
+pub(crate) async fn lock(connection: &Connection, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
+    let lock = lock_id(&request.key);
+    while wanted.is_wanted() {
+        // Listening begins before anybody could speak.
+        let mut expected = connection.feed().expect(request.id, &lock);
+        let failed = match acquire(connection, request, Else::Queued).await {
+            Ok(Some(granted)) => return Ok(Some(granted)),
+            Ok(None) => None,
+            // The place in the queue is kept as long as the session lives: the same request finds it again.
+            Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::TimedOut) => Some(error),
+            Err(error) => return Err(error),
+        };
+        let news = tokio::select! {
+            biased;
+            news = expected.hear() => match news {
+                Some(news) => news,
+                None => return Err(failed.unwrap_or_else(lost)),
+            },
+            () = wanted.unwanted() => expected.heard().unwrap_or(News::AskAgain),
+            () = tokio::time::sleep(PAUSE), if failed.is_some() => News::AskAgain,
+        };
+        if let News::Granted(granted) = news {
+            return confirm(connection, request, granted).await;
+        }
+    }
+    release(connection, request).await.map(|()| None)
+}
+
+/// A pushed grant counts at once, except where replicas have to have it: then it is asked for again, and waited for.
+async fn confirm(connection: &Connection, request: &LockRequest, granted: Granted) -> Result<Option<Granted>> {
+    match connection.server_wait() {
+        None => {
+            connection.feed().hold(request.id, lock_id(&request.key));
+            Ok(Some(granted))
+        }
+        Some(_) => acquire(connection, request, Else::Refused).await,
+    }
+}
+
+pub(crate) async fn release(connection: &Connection, request: &LockRequest) -> Result<()> {
+    connection.feed().forget(request.id);
+    let arguments = vec![lock_id(&request.key).into(), request.id.to_string().into()];
+    connection.run(Script::Release, arguments).await.map(drop)
+}
+
+pub(crate) async fn holders(connection: &Connection, key: &LockKey) -> Result<Vec<Holder>> {
+    let reply = connection.run(Script::Holders, vec![lock_id(key).into()]).await?;
+    let texts = reply.texts(0)?;
+    texts
+        .chunks_exact(4)
+        .map(|holder| match holder {
+            [member, mode, token, since] => {
+                let member = MemberId::new(member).map_err(|_| strange(member))?;
+                let mode = if mode == "X" { LockMode::Exclusive } else { LockMode::Shared };
+                let token = FencingToken(token.parse().map_err(|_| strange(token))?);
+                let since = Duration::from_millis(since.parse().map_err(|_| strange(since))?);
+                Ok(Holder::new(member, mode, token).since(UNIX_EPOCH + since))
+            }
+            _ => reply.strange(),
+        })
+        .collect()
+}
+
+pub(crate) async fn break_lock(connection: &Connection, key: &LockKey, token: FencingToken) -> Result<()> {
+    let arguments = vec![lock_id(key).into(), token.to_string().into()];
+    let reply = connection.run(Script::Break, arguments).await?;
+    match reply.word.as_str() {
+        "ok" => Ok(()),
+        "missing" => Err(Error::new(ErrorKind::NotFound, format!("nobody holds it with token {token} any more"))),
+        _ => reply.strange(),
+    }
+}
+
+pub(crate) async fn owned(connection: &Connection) -> Result<Owned> {
+    let reply = connection.run(Script::Owned, Vec::new()).await?;
+    let texts = reply.texts(0)?;
+    let locks: Result<Vec<(LockKey, RequestId)>> = texts
+        .chunks_exact(2)
+        .filter_map(|owned| Some((key_of(&owned[1])?, &owned[0])))
+        .map(|(key, request)| Ok((key, request_id(request)?)))
+        .collect();
+    Ok(Owned::new(locks?))
+}

@@ -1,0 +1,216 @@
+//! From the URL and its options to what the driver connects to.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use tooz_core::{BackendUrl, ConnectArgs, Error, Host, OptionSpec, OptionValue, Options, Result};
+
+/// The options beside the common ones.
+pub(crate) const OPTIONS: &[OptionSpec] = &[
+    OptionSpec::new(
+        "sentinel",
+        OptionValue::Text,
+        "none",
+        "the name of the primary that the URL's hosts, Sentinels, watch",
+    ),
+    OptionSpec::new("sentinel_user", OptionValue::Text, "none", "the user at the Sentinels"),
+    OptionSpec::new("sentinel_password", OptionValue::Secret, "none", "the password at the Sentinels"),
+    OptionSpec::new(
+        "wait",
+        OptionValue::Integer,
+        "a majority under Sentinel, else 0",
+        "how many replicas must have a heartbeat and a grant before they count; 0: none",
+    ),
+    OptionSpec::new("allow_eviction", OptionValue::Boolean, "false", "accept a server that may evict keys"),
+    OptionSpec::new("db", OptionValue::Integer, "0", "the database number, where the path is a socket's"),
+    OptionSpec::new(
+        "ca_file",
+        OptionValue::Text,
+        "the system's",
+        "a PEM file of the authorities to trust with rediss://",
+    ),
+];
+
+/// Where the server is.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    Server(Address),
+    Socket(PathBuf),
+    Sentinel(Sentinels),
+}
+
+/// A host and its port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Address {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+/// The Sentinels, and what they are asked for.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Sentinels {
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) primary: String,
+    pub(crate) credentials: Credentials,
+}
+
+/// Who connects.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Credentials {
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<String>,
+}
+
+/// Everything that the URL says.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) target: Target,
+    pub(crate) credentials: Credentials,
+    pub(crate) database: u8,
+    pub(crate) encryption: Encryption,
+    pub(crate) wait: Option<u64>,
+    pub(crate) eviction: Eviction,
+}
+
+/// Whether the connection is encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Encryption {
+    None,
+    Tls { authorities: Option<PathBuf> },
+}
+
+/// What to do about a server that may evict keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Eviction {
+    Refused,
+    Allowed,
+}
+
+const FORMS: &str = "the URL is redis://user:password@host:port/0, rediss:// for TLS, redis+unix:///path/of/socket?db=0, or \
+                     redis://sentinel1:port,sentinel2:port/0?sentinel=NAME";
+
+impl Settings {
+    pub(crate) fn read(args: &ConnectArgs) -> Result<Self> {
+        Self::of(&args.url, &args.options)
+    }
+
+    fn of(url: &BackendUrl, options: &Options) -> Result<Self> {
+        let encryption = encryption(url, options)?;
+        let target = target(url, options)?;
+        let database = database(url, options)?;
+        let credentials =
+            Credentials { username: url.username().map(str::to_owned), password: url.password().map(str::to_owned) };
+        if credentials.username.is_some() && credentials.password.is_none() {
+            return Err(wrong("a user without a password can't log in: write redis://user:password@host"));
+        }
+        let wait = options.integer("wait")?;
+        let eviction = match options.boolean("allow_eviction")? {
+            Some(true) => Eviction::Allowed,
+            Some(false) | None => Eviction::Refused,
+        };
+        Ok(Settings { target, credentials, database, encryption, wait, eviction })
+    }
+
+    pub(crate) fn is_watched_by_sentinels(&self) -> bool {
+        matches!(self.target, Target::Sentinel(_))
+    }
+}
+
+fn wrong(why: impl fmt::Display) -> Error {
+    Error::config(format!("{why}; {FORMS}"))
+}
+
+fn encryption(url: &BackendUrl, options: &Options) -> Result<Encryption> {
+    let authorities = options.text("ca_file").map(PathBuf::from);
+    match (url.scheme(), authorities) {
+        ("rediss", _) if !cfg!(feature = "tls") => Err(Error::config(
+            "rediss:// needs TLS, which this program was built without: enable feature \"tls\" of tooz or tooz-redis",
+        )),
+        ("rediss", authorities) => Ok(Encryption::Tls { authorities }),
+        (_, Some(_)) => Err(wrong("ca_file is for rediss:// alone")),
+        (_, None) => Ok(Encryption::None),
+    }
+}
+
+fn target(url: &BackendUrl, options: &Options) -> Result<Target> {
+    let sentinel_only = ["sentinel_user", "sentinel_password"].iter().find(|name| options.text(name).is_some());
+    if let (Some(option), None) = (sentinel_only, options.text("sentinel")) {
+        return Err(wrong(format_args!("{option} needs sentinel=NAME beside it")));
+    }
+    if url.scheme() == "redis+unix" {
+        if options.text("sentinel").is_some() {
+            return Err(wrong("Sentinels have no Unix sockets"));
+        }
+        return match (url.hosts(), url.path()) {
+            ([], path) if path.len() > 1 => Ok(Target::Socket(path.into())),
+            ([], _) => Err(wrong("redis+unix: needs the path of the socket")),
+            _ => Err(wrong("a socket has no host: write three slashes, redis+unix:///path")),
+        };
+    }
+    match (options.text("sentinel"), url.hosts()) {
+        (Some(""), _) => Err(wrong("sentinel= needs the name under which the Sentinels know the primary")),
+        (Some(primary), hosts) => {
+            let hosts = hosts.iter().map(|host| address(host, 26379));
+            let mut addresses: Vec<_> = hosts.collect();
+            if addresses.is_empty() {
+                addresses.push(Address { host: "127.0.0.1".to_owned(), port: 26379 });
+            }
+            let credentials = Credentials {
+                username: options.text("sentinel_user").map(str::to_owned),
+                password: options.text("sentinel_password").map(str::to_owned),
+            };
+            Ok(Target::Sentinel(Sentinels { addresses, primary: primary.to_owned(), credentials }))
+        }
+        (None, []) => Ok(Target::Server(Address { host: "127.0.0.1".to_owned(), port: 6379 })),
+        (None, [host]) => Ok(Target::Server(address(host, 6379))),
+        (None, _) => Err(wrong(
+            "several hosts are Sentinels, and need sentinel=NAME; Redis Cluster and client-side fail-over are not supported",
+        )),
+    }
+}
+
+fn address(host: &Host, port: u16) -> Address {
+    Address { host: host.name.clone(), port: host.port.unwrap_or(port) }
+}
+
+fn database(url: &BackendUrl, options: &Options) -> Result<u8> {
+    let from_path = match url.path().trim_start_matches('/') {
+        _ if url.scheme() == "redis+unix" => None,
+        "" => None,
+        path => Some(
+            path.parse::<u8>()
+                .map_err(|_| wrong(format_args!("the path is a database number from 0 to 255, and not {path:?}")))?,
+        ),
+    };
+    let from_option = match options.integer("db")? {
+        Some(number) => Some(
+            u8::try_from(number).map_err(|_| wrong(format_args!("db is a number from 0 to 255, and not {number}")))?,
+        ),
+        None => None,
+    };
+    match (from_path, from_option) {
+        (Some(path), Some(option)) if path != option => Err(wrong("the path and db= name two databases")),
+        (path, option) => Ok(path.or(option).unwrap_or(0)),
+    }
+}
+
+/// `host:port`, with brackets around an IPv6 address.
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Host { name: self.host.clone(), port: Some(self.port) }.fmt(formatter)
+    }
+}
+
+/// Where it is, without any credentials.
+impl fmt::Display for Target {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Server(address) => address.fmt(formatter),
+            Target::Socket(path) => path.display().fmt(formatter),
+            Target::Sentinel(sentinels) => {
+                write!(formatter, "{:?} of the Sentinels", sentinels.primary)?;
+                sentinels.addresses.iter().try_for_each(|address| write!(formatter, " {address}"))
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The scripts: each is one operation, done whole or not at all. The texts are the `.lua` files beside this one.
+
+use std::sync::OnceLock;
+
+/// What the server is asked to do in one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Script {
+    Open,
+    Beat,
+    Hello,
+    SweepUp,
+    Close,
+    Acquire,
+    Release,
+    Holders,
+    Break,
+    Owned,
+    Create,
+    Delete,
+    Groups,
+    Join,
+    Update,
+    Leave,
+    Members,
+}
+
+/// What scripts begin with: each takes what it needs, since the server makes these functions anew at each run.
+const COMMON: &str = include_str!("scripts/common.lua");
+const LOCK: &str = include_str!("scripts/lock.lua");
+const GROUP: &str = include_str!("scripts/group.lua");
+const SWEEP: &str = include_str!("scripts/sweep.lua");
+
+const COUNT: usize = Script::ALL.len();
+
+/// The digests by which the server knows the scripts. They depend on the text alone, so that one process asks for them once,
+/// whatever servers it talks to: a server that has not seen a script says so, and is then sent the whole text.
+static DIGESTS: OnceLock<Vec<String>> = OnceLock::new();
+
+impl Script {
+    pub(crate) const ALL: &'static [Script] = &[
+        Script::Open,
+        Script::Beat,
+        Script::Hello,
+        Script::SweepUp,
+        Script::Close,
+        Script::Acquire,
+        Script::Release,
+        Script::Holders,
+        Script::Break,
+        Script::Owned,
+        Script::Create,
+        Script::Delete,
+        Script::Groups,
+        Script::Join,
+        Script::Update,
+        Script::Leave,
+        Script::Members,
+    ];
+
+    const fn own_text(self) -> &'static str {
+        match self {
+            Script::Open => include_str!("scripts/open.lua"),
+            Script::Beat => include_str!("scripts/beat.lua"),
+            Script::Hello => include_str!("scripts/hello.lua"),
+            Script::SweepUp => include_str!("scripts/sweep_up.lua"),
+            Script::Close => include_str!("scripts/close.lua"),
+            Script::Acquire => include_str!("scripts/acquire.lua"),
+            Script::Release => include_str!("scripts/release.lua"),
+            Script::Holders => include_str!("scripts/holders.lua"),
+            Script::Break => include_str!("scripts/break.lua"),
+            Script::Owned => include_str!("scripts/owned.lua"),
+            Script::Create => include_str!("scripts/create.lua"),
+            Script::Delete => include_str!("scripts/delete.lua"),
+            Script::Groups => include_str!("scripts/groups.lua"),
+            Script::Join => include_str!("scripts/join.lua"),
+            Script::Update => include_str!("scripts/update.lua"),
+            Script::Leave => include_str!("scripts/leave.lua"),
+            Script::Members => include_str!("scripts/members.lua"),
+        }
+    }
+
+    const fn prelude(self) -> &'static [&'static str] {
+        match self {
+            Script::Hello | Script::Owned | Script::Create | Script::Groups => &[COMMON],
+            Script::Acquire | Script::Release | Script::Holders | Script::Break => &[COMMON, LOCK],
+            Script::Delete | Script::Join | Script::Update | Script::Leave | Script::Members => &[COMMON, GROUP],
+            Script::Open | Script::Beat | Script::SweepUp | Script::Close => &[COMMON, LOCK, GROUP, SWEEP],
+        }
+    }
+
+    /// The whole text, prelude included.
+    pub(crate) fn text(self) -> &'static str {
+        static TEXTS: [OnceLock<String>; COUNT] = [const { OnceLock::new() }; COUNT];
+        TEXTS[self as usize].get_or_init(|| {
+            let mut parts = self.prelude().to_vec();
+            parts.push(self.own_text());
+            parts.join("\n")
+        })
+    }
+
+    /// Whether it may be run again when its answer was lost: the same request finds what it has done.
+    pub(crate) const fn is_repeatable(self) -> bool {
+        match self {
+            Script::Acquire
+            | Script::Release
+            | Script::Holders
+            | Script::Owned
+            | Script::Groups
+            | Script::Join
+            | Script::Update
+            | Script::Leave
+            | Script::Members => true,
+            // Beats count from when they were sent, so that each is a new one; the others can't tell their own doing from another's.
+            Script::Open
+            | Script::Beat
+            | Script::Hello
+            | Script::SweepUp
+            | Script::Close
+            | Script::Break
+            | Script::Create
+            | Script::Delete => false,
+        }
+    }
+
+    /// The digest, once [`learn_digests`] was told.
+    pub(crate) fn digest(self) -> Option<&'static str> {
+        DIGESTS.get().map(|digests| digests[self as usize].as_str())
+    }
+}
+
+/// Keeps what the server answered to loading [`Script::ALL`], in that order; an answer to a part of them is nothing new.
+pub(crate) fn learn_digests(digests: Vec<String>) {
+    if digests.len() == COUNT {
+        let _ = DIGESTS.set(digests);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_script_stands_at_its_own_place() {
+        for (index, script) in Script::ALL.iter().enumerate() {
+            assert_eq!(*script as usize, index);
+            assert!(script.text().ends_with(script.own_text()));
+        }
+    }
+}

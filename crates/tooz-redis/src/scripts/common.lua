@@ -1,0 +1,103 @@
+-- What every script of this driver begins with: who is alive, the next token, and how somebody is told.
+--
+-- KEYS[1]  the prefix of all keys of the namespace, hash tag included, so that all of them are in one slot
+-- ARGV[1]  the prefix of all channels: channels know no database numbers, so it has the number in it
+-- ARGV[2]  the id of the session that asks, or "" if it owns nothing
+-- ARGV[3]  the number of the connection it asks on; each new connection of a session has a greater one
+--
+-- Keys below the prefix:
+--   fence       the last token; also the version of groups and the ticket of queues: one counter for all
+--   sessions    sorted set of the sessions' ids by the time (ms) at which they end if nobody beats
+--   s:ID        hash, lives as long as the session: member, epoch, told, heard, and one x<number> for each message not yet heard
+--   o:ID        hash of what a session owns: request -> lock, or join -> "g:GROUP\nMEMBER"
+--   l:NAME e:NAME           hash of a lock's (an election's) holders: request -> "MODE TOKEN SINCE SESSION"
+--   q:l:NAME w:l:NAME ...   its queue: sorted set of requests by ticket, and hash request -> "MODE SESSION"
+--   groups      hash of all groups: name -> version
+--   g:NAME      hash of a group's members: member -> "JOIN SESSION CAPABILITIES"
+local prefix, channels, sid, epoch = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
+local call = redis.call
+
+-- A session lives if and only if its key does; time stands still during a script, so one look is enough.
+local lives = {}
+local function alive(id)
+  local known = lives[id]
+  if known == nil then
+    known = call('EXISTS', prefix .. 's:' .. id) == 1
+    lives[id] = known
+  end
+  return known
+end
+
+-- The server's time in microseconds; it too stands still.
+local clock
+local function microseconds()
+  if not clock then
+    local time = call('TIME')
+    clock = time[1] * 1000000 + time[2]
+  end
+  return clock
+end
+
+local function milliseconds()
+  return math.floor(microseconds() / 1000)
+end
+
+-- Grows also when the server was wiped, fell back to an older replica, or its clock was set back.
+local function next_token()
+  local token = math.max(tonumber(call('GET', prefix .. 'fence') or 0) + 1, microseconds())
+  token = string.format('%.0f', token)
+  call('SET', prefix .. 'fence', token)
+  return token
+end
+
+-- In how many milliseconds somebody else may be found dead: -1 if nobody else is there.
+local function next_death()
+  local first = call('ZRANGE', prefix .. 'sessions', 0, 1, 'WITHSCORES')
+  for index = 1, #first, 2 do
+    if first[index] ~= sid then
+      return math.max(0, tonumber(first[index + 1]) - milliseconds())
+    end
+  end
+  return -1
+end
+
+-- Refuses what comes from a session that has ended, and what an earlier connection of a living one sent and nobody waits for
+-- any more: after the first word on a new connection, nothing that was under way on an old one takes effect.
+local function enter()
+  local known = call('HGET', prefix .. 's:' .. sid, 'epoch')
+  if not known then
+    return 'lost'
+  end
+  known = tonumber(known)
+  if epoch < known then
+    return 'stale'
+  end
+  if epoch > known then
+    call('HSET', prefix .. 's:' .. sid, 'epoch', epoch)
+  end
+  lives[sid] = true
+  return nil
+end
+
+-- Tells a session something. Pushed, since that is fast; and numbered and kept until a beat has acknowledged it, since a push
+-- can be lost.
+local function tell(id, message)
+  if not alive(id) then
+    return
+  end
+  local number = call('HINCRBY', prefix .. 's:' .. id, 'told', 1)
+  call('HSET', prefix .. 's:' .. id, 'x' .. number, message)
+  call('PUBLISH', channels .. 'c:' .. id, number .. '\n' .. message)
+end
+
+-- What a session was told since the message with that number.
+local function unheard(id, heard, into)
+  local told = tonumber(call('HGET', prefix .. 's:' .. id, 'told') or 0)
+  for number = heard + 1, told do
+    local message = call('HGET', prefix .. 's:' .. id, 'x' .. number)
+    if message then
+      into[#into + 1] = number .. '\n' .. message
+    end
+  end
+  return into
+end

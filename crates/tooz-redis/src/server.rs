@@ -1,0 +1,231 @@
+//! What the server says of itself: whether it will do, what can be promised on it, and what an operator should know.
+
+use std::collections::HashMap;
+
+use fred::types::Value;
+use tooz_core::{Characteristic, Characteristics, Checkup, Error, ErrorKind, Result};
+
+use crate::DRIVER;
+use crate::error::strange;
+use crate::link::Link;
+use crate::options::{Eviction, Settings};
+
+/// The lines of `INFO`, and what the Sentinels know.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Server {
+    lines: HashMap<String, String>,
+    /// The replicas that the Sentinels know, dead ones too; `None`: there are no Sentinels.
+    pub(crate) known_replicas: Option<u64>,
+}
+
+impl Server {
+    pub(crate) async fn read(link: &Link, known_replicas: Option<u64>) -> Result<Self> {
+        let answer = link.ask("INFO", Vec::new()).await.map_err(|error| match error.kind() {
+            ErrorKind::Unauthorized => error.context("this user must be allowed INFO (ACL +info)"),
+            _ => error,
+        })?;
+        match answer.as_string() {
+            Some(text) => Ok(Self::parse(&text, known_replicas)),
+            None => Err(strange(answer)),
+        }
+    }
+
+    fn parse(text: &str, known_replicas: Option<u64>) -> Self {
+        let lines = text.lines().filter_map(|line| line.split_once(':'));
+        let lines = lines.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
+        Server { lines, known_replicas }
+    }
+
+    fn line(&self, name: &str) -> &str {
+        self.lines.get(name).map_or("", String::as_str)
+    }
+
+    fn number(&self, name: &str) -> u64 {
+        self.line(name).parse().unwrap_or(0)
+    }
+
+    /// `Redis 7.0.15` or `Valkey 8.1.0`.
+    fn product(&self) -> String {
+        match (self.line("valkey_version"), self.line("redis_version")) {
+            ("", "") => "a server that does not tell its version".to_owned(),
+            ("", redis) => format!("Redis {redis}"),
+            (valkey, _) => format!("Valkey {valkey}"),
+        }
+    }
+
+    fn is_recent(&self) -> bool {
+        let mut parts = self.line("redis_version").split('.').map_while(|part| part.parse::<u32>().ok());
+        let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+        !self.line("valkey_version").is_empty() || version >= (6, 2)
+    }
+
+    fn may_evict(&self) -> bool {
+        self.number("maxmemory") > 0 && self.line("maxmemory_policy") != "noeviction"
+    }
+
+    fn appends(&self) -> bool {
+        self.number("aof_enabled") == 1
+    }
+
+    /// Whether this server will do.
+    pub(crate) fn judge(&self, settings: &Settings) -> Result<()> {
+        let product = self.product();
+        if self.line("redis_mode") == "sentinel" {
+            return Err(Error::config(
+                "this is a Sentinel and holds no data: add ?sentinel=NAME, the name it knows the primary by",
+            ));
+        }
+        if !self.is_recent() {
+            return Err(Error::config(format!("this is {product}; this driver needs Redis 6.2 or later, or Valkey")));
+        }
+        if self.line("redis_mode") == "cluster" || self.number("cluster_enabled") == 1 {
+            return Err(Error::config(
+                "this server is part of a Redis Cluster, which this driver does not support: use a single server, or Sentinel",
+            ));
+        }
+        if self.line("role") != "master" {
+            if settings.is_watched_by_sentinels() {
+                return Err(Error::new(ErrorKind::Unavailable, "the Sentinels still name a server that is no primary"));
+            }
+            return Err(Error::config(format!(
+                "this server is a replica of {}:{}: connect to the primary, or through Sentinels",
+                self.line("master_host"),
+                self.line("master_port"),
+            )));
+        }
+        if self.number("loading") == 1 {
+            return Err(Error::new(ErrorKind::Unavailable, "the server is still loading its data"));
+        }
+        if self.may_evict() && settings.eviction == Eviction::Refused {
+            return Err(Error::config(format!(
+                "this server evicts keys when its memory is full (maxmemory-policy {}), and with them locks that are held: \
+                 set maxmemory-policy noeviction, use another server, or accept it with allow_eviction=true",
+                self.line("maxmemory_policy"),
+            )));
+        }
+        Ok(())
+    }
+
+    /// How many replicas have to acknowledge; `None`: nobody is asked.
+    pub(crate) fn wait(&self, settings: &Settings) -> Option<u64> {
+        settings.wait.or_else(|| self.known_replicas.map(majority)).filter(|replicas| *replicas > 0)
+    }
+
+    /// What can be promised here.
+    pub(crate) fn characteristics(&self, settings: &Settings) -> Characteristics {
+        let mut all = DRIVER.most_characteristics();
+        if !self.appends() {
+            all = all.without(Characteristic::HoldsAcrossRestart);
+        }
+        if settings.is_watched_by_sentinels() {
+            // A fail-over may go back to before what was acknowledged.
+            all = [
+                Characteristic::DurableFencing,
+                Characteristic::Linearizable,
+                Characteristic::Sequential,
+                Characteristic::Causal,
+                Characteristic::Serializable,
+                Characteristic::SameViewUnderPartitions,
+                Characteristic::SameViewAcrossClients,
+            ]
+            .into_iter()
+            .fold(all, Characteristics::without);
+            if self.wait(settings).is_none() {
+                all = all.without(Characteristic::HoldsAcrossRestart);
+            }
+        }
+        all
+    }
+
+    pub(crate) fn check_up(&self, settings: &Settings) -> Checkup {
+        let mut found = Checkup::new(format!("{} at {}", self.product(), settings.target));
+        found = if self.appends() {
+            found.good("appendonly is on: what is held outlives a restart of the server")
+        } else {
+            found.warning(
+                "appendonly is off: a restart of the server ends every session, and with it every lock",
+                "CONFIG SET appendonly yes, and the same in redis.conf",
+            )
+        };
+        if self.appends() && self.line("aof_last_write_status") == "err" {
+            found = found.wrong("the append-only file can't be written", "make room on the server's disk");
+        }
+        let policy = self.line("maxmemory_policy");
+        found = match (policy, self.number("maxmemory")) {
+            ("noeviction", _) => found.good("maxmemory-policy is noeviction: no lock is evicted"),
+            (_, 0) => found.warning(
+                format!("maxmemory-policy is {policy}; only maxmemory=0 keeps it from evicting locks"),
+                "CONFIG SET maxmemory-policy noeviction",
+            ),
+            _ => found.wrong(
+                format!("maxmemory-policy is {policy}: locks that are held may be evicted"),
+                "CONFIG SET maxmemory-policy noeviction",
+            ),
+        };
+        let (used, most) = (self.number("used_memory"), self.number("maxmemory"));
+        if most > 0 && used > most / 10 * 9 {
+            found = found.warning(
+                format!("{used} of {most} bytes of memory are in use: a full server refuses new locks"),
+                "raise maxmemory",
+            );
+        }
+        let connected = self.number("connected_slaves");
+        match (self.known_replicas, self.wait(settings)) {
+            (None, None) => {
+                if connected > 0 {
+                    found = found.warning(
+                        format!("{connected} replicas, and no Sentinels: this driver does not follow a fail-over"),
+                        "connect through Sentinels, with ?sentinel=NAME",
+                    );
+                }
+            }
+            (_, Some(wait)) if connected < wait => {
+                found = found.wrong(
+                    format!("{connected} replicas are connected, and a heartbeat counts only with {wait}"),
+                    "start the replicas, or set wait=",
+                );
+            }
+            (_, Some(wait)) => {
+                found = found.good(format!("a heartbeat counts when {wait} of {connected} connected replicas have it"));
+            }
+            (Some(known), None) => {
+                found = found.warning(
+                    format!(
+                        "{known} replicas, and a heartbeat counts without them: a deposed primary keeps sessions alive"
+                    ),
+                    "leave out wait=0, and have at least one replica",
+                );
+            }
+        }
+        found
+    }
+}
+
+/// How many replicas make a majority of all instances together with the primary.
+fn majority(replicas: u64) -> u64 {
+    replicas.div_ceil(2)
+}
+
+/// The flat list of names and values by which RESP2 tells a map, or RESP3's map.
+pub(crate) fn map_of(value: Value) -> Result<HashMap<String, String>> {
+    value.convert().map_err(|error| strange(error.details()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_majority_of_all_instances_is_asked_for() {
+        assert_eq!([0, 1, 2, 3, 4].map(majority), [0, 1, 1, 2, 2]);
+    }
+
+    #[test]
+    fn versions_are_read_from_either_product() {
+        assert!(Server::parse("redis_version:6.2.0\r\n", None).is_recent());
+        assert!(!Server::parse("redis_version:6.0.16\r\n", None).is_recent());
+        let valkey = Server::parse("redis_version:7.2.4\r\nvalkey_version:8.1.0\r\n", None);
+        assert!(valkey.is_recent());
+        assert_eq!(valkey.product(), "Valkey 8.1.0");
+    }
+}

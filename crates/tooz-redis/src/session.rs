@@ -1,0 +1,156 @@
+//! The session: a key at the server that lives as long as its heartbeats, and what is asked of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::types::Value;
+use tooz_core::{
+    Checkup, ConnectArgs, ConnectFuture, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey, LockRequest,
+    MemberId, Owned, Probe, PushStream, RequestId, Result, Roster, Session, Terms, Wanted, async_trait,
+};
+
+use crate::connection::Connection;
+use crate::error::strange;
+use crate::link::number;
+use crate::reply::request_id;
+use crate::script::Script;
+use crate::{group, lock, watch};
+
+struct RedisSession {
+    connection: Connection,
+    member: MemberId,
+    timeout: Duration,
+}
+
+pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
+    Box::pin(async move {
+        let connection = Connection::open(&args).await?;
+        Ok(Arc::new(RedisSession { connection, member: args.member, timeout: args.session_timeout })
+            as Arc<dyn Session>)
+    })
+}
+
+impl RedisSession {
+    /// Rounded up: the server must not end the session before our own deadline does.
+    fn milliseconds(&self) -> Value {
+        number(u64::try_from(self.timeout.as_micros().div_ceil(1000)).unwrap_or(u64::MAX))
+    }
+}
+
+#[async_trait]
+impl Session for RedisSession {
+    fn terms(&self) -> Terms {
+        Terms::new(Some(self.timeout), self.connection.characteristics())
+    }
+
+    async fn open(&self) -> Result<()> {
+        let link = self.connection.link().await?;
+        link.subscribe(vec![self.connection.session_channel()]).await?;
+        self.connection.set_open();
+        let arguments = vec![self.milliseconds(), self.member.as_str().into()];
+        let reply = self.connection.run_surely(Script::Open, arguments).await?;
+        self.connection.look_in(reply.number(0)?);
+        Ok(())
+    }
+
+    async fn beat(&self) -> Result<Vec<RequestId>> {
+        let feed = self.connection.feed();
+        let mut arguments = vec![self.milliseconds(), number(feed.heard())];
+        for one in feed.look_after() {
+            arguments.push(Value::from_static_str(if one.is_waiting { "waiting" } else { "held" }));
+            arguments.push(one.lock.into());
+            arguments.push(one.request.to_string().into());
+        }
+        let reply = self.connection.run_surely(Script::Beat, arguments).await?;
+        self.connection.look_in(reply.number(0)?);
+        let missing = usize::try_from(reply.number(1)?).unwrap_or(0);
+        let texts = reply.texts(2)?;
+        let (missing, messages) = texts.split_at_checked(missing).ok_or_else(|| strange(&reply))?;
+        for request in missing {
+            feed.miss(request_id(request)?);
+        }
+        // Broken locks are among the messages; core hears of all of it from the feed, as of what was pushed.
+        feed.catch_up(messages);
+        Ok(Vec::new())
+    }
+
+    async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
+        lock::try_lock(&self.connection, request).await
+    }
+
+    async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
+        lock::lock(&self.connection, request, wanted).await
+    }
+
+    async fn release(&self, request: &LockRequest) -> Result<()> {
+        lock::release(&self.connection, request).await
+    }
+
+    async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
+        lock::holders(&self.connection, key).await
+    }
+
+    async fn break_lock(&self, key: &LockKey, token: FencingToken) -> Result<()> {
+        lock::break_lock(&self.connection, key, token).await
+    }
+
+    async fn create_group(&self, group: &GroupId) -> Result<()> {
+        group::create(&self.connection, group).await
+    }
+
+    async fn delete_group(&self, group: &GroupId) -> Result<()> {
+        group::delete(&self.connection, group).await
+    }
+
+    async fn groups(&self) -> Result<Vec<GroupId>> {
+        group::groups(&self.connection).await
+    }
+
+    async fn join(&self, request: &JoinRequest) -> Result<()> {
+        group::join(&self.connection, request).await
+    }
+
+    async fn update(&self, request: &JoinRequest) -> Result<()> {
+        group::update(&self.connection, request).await
+    }
+
+    async fn leave(&self, request: &JoinRequest) -> Result<()> {
+        group::leave(&self.connection, request).await
+    }
+
+    async fn members(&self, group: &GroupId) -> Result<Roster> {
+        group::members(&self.connection, group).await
+    }
+
+    async fn watch_group(&self, group: &GroupId) -> Result<Option<PushStream>> {
+        watch::watch_group(&self.connection, group).await.map(Some)
+    }
+
+    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
+        watch::watch_lock(&self.connection, key).await.map(Some)
+    }
+
+    async fn owned(&self) -> Result<Owned> {
+        lock::owned(&self.connection).await
+    }
+
+    async fn probe(&self, _probe: Probe) -> Result<()> {
+        // A write costs the server no more than a question.
+        self.connection.link().await?.ask("PING", Vec::new()).await.map(drop)
+    }
+
+    async fn check_up(&self) -> Result<Checkup> {
+        let server = self.connection.read_server().await?;
+        Ok(server.check_up(self.connection.settings()))
+    }
+
+    async fn close(&self) -> Result<()> {
+        // Whoever waits here must not keep the close waiting.
+        self.connection.feed().end();
+        if self.connection.is_open() {
+            while self.connection.run(Script::Close, Vec::new()).await?.is("more") {}
+        }
+        self.connection.end();
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! Behind Sentinels: fail-overs while locks are held and awaited, and primaries that do not know yet that they are none.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+use tooz_core::{Characteristic, Coordinator, ErrorKind};
+use tooz_testbed::{Cluster, Kind};
+
+use crate::bed::{connect, soon, trials, try_connect};
+
+trials! {
+    a_failover_loses_neither_holder_nor_waiter
+    a_deposed_primary_keeps_no_session_alive
+    a_deposed_primary_grants_nothing
+    a_paused_primary_comes_back_as_nobody
+    less_is_promised_behind_sentinels
+    a_name_that_no_sentinel_knows_is_refused
+}
+
+async fn cluster() -> Cluster {
+    tokio::task::spawn_blocking(|| Cluster::start(Kind::Redis).expect("a cluster can be started")).await.unwrap()
+}
+
+/// A member behind the Sentinels, with a timeout that outlives a fail-over.
+async fn member(cluster: &Cluster, name: &str) -> Coordinator {
+    connect(&format!("{}&session_timeout=12s", cluster.url()), name).await
+}
+
+async fn within<T>(seconds: u64, what: &str, future: impl Future<Output = T>) -> T {
+    let ended = tokio::time::timeout(Duration::from_secs(seconds), future).await;
+    ended.unwrap_or_else(|_| panic!("{what} took longer than {seconds} s"))
+}
+
+async fn a_failover_loses_neither_holder_nor_waiter() {
+    let cluster = cluster().await;
+    let (a, b) = (member(&cluster, "a").await, member(&cluster, "b").await);
+    let membership = soon(a.group("g").unwrap().join_or_create(&1)).await.unwrap();
+    let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
+    let lock = b.lock("x").unwrap();
+    let waiting = tokio::spawn(async move { lock.acquire().await });
+    sleep(Duration::from_millis(300)).await;
+    let old = cluster.leader().unwrap();
+    cluster.nodes()[old].kill().unwrap();
+    cluster.leader_other_than(old).unwrap();
+    sleep(Duration::from_secs(2)).await;
+    assert!(guard.is_held() && membership.is_member(), "the timeout is longer than the fail-over took");
+    assert_eq!(soon(a.lock("x").unwrap().holders()).await.unwrap().len(), 1);
+    let token = guard.fencing_token();
+    within(12, "releasing", guard.release()).await.unwrap();
+    let next = within(20, "the waiter's grant", waiting).await.unwrap().unwrap();
+    assert!(next.fencing_token() > token);
+    soon(next.release()).await.unwrap();
+    soon(membership.leave()).await.unwrap();
+    assert!(soon(a.group("g").unwrap().members()).await.unwrap().is_empty());
+}
+
+async fn a_deposed_primary_keeps_no_session_alive() {
+    let cluster = cluster().await;
+    let old = cluster.leader().unwrap();
+    // It sees the old primary alone, and no Sentinel that could tell it better.
+    let a = connect(&format!("{}?wait=1&session_timeout=3s", cluster.url_of(old)), "a").await;
+    let b = member(&cluster, "b").await;
+    let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
+    let loss = guard.loss();
+    let told = tokio::spawn(async move {
+        loss.wait().await;
+        Instant::now()
+    });
+    cluster.partition(old);
+    cluster.leader_other_than(old).unwrap();
+    let next = within(30, "the next grant", b.lock("x").unwrap().acquire()).await.unwrap();
+    let granted = Instant::now();
+    assert!(told.is_finished() || !guard.is_held(), "two believe to hold it");
+    assert!(within(2, "the loss", told).await.unwrap() <= granted + Duration::from_millis(100));
+    assert!(next.fencing_token() > guard.fencing_token());
+    cluster.heal();
+}
+
+async fn a_deposed_primary_grants_nothing() {
+    let cluster = cluster().await;
+    let old = cluster.leader().unwrap();
+    let a = connect(&format!("{}?wait=1&session_timeout=6s", cluster.url_of(old)), "a").await;
+    drop(soon(a.lock("first").unwrap().acquire()).await.unwrap());
+    sleep(Duration::from_millis(200)).await;
+    cluster.partition(old);
+    let error = within(6, "an answer", a.lock("x").unwrap().try_acquire()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("replicas"), "{error}");
+    cluster.heal();
+}
+
+async fn a_paused_primary_comes_back_as_nobody() {
+    let cluster = cluster().await;
+    let (a, b) = (member(&cluster, "a").await, member(&cluster, "b").await);
+    let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
+    let old = cluster.leader().unwrap();
+    cluster.nodes()[old].pause().unwrap();
+    cluster.leader_other_than(old).unwrap();
+    let lock = b.lock("x").unwrap();
+    let waiting = tokio::spawn(async move { lock.acquire().await });
+    sleep(Duration::from_secs(3)).await;
+    cluster.nodes()[old].resume().unwrap();
+    for _ in 0..30 {
+        assert!(!(waiting.is_finished() && guard.is_held()), "two believe to hold it");
+        sleep(Duration::from_millis(100)).await;
+    }
+    let token = guard.fencing_token();
+    let _ = within(12, "releasing", guard.release()).await;
+    let next = within(25, "the waiter's grant", waiting).await.unwrap().unwrap();
+    assert!(next.fencing_token() > token);
+}
+
+async fn less_is_promised_behind_sentinels() {
+    let cluster = cluster().await;
+    let a = member(&cluster, "a").await;
+    drop(soon(a.lock("x").unwrap().acquire()).await.unwrap());
+    let has = |one| a.characteristics().has(one);
+    assert!(has(Characteristic::FairLocks) && has(Characteristic::HoldsAcrossRestart));
+    assert!(!has(Characteristic::DurableFencing) && !has(Characteristic::Linearizable));
+    let careless = connect(&format!("{}&wait=0", cluster.url()), "b").await;
+    drop(soon(careless.lock("x").unwrap().acquire()).await.unwrap());
+    assert!(!careless.characteristics().has(Characteristic::HoldsAcrossRestart));
+    let found = soon(a.check_up()).await.unwrap();
+    assert!(found.findings.iter().any(|finding| finding.what.contains("replicas")), "{found:?}");
+    // One Sentinel that is down is no trouble, wherever it stands in the list.
+    cluster.sentinels()[0].kill().unwrap();
+    let b = member(&cluster, "b").await;
+    assert!(soon(b.lock("x").unwrap().acquire()).await.unwrap().is_held());
+}
+
+async fn a_name_that_no_sentinel_knows_is_refused() {
+    let cluster = cluster().await;
+    let error = try_connect(&cluster.url().replace("sentinel=tooz", "sentinel=nobody"), "a").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    assert!(error.to_string().contains("nobody"), "{error}");
+    let address = cluster.sentinels()[0].address();
+    let error = try_connect(&format!("redis://{address}"), "a").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    assert!(error.to_string().contains("?sentinel=NAME"), "{error}");
+}

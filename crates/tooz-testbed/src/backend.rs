@@ -1,0 +1,129 @@
+//! What each server's room has to say, so that all the others need not know which server it is.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+
+use crate::installation::Installation;
+use crate::kind::Kind;
+use crate::tls::Tls;
+
+/// Where a server comes from and what it is called.
+pub(crate) struct Card {
+    pub(crate) name: &'static str,
+    pub(crate) env_var: &'static str,
+    /// The programs without which it cannot be started, the server itself first.
+    pub(crate) programs: &'static [&'static str],
+    /// The Debian packages that hold it; libraries that they depend on come along.
+    pub(crate) packages: &'static [&'static str],
+    /// Which version is in which Debian suite, the one to take unless asked first.
+    pub(crate) suites: &'static [(&'static str, &'static str)],
+    /// The image that Docker has of it.
+    pub(crate) image: &'static str,
+}
+
+/// One kind of server.
+pub(crate) trait Backend: Sync {
+    fn card(&self) -> &'static Card;
+
+    /// The packages to take from that suite.
+    fn packages(&self, _suite: &str) -> Vec<&'static str> {
+        self.card().packages.to_vec()
+    }
+
+    /// Adds what is missing to a tree that was just unpacked.
+    fn finish(&self, _root: &Path) -> Result<()> {
+        Ok(())
+    }
+
+    /// Writes what has to be in the folder before the first start.
+    fn prepare(&self, plan: &Plan) -> Result<()>;
+
+    /// The command that runs the server in the foreground.
+    fn command(&self, plan: &Plan) -> Result<Command>;
+
+    /// Whether it answers requests by now. An error means that it does not, like `false`, and says why.
+    fn is_ready(&self, plan: &Plan) -> Result<bool>;
+
+    /// The URL that a driver takes.
+    fn url(&self, plan: &Plan) -> String;
+
+    /// One of its own programs, with the arguments that make it talk to this server.
+    fn tool(&self, plan: &Plan, program: &str) -> Result<Command>;
+
+    /// The signal by which it is asked to end without waiting for its clients.
+    fn stop_signal(&self) -> Signal {
+        Signal::SIGTERM
+    }
+
+    /// The folder in which all its processes work, for a server that is more than one process.
+    fn family(&self, _plan: &Plan) -> Option<PathBuf> {
+        None
+    }
+}
+
+/// A server as it is to be run: everything that stays the same over restarts.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) kind: Kind,
+    pub(crate) installation: Installation,
+    /// Its own folder, for data, log, sockets and certificates.
+    pub(crate) folder: PathBuf,
+    /// Where it listens for clients.
+    pub(crate) listen: SocketAddr,
+    /// Where it listens for its peers, if it has a port for them.
+    pub(crate) peers: SocketAddr,
+    /// Where clients connect: to itself, or to the proxy before it in a cluster.
+    pub(crate) address: SocketAddr,
+    /// Where it can be asked after its health without TLS.
+    pub(crate) health: SocketAddr,
+    pub(crate) tls: Option<Tls>,
+    /// Where it listens instead of at the address.
+    pub(crate) unix_socket: Option<PathBuf>,
+    pub(crate) role: Role,
+    /// Arguments of the caller's, after all others.
+    pub(crate) arguments: Vec<String>,
+}
+
+/// What a server is among others. Addresses are those at which the others are reached.
+#[derive(Debug)]
+pub(crate) enum Role {
+    Alone,
+    /// A member of an etcd cluster, with its name, its own address for its peers, and all members.
+    EtcdMember {
+        name: String,
+        advertised: SocketAddr,
+        members: String,
+    },
+    /// A member of a ZooKeeper ensemble: its number, and where each member is reached by its peers and for votes.
+    ZooKeeperMember {
+        id: usize,
+        members: Vec<(SocketAddr, SocketAddr)>,
+    },
+    /// The primary of a Redis that Sentinels watch, or a replica of that one.
+    RedisNode {
+        replica_of: Option<SocketAddr>,
+    },
+    /// A Sentinel that watches that primary.
+    RedisSentinel {
+        primary: SocketAddr,
+    },
+}
+
+impl Plan {
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+}
+
+/// A path for a command line that is made of text.
+pub(crate) fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

@@ -1,0 +1,75 @@
+//! Three members of etcd.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result};
+
+use super::{Cluster, Place, require};
+use crate::backend::Role;
+use crate::probe;
+use crate::server::Server;
+
+pub(super) fn roles(places: &[Place]) -> Vec<Role> {
+    let names = || (0..places.len()).map(|index| format!("node{index}"));
+    let members: Vec<String> =
+        names().zip(places).map(|(name, place)| format!("{name}=http://{}", place.peer_front)).collect();
+    let members = members.join(",");
+    let role = |(name, place): (String, &Place)| {
+        let advertised = place.peer_front;
+        Role::EtcdMember { name, advertised, members: members.clone() }
+    };
+    names().zip(places).map(role).collect()
+}
+
+pub(super) fn url(addresses: &str) -> String {
+    format!("etcd://{addresses}")
+}
+
+/// None of them is ready before most of them run.
+pub(super) fn launch(cluster: &Cluster) -> Result<()> {
+    cluster.nodes.iter().try_for_each(Server::launch)?;
+    cluster.nodes.iter().try_for_each(Server::wait_until_ready)
+}
+
+/// How a member sees the cluster.
+#[derive(PartialEq, Eq)]
+struct View {
+    member: String,
+    leader: String,
+    term: u64,
+}
+
+fn view(address: SocketAddr) -> Result<View> {
+    let status = probe::post(address, "/v3/maintenance/status", "{}")?;
+    let field = |name: &str| {
+        let (_, after) = status.split_once(&format!("\"{name}\":\"")).with_context(|| format!("{name} is missing"))?;
+        Ok::<_, anyhow::Error>(after.split('"').next().unwrap_or_default().to_owned())
+    };
+    // Of a cluster without a leader there is no such field.
+    let leader = field("leader").unwrap_or_default();
+    Ok(View { member: field("member_id")?, leader, term: field("raft_term")?.parse()? })
+}
+
+/// The node that most follow, in the latest term that any of them knows.
+pub(super) fn leader(cluster: &Cluster) -> Option<usize> {
+    let views: Vec<Option<View>> = cluster.nodes.iter().map(|node| view(node.direct()).ok()).collect();
+    let leader = views.iter().position(|of| {
+        let Some(own) = of.as_ref().filter(|own| own.member == own.leader) else { return false };
+        let followers = views.iter().flatten().filter(|other| other.leader == own.member && other.term == own.term);
+        Cluster::is_most(followers.count())
+    })?;
+    Some(leader)
+}
+
+pub(super) fn is_whole(cluster: &Cluster) -> Result<()> {
+    let mut leaders = Vec::new();
+    for (index, node) in cluster.nodes.iter().enumerate() {
+        let health = probe::get(node.direct(), "/health").with_context(|| format!("node {index}"))?;
+        require(health.contains("\"health\":\"true\""), || format!("node {index} is not healthy"))?;
+        let view = view(node.direct()).with_context(|| format!("node {index}"))?;
+        leaders.push((view.leader, view.term));
+    }
+    require(leaders.iter().all(|leader| *leader == leaders[0]), || "the nodes follow different leaders".to_owned())?;
+    // The leader of one that was cut off may be the one that it remembers.
+    require(leader(cluster).is_some(), || "there is no leader".to_owned())
+}

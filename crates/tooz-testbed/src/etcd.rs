@@ -1,0 +1,81 @@
+//! etcd: how it is started, asked and reached.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::backend::{Backend, Card, Plan, Role, text};
+use crate::keeper::private_folder;
+use crate::probe;
+
+pub(crate) struct Etcd;
+
+static CARD: Card = Card {
+    name: "etcd",
+    env_var: "TOOZ_ETCD_URL",
+    programs: &["etcd", "etcdctl"],
+    packages: &["etcd-server", "etcd-client"],
+    suites: &[("3.5", "trixie"), ("3.4", "bookworm")],
+    image: "rancher/mirrored-coreos-etcd:v3.5.16",
+};
+
+impl Backend for Etcd {
+    fn card(&self) -> &'static Card {
+        &CARD
+    }
+
+    fn prepare(&self, plan: &Plan) -> Result<()> {
+        if plan.unix_socket.is_some() {
+            bail!("unix_socket() is not for etcd: no client of etcd expects it on one");
+        }
+        private_folder(&plan.data())
+    }
+
+    fn command(&self, plan: &Plan) -> Result<Command> {
+        let scheme = if plan.tls.is_some() { "https" } else { "http" };
+        let listen = format!("{scheme}://{}", plan.listen);
+        let listen_peers = format!("http://{}", plan.peers);
+        let alone = ("node", plan.peers, format!("node={listen_peers}"));
+        let (name, advertised, members) = match &plan.role {
+            Role::EtcdMember { name, advertised, members } => (name.as_str(), *advertised, members.clone()),
+            _ => alone,
+        };
+        let mut command = plan.installation.command("etcd")?;
+        command
+            .args(["--name", name, "--data-dir", &text(&plan.data())])
+            .args(["--listen-client-urls", &listen, "--advertise-client-urls", &format!("{scheme}://{}", plan.address)])
+            .args(["--listen-metrics-urls", &format!("http://{}", plan.health)])
+            .args(["--listen-peer-urls", &listen_peers])
+            .args(["--initial-advertise-peer-urls", &format!("http://{advertised}")])
+            .args(["--initial-cluster", &members])
+            // Only a crash of the whole machine loses what was not synced, and no test does that.
+            .arg("--unsafe-no-fsync");
+        if let Some(tls) = &plan.tls {
+            command.arg("--cert-file").arg(&tls.certificate).arg("--key-file").arg(&tls.key);
+        }
+        if matches!(plan.role, Role::EtcdMember { .. }) {
+            // On one machine nothing takes long: a new leader within a second.
+            command.args(["--heartbeat-interval", "50", "--election-timeout", "500"]);
+        }
+        command.args(&plan.arguments);
+        Ok(command)
+    }
+
+    fn is_ready(&self, plan: &Plan) -> Result<bool> {
+        Ok(probe::get(plan.health, "/health")?.contains("\"health\":\"true\""))
+    }
+
+    fn url(&self, plan: &Plan) -> String {
+        let scheme = if plan.tls.is_some() { "etcd+https" } else { "etcd" };
+        format!("{scheme}://{}", plan.address)
+    }
+
+    fn tool(&self, plan: &Plan, program: &str) -> Result<Command> {
+        let mut command = plan.installation.command(program)?;
+        command.env("ETCDCTL_API", "3").args(["--endpoints", &plan.address.to_string()]);
+        if let Some(tls) = &plan.tls {
+            command.arg("--cacert").arg(&tls.ca);
+        }
+        Ok(command)
+    }
+}

@@ -1,0 +1,89 @@
+//! The servers that there are.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::backend::Backend;
+use crate::{etcd, postgres, redis, zookeeper};
+
+/// A server that the testbed can provide.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Redis, and Redis Sentinel.
+    Redis,
+    /// etcd.
+    Etcd,
+    /// ZooKeeper.
+    ZooKeeper,
+    /// PostgreSQL.
+    Postgres,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: &[Kind] = &[Kind::Redis, Kind::Etcd, Kind::ZooKeeper, Kind::Postgres];
+
+    /// The name, as in `cargo xtask itest redis`.
+    pub fn name(self) -> &'static str {
+        self.backend().card().name
+    }
+
+    /// The variable that names a server of the user's own: `TOOZ_REDIS_URL`.
+    pub fn env_var(self) -> &'static str {
+        self.backend().card().env_var
+    }
+
+    /// What the rest of the testbed has to know of this server.
+    pub(crate) fn backend(self) -> &'static dyn Backend {
+        match self {
+            Kind::Redis => &redis::Redis,
+            Kind::Etcd => &etcd::Etcd,
+            Kind::ZooKeeper => &zookeeper::ZooKeeper,
+            Kind::Postgres => &postgres::Postgres,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.name())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = UnknownKind;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let found = Kind::ALL.iter().copied().find(|kind| kind.name() == name);
+        found.ok_or_else(|| UnknownKind(name.to_owned()))
+    }
+}
+
+/// There is no server of that name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UnknownKind(String);
+
+impl fmt::Display for UnknownKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        write!(formatter, "the testbed has no server `{}`; there are: {}", self.0, names.join(", "))
+    }
+}
+
+impl std::error::Error for UnknownKind {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_known_by_its_name() {
+        for &kind in Kind::ALL {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+            assert_eq!(kind.env_var(), format!("TOOZ_{}_URL", kind.name().to_uppercase()));
+        }
+        let error = "moon".parse::<Kind>().unwrap_err();
+        assert_eq!(error.to_string(), "the testbed has no server `moon`; there are: redis, etcd, zookeeper, postgres");
+    }
+}

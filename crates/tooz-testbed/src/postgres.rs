@@ -1,0 +1,210 @@
+//! PostgreSQL: how it is started, asked and reached.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+
+use crate::backend::{Backend, Card, Plan, text};
+use crate::keeper::private_folder;
+use crate::probe;
+
+pub(crate) struct Postgres;
+
+/// The user of the database, and the database: those that are always there.
+const USER: &str = "postgres";
+
+/// Nobody, as everywhere. PostgreSQL refuses to run as root.
+const NOBODY: u32 = 65534;
+
+static CARD: Card = Card {
+    name: "postgres",
+    env_var: "TOOZ_POSTGRES_URL",
+    programs: &["postgres", "initdb", "psql"],
+    packages: &["postgresql-15", "postgresql-client-15"],
+    suites: &[("15", "bookworm")],
+    image: "postgres:15-bookworm",
+};
+
+impl Backend for Postgres {
+    fn card(&self) -> &'static Card {
+        &CARD
+    }
+
+    fn prepare(&self, plan: &Plan) -> Result<()> {
+        if plan.tls.is_some() && plan.unix_socket.is_some() {
+            bail!("a server with both tls() and unix_socket() would have two URLs; choose one");
+        }
+        private_folder(&plan.data())?;
+        if let Some(tls) = &plan.tls {
+            fs::set_permissions(&tls.key, fs::Permissions::from_mode(0o600))?;
+        }
+        hand_over(plan)?;
+        let mut command = plan.installation.command("initdb")?;
+        command
+            .args(["-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions", "-D"])
+            .arg(plan.data());
+        let output = as_somebody(command).stdin(Stdio::null()).output().context("cannot run initdb")?;
+        if !output.status.success() {
+            bail!("initdb failed:\n{}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(())
+    }
+
+    fn command(&self, plan: &Plan) -> Result<Command> {
+        let mut command = plan.installation.command("postgres")?;
+        let socket = plan.unix_socket.as_ref().map(|_| text(&plan.folder)).unwrap_or_default();
+        let listen = if plan.unix_socket.is_some() { "" } else { "127.0.0.1" };
+        command
+            .args(["-D", &text(&plan.data()), "-p", &plan.listen.port().to_string(), "-h", listen, "-k", &socket])
+            // Only a crash of the whole machine loses what was not synced, and no test does that.
+            .args(["-F", "-c", "full_page_writes=off"])
+            // Small, but with room for suites that run many cases at the same time.
+            .args(["-c", "shared_buffers=32MB", "-c", "max_connections=400", "-c", "autovacuum_naptime=5s"])
+            // Shared memory that goes with the process, however it ends.
+            .args(["-c", "dynamic_shared_memory_type=mmap"]);
+        if let Some(tls) = &plan.tls {
+            command
+                .args(["-c", "ssl=on", "-c", &format!("ssl_cert_file={}", text(&tls.certificate))])
+                .args(["-c", &format!("ssl_key_file={}", text(&tls.key))]);
+        }
+        command.args(&plan.arguments);
+        Ok(as_somebody(command))
+    }
+
+    fn is_ready(&self, plan: &Plan) -> Result<bool> {
+        let word = format!("user\0{USER}\0database\0{USER}\0\0");
+        let length = u32::try_from(word.len() + 8)?;
+        // The length with itself, version 3.0 of the protocol, and who asks for what.
+        let mut question = Vec::from(length.to_be_bytes());
+        question.extend(196_608_u32.to_be_bytes());
+        question.extend(word.bytes());
+        let enough = |answer: &[u8]| !answer.is_empty();
+        let answer = match &plan.unix_socket {
+            None => probe::ask(plan.listen, &question, enough)?,
+            Some(_) => probe::ask_at(&socket(plan), &question, enough)?,
+        };
+        // `R`: come in. While it starts or shuts down it answers `E`.
+        Ok(answer.first() == Some(&b'R'))
+    }
+
+    fn url(&self, plan: &Plan) -> String {
+        match (&plan.tls, &plan.unix_socket) {
+            (None, None) => format!("postgres://{USER}@{}/{USER}", plan.listen),
+            (Some(tls), _) => {
+                format!("postgres://{USER}@{}/{USER}?sslmode=verify-full&sslrootcert={}", plan.listen, tls.ca.display())
+            }
+            (None, Some(_)) => {
+                format!("postgres://{USER}@/{USER}?host={}&port={}", plan.folder.display(), plan.listen.port())
+            }
+        }
+    }
+
+    fn tool(&self, plan: &Plan, program: &str) -> Result<Command> {
+        let mut command = plan.installation.command(program)?;
+        let host = plan.unix_socket.as_ref().map_or_else(|| "127.0.0.1".to_owned(), |_| text(&plan.folder));
+        command.args(["-X", "-U", USER, "-h", &host, "-p", &plan.listen.port().to_string()]);
+        if let Some(tls) = &plan.tls {
+            command.env("PGSSLMODE", "verify-full").env("PGSSLROOTCERT", &tls.ca);
+        }
+        Ok(command)
+    }
+
+    fn stop_signal(&self) -> Signal {
+        Signal::SIGINT
+    }
+
+    fn family(&self, plan: &Plan) -> Option<PathBuf> {
+        Some(plan.data())
+    }
+}
+
+fn socket(plan: &Plan) -> PathBuf {
+    plan.folder.join(format!(".s.PGSQL.{}", plan.listen.port()))
+}
+
+/// As whom it runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Disguise {
+    /// In a namespace of its own, in which this user's number is another one if this user is root, and with shared memory of
+    /// its own, of which nothing is left after a kill.
+    Namespace,
+    /// As this user.
+    None,
+    /// As another user, to whom the files must belong.
+    User,
+}
+
+impl Disguise {
+    fn choose() -> Self {
+        let tried = disguised("true").stdin(Stdio::null()).output();
+        if tried.is_ok_and(|output| output.status.success()) {
+            Disguise::Namespace
+        } else if is_root() {
+            Disguise::User
+        } else {
+            Disguise::None
+        }
+    }
+}
+
+fn is_root() -> bool {
+    // A process' own entry belongs to the user that it runs as.
+    fs::metadata("/proc/self").is_ok_and(|entry| entry.uid() == 0)
+}
+
+fn disguised(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let nobody = NOBODY.to_string();
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--ipc"]);
+    if is_root() {
+        command.args(["--map-user", &nobody, "--map-group", &nobody]);
+    } else {
+        command.arg("--map-current-user");
+    }
+    command.arg(program);
+    command
+}
+
+/// The same command as a user that PostgreSQL accepts. The process keeps its id: one becomes the other.
+fn as_somebody(mut command: Command) -> Command {
+    match Disguise::choose() {
+        Disguise::None => command,
+        Disguise::Namespace => {
+            let mut other = disguised(command.get_program());
+            other.args(command.get_args());
+            for (name, value) in command.get_envs() {
+                match value {
+                    Some(value) => other.env(name, value),
+                    None => other.env_remove(name),
+                };
+            }
+            other
+        }
+        Disguise::User => {
+            command.uid(NOBODY).gid(NOBODY);
+            command
+        }
+    }
+}
+
+/// Where it runs as another user, the folder must be that one's, and be reached by it.
+fn hand_over(plan: &Plan) -> Result<()> {
+    if Disguise::choose() != Disguise::User {
+        return Ok(());
+    }
+    let give = |path: &Path| chown(path, Some(NOBODY), Some(NOBODY));
+    give(&plan.folder)?;
+    give(&plan.data())?;
+    if let Some(tls) = &plan.tls {
+        give(&tls.key)?;
+    }
+    if let Some(run) = plan.folder.parent() {
+        fs::set_permissions(run, fs::Permissions::from_mode(0o711))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! Redis: how it is started, asked and reached.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::backend::{Backend, Card, Plan, Role, text};
+use crate::keeper::private_folder;
+use crate::probe;
+
+pub(crate) struct Redis;
+
+/// The name by which Sentinels know the primary.
+pub(crate) const NAME: &str = "tooz";
+
+const SETTINGS: &str = "redis.conf";
+
+/// What the kernel has room for.
+const LONGEST_SOCKET: usize = 107;
+
+static CARD: Card = Card {
+    name: "redis",
+    env_var: "TOOZ_REDIS_URL",
+    programs: &["redis-server", "redis-cli"],
+    packages: &["redis-server", "redis-sentinel", "redis-tools"],
+    suites: &[("7.0", "bookworm"), ("8.0", "trixie"), ("6.0", "bullseye")],
+    image: "redis:7.2-bookworm",
+};
+
+impl Backend for Redis {
+    fn card(&self) -> &'static Card {
+        &CARD
+    }
+
+    fn prepare(&self, plan: &Plan) -> Result<()> {
+        if plan.tls.is_some() && plan.unix_socket.is_some() {
+            bail!("a server with both tls() and unix_socket() would have two URLs; choose one");
+        }
+        if let Some(socket) = socket(plan).filter(|socket| socket.as_os_str().len() > LONGEST_SOCKET) {
+            bail!("{} is too long for a Unix socket; set TMPDIR to a shorter path", socket.display());
+        }
+        private_folder(&plan.data())?;
+        match settings(plan) {
+            Some(settings) => Ok(fs::write(plan.folder.join(SETTINGS), settings)?),
+            None => Ok(()),
+        }
+    }
+
+    fn command(&self, plan: &Plan) -> Result<Command> {
+        let mut command = plan.installation.command("redis-server")?;
+        if !matches!(plan.role, Role::Alone) {
+            command.arg(plan.folder.join(SETTINGS));
+        }
+        if matches!(plan.role, Role::RedisSentinel { .. }) {
+            // The caller's arguments are meant for the servers that keep the data.
+            command.arg("--sentinel");
+            return Ok(command);
+        }
+        let port = plan.listen.port().to_string();
+        match (&plan.tls, &plan.unix_socket) {
+            (None, None) => command.args(["--port", &port]),
+            (Some(tls), _) => command
+                .args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no"])
+                .arg("--tls-cert-file")
+                .arg(&tls.certificate)
+                .arg("--tls-key-file")
+                .arg(&tls.key)
+                .arg("--tls-ca-cert-file")
+                .arg(&tls.ca),
+            (None, Some(_)) => command.args(["--port", "0"]),
+        };
+        if let Some(socket) = socket(plan) {
+            command.arg("--unixsocket").arg(socket);
+        }
+        command
+            .args(["--bind", "127.0.0.1"])
+            .args(["--dir", &text(&plan.data()), "--daemonize", "no"])
+            // What was answered is kept over `kill -9`, which is what a restart with the data kept means.
+            .args(["--save", "", "--appendonly", "yes", "--appendfsync", "always"])
+            .args(&plan.arguments);
+        Ok(command)
+    }
+
+    fn is_ready(&self, plan: &Plan) -> Result<bool> {
+        let whole = |answer: &[u8]| answer.ends_with(b"\r\n");
+        let answer = match socket(plan) {
+            None => probe::ask(plan.listen, b"PING\r\n", whole)?,
+            Some(socket) => probe::ask_at(&socket, b"PING\r\n", whole)?,
+        };
+        // One that wants a password serves those who have it. While it loads its data it says `-LOADING`.
+        Ok(answer.starts_with(b"+PONG") || answer.starts_with(b"-NOAUTH"))
+    }
+
+    fn url(&self, plan: &Plan) -> String {
+        match (&plan.tls, &plan.unix_socket) {
+            (None, None) => format!("redis://{}", plan.address),
+            (Some(_), _) => format!("rediss://{}", plan.address),
+            (None, Some(socket)) => format!("redis+unix://{}", socket.display()),
+        }
+    }
+
+    fn tool(&self, plan: &Plan, program: &str) -> Result<Command> {
+        let mut command = plan.installation.command(program)?;
+        match &plan.unix_socket {
+            None => command.args(["-h", "127.0.0.1", "-p", &plan.address.port().to_string()]),
+            Some(socket) => command.arg("-s").arg(socket),
+        };
+        if let Some(tls) = &plan.tls {
+            command.arg("--tls").arg("--cacert").arg(&tls.ca);
+        }
+        Ok(command)
+    }
+}
+
+/// The socket by which it can be asked without TLS, or is reached altogether.
+fn socket(plan: &Plan) -> Option<PathBuf> {
+    let to_ask = || plan.tls.as_ref().map(|_| plan.folder.join("socket"));
+    plan.unix_socket.clone().or_else(to_ask)
+}
+
+/// Servers that Sentinels watch keep their settings in a file, into which a Sentinel has them write what it made of them: a
+/// primary that was replaced is a replica after its restart too, once it has been told. Sentinels write their own.
+fn settings(plan: &Plan) -> Option<String> {
+    let announced = plan.address.port();
+    match plan.role {
+        Role::RedisNode { replica_of } => {
+            let replica = replica_of.map(|primary| format!("replicaof 127.0.0.1 {}\n", primary.port()));
+            Some(format!(
+                "replica-announce-ip 127.0.0.1\nreplica-announce-port {announced}\nrepl-diskless-sync-delay 0\n{}",
+                replica.unwrap_or_default()
+            ))
+        }
+        Role::RedisSentinel { primary } => Some(format!(
+            "port {}\nbind 127.0.0.1\ndir {}\n\
+             sentinel announce-ip 127.0.0.1\nsentinel announce-port {announced}\n\
+             sentinel monitor {NAME} 127.0.0.1 {} 2\n\
+             sentinel down-after-milliseconds {NAME} 500\n\
+             sentinel failover-timeout {NAME} 2000\nsentinel parallel-syncs {NAME} 2\n",
+            plan.listen.port(),
+            text(&plan.data()),
+            primary.port()
+        )),
+        _ => None,
+    }
+}

@@ -1,0 +1,238 @@
+//! One running server, and what can be done to it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::backend::{Plan, Role};
+use crate::child::Child;
+use crate::family::Family;
+use crate::installation::Installation;
+use crate::kind::Kind;
+use crate::ports::Ports;
+use crate::setup::Setup;
+use crate::tls::Tls;
+use crate::{keeper, ports, provision, wait};
+
+/// How long a server may take until it answers. Those that are measured take below one second; this is for a machine
+/// that is busy with everything else at the same time.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The id of the last process of a server; zero before the first.
+pub(crate) type Pid = Arc<Mutex<u32>>;
+
+/// A server of this process's own, on ports of the loopback interface and in a folder of its own.
+///
+/// Everything can be done through `&self`, from any thread. Dropping it ends the server and removes its folder; so does
+/// the end of the process, by whatever death.
+#[derive(Debug)]
+pub struct Server {
+    plan: Plan,
+    child: Mutex<Option<Child>>,
+    pid: Pid,
+    _ports: Ports,
+}
+
+impl Server {
+    /// Starts one server and returns when it answers.
+    ///
+    /// Provides its programs first where they are not there yet ([`provision`](crate::provision())), which takes a while
+    /// the first time. The error says what is missing and what to do, or shows the end of the server's log.
+    pub fn start(kind: Kind) -> Result<Server> {
+        Setup::new(kind).start()
+    }
+
+    pub(crate) fn start_as(setup: &Setup) -> Result<Server> {
+        let installation = provision::provision_version(setup.kind, setup.version.as_deref(), &|_| ())?;
+        let ports = ports::three()?;
+        let front = ports[0].address();
+        let server = Server::new(setup, installation, ports, front, Role::Alone, Pid::default())?;
+        server.run()?;
+        Ok(server)
+    }
+
+    /// A server that does not run yet.
+    pub(crate) fn new(
+        setup: &Setup,
+        installation: Installation,
+        ports: Ports,
+        front: SocketAddr,
+        role: Role,
+        pid: Pid,
+    ) -> Result<Server> {
+        let folder = keeper::new_folder(setup.kind.name())?;
+        let tls = if setup.tls { Some(Tls::make(&folder)?) } else { None };
+        let unix_socket = setup.unix_socket.then(|| folder.join("socket"));
+        let plan = Plan {
+            kind: setup.kind,
+            installation,
+            folder,
+            health: ports[2].address(),
+            tls,
+            unix_socket,
+            listen: ports[0].address(),
+            peers: ports[1].address(),
+            address: front,
+            role,
+            arguments: setup.arguments.clone(),
+        };
+        let server = Server { plan, child: Mutex::new(None), pid, _ports: ports };
+        server.plan.kind.backend().prepare(&server.plan)?;
+        Ok(server)
+    }
+
+    /// What a driver connects to, such as `redis://127.0.0.1:21379`.
+    pub fn url(&self) -> String {
+        self.plan.kind.backend().url(&self.plan)
+    }
+
+    /// Where clients connect; also while it is down, since the port stays its own. In a cluster that is a proxy, so that
+    /// the server can be cut off.
+    pub fn address(&self) -> SocketAddr {
+        self.plan.address
+    }
+
+    /// Where it listens itself, behind that proxy.
+    pub(crate) fn direct(&self) -> SocketAddr {
+        self.plan.listen
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.plan.kind
+    }
+
+    /// The id of its process; of the last one, where it is down.
+    pub fn pid(&self) -> u32 {
+        *locked(&self.pid)
+    }
+
+    /// Its folder, with `data/` and `log` in it. Gone when the server is dropped.
+    pub fn folder(&self) -> &Path {
+        &self.plan.folder
+    }
+
+    /// The certificate of the authority that vouches for the server, where it speaks TLS.
+    pub fn ca_file(&self) -> Option<&Path> {
+        self.plan.tls.as_ref().map(|tls| tls.ca.as_path())
+    }
+
+    /// Kills it (SIGKILL), paused or not, and returns when the process is gone. Does nothing when it is down already.
+    pub fn kill(&self) -> Result<()> {
+        self.child().take().map_or(Ok(()), Child::kill)?;
+        self.family().map_or(Ok(()), |family| family.kill())
+    }
+
+    /// Stops it in its tracks (SIGSTOP): connections stay, and nobody answers. It stands still when this returns.
+    pub fn pause(&self) -> Result<()> {
+        self.child().as_ref().context("the server is down and cannot be paused")?.pause()?;
+        self.family().map_or(Ok(()), |family| family.pause())
+    }
+
+    /// Lets it go on after [`pause`](Self::pause).
+    pub fn resume(&self) -> Result<()> {
+        self.child().as_ref().context("the server is down and cannot be resumed")?.resume()?;
+        self.family().iter().for_each(Family::resume);
+        Ok(())
+    }
+
+    /// Kills it where it runs, starts it again on the same port with its data kept, and returns when it answers.
+    pub fn restart(&self) -> Result<()> {
+        self.kill()?;
+        self.run()
+    }
+
+    /// Ends it gracefully, paused or not, and returns when the process is gone. Does nothing when it is down already.
+    pub fn stop(&self) -> Result<()> {
+        // Those that are stopped could not go on to their end.
+        self.family().iter().for_each(Family::resume);
+        let word = self.plan.kind.backend().stop_signal();
+        self.child().take().map_or(Ok(()), |child| child.stop(word))?;
+        self.family().map_or(Ok(()), |family| family.kill())
+    }
+
+    /// One of the server's own programs, such as `redis-cli` or `etcdctl`, set up to talk to this server: add what it is
+    /// to do. The error says that this server has no such program.
+    pub fn tool(&self, program: &str) -> Result<Command> {
+        self.plan.kind.backend().tool(&self.plan, program)
+    }
+
+    /// Starts the process and waits until it answers.
+    fn run(&self) -> Result<()> {
+        self.launch()?;
+        self.wait_until_ready()
+    }
+
+    /// Starts the process.
+    pub(crate) fn launch(&self) -> Result<()> {
+        let command = self.plan.kind.backend().command(&self.plan)?;
+        // Whoever asks which process this is has to wait until that is known.
+        let mut pid = locked(&self.pid);
+        let child = Child::start(command, &self.plan.folder, &self.plan.log())?;
+        *pid = child.pid();
+        drop(pid);
+        // One that was there is killed by being dropped.
+        *self.child() = Some(child);
+        Ok(())
+    }
+
+    /// Waits until the process answers; ends early when it dies.
+    pub(crate) fn wait_until_ready(&self) -> Result<()> {
+        let kind = self.plan.kind;
+        let mut last = None;
+        let ready = wait::until(PATIENCE, "the server answers", || {
+            let ended = self.child().as_mut().map(Child::ended).transpose()?.flatten();
+            if let Some(status) = ended {
+                bail!("it ended with {status}");
+            }
+            match kind.backend().is_ready(&self.plan) {
+                Ok(ready) => Ok(ready.then_some(())),
+                Err(error) => {
+                    last = Some(error);
+                    Ok(None)
+                }
+            }
+        });
+        ready.map_err(|error| {
+            let why = last.map(|last| format!("; at last: {last:#}")).unwrap_or_default();
+            error.context(format!("{kind} did not start{why}; its log:\n{}", self.end_of_log()))
+        })
+    }
+
+    fn end_of_log(&self) -> String {
+        let log = fs::read(self.plan.log()).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let mut lines: Vec<&str> = log.lines().collect();
+        if lines.len() > 25 {
+            // What was wrong stands first where the rest is its usage, and last where the rest is its doings.
+            lines.splice(5..lines.len() - 15, ["…"]);
+        }
+        lines.join("\n")
+    }
+
+    /// Its other processes, if it is one that has any.
+    fn family(&self) -> Option<Family> {
+        self.plan.kind.backend().family(&self.plan).map(|folder| Family::in_folder(&folder))
+    }
+
+    fn child(&self) -> MutexGuard<'_, Option<Child>> {
+        locked(&self.child)
+    }
+}
+
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nobody is left to tell an error to; the keeper tries both once more at the end of this process.
+        let _ = self.kill();
+        let _ = fs::remove_dir_all(&self.plan.folder);
+    }
+}

@@ -1,0 +1,74 @@
+//! What a server is to be like, said before it starts.
+
+use anyhow::Result;
+
+use crate::cluster::Cluster;
+use crate::kind::Kind;
+use crate::server::Server;
+
+/// A server to be started, with what is special about it.
+///
+/// ```no_run
+/// use tooz_testbed::{Kind, Setup};
+///
+/// let server = Setup::new(Kind::Redis).argument("--maxmemory 10mb").start()?;
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub(crate) kind: Kind,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) version: Option<String>,
+    pub(crate) tls: bool,
+    pub(crate) unix_socket: bool,
+}
+
+impl Setup {
+    /// A server of that kind with nothing special about it.
+    pub fn new(kind: Kind) -> Self {
+        Setup { kind, arguments: Vec::new(), version: None, tls: false, unix_socket: false }
+    }
+
+    /// More of the server's own command line, after what the testbed says, so that it wins where the server lets the
+    /// last one win. Split at spaces; [`exact_argument`](Self::exact_argument) is not.
+    pub fn argument(mut self, arguments: &str) -> Self {
+        self.arguments.extend(arguments.split_whitespace().map(str::to_owned));
+        self
+    }
+
+    /// One more argument of the server's own command line, as it is.
+    pub fn exact_argument(mut self, argument: impl Into<String>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// A version that there are packages of, such as `3.4` for etcd. What is installed on this machine is not looked at
+    /// then. The error of [`start`](Self::start) lists the versions that there are.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
+        self
+    }
+
+    /// Lets it speak TLS only, with a certificate for `127.0.0.1` and `localhost` of an authority of its own:
+    /// [`Server::ca_file`]. Not for clusters.
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
+    /// Lets it listen on a Unix socket only, which is then its URL. Redis and PostgreSQL can; not for clusters, and not with TLS.
+    pub fn unix_socket(mut self) -> Self {
+        self.unix_socket = true;
+        self
+    }
+
+    /// Provides the programs where they are not there yet, starts the server, and returns when it answers.
+    pub fn start(self) -> Result<Server> {
+        Server::start_as(&self)
+    }
+
+    /// The same for a cluster of three, each of them like this; a Sentinel gets no arguments.
+    pub fn start_cluster(self) -> Result<Cluster> {
+        Cluster::start_as(&self)
+    }
+}

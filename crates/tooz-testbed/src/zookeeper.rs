@@ -1,0 +1,142 @@
+//! ZooKeeper: how it is started, asked and reached.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Result, bail};
+
+use crate::backend::{Backend, Card, Plan, Role, text};
+use crate::installation::Installation;
+use crate::keeper::private_folder;
+use crate::probe;
+
+pub(crate) struct ZooKeeper;
+
+static CARD: Card = Card {
+    name: "zookeeper",
+    env_var: "TOOZ_ZOOKEEPER_URL",
+    programs: &[PROGRAM, CLIENT],
+    packages: &[
+        "libzookeeper-java",
+        "libslf4j-java",
+        "libdropwizard-metrics-java",
+        "libnetty-java",
+        "libsnappy-java",
+        "libcommons-cli-java",
+    ],
+    // The older one first: a Java of a newer suite does not run where the C library is older.
+    suites: &[("3.8", "bookworm"), ("3.9", "trixie")],
+    image: "zookeeper:3.9",
+};
+
+const PROGRAM: &str = "zkServer.sh";
+const CLIENT: &str = "zkCli.sh";
+const SETTINGS: &str = "zoo.cfg";
+
+/// What stands in for ZooKeeper's own `zkServer.sh` and `zkCli.sh`, which are not among the packages with the program. It takes
+/// the same arguments, as far as they are used here.
+const SCRIPT: &str = include_str!("zookeeper.sh");
+
+/// A small Java machine that starts fast. Only a crash of the whole machine loses what was not synced, and no test does
+/// that. Peers are told apart by the kernel's list of IPv4 sockets.
+const JAVA: &str = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData -Xmx128m -Djava.net.preferIPv4Stack=true \
+                    -Dzookeeper.admin.enableServer=false -Dzookeeper.forceSync=no -Dzookeeper.extendedTypesEnabled=true \
+                    -Dznode.container.checkIntervalMs=1000 -Dzookeeper.jmx.log4j.disable=true";
+
+/// Two ticks are the shortest session that a server allows unless told so; 500 ms are short enough for any test.
+const COMMON: &str = "tickTime=250\ninitLimit=16\nsyncLimit=8\nmaxClientCnxns=0\nminSessionTimeout=500\n\
+                      maxSessionTimeout=60000\npreAllocSize=64\nsnapCount=10000\n4lw.commands.whitelist=*\n";
+
+impl Backend for ZooKeeper {
+    fn card(&self) -> &'static Card {
+        &CARD
+    }
+
+    fn packages(&self, suite: &str) -> Vec<&'static str> {
+        let mut packages = CARD.packages.to_vec();
+        if !has_java() {
+            packages.push(if suite == "bookworm" { "openjdk-17-jre-headless" } else { "openjdk-21-jre-headless" });
+        }
+        packages
+    }
+
+    fn finish(&self, root: &Path) -> Result<()> {
+        let folder = root.join("usr/bin");
+        fs::create_dir_all(&folder)?;
+        for name in [PROGRAM, CLIENT] {
+            let script = folder.join(name);
+            fs::write(&script, SCRIPT)?;
+            fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+        }
+        Ok(())
+    }
+
+    fn prepare(&self, plan: &Plan) -> Result<()> {
+        if plan.tls.is_some() || plan.unix_socket.is_some() {
+            bail!("the testbed has ZooKeeper on plain TCP only");
+        }
+        private_folder(&plan.data())?;
+        let mut settings = format!(
+            "{COMMON}dataDir={}\nclientPort={}\nclientPortAddress={}\n",
+            text(&plan.data()),
+            plan.listen.port(),
+            plan.listen.ip(),
+        );
+        if let Role::ZooKeeperMember { id, members } = &plan.role {
+            // ZooKeeper counts from one.
+            fs::write(plan.data().join("myid"), (id + 1).to_string())?;
+            for (member, (peers, votes)) in members.iter().enumerate() {
+                // A member listens at its own ports, and reaches the others by the ways that can be cut.
+                let (peers, votes) = if member == *id { (&plan.peers, &plan.health) } else { (peers, votes) };
+                let _ = writeln!(settings, "server.{}={}:{}:{}", member + 1, peers.ip(), peers.port(), votes.port());
+            }
+        }
+        for argument in &plan.arguments {
+            settings += argument;
+            settings.push('\n');
+        }
+        Ok(fs::write(plan.folder.join(SETTINGS), settings)?)
+    }
+
+    fn command(&self, plan: &Plan) -> Result<Command> {
+        let mut command = plan.installation.command(PROGRAM)?;
+        command
+            .args(["--config", &text(&plan.folder), "start-foreground"])
+            .env("SERVER_JVMFLAGS", JAVA)
+            .env("ZOO_LOG_DIR", &plan.folder);
+        Ok(command)
+    }
+
+    fn is_ready(&self, plan: &Plan) -> Result<bool> {
+        Ok(mode(plan.listen)?.is_some())
+    }
+
+    fn url(&self, plan: &Plan) -> String {
+        format!("zookeeper://{}", plan.address)
+    }
+
+    fn tool(&self, plan: &Plan, program: &str) -> Result<Command> {
+        let mut command = plan.installation.command(program)?;
+        if program == CLIENT {
+            command.args(["-server", &plan.address.to_string()]);
+        }
+        Ok(command)
+    }
+}
+
+/// What a server says that it is: `standalone`, `leader` or `follower`; nothing while it does not serve.
+pub(crate) fn mode(address: SocketAddr) -> Result<Option<String>> {
+    let answer = probe::ask(address, b"srvr", |_| false)?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    Ok(answer.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_owned))
+}
+
+fn has_java() -> bool {
+    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
+    FOUND.get_or_init(|| Installation::on_path(&["java"]).and_then(|found| found.find("java"))).is_some()
+}

@@ -1,0 +1,222 @@
+//! Each server for real: started, killed, paused, restarted, stopped. Ignored unless servers may be started.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use libtest_mimic::{Arguments, Failed, Trial};
+use tooz_testbed::{Kind, Provided, Server, Setup, for_tests};
+
+fn main() -> ExitCode {
+    let trials = Kind::ALL.iter().flat_map(|&kind| {
+        [
+            trial(kind, "serves_and_is_gone_when_dropped", serves_and_is_gone_when_dropped),
+            trial(kind, "keeps_its_data_over_kill_and_restart", keeps_its_data_over_kill_and_restart),
+            trial(kind, "stands_still_while_paused", stands_still_while_paused),
+            trial(kind, "is_killed_while_paused", is_killed_while_paused),
+            trial(kind, "stops_twice", stops_twice),
+            trial(kind, "says_why_it_does_not_start", says_why_it_does_not_start),
+            trial(kind, "speaks_tls", speaks_tls),
+            trial(kind, "comes_in_other_versions", comes_in_other_versions),
+        ]
+    });
+    let only_redis = trial(Kind::Redis, "listens_on_a_unix_socket", listens_on_a_unix_socket);
+    // Debian's packages of PostgreSQL bear the version in their names, and the testbed knows those of one.
+    let trials = trials.filter(|trial| trial.name() != "postgres::comes_in_other_versions").chain([only_redis]);
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+}
+
+type Test = fn(Kind) -> anyhow::Result<()>;
+
+fn trial(kind: Kind, name: &str, test: Test) -> Trial {
+    let (reason, ignored) = match for_tests(kind) {
+        Provided::MayStart => (String::new(), false),
+        // A server of the user's own is not for these tests to kill.
+        Provided::Own(_) => ("starts servers of its own: TOOZ_TESTBED=1".to_owned(), true),
+        Provided::Missing(reason) => (reason, true),
+    };
+    Trial::test(format!("{kind}::{name}"), move || test(kind).map_err(|error| Failed::from(format!("{error:?}"))))
+        .with_ignored_flag(ignored)
+        .with_kind(reason)
+}
+
+/// Writes or reads one value with the server's own program; `None` when nobody answers within three seconds.
+fn talk(server: &Server, write: Option<&str>) -> Option<String> {
+    if server.kind() == Kind::ZooKeeper {
+        return talk_to_zookeeper(server, write);
+    }
+    let mut command = match server.kind() {
+        Kind::Redis => server.tool("redis-cli").unwrap(),
+        Kind::Postgres => server.tool("psql").unwrap(),
+        _ => server.tool("etcdctl").unwrap(),
+    };
+    match (server.kind(), write) {
+        (Kind::Redis, Some(value)) => command.args(["set", "key", value]),
+        (Kind::Redis, None) => command.args(["get", "key"]),
+        (Kind::Postgres, Some(value)) => {
+            command.args(["-q", "-c", "DROP TABLE IF EXISTS t", "-c", &format!("SELECT '{value}' AS v INTO t")])
+        }
+        (Kind::Postgres, None) => command.args(["-qAt", "-c", "SELECT v FROM t"]),
+        (_, Some(value)) => command.args(["put", "key", value]),
+        (_, None) => command.args(["get", "key", "--print-value-only"]),
+    };
+    let program = command.get_program().to_owned();
+    let mut limited = std::process::Command::new("timeout");
+    limited.arg("3").arg(program).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        limited.env(name, value.unwrap_or_default());
+    }
+    let output = limited.output().unwrap();
+    output.status.success().then(|| String::from_utf8(output.stdout).unwrap().trim().to_owned())
+}
+
+/// The same for ZooKeeper: its program is of Java and starts slowly, makes a node or changes it, and says more than was asked.
+fn talk_to_zookeeper(server: &Server, write: Option<&str>) -> Option<String> {
+    let run = |arguments: &[&str]| {
+        let command = server.tool("zkCli.sh").unwrap();
+        let mut limited = std::process::Command::new("timeout");
+        limited.arg("10").arg(command.get_program()).args(command.get_args()).args(arguments);
+        for (name, value) in command.get_envs() {
+            limited.env(name, value.unwrap_or_default());
+        }
+        let output = limited.output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        output.status.success().then(|| said.trim().lines().last().unwrap_or_default().to_owned())
+    };
+    match write {
+        Some(value) => run(&["create", "/key", value]).or_else(|| run(&["set", "/key", value])),
+        None => run(&["get", "/key"]),
+    }
+}
+
+fn serves_and_is_gone_when_dropped(kind: Kind) -> anyhow::Result<()> {
+    let server = Server::start(kind)?;
+    let user = if kind == Kind::Postgres { "postgres@" } else { "" };
+    assert!(server.url().starts_with(&format!("{kind}://{user}127.0.0.1:")), "{}", server.url());
+    assert!(talk(&server, Some("one")).is_some());
+    assert_eq!(talk(&server, None).as_deref(), Some("one"));
+    let (pid, folder) = (server.pid(), server.folder().to_owned());
+    assert!(is_alive(pid) && folder.is_dir());
+    drop(server);
+    assert!(!is_alive(pid) && !folder.exists());
+    Ok(())
+}
+
+fn keeps_its_data_over_kill_and_restart(kind: Kind) -> anyhow::Result<()> {
+    let server = Server::start(kind)?;
+    for value in ["one", "two"] {
+        assert!(talk(&server, Some(value)).is_some());
+        let (pid, url) = (server.pid(), server.url());
+        if value == "one" {
+            server.kill()?;
+            server.kill()?;
+            assert!(!is_alive(pid));
+            assert_eq!(talk(&server, None), None);
+        }
+        server.restart()?;
+        assert_ne!(server.pid(), pid);
+        assert_eq!(server.url(), url);
+        assert_eq!(talk(&server, None).as_deref(), Some(value));
+    }
+    Ok(())
+}
+
+fn stands_still_while_paused(kind: Kind) -> anyhow::Result<()> {
+    let server = Server::start(kind)?;
+    assert!(talk(&server, Some("one")).is_some());
+    server.pause()?;
+    assert_eq!(talk(&server, None), None);
+    server.resume()?;
+    assert_eq!(talk(&server, None).as_deref(), Some("one"));
+    Ok(())
+}
+
+fn is_killed_while_paused(kind: Kind) -> anyhow::Result<()> {
+    let server = Server::start(kind)?;
+    for end in [Server::kill, Server::stop] {
+        server.pause()?;
+        let (pid, began) = (server.pid(), Instant::now());
+        end(&server)?;
+        assert!(!is_alive(pid));
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert!(server.pause().is_err());
+        server.restart()?;
+    }
+    Ok(())
+}
+
+fn stops_twice(kind: Kind) -> anyhow::Result<()> {
+    let server = Server::start(kind)?;
+    assert!(talk(&server, Some("one")).is_some());
+    server.stop()?;
+    server.stop()?;
+    assert!(!is_alive(server.pid()));
+    server.restart()?;
+    assert_eq!(talk(&server, None).as_deref(), Some("one"));
+    Ok(())
+}
+
+fn says_why_it_does_not_start(kind: Kind) -> anyhow::Result<()> {
+    let start = |setup: Setup| setup.start().err().context("it must not start");
+    // What it does not know ZooKeeper takes for a property; it insists on numbers.
+    let wrong = if kind == Kind::ZooKeeper { "tickTime=no-such-option" } else { "--no-such-option yes" };
+    let error = start(Setup::new(kind).argument(wrong))?;
+    let text = format!("{error:#}");
+    assert!(text.contains("no-such-option"), "{text}");
+    let error = start(Setup::new(kind).version("0.1"))?;
+    assert!(error.to_string().contains("there are: "), "{error:#}");
+    Ok(())
+}
+
+fn speaks_tls(kind: Kind) -> anyhow::Result<()> {
+    if kind == Kind::ZooKeeper {
+        let error = Setup::new(kind).tls().start().err().context("it must not start")?;
+        assert!(error.to_string().contains("plain TCP only"), "{error:#}");
+        return Ok(());
+    }
+    let server = Setup::new(kind).tls().start()?;
+    let scheme = if kind == Kind::Redis { "rediss" } else { "etcd+https" };
+    if kind == Kind::Postgres {
+        assert!(server.url().contains("?sslmode=verify-full&sslrootcert=/"), "{}", server.url());
+    } else {
+        assert_eq!(server.url(), format!("{scheme}://{}", server.address()));
+    }
+    assert!(fs::read_to_string(server.ca_file().unwrap())?.starts_with("-----BEGIN CERTIFICATE"));
+    assert!(talk(&server, Some("one")).is_some());
+    server.restart()?;
+    assert_eq!(talk(&server, None).as_deref(), Some("one"));
+    assert!(Server::start(kind)?.ca_file().is_none());
+    Ok(())
+}
+
+fn listens_on_a_unix_socket(kind: Kind) -> anyhow::Result<()> {
+    let server = Setup::new(kind).unix_socket().start()?;
+    assert!(server.url().starts_with("redis+unix:///"), "{}", server.url());
+    assert!(talk(&server, Some("one")).is_some());
+    assert_eq!(talk(&server, None).as_deref(), Some("one"));
+    assert!(std::net::TcpStream::connect(server.address()).is_err());
+    Ok(())
+}
+
+fn comes_in_other_versions(kind: Kind) -> anyhow::Result<()> {
+    let version = match kind {
+        Kind::Redis => "8.0",
+        Kind::ZooKeeper => "3.9",
+        _ => "3.4",
+    };
+    let server = Setup::new(kind).version(version).start()?;
+    assert!(talk(&server, Some("one")).is_some());
+    // Each says it in its own way when it starts.
+    let log = fs::read_to_string(server.folder().join("log"))?.to_lowercase();
+    let said = [format!("version={version}."), format!("version: {version}."), format!("version\":\"{version}.")];
+    assert!(said.iter().any(|said| log.contains(said)), "{log}");
+    Ok(())
+}
+
+/// A zombie is not alive.
+fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"));
+    stat.is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
+}

@@ -1,0 +1,81 @@
+//! Faults on real servers: killed, paused and cut-off servers, lost replies, killed and stopped holders, clusters.
+//!
+//! One list of cases, written once and run for every backend: trial `redis::holders::…` and `etcd::holders::…` are the same
+//! case. Each case has a server or a cluster of its own, that it may break. Without one (no `TOOZ_TESTBED=1`, as
+//! `cargo xtask itest <backend>` sets it) all are listed as ignored. `TOOZ_FAULTS_NOTES=1` shows on stderr how long what
+//! was measured took.
+
+mod backend;
+mod churn;
+mod cut;
+mod dead;
+mod etcd_cluster;
+mod groups;
+mod histories;
+mod holders;
+mod namesakes;
+mod register;
+mod replies;
+mod sentinel;
+mod servers;
+mod stage;
+mod turns;
+mod worker;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Trial};
+use tooz_testbed::{Kind, Provided, for_tests};
+
+use crate::backend::{BACKENDS, Backend};
+use crate::stage::Case;
+
+fn main() -> ExitCode {
+    worker::serve();
+    let arguments = Arguments::from_args();
+    let trials = BACKENDS.iter().flat_map(|backend| cases(backend).map(move |case| trial(backend, case)));
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// The cases of all backends, and then those of this one's clusters.
+fn cases(backend: &Backend) -> impl Iterator<Item = Case> + use<> {
+    let clusters = match backend.kind {
+        Kind::Redis => sentinel::CASES,
+        Kind::Etcd => etcd_cluster::CASES,
+        _ => &[],
+    };
+    [
+        servers::CASES,
+        cut::CASES,
+        replies::CASES,
+        holders::CASES,
+        namesakes::CASES,
+        groups::CASES,
+        dead::CASES,
+        churn::CASES,
+        histories::CASES,
+        turns::CASES,
+        clusters,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
+}
+
+fn trial(backend: &'static Backend, case: Case) -> Trial {
+    let name = format!("{}::{}", backend.kind, case.name);
+    let why_not = match for_tests(backend.kind) {
+        Provided::MayStart => None,
+        Provided::Own(_) => Some(format!("{} names a server that is not ours to kill", backend.kind.env_var())),
+        Provided::Missing(reason) => Some(reason),
+    };
+    match why_not {
+        None => Trial::test(name.clone(), move || stage::perform(backend, case, &name)),
+        Some(reason) => {
+            let kind = reason.clone();
+            Trial::ignorable_test(name, move || Ok(Completion::ignored_with(reason)))
+                .with_kind(kind)
+                .with_ignored_flag(true)
+        }
+    }
+}

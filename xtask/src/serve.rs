@@ -1,0 +1,91 @@
+//! `cargo xtask serve`: a real server for trying things out, until Ctrl-C.
+
+use std::io::Write;
+use std::path::Display;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{SigSet, Signal};
+use tooz_testbed::{Cluster, Kind, Server};
+
+use crate::Verdict;
+use crate::progress::{Progress, Show};
+use crate::servers;
+
+/// What to start.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The backend whose server to start, such as `redis`
+    backend: String,
+    /// Start a cluster instead of one server: three members of etcd, or a Redis primary with two replicas and three Sentinels
+    #[arg(long)]
+    cluster: bool,
+}
+
+/// Whatever runs; it ends when the value is dropped.
+enum Running {
+    One(Box<Server>),
+    Many(Cluster),
+}
+
+pub(crate) fn run(options: &Options) -> Result<Verdict> {
+    let Some(kind) = servers::server_of(&options.backend) else {
+        let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        bail!("there is no server for `{}`; there are: {}", options.backend, known.join(", "));
+    };
+    // Blocked before any thread is started, so that no other thread is ended by one; waited for below.
+    let ends: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    ends.thread_block().context("cannot block signals")?;
+
+    let progress = Progress::start(format!("serve {kind}"), Show::Glimpse);
+    let installation = servers::provide(kind, &progress)?;
+    progress.glimpse("starting");
+    let running = Running::start(kind, options.cluster)?;
+    progress.finish("up");
+
+    let url = running.url();
+    println!("{url}");
+    std::io::stdout().flush().context("cannot print the URL")?;
+    eprintln!("from {}; its data is in {}", installation.source(), running.folder());
+    eprintln!("try:  tooz --url '{url}' lock x -- date");
+    eprintln!("      tooz --url '{url}' doctor");
+    eprintln!("Ctrl-C ends it and removes its data");
+
+    let signal = ends.wait().context("cannot wait for a signal")?;
+    eprintln!("{signal}: stopping");
+    running.stop()?;
+    Ok(Verdict::Passed)
+}
+
+impl Running {
+    fn start(kind: Kind, cluster: bool) -> Result<Self> {
+        Ok(if cluster { Running::Many(Cluster::start(kind)?) } else { Running::One(Box::new(Server::start(kind)?)) })
+    }
+
+    fn url(&self) -> String {
+        match self {
+            Running::One(server) => server.url(),
+            Running::Many(cluster) => cluster.url(),
+        }
+    }
+
+    /// The folder of the server, or the one above those of all members.
+    fn folder(&self) -> Display<'_> {
+        match self {
+            Running::One(server) => server.folder().display(),
+            Running::Many(cluster) => {
+                let first = cluster.nodes()[0].folder();
+                first.parent().unwrap_or(first).display()
+            }
+        }
+    }
+
+    fn stop(self) -> Result<()> {
+        match self {
+            Running::One(server) => server.stop(),
+            Running::Many(cluster) => {
+                drop(cluster);
+                Ok(())
+            }
+        }
+    }
+}

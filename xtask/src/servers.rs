@@ -1,0 +1,87 @@
+//! The servers that tests need: where each would come from, and getting hold of it before anything is timed.
+
+use std::cell::Cell;
+use std::env;
+
+use anyhow::Result;
+use tooz_testbed::{Installation, Kind, Source};
+
+use crate::progress::Progress;
+
+/// What allows a test program to start servers of its own.
+const MAY_START: (&str, &str) = ("TOOZ_TESTBED", "1");
+
+/// The backends that are parts of the machine itself.
+const EMBEDDED: [&str; 3] = ["file", "ipc", "memory"];
+
+/// The server of a backend; `None` for one that needs none.
+pub(crate) fn server_of(backend: &str) -> Option<Kind> {
+    backend.parse().ok()
+}
+
+/// What the tests of a backend have to find in their environment. A server of the user's own is named there already, and
+/// comes before any that could be started.
+pub(crate) fn environment(backend: &str) -> Option<(&'static str, &'static str)> {
+    server_of(backend).map(|_| MAY_START)
+}
+
+/// Fetches the server's programs where nothing has them yet: here, where it can be seen, and not silently in a test.
+pub(crate) fn provide(kind: Kind, progress: &Progress) -> Result<Installation> {
+    let told = Cell::new(false);
+    tooz_testbed::provision(kind, &|text| {
+        // Once, so that whoever reads a log knows what took so long.
+        if told.replace(true) {
+            progress.glimpse(text);
+        } else {
+            progress.announce(&format!("{kind} is not on this machine yet: it is fetched once, for all runs to come"));
+        }
+    })
+}
+
+/// The same for a backend, unless it needs no server or uses the user's own.
+pub(crate) fn provide_for(backend: &str, progress: &Progress) -> Result<()> {
+    match server_of(backend) {
+        Some(kind) if !is_users_own(kind) => provide(kind, progress).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// In a few words: where the server of a backend would come from.
+pub(crate) fn origin(backend: &str) -> String {
+    if EMBEDDED.contains(&backend) {
+        return "needs no server".to_owned();
+    }
+    let Some(kind) = server_of(backend) else {
+        return "the testbed has no such server yet".to_owned();
+    };
+    if is_users_own(kind) {
+        return format!("your own server, from {}", kind.env_var());
+    }
+    match tooz_testbed::at_hand(kind) {
+        Ok(Some(installation)) => match installation.source() {
+            Source::Path => "this machine (PATH)".to_owned(),
+            fetched => format!("target/testbed ({fetched})"),
+        },
+        Ok(None) => "would be fetched into target/testbed".to_owned(),
+        Err(error) => format!("cannot be said: {error:#}"),
+    }
+}
+
+fn is_users_own(kind: Kind) -> bool {
+    env::var_os(kind.env_var()).is_some_and(|url| !url.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_needs_a_server_gets_one() {
+        assert_eq!(server_of("memory"), None);
+        assert_eq!(environment("memory"), None);
+        assert_eq!(server_of("redis"), Some(Kind::Redis));
+        assert_eq!(environment("redis"), Some(("TOOZ_TESTBED", "1")));
+        assert_eq!(origin("memory"), "needs no server");
+        assert!(EMBEDDED.iter().all(|backend| server_of(backend).is_none()));
+    }
+}
