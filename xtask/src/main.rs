@@ -1,5 +1,6 @@
 //! `cargo xtask`: the project's own commands, written in Rust so that they need nothing but cargo.
 
+mod bench;
 mod codegen;
 mod invocation;
 mod itest;
@@ -37,6 +38,9 @@ enum Command {
     Itest(itest::Options),
     /// Start a server for trying things out; its URL is printed, and Ctrl-C ends it
     Serve(serve::Options),
+    /// Measure every operation beside the raw round trip of the same server
+    #[command(disable_help_flag = true)]
+    Bench(bench::Options),
     /// Write anew what is generated and checked in
     Codegen,
     /// Check the house rules that no compiler knows
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&workspace, &options),
         Command::Itest(options) => itest::run(&workspace, &options),
         Command::Serve(options) => serve::run(&options),
+        Command::Bench(options) => bench::run(&workspace, &options),
         Command::Codegen => codegen::run(&workspace),
         Command::Tidy => tidy::run(&workspace),
     });

@@ -90,6 +90,8 @@ pub(crate) enum Command {
     /// Two members try locks, groups, elections and partitions under names that begin with tooz-doctor, in the URL's namespace, and
     /// take away what they made. Exit code 0: all is good; 1: something is wrong; 125: there is no connection.
     Doctor(DoctorArguments),
+    /// Print the statements that make the tables of a database, for whoever has the right to run them
+    Schema(SchemaArguments),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -226,6 +228,21 @@ pub(crate) struct DoctorArguments {
     /// Let a warning count as something wrong
     #[arg(long)]
     pub(crate) strict: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SchemaArguments {
+    /// Which database
+    #[arg(value_name = "BACKEND")]
+    pub(crate) database: Database,
+    /// The schema that the tables are to be in; the URL's option `schema` says the same
+    #[arg(long, value_name = "NAME", default_value = "tooz")]
+    pub(crate) schema: String,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Database {
+    Postgres,
 }
 
 #[derive(Args, Debug)]

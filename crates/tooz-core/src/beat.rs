@@ -11,6 +11,7 @@ use crate::life::Live;
 use crate::loss::LossReason;
 use crate::session::LockRequest;
 use crate::trace;
+use crate::wait::Backoff;
 use crate::{ErrorKind, Result};
 
 /// Beats until the session is lost, and answers why. `sent` is when the first timeout began.
@@ -118,17 +119,27 @@ async fn beat(inner: &Arc<Inner>, live: &Arc<Live>, overdue: Moment) -> Option<R
     }
 }
 
-/// After a reconnect: gives back what the backend has of this session and nobody here knows of.
+/// After a reconnect: gives back what the backend has of this session and nobody here knows of, such as a grant whose release
+/// the backend has forgotten in a crash. Until that is done the lock is nobody's and free for nobody, so it goes on until it is.
 async fn reconcile(live: Arc<Live>) {
-    let session = Arc::clone(live.session());
-    let Ok(owned) = live.call(session.owned()).await else { return };
-    for (key, id) in owned.locks {
-        if !live.knows(id) {
-            let request = LockRequest::new(key, crate::LockMode::Exclusive, id);
-            // What fails here is tried again after the next reconnect, and ends with the session at the latest.
-            let _ = live.call(session.release(&request)).await;
+    let mut pauses = Backoff::for_reconnects();
+    while give_back_the_unknown(&live).await.is_err() && live.check().is_none() {
+        tokio::select! {
+            () = pauses.pause() => {}
+            _ = live.lost() => {}
         }
     }
+}
+
+async fn give_back_the_unknown(live: &Arc<Live>) -> Result<()> {
+    let session = Arc::clone(live.session());
+    for (key, id) in live.call(session.owned()).await?.locks {
+        if !live.knows(id) {
+            let request = LockRequest::new(key, crate::LockMode::Exclusive, id);
+            live.call(session.release(&request)).await?;
+        }
+    }
+    Ok(())
 }
 
 fn suspend(inner: &Inner) {

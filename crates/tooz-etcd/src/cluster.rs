@@ -34,6 +34,8 @@ pub(crate) struct Cluster {
     login: Mutex<Login>,
     /// One login at a time: etcd hashes passwords slowly on purpose.
     turnstile: Semaphore,
+    /// A thousand requests at once would stand before the session's own heartbeat in the server's queue.
+    crowd: Semaphore,
     /// How long one request may take, all its repetitions included.
     limit: Duration,
 }
@@ -65,6 +67,7 @@ impl Cluster {
             credentials: settings.credentials,
             login: Mutex::default(),
             turnstile: Semaphore::new(1),
+            crowd: Semaphore::new(CROWD),
             limit,
         })
     }
@@ -128,6 +131,8 @@ impl Cluster {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
+        // Waiting for a turn here is no part of the limit: nothing was sent yet.
+        let _turn = self.crowd.acquire().await;
         let give_up = Instant::now() + limit;
         let mut patience = if self.endpoints.len() > 1 { limit / 2 } else { limit };
         let (mut asked, mut logins, mut was_repeated) = (0, 0, false);
@@ -200,6 +205,9 @@ impl Cluster {
         }
     }
 }
+
+/// How many questions and transactions of one session are under way at most: enough to keep a server busy.
+const CROWD: usize = 64;
 
 /// etcd hashes the password for some tenths of a second.
 const LOGIN: Duration = Duration::from_secs(2);

@@ -8,5 +8,9 @@ pub use tooz_etcd as etcd;
 pub use tooz_file as file;
 #[cfg(feature = "memory")]
 pub use tooz_memory as memory;
+#[cfg(feature = "postgres")]
+pub use tooz_postgres as postgres;
 #[cfg(feature = "redis")]
 pub use tooz_redis as redis;
+#[cfg(feature = "zookeeper")]
+pub use tooz_zookeeper as zookeeper;

@@ -8,6 +8,7 @@ mod join;
 mod lock;
 mod locks;
 mod owners;
+mod schema;
 mod watch;
 
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub(crate) async fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
         Command::Partition(arguments) => owners::partition(&global, &arguments).await,
         Command::Ring(arguments) => owners::ring(&global, &arguments),
         Command::Doctor(arguments) => doctor::run(&global, &arguments).await,
+        Command::Schema(arguments) => schema::run(&arguments),
         Command::Drivers => drivers::run(&global),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -1,0 +1,174 @@
+//! What the session holds, as its connection knows it: changed only in the order in which things happen on that connection.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tooz_core::{FencingToken, GroupId, LockKey, LockMode, LockRequest, Owned, Reporter, RequestId};
+
+use crate::key::Doors;
+
+/// The book of one session.
+pub(crate) struct Holdings {
+    /// The session's number.
+    pub(crate) session: i64,
+    pub(crate) namespace: String,
+    pub(crate) reporter: Reporter,
+    state: Mutex<State>,
+    /// Something was granted that is not written down yet.
+    pub(crate) granted: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    locks: HashMap<RequestId, Held>,
+    /// How many shared grants of the session stand behind one shared advisory lock.
+    shared: HashMap<i64, usize>,
+    memberships: HashMap<RequestId, GroupId>,
+    /// Grants that are not written down yet.
+    unwritten: usize,
+}
+
+/// One grant.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) key: LockKey,
+    pub(crate) doors: Doors,
+    pub(crate) mode: LockMode,
+    pub(crate) token: FencingToken,
+    pub(crate) since: Instant,
+    /// Whether it stands in the table.
+    pub(crate) written: bool,
+}
+
+/// What taking or giving back a grant means for the advisory lock. It is taken once by a session however many shared grants
+/// stand on it, so that after a failure it is known what is to be undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grip {
+    /// Nothing: other shared grants of this session stand on it.
+    Had = 0,
+    Shared = 1,
+    Exclusive = 2,
+}
+
+impl Grip {
+    /// As the statements take it.
+    pub(crate) fn number(self) -> i32 {
+        self as i32
+    }
+}
+
+impl Holdings {
+    pub(crate) fn new(session: i64, namespace: &str, reporter: Reporter) -> Self {
+        Holdings { session, namespace: namespace.to_owned(), reporter, state: Mutex::default(), granted: Notify::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn held(&self, id: RequestId) -> Option<Held> {
+        self.state().locks.get(&id).cloned()
+    }
+
+    /// What has to be taken for one more grant.
+    pub(crate) fn grip_to_take(&self, doors: Doors, mode: LockMode) -> Grip {
+        match mode {
+            LockMode::Exclusive => Grip::Exclusive,
+            LockMode::Shared if self.state().shared.contains_key(&doors.lock) => Grip::Had,
+            LockMode::Shared => Grip::Shared,
+        }
+    }
+
+    /// What has to be given back with this grant.
+    pub(crate) fn grip_to_give(&self, held: &Held) -> Grip {
+        match held.mode {
+            LockMode::Exclusive => Grip::Exclusive,
+            LockMode::Shared if self.state().shared.get(&held.doors.lock).is_some_and(|count| *count > 1) => Grip::Had,
+            LockMode::Shared => Grip::Shared,
+        }
+    }
+
+    pub(crate) fn note(&self, request: &LockRequest, doors: Doors, token: FencingToken) {
+        let held =
+            Held { key: request.key.clone(), doors, mode: request.mode, token, since: Instant::now(), written: false };
+        {
+            let mut state = self.state();
+            if held.mode == LockMode::Shared {
+                *state.shared.entry(doors.lock).or_default() += 1;
+            }
+            state.unwritten += 1;
+            state.locks.insert(request.id, held);
+        }
+        self.granted.notify_one();
+    }
+
+    pub(crate) fn strike(&self, id: RequestId) {
+        let mut state = self.state();
+        let Some(held) = state.locks.remove(&id) else { return };
+        if !held.written {
+            state.unwritten -= 1;
+        }
+        if held.mode == LockMode::Shared
+            && let Some(count) = state.shared.get_mut(&held.doors.lock)
+        {
+            *count -= 1;
+            if *count == 0 {
+                state.shared.remove(&held.doors.lock);
+            }
+        }
+    }
+
+    /// Whether anything waits to be written down, however young.
+    pub(crate) fn has_unwritten(&self) -> bool {
+        self.state().unwritten > 0
+    }
+
+    /// At most `most` grants that are not written down although they are this old.
+    pub(crate) fn unwritten(&self, age: Duration, most: usize) -> Vec<(RequestId, Held)> {
+        let state = self.state();
+        if state.unwritten == 0 {
+            return Vec::new();
+        }
+        let due = state.locks.iter().filter(|(_, held)| !held.written && held.since.elapsed() >= age);
+        due.take(most).map(|(id, held)| (*id, held.clone())).collect()
+    }
+
+    pub(crate) fn note_written(&self, id: RequestId) {
+        let mut state = self.state();
+        if let Some(held) = state.locks.get_mut(&id)
+            && !std::mem::replace(&mut held.written, true)
+        {
+            state.unwritten -= 1;
+        }
+    }
+
+    pub(crate) fn owned(&self) -> Owned {
+        Owned::new(self.state().locks.iter().map(|(id, held)| (held.key.clone(), *id)).collect())
+    }
+
+    pub(crate) fn enter(&self, id: RequestId, group: GroupId) {
+        self.state().memberships.insert(id, group);
+    }
+
+    pub(crate) fn leave(&self, id: RequestId) {
+        self.state().memberships.remove(&id);
+    }
+
+    /// Tells core of a membership that somebody else took away.
+    pub(crate) fn robbed(&self, id: RequestId) {
+        let group = self.state().memberships.remove(&id);
+        if let Some(group) = group {
+            self.reporter.membership_lost(&group, id);
+        }
+    }
+
+    /// Tells core of all memberships that are not among those that the server has.
+    pub(crate) fn robbed_of_all_but(&self, there: &[RequestId]) {
+        let gone: Vec<_> = self.state().memberships.keys().filter(|id| !there.contains(id)).copied().collect();
+        for id in gone {
+            self.robbed(id);
+        }
+    }
+}

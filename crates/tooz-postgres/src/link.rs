@@ -1,0 +1,196 @@
+//! A connection with a task of its own that does one thing after the other on it, and notices at once when it dies.
+//!
+//! The order in which things are asked is the order in which the server does them. What was begun is ended, also when
+//! whoever asked has given up: so the task always knows what the connection holds.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::Acquire as _;
+use sqlx::postgres::{PgListener, PgNotification, PgPoolOptions};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tooz_core::{Error, Result};
+
+use crate::error;
+use crate::options::Settings;
+use crate::setup::{self, Role};
+
+/// A future that borrows the connection.
+pub(crate) type Work<'c, T> = Pin<Box<dyn Future<Output = T> + Send + 'c>>;
+type Job = Box<dyn for<'c> FnOnce(&'c mut PgListener) -> Work<'c, ()> + Send>;
+
+pub(crate) struct Link {
+    jobs: mpsc::UnboundedSender<Job>,
+    /// What goes before all that waits.
+    urgent: mpsc::UnboundedSender<Job>,
+    /// How many jobs were done.
+    done: Arc<AtomicU64>,
+    dead: watch::Receiver<bool>,
+    task: Mutex<Option<JoinHandle<()>>>,
+    pub(crate) pid: i32,
+}
+
+impl Link {
+    /// Connects. Notifications go to `news`.
+    pub(crate) async fn open(
+        settings: &Settings,
+        role: Role,
+        news: impl Fn(PgNotification) + Send + 'static,
+    ) -> Result<Self> {
+        let doing = || format!("connect to {}", setup::place(settings));
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .min_connections(0)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            // Short of the limit, so that there is time to find out why.
+            .acquire_timeout(settings.connect_timeout * 3 / 4)
+            .connect_lazy_with(settings.connect.clone());
+        let mut listener = match PgListener::connect_with(&pool).await {
+            Ok(listener) => listener,
+            // The pool keeps to itself why it could not connect; a bare connection tells.
+            Err(sqlx::Error::PoolTimedOut) => {
+                return Err(match setup::connect(settings, Role::Look).await {
+                    Ok(_) => error::of(sqlx::Error::PoolTimedOut, doing()),
+                    Err(error) => error,
+                });
+            }
+            Err(error) => return Err(error::of(error, doing())),
+        };
+        // It must never come back by itself: what the old connection held is gone.
+        listener.eager_reconnect(false);
+        listener.ignore_pool_close_event(true);
+        let connection = listener.acquire().await.map_err(|error| error::of(error, doing()))?;
+        let limited = tokio::time::timeout(settings.connect_timeout, setup::begin(connection, settings, role)).await;
+        let pid = limited.unwrap_or_else(|_| Err(error::timed_out(settings.connect_timeout, doing())))?;
+        let (jobs, queue) = mpsc::unbounded_channel();
+        let (urgent, urgent_queue) = mpsc::unbounded_channel();
+        let (death, dead) = watch::channel(false);
+        let done = Arc::new(AtomicU64::new(0));
+        let task = tokio::spawn(serve(listener, queue, urgent_queue, Arc::clone(&done), Death(death), news));
+        Ok(Link { jobs, urgent, done, dead, task: Mutex::new(Some(task)), pid })
+    }
+
+    /// Does `work` on the connection, after all that was asked before. What is still in the queue when nobody waits for it any
+    /// more is not begun. The limit is for one statement: it is over when the connection got nothing done for so long.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        doing: &'static str,
+        work: impl for<'c> FnOnce(&'c mut PgListener) -> Work<'c, Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.put(&self.jobs, limit, doing, work).await
+    }
+
+    /// The same for a heartbeat, which must not stand behind thousands of others.
+    pub(crate) async fn run_first<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        doing: &'static str,
+        work: impl for<'c> FnOnce(&'c mut PgListener) -> Work<'c, Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.put(&self.urgent, limit, doing, work).await
+    }
+
+    async fn put<T: Send + 'static>(
+        &self,
+        queue: &mpsc::UnboundedSender<Job>,
+        limit: Duration,
+        doing: &'static str,
+        work: impl for<'c> FnOnce(&'c mut PgListener) -> Work<'c, Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            Box::pin(async move {
+                if !reply.is_closed() {
+                    let result = work(connection).await;
+                    let _ = reply.send(result);
+                }
+            })
+        });
+        let gone = || -> Error { error::lost(doing) };
+        let mut done = self.done.load(Ordering::Acquire);
+        queue.send(job).map_err(|_| gone())?;
+        tokio::pin!(answer);
+        loop {
+            match tokio::time::timeout(limit, &mut answer).await {
+                Ok(Ok(result)) => return result,
+                Ok(Err(_)) => return Err(gone()),
+                Err(_) if self.done.load(Ordering::Acquire) == done => return Err(error::timed_out(limit, doing)),
+                Err(_) => done = self.done.load(Ordering::Acquire),
+            }
+        }
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        *self.dead.borrow()
+    }
+
+    /// Ends when the connection has: by itself, or because it was closed. Keeps no hold of it.
+    pub(crate) fn died(&self) -> impl Future<Output = ()> + use<> {
+        let mut dead = self.dead.clone();
+        async move {
+            let _ = dead.wait_for(|dead| *dead).await;
+        }
+    }
+
+    /// Ends the connection now, whatever it is doing.
+    pub(crate) fn cut(&self) {
+        if let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Work that hangs would keep the connection open: nobody waits for it any more.
+        self.cut();
+    }
+}
+
+async fn serve(
+    mut connection: PgListener,
+    mut jobs: mpsc::UnboundedReceiver<Job>,
+    mut urgent: mpsc::UnboundedReceiver<Job>,
+    done: Arc<AtomicU64>,
+    // Goes with this task, also when that is aborted: whoever watches must hear of it.
+    _death: Death,
+    news: impl Fn(PgNotification) + Send,
+) {
+    loop {
+        let job = tokio::select! {
+            biased;
+            job = urgent.recv() => job,
+            job = jobs.recv() => job,
+            // May be dropped half-way: what was not read completely stays in the buffer. Called again after it answered
+            // `None`, it would connect anew.
+            word = connection.try_recv() => match word {
+                Ok(Some(notification)) => {
+                    news(notification);
+                    continue;
+                }
+                Ok(None) | Err(_) => return,
+            },
+        };
+        // Nobody is left who could ask.
+        let Some(job) = job else { return };
+        job(&mut connection).await;
+        done.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+struct Death(watch::Sender<bool>);
+
+impl Drop for Death {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
+}
+
+/// Shared by all who use it; the connection ends when the last one lets go.
+pub(crate) type SharedLink = Arc<Link>;

@@ -1,0 +1,331 @@
+//! The session: one connection that owns, and beside it those that look, listen and wait.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use sqlx::Row as _;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tooz_core::{
+    Checkup, ConnectArgs, Error, ErrorKind, Granted, GroupId, Holder, JoinRequest, LockKey, LockRequest, MemberId,
+    Owned, Probe, PushStream, Reporter, RequestId, Result, Roster, Session, Space, Terms, Wanted, async_trait,
+};
+
+use crate::holdings::Holdings;
+use crate::key::{self, Keys};
+use crate::link::SharedLink;
+use crate::lock::Way;
+use crate::look::{Look, Repeat};
+use crate::options::Settings;
+use crate::waiter::Waiters;
+use crate::{BEST, checkup, error, group, holders};
+
+/// The clocks of two machines and the timers of the server are not finer than this.
+const MARGIN: Duration = Duration::from_millis(50);
+
+pub(crate) struct PostgresSession {
+    settings: Settings,
+    member: MemberId,
+    namespace: String,
+    keys: Keys,
+    reporter: Reporter,
+    look: Look,
+    own: OnceLock<Own>,
+}
+
+/// What owns: the connection whose life is the session's, and what it holds.
+pub(crate) struct Own {
+    pub(crate) link: SharedLink,
+    pub(crate) keys: Keys,
+    pub(crate) holdings: Arc<Holdings>,
+    pub(crate) waiters: Arc<Waiters>,
+    /// The limit of one statement.
+    pub(crate) limit: Duration,
+    pub(crate) timeout: Duration,
+    closing: Arc<watch::Sender<bool>>,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+pub(crate) async fn connect(args: ConnectArgs) -> Result<Arc<dyn Session>> {
+    let settings = Settings::read(&args)?;
+    let look = Look::open(&settings, args.namespace.as_str()).await?;
+    Ok(Arc::new(PostgresSession {
+        keys: Keys::new(&settings.schema, args.namespace.as_str()),
+        member: args.member,
+        namespace: args.namespace.to_string(),
+        reporter: args.reporter,
+        look,
+        own: OnceLock::new(),
+        settings,
+    }))
+}
+
+impl Own {
+    async fn open(session: &PostgresSession) -> Result<Self> {
+        const DOING: &str = "open a session";
+        let settings = &session.settings;
+        session.look.ensure_tables().await?;
+        let number = key::fresh_session();
+        let holdings = Arc::new(Holdings::new(number, &session.namespace, session.reporter.clone()));
+        let link = session.look.for_session(&holdings).await?;
+        let (keys, namespace, member) = (&session.keys, session.namespace.clone(), session.member.to_string());
+        let (lifting, lifted) = (keys.lifting(), keys.lifted());
+        link.run(settings.connect_timeout, DOING, move |connection| {
+            Box::pin(async move {
+                let failed = |error| error::of(error, DOING);
+                let opening = sqlx::query_scalar::<_, bool>("SELECT open_session($1, $2, $3, $4, $5)")
+                    .bind(number)
+                    .bind(namespace)
+                    .bind(member)
+                    .bind(lifting)
+                    .bind(lifted);
+                if !opening.fetch_one(&mut *connection).await.map_err(failed)? {
+                    return Err(error::of(sqlx::Error::PoolTimedOut, DOING));
+                }
+                connection.listen(&key::channel(number)).await.map_err(failed)
+            })
+        })
+        .await
+        .map_err(error::outside)?;
+        let own = Own {
+            link,
+            keys: keys.clone(),
+            holdings,
+            waiters: Arc::new(Waiters::new(settings.clone())),
+            limit: settings.statement_timeout,
+            timeout: settings.session_timeout,
+            closing: Arc::new(watch::Sender::new(false)),
+            tasks: Mutex::default(),
+        };
+        own.keep(watch_over(Arc::clone(&own.link), session.reporter.clone(), Arc::clone(&own.closing)));
+        own.keep(holders::keep_written(Arc::clone(&own.link), Arc::clone(&own.holdings), own.limit));
+        own.keep(sweep(Arc::clone(&own.link), Arc::clone(&own.holdings), own.limit));
+        Ok(own)
+    }
+
+    /// Runs a task until the session is closed.
+    fn keep(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let handle = tokio::spawn(task).abort_handle();
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
+    }
+
+    /// Ends when the session is closed or its connection is dead.
+    pub(crate) async fn closed(&self) {
+        let mut closing = self.closing.subscribe();
+        let _ = closing.wait_for(|closing| *closing).await;
+    }
+
+    async fn beat(&self) -> Result<Vec<RequestId>> {
+        const DOING: &str = "beat";
+        const BEAT: &str =
+            "SELECT pg_backend_pid() AS pid, ARRAY(SELECT request FROM members WHERE session = $1) AS memberships";
+        let (holdings, pid) = (Arc::clone(&self.holdings), self.link.pid);
+        self.link
+            .run_first(self.limit, DOING, move |connection| {
+                Box::pin(async move {
+                    let failed = |error| error::on_session(error, DOING);
+                    let beating = sqlx::query(BEAT).bind(holdings.session);
+                    let row = beating.fetch_one(connection).await.map_err(failed)?;
+                    if row.try_get::<i32, _>("pid").map_err(failed)? != pid {
+                        // Whose connection that was is not known; it was not the session's.
+                        holdings.reporter.session_lost("the session's connection is shared with others");
+                        return Err(error::pooled());
+                    }
+                    let there: Vec<Vec<u8>> = row.try_get("memberships").map_err(failed)?;
+                    let there: Vec<_> = there.iter().filter_map(|id| group::request_id(id)).collect();
+                    holdings.robbed_of_all_but(&there);
+                    Ok(Vec::new())
+                })
+            })
+            .await
+    }
+
+    /// Frees all that the session owns, and ends its connections.
+    async fn close(&self, look: &Look) -> Result<()> {
+        const DOING: &str = "close the session";
+        const CLOSE: &str = "SELECT bury($1), pg_advisory_unlock_all()";
+        const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_locks \
+            WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND mode = 'ExclusiveLock' \
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+            AND ((classid::bigint << 32) | objid::bigint) = $1";
+        self.closing.send_replace(true);
+        for task in std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner)) {
+            task.abort();
+        }
+        self.waiters.close();
+        let number = self.holdings.session;
+        let mut result = Ok(());
+        if !self.link.is_dead() {
+            result = self
+                .link
+                .run(self.limit, DOING, move |connection| {
+                    Box::pin(async move {
+                        let closed = sqlx::query(CLOSE).bind(number).execute(connection).await;
+                        closed.map(drop).map_err(|error| error::of(error, DOING))
+                    })
+                })
+                .await
+                .map_err(error::outside);
+            if result.is_err() {
+                // Its connection hangs: the server is told by another one, if that gets through.
+                result = look.apart(DOING, sqlx::query(TERMINATE).bind(number)).await;
+            }
+        }
+        self.link.cut();
+        result
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        for task in self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            task.abort();
+        }
+        self.waiters.close();
+    }
+}
+
+/// Tells core when the connection is dead.
+async fn watch_over(link: SharedLink, reporter: Reporter, closing: Arc<watch::Sender<bool>>) {
+    link.died().await;
+    reporter.session_lost("the connection to the server has ended");
+    closing.send_replace(true);
+}
+
+/// Takes away what dead sessions left in the tables. What fails is left to the next one who opens a session.
+async fn sweep(link: SharedLink, holdings: Arc<Holdings>, limit: Duration) {
+    const DOING: &str = "take away what the dead left";
+    let sweeping = link.run(limit, DOING, move |connection| {
+        Box::pin(async move {
+            let sweeping = sqlx::query("SELECT sweep($1, $2)").bind(holdings.session).bind(holdings.namespace.clone());
+            sweeping.execute(connection).await.map(drop).map_err(|error| error::of(error, DOING))
+        })
+    });
+    let _ = sweeping.await;
+}
+
+impl PostgresSession {
+    fn own(&self) -> Result<&Own> {
+        let own = self.own.get().ok_or_else(|| Error::new(ErrorKind::Backend, "the session was not opened"))?;
+        if own.link.is_dead() { Err(error::lost("ask the session")) } else { Ok(own) }
+    }
+}
+
+#[async_trait]
+impl Session for PostgresSession {
+    fn terms(&self) -> Terms {
+        Terms::new(Some(self.settings.session_timeout), BEST).margin(MARGIN)
+    }
+
+    async fn open(&self) -> Result<()> {
+        let own = Own::open(self).await?;
+        let _ = self.own.set(own);
+        Ok(())
+    }
+
+    async fn beat(&self) -> Result<Vec<RequestId>> {
+        self.own()?.beat().await
+    }
+
+    async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
+        self.own()?.acquire(request, Way::AskAtGate).await
+    }
+
+    async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
+        self.own()?.wait(request, wanted).await
+    }
+
+    async fn release(&self, request: &LockRequest) -> Result<()> {
+        self.own()?.release(request).await
+    }
+
+    async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
+        holders::holders(&self.look, &self.keys, &self.namespace, key).await
+    }
+
+    async fn create_group(&self, group: &GroupId) -> Result<()> {
+        group::create(&self.look, &self.keys, &self.namespace, group).await
+    }
+
+    async fn delete_group(&self, group: &GroupId) -> Result<()> {
+        group::delete(&self.look, &self.namespace, group).await
+    }
+
+    async fn groups(&self) -> Result<Vec<GroupId>> {
+        group::list(&self.look, &self.namespace).await
+    }
+
+    async fn join(&self, request: &JoinRequest) -> Result<()> {
+        self.own()?.join(request).await
+    }
+
+    async fn update(&self, request: &JoinRequest) -> Result<()> {
+        self.own()?.update(request).await
+    }
+
+    async fn leave(&self, request: &JoinRequest) -> Result<()> {
+        let left = match self.own() {
+            Ok(own) => own.leave(request).await,
+            Err(error) => Err(error),
+        };
+        match left {
+            // The entry counts no longer than the session: with it the membership has ended, which is what was asked for.
+            Err(error) if error.kind() == ErrorKind::Lost => {
+                self.reporter.session_lost(error);
+                Ok(())
+            }
+            left => left,
+        }
+    }
+
+    async fn members(&self, group: &GroupId) -> Result<Roster> {
+        group::members(&self.look, &self.namespace, group).await
+    }
+
+    async fn watch_group(&self, group: &GroupId) -> Result<Option<PushStream>> {
+        self.look.watch(self.keys.group(group)).await.map(Some)
+    }
+
+    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
+        match key.space {
+            Space::Election => self.look.watch(self.keys.doors(key).lock).await.map(Some),
+            // Most locks come and go without anybody asking: that is not told.
+            Space::Lock => Ok(None),
+        }
+    }
+
+    async fn owned(&self) -> Result<Owned> {
+        Ok(self.own()?.holdings.owned())
+    }
+
+    async fn probe(&self, _probe: Probe) -> Result<()> {
+        const DOING: &str = "ask for a sign of life";
+        // A write costs no more than a read: what a lock writes does not wait for a disk.
+        match self.own.get() {
+            Some(own) => {
+                own.link
+                    .run(own.limit, DOING, |connection| {
+                        Box::pin(async move {
+                            let asked = sqlx::query("SELECT 1").execute(connection).await;
+                            asked.map(drop).map_err(|error| error::on_session(error, DOING))
+                        })
+                    })
+                    .await
+            }
+            None => self.look.ask(DOING, Repeat::Allowed, || sqlx::query("SELECT 1")).await.map(drop),
+        }
+    }
+
+    async fn check_up(&self) -> Result<Checkup> {
+        checkup::check_up(&self.look, &self.settings).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        let result = match self.own.get() {
+            Some(own) => own.close(&self.look).await,
+            None => Ok(()),
+        };
+        self.look.close().await;
+        result
+    }
+}

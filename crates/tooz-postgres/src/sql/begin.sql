@@ -1,0 +1,16 @@
+-- How a connection is to behave; $1 the schema, quoted. Nothing here is below the session timeout: the server must not free before the deadline.
+SELECT
+    pg_backend_pid() AS pid,
+    current_setting('server_version_num')::integer AS version,
+    pg_is_in_recovery() AS standby,
+    set_config('search_path', $1, false),
+    set_config('statement_timeout', $2, false),
+    set_config('lock_timeout', $3, false),
+    set_config('idle_session_timeout', $4, false),
+    set_config('tcp_user_timeout', $5, false),
+    set_config('tcp_keepalives_idle', $6, false),
+    set_config('tcp_keepalives_interval', $7, false),
+    set_config('tcp_keepalives_count', '3', false),
+    set_config('idle_in_transaction_session_timeout', $5, false),
+    set_config('default_transaction_isolation', 'read committed', false),
+    set_config('default_transaction_read_only', 'off', false)

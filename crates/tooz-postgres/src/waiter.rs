@@ -1,0 +1,123 @@
+//! The few connections that wait in the server's own queues, lent to whoever waits for a lock.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::PgConnection;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tooz_core::Result;
+
+use crate::error;
+use crate::options::Settings;
+use crate::setup::{self, Role};
+
+/// All waiting connections of one session.
+pub(crate) struct Waiters {
+    settings: Settings,
+    permits: Arc<Semaphore>,
+    idle: Mutex<Vec<Idle>>,
+    /// How many want a connection and have none.
+    queued: AtomicUsize,
+    /// Somebody has joined those who want one.
+    pub(crate) pressed: Notify,
+    /// What gives connections back in the background; stopped with the session.
+    cleaning: Mutex<JoinSet<()>>,
+}
+
+struct Idle {
+    connection: PgConnection,
+    pid: i32,
+    since: Instant,
+}
+
+/// A connection on loan. Dropping it closes it, and with it ends whatever it waits for or holds.
+pub(crate) struct Waiter {
+    pub(crate) connection: PgConnection,
+    /// The server's process behind it, by which its wait can be cancelled.
+    pub(crate) pid: i32,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Waiters {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let permits = Arc::new(Semaphore::new(settings.waiters));
+        Waiters {
+            settings,
+            permits,
+            idle: Mutex::default(),
+            queued: AtomicUsize::new(0),
+            pressed: Notify::new(),
+            cleaning: Mutex::default(),
+        }
+    }
+
+    /// Waits for a turn: first come, first served.
+    pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit> {
+        self.queued.fetch_add(1, Ordering::AcqRel);
+        let _counted = Counted(&self.queued);
+        self.pressed.notify_waiters();
+        Arc::clone(&self.permits).acquire_owned().await.map_err(|_| error::lost("wait for a turn"))
+    }
+
+    /// Whether somebody wants a connection and has none.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.queued.load(Ordering::Acquire) > 0
+    }
+
+    /// A connection for one's turn: one that is there, else a new one.
+    pub(crate) async fn lend(&self, permit: OwnedSemaphorePermit) -> Result<Waiter> {
+        let fresh_enough = self.settings.session_timeout / 2;
+        let found = {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            // The server ends those that were idle for the session timeout.
+            idle.retain(|one| one.since.elapsed() < fresh_enough);
+            idle.pop()
+        };
+        let (connection, pid) = match found {
+            Some(one) => (one.connection, one.pid),
+            None => setup::connect(&self.settings, Role::Wait).await?,
+        };
+        Ok(Waiter { connection, pid, permit })
+    }
+
+    /// Takes a connection back in the background, and lets go of what it holds first. One that is not quick is closed.
+    pub(crate) fn take_back(self: &Arc<Self>, mut waiter: Waiter) {
+        let waiters = Arc::downgrade(self);
+        let limit = self.settings.statement_timeout;
+        let mut cleaning = self.cleaning.lock().unwrap_or_else(PoisonError::into_inner);
+        while cleaning.try_join_next().is_some() {}
+        cleaning.spawn(async move {
+            if !let_go(&mut waiter.connection, limit).await {
+                return;
+            }
+            if let Some(waiters) = waiters.upgrade() {
+                let Waiter { connection, pid, permit } = waiter;
+                let idle = Idle { connection, pid, since: Instant::now() };
+                waiters.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
+                drop(permit);
+            }
+        });
+    }
+
+    /// Closes all connections that nobody uses; those who wait are told by the session.
+    pub(crate) fn close(&self) {
+        self.permits.close();
+        self.cleaning.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+async fn let_go(connection: &mut PgConnection, limit: Duration) -> bool {
+    let letting_go = sqlx::query("SELECT pg_advisory_unlock_all()").execute(connection);
+    matches!(tokio::time::timeout(limit, letting_go).await, Ok(Ok(_)))
+}
+
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}

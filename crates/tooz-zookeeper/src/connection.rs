@@ -1,0 +1,191 @@
+//! One connection, from its handshake to its end. It never comes back: the link makes a new one for the same session.
+//!
+//! The client library would reconnect by itself, but it does not tell what timeout the next server has agreed to, loses
+//! persistent watches on the way, and takes a session for expired by its own clock. So its task is ended with the connection.
+
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use spawns_core::{Spawn, Task};
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use zookeeper_client::{Client, Error as Zk, SessionInfo, SessionState, StateWatcher};
+
+/// What is said to every server that is connected to.
+#[derive(Clone)]
+pub(crate) struct Greeting {
+    pub(crate) session_timeout: Duration,
+    pub(crate) credentials: Option<String>,
+    /// The limit of one request.
+    pub(crate) statement_timeout: Duration,
+}
+
+pub(crate) struct Connection {
+    client: Mutex<Option<Client>>,
+    states: StateWatcher,
+    session: SessionInfo,
+    session_timeout: Duration,
+    statement_timeout: Duration,
+    gone: watch::Sender<bool>,
+    given_up: Notify,
+    tasks: Nursery,
+}
+
+impl Greeting {
+    /// A connection is dead when nothing has come from the server for this long; the library pings often enough to know.
+    fn idle_timeout(&self) -> Duration {
+        self.session_timeout / 5
+    }
+
+    /// The longest time between two pings in a session of this timeout, by the rules of the client library: it pings after three
+    /// of its ticks, and looks once in a tick.
+    pub(crate) fn longest_silence(&self, negotiated: Duration) -> Duration {
+        let idle = self.idle_timeout();
+        let tick = if idle > negotiated * 3 / 5 { negotiated / 20 } else { idle / 8 };
+        (tick * 3).min(Duration::from_secs(10)) + tick
+    }
+}
+
+impl Connection {
+    /// Connects to one host, for a new session or for one that is to live on.
+    pub(crate) async fn open(
+        greeting: &Greeting,
+        host: &str,
+        resumed: Option<&SessionInfo>,
+        limit: Duration,
+    ) -> Result<Self, Zk> {
+        let mut connector = Client::connector()
+            .with_session_timeout(greeting.session_timeout)
+            .with_connection_timeout(greeting.idle_timeout())
+            .with_fail_eagerly();
+        if let Some(credentials) = &greeting.credentials {
+            connector = connector.with_auth("digest", credentials.as_bytes());
+        }
+        if let Some(session) = resumed {
+            connector = connector.with_session(session.clone());
+        }
+        let tasks = Nursery::default();
+        let client = {
+            let mut connecting = pin!(connector.connect(host));
+            // The library spawns its task while this is polled, and only then.
+            let connecting = std::future::poll_fn(|context| -> Poll<_> {
+                let _scope = spawns_core::enter(&tasks);
+                connecting.as_mut().poll(context)
+            });
+            timeout(limit, connecting).await.unwrap_or(Err(Zk::Timeout))?
+        };
+        Ok(Connection {
+            states: client.state_watcher(),
+            session: client.session().clone(),
+            session_timeout: client.session_timeout(),
+            statement_timeout: greeting.statement_timeout,
+            client: Mutex::new(Some(client)),
+            gone: watch::Sender::new(false),
+            given_up: Notify::new(),
+            tasks,
+        })
+    }
+
+    /// The session's id and password.
+    pub(crate) fn session(&self) -> &SessionInfo {
+        &self.session
+    }
+
+    /// What the server made of the session timeout.
+    pub(crate) fn session_timeout(&self) -> Duration {
+        self.session_timeout
+    }
+
+    /// The client to ask with. It is not kept longer than one request: when the last one goes, the library ends the session.
+    pub(crate) fn client(&self) -> Result<Client, Zk> {
+        self.slot().as_ref().cloned().ok_or(Zk::ConnectionLoss)
+    }
+
+    /// Waits for an answer: not longer than a statement may take, nor than the connection lives.
+    pub(crate) async fn ask<T>(&self, answer: impl Future<Output = Result<T, Zk>>) -> Result<T, Zk> {
+        self.ask_within(self.statement_timeout, answer).await
+    }
+
+    pub(crate) async fn ask_within<T>(
+        &self,
+        limit: Duration,
+        answer: impl Future<Output = Result<T, Zk>>,
+    ) -> Result<T, Zk> {
+        tokio::select! {
+            biased;
+            () = self.gone() => Err(Zk::ConnectionLoss),
+            answer = timeout(limit, answer) => answer.unwrap_or(Err(Zk::Timeout)),
+        }
+    }
+
+    /// Ends when nothing of this connection may be used any more. Whoever waits for a watch asks this first: a watch panics
+    /// when the library's task has ended before it.
+    pub(crate) async fn gone(&self) {
+        let _ = self.gone.subscribe().wait_for(|gone| *gone).await;
+    }
+
+    /// Says that this server is of no use, although the connection may stand: the link goes on to the next one.
+    pub(crate) fn give_up(&self) {
+        self.given_up.notify_one();
+    }
+
+    /// Waits until the connection is lost or given up; answers what the session came to by the server's own word.
+    pub(crate) async fn ended(&self) -> SessionState {
+        let mut states = self.states.clone();
+        tokio::select! {
+            state = states.changed() => state,
+            () = self.given_up.notified() => SessionState::Disconnected,
+        }
+    }
+
+    /// Ends the connection and leaves the session to the server.
+    pub(crate) fn abandon(&self) {
+        // First everybody lets go of it, then its task may go.
+        self.gone.send_replace(true);
+        self.slot().take();
+        self.tasks.end();
+    }
+
+    /// Ends the session at the server.
+    pub(crate) async fn close(&self) -> Result<(), Zk> {
+        let mut states = self.states.clone();
+        self.gone.send_replace(true);
+        // The library ends the session when the last client goes; those who ask let go of theirs now.
+        self.slot().take();
+        let closed = async {
+            while !matches!(
+                states.changed().await,
+                SessionState::Closed | SessionState::Expired | SessionState::AuthFailed
+            ) {}
+        };
+        let closed = timeout(self.statement_timeout, closed).await;
+        self.tasks.end();
+        closed.map_err(|_| Zk::Timeout)
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Client>> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps the tasks that the client library spawns, so that they can be ended.
+#[derive(Default)]
+struct Nursery(Mutex<Vec<AbortHandle>>);
+
+impl Nursery {
+    fn end(&self) {
+        for task in self.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+    }
+}
+
+impl Spawn for Nursery {
+    fn spawn(&self, task: Task) {
+        let task = tokio::spawn(Box::into_pin(task.future));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(task.abort_handle());
+    }
+}

@@ -1,0 +1,134 @@
+//! The only place where an error of the client library becomes one of ours.
+
+use std::fmt;
+use std::time::Duration;
+
+use tooz_core::{Error, ErrorKind, Outcome};
+use zookeeper_client::Error as Zk;
+
+/// A node would have to be an ephemeral one of a session that lives on one server alone.
+const EPHEMERAL_ON_LOCAL_SESSION: i32 = -120;
+/// The server gave up a request.
+const REQUEST_TIMEOUT: i32 = -122;
+
+/// What went wrong while `what` was asked, such as `create /tooz/locks/x`.
+pub(crate) fn of(what: impl fmt::Display, error: Zk) -> Error {
+    let (kind, why, outcome) = match &error {
+        Zk::SessionExpired => {
+            return Error::new(ErrorKind::Lost, format!("{what}: the server says that the session is over"));
+        }
+        Zk::NoAuth | Zk::InvalidAcl => (
+            ErrorKind::Unauthorized,
+            "ZooKeeper refuses it: check user:password@ in the URL, and who may do it by the node's ACL (getAcl)",
+            Outcome::NotApplied,
+        ),
+        Zk::AuthFailed => (
+            ErrorKind::Unauthorized,
+            "ZooKeeper refuses the credentials: check user:password@ in the URL",
+            Outcome::NotApplied,
+        ),
+        Zk::Timeout => (ErrorKind::TimedOut, "no answer in time", Outcome::Unknown),
+        Zk::UnexpectedErrorCode(REQUEST_TIMEOUT) => (ErrorKind::TimedOut, "the server gave it up", Outcome::Unknown),
+        Zk::Throttled => (ErrorKind::Unavailable, "the server has too much to do", Outcome::NotApplied),
+        Zk::SessionMoved => (ErrorKind::Unavailable, "the session has moved to another server", Outcome::NotApplied),
+        Zk::NotReadOnly => (ErrorKind::Unavailable, "the server has no quorum and only reads", Outcome::NotApplied),
+        Zk::ConnectionLoss | Zk::NoHosts | Zk::ClientClosed | Zk::Custom(_) | Zk::UnexpectedError(_) => {
+            (ErrorKind::Unavailable, "the connection was lost", Outcome::Unknown)
+        }
+        Zk::UnexpectedErrorCode(EPHEMERAL_ON_LOCAL_SESSION) => (
+            ErrorKind::Config,
+            "the ensemble has local sessions that are never upgraded: set localSessionsUpgradingEnabled=true",
+            Outcome::NotApplied,
+        ),
+        Zk::Unimplemented => (
+            ErrorKind::Backend,
+            "the server does not know this request; ZooKeeper 3.5 or later is needed",
+            Outcome::NotApplied,
+        ),
+        Zk::QuotaExceeded => (ErrorKind::Backend, "a quota of the ensemble is used up", Outcome::NotApplied),
+        Zk::BadArguments(_) => (ErrorKind::Backend, "the client refuses it", Outcome::NotApplied),
+        _ => (ErrorKind::Backend, "an answer that was not expected", Outcome::NotApplied),
+    };
+    Error::new(kind, format!("{what}: {why} ({error})")).with_outcome(outcome).with_source(error)
+}
+
+/// Whether the same request may go through on this or the next connection.
+pub(crate) fn is_passing(error: &Zk) -> bool {
+    matches!(
+        error,
+        Zk::Timeout
+            | Zk::UnexpectedErrorCode(REQUEST_TIMEOUT)
+            | Zk::Throttled
+            | Zk::SessionMoved
+            | Zk::NotReadOnly
+            | Zk::ConnectionLoss
+            | Zk::NoHosts
+            | Zk::Custom(_)
+            | Zk::UnexpectedError(_)
+    )
+}
+
+/// Whether the request may have been done all the same, or may be done yet.
+pub(crate) fn is_doubtful(error: &Zk) -> bool {
+    matches!(
+        error,
+        Zk::Timeout
+            | Zk::UnexpectedErrorCode(REQUEST_TIMEOUT)
+            | Zk::ConnectionLoss
+            | Zk::NoHosts
+            | Zk::ClientClosed
+            | Zk::Custom(_)
+            | Zk::UnexpectedError(_)
+            | Zk::UnmarshalError { .. }
+    )
+}
+
+/// There is no connection, and nothing was sent.
+pub(crate) fn disconnected(limit: Duration) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("no connection to the ensemble within {limit:?}"))
+        .with_outcome(Outcome::NotApplied)
+}
+
+/// The session has ended, and why.
+pub(crate) fn over(why: &str) -> Error {
+    Error::new(ErrorKind::Lost, why.to_owned())
+}
+
+/// No host of the URL has a server that serves.
+pub(crate) fn unreachable(reasons: &[String]) -> Error {
+    let reasons = reasons.join("; ");
+    Error::new(ErrorKind::Unavailable, format!("no server of the ensemble can be reached: {reasons}"))
+        .with_outcome(Outcome::NotApplied)
+}
+
+/// Somebody else wrote into our nodes, or a value is not what it should be.
+pub(crate) fn unreadable(what: &str, why: impl fmt::Display) -> Error {
+    Error::new(ErrorKind::Backend, format!("{what} can't be read: {why}"))
+}
+
+/// More data than a node takes.
+pub(crate) fn too_large(bytes: usize, most: usize) -> Error {
+    Error::config(format!(
+        "these capabilities take {bytes} bytes, and a node of ZooKeeper at most {most}: store them elsewhere and say where"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_been_done_is_of_unknown_outcome() {
+        for error in [Zk::Timeout, Zk::ConnectionLoss, Zk::NoHosts] {
+            assert!(is_doubtful(&error) && is_passing(&error));
+            let error = of("create /x", error);
+            assert_eq!(error.outcome(), Outcome::Unknown);
+            assert!(error.is_retryable());
+        }
+        for error in [Zk::NoAuth, Zk::Throttled, Zk::SessionMoved] {
+            assert!(!is_doubtful(&error));
+            assert_eq!(of("create /x", error).outcome(), Outcome::NotApplied);
+        }
+        assert_eq!(of("beat", Zk::SessionExpired).kind(), ErrorKind::Lost);
+    }
+}

@@ -1,0 +1,43 @@
+#![doc = include_str!("../README.md")]
+
+mod checkup;
+mod connection;
+mod error;
+mod group;
+mod layout;
+mod link;
+mod lock;
+mod mailbox;
+mod options;
+mod queue;
+mod record;
+mod session;
+mod watch;
+
+use tooz_core::{Characteristic, Characteristics, Driver};
+
+/// The card of this driver.
+pub const DRIVER: Driver = Driver::new("zookeeper", &["zookeeper", "kazoo"], session::connect)
+    .about("Apache ZooKeeper, one server or an ensemble")
+    .url("zookeeper://[USER:PASSWORD@]HOST:PORT,HOST:PORT/CHROOT")
+    .options(options::OPTIONS)
+    .characteristics(BEST);
+
+tooz_core::register!(DRIVER);
+
+/// What every ensemble gives. Each is defended in the README.
+const BEST: Characteristics = Characteristics::of(&[
+    Characteristic::Groups,
+    Characteristic::SharedLocks,
+    Characteristic::BreakableLocks,
+    Characteristic::FairLocks,
+    Characteristic::PushedWatches,
+    Characteristic::DurableFencing,
+    Characteristic::HoldsAcrossRestart,
+    Characteristic::DistributedAcrossThreads,
+    Characteristic::DistributedAcrossProcesses,
+    Characteristic::DistributedAcrossHosts,
+    Characteristic::Sequential,
+    Characteristic::Causal,
+    Characteristic::SameViewUnderPartitions,
+]);

@@ -1,0 +1,183 @@
+//! The mailbox: one ephemeral node of each session, by which others tell it what they took from it. The heartbeat goes over it.
+//!
+//! Whoever breaks a lock or takes a membership over writes it there in the same transaction. The version of the mailbox is
+//! also what guards a membership: every take-over changes it, and so does every leave.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tooz_core::{Error, RequestId, Result};
+use zookeeper_client::{Client, CreateMode, Error as Zk};
+
+use crate::error;
+use crate::record::{self, MailRecord};
+use crate::session::{Inner, lock};
+
+/// How much mail is kept for a session that does not read it. It reads at once, and with every heartbeat.
+const KEPT: usize = 64;
+
+/// The mailbox of some session, as it was read.
+pub(crate) struct Mailbox {
+    pub(crate) path: String,
+    pub(crate) version: i32,
+    record: MailRecord,
+}
+
+impl Mailbox {
+    /// What is to be written there after one more grant was broken.
+    pub(crate) fn with_lock(mut self, request: RequestId) -> Result<Vec<u8>> {
+        push(&mut self.record.locks, request);
+        record::write(&self.record)
+    }
+
+    /// What is to be written there after one more entry was taken over.
+    pub(crate) fn with_membership(mut self, join: RequestId) -> Result<Vec<u8>> {
+        push(&mut self.record.memberships, join);
+        record::write(&self.record)
+    }
+
+    /// The same once more, so that its version grows.
+    pub(crate) fn unchanged(&self) -> Result<Vec<u8>> {
+        record::write(&self.record)
+    }
+}
+
+fn push(list: &mut Vec<String>, id: RequestId) {
+    if list.len() >= KEPT {
+        list.remove(0);
+    }
+    list.push(id.to_string());
+}
+
+impl Inner {
+    fn own_mailbox(&self) -> String {
+        self.layout.mailbox(self.link.session().id().0)
+    }
+
+    /// Makes the mailbox. It is a committed write, and so as good as a heartbeat.
+    pub(crate) async fn open_mailbox(&self) -> Result<()> {
+        let connection = self.link.up_within(self.limit).await?;
+        let (path, empty) = (self.own_mailbox(), self.empty_mail()?);
+        let making = async {
+            let client = connection.client()?;
+            let options = self.made(CreateMode::Ephemeral);
+            loop {
+                match client.create(&path, &empty, &options).await {
+                    Ok(_) | Err(Zk::NodeExists) => return Ok(()),
+                    Err(Zk::NoNode) => {
+                        let branch = path.rsplit_once('/').map_or("", |(branch, _)| branch);
+                        self.make(&client, branch, CreateMode::Persistent).await?;
+                    }
+                    Err(why) => return Err(why),
+                }
+            }
+        };
+        connection.ask(making).await.map_err(|why| error::of(format_args!("create {path}"), why))
+    }
+
+    /// One heartbeat: a transaction that finds the mailbox. It must be agreed upon by a majority and so can't be answered by a
+    /// leader that was deposed and does not know it yet, as `sync` can.
+    pub(crate) async fn beat(&self) -> Result<Vec<RequestId>> {
+        // Short, so that another server can be tried before the deadline.
+        let limit = self.limit.min(self.link.session_timeout() / 5);
+        let connection = self.link.up_within(limit).await?;
+        let path = self.own_mailbox();
+        let beating = async {
+            let client = connection.client()?;
+            let mut transaction = client.new_multi_writer();
+            transaction.add_check_version(&path, -1)?;
+            let committed = transaction.commit();
+            let mail = client.get_data(&path);
+            committed.await.map_err(Zk::from)?;
+            mail.await
+        };
+        match connection.ask_within(limit, beating).await {
+            Ok((data, _)) => Ok(self.open_mail(&data)),
+            // Somebody deleted it by hand.
+            Err(Zk::NoNode) => self.open_mailbox().await.map(|()| Vec::new()),
+            Err(why) => {
+                if error::is_passing(&why) {
+                    connection.give_up();
+                }
+                Err(error::of("heartbeat", why))
+            }
+        }
+    }
+
+    /// Reads the mail as soon as it comes, until the session is over.
+    pub(crate) async fn listen(self: Arc<Self>) {
+        let path = self.own_mailbox();
+        loop {
+            let Ok(connection) = self.link.up().await else { return };
+            let read = async { connection.client()?.get_and_watch_data(&path).await };
+            match connection.ask(read).await {
+                Ok((data, stat, watch)) => {
+                    for request in self.open_mail(&data) {
+                        self.reporter.grant_lost(request);
+                    }
+                    self.clear_mail(&connection, &path, &data, stat.version).await;
+                    tokio::select! {
+                        biased;
+                        () = connection.gone() => {}
+                        _ = watch.changed() => {}
+                        () = sleep(self.link.session_timeout()) => {}
+                    }
+                }
+                // The next heartbeat makes it anew.
+                Err(Zk::NoNode) => sleep(self.limit).await,
+                Err(_) => sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    /// Throws away what was read. If there is newer mail by now, it stays, and is read next.
+    async fn clear_mail(&self, connection: &crate::connection::Connection, path: &str, data: &[u8], version: i32) {
+        let Ok(empty) = self.empty_mail() else { return };
+        if data != empty {
+            let clearing = async { connection.client()?.set_data(path, &empty, Some(version)).await };
+            let _ = connection.ask(clearing).await;
+        }
+    }
+
+    /// Tells of memberships that were taken over, and answers the requests whose grants were broken.
+    fn open_mail(&self, data: &[u8]) -> Vec<RequestId> {
+        let Ok(mail) = record::read::<MailRecord>("mail", data) else { return Vec::new() };
+        for join in mail.memberships.iter().filter_map(|join| join.parse().ok()) {
+            let group = lock(&self.joins).remove(&join);
+            if let Some(group) = group {
+                self.reporter.membership_lost(&group, join);
+            }
+        }
+        let broken: Vec<RequestId> = mail.locks.iter().filter_map(|request| request.parse().ok()).collect();
+        for request in &broken {
+            lock(&self.standings).remove(request);
+        }
+        broken
+    }
+
+    fn empty_mail(&self) -> Result<Vec<u8>, Error> {
+        record::write(&MailRecord { member: self.member.as_str().to_owned(), ..MailRecord::default() })
+    }
+
+    /// The mailbox of the session with that id; `None` where it is gone. The request is sent at the call.
+    pub(crate) fn mailbox_of(
+        &self,
+        client: &Client,
+        session: i64,
+    ) -> impl Future<Output = Result<Option<Mailbox>, Zk>> + use<> {
+        let path = self.layout.mailbox(session);
+        let answer = client.get_data(&path);
+        async move {
+            match answer.await {
+                // Spoiled mail is replaced by readable mail.
+                Ok((data, stat)) => {
+                    let record = record::read("mail", &data).unwrap_or_default();
+                    Ok(Some(Mailbox { path, version: stat.version, record }))
+                }
+                Err(Zk::NoNode) => Ok(None),
+                Err(why) => Err(why),
+            }
+        }
+    }
+}

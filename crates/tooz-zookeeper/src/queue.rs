@@ -1,0 +1,132 @@
+//! The order of a lock's queue, read off the names of its nodes. Nothing here asks the server.
+
+use tooz_core::{LockMode, RequestId};
+
+/// The letters and digits of a request id.
+const ID: usize = 32;
+
+/// One request's node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry<'a> {
+    pub(crate) id: RequestId,
+    pub(crate) mode: LockMode,
+    sequence: i64,
+    pub(crate) name: &'a str,
+}
+
+/// Where a request stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn<'a> {
+    /// Nothing is in its way.
+    Mine,
+    /// It has to wait until this node is gone.
+    After(&'a str),
+    /// It is not in the queue.
+    Absent,
+}
+
+/// The name of a request's node, without the sequence that the server appends.
+pub(crate) fn prefix(id: RequestId, mode: LockMode) -> String {
+    let letter = match mode {
+        LockMode::Exclusive => 'x',
+        LockMode::Shared => 's',
+    };
+    format!("{id}-{letter}-")
+}
+
+/// Reads the name of a node; `None` for what is no request of ours.
+pub(crate) fn parse(name: &str) -> Option<Entry<'_>> {
+    let (id, rest) = name.split_at_checked(ID)?;
+    let mode = match rest.get(..3)? {
+        "-x-" => LockMode::Exclusive,
+        "-s-" => LockMode::Shared,
+        _ => return None,
+    };
+    Some(Entry { id: id.parse().ok()?, mode, sequence: rest[3..].parse().ok()?, name })
+}
+
+/// The requests among the children of a queue, first come first.
+pub(crate) fn sorted(children: &[String]) -> Vec<Entry<'_>> {
+    let mut entries: Vec<_> = children.iter().filter_map(|name| parse(name)).collect();
+    if let Some(base) = entries.first().map(|entry| entry.sequence) {
+        entries.sort_by_key(|entry| distance(base, entry.sequence));
+    }
+    entries
+}
+
+/// How far behind `base` a sequence is. It is a signed 32-bit count, which begins again at its lowest value after the highest;
+/// those who wait at the same time are never half of it apart.
+fn distance(base: i64, sequence: i64) -> i64 {
+    match (i32::try_from(base), i32::try_from(sequence)) {
+        (Ok(base), Ok(sequence)) => i64::from(sequence.wrapping_sub(base)),
+        _ => sequence.wrapping_sub(base),
+    }
+}
+
+/// Whose turn it is from the view of the node `own`: an exclusive request waits for whoever is just before it, a shared one
+/// for the nearest exclusive one before it.
+pub(crate) fn turn<'a>(children: &'a [String], own: &str) -> Turn<'a> {
+    let entries = sorted(children);
+    let Some(at) = entries.iter().position(|entry| entry.name == own) else { return Turn::Absent };
+    let mode = entries[at].mode;
+    match entries[..at].iter().rev().find(|before| before.mode.conflicts_with(mode)) {
+        Some(before) => Turn::After(before.name),
+        None => Turn::Mine,
+    }
+}
+
+/// Those who hold the lock: the first, and if it is shared, the shared ones right behind it.
+pub(crate) fn holders(children: &[String]) -> Vec<Entry<'_>> {
+    let mut entries = sorted(children);
+    let shared = entries.iter().take_while(|entry| entry.mode == LockMode::Shared).count();
+    entries.truncate(shared.max(1));
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: u128, mode: LockMode, sequence: i64) -> String {
+        format!("{}{sequence:010}", prefix(RequestId(id), mode))
+    }
+
+    #[test]
+    fn each_waits_for_the_nearest_one_in_its_way() {
+        use LockMode::{Exclusive, Shared};
+        let queue = [
+            node(5, Exclusive, 9),
+            node(1, Shared, 4),
+            node(2, Shared, 5),
+            node(3, Exclusive, 6),
+            node(4, Shared, 8),
+            "somebody's own".to_owned(),
+        ];
+        assert_eq!(turn(&queue, &queue[1]), Turn::Mine);
+        assert_eq!(turn(&queue, &queue[2]), Turn::Mine);
+        assert_eq!(turn(&queue, &queue[3]), Turn::After(&queue[2]));
+        assert_eq!(turn(&queue, &queue[4]), Turn::After(&queue[3]));
+        assert_eq!(turn(&queue, &queue[0]), Turn::After(&queue[4]));
+        assert_eq!(turn(&queue, &node(9, Exclusive, 99)), Turn::Absent);
+        assert_eq!(holders(&queue).iter().map(|entry| entry.id.0).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(holders(&queue[3..]).iter().map(|entry| entry.id.0).collect::<Vec<_>>(), [3]);
+    }
+
+    #[test]
+    fn the_sequence_wraps_around() {
+        let last = node(1, LockMode::Exclusive, i64::from(i32::MAX));
+        let first = node(2, LockMode::Exclusive, i64::from(i32::MIN));
+        assert!(first.ends_with("--2147483648"));
+        for queue in [[last.clone(), first.clone()], [first.clone(), last.clone()]] {
+            assert_eq!(turn(&queue, &last), Turn::Mine);
+            assert_eq!(turn(&queue, &first), Turn::After(&last));
+        }
+    }
+
+    #[test]
+    fn a_strange_node_is_nobodys_request() {
+        for name in ["", "x", "lock-0000000001", &"Ä".repeat(20), &format!("{}-y-0000000001", RequestId(1))] {
+            assert_eq!(parse(name), None, "{name}");
+        }
+    }
+}

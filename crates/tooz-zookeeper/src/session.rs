@@ -1,0 +1,238 @@
+//! The session: what it agreed upon with the ensemble, its heartbeat, and the way from each call to its room.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep};
+use tooz_core::{
+    Checkup, ConnectArgs, ConnectFuture, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey, LockRequest,
+    MemberId, Owned, Probe, PushStream, Reporter, RequestId, Result, Roster, Session, Terms, Wanted, async_trait,
+};
+use zookeeper_client::{Client, CreateMode, CreateOptions, Error as Zk};
+
+use crate::connection::Greeting;
+use crate::layout::Layout;
+use crate::link::Link;
+use crate::lock::Standing;
+use crate::options::Settings;
+use crate::{DRIVER, error};
+
+struct ZooKeeperSession {
+    inner: Arc<Inner>,
+    listener: Mutex<Option<AbortHandle>>,
+    feeds: Mutex<JoinSet<()>>,
+}
+
+/// What all rooms share.
+pub(crate) struct Inner {
+    pub(crate) link: Link,
+    pub(crate) layout: Layout,
+    pub(crate) settings: Settings,
+    pub(crate) member: MemberId,
+    pub(crate) reporter: Reporter,
+    /// The limit of one request.
+    pub(crate) limit: Duration,
+    /// The requests that have, or may have, a node of their own.
+    pub(crate) standings: Mutex<HashMap<RequestId, Standing>>,
+    /// The joins of this session, by which a take-over is told.
+    pub(crate) joins: Mutex<HashMap<RequestId, GroupId>>,
+}
+
+pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
+    Box::pin(async move {
+        let settings = Settings::read(&args)?;
+        let greeting = Greeting {
+            session_timeout: args.session_timeout,
+            credentials: settings.credentials.clone(),
+            statement_timeout: args.statement_timeout(),
+        };
+        let link = Link::connect(greeting, settings.hosts.clone(), args.connect_timeout, args.reporter.clone()).await?;
+        let inner = Inner {
+            link,
+            layout: Layout::new(&settings.chroot, &args.namespace),
+            settings,
+            limit: args.statement_timeout(),
+            member: args.member,
+            reporter: args.reporter,
+            standings: Mutex::default(),
+            joins: Mutex::default(),
+        };
+        let session = ZooKeeperSession { inner: Arc::new(inner), listener: Mutex::default(), feeds: Mutex::default() };
+        Ok(Arc::new(session) as Arc<dyn Session>)
+    })
+}
+
+impl Inner {
+    /// Asks something that may be asked again: once more on the next connection when this one is lost.
+    pub(crate) async fn look<T, F>(&self, what: &str, question: impl Fn(Client) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T, Zk>>,
+    {
+        let end = Instant::now() + self.limit;
+        loop {
+            let connection = self.link.up_within(end.saturating_duration_since(Instant::now())).await?;
+            let answer = match connection.client() {
+                Ok(client) => connection.ask(question(client)).await,
+                Err(why) => Err(why),
+            };
+            match answer {
+                Err(why) if error::is_passing(&why) && Instant::now() < end => sleep(Duration::from_millis(10)).await,
+                answer => return answer.map_err(|why| error::of(what, why)),
+            }
+        }
+    }
+
+    /// How a node of this kind is made.
+    pub(crate) fn made(&self, mode: CreateMode) -> CreateOptions<'static> {
+        mode.with_acls(self.settings.access.acls())
+    }
+
+    /// Makes a node and those above it, where they are missing. Begins at the lowest: who may write below a node need not be
+    /// allowed to make its neighbours.
+    pub(crate) async fn make(&self, client: &Client, path: &str, mode: CreateMode) -> Result<(), Zk> {
+        let mut missing = vec![path];
+        while let Some(next) = missing.last() {
+            let mode = if *next == path { mode } else { CreateMode::Persistent };
+            match client.create(next, b"", &self.made(mode)).await {
+                Ok(_) | Err(Zk::NodeExists) => _ = missing.pop(),
+                Err(Zk::NoNode) => match next.rfind('/') {
+                    Some(at) if at > 0 => missing.push(&next[..at]),
+                    _ => return Err(Zk::NoNode),
+                },
+                Err(why) => return Err(why),
+            }
+        }
+        Ok(())
+    }
+
+    /// The longest time by which the leader's knowledge of this session may lag behind: the servers tell it of pings once in
+    /// half a tick, and a ping may be a while ago.
+    fn lag(&self) -> Duration {
+        let timeout = self.link.session_timeout();
+        self.link.greeting().longest_silence(timeout) + self.settings.tick(timeout) / 2
+    }
+}
+
+#[async_trait]
+impl Session for ZooKeeperSession {
+    fn terms(&self) -> Terms {
+        let timeout = self.inner.link.session_timeout();
+        Terms::new(Some(timeout), DRIVER.most_characteristics()).margin(self.inner.lag().max(timeout / 4))
+    }
+
+    async fn open(&self) -> Result<()> {
+        self.inner.open_mailbox().await?;
+        let listener = tokio::spawn(Arc::clone(&self.inner).listen()).abort_handle();
+        *lock(&self.listener) = Some(listener);
+        Ok(())
+    }
+
+    async fn beat(&self) -> Result<Vec<RequestId>> {
+        self.inner.beat().await
+    }
+
+    async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
+        self.inner.try_lock(request).await
+    }
+
+    async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
+        self.inner.lock(request, wanted).await
+    }
+
+    async fn release(&self, request: &LockRequest) -> Result<()> {
+        self.inner.release(request).await
+    }
+
+    async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
+        self.inner.holders(key).await
+    }
+
+    async fn break_lock(&self, key: &LockKey, token: FencingToken) -> Result<()> {
+        self.inner.break_lock(key, token).await
+    }
+
+    async fn create_group(&self, group: &GroupId) -> Result<()> {
+        self.inner.create_group(group).await
+    }
+
+    async fn delete_group(&self, group: &GroupId) -> Result<()> {
+        self.inner.delete_group(group).await
+    }
+
+    async fn groups(&self) -> Result<Vec<GroupId>> {
+        self.inner.groups().await
+    }
+
+    async fn join(&self, request: &JoinRequest) -> Result<()> {
+        self.inner.join(request).await
+    }
+
+    async fn update(&self, request: &JoinRequest) -> Result<()> {
+        self.inner.update(request).await
+    }
+
+    async fn leave(&self, request: &JoinRequest) -> Result<()> {
+        self.inner.leave(request).await
+    }
+
+    async fn members(&self, group: &GroupId) -> Result<Roster> {
+        self.inner.members(group).await
+    }
+
+    async fn watch_group(&self, group: &GroupId) -> Result<Option<PushStream>> {
+        let (feed, stream) = self.inner.watch_group(group).await?;
+        self.spawn(feed.run());
+        Ok(Some(stream))
+    }
+
+    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
+        let (feed, stream) = self.inner.watch_lock(key);
+        self.spawn(feed.run());
+        Ok(Some(stream))
+    }
+
+    async fn owned(&self) -> Result<Owned> {
+        self.inner.owned().await
+    }
+
+    async fn probe(&self, probe: Probe) -> Result<()> {
+        self.inner.probe(probe).await
+    }
+
+    async fn check_up(&self) -> Result<Checkup> {
+        self.inner.check_up().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.stop();
+        self.inner.link.close().await
+    }
+}
+
+impl ZooKeeperSession {
+    /// Runs a feed for as long as the session is there, and clears away those that have ended.
+    fn spawn(&self, feed: impl Future<Output = ()> + Send + 'static) {
+        let mut feeds = lock(&self.feeds);
+        while feeds.try_join_next().is_some() {}
+        feeds.spawn(feed);
+    }
+
+    fn stop(&self) {
+        if let Some(listener) = lock(&self.listener).take() {
+            listener.abort();
+        }
+        lock(&self.feeds).abort_all();
+    }
+}
+
+impl Drop for ZooKeeperSession {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,555 @@
+//! What is special about ZooKeeper: lost replies, servers that change, what is left behind, and what the URL can get wrong.
+
+// Long because each quirk is a few lines, and they are looked up in one list.
+
+mod ensemble;
+mod raw;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::ExitCode;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use tokio::time::{sleep, timeout};
+use tooz_core::{ConnectOptions, Coordinator, ErrorKind, GroupEvent, LossReason, Probe, Result, SessionEvent, Verdict};
+use tooz_testbed::{Kind, Provided, Proxy, Server, Setup, for_tests};
+
+use raw::Raw;
+
+/// What must happen has happened by then, also on a busy machine.
+pub(crate) const SOON: Duration = Duration::from_mins(1);
+
+static SERVER: LazyLock<Server> =
+    LazyLock::new(|| Server::start(Kind::ZooKeeper).expect("a ZooKeeper server can be started"));
+
+macro_rules! quirks {
+    ($($name:ident),* $(,)?) => { vec![$(quirk(stringify!($name), || Box::pin($name()))),*] };
+}
+
+fn main() -> ExitCode {
+    let mut trials = quirks![
+        one_watch_for_each_waiter,
+        a_lost_reply_of_acquire_finds_its_node,
+        a_lost_reply_of_release_frees_the_lock,
+        a_lost_reply_of_join_is_one_member,
+        a_lost_reply_of_leave_leaves,
+        nothing_is_left_behind,
+        tokens_grow_over_a_queue_that_was_cleared_away,
+        a_smaller_timeout_after_a_restart_ends_the_session,
+        what_the_server_makes_of_the_timeout_counts,
+        a_tick_that_is_too_long_is_a_config_error,
+        a_chroot_is_made,
+        a_user_keeps_to_himself,
+        others_can_be_let_in,
+        a_dead_host_is_told_with_its_reason,
+        a_host_that_hangs_is_left_for_the_next,
+        strange_nodes_in_a_queue_are_nobodys,
+        a_deleted_mailbox_is_made_anew,
+        capabilities_that_no_node_takes_are_refused,
+        a_broken_waiter_queues_again,
+        the_check_up_knows_the_server,
+        probing_leaves_nothing,
+        a_watch_is_told_of_every_change_once,
+        a_group_made_again_is_another_group,
+        the_newer_server_does_as_well,
+    ];
+    trials.extend(ensemble::trials());
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+type Quirk = std::pin::Pin<Box<dyn Future<Output = Result<()>>>>;
+
+pub(crate) fn quirk(name: &'static str, run: fn() -> Quirk) -> Trial {
+    let reason = match for_tests(Kind::ZooKeeper) {
+        Provided::MayStart => None,
+        Provided::Own(_) => Some("breaks servers, and so starts its own: TOOZ_TESTBED=1".to_owned()),
+        Provided::Missing(reason) => Some(reason),
+    };
+    if let Some(reason) = reason {
+        let kind = reason.clone();
+        let ignored = Trial::ignorable_test(name, move || Ok(Completion::ignored_with(reason)));
+        return ignored.with_kind(kind).with_ignored_flag(true);
+    }
+    Trial::test(name, move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let limited = runtime.block_on(async { timeout(SOON * 4, run()).await });
+        runtime.shutdown_background();
+        match limited {
+            Ok(result) => result.map_err(|error| Failed::from(format!("{error:?}"))),
+            Err(_) => Err(Failed::from("it hangs")),
+        }
+    })
+}
+
+/// A namespace that nobody else has.
+pub(crate) fn namespace() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(1);
+    format!("quirk-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+pub(crate) async fn connect(url: &str, member: &str, namespace: &str) -> Result<Coordinator> {
+    connect_for(url, member, namespace, Duration::from_secs(6)).await
+}
+
+pub(crate) async fn connect_for(url: &str, member: &str, namespace: &str, session: Duration) -> Result<Coordinator> {
+    static DRIVER: tooz_core::Driver = tooz_zookeeper::DRIVER;
+    let mut options = ConnectOptions::new(url)?
+        .driver(&DRIVER)
+        .member(member)?
+        .option("namespace", namespace)
+        .session_timeout(session);
+    if !url.contains("tick_time") {
+        options = options.option("tick_time", "250ms");
+    }
+    options.connect().await
+}
+
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    timeout(SOON, future).await.expect("it happens soon")
+}
+
+/// Waits until it is so.
+pub(crate) async fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + SOON;
+    while !so() {
+        assert!(Instant::now() < end, "{what} does not come true");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Asks a server one of its four-letter words.
+pub(crate) fn word(server: SocketAddr, word: &str) -> String {
+    let mut stream = TcpStream::connect(server).expect("the server is there");
+    stream.write_all(word.as_bytes()).expect("it listens");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    answer
+}
+
+fn nodes(namespace: &str, branch: &str) -> Vec<String> {
+    let mut raw = Raw::connect(SERVER.address()).expect("a session");
+    let nodes = raw.tree(&format!("/{namespace}{branch}")).expect("the nodes can be listed");
+    raw.close().expect("the session can be closed");
+    nodes
+}
+
+async fn one_watch_for_each_waiter() -> Result<()> {
+    const WAITERS: usize = 40;
+    let (space, url) = (namespace(), SERVER.url());
+    let holder = connect(&url, "holder", &space).await?;
+    let guard = holder.lock("one")?.acquire().await?;
+    let mut waiting = Vec::new();
+    for number in 0..WAITERS {
+        let coordinator = connect_for(&url, &format!("waiter-{number}"), &space, Duration::from_secs(30)).await?;
+        waiting.push(tokio::spawn(async move {
+            let guard = coordinator.lock("one")?.acquire().await?;
+            guard.release().await?;
+            coordinator.close().await
+        }));
+    }
+    let queue = format!("/{space}/locks/one/");
+    let watched = || {
+        // Each path, followed by the sessions that watch it, indented.
+        let answer = word(SERVER.address(), "wchp");
+        let mut watchers = Vec::new();
+        for line in answer.lines() {
+            if !line.starts_with('\t') {
+                watchers.push((line.starts_with(&queue), 0));
+            } else if let Some(last) = watchers.last_mut() {
+                last.1 += 1;
+            }
+        }
+        watchers.into_iter().filter(|(ours, _)| *ours).map(|(_, count)| count).collect::<Vec<i32>>()
+    };
+    until("every waiter watches", || watched().len() == WAITERS).await;
+    assert!(watched().iter().all(|watchers| *watchers == 1), "a release wakes more than one: {:?}", watched());
+    guard.release().await?;
+    for waiter in waiting {
+        soon(waiter).await.expect("no panic")?;
+    }
+    holder.close().await
+}
+
+/// A coordinator behind a proxy that swallows the reply to what has this text in it, and what it is in.
+async fn behind_a_proxy(space: &str) -> Result<(Proxy, Coordinator)> {
+    let proxy = Proxy::start(SERVER.address()).expect("a proxy starts");
+    let coordinator = connect(&proxy.url("zookeeper"), "m", space).await?;
+    // The session is open before anything gets lost.
+    coordinator.lock("warm")?.acquire().await?.release().await?;
+    Ok((proxy, coordinator))
+}
+
+async fn a_lost_reply_of_acquire_finds_its_node() -> Result<()> {
+    let space = namespace();
+    let (proxy, coordinator) = behind_a_proxy(&space).await?;
+    coordinator.lock("lost")?.acquire().await?.release().await?;
+    let swallowed = proxy.swallow_reply(b"locks/lost/");
+    let guard = soon(coordinator.lock("lost")?.acquire()).await?;
+    assert!(swallowed.wait(Duration::ZERO), "nothing was lost");
+    assert!(guard.is_held());
+    assert_eq!(nodes(&space, "/locks/lost").len(), 1, "one acquire, one node");
+    guard.release().await?;
+    assert_eq!(nodes(&space, "/locks/lost").len(), 0);
+    coordinator.close().await
+}
+
+async fn a_lost_reply_of_release_frees_the_lock() -> Result<()> {
+    let space = namespace();
+    let (proxy, coordinator) = behind_a_proxy(&space).await?;
+    let other = connect(&SERVER.url(), "other", &space).await?;
+    let guard = coordinator.lock("lost")?.acquire().await?;
+    let swallowed = proxy.swallow_reply(b"locks/lost/");
+    // It may say that nobody knows; then it goes on in the background.
+    let _ = soon(guard.release()).await;
+    assert!(swallowed.wait(Duration::from_secs(5)), "nothing was lost");
+    let again = soon(other.lock("lost")?.acquire()).await?;
+    assert!(again.is_held());
+    assert_eq!(nodes(&space, "/locks/lost").len(), 1);
+    other.close().await?;
+    coordinator.close().await
+}
+
+async fn a_lost_reply_of_join_is_one_member() -> Result<()> {
+    let space = namespace();
+    let (proxy, coordinator) = behind_a_proxy(&space).await?;
+    let group = coordinator.group("g")?;
+    group.create().await?;
+    let swallowed = proxy.swallow_reply(b"groups/g/m");
+    let membership = soon(group.join(&())).await?;
+    assert!(swallowed.wait(Duration::ZERO), "nothing was lost");
+    assert!(membership.is_member());
+    assert_eq!(group.members().await?.len(), 1);
+    membership.leave().await?;
+    group.delete().await?;
+    coordinator.close().await
+}
+
+async fn a_lost_reply_of_leave_leaves() -> Result<()> {
+    let space = namespace();
+    let (proxy, coordinator) = behind_a_proxy(&space).await?;
+    let group = coordinator.group("g")?;
+    group.create().await?;
+    let membership = group.join(&()).await?;
+    let swallowed = proxy.swallow_reply(b"groups/g/m");
+    let _ = soon(membership.leave()).await;
+    assert!(swallowed.wait(Duration::from_secs(5)), "nothing was lost");
+    until("the member is gone", || nodes(&space, "/groups/g").is_empty()).await;
+    coordinator.close().await
+}
+
+async fn nothing_is_left_behind() -> Result<()> {
+    let space = namespace();
+    let coordinator = connect(&SERVER.url(), "m", &space).await?;
+    for number in 0..50 {
+        let guard = coordinator.lock(format!("lock {number}"))?.acquire().await?;
+        let group = coordinator.group(format!("group {number}"))?;
+        let membership = group.join_or_create(&()).await?;
+        membership.campaign().await?.resign().await?;
+        guard.release().await?;
+        membership.leave().await?;
+        group.delete().await?;
+    }
+    coordinator.probe(Probe::Write).await?;
+    coordinator.close().await?;
+    // The server clears empty queues away by itself; the testbed's looks every second.
+    let branches = ["/elections", "/groups", "/locks", "/sessions"];
+    let left =
+        || nodes(&space, "").into_iter().filter(|node| !branches.iter().any(|branch| node.ends_with(branch))).count();
+    until("everything is cleared away", || left() == 0).await;
+    Ok(())
+}
+
+async fn tokens_grow_over_a_queue_that_was_cleared_away() -> Result<()> {
+    let space = namespace();
+    let coordinator = connect(&SERVER.url(), "m", &space).await?;
+    let lock = coordinator.lock("l")?;
+    let guard = lock.acquire().await?;
+    let before = guard.fencing_token();
+    guard.release().await?;
+    until("the queue is cleared away", || nodes(&space, "/locks").is_empty()).await;
+    let guard = lock.acquire().await?;
+    assert!(guard.fencing_token() > before);
+    coordinator.close().await
+}
+
+async fn a_smaller_timeout_after_a_restart_ends_the_session() -> Result<()> {
+    let server = Server::start(Kind::ZooKeeper).expect("a server of its own");
+    let coordinator = connect_for(&server.url(), "m", &namespace(), Duration::from_secs(20)).await?;
+    let guard = coordinator.lock("l")?.acquire().await?;
+    let settings = server.folder().join("zoo.cfg");
+    let text = std::fs::read_to_string(&settings).expect("its settings");
+    std::fs::write(&settings, text.replace("maxSessionTimeout=60000", "maxSessionTimeout=5000")).expect("new settings");
+    server.restart().expect("it starts again");
+    // From now on the server counts to 5 s, and the deadline was further away.
+    assert_eq!(soon(guard.loss().wait()).await, LossReason::SessionEnded);
+    let again = soon(coordinator.lock("l")?.acquire()).await?;
+    assert_eq!(coordinator.terms().and_then(|terms| terms.timeout), Some(Duration::from_secs(5)));
+    drop(again);
+    coordinator.close().await
+}
+
+async fn what_the_server_makes_of_the_timeout_counts() -> Result<()> {
+    let coordinator = connect_for(&SERVER.url(), "m", &namespace(), Duration::from_secs(100)).await?;
+    let guard = coordinator.lock("l")?.acquire().await?;
+    assert_eq!(coordinator.terms().and_then(|terms| terms.timeout), Some(Duration::from_mins(1)));
+    assert!(guard.remaining().is_some_and(|left| left <= Duration::from_secs(45)), "a quarter is the margin");
+    let checkup = coordinator.check_up().await?;
+    assert!(checkup.findings.iter().any(|finding| finding.verdict == Verdict::Warning && finding.what.contains("60s")));
+    coordinator.close().await
+}
+
+async fn a_tick_that_is_too_long_is_a_config_error() -> Result<()> {
+    let url = format!("{}?tick_time=5s", SERVER.url());
+    let coordinator = connect_for(&url, "m", &namespace(), Duration::from_secs(4)).await?;
+    let error = coordinator.lock("l")?.acquire().await.expect_err("half a tick and a ping do not fit");
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    assert!(error.to_string().contains("session_timeout"), "{error}");
+    coordinator.close().await
+}
+
+async fn a_chroot_is_made() -> Result<()> {
+    let space = namespace();
+    let url = format!("{}/made/by/{space}", SERVER.url());
+    let coordinator = connect(&url, "m", "ns").await?;
+    let guard = coordinator.lock("l")?.acquire().await?;
+    let mut raw = Raw::connect(SERVER.address()).expect("a session");
+    assert_eq!(raw.tree(&format!("/made/by/{space}/ns/locks/l")).expect("a listing").len(), 1);
+    guard.release().await?;
+    coordinator.close().await
+}
+
+fn as_user(credentials: &str) -> String {
+    SERVER.url().replace("://", &format!("://{credentials}@"))
+}
+
+async fn a_user_keeps_to_himself() -> Result<()> {
+    let space = namespace();
+    let owner = connect(&as_user("ann:secret"), "ann", &space).await?;
+    let same = connect(&as_user("ann:secret"), "ann2", &space).await?;
+    let guard = owner.lock("l")?.acquire().await?;
+    assert!(same.lock("l")?.try_acquire().await?.is_none());
+    for stranger in [as_user("ann:guessed"), as_user("bob:secret"), SERVER.url()] {
+        let stranger = connect(&stranger, "stranger", &space).await?;
+        let error = stranger.lock("l")?.acquire().await.expect_err("it is not theirs");
+        assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
+        assert!(!error.to_string().contains("secret") && !error.to_string().contains("guessed"), "{error}");
+        stranger.close().await?;
+    }
+    // The credentials are said again on every connection.
+    guard.release().await?;
+    owner.close().await?;
+    same.close().await
+}
+
+async fn others_can_be_let_in() -> Result<()> {
+    let space = namespace();
+    let owner = connect(&format!("{}?acl=open", as_user("ann:secret")), "ann", &space).await?;
+    let guard = owner.lock("l")?.acquire().await?;
+    let other = connect(&SERVER.url(), "bob", &space).await?;
+    assert!(other.lock("l")?.try_acquire().await?.is_none());
+    guard.release().await?;
+    assert!(other.lock("l")?.try_acquire().await?.is_some());
+    let error = connect(&format!("{}?acl=creator", SERVER.url()), "x", &space).await.expect_err("no creator");
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    owner.close().await?;
+    other.close().await
+}
+
+async fn a_dead_host_is_told_with_its_reason() -> Result<()> {
+    let unused = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
+    let began = Instant::now();
+    let error = connect(&format!("zookeeper://{unused}"), "m", "x").await.expect_err("nobody is there");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains(&unused.to_string()) && error.to_string().contains("refused"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    // One that takes connections and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("its address");
+    let error = connect(&format!("zookeeper://{address}"), "m", "x").await.expect_err("nobody answers");
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    Ok(())
+}
+
+async fn a_host_that_hangs_is_left_for_the_next() -> Result<()> {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let silent_address = silent.local_addr().expect("its address");
+    let proxy = Proxy::start(SERVER.address()).expect("a proxy starts");
+    let url = format!("zookeeper://{silent_address},{}", proxy.address());
+    let coordinator = connect(&url, "m", &namespace()).await?;
+    let guard = coordinator.lock("l")?.acquire().await?;
+    // The connection breaks; one of the hosts still hangs.
+    proxy.reset();
+    sleep(Duration::from_secs(5)).await;
+    assert!(guard.is_held(), "the session was to live on");
+    guard.release().await?;
+    coordinator.close().await
+}
+
+async fn strange_nodes_in_a_queue_are_nobodys() -> Result<()> {
+    let space = namespace();
+    let coordinator = connect(&SERVER.url(), "m", &space).await?;
+    coordinator.lock("l")?.acquire().await?.release().await?;
+    let mut raw = Raw::connect(SERVER.address()).expect("a session");
+    assert!(raw.create(&format!("/{space}/locks/l/lock-0000000000")).expect("an answer"), "the queue is still there");
+    assert!(coordinator.lock("l")?.try_acquire().await?.is_some());
+    coordinator.close().await
+}
+
+async fn a_deleted_mailbox_is_made_anew() -> Result<()> {
+    let space = namespace();
+    let coordinator = connect_for(&SERVER.url(), "m", &space, Duration::from_secs(3)).await?;
+    let guard = coordinator.lock("l")?.acquire().await?;
+    let mailbox = nodes(&space, "/sessions").pop().expect("a mailbox");
+    let mut raw = Raw::connect(SERVER.address()).expect("a session");
+    assert!(raw.delete(&mailbox).expect("an answer"));
+    until("it is there again", || nodes(&space, "/sessions").len() == 1).await;
+    assert!(guard.is_held());
+    // And it is read again.
+    let other = connect(&SERVER.url(), "other", &space).await?;
+    let holder = other.lock("l")?.holders().await?.pop().expect("a holder");
+    sleep(Duration::from_secs(1)).await;
+    other.lock("l")?.break_lock(&holder).await?;
+    assert_eq!(soon(guard.loss().wait()).await, LossReason::Broken);
+    other.close().await?;
+    coordinator.close().await
+}
+
+async fn capabilities_that_no_node_takes_are_refused() -> Result<()> {
+    let coordinator = connect(&SERVER.url(), "m", &namespace()).await?;
+    let group = coordinator.group("g")?;
+    group.create().await?;
+    let huge = "x".repeat(1_100_000);
+    let error = group.join(&huge).await.expect_err("a megabyte is the most");
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    let large = "x".repeat(900_000);
+    let membership = group.join(&large).await?;
+    assert_eq!(group.members().await?.len(), 1);
+    membership.leave().await?;
+    coordinator.close().await
+}
+
+async fn a_broken_waiter_queues_again() -> Result<()> {
+    let space = namespace();
+    let holder = connect(&SERVER.url(), "holder", &space).await?;
+    let waiter = connect(&SERVER.url(), "waiter", &space).await?;
+    let guard = holder.lock("l")?.acquire().await?;
+    let waiting = tokio::spawn({
+        let lock = waiter.lock("l")?;
+        async move { lock.acquire().await }
+    });
+    until("it waits", || nodes(&space, "/locks/l").len() == 2).await;
+    let mut queued = nodes(&space, "/locks/l");
+    queued.sort_by_key(|node| node[node.len() - 10..].to_owned());
+    let mut raw = Raw::connect(SERVER.address()).expect("a session");
+    assert!(raw.delete(&queued[1]).expect("an answer"));
+    guard.release().await?;
+    assert!(soon(waiting).await.expect("no panic")?.is_held());
+    holder.close().await?;
+    waiter.close().await
+}
+
+async fn the_check_up_knows_the_server() -> Result<()> {
+    let coordinator = connect(&SERVER.url(), "m", &namespace()).await?;
+    let checkup = coordinator.check_up().await?;
+    assert!(checkup.server.starts_with("ZooKeeper 3."), "{}", checkup.server);
+    let said = |text: &str| checkup.findings.iter().any(|finding| finding.what.contains(text));
+    assert!(said("standalone") && said("one server") && said("ticks every 250ms"), "{checkup:?}");
+    assert!(checkup.findings.iter().all(|finding| finding.verdict != Verdict::Wrong), "{checkup:?}");
+    let slow = connect(&format!("{}?tick_time=100ms", SERVER.url()), "m", &namespace()).await?;
+    let checkup = slow.check_up().await?;
+    assert!(checkup.findings.iter().any(|finding| finding.mend.contains("tick_time=250ms")), "{checkup:?}");
+    slow.close().await?;
+    coordinator.close().await
+}
+
+async fn probing_leaves_nothing() -> Result<()> {
+    let space = namespace();
+    let coordinator = connect(&SERVER.url(), "m", &space).await?;
+    for probe in [Probe::Read, Probe::Write, Probe::Write] {
+        coordinator.probe(probe).await?;
+    }
+    assert_eq!(nodes(&space, "/sessions").len(), 1, "the scratch node alone: nothing is owned yet");
+    coordinator.close().await?;
+    assert_eq!(nodes(&space, "/sessions").len(), 0);
+    Ok(())
+}
+
+async fn a_watch_is_told_of_every_change_once() -> Result<()> {
+    let space = namespace();
+    let observer = connect(&SERVER.url(), "observer", &space).await?;
+    let group = observer.group("g")?;
+    group.create().await?;
+    let mut watch = group.watch().await?;
+    assert_eq!(soon(watch.next()).await, Some(GroupEvent::Snapshot(Vec::new())));
+    let member = connect(&SERVER.url(), "member", &space).await?;
+    let membership = member.group("g")?.join(&()).await?;
+    let joined = soon(watch.next()).await;
+    assert!(matches!(&joined, Some(GroupEvent::Joined(entry)) if entry.member.as_str() == "member"), "{joined:?}");
+    for number in 0..3 {
+        membership.update(&number).await?;
+        let updated = soon(watch.next()).await;
+        let told = |event: &Option<GroupEvent>| match event {
+            Some(GroupEvent::Updated(entry)) => entry.capabilities.get::<i32>().ok(),
+            _ => None,
+        };
+        assert_eq!(told(&updated), Some(number), "{updated:?}");
+    }
+    raw::end_session(SERVER.address(), &space, "member").expect("the session can be ended");
+    let left = soon(watch.next()).await;
+    assert!(matches!(&left, Some(GroupEvent::Left(member)) if member.as_str() == "member"), "{left:?}");
+    // It comes back by itself.
+    let back = soon(watch.next()).await;
+    assert!(matches!(&back, Some(GroupEvent::Joined(_))), "{back:?}");
+    membership.leave().await?;
+    assert!(matches!(soon(watch.next()).await, Some(GroupEvent::Left(_))));
+    member.close().await?;
+    observer.close().await
+}
+
+async fn a_group_made_again_is_another_group() -> Result<()> {
+    let space = namespace();
+    let coordinator = connect(&SERVER.url(), "m", &space).await?;
+    let group = coordinator.group("g")?;
+    for _ in 0..3 {
+        group.create().await?;
+        let mut watch = group.watch().await?;
+        soon(watch.next()).await;
+        let membership = group.join(&()).await?;
+        assert!(matches!(soon(watch.next()).await, Some(GroupEvent::Joined(_))));
+        membership.leave().await?;
+        assert!(matches!(soon(watch.next()).await, Some(GroupEvent::Left(_))));
+        group.delete().await?;
+        assert_eq!(soon(watch.next()).await, Some(GroupEvent::Deleted));
+    }
+    coordinator.close().await
+}
+
+async fn the_newer_server_does_as_well() -> Result<()> {
+    // What the testbed takes first is the older version that the suite runs on; this is the other one.
+    let server = Setup::new(Kind::ZooKeeper).version("3.9").start().expect("a server of the other version");
+    let space = namespace();
+    let one = connect(&server.url(), "one", &space).await?;
+    let two = connect(&server.url(), "two", &space).await?;
+    assert!(one.check_up().await?.server.starts_with("ZooKeeper 3.9"));
+    let mut events = one.events();
+    let guard = one.lock("l")?.acquire().await?;
+    assert!(two.lock("l")?.try_acquire().await?.is_none());
+    let waiting = tokio::spawn({
+        let lock = two.lock("l")?;
+        async move { lock.acquire().await }
+    });
+    sleep(Duration::from_millis(200)).await;
+    let group = one.group("g")?;
+    let membership = group.join_or_create(&()).await?;
+    server.restart().expect("it starts again");
+    while soon(events.next()).await != Some(SessionEvent::Resumed) {}
+    assert!(guard.is_held() && membership.is_member());
+    guard.release().await?;
+    assert!(soon(waiting).await.expect("no panic")?.is_held());
+    one.close().await?;
+    two.close().await
+}

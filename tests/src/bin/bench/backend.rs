@@ -1,0 +1,109 @@
+//! What is measured: a driver with its server, started for this run, and a proxy before it that counts what goes by.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tempfile::TempDir;
+use tooz::{ConnectOptions, Coordinator};
+use tooz_testbed::{Kind, Provided, Server, for_tests};
+
+use crate::progress::Progress;
+
+/// What a round trip is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// Nothing: the figures are absolute.
+    Absolute,
+    /// One pair of `fcntl` calls on an open file.
+    Fcntl,
+    /// One question to the server.
+    Read,
+    /// One committed write at the server.
+    Write,
+}
+
+/// A driver with all that it needs to be measured.
+pub(crate) struct Backend {
+    pub(crate) name: &'static str,
+    pub(crate) unit: Unit,
+    /// Whether other processes reach it.
+    pub(crate) across_processes: bool,
+    /// Whether a dead member is missed only when its session times out.
+    pub(crate) times_out: bool,
+    url: String,
+    /// Kept until the measuring is over.
+    pub(crate) server: Option<Server>,
+    _folder: Option<TempDir>,
+}
+
+/// Short, so that a crash is measured soon; every server accepts it.
+pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Backend {
+    /// All that can be measured, in the order of the table.
+    pub(crate) fn names() -> Vec<&'static str> {
+        let order = ["memory", "file", "ipc", "redis", "memcached", "etcd", "zookeeper", "consul", "postgres", "mysql"];
+        let linked = tooz::drivers();
+        order.into_iter().filter(|name| linked.iter().any(|driver| driver.name() == *name)).collect()
+    }
+
+    pub(crate) fn start(name: &'static str, progress: &Progress) -> Result<Self> {
+        let plain = |unit, across_processes, url| Backend {
+            name,
+            unit,
+            across_processes,
+            times_out: false,
+            url,
+            server: None,
+            _folder: None,
+        };
+        match name {
+            "memory" => return Ok(plain(Unit::Absolute, false, "memory://bench".to_owned())),
+            "file" => {
+                let folder = tempfile::Builder::new().prefix("tooz-bench-").tempdir()?;
+                let url = format!("file://{}", folder.path().display());
+                return Ok(Backend { _folder: Some(folder), ..plain(Unit::Fcntl, true, url) });
+            }
+            _ => {}
+        }
+        progress.step("starting the server");
+        let kind: Kind = name.parse().with_context(|| format!("the testbed has no server for {name}"))?;
+        let (url, server) = if let Provided::Own(url) = for_tests(kind) {
+            (url, None)
+        } else {
+            let server = Server::start(kind)?;
+            (server.url(), Some(server))
+        };
+        let unit = if matches!(name, "etcd" | "zookeeper" | "consul") { Unit::Write } else { Unit::Read };
+        // The server of a database sees the end of the connection of whoever dies.
+        let times_out = !matches!(name, "postgres" | "mysql");
+        Ok(Backend { times_out, server, ..plain(unit, true, url) })
+    }
+
+    /// The URL, with a namespace for each part of the run.
+    pub(crate) fn url(&self, part: &str) -> String {
+        with_namespace(&self.url, part)
+    }
+
+    /// A member of this process.
+    pub(crate) async fn connect(&self, part: &str, member: &str) -> Result<Coordinator> {
+        connect(&self.url(part), member).await
+    }
+
+    /// Whether there is a server.
+    pub(crate) fn has_server(&self) -> bool {
+        !matches!(self.unit, Unit::Absolute | Unit::Fcntl)
+    }
+}
+
+/// Any URL, with a namespace of the bench's own.
+pub(crate) fn with_namespace(url: &str, part: &str) -> String {
+    let mark = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{mark}namespace=bench-{part}")
+}
+
+/// A member at that URL.
+pub(crate) async fn connect(url: &str, member: &str) -> Result<Coordinator> {
+    let options = ConnectOptions::new(url)?.member(member)?.session_timeout(SESSION_TIMEOUT);
+    Ok(options.connect().await?)
+}

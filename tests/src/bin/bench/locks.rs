@@ -1,0 +1,72 @@
+//! Uncontended pairs, and the way from a release to the one who waits.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tooz::Characteristic;
+use tooz_conformance::history::now;
+
+use crate::backend::Backend;
+use crate::party::{Order, Party};
+use crate::progress::Progress;
+use crate::report::Report;
+use crate::stats::Sample;
+use crate::target::{self, Measure};
+
+pub(crate) async fn measure(backend: &Backend, report: &mut Report, progress: &Progress) -> Result<()> {
+    progress.step("acquire and release, alone");
+    pairs(backend, report).await?;
+    progress.step("from the release to the waiter");
+    wake_ups(backend, report).await
+}
+
+async fn pairs(backend: &Backend, report: &mut Report) -> Result<()> {
+    let coordinator = backend.connect("locks", "pairs").await?;
+    let lock = coordinator.lock("pair")?;
+    let rounds = report.rounds(if backend.has_server() { 3000 } else { 50_000 });
+    let (mut exclusive, mut shared) = (Sample::new(), Sample::new());
+    for round in 0..rounds + rounds / 10 {
+        if round == rounds / 10 {
+            (exclusive, shared) = (Sample::new(), Sample::new());
+        }
+        exclusive.time(async { lock.acquire().await?.release().await }).await?;
+        if coordinator.characteristics().has(Characteristic::SharedLocks) {
+            let lock = lock.shared();
+            shared.time(async { lock.acquire().await?.release().await }).await?;
+        }
+    }
+    let target = target::of(backend.name, Measure::Pair);
+    report.times(Measure::Pair, "acquire + release", exclusive.summary(), target);
+    if shared.summary().count > 0 {
+        report.times(Measure::SharedPair, "the same, shared", shared.summary(), target);
+    }
+    coordinator.close().await?;
+    Ok(())
+}
+
+async fn wake_ups(backend: &Backend, report: &mut Report) -> Result<()> {
+    let coordinator = backend.connect("locks", "holder").await?;
+    let lock = coordinator.lock("wake")?;
+    let mut waiter = Party::start(backend, "locks", "waiter").await?;
+    let mut sample = Sample::new();
+    for _ in 0..report.rounds(500) {
+        let guard = lock.acquire().await?;
+        waiter.tell(Order::Acquire { lock: "wake".into() }).await?;
+        // Long enough to be in the queue, whatever the backend.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let released = now();
+        guard.release().await?;
+        let granted = waiter.hear_when().await?;
+        sample.add(Duration::from_nanos(granted.saturating_sub(released)));
+        waiter.ask(Order::Release).await?;
+    }
+    waiter.end().await?;
+    coordinator.close().await?;
+    report.times(
+        Measure::WakeUp,
+        "release → the waiter owns it",
+        sample.summary(),
+        target::of(backend.name, Measure::WakeUp),
+    );
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! The unit: the cheapest thing that the backend's own means can do.
+
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+
+use anyhow::Result;
+use nix::fcntl::{FcntlArg, fcntl};
+use tooz::Probe;
+
+use crate::backend::{Backend, Unit};
+use crate::progress::Progress;
+use crate::report::Report;
+use crate::stats::Sample;
+use crate::target::Measure;
+
+pub(crate) async fn measure(backend: &Backend, report: &mut Report, progress: &Progress) -> Result<()> {
+    progress.step("the raw round trip");
+    let rounds = report.rounds(5000);
+    match backend.unit {
+        Unit::Absolute => {}
+        Unit::Fcntl => {
+            let sample = fcntl_pairs(rounds)?;
+            report.unit("one fcntl pair", sample.summary());
+        }
+        Unit::Read => {
+            let sample = probe(backend, Probe::Read, rounds).await?;
+            report.unit("raw round trip", sample.summary());
+        }
+        Unit::Write => {
+            let writes = probe(backend, Probe::Write, rounds).await?;
+            report.unit("one bare write", writes.summary());
+            let reads = probe(backend, Probe::Read, rounds).await?;
+            report.times(Measure::Write, "raw round trip", reads.summary(), None);
+        }
+    }
+    Ok(())
+}
+
+async fn probe(backend: &Backend, probe: Probe, rounds: usize) -> Result<Sample> {
+    let coordinator = backend.connect("raw", "raw").await?;
+    let mut sample = Sample::new();
+    for round in 0..rounds + rounds / 10 {
+        if round == rounds / 10 {
+            // What came before was to warm up.
+            sample = Sample::new();
+        }
+        sample.time(coordinator.probe(probe)).await?;
+    }
+    coordinator.close().await?;
+    Ok(sample)
+}
+
+/// An open-file lock taken and given back, as the driver does it.
+fn fcntl_pairs(rounds: usize) -> Result<Sample> {
+    let file: File = tempfile::tempfile()?;
+    let lock = |kind: i32| nix::libc::flock {
+        l_type: i16::try_from(kind).unwrap_or_default(),
+        l_whence: 0,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    let (take, give) = (lock(nix::libc::F_WRLCK), lock(nix::libc::F_UNLCK));
+    let mut sample = Sample::new();
+    debug_assert!(file.as_raw_fd() >= 0);
+    for _ in 0..rounds {
+        let begun = std::time::Instant::now();
+        fcntl(&file, FcntlArg::F_OFD_SETLK(&take))?;
+        fcntl(&file, FcntlArg::F_OFD_SETLK(&give))?;
+        sample.add(begun.elapsed());
+    }
+    Ok(sample)
+}

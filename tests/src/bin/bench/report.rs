@@ -1,0 +1,142 @@
+//! What was found, as a table for people and as JSON for machines.
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use crate::backend::{Backend, Unit};
+use crate::stats::{Summary, words};
+use crate::target::{Measure, Target};
+
+/// All that was found out about one backend.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    pub(crate) backend: &'static str,
+    /// What the ratios are ratios to.
+    unit: Option<&'static str>,
+    /// The median of the unit in nanoseconds.
+    unit_p50: Option<u64>,
+    #[serde(skip)]
+    pub(crate) quick: bool,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// One line.
+#[derive(Serialize)]
+pub(crate) struct Row {
+    pub(crate) measure: Measure,
+    pub(crate) what: String,
+    /// Durations in nanoseconds.
+    pub(crate) times: Option<Summary>,
+    /// What is no duration.
+    figure: Option<f64>,
+    figure_unit: Option<&'static str>,
+    pub(crate) ratio: Option<f64>,
+    target: Option<String>,
+    met: Option<bool>,
+}
+
+impl Report {
+    pub(crate) fn new(backend: &Backend, quick: bool) -> Self {
+        let unit = match backend.unit {
+            Unit::Absolute => None,
+            Unit::Fcntl => Some("fcntl pair"),
+            Unit::Read => Some("raw round trip"),
+            Unit::Write => Some("bare write"),
+        };
+        Report { backend: backend.name, unit, unit_p50: None, quick, rows: Vec::new() }
+    }
+
+    /// `full` rounds, or a tenth of that where it has to be quick.
+    pub(crate) fn rounds(&self, full: usize) -> usize {
+        if self.quick { (full / 10).max(1) } else { full }
+    }
+
+    /// The unit of all ratios.
+    pub(crate) fn unit(&mut self, what: &str, times: Summary) {
+        self.unit_p50 = Some(times.p50);
+        self.push(Row { ratio: Some(1.0), ..Row::new(Measure::Raw, what.to_owned()).times(times) });
+    }
+
+    /// Durations, with their ratio to the unit.
+    pub(crate) fn times(&mut self, measure: Measure, what: impl Into<String>, times: Summary, target: Option<Target>) {
+        #[allow(clippy::cast_precision_loss)]
+        let ratio = self.unit_p50.map(|unit| times.p50 as f64 / unit as f64);
+        let met = target.map(|target| match target {
+            Target::Ratio(limit) => ratio.is_some_and(|ratio| ratio <= limit),
+            Target::Within(limit) => u128::from(times.p50) <= limit.as_nanos(),
+            Target::Always(limit) => u128::from(times.max) <= limit.as_nanos(),
+            Target::AtMost(_) => false,
+        });
+        let target = target.map(|target| target.to_string());
+        self.push(Row { ratio, target, met, ..Row::new(measure, what.into()).times(times) });
+    }
+
+    /// A figure that is no duration.
+    pub(crate) fn figure(
+        &mut self,
+        measure: Measure,
+        what: impl Into<String>,
+        figure: f64,
+        unit: &'static str,
+        limit: Option<f64>,
+    ) {
+        let row = Row::new(measure, what.into());
+        let target = limit.map(|limit| Target::AtMost(limit).to_string());
+        let met = limit.map(|limit| figure <= limit);
+        self.push(Row { figure: Some(figure), figure_unit: Some(unit), target, met, ..row });
+    }
+
+    fn push(&mut self, row: Row) {
+        self.rows.push(row);
+    }
+
+    pub(crate) fn print(&self) {
+        let unit = self.unit.map_or_else(String::new, |unit| format!(", × = one {unit}"));
+        println!("\n{}{unit}", self.backend);
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        table.set_header(["", "p50", "p99", "max", "×", "target", "met"]);
+        for row in &self.rows {
+            table.add_row(row.cells());
+        }
+        for column in 1..5 {
+            if let Some(column) = table.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        println!("{table}");
+    }
+}
+
+impl Row {
+    fn new(measure: Measure, what: String) -> Self {
+        Row { measure, what, times: None, figure: None, figure_unit: None, ratio: None, target: None, met: None }
+    }
+
+    fn times(mut self, times: Summary) -> Self {
+        self.times = Some(times);
+        self
+    }
+
+    fn cells(&self) -> [String; 7] {
+        let figure = self.figure.map(|figure| format!("{} {}", rounded(figure), self.figure_unit.unwrap_or_default()));
+        let time = |pick: fn(&Summary) -> u64| self.times.as_ref().map(|times| words(pick(times))).unwrap_or_default();
+        [
+            self.what.clone(),
+            figure.unwrap_or_else(|| time(|times| times.p50)),
+            time(|times| times.p99),
+            time(|times| times.max),
+            self.ratio.map(rounded).unwrap_or_default(),
+            self.target.clone().unwrap_or_default(),
+            self.met.map_or("", |met| if met { "yes" } else { "NO" }).to_owned(),
+        ]
+    }
+}
+
+fn rounded(figure: f64) -> String {
+    if figure >= 100.0 || (figure - figure.round()).abs() < 0.005 {
+        format!("{figure:.0}")
+    } else {
+        format!("{figure:.2}")
+    }
+}

@@ -1,0 +1,65 @@
+//! Durations as a histogram: percentiles of what was measured, no averages.
+
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// What was measured, in nanoseconds.
+pub(crate) struct Sample(Histogram<u64>);
+
+impl Sample {
+    pub(crate) fn new() -> Self {
+        // Three digits, from a nanosecond to an hour: what is measured lies well within.
+        Sample(Histogram::new_with_bounds(1, 3_600_000_000_000, 3).expect("the bounds are constants"))
+    }
+
+    pub(crate) fn add(&mut self, duration: Duration) {
+        self.0.saturating_record(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).max(1));
+    }
+
+    /// Adds what `future` takes, and passes its answer on.
+    pub(crate) async fn time<T>(&mut self, future: impl Future<Output = T>) -> T {
+        let begun = Instant::now();
+        let answer = future.await;
+        self.add(begun.elapsed());
+        answer
+    }
+
+    pub(crate) fn summary(&self) -> Summary {
+        Summary {
+            count: self.0.len(),
+            p50: self.0.value_at_quantile(0.5),
+            p99: self.0.value_at_quantile(0.99),
+            max: self.0.max(),
+        }
+    }
+}
+
+/// Percentiles in nanoseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Summary {
+    pub(crate) count: u64,
+    pub(crate) p50: u64,
+    pub(crate) p99: u64,
+    pub(crate) max: u64,
+}
+
+/// Nanoseconds as people read them, three digits.
+pub(crate) fn words(nanos: u64) -> String {
+    #[allow(clippy::cast_precision_loss)]
+    let nanos = nanos as f64;
+    let (value, unit) = match nanos {
+        n if n < 1e3 => (n, "ns"),
+        n if n < 1e6 => (n / 1e3, "µs"),
+        n if n < 1e9 => (n / 1e6, "ms"),
+        n => (n / 1e9, "s"),
+    };
+    if value < 10.0 {
+        format!("{value:.2} {unit}")
+    } else if value < 100.0 {
+        format!("{value:.1} {unit}")
+    } else {
+        format!("{value:.0} {unit}")
+    }
+}

@@ -1,0 +1,107 @@
+//! What each backend should reach. The figures are the project's own, set before the code was written.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::backend::SESSION_TIMEOUT;
+use crate::stats;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Measure {
+    /// The unit itself.
+    Raw,
+    Write,
+    Pair,
+    SharedPair,
+    WakeUp,
+    Join,
+    List,
+    Push,
+    Crash,
+    Contended,
+    Scale,
+}
+
+/// What would be good enough.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Target {
+    /// At most so many units, at the median.
+    Ratio(f64),
+    /// At most so long, at the median.
+    Within(Duration),
+    /// At most so long, always.
+    Always(Duration),
+    /// At most this figure.
+    AtMost(f64),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = |limit: &Duration| stats::words(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
+        match self {
+            Target::Ratio(ratio) => write!(formatter, "≤ {ratio} ×"),
+            Target::Within(limit) => write!(formatter, "≤ {}", words(limit)),
+            Target::Always(limit) => write!(formatter, "each ≤ {}", words(limit)),
+            Target::AtMost(figure) => write!(formatter, "≤ {figure}"),
+        }
+    }
+}
+
+/// The target of a backend; `None`: there is none.
+#[expect(clippy::match_same_arms, reason = "one backend after the other, as a table")]
+pub(crate) fn of(backend: &str, measure: Measure) -> Option<Target> {
+    use Measure::{Crash, Join, Pair, SharedPair, WakeUp};
+    let micros = Duration::from_micros;
+    let target = match (backend, measure) {
+        ("memory", Pair | SharedPair) => Target::Within(micros(2)),
+        ("memory", WakeUp) => Target::Within(micros(20)),
+        ("memory", Join) => Target::Within(micros(5)),
+        ("file", Pair | SharedPair) => Target::Ratio(10.0),
+        ("ipc", Pair | SharedPair) => Target::Ratio(4.0),
+        ("file" | "ipc", WakeUp) => Target::Within(micros(300)),
+        ("file", Join) => Target::Within(micros(1000)),
+        ("ipc", Join) => Target::Within(micros(50)),
+        ("file" | "ipc", Crash) => Target::Always(micros(5000)),
+        ("redis" | "memcached", Pair | SharedPair) => Target::Ratio(2.5),
+        ("redis", WakeUp) => Target::Ratio(3.0),
+        ("redis", Crash) => Target::Always(SESSION_TIMEOUT + Duration::from_millis(500)),
+        ("memcached", WakeUp) => Target::Within(micros(5000)),
+        ("memcached", Crash) => Target::Always(SESSION_TIMEOUT + Duration::from_secs(1)),
+        ("etcd" | "zookeeper" | "consul", Pair | SharedPair) => Target::Ratio(2.5),
+        ("etcd" | "zookeeper", WakeUp) => Target::Ratio(2.0),
+        ("consul", WakeUp) => Target::Ratio(3.0),
+        ("etcd", Crash) => Target::Always(SESSION_TIMEOUT + Duration::from_secs(1)),
+        // The tick of the test server.
+        ("zookeeper", Crash) => Target::Always(SESSION_TIMEOUT + Duration::from_millis(500)),
+        ("consul", Crash) => Target::Always(SESSION_TIMEOUT * 2),
+        ("postgres", Pair | SharedPair) => Target::Ratio(3.0),
+        ("mysql", Pair | SharedPair) => Target::Ratio(3.5),
+        ("postgres" | "mysql", WakeUp) => Target::Ratio(15.0),
+        ("postgres" | "mysql", Crash) => Target::Always(Duration::from_millis(50)),
+        _ => return None,
+    };
+    Some(target)
+}
+
+/// How many requests a join may take.
+pub(crate) fn join_requests(backend: &str) -> Option<f64> {
+    match backend {
+        "redis" | "etcd" | "zookeeper" | "consul" => Some(1.0),
+        "postgres" | "mysql" => Some(2.0),
+        "memcached" => Some(3.0),
+        _ => None,
+    }
+}
+
+/// How many requests a list of all members with their capabilities may take.
+pub(crate) fn list_requests(backend: &str) -> Option<f64> {
+    match backend {
+        "redis" | "etcd" | "consul" | "postgres" | "mysql" => Some(1.0),
+        "zookeeper" | "memcached" => Some(2.0),
+        _ => None,
+    }
+}
