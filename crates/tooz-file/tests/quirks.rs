@@ -216,11 +216,16 @@ async fn readers_with_a_cancelled_writer_go_on(folder: Folder) {
     for _ in 0..10 {
         // The writer stands at the gate, so that no reader passes it, until it is not wanted any more.
         let writer = lock(&two);
-        let writing =
-            tokio::spawn(async move { writer.acquire_within(Duration::from_millis(60)).await.unwrap().is_none() });
-        tokio::time::sleep(Duration::from_millis(30)).await;
-        assert!(lock(&three).shared().try_acquire().await.unwrap().is_none());
-        assert!(writing.await.unwrap());
+        let writing = tokio::spawn(async move { writer.acquire().await.map(drop) });
+        let stands = async {
+            while let Some(passed) = lock(&three).shared().try_acquire().await.unwrap() {
+                passed.release().await.unwrap();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        within(stands).await;
+        writing.abort();
+        assert!(writing.await.is_err());
         within(lock(&three).shared().acquire()).await.unwrap().release().await.unwrap();
     }
     let writer = lock(&two);
