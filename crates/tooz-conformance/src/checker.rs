@@ -179,7 +179,9 @@ fn operations(attempts: &[&Attempt]) -> Vec<Operation> {
                     after: Some(take),
                 });
             }
-            Answer::NotHad { at, .. } => {
+            // That it was not had in so short a time may be the way's fault as well as the lock's.
+            Answer::NotHad { waited: true, .. } => {}
+            Answer::NotHad { at, waited: false } => {
                 // While another attempt is under way, a refusal needs no other reason: it may have been its turn.
                 let overlaps = attempts.iter().enumerate().any(|(index, other)| {
                     let until = match &other.answer {
