@@ -2,6 +2,7 @@
 
 mod apt;
 mod backend;
+mod bed;
 mod child;
 mod cluster;
 mod docker;
@@ -23,6 +24,7 @@ mod tls;
 mod wait;
 mod zookeeper;
 
+pub use crate::bed::{Bed, in_namespace, namespace_of};
 pub use crate::cluster::Cluster;
 pub use crate::for_tests::{Provided, for_tests};
 pub use crate::installation::{Installation, Source};
