@@ -9,6 +9,7 @@ mod coordinator;
 mod desk;
 mod driver;
 mod election;
+mod errand;
 mod error;
 mod events;
 #[cfg(test)]

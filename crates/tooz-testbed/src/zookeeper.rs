@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::backend::{Backend, Card, Plan, Role, text};
 use crate::installation::Installation;
@@ -42,10 +42,9 @@ const SETTINGS: &str = "zoo.cfg";
 /// the same arguments, as far as they are used here.
 const SCRIPT: &str = include_str!("zookeeper.sh");
 
-/// A small Java machine that starts fast. Only a crash of the whole machine loses what was not synced, and no test does
-/// that. Peers are told apart by the kernel's list of IPv4 sockets.
+/// A small Java machine that starts fast. Peers are told apart by the kernel's list of IPv4 sockets.
 const JAVA: &str = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData -Xmx128m -Djava.net.preferIPv4Stack=true \
-                    -Dzookeeper.admin.enableServer=false -Dzookeeper.forceSync=no -Dzookeeper.extendedTypesEnabled=true \
+                    -Dzookeeper.admin.enableServer=false  -Dzookeeper.extendedTypesEnabled=true \
                     -Dznode.container.checkIntervalMs=1000 -Dzookeeper.jmx.log4j.disable=true";
 
 /// Two ticks are the shortest session that a server allows unless told so; 500 ms are short enough for any test.
@@ -107,13 +106,20 @@ impl Backend for ZooKeeper {
         let mut command = plan.installation.command(PROGRAM)?;
         command
             .args(["--config", &text(&plan.folder), "start-foreground"])
-            .env("SERVER_JVMFLAGS", JAVA)
+            .env("SERVER_JVMFLAGS", format!("{JAVA} -Dzookeeper.forceSync={}", if plan.durable { "yes" } else { "no" }))
             .env("ZOO_LOG_DIR", &plan.folder);
         Ok(command)
     }
 
     fn is_ready(&self, plan: &Plan) -> Result<bool> {
         Ok(mode(plan.listen)?.is_some())
+    }
+
+    fn requests(&self, plan: &Plan) -> Result<Option<u64>> {
+        let answer = probe::ask(plan.listen, b"mntr", |_| false)?;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let count = answer.lines().find_map(|line| line.strip_prefix("zk_packets_received\t")?.trim().parse().ok());
+        Ok(Some(count.context("the server does not say how much it received")?))
     }
 
     fn url(&self, plan: &Plan) -> String {
