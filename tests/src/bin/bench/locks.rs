@@ -9,6 +9,7 @@ use tooz_conformance::history::now;
 use crate::backend::Backend;
 use crate::party::{Order, Party};
 use crate::progress::Progress;
+use crate::raw::SILENCE;
 use crate::report::Report;
 use crate::stats::Sample;
 use crate::target::{self, Measure};
@@ -48,7 +49,7 @@ async fn pairs(backend: &Backend, report: &mut Report) -> Result<()> {
 /// would be what is measured.
 async fn waiter_is_queued(backend: &Backend) {
     if backend.across_processes {
-        return tokio::time::sleep(Duration::from_millis(10)).await;
+        return tokio::time::sleep(SILENCE).await;
     }
     let begun = std::time::Instant::now();
     while begun.elapsed() < Duration::from_micros(500) {
@@ -73,7 +74,7 @@ async fn wake_ups(backend: &Backend, report: &mut Report) -> Result<()> {
     }
     waiter.end().await?;
     coordinator.close().await?;
-    report.times(
+    report.rare_times(
         Measure::WakeUp,
         "release → the waiter owns it",
         sample.summary(),
