@@ -38,6 +38,12 @@ pub(crate) fn wait(file: &File) -> io::Result<()> {
     ofd::wait_lock(file, GATE, Kind::Alone)
 }
 
+/// Whether somebody takes the lock without waiting at this very moment.
+pub(crate) fn is_being_passed(file: &File) -> io::Result<bool> {
+    let first = Range { start: LINE.start, length: 1 };
+    Ok(ofd::blocker(file, first, Kind::Alone)?.is_some_and(|found| found.length > 1))
+}
+
 /// Locks the byte behind the last one that is locked; `None`: the line is too long.
 fn take_place(file: &File) -> io::Result<Option<Range>> {
     for attempt in 0.. {

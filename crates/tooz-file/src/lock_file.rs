@@ -7,6 +7,9 @@
 //! | data | an exclusive holder alone, or the shared ones together |
 //! | slot n | the holder whose record stands in slot n of the content, for as long as it holds |
 //!
+//! A record is written before its slot is locked, or while the line is locked as a whole: whoever finds a slot locked, and nobody
+//! taking the lock at that moment, finds the right record in it.
+//!
 //! The kernel lets readers pass a waiting writer, and it lets whoever asks pass those who are just waking up. The line does
 //! neither: it is left with the grant and not before, and nobody takes the lock past somebody in it (the room `line`). What is
 //! granted, and every place, is dropped with the open file description, so with the process.
@@ -26,8 +29,9 @@ use crate::ofd::{self, Kind, Range};
 use crate::record::{self, Slot};
 
 const DATA: Range = Range::byte(1);
-const WAY_AND_DATA: Range = Range { start: line::WAY.start, length: line::WAY.length + 1 };
-const FIRST_SLOT: libc::off_t = 16;
+/// All that an exclusive holder takes at once: neighbours that are locked alike are one step.
+const AT_ONCE: Range = Range { start: line::WAY.start, length: line::WAY.length + 2 };
+const FIRST_SLOT: libc::off_t = 2;
 /// How many may share one lock.
 const SLOTS: u32 = 4096;
 const ALL_SLOTS: Range = Range { start: ofd::FIRST + FIRST_SLOT, length: SLOTS as libc::off_t };
@@ -70,6 +74,13 @@ pub(crate) enum Obstacle {
     Passing,
 }
 
+/// Whether a grant that is being made has its slot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Slots {
+    Taken,
+    ToTake,
+}
+
 /// What a grant says of its owner.
 pub(crate) struct Claim<'a> {
     pub(crate) member: &'a MemberId,
@@ -99,8 +110,8 @@ impl LockFile {
     /// Takes the lock if it is free and nobody waits for it.
     pub(crate) fn try_take(self: Arc<Self>, claim: &Claim<'_>) -> Result<Attempt> {
         let entered = match claim.mode {
-            // Neighbours that are locked alike are one step, so that looking whether anybody waits costs nothing.
-            LockMode::Exclusive => self.kernel(ofd::try_lock(&self.file, WAY_AND_DATA, Kind::Alone))?,
+            // Looking whether anybody waits costs nothing that way.
+            LockMode::Exclusive => self.kernel(ofd::try_lock(&self.file, AT_ONCE, Kind::Alone))?,
             LockMode::Shared => {
                 let way = self.kernel(ofd::try_lock(&self.file, line::WAY, Kind::Alone))?;
                 let data = way && self.kernel(ofd::try_lock(&self.file, DATA, Kind::Shared))?;
@@ -113,7 +124,11 @@ impl LockFile {
         if !entered {
             return Ok(Attempt::Busy(self));
         }
-        let taken = self.finish(claim)?;
+        let slot = match claim.mode {
+            LockMode::Exclusive => Slots::Taken,
+            LockMode::Shared => Slots::ToTake,
+        };
+        let taken = self.make_grant(claim, slot)?;
         if let Some(taken) = &taken {
             taken.file.let_the_next_come()?;
         }
@@ -146,9 +161,11 @@ impl LockFile {
 
     /// Makes a grant of the data lock, which this description has, while some description of ours has the gate: nobody else
     /// is at the counter or takes a slot. `None`: the path leads elsewhere.
-    ///
-    /// The record is written before its slot is locked: whoever finds a slot locked finds the right record in it.
     pub(crate) fn finish(self: Arc<Self>, claim: &Claim<'_>) -> Result<Option<Taken>> {
+        self.make_grant(claim, Slots::ToTake)
+    }
+
+    fn make_grant(self: Arc<Self>, claim: &Claim<'_>, slots: Slots) -> Result<Option<Taken>> {
         if !self.is_in_place()? {
             return Ok(None);
         }
@@ -168,7 +185,7 @@ impl LockFile {
         record::append(&mut bytes, claim.member, claim.mode, token, now, claim.pid);
         let at = if slot == 0 { record::HEAD } else { record::slot_at(slot) };
         self.kernel(self.file.write_all_at(&bytes, at))?;
-        if !self.kernel(ofd::try_lock(&self.file, slot_byte(slot), Kind::Alone))? {
+        if slots == Slots::ToTake && !self.kernel(ofd::try_lock(&self.file, slot_byte(slot), Kind::Alone))? {
             return Err(error::strange(&self.path, "has a locked slot without a lock: is another program at it?"));
         }
         self.ring()?;
@@ -268,6 +285,10 @@ fn holders_once(file: &File) -> std::io::Result<Vec<Holder>> {
     let mut holders = Vec::new();
     for byte in ofd::locked_bytes(file, ALL_SLOTS)? {
         let slot = u32::try_from(byte - ALL_SLOTS.start).unwrap_or(0);
+        // An exclusive one, whose record is not written yet: its grant has not been handed out.
+        if slot == 0 && line::is_being_passed(file)? {
+            continue;
+        }
         for _ in 0..8 {
             match record::read_slot(file, slot)? {
                 Slot::Held(holder) => {
