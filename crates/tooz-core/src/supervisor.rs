@@ -65,6 +65,8 @@ pub(crate) struct Supervisor {
     opened_before: bool,
     pauses: Backoff,
     fail_fast: bool,
+    /// Whether the last session had died before it was opened.
+    found_dead: bool,
 }
 
 /// Why a stage of the life ended.
@@ -83,6 +85,7 @@ impl Supervisor {
             opened_before: false,
             pauses: Backoff::for_reconnects(),
             fail_fast: true,
+            found_dead: false,
         }
     }
 
@@ -179,11 +182,19 @@ impl Supervisor {
                 live.lose(LossReason::SessionEnded);
                 // What can't be ended now, the backend ends at its timeout.
                 let _ = self.end(live).await;
+                // A connection that nobody has used may outlive the session that it was made for. Whoever wanted one gets the next
+                // one then, and the error only if that is dead as well.
+                let again = std::mem::replace(&mut self.found_dead, error.kind() == ErrorKind::Lost);
+                if self.found_dead && !again {
+                    self.fail_fast = true;
+                    return self.over(None);
+                }
                 return self.over(Some(error));
             }
         };
         self.pauses.reset();
         self.fail_fast = true;
+        self.found_dead = false;
         inner.suspended.store(false, Ordering::Relaxed);
         inner.phase.send_replace(Phase::Open(Arc::clone(live)));
         if std::mem::replace(&mut self.opened_before, true) {
@@ -343,6 +354,89 @@ impl Inner {
                 Clock::boot_time().now().since(last) > limit
             }
             _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::session::{Granted, Holder, LockKey, LockRequest, Session, Terms};
+    use crate::{Characteristics, ConnectOptions, Driver, FencingToken, GroupId};
+
+    /// So many of the next sessions are over at the backend before anybody asks them for something.
+    static DEAD: AtomicUsize = AtomicUsize::new(0);
+    static DRIVER: Driver = Driver::new("mortal", &["mortal"], |_| {
+        let dead = DEAD.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |dead| dead.checked_sub(1)).is_ok();
+        Box::pin(async move { Ok(Arc::new(Mortal { dead }) as Arc<dyn Session>) })
+    });
+
+    struct Mortal {
+        dead: bool,
+    }
+
+    impl Mortal {
+        fn answer<T>(&self, answer: T) -> Result<T> {
+            if self.dead { Err(Error::new(ErrorKind::Lost, "it is over")) } else { Ok(answer) }
+        }
+    }
+
+    #[async_trait]
+    impl Session for Mortal {
+        fn terms(&self) -> Terms {
+            Terms::new(Some(Duration::from_secs(10)), Characteristics::NONE)
+        }
+
+        async fn open(&self) -> Result<()> {
+            self.answer(())
+        }
+
+        async fn try_lock(&self, _request: &LockRequest) -> Result<Option<Granted>> {
+            self.answer(Some(Granted::new(FencingToken(1))))
+        }
+
+        async fn release(&self, _request: &LockRequest) -> Result<()> {
+            Ok(())
+        }
+
+        async fn holders(&self, _key: &LockKey) -> Result<Vec<Holder>> {
+            self.answer(Vec::new())
+        }
+
+        async fn groups(&self) -> Result<Vec<GroupId>> {
+            self.answer(Vec::new())
+        }
+
+        async fn close(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// In one test, because its parts share the count.
+    #[tokio::test]
+    async fn who_finds_a_session_dead_is_served_by_the_next() {
+        for dead in 0..=2 {
+            DEAD.store(dead, Ordering::SeqCst);
+            let coordinator = ConnectOptions::new("mortal:").unwrap().driver(&DRIVER).member("m").unwrap();
+            let coordinator = coordinator.connect().await.unwrap();
+            let tried = coordinator.lock("l").unwrap().try_acquire().await;
+            match tried {
+                Ok(guard) => assert!(dead < 2 && guard.is_some_and(|guard| guard.is_held()), "{dead} were dead"),
+                // A backend of which every session is dead is not asked for ever.
+                Err(error) => assert!(dead == 2 && error.kind() == ErrorKind::Lost, "{dead} were dead: {error:?}"),
+            }
+            coordinator.close().await.unwrap();
+        }
+        for dead in 0..=2 {
+            DEAD.store(dead, Ordering::SeqCst);
+            let coordinator = ConnectOptions::new("mortal:").unwrap().driver(&DRIVER).member("m").unwrap();
+            let coordinator = coordinator.connect().await.unwrap();
+            assert_eq!(coordinator.groups().await.is_ok(), dead < 2, "{dead} were dead");
+            coordinator.close().await.unwrap();
         }
     }
 }
