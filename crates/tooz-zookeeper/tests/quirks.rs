@@ -5,8 +5,7 @@
 mod ensemble;
 mod raw;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use tooz_core::{ConnectOptions, Coordinator, ErrorKind, GroupEvent, LossReason, Probe, Result, SessionEvent, Verdict};
 use tooz_testbed::{Kind, Provided, Proxy, Server, Setup, for_tests};
 
-use raw::Raw;
+use raw::{Raw, word};
 
 /// What must happen has happened by then, also on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_mins(1);
@@ -118,15 +117,6 @@ pub(crate) async fn until(what: &str, mut so: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "{what} does not come true");
         sleep(Duration::from_millis(20)).await;
     }
-}
-
-/// Asks a server one of its four-letter words.
-pub(crate) fn word(server: SocketAddr, word: &str) -> String {
-    let mut stream = TcpStream::connect(server).expect("the server is there");
-    stream.write_all(word.as_bytes()).expect("it listens");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
-    answer
 }
 
 fn nodes(namespace: &str, branch: &str) -> Vec<String> {

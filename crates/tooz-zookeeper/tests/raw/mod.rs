@@ -155,6 +155,15 @@ fn take_and_close(server: SocketAddr, session: i64) -> io::Result<()> {
     Ok(())
 }
 
+/// Asks a server one of its four-letter words.
+pub(crate) fn word(server: SocketAddr, word: &str) -> String {
+    let mut stream = TcpStream::connect(server).expect("the server is there");
+    stream.write_all(word.as_bytes()).expect("it listens");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    answer
+}
+
 /// The first words to a server, for a new session or for one that somebody else has: its password follows from its id.
 fn greeting(session: i64) -> Vec<u8> {
     let mut hello = Vec::new();
