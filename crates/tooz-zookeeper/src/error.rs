@@ -101,6 +101,11 @@ pub(crate) fn unreachable(reasons: &[String]) -> Error {
         .with_outcome(Outcome::NotApplied)
 }
 
+/// No host of the URL has a server that serves, and a certificate of one of them, or ours, is not trusted.
+pub(crate) fn distrusted(reasons: &[String]) -> Error {
+    Error::config(format!("no server of the ensemble can be reached: {}", reasons.join("; ")))
+}
+
 /// Somebody else wrote into our nodes, or a value is not what it should be.
 pub(crate) fn unreadable(what: &str, why: impl fmt::Display) -> Error {
     Error::new(ErrorKind::Backend, format!("{what} can't be read: {why}"))

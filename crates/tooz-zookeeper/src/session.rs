@@ -46,6 +46,7 @@ pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
         let greeting = Greeting {
             session_timeout: args.session_timeout,
             credentials: settings.credentials.clone(),
+            tls: settings.tls.clone(),
             statement_timeout: args.statement_timeout(),
         };
         let link = Link::connect(greeting, settings.hosts.clone(), args.connect_timeout, args.reporter.clone()).await?;

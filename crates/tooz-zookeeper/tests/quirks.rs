@@ -4,6 +4,7 @@
 
 mod ensemble;
 mod raw;
+mod secure;
 
 use std::net::TcpListener;
 use std::process::ExitCode;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         the_newer_server_does_as_well,
     ];
     trials.extend(ensemble::trials());
+    trials.extend(secure::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
