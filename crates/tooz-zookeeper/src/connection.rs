@@ -12,6 +12,7 @@ use spawns_core::{Spawn, Task};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
+use tooz_core::{Clock, Moment};
 use zookeeper_client::{Client, Error as Zk, SessionInfo, SessionState, StateWatcher};
 
 #[cfg(feature = "tls")]
@@ -36,6 +37,8 @@ pub(crate) struct Connection {
     statement_timeout: Duration,
     gone: watch::Sender<bool>,
     given_up: Notify,
+    /// Before the server was greeted: the leader has heard of the session since.
+    opened: Moment,
     tasks: Nursery,
 }
 
@@ -117,7 +120,7 @@ impl Connection {
     }
 
     async fn greet(greeting: &Greeting, host: &str, resumed: Option<&SessionInfo>) -> Result<Self, Zk> {
-        let tasks = Nursery::default();
+        let (tasks, opened) = (Nursery::default(), Clock::boot_time().now());
         let mut connector = Client::connector()
             .with_session_timeout(greeting.session_timeout)
             .with_connection_timeout(greeting.idle_timeout())
@@ -145,6 +148,7 @@ impl Connection {
             client: Mutex::new(Some(client)),
             gone: watch::Sender::new(false),
             given_up: Notify::new(),
+            opened,
             tasks,
         })
     }
@@ -157,6 +161,11 @@ impl Connection {
     /// What the server made of the session timeout.
     pub(crate) fn session_timeout(&self) -> Duration {
         self.session_timeout
+    }
+
+    /// When it began.
+    pub(crate) fn opened(&self) -> Moment {
+        self.opened
     }
 
     /// The client to ask with. It is not kept longer than one request: when the last one goes, the library ends the session.

@@ -89,6 +89,12 @@ pub(crate) fn disconnected(limit: Duration) -> Error {
         .with_outcome(Outcome::NotApplied)
 }
 
+/// A heartbeat that the leader might hear of too late.
+pub(crate) fn stood_still() -> Error {
+    Error::new(ErrorKind::Unavailable, "heartbeat: this process stood still, and goes on over a new connection")
+        .with_outcome(Outcome::NotApplied)
+}
+
 /// The session has ended, and why.
 pub(crate) fn over(why: &str) -> Error {
     Error::new(ErrorKind::Lost, why.to_owned())

@@ -9,6 +9,7 @@ mod link;
 mod lock;
 mod mailbox;
 mod options;
+mod pulse;
 mod queue;
 mod record;
 #[cfg(feature = "tls")]

@@ -11,6 +11,8 @@ use crate::raw::Raw;
 pub(crate) struct Backend {
     pub(crate) kind: Kind,
     pub(crate) scheme: &'static str,
+    /// What stands behind every URL, so that the driver knows what the testbed's server is like.
+    pub(crate) options: &'static str,
     /// How long after the session timeout of a killed holder the next one owns the lock: the driver's own promise.
     pub(crate) slack: Duration,
     /// Everything that is stored at the server, one line each.
@@ -25,6 +27,7 @@ pub(crate) const BACKENDS: &[Backend] = &[
     Backend {
         kind: Kind::Redis,
         scheme: "redis",
+        options: "",
         slack: Duration::from_millis(500),
         stored: |server| lines(server.tool("redis-cli").expect("redis-cli is there").args(["--raw", "KEYS", "*"])),
         counters: 3,
@@ -33,6 +36,7 @@ pub(crate) const BACKENDS: &[Backend] = &[
     Backend {
         kind: Kind::Etcd,
         scheme: "etcd",
+        options: "",
         slack: Duration::from_secs(1),
         stored: |server| {
             let tool = || server.tool("etcdctl").expect("etcdctl is there");
@@ -47,6 +51,7 @@ pub(crate) const BACKENDS: &[Backend] = &[
     Backend {
         kind: Kind::ZooKeeper,
         scheme: "zookeeper",
+        options: "?tick_time=250ms",
         // The testbed's servers tick every 250 ms, and end sessions in the tick after their time.
         slack: Duration::from_millis(500),
         stored: |server| {

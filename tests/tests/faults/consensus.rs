@@ -99,7 +99,7 @@ async fn a_holder_at_a_cut_off_leader_knows_its_loss_before_the_majority_grants(
 
 async fn knows_its_loss_first(stage: &Stage, node: usize) {
     let cluster = stage.cluster();
-    let (here, there) = (cluster.url_of(node), cluster.url_of(other_than(node)));
+    let (here, there) = (stage.url_of(node), stage.url_of(other_than(node)));
     let (a, b) = (stage.connect_to(&here, "a", SHORT).await, stage.connect_to(&there, "b", lasting(stage)).await);
     let guard = hold(&a.lock("x").unwrap()).await;
     let token = guard.fencing_token();

@@ -1,5 +1,7 @@
 //! What only a ZooKeeper ensemble does: a session that moves to another server, and one that expires while its server is cut off.
 
+use std::time::Duration;
+
 use tokio::time::sleep;
 use tooz::{ErrorKind, GroupEvent, LossReason, SessionEvent};
 use tooz_testbed::Server;
@@ -8,10 +10,12 @@ use crate::raw::{self, Raw};
 use crate::stage::{
     LATE, LONG, PATIENCE, SHORT, Stage, blocking, cases, eventually, hold, names, soon, wait_in_background,
 };
+use crate::worker::{Command, Other};
 
 cases! { "ensemble", Cluster, alone: true;
     a_session_whose_server_dies_moves_on_and_loses_nothing,
     an_expired_session_is_told_and_its_member_is_back_by_itself,
+    a_holder_that_stood_still_and_then_loses_its_server_knows_its_loss_first,
 }
 
 /// The one of these servers that has the session of that member.
@@ -62,8 +66,8 @@ async fn a_session_whose_server_dies_moves_on_and_loses_nothing(stage: &Stage) {
 
 async fn an_expired_session_is_told_and_its_member_is_back_by_itself(stage: &Stage) {
     let cluster = stage.cluster();
-    let a = stage.connect_to(&cluster.url_of(0), "a", SHORT).await;
-    let b = stage.connect_to(&cluster.url_of(1), "b", LONG * 2).await;
+    let a = stage.connect_to(&stage.url_of(0), "a", SHORT).await;
+    let b = stage.connect_to(&stage.url_of(1), "b", LONG * 2).await;
     let membership = soon("joining", a.group("g").unwrap().join_or_create(&"first")).await.unwrap();
     soon("updating", membership.update(&"latest")).await.unwrap();
     let guard = hold(&a.lock("x").unwrap()).await;
@@ -100,4 +104,32 @@ async fn an_expired_session_is_told_and_its_member_is_back_by_itself(stage: &Sta
     }
     assert!(told.contains(&SessionEvent::Lost(LossReason::Expired)), "{told:?}");
     blocking(|| cluster.wait_until_whole());
+}
+
+/// The leader hears of a session's life from the session's server, once in half a tick. The first heartbeat after a standstill is
+/// answered, and then that server dies before it has told the leader of it.
+async fn a_holder_that_stood_still_and_then_loses_its_server_knows_its_loss_first(stage: &Stage) {
+    let cluster = stage.cluster();
+    let leader = blocking(|| cluster.leader());
+    let (follower, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let waiting = stage.connect_to(&stage.url_of(other), "waiting", LONG * 2).await.lock("x").unwrap();
+    for _ in 0..3 {
+        let mut holder = Other::start_at(&stage.url_of(follower), "holder", LONG).await;
+        holder.hold("x").await;
+        let waiter = wait_in_background(&waiting);
+        // It has beaten since, and the next heartbeat falls into its standstill.
+        sleep(LONG / 3).await;
+        holder.stop();
+        sleep(LONG / 3 + Duration::from_millis(200)).await;
+        holder.resume();
+        sleep(Duration::from_millis(40)).await;
+        blocking(|| cluster.nodes()[follower].kill());
+        let (guard, _) = soon("the turn of who waits", waiter).await.unwrap();
+        let held = holder.ask(&Command::Look).await.held;
+        assert_eq!(held, Some(false), "it was held when another had it");
+        soon("releasing", guard.release()).await.expect("releasing");
+        holder.kill().await;
+        blocking(|| cluster.nodes()[follower].restart());
+        blocking(|| cluster.wait_until_whole());
+    }
 }

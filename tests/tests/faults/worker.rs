@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Hold { lock: String },
     /// Wait for the lock in the background; the reply comes at once.
     Wait { lock: String },
+    /// Look whether the lock is held.
+    Look,
     /// Stop the own process; what comes next in it is the look whether the lock is held, and then its release.
     StopThenLookAndRelease,
     /// Join, creating the group, and keep that.
@@ -56,7 +58,11 @@ pub(crate) struct Other(Worker);
 impl Other {
     /// Starts a process that connects as this member.
     pub(crate) async fn start(stage: &Stage, member: &str, session_timeout: Duration) -> Self {
-        let role = Role { url: stage.url(), member: member.to_owned(), session_timeout };
+        Self::start_at(&stage.url(), member, session_timeout).await
+    }
+
+    pub(crate) async fn start_at(url: &str, member: &str, session_timeout: Duration) -> Self {
+        let role = Role { url: url.to_owned(), member: member.to_owned(), session_timeout };
         let mut other = Other(Worker::start(&role).expect("a worker can be started"));
         // The first line says that it has connected.
         other.reply(PATIENCE).await;
@@ -156,6 +162,7 @@ impl State {
                 tokio::spawn(async move { lock.acquire().await.map(std::mem::forget) });
                 Ok(none)
             }
+            Command::Look => Ok(Reply { held: self.guard.as_ref().map(LockGuard::is_held), ..none }),
             Command::StopThenLookAndRelease => {
                 let guard = self.guard.take().expect("something is held");
                 nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP).expect("a process may stop itself");
