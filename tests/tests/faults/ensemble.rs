@@ -112,14 +112,19 @@ async fn a_holder_that_stood_still_and_then_loses_its_server_knows_its_loss_firs
     let cluster = stage.cluster();
     let leader = blocking(|| cluster.leader());
     let (follower, other) = ((leader + 1) % 3, (leader + 2) % 3);
-    let waiting = stage.connect_to(&stage.url_of(other), "waiting", LONG * 2).await.lock("x").unwrap();
-    for _ in 0..3 {
+    let there = stage.connect_to(&stage.url_of(other), "there", LONG * 2).await;
+    let waiting = there.lock("x").unwrap();
+    let membership = soon("joining", there.group("g").unwrap().join_or_create(&0)).await.unwrap();
+    for round in 0..3 {
         let mut holder = Other::start_at(&stage.url_of(follower), "holder", LONG).await;
         holder.hold("x").await;
+        holder.ask(&Command::Watch { group: "g".into() }).await;
         let waiter = wait_in_background(&waiting);
         // It has beaten since, and the next heartbeat falls into its standstill.
         sleep(LONG / 3).await;
         holder.stop();
+        // By this news the connection is not taken for dead when it goes on.
+        soon("updating", membership.update(&round)).await.expect("updating");
         sleep(LONG / 3 + Duration::from_millis(200)).await;
         holder.resume();
         sleep(Duration::from_millis(40)).await;

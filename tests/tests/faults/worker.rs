@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tooz::{ConnectOptions, Coordinator, Leadership, LockGuard, Membership};
+use tooz::{ConnectOptions, Coordinator, GroupWatch, Leadership, LockGuard, Membership};
 use tooz_conformance::history::{Attempt, Play};
 use tooz_tests::process::{self, Worker};
 
@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Hold { lock: String },
     /// Wait for the lock in the background; the reply comes at once.
     Wait { lock: String },
+    /// Watch the group, and keep that.
+    Watch { group: String },
     /// Look whether the lock is held.
     Look,
     /// Stop the own process; what comes next in it is the look whether the lock is held, and then its release.
@@ -136,6 +138,7 @@ struct State {
     coordinator: Coordinator,
     guard: Option<LockGuard>,
     memberships: Vec<Membership>,
+    watches: Vec<GroupWatch>,
     leaderships: Vec<Leadership>,
 }
 
@@ -144,7 +147,7 @@ impl State {
         let options = ConnectOptions::new(&role.url)?.member(role.member.as_str())?;
         let options = options.session_timeout(role.session_timeout).operation_timeout(OPERATION);
         let coordinator = options.connect().await?;
-        Ok(State { coordinator, guard: None, memberships: Vec::new(), leaderships: Vec::new() })
+        Ok(State { coordinator, guard: None, memberships: Vec::new(), watches: Vec::new(), leaderships: Vec::new() })
     }
 
     async fn obey(&mut self, command: Command) -> tooz::Result<Reply> {
@@ -160,6 +163,10 @@ impl State {
                 let lock = self.coordinator.lock(lock)?;
                 // Should it be granted after all, it is kept until the process ends.
                 tokio::spawn(async move { lock.acquire().await.map(std::mem::forget) });
+                Ok(none)
+            }
+            Command::Watch { group } => {
+                self.watches.push(self.coordinator.group(group)?.watch().await?);
                 Ok(none)
             }
             Command::Look => Ok(Reply { held: self.guard.as_ref().map(LockGuard::is_held), ..none }),
