@@ -107,7 +107,7 @@ pub(crate) fn unreachable(reasons: &[String]) -> Error {
         .with_outcome(Outcome::NotApplied)
 }
 
-/// No host of the URL has a server that serves, and a certificate of one of them, or ours, is not trusted.
+/// No host of the URL takes this client, because of a certificate each time: theirs or ours.
 pub(crate) fn distrusted(reasons: &[String]) -> Error {
     Error::config(format!("no server of the ensemble can be reached: {}", reasons.join("; ")))
 }

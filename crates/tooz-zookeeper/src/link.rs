@@ -53,7 +53,7 @@ impl Link {
         fastrand::shuffle(&mut hosts);
         // A host that hangs must leave time for the others, and for saying so.
         let share = limit * 9 / 10 / u32::try_from(hosts.len()).unwrap_or(u32::MAX);
-        let (mut reasons, mut distrusted) = (Vec::new(), false);
+        let (mut reasons, mut distrusted) = (Vec::new(), 0);
         for (at, host) in hosts.iter().enumerate() {
             match Connection::open(&greeting, host, None, share).await {
                 Ok(connection) => {
@@ -76,12 +76,13 @@ impl Link {
                 Err(Unopened::ZooKeeper(why)) => reasons.push(reason(host, &why, share).await),
                 Err(Unopened::Tls(Refused::Passing(why))) => reasons.push(format!("{host}: {why}")),
                 Err(Unopened::Tls(Refused::Certificates(why))) => {
-                    distrusted = true;
+                    distrusted += 1;
                     reasons.push(format!("{host}: {why}"));
                 }
             }
         }
-        Err(if distrusted { error::distrusted(&reasons) } else { error::unreachable(&reasons) })
+        // As long as one may come back, waiting may help.
+        Err(if distrusted == hosts.len() { error::distrusted(&reasons) } else { error::unreachable(&reasons) })
     }
 
     pub(crate) fn session(&self) -> &SessionInfo {
