@@ -25,6 +25,8 @@ mod lock;
 mod loss;
 mod mailbox;
 mod membership;
+#[cfg(test)]
+mod mortal;
 mod options;
 mod partition;
 mod session;

@@ -7,13 +7,16 @@
 
 mod backend;
 mod churn;
+mod consensus;
 mod cut;
 mod dead;
-mod etcd_cluster;
+mod ensemble;
 mod groups;
 mod histories;
 mod holders;
 mod namesakes;
+#[path = "../../../crates/tooz-zookeeper/tests/raw/mod.rs"]
+mod raw;
 mod register;
 mod replies;
 mod sentinel;
@@ -39,9 +42,10 @@ fn main() -> ExitCode {
 
 /// The cases of all backends, and then those of this one's clusters.
 fn cases(backend: &Backend) -> impl Iterator<Item = Case> + use<> {
-    let clusters = match backend.kind {
-        Kind::Redis => sentinel::CASES,
-        Kind::Etcd => etcd_cluster::CASES,
+    let clusters: &[&[Case]] = match backend.kind {
+        Kind::Redis => &[sentinel::CASES],
+        Kind::Etcd => &[consensus::CASES],
+        Kind::ZooKeeper => &[consensus::CASES, ensemble::CASES],
         _ => &[],
     };
     [
@@ -55,9 +59,9 @@ fn cases(backend: &Backend) -> impl Iterator<Item = Case> + use<> {
         churn::CASES,
         histories::CASES,
         turns::CASES,
-        clusters,
     ]
     .into_iter()
+    .chain(clusters.iter().copied())
     .flatten()
     .copied()
 }
