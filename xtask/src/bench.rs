@@ -11,7 +11,7 @@ use crate::workspace::Workspace;
 /// What to measure. All of it is the bench's own affair: see its `--help`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Backends, and the options of the bench: --quick, --json, --plot FILE.svg, --help
+    /// Backends, and the options of the bench: --quick, --json, --markdown, --plot FILE.svg, --help
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }

@@ -91,6 +91,11 @@ impl Backend {
         connect(&self.url(part), member).await
     }
 
+    /// Whether an operation may be many requests that don't wait for one another.
+    pub(crate) fn pipelines(&self) -> bool {
+        self.name == "zookeeper"
+    }
+
     /// Whether there is a server.
     pub(crate) fn has_server(&self) -> bool {
         !matches!(self.unit, Unit::Absolute | Unit::Fcntl)

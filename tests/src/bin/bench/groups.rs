@@ -13,6 +13,9 @@ use crate::report::Report;
 use crate::stats::Sample;
 use crate::target::{self, Measure};
 
+/// By how much each way is made longer to count the round trips. Well below what a request may take.
+const DELAY: Duration = Duration::from_millis(40);
+
 pub(crate) async fn measure(backend: &Backend, report: &mut Report, progress: &Progress) -> Result<()> {
     let coordinator = backend.connect("groups", "looker").await?;
     if !coordinator.characteristics().has(Characteristic::Groups) {
@@ -121,7 +124,19 @@ async fn requests(backend: &Backend, report: &mut Report, progress: &Progress) -
         middle
     };
     report.figure(Measure::Join, "requests of a join", median(joins), "sent", target::join_requests(backend.name));
-    report.figure(Measure::List, "requests of a list", median(lists), "sent", target::list_requests(backend.name));
+    // ZooKeeper has one for each member; what counts is how many of them wait for one another.
+    let limit = target::list_requests(backend.name);
+    report.figure(Measure::List, "requests of a list", median(lists), "sent", limit.filter(|_| !backend.pipelines()));
+    let membership = group.join(&1).await?;
+    proxy.delay(DELAY);
+    group.members().await?;
+    let begun = std::time::Instant::now();
+    group.members().await?;
+    // Each way has the delay; all the rest is small beside it.
+    let trips = (begun.elapsed().as_secs_f64() / (2.0 * DELAY.as_secs_f64())).floor();
+    report.figure(Measure::List, "round trips of a list", trips, "waited for", limit);
+    proxy.heal();
+    membership.leave().await?;
     coordinator.close().await?;
     Ok(())
 }

@@ -8,6 +8,7 @@ mod contend;
 mod crash;
 mod groups;
 mod locks;
+mod markdown;
 mod party;
 mod plot;
 mod progress;
@@ -39,6 +40,9 @@ pub(crate) struct Arguments {
     /// Print JSON in place of tables
     #[arg(long)]
     json: bool,
+    /// Print the short table of the README in place of all tables
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
     /// Write a picture of the latencies beside the raw round trips
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
@@ -73,13 +77,16 @@ fn run(arguments: &Arguments) -> Result<()> {
         let backend = Backend::start(name, &progress)?;
         // In a task, as where it is used: whoever measures within one process is woken as any other task is.
         let report = runtime.block_on(runtime.spawn(measure(backend, arguments.quick, progress)))??;
-        if !arguments.json {
+        if !arguments.json && !arguments.markdown {
             report.print();
         }
         reports.push(report);
     }
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&reports)?);
+    }
+    if arguments.markdown {
+        print!("{}", markdown::table(&reports));
     }
     if let Some(file) = &arguments.plot {
         plot::write(&reports, file)?;

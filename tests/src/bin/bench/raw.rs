@@ -24,17 +24,17 @@ pub(crate) async fn measure(backend: &Backend, report: &mut Report, progress: &P
         Unit::Absolute => {}
         Unit::Fcntl => {
             let sample = fcntl_pairs(rounds)?;
-            report.unit("one fcntl pair", sample.summary());
+            report.set_unit("one fcntl pair", sample.summary());
         }
         Unit::Read => {
             let sample = probe(backend, Probe::Read, rounds).await?;
-            report.unit("raw round trip", sample.summary());
+            report.set_unit("raw round trip", sample.summary());
             let rare = rare_probe(backend, Probe::Read, report.rounds(500)).await?;
             report.rare_unit("the same, each after 10 ms of silence", rare.summary());
         }
         Unit::Write => {
             let writes = probe(backend, Probe::Write, rounds).await?;
-            report.unit("one bare write", writes.summary());
+            report.set_unit("one bare write", writes.summary());
             let rare = rare_probe(backend, Probe::Write, report.rounds(500)).await?;
             report.rare_unit("the same, each after 10 ms of silence", rare.summary());
             let reads = probe(backend, Probe::Read, rounds).await?;

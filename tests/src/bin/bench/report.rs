@@ -34,7 +34,7 @@ pub(crate) struct Row {
     figure_unit: Option<&'static str>,
     pub(crate) ratio: Option<f64>,
     target: Option<String>,
-    met: Option<bool>,
+    pub(crate) met: Option<bool>,
 }
 
 impl Report {
@@ -54,7 +54,7 @@ impl Report {
     }
 
     /// The unit of all ratios.
-    pub(crate) fn unit(&mut self, what: &str, times: Summary) {
+    pub(crate) fn set_unit(&mut self, what: &str, times: Summary) {
         self.unit_p50 = Some(times.p50);
         self.push(Row { ratio: Some(1.0), ..Row::new(Measure::Raw, what.to_owned()).times(times) });
     }
@@ -105,6 +105,16 @@ impl Report {
 
     fn push(&mut self, row: Row) {
         self.rows.push(row);
+    }
+
+    /// What the ratios are ratios to, and its median.
+    pub(crate) fn unit(&self) -> Option<(&'static str, u64)> {
+        self.unit.zip(self.unit_p50)
+    }
+
+    /// The first line of that measure which has a duration.
+    pub(crate) fn row(&self, measure: Measure) -> Option<&Row> {
+        self.rows.iter().find(|row| row.measure == measure && row.times.is_some())
     }
 
     pub(crate) fn print(&self) {
