@@ -5,9 +5,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tooz_core::{FencingToken, GroupId, LockKey, LockMode, LockRequest, Owned, Reporter, RequestId};
+use tooz_core::{Error, FencingToken, GroupId, LockKey, LockMode, LockRequest, Owned, Reporter, RequestId};
 
+use crate::error;
 use crate::key::Doors;
+use crate::waiter::Opened;
 
 /// The book of one session.
 pub(crate) struct Holdings {
@@ -18,6 +20,8 @@ pub(crate) struct Holdings {
     state: Mutex<State>,
     /// Something was granted that is not written down yet.
     pub(crate) granted: Notify,
+    /// Somebody wants to know what is held and not written down yet.
+    pub(crate) asked: Notify,
 }
 
 #[derive(Default)]
@@ -28,6 +32,8 @@ struct State {
     memberships: HashMap<RequestId, GroupId>,
     /// Grants that are not written down yet.
     unwritten: usize,
+    /// Gates that are just being opened behind a grant.
+    gates: HashMap<RequestId, Opened>,
 }
 
 /// One grant.
@@ -61,7 +67,14 @@ impl Grip {
 
 impl Holdings {
     pub(crate) fn new(session: i64, namespace: &str, reporter: Reporter) -> Self {
-        Holdings { session, namespace: namespace.to_owned(), reporter, state: Mutex::default(), granted: Notify::new() }
+        Holdings {
+            session,
+            namespace: namespace.to_owned(),
+            reporter,
+            state: Mutex::default(),
+            granted: Notify::new(),
+            asked: Notify::new(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -107,6 +120,7 @@ impl Holdings {
     pub(crate) fn strike(&self, id: RequestId) {
         let mut state = self.state();
         let Some(held) = state.locks.remove(&id) else { return };
+        state.gates.remove(&id);
         if !held.written {
             state.unwritten -= 1;
         }
@@ -118,6 +132,30 @@ impl Holdings {
                 state.shared.remove(&held.doors.lock);
             }
         }
+    }
+
+    /// The gate of the lock that was granted is about to open.
+    pub(crate) fn opens_its_gate(&self, id: RequestId, opened: Opened) {
+        let mut state = self.state();
+        // Of a grant that was given back meanwhile nobody asks any more.
+        if state.locks.contains_key(&id) {
+            state.gates.insert(id, opened);
+        }
+    }
+
+    /// Waits until nobody finds the gate shut because of this grant.
+    pub(crate) async fn gate_is_open(&self, id: RequestId) {
+        let opening = self.state().gates.remove(&id);
+        if let Some(opened) = opening {
+            // An error: its connection was closed, and the server opens the gate.
+            let _ = opened.await;
+        }
+    }
+
+    /// A connection was found to lead to another process of the server than before: behind it are others.
+    pub(crate) fn shared_connection(&self) -> Error {
+        self.reporter.session_lost("the session's connection is shared with others");
+        error::pooled()
     }
 
     /// Whether anything waits to be written down, however young.

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::installation::Installation;
 use crate::kind::Kind;
+use crate::provision::Companion;
 use crate::tls::Tls;
 
 /// Where a server comes from and what it is called.
@@ -53,6 +54,11 @@ pub(crate) trait Backend: Sync {
 
     /// One of its own programs, with the arguments that make it talk to this server.
     fn tool(&self, plan: &Plan, program: &str) -> Result<Command>;
+
+    /// Programs that some of its tests use beside it.
+    fn companions(&self) -> &'static [Companion] {
+        &[]
+    }
 
     /// The signal by which it is asked to end without waiting for its clients.
     fn stop_signal(&self) -> Signal {

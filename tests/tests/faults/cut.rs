@@ -29,7 +29,7 @@ async fn a_reset_within_the_timeout_loses_nothing(stage: &Stage) {
 }
 
 /// Breaks what there is, and lets nothing new come up.
-fn refuse_all(proxy: &Proxy) {
+pub(crate) fn refuse_all(proxy: &Proxy) {
     proxy.refuse();
     proxy.reset();
 }

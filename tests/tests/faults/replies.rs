@@ -24,10 +24,10 @@ cases! { "replies", Server, alone: false;
     a_lost_reply_of_leave_leaves_none,
 }
 
-const NAME: &str = "swallowed";
+pub(crate) const NAME: &str = "swallowed";
 
 /// Two coordinators: `a` by way of a proxy, with an open session, and `b`, for whom nothing gets lost.
-async fn two(stage: &Stage) -> (Proxy, Coordinator, Coordinator) {
+pub(crate) async fn two(stage: &Stage) -> (Proxy, Coordinator, Coordinator) {
     let proxy = stage.proxy();
     let a = stage.connect_to(&stage.url_by(&proxy), "a", LONG).await;
     let b = stage.connect("b", LONG).await;
@@ -40,7 +40,7 @@ fn swallow(proxy: &Proxy) -> Swallow {
 }
 
 /// A case that lost no reply has shown nothing.
-fn must_have_happened(swallow: &Swallow) {
+pub(crate) fn must_have_happened(swallow: &Swallow) {
     assert!(blocking(|| Ok(swallow.wait(PATIENCE))), "no request with that name was sent");
 }
 
@@ -113,7 +113,7 @@ async fn a_lost_reply_of_release_frees_once(stage: &Stage) {
 }
 
 /// What the watch tells until it is quiet for a while.
-async fn told(watch: &mut GroupWatch) -> Vec<GroupEvent> {
+pub(crate) async fn told(watch: &mut GroupWatch) -> Vec<GroupEvent> {
     let mut events = Vec::new();
     while let Ok(Some(event)) = timeout(Duration::from_millis(500), watch.next()).await {
         events.push(event);
