@@ -104,6 +104,7 @@ pub(crate) async fn write_down(
 pub(crate) async fn holders(look: &Look, keys: &Keys, namespace: &str, key: &LockKey) -> Result<Vec<Holder>> {
     const DOING: &str = "ask who holds a lock";
     let until = Instant::now() + PATIENCE;
+    let mut pause = MOMENT / 8;
     let doors = keys.doors(key);
     let (namespace, name) = (namespace.to_owned(), key.name.to_string());
     let space = space(key.space);
@@ -141,7 +142,8 @@ pub(crate) async fn holders(look: &Look, keys: &Keys, namespace: &str, key: &Loc
                 // By the time they are heard of, most locks are given back: so whoever holds one now is asked to tell at once.
                 let asking = || sqlx::query(ASK).bind(theirs.clone()).bind(ASKED);
                 look.ask(DOING, Repeat::Allowed, asking).await?;
-                sleep(MOMENT / 8).await;
+                sleep(pause).await;
+                pause = (pause * 2).min(MOMENT);
             }
         }
     }

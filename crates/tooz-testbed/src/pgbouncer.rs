@@ -1,4 +1,4 @@
-//! PgBouncer, the pooler that stands before many a PostgreSQL server.
+//! `PgBouncer`, the pooler that stands before many a PostgreSQL server.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use crate::provision::{Companion, companion};
 use crate::server::{Server, locked};
 use crate::{keeper, postgres, wait};
 
-pub(crate) const PROGRAM: Companion = Companion { program: "pgbouncer", packages: &["pgbouncer"], suite: "bookworm" };
+pub(crate) const PROGRAM: Companion = Companion { program: "pgbouncer", packages: &["pgbouncer"], suite: "trixie" };
 
 const SETTINGS: &str = "pgbouncer.ini";
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -32,7 +32,7 @@ pub enum PoolMode {
     Statement,
 }
 
-/// A PgBouncer of this process's own before a [`Server`] of PostgreSQL. Dropping it ends it.
+/// A `PgBouncer` of this process's own before a [`Server`] of PostgreSQL. Dropping it ends it.
 #[derive(Debug)]
 pub struct PgBouncer {
     child: Mutex<Option<Child>>,

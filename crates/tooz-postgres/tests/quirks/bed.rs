@@ -108,15 +108,7 @@ impl Store {
     }
 
     pub(crate) fn start_as(&self, member: &str, role: &[&str]) -> Process {
-        self.start_at(&self.url(), member, role)
-    }
-
-    pub(crate) fn start_at(&self, url: &str, member: &str, role: &[&str]) -> Process {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--role", url, member]).args(role).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        Process { child, output }
+        Process::start(&self.url(), member, role)
     }
 }
 
@@ -127,6 +119,14 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    pub(crate) fn start(url: &str, member: &str, role: &[&str]) -> Process {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--role", url, member]).args(role).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Process { child, output }
+    }
+
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();

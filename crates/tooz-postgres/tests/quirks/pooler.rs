@@ -1,4 +1,4 @@
-//! PgBouncer in between. In session mode each client has a connection of its own and all is well; in the other modes a lock would be
+//! `PgBouncer` in between. In session mode each client has a connection of its own and all is well; in the other modes a lock would be
 //! everybody's.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tooz_core::{ErrorKind, GroupEvent, LeaderEvent, connect};
 use tooz_testbed::{Kind, PgBouncer, PoolMode, Setup};
 
-use crate::bed::{LATE, Store, within};
+use crate::bed::{LATE, Process, Store, within};
 
 /// A server with such a pooler before it, and how members connect.
 struct Pooled {
@@ -119,7 +119,7 @@ pub(crate) async fn in_session_mode_will_do(_shared: Store) {
 
     // The dead are noticed behind it as well, at once, and the stopped in time.
     for (how, limit) in [("KILL", LATE), ("STOP", Duration::from_secs(2) + LATE)] {
-        let mut holder = pooled.store.start_at(&pooled.url(), how, &["hold", "x"]);
+        let mut holder = Process::start(&pooled.url(), how, &["hold", "x"]);
         let held: u64 = holder.line().parse().unwrap();
         let lock = ours.lock("x").unwrap();
         let waiting = tokio::spawn(async move { lock.acquire().await.unwrap() });
@@ -136,7 +136,7 @@ pub(crate) async fn in_session_mode_will_do(_shared: Store) {
     }
 }
 
-/// PgBouncer as it comes does not let this client in.
+/// `PgBouncer` as it comes does not let this client in.
 pub(crate) async fn that_refuses_what_is_sent_is_told_as_one(_shared: Store) {
     let pooled = Pooled::start(PoolMode::Session, "ignore_startup_parameters =");
     let error = within(connect(&pooled.url(), "ours")).await.unwrap_err();
