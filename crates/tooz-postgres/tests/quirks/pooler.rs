@@ -59,7 +59,14 @@ async fn is_refused(mode: PoolMode) {
 
 /// Whatever slips through while all connections of the pooler change hands all the time: it is found before two hold the same lock.
 pub(crate) async fn in_transaction_mode_grants_nothing_twice_however_busy(_shared: Store) {
-    let pooled = Pooled::start(PoolMode::Transaction, "default_pool_size = 3");
+    // It lends the connection that was used last, or each one in its turn.
+    let in_turn = "default_pool_size = 3\nmin_pool_size = 3\nserver_round_robin = 1";
+    for settings in ["default_pool_size = 3", in_turn] {
+        grants_nothing_twice(&Pooled::start(PoolMode::Transaction, settings)).await;
+    }
+}
+
+async fn grants_nothing_twice(pooled: &Pooled) {
     let holding = Arc::new(AtomicUsize::new(0));
     let until = Instant::now() + Duration::from_secs(4);
     let mut members = tokio::task::JoinSet::new();
