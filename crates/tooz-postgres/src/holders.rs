@@ -25,8 +25,8 @@ pub(crate) const ASKED: &str = "who holds what?";
 const ASK: &str = "SELECT pg_notify(channel, $2) FROM unnest($1::text[]) AS asked (channel)";
 /// How old a grant is when it is written down, unless somebody asks before.
 const MOMENT: Duration = Duration::from_millis(20);
-/// How long who asks waits for a young grant to be written down.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long who asks waits for a young grant to be written down, and whoever was asked goes on writing down all at once.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// How many grants are written down by one statement.
 const BATCH: usize = 500;
 
@@ -36,8 +36,8 @@ pub(crate) async fn keep_written(link: SharedLink, holdings: Arc<Holdings>, limi
         holdings.granted.notified().await;
         while holdings.has_unwritten() {
             let age = tokio::select! {
+                () = holdings.attention() => Duration::ZERO,
                 () = sleep(MOMENT) => MOMENT,
-                () = holdings.asked.notified() => Duration::ZERO,
             };
             if holdings.unwritten(age, 1).is_empty() {
                 continue;
@@ -139,7 +139,7 @@ pub(crate) async fn holders(look: &Look, keys: &Keys, namespace: &str, key: &Loc
                 return Err(Error::new(ErrorKind::Unavailable, word).with_outcome(Outcome::NotApplied));
             }
             Some(_) => {
-                // By the time they are heard of, most locks are given back: so whoever holds one now is asked to tell at once.
+                // By the time they are heard of, most locks are given back: so whoever holds one now is asked to tell at once from now on.
                 let asking = || sqlx::query(ASK).bind(theirs.clone()).bind(ASKED);
                 look.ask(DOING, Repeat::Allowed, asking).await?;
                 sleep(pause).await;

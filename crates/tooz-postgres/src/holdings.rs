@@ -21,7 +21,7 @@ pub(crate) struct Holdings {
     /// Something was granted that is not written down yet.
     pub(crate) granted: Notify,
     /// Somebody wants to know what is held and not written down yet.
-    pub(crate) asked: Notify,
+    asked: Notify,
 }
 
 #[derive(Default)]
@@ -32,6 +32,8 @@ struct State {
     memberships: HashMap<RequestId, GroupId>,
     /// Grants that are not written down yet.
     unwritten: usize,
+    /// Until when each grant is written down at once.
+    attentive_until: Option<Instant>,
     /// Gates that are just being opened behind a grant.
     gates: HashMap<RequestId, Opened>,
 }
@@ -156,6 +158,19 @@ impl Holdings {
     pub(crate) fn shared_connection(&self) -> Error {
         self.reporter.session_lost("the session's connection is shared with others");
         error::pooled()
+    }
+
+    /// Somebody looks, and will look again: from now on everything is written down at once, for so long.
+    pub(crate) fn be_attentive(&self, time: Duration) {
+        self.state().attentive_until = Some(Instant::now() + time);
+        self.asked.notify_one();
+    }
+
+    /// Ends when somebody looks.
+    pub(crate) async fn attention(&self) {
+        while self.state().attentive_until.is_none_or(|until| until < Instant::now()) {
+            self.asked.notified().await;
+        }
     }
 
     /// Whether anything waits to be written down, however young.

@@ -43,7 +43,7 @@ impl Audience {
     pub(crate) fn tell(&self, notification: &PgNotification) {
         if let Some(owner) = self.owner.get() {
             match notification.payload() {
-                holders::ASKED => owner.asked.notify_one(),
+                holders::ASKED => owner.be_attentive(holders::PATIENCE),
                 payload => {
                     if let Ok(id) = payload.parse::<RequestId>() {
                         owner.robbed(id);

@@ -11,9 +11,10 @@ use tooz::{ErrorKind, GroupEvent, LossReason};
 use tooz_testbed::Server;
 
 use crate::backend::Otherwise;
-use crate::cut::refuse_all;
+use crate::cut::{refuse_all, resets};
+use crate::dead::is_over;
 use crate::postgres;
-use crate::replies::{NAME, must_have_happened, told, two};
+use crate::replies::{NAME, is_the_next_ones, must_have_happened, told, two};
 use crate::servers::{is_mended, is_told_and_mended};
 use crate::stage::{
     Belief, LATE, LONG, MOMENT, OPERATION, PATIENCE, SHORT, Stage, attempt, blocking, cases, eventually, hold, names,
@@ -129,20 +130,12 @@ async fn a_reset_is_told_at_once_and_mended(stage: &Stage) {
     stage.nothing_is_left().await;
 }
 
-/// Connections that break all the time, in the middle of requests, while two clients take turns.
+/// Connections that break all the time while two clients take turns.
 async fn resets_in_the_middle_of_everything_leave_one_owner(stage: &Stage) {
     let proxy = stage.proxy();
     let url = stage.url_by(&proxy);
     let (a, b) = (stage.connect_to(&url, "a", LONG).await, stage.connect_to(&url, "b", LONG).await);
-    let resets = {
-        let proxy = proxy.clone();
-        tokio::spawn(async move {
-            for _ in 0..12 {
-                sleep(Duration::from_millis(150)).await;
-                proxy.reset();
-            }
-        })
-    };
+    let resets = resets(&proxy);
     let turns = |lock: tooz::Lock| async move {
         let (mut tokens, mut lost) = (Vec::new(), 0);
         while tokens.len() < 12 {
@@ -185,12 +178,7 @@ async fn a_lost_reply_of_release_frees_once(stage: &Stage) {
     if let Err(error) = released {
         assert_eq!(error.kind(), ErrorKind::Lost, "{error:?}");
     }
-    let (next, _) = soon("the waiter's turn", waiter).await.unwrap();
-    // Whatever is repeated now, it is not the next one's lock.
-    sleep(MOMENT * 4).await;
-    assert!(next.is_held() && attempt(&a.lock(NAME).unwrap()).await.is_none(), "the repeated release freed another's");
-    soon("releasing", next.release()).await.expect("releasing");
-    stage.nothing_is_left().await;
+    is_the_next_ones(stage, waiter, &a).await;
 }
 
 async fn a_lost_reply_of_join_leaves_one_member(stage: &Stage) {
@@ -232,9 +220,7 @@ async fn closing_ends_in_time_though_the_server_has_gone(stage: &Stage) {
         let reason = guard.loss().reason();
         assert!(matches!(reason, Some(LossReason::SessionEnded | LossReason::Closed)), "{reason:?}");
     }
-    assert!(!membership.is_member() && !leadership.is_leader());
-    let error = within(LATE, "acquiring", a.lock("x").unwrap().acquire()).await.expect_err("it is closed");
-    assert_eq!(error.kind(), ErrorKind::Closed);
+    is_over(&a, &membership, &leadership).await;
 
     let begun = Instant::now();
     let _ = blocking(|| Ok(b.close_blocking()));

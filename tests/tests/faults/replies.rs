@@ -3,10 +3,11 @@
 //! The proxy lets the request through whose bytes hold the name, lets nothing of the answer through, and then resets
 //! the connection. All names here are such that every driver has them in its requests as they are.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tooz::{Coordinator, GroupEvent, GroupWatch};
+use tooz::{Coordinator, GroupEvent, GroupWatch, LockGuard};
 use tooz_testbed::{Proxy, Swallow};
 
 use crate::stage::{
@@ -104,10 +105,15 @@ async fn a_lost_reply_of_release_frees_once(stage: &Stage) {
     let swallowed = swallow(&proxy);
     soon("releasing", guard.release()).await.expect("releasing");
     must_have_happened(&swallowed);
+    is_the_next_ones(stage, waiter, &a).await;
+}
+
+/// What was given back with a lost reply has its next holder, and whatever is repeated now, it is not that one's lock.
+pub(crate) async fn is_the_next_ones(stage: &Stage, waiter: JoinHandle<(LockGuard, Instant)>, former: &Coordinator) {
     let (next, _) = soon("the waiter's turn", waiter).await.unwrap();
-    // Whatever is repeated now, it is not the next one's lock.
     sleep(MOMENT * 4).await;
-    assert!(next.is_held() && attempt(&a.lock(NAME).unwrap()).await.is_none(), "the repeated release freed another's");
+    let tried = attempt(&former.lock(NAME).unwrap()).await;
+    assert!(next.is_held() && tried.is_none(), "the repeated release freed another's");
     soon("releasing", next.release()).await.expect("releasing");
     stage.nothing_is_left().await;
 }
