@@ -55,11 +55,6 @@ pub(crate) trait Backend: Sync {
     /// One of its own programs, with the arguments that make it talk to this server.
     fn tool(&self, plan: &Plan, program: &str) -> Result<Command>;
 
-    /// Programs that some of its tests use beside it.
-    fn companions(&self) -> &'static [Companion] {
-        &[]
-    }
-
     /// The signal by which it is asked to end without waiting for its clients.
     fn stop_signal(&self) -> Signal {
         Signal::SIGTERM
@@ -68,6 +63,11 @@ pub(crate) trait Backend: Sync {
     /// The folder in which all its processes work, for a server that is more than one process.
     fn family(&self, _plan: &Plan) -> Option<PathBuf> {
         None
+    }
+
+    /// Programs that some of its tests use beside it.
+    fn companions(&self) -> &'static [Companion] {
+        &[]
     }
 }
 
