@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::heart::{self, Begun};
+use crate::heart::{self, Begun, Start};
 use crate::inner::{Inner, Persistence, Purpose, is_final};
 use crate::life::Live;
 use crate::loss::{Hold, LossReason};
@@ -154,23 +154,16 @@ impl Desk {
     pub(crate) fn pump(self: &Arc<Self>) {
         while let Some((mode, patience, wanted)) = self.next_request() {
             let desk = Arc::clone(self);
-            let begun = self.inner.heart().begin(async move {
+            let request = async move {
                 let result = desk.request(mode, patience, &wanted).await;
-                // Whether this ran inline is not known in here: the loop outside, or this task, goes on.
                 desk.complete(mode, result);
                 desk
-            });
-            match begun {
-                Begun::Done(_) => {}
-                Begun::Waiting(ended) => {
-                    self.inner.heart().spawn(async move {
-                        if let Ok(desk) = ended.await {
-                            desk.pump();
-                        }
-                    });
-                    return;
-                }
-                Begun::Gone => {
+            };
+            // What ends at once is followed by the next turn of this loop, not by a pump inside a pump.
+            match self.inner.heart().begin_with(request, |desk| desk.pump()) {
+                Start::Done(_) => {}
+                Start::Waiting => return,
+                Start::Gone => {
                     self.complete(mode, Err(heart::gone().in_driver(self.inner.driver.name())));
                 }
             }

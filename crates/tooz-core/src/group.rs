@@ -163,7 +163,7 @@ impl Group {
     async fn ask<T, F>(
         &self,
         doing: &'static str,
-        question: impl FnOnce(Arc<dyn Session>, GroupId) -> F + Send + 'static,
+        question: impl Fn(Arc<dyn Session>, GroupId) -> F + Send + 'static,
     ) -> Result<T>
     where
         T: Send + 'static,
@@ -172,7 +172,11 @@ impl Group {
         let (name, word) = (self.name.clone(), self.name.clone());
         self.handle
             .0
-            .ask(Purpose::Look, move || format!("{doing} group {word:?}"), move |session| question(session, name))
+            .ask(
+                Purpose::Look,
+                move || format!("{doing} group {word:?}"),
+                move |session| question(session, name.clone()),
+            )
             .await
     }
 }

@@ -3,13 +3,14 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::errand::{self, Boxed, Ended, Errands, Rest};
 use crate::{Error, ErrorKind, Result};
 
 pub(crate) struct Heart {
@@ -19,11 +20,14 @@ pub(crate) struct Heart {
     pid: u32,
 }
 
+/// What a heart shares with all who poll inside its runtime.
 #[derive(Default)]
-struct Shared {
+pub(crate) struct Shared {
     stopped: AtomicBool,
     /// How many callers are inside the runtime's context just now, polling inline.
     inside: AtomicUsize,
+    /// Tasks whose futures have ended elsewhere.
+    pub(crate) ended: Ended,
 }
 
 /// Where a future is that was begun on the heart.
@@ -33,6 +37,13 @@ pub(crate) enum Begun<T> {
     /// The heart runs the rest.
     Waiting(oneshot::Receiver<T>),
     /// There is no heart any more.
+    Gone,
+}
+
+/// The same for a future that has no answer to wait for.
+pub(crate) enum Start<T> {
+    Done(T),
+    Waiting,
     Gone,
 }
 
@@ -67,20 +78,48 @@ impl Heart {
     ///
     /// Not for a forked child: every entry asks [`is_forked`](Self::is_forked) before.
     pub(crate) fn begin<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Begun<T> {
-        let _inside = Inside::new(&self.shared);
-        if self.shared.stopped.load(Ordering::SeqCst) {
-            return Begun::Gone;
+        let mut answer = None;
+        let start = self.first_step(future, |future| {
+            let (sender, receiver) = oneshot::channel();
+            answer = Some(receiver);
+            Box::pin(async move {
+                let _ = sender.send(future.await);
+            })
+        });
+        match (start, answer) {
+            (Start::Done(value), _) => Begun::Done(value),
+            (Start::Waiting, Some(receiver)) => Begun::Waiting(receiver),
+            (Start::Waiting | Start::Gone, _) => Begun::Gone,
+        }
+    }
+
+    /// The same for one that nobody waits for: what does not end at the first poll goes on with `then`.
+    pub(crate) fn begin_with<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+        then: impl FnOnce(T) + Send + 'static,
+    ) -> Start<T> {
+        self.first_step(future, |future| Box::pin(async move { then(future.await) }))
+    }
+
+    fn first_step<T, F: Future<Output = T> + Send + 'static>(
+        &self,
+        future: F,
+        rest: impl FnOnce(Pin<Box<F>>) -> Boxed,
+    ) -> Start<T> {
+        let inside = Inside::new(&self.shared);
+        if inside.is_stopped() {
+            return Start::Gone;
         }
         let _context = self.runtime.enter();
+        // Whom this wakes has his step taken on this thread too, when it is done.
+        let _errands = Errands::collect();
         let mut future = Box::pin(future);
-        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(value) => Begun::Done(value),
+        match errand::poll_here(future.as_mut(), Waker::noop()) {
+            Poll::Ready(value) => Start::Done(value),
             Poll::Pending => {
-                let (sender, receiver) = oneshot::channel();
-                self.runtime.spawn(async move {
-                    let _ = sender.send(future.await);
-                });
-                Begun::Waiting(receiver)
+                self.runtime.spawn(Rest::new(rest(future), self.runtime.clone(), Arc::clone(&self.shared)));
+                Start::Waiting
             }
         }
     }
@@ -91,8 +130,8 @@ impl Heart {
 
     /// Runs `future` on the heart without a poll here.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        let _inside = Inside::new(&self.shared);
-        if !self.is_forked() && !self.shared.stopped.load(Ordering::SeqCst) {
+        let inside = Inside::new(&self.shared);
+        if !self.is_forked() && !inside.is_stopped() {
             self.runtime.spawn(future);
         }
     }
@@ -108,12 +147,17 @@ impl Heart {
     }
 }
 
-struct Inside<'a>(&'a Shared);
+/// As long as this lives, the heart's runtime does too, unless it was [stopped](Self::is_stopped) before.
+pub(crate) struct Inside<'a>(&'a Shared);
 
 impl<'a> Inside<'a> {
-    fn new(shared: &'a Shared) -> Self {
+    pub(crate) fn new(shared: &'a Shared) -> Self {
         shared.inside.fetch_add(1, Ordering::SeqCst);
         Inside(shared)
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.0.stopped.load(Ordering::SeqCst)
     }
 }
 

@@ -113,12 +113,13 @@ impl Inner {
         }
     }
 
-    /// Asks the session something that takes one request, bounded by the operation timeout.
+    /// Asks the session something that takes one request, bounded by the operation timeout. The question may be what finds out
+    /// that the session is over: the next one is asked then.
     pub(crate) async fn ask<T, F>(
         self: &Arc<Self>,
         purpose: Purpose,
         what: impl FnOnce() -> String + Send + 'static,
-        question: impl FnOnce(Arc<dyn Session>) -> F + Send + 'static,
+        question: impl Fn(Arc<dyn Session>) -> F + Send + 'static,
     ) -> Result<T>
     where
         T: Send + 'static,
@@ -135,9 +136,17 @@ impl Inner {
         self.heart()
             .begin(async move {
                 let asked = async move {
-                    let live = inner.session(purpose, Persistence::OneAttempt).await?;
-                    let session = Arc::clone(live.session());
-                    live.call(question(session)).await
+                    let mut again = true;
+                    loop {
+                        let live = inner.session(purpose, Persistence::OneAttempt).await?;
+                        let answer = live.call(question(Arc::clone(live.session()))).await;
+                        // Where the session was ended from this side, the question may have been answered there all the same.
+                        let unheard = live.ended.get().is_none();
+                        match answer {
+                            Err(error) if error.kind() == ErrorKind::Lost && unheard && again => again = false,
+                            answer => return answer,
+                        }
+                    }
                 };
                 heart::within(limit, move || for_error.word(), asked).await
             })

@@ -9,6 +9,7 @@ mod coordinator;
 mod desk;
 mod driver;
 mod election;
+mod errand;
 mod error;
 mod events;
 #[cfg(test)]
@@ -24,6 +25,8 @@ mod lock;
 mod loss;
 mod mailbox;
 mod membership;
+#[cfg(test)]
+mod mortal;
 mod options;
 mod partition;
 mod session;

@@ -14,7 +14,7 @@ use crate::desk::{Grant, Patience, Place};
 use crate::heart::Begun;
 use crate::inner::{Handle, Purpose};
 use crate::loss::{Hold, Loss, LossReason};
-use crate::session::{FencingToken, Holder, LockKey, LockMode};
+use crate::session::{FencingToken, Holder, LockKey, LockMode, Session};
 use crate::{Error, ErrorKind, LockName, Result};
 
 /// A lock, in exclusive mode. A cheap clone.
@@ -80,14 +80,11 @@ impl Lock {
     pub async fn holders(&self) -> Result<Vec<Holder>> {
         let key = self.desk.key.clone();
         let word = key.clone();
-        self.handle
-            .0
-            .ask(
-                Purpose::Look,
-                move || format!("read the holders of {word}"),
-                |session| async move { session.holders(&key).await },
-            )
-            .await
+        let question = move |session: Arc<dyn Session>| {
+            let key = key.clone();
+            async move { session.holders(&key).await }
+        };
+        self.handle.0.ask(Purpose::Look, move || format!("read the holders of {word}"), question).await
     }
 
     /// Frees, by force, exactly the grant that [`holders`](Self::holders) showed; `NotFound` if it is there no more. The
@@ -95,14 +92,11 @@ impl Lock {
     pub async fn break_lock(&self, holder: &Holder) -> Result<()> {
         let key = self.desk.key.clone();
         let (word, token) = (key.clone(), holder.token);
-        self.handle
-            .0
-            .ask(
-                Purpose::Look,
-                move || format!("break {word}"),
-                move |session| async move { session.break_lock(&key, token).await },
-            )
-            .await
+        let question = move |session: Arc<dyn Session>| {
+            let key = key.clone();
+            async move { session.break_lock(&key, token).await }
+        };
+        self.handle.0.ask(Purpose::Look, move || format!("break {word}"), question).await
     }
 
     async fn wait_for(&self, mode: LockMode) -> Result<LockGuard> {

@@ -65,6 +65,8 @@ pub(crate) struct Supervisor {
     opened_before: bool,
     pauses: Backoff,
     fail_fast: bool,
+    /// Whether the last session had died before it was opened.
+    found_dead: bool,
 }
 
 /// Why a stage of the life ended.
@@ -83,6 +85,7 @@ impl Supervisor {
             opened_before: false,
             pauses: Backoff::for_reconnects(),
             fail_fast: true,
+            found_dead: false,
         }
     }
 
@@ -179,11 +182,19 @@ impl Supervisor {
                 live.lose(LossReason::SessionEnded);
                 // What can't be ended now, the backend ends at its timeout.
                 let _ = self.end(live).await;
+                // A connection that nobody has used may outlive the session that it was made for. Whoever wanted one gets the next
+                // one then, and the error only if that is dead as well.
+                let again = std::mem::replace(&mut self.found_dead, error.kind() == ErrorKind::Lost);
+                if self.found_dead && !again {
+                    self.fail_fast = true;
+                    return self.over(None);
+                }
                 return self.over(Some(error));
             }
         };
         self.pauses.reset();
         self.fail_fast = true;
+        self.found_dead = false;
         inner.suspended.store(false, Ordering::Relaxed);
         inner.phase.send_replace(Phase::Open(Arc::clone(live)));
         if std::mem::replace(&mut self.opened_before, true) {

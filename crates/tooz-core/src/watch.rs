@@ -146,8 +146,7 @@ impl Watcher {
             }
             if error.kind() == ErrorKind::NotFound {
                 // It was deleted while there was no session to hear of it.
-                self.feeder.push(GroupEvent::Deleted);
-                return;
+                return self.tell_of_the_end();
             }
             if is_final(&error) || self.feeder.is_closed() {
                 return;
@@ -215,7 +214,7 @@ impl Watcher {
     async fn read(&mut self, live: &Arc<Live>, telling: Telling) -> Result<bool> {
         let roster: Roster = match live.call(live.session().members(&self.group)).await {
             Err(error) if error.kind() == ErrorKind::NotFound && self.started.is_none() => {
-                self.feeder.push(GroupEvent::Deleted);
+                self.tell_of_the_end();
                 return Ok(true);
             }
             result => result?,
@@ -236,6 +235,14 @@ impl Watcher {
         }
         *members = new;
         Ok(false)
+    }
+
+    /// The group is gone, and so is everybody who was in it: a group with members can't be deleted.
+    fn tell_of_the_end(&mut self) {
+        for member in std::mem::take(&mut *self.now.members()).into_keys() {
+            self.feeder.push(GroupEvent::Left(member));
+        }
+        self.feeder.push(GroupEvent::Deleted);
     }
 
     fn apply(&mut self, version: u64, change: Change) {

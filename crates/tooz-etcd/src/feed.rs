@@ -20,8 +20,8 @@ use crate::request::Prefix;
 
 /// What a watch tells.
 pub(crate) enum Notice {
-    /// It stands: from here on nothing is missed. Also after each interruption.
-    Ready,
+    /// It stands, and of what happens after that revision nothing is missed. Also after each interruption.
+    Ready { since: i64 },
     /// A key was written.
     Put(KeyValue),
     /// A key is gone since that revision.
@@ -44,6 +44,14 @@ impl Scope {
     /// One key, from that revision on.
     pub(crate) fn key(key: &[u8], from: i64) -> Self {
         Scope { key: key.into(), range_end: Vec::new(), from }
+    }
+
+    /// One key, from whenever the watch stands.
+    ///
+    /// A watch that begins in the past, if only by one revision, etcd serves in its leisure, ten times a second; one that begins now
+    /// is told of everything at once.
+    pub(crate) fn key_from_now(key: &[u8]) -> Self {
+        Scope::key(key, 0)
     }
 
     /// All of these keys, from that revision on.
@@ -98,7 +106,8 @@ impl Feed {
         Feed { shared, task }
     }
 
-    /// Begins to watch. Everything from the scope's revision on is told, however long the stream takes to stand.
+    /// Begins to watch. Everything from the scope's revision on is told, however long the stream takes to stand; from now on means
+    /// from [`Notice::Ready`] on.
     pub(crate) fn watch(&self, scope: Scope, sink: impl FnMut(Notice) + Send + 'static) -> Watching {
         let mut state = self.shared.state();
         state.handles += 1;
@@ -297,7 +306,8 @@ impl Shared {
             if watch.scope.from == 0 {
                 watch.scope.from = revision + 1;
             }
-            let notice = if std::mem::take(&mut watch.gap) { Notice::Gap } else { Notice::Ready };
+            let ready = Notice::Ready { since: watch.scope.from - 1 };
+            let notice = if std::mem::take(&mut watch.gap) { Notice::Gap } else { ready };
             (watch.sink)(notice);
         } else if response.events.is_empty() {
             // Nothing happened up to that revision: there is no need to ask for it again, even if it is compacted.

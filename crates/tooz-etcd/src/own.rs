@@ -188,7 +188,7 @@ impl Keeper {
         let own = self.own.clone();
         let _session = self.feed.watch(Scope::key(&self.session_key, self.since + 1), move |notice| match notice {
             Notice::Deleted { .. } | Notice::Gap => own.doubt_session(),
-            Notice::Ready | Notice::Put(_) => {}
+            Notice::Ready { .. } | Notice::Put(_) => {}
         });
         let watching = async {
             // All come of age in the order in which they came.
@@ -218,7 +218,7 @@ impl Keeper {
         };
         let own = self.own.clone();
         let watching = self.feed.watch(Scope::key(&key, from), move |notice| match notice {
-            Notice::Ready => {}
+            Notice::Ready { .. } => {}
             // New capabilities of one's own.
             Notice::Put(kv) if MemberRecord::read(&kv.value).is_ok_and(|entry| entry.id == id) => {}
             Notice::Put(_) | Notice::Deleted { .. } | Notice::Gap => own.doubt(id),

@@ -63,7 +63,7 @@ struct GroupTelling {
 impl GroupTelling {
     fn tell(&mut self, notice: Notice) {
         let (revision, change) = match notice {
-            Notice::Ready => return self.pusher.push(Pushed::Ready),
+            Notice::Ready { .. } => return self.pusher.push(Pushed::Ready),
             Notice::Gap => return self.pusher.push(Pushed::Gap),
             Notice::Deleted { key, .. } if key == self.folder.marker() => return self.pusher.push(Pushed::Gone),
             Notice::Put(kv) if kv.key == self.folder.marker() => return,
@@ -123,7 +123,7 @@ struct LockTelling {
 impl LockTelling {
     fn tell(&mut self, notice: Notice) {
         match notice {
-            Notice::Ready => return self.pusher.push(Pushed::Ready),
+            Notice::Ready { .. } => return self.pusher.push(Pushed::Ready),
             Notice::Gap => self.blind = true,
             Notice::Put(kv) => self.queue.add(&self.folder, kv.key, kv.create_revision),
             Notice::Deleted { key, .. } => drop(self.queue.places.remove(&key)),

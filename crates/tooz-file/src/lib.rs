@@ -13,6 +13,8 @@ mod group_folder;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod layout;
 #[cfg(any(target_os = "linux", target_os = "android"))]
+mod line;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod lock;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod lock_file;

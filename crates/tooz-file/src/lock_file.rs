@@ -2,12 +2,17 @@
 //!
 //! | byte | who locks it |
 //! |---|---|
-//! | gate | whoever comes next: one waiter, or for a moment whoever takes the lock. All others queue at the gate |
+//! | line | who waits, one byte each, in the order of their coming; for a moment all of it, whoever takes the lock without waiting |
+//! | gate | the first in the line, or for a moment whoever takes the lock |
 //! | data | an exclusive holder alone, or the shared ones together |
 //! | slot n | the holder whose record stands in slot n of the content, for as long as it holds |
 //!
-//! The kernel lets readers pass a waiting writer. The gate does not: the writer at its head keeps it until the readers that
-//! are in have gone. What is granted is dropped with the open file description, so with the process.
+//! A record is written before its slot is locked, or while the line is locked as a whole: whoever finds a slot locked, and nobody
+//! taking the lock at that moment, finds the right record in it.
+//!
+//! The kernel lets readers pass a waiting writer, and it lets whoever asks pass those who are just waking up. The line does
+//! neither: it is left with the grant and not before, and nobody takes the lock past somebody in it (the room `line`). What is
+//! granted, and every place, is dropped with the open file description, so with the process.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -19,17 +24,19 @@ use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockKey, LockMode, Membe
 
 use crate::error;
 use crate::layout::{How, Identity, Layout};
+use crate::line;
 use crate::ofd::{self, Kind, Range};
 use crate::record::{self, Slot};
 
-const GATE: Range = Range::byte(0);
 const DATA: Range = Range::byte(1);
-const GATE_AND_DATA: Range = Range { start: ofd::FIRST, length: 2 };
-const FIRST_SLOT: libc::off_t = 16;
+/// All that an exclusive holder takes at once: neighbours that are locked alike are one step.
+const AT_ONCE: Range = Range { start: line::WAY.start, length: line::WAY.length + 2 };
+const FIRST_SLOT: libc::off_t = 2;
 /// How many may share one lock.
 const SLOTS: u32 = 4096;
 const ALL_SLOTS: Range = Range { start: ofd::FIRST + FIRST_SLOT, length: SLOTS as libc::off_t };
-const EVERYTHING: Range = Range { start: ofd::FIRST, length: FIRST_SLOT + SLOTS as libc::off_t };
+const EVERYTHING: Range =
+    Range { start: line::WAY.start, length: ofd::FIRST - line::WAY.start + FIRST_SLOT + SLOTS as libc::off_t };
 
 /// One open file description of a lock's file. One grant has one, and shares it with no other.
 #[derive(Debug)]
@@ -61,10 +68,17 @@ pub(crate) enum Attempt {
 pub(crate) enum Obstacle {
     /// Somebody holds it in a mode that conflicts.
     Holder,
-    /// Somebody stands at the gate, in most cases to wait.
+    /// Somebody stands in the line, in most cases to wait.
     Waiter,
     /// Nobody has it: a grant is being made, or one that nobody wanted is being given back.
     Passing,
+}
+
+/// Whether a grant that is being made has its slot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Slots {
+    Taken,
+    ToTake,
 }
 
 /// What a grant says of its owner.
@@ -96,13 +110,13 @@ impl LockFile {
     /// Takes the lock if it is free and nobody waits for it.
     pub(crate) fn try_take(self: Arc<Self>, claim: &Claim<'_>) -> Result<Attempt> {
         let entered = match claim.mode {
-            // Two neighbours that are locked alike are one step.
-            LockMode::Exclusive => self.kernel(ofd::try_lock(&self.file, GATE_AND_DATA, Kind::Alone))?,
+            // Looking whether anybody waits costs nothing that way.
+            LockMode::Exclusive => self.kernel(ofd::try_lock(&self.file, AT_ONCE, Kind::Alone))?,
             LockMode::Shared => {
-                let gate = self.kernel(ofd::try_lock(&self.file, GATE, Kind::Alone))?;
-                let data = gate && self.kernel(ofd::try_lock(&self.file, DATA, Kind::Shared))?;
-                if gate && !data {
-                    self.drop_gate()?;
+                let way = self.kernel(ofd::try_lock(&self.file, line::WAY, Kind::Alone))?;
+                let data = way && self.kernel(ofd::try_lock(&self.file, DATA, Kind::Shared))?;
+                if way && !data {
+                    self.let_the_next_come()?;
                 }
                 data
             }
@@ -110,16 +124,20 @@ impl LockFile {
         if !entered {
             return Ok(Attempt::Busy(self));
         }
-        let taken = self.finish(claim)?;
+        let slot = match claim.mode {
+            LockMode::Exclusive => Slots::Taken,
+            LockMode::Shared => Slots::ToTake,
+        };
+        let taken = self.make_grant(claim, slot)?;
         if let Some(taken) = &taken {
-            taken.file.drop_gate()?;
+            taken.file.let_the_next_come()?;
         }
         Ok(taken.map_or(Attempt::Stale, Attempt::Taken))
     }
 
-    /// Waits for one's turn. For a thread of our own.
-    pub(crate) fn wait_for_gate(&self) -> Result<()> {
-        self.kernel(ofd::wait_lock(&self.file, GATE, Kind::Alone))
+    /// Takes a place at the end of the line and waits for one's turn: then the gate is ours. For a thread of our own.
+    pub(crate) fn wait_in_line(&self) -> Result<()> {
+        self.kernel(line::wait(&self.file))
     }
 
     /// Waits until the holders have gone. For a thread of our own.
@@ -131,9 +149,9 @@ impl LockFile {
         self.kernel(ofd::wait_lock(&self.file, DATA, kind))
     }
 
-    /// Lets the next one come.
-    pub(crate) fn drop_gate(&self) -> Result<()> {
-        self.kernel(ofd::unlock(&self.file, GATE))
+    /// Leaves the line and the gate.
+    pub(crate) fn let_the_next_come(&self) -> Result<()> {
+        self.kernel(ofd::unlock(&self.file, line::WAY))
     }
 
     /// Whether the lock's path still leads to this file: folders of temporary files are swept.
@@ -143,9 +161,11 @@ impl LockFile {
 
     /// Makes a grant of the data lock, which this description has, while some description of ours has the gate: nobody else
     /// is at the counter or takes a slot. `None`: the path leads elsewhere.
-    ///
-    /// The record is written before its slot is locked: whoever finds a slot locked finds the right record in it.
     pub(crate) fn finish(self: Arc<Self>, claim: &Claim<'_>) -> Result<Option<Taken>> {
+        self.make_grant(claim, Slots::ToTake)
+    }
+
+    fn make_grant(self: Arc<Self>, claim: &Claim<'_>, slots: Slots) -> Result<Option<Taken>> {
         if !self.is_in_place()? {
             return Ok(None);
         }
@@ -165,7 +185,7 @@ impl LockFile {
         record::append(&mut bytes, claim.member, claim.mode, token, now, claim.pid);
         let at = if slot == 0 { record::HEAD } else { record::slot_at(slot) };
         self.kernel(self.file.write_all_at(&bytes, at))?;
-        if !self.kernel(ofd::try_lock(&self.file, slot_byte(slot), Kind::Alone))? {
+        if slots == Slots::ToTake && !self.kernel(ofd::try_lock(&self.file, slot_byte(slot), Kind::Alone))? {
             return Err(error::strange(&self.path, "has a locked slot without a lock: is another program at it?"));
         }
         self.ring()?;
@@ -265,6 +285,10 @@ fn holders_once(file: &File) -> std::io::Result<Vec<Holder>> {
     let mut holders = Vec::new();
     for byte in ofd::locked_bytes(file, ALL_SLOTS)? {
         let slot = u32::try_from(byte - ALL_SLOTS.start).unwrap_or(0);
+        // An exclusive one, whose record is not written yet: its grant has not been handed out.
+        if slot == 0 && line::is_being_passed(file)? {
+            continue;
+        }
         for _ in 0..8 {
             match record::read_slot(file, slot)? {
                 Slot::Held(holder) => {

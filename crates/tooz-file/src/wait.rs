@@ -2,7 +2,7 @@
 //!
 //! A wait that nobody wants any more is therefore *adopted*: its thread stays in the queue, and the next request of the same
 //! lock and mode takes its place over. If there is none, the grant is given back at once. At most one thread per lock and
-//! mode queues at the gate, and at most one waits for the data lock: who came through the gate while an older thread
+//! mode stands in the line, and at most one waits for the data lock: who came through the gate while an older thread
 //! is still parked there leaves it the gate.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,7 +41,7 @@ struct Wish {
 enum Gate {
     /// No thread of ours is there.
     Away,
-    /// A thread queues for it.
+    /// A thread stands in the line for it.
     Queued,
     /// It is ours, by this description. Only as long as somebody wants the lock.
     Ours(Arc<LockFile>),
@@ -115,7 +115,7 @@ impl Wait {
     /// The thread's work.
     fn queue(&self, mut file: Arc<LockFile>) {
         loop {
-            let next = match file.wait_for_gate() {
+            let next = match file.wait_in_line() {
                 Ok(()) => self.passed_the_gate(&file),
                 Err(error) => return self.fail(error),
             };
@@ -172,7 +172,7 @@ impl Wait {
                 match file.finish(&claim) {
                     Ok(Some(taken)) => {
                         // The next one comes forward; if that fails, closing the description does it.
-                        match gate.drop_gate() {
+                        match gate.let_the_next_come() {
                             Ok(()) => self.answer(state, Ok(taken)),
                             Err(error) => self.answer(state, Err(error)),
                         }
@@ -216,7 +216,7 @@ impl State {
         if let Gate::Ours(gate) = &self.gate {
             // The thread that is parked on this very description stays where it is; only others may come past it. Should
             // the call fail, they come when that thread ends.
-            let _ = gate.drop_gate();
+            let _ = gate.let_the_next_come();
             self.gate = Gate::Away;
         }
     }

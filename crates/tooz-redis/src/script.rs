@@ -26,6 +26,10 @@ pub(crate) enum Script {
 
 /// What scripts begin with: each takes what it needs, since the server makes these functions anew at each run.
 const COMMON: &str = include_str!("scripts/common.lua");
+const NEWS: &str = include_str!("scripts/news.lua");
+const GRANT: &str = include_str!("scripts/grant.lua");
+const ACQUIRE_AT_ONCE: &str = include_str!("scripts/acquire_at_once.lua");
+const RELEASE_AT_ONCE: &str = include_str!("scripts/release_at_once.lua");
 const LOCK: &str = include_str!("scripts/lock.lua");
 const GROUP: &str = include_str!("scripts/group.lua");
 const SWEEP: &str = include_str!("scripts/sweep.lua");
@@ -81,10 +85,13 @@ impl Script {
 
     const fn prelude(self) -> &'static [&'static str] {
         match self {
-            Script::Hello | Script::Owned | Script::Create | Script::Groups => &[COMMON],
-            Script::Acquire | Script::Release | Script::Holders | Script::Break => &[COMMON, LOCK],
-            Script::Delete | Script::Join | Script::Update | Script::Leave | Script::Members => &[COMMON, GROUP],
-            Script::Open | Script::Beat | Script::SweepUp | Script::Close => &[COMMON, LOCK, GROUP, SWEEP],
+            Script::Owned | Script::Create | Script::Groups => &[COMMON],
+            Script::Hello => &[COMMON, NEWS],
+            Script::Acquire => &[COMMON, GRANT, ACQUIRE_AT_ONCE, NEWS, LOCK],
+            Script::Release => &[COMMON, GRANT, RELEASE_AT_ONCE, NEWS, LOCK],
+            Script::Holders | Script::Break => &[COMMON, GRANT, NEWS, LOCK],
+            Script::Delete | Script::Join | Script::Update | Script::Leave | Script::Members => &[COMMON, NEWS, GROUP],
+            Script::Open | Script::Beat | Script::SweepUp | Script::Close => &[COMMON, GRANT, NEWS, LOCK, GROUP, SWEEP],
         }
     }
 

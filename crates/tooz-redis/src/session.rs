@@ -6,7 +6,7 @@ use std::time::Duration;
 use fred::types::Value;
 use tooz_core::{
     Checkup, ConnectArgs, ConnectFuture, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey, LockRequest,
-    MemberId, Owned, Probe, PushStream, RequestId, Result, Roster, Session, Terms, Wanted, async_trait,
+    MemberId, Owned, Probe, PushStream, RequestId, Result, Roster, Session, Space, Terms, Wanted, async_trait,
 };
 
 use crate::connection::Connection;
@@ -127,7 +127,11 @@ impl Session for RedisSession {
     }
 
     async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
-        watch::watch_lock(&self.connection, key).await.map(Some)
+        match key.space {
+            Space::Election => watch::watch_lock(&self.connection, key).await.map(Some),
+            // Who waits for a user's lock is told alone, so nobody tells the rest.
+            Space::Lock => Ok(None),
+        }
     }
 
     async fn owned(&self) -> Result<Owned> {

@@ -55,6 +55,11 @@ pub(crate) trait Backend: Sync {
     /// One of its own programs, with the arguments that make it talk to this server.
     fn tool(&self, plan: &Plan, program: &str) -> Result<Command>;
 
+    /// How many requests it has counted since it was started; `None`: it does not count them.
+    fn requests(&self, _plan: &Plan) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// The signal by which it is asked to end without waiting for its clients.
     fn stop_signal(&self) -> Signal {
         Signal::SIGTERM
@@ -90,6 +95,8 @@ pub(crate) struct Plan {
     /// Where it listens instead of at the address.
     pub(crate) unix_socket: Option<PathBuf>,
     pub(crate) role: Role,
+    /// Whether it waits for the disk, as it would in production.
+    pub(crate) durable: bool,
     /// Arguments of the caller's, after all others.
     pub(crate) arguments: Vec<String>,
 }

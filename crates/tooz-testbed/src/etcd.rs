@@ -47,9 +47,11 @@ impl Backend for Etcd {
             .args(["--listen-metrics-urls", &format!("http://{}", plan.health)])
             .args(["--listen-peer-urls", &listen_peers])
             .args(["--initial-advertise-peer-urls", &format!("http://{advertised}")])
-            .args(["--initial-cluster", &members])
+            .args(["--initial-cluster", &members]);
+        if !plan.durable {
             // Only a crash of the whole machine loses what was not synced, and no test does that.
-            .arg("--unsafe-no-fsync");
+            command.arg("--unsafe-no-fsync");
+        }
         if let Some(tls) = &plan.tls {
             command.arg("--cert-file").arg(&tls.certificate).arg("--key-file").arg(&tls.key);
         }
@@ -63,6 +65,16 @@ impl Backend for Etcd {
 
     fn is_ready(&self, plan: &Plan) -> Result<bool> {
         Ok(probe::get(plan.health, "/health")?.contains("\"health\":\"true\""))
+    }
+
+    /// All that was asked once and answered once: streams are not counted by their messages.
+    fn requests(&self, plan: &Plan) -> Result<Option<u64>> {
+        let metrics = probe::get(plan.health, "/metrics")?;
+        let started = metrics.lines().filter(|line| line.starts_with("grpc_server_started_total"));
+        let unary = started.filter(|line| line.contains("grpc_type=\"unary\""));
+        let counts = unary.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // A count, written as a float.
+        Ok(Some(counts.sum::<f64>() as u64))
     }
 
     fn url(&self, plan: &Plan) -> String {

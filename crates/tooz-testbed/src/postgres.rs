@@ -62,12 +62,14 @@ impl Backend for Postgres {
         let listen = if plan.unix_socket.is_some() { "" } else { "127.0.0.1" };
         command
             .args(["-D", &text(&plan.data()), "-p", &plan.listen.port().to_string(), "-h", listen, "-k", &socket])
-            // Only a crash of the whole machine loses what was not synced, and no test does that.
-            .args(["-F", "-c", "full_page_writes=off"])
             // Small, but with room for suites that run many cases at the same time.
             .args(["-c", "shared_buffers=32MB", "-c", "max_connections=400", "-c", "autovacuum_naptime=5s"])
             // Shared memory that goes with the process, however it ends.
             .args(["-c", "dynamic_shared_memory_type=mmap"]);
+        if !plan.durable {
+            // Only a crash of the whole machine loses what was not synced, and no test does that.
+            command.args(["-F", "-c", "full_page_writes=off"]);
+        }
         if let Some(tls) = &plan.tls {
             command
                 .args(["-c", "ssl=on", "-c", &format!("ssl_cert_file={}", text(&tls.certificate))])

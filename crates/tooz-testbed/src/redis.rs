@@ -77,8 +77,9 @@ impl Backend for Redis {
         command
             .args(["--bind", "127.0.0.1"])
             .args(["--dir", &text(&plan.data()), "--daemonize", "no"])
-            // What was answered is kept over `kill -9`, which is what a restart with the data kept means.
-            .args(["--save", "", "--appendonly", "yes", "--appendfsync", "always"])
+            // What was answered is kept over `kill -9`, which is what a restart with the data kept means: with `no` it is written
+            // before the answer goes out, every time, and only the machine's death loses it. `everysec` may write it after the answer.
+            .args(["--save", "", "--appendonly", "yes", "--appendfsync", if plan.durable { "everysec" } else { "no" }])
             .args(&plan.arguments);
         Ok(command)
     }

@@ -79,6 +79,7 @@ impl Server {
             peers: ports[1].address(),
             address: front,
             role,
+            durable: setup.durable,
             arguments: setup.arguments.clone(),
         };
         let server = Server { plan, child: Mutex::new(None), pid, _ports: ports };
@@ -160,6 +161,11 @@ impl Server {
     /// to do. The error says that this server has no such program.
     pub fn tool(&self, program: &str) -> Result<Command> {
         self.plan.kind.backend().tool(&self.plan, program)
+    }
+
+    /// How many requests it has counted since it was started, heartbeats of clients included; `None`: it does not count them.
+    pub fn requests(&self) -> Result<Option<u64>> {
+        self.plan.kind.backend().requests(&self.plan)
     }
 
     /// Starts the process and waits until it answers.

@@ -21,12 +21,13 @@ pub struct Setup {
     pub(crate) version: Option<String>,
     pub(crate) tls: bool,
     pub(crate) unix_socket: bool,
+    pub(crate) durable: bool,
 }
 
 impl Setup {
     /// A server of that kind with nothing special about it.
     pub fn new(kind: Kind) -> Self {
-        Setup { kind, arguments: Vec::new(), version: None, tls: false, unix_socket: false }
+        Setup { kind, arguments: Vec::new(), version: None, tls: false, unix_socket: false, durable: false }
     }
 
     /// More of the server's own command line, after what the testbed says, so that it wins where the server lets the
@@ -50,7 +51,7 @@ impl Setup {
     }
 
     /// Lets it speak TLS only, with a certificate for `127.0.0.1` and `localhost` of an authority of its own:
-    /// [`Server::ca_file`]. Not for clusters.
+    /// [`Server::ca_file`]. Not for clusters. (ZooKeeper answers on a plain port too, by which the testbed asks whether it is ready.)
     pub fn tls(mut self) -> Self {
         self.tls = true;
         self
@@ -59,6 +60,13 @@ impl Setup {
     /// Lets it listen on a Unix socket only, which is then its URL. Redis and PostgreSQL can; not for clusters, and not with TLS.
     pub fn unix_socket(mut self) -> Self {
         self.unix_socket = true;
+        self
+    }
+
+    /// Lets it keep what it answered over a crash of the whole machine, as it would in production. Without this a server does
+    /// not wait for the disk, since no test takes the machine's power away; with it, the cost of a write is the real one.
+    pub fn durable(mut self) -> Self {
+        self.durable = true;
         self
     }
 

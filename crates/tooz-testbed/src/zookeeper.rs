@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::backend::{Backend, Card, Plan, Role, text};
 use crate::installation::Installation;
@@ -42,10 +42,9 @@ const SETTINGS: &str = "zoo.cfg";
 /// the same arguments, as far as they are used here.
 const SCRIPT: &str = include_str!("zookeeper.sh");
 
-/// A small Java machine that starts fast. Only a crash of the whole machine loses what was not synced, and no test does
-/// that. Peers are told apart by the kernel's list of IPv4 sockets.
+/// A small Java machine that starts fast. Peers are told apart by the kernel's list of IPv4 sockets.
 const JAVA: &str = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData -Xmx128m -Djava.net.preferIPv4Stack=true \
-                    -Dzookeeper.admin.enableServer=false -Dzookeeper.forceSync=no -Dzookeeper.extendedTypesEnabled=true \
+                    -Dzookeeper.admin.enableServer=false  -Dzookeeper.extendedTypesEnabled=true \
                     -Dznode.container.checkIntervalMs=1000 -Dzookeeper.jmx.log4j.disable=true";
 
 /// Two ticks are the shortest session that a server allows unless told so; 500 ms are short enough for any test.
@@ -77,16 +76,34 @@ impl Backend for ZooKeeper {
     }
 
     fn prepare(&self, plan: &Plan) -> Result<()> {
-        if plan.tls.is_some() || plan.unix_socket.is_some() {
-            bail!("the testbed has ZooKeeper on plain TCP only");
+        if plan.unix_socket.is_some() {
+            bail!("unix_socket() is not for ZooKeeper, which has TCP only");
         }
         private_folder(&plan.data())?;
+        // With TLS it still answers on a plain port of its own, by which it is asked whether it is ready.
+        let unsecured = if plan.tls.is_some() { plan.health } else { plan.listen };
         let mut settings = format!(
             "{COMMON}dataDir={}\nclientPort={}\nclientPortAddress={}\n",
             text(&plan.data()),
-            plan.listen.port(),
-            plan.listen.ip(),
+            unsecured.port(),
+            unsecured.ip(),
         );
+        if let Some(tls) = &plan.tls {
+            // It wants the key and its certificate in one file.
+            let both = plan.folder.join("server-and-key.pem");
+            fs::write(&both, fs::read_to_string(&tls.key)? + &fs::read_to_string(&tls.certificate)?)?;
+            let _ = write!(
+                settings,
+                "secureClientPort={}\nsecureClientPortAddress={}\n\
+                 serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\n\
+                 ssl.keyStore.location={}\nssl.keyStore.type=PEM\nssl.trustStore.location={}\nssl.trustStore.type=PEM\n\
+                 ssl.hostnameVerification=false\nssl.clientAuth=none\n",
+                plan.listen.port(),
+                plan.listen.ip(),
+                text(&both),
+                text(&tls.ca),
+            );
+        }
         if let Role::ZooKeeperMember { id, members } = &plan.role {
             // ZooKeeper counts from one.
             fs::write(plan.data().join("myid"), (id + 1).to_string())?;
@@ -107,23 +124,36 @@ impl Backend for ZooKeeper {
         let mut command = plan.installation.command(PROGRAM)?;
         command
             .args(["--config", &text(&plan.folder), "start-foreground"])
-            .env("SERVER_JVMFLAGS", JAVA)
+            .env("SERVER_JVMFLAGS", format!("{JAVA} -Dzookeeper.forceSync={}", if plan.durable { "yes" } else { "no" }))
             .env("ZOO_LOG_DIR", &plan.folder);
         Ok(command)
     }
 
     fn is_ready(&self, plan: &Plan) -> Result<bool> {
-        Ok(mode(plan.listen)?.is_some())
+        match &plan.tls {
+            // It opens the plain port first.
+            Some(_) => Ok(mode(plan.health)?.is_some() && TcpStream::connect(plan.listen).is_ok()),
+            None => Ok(mode(plan.listen)?.is_some()),
+        }
+    }
+
+    fn requests(&self, plan: &Plan) -> Result<Option<u64>> {
+        let answer = probe::ask(plan.listen, b"mntr", |_| false)?;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let count = answer.lines().find_map(|line| line.strip_prefix("zk_packets_received\t")?.trim().parse().ok());
+        Ok(Some(count.context("the server does not say how much it received")?))
     }
 
     fn url(&self, plan: &Plan) -> String {
-        format!("zookeeper://{}", plan.address)
+        let scheme = if plan.tls.is_some() { "zookeeper+tls" } else { "zookeeper" };
+        format!("{scheme}://{}", plan.address)
     }
 
     fn tool(&self, plan: &Plan, program: &str) -> Result<Command> {
         let mut command = plan.installation.command(program)?;
         if program == CLIENT {
-            command.args(["-server", &plan.address.to_string()]);
+            let unsecured = if plan.tls.is_some() { plan.health } else { plan.address };
+            command.args(["-server", &unsecured.to_string()]);
         }
         Ok(command)
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tooz_core::{Checkup, Probe, Result};
@@ -11,6 +11,7 @@ use zookeeper_client::{CreateMode, Error as Zk};
 
 use crate::error;
 use crate::session::Inner;
+use crate::tls::Tls;
 
 /// How long a server may take to answer a question about itself.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -36,7 +37,8 @@ impl Inner {
     pub(crate) async fn check_up(&self) -> Result<Checkup> {
         let mut servers = Vec::new();
         for host in self.link.hosts() {
-            servers.push((host, about(host, "srvr").await, about(host, "conf").await));
+            let tls = self.settings.tls.as_ref();
+            servers.push((host, about(host, tls, "srvr").await, about(host, tls, "conf").await));
         }
         let mut checkup = Checkup::new(self.title(&servers));
         checkup = self.look_at_terms(checkup);
@@ -131,15 +133,24 @@ impl Inner {
 }
 
 /// Asks a server one of ZooKeeper's four-letter questions; `None` where it does not answer, or not to everybody.
-async fn about(host: &str, question: &str) -> Option<String> {
+async fn about(host: &str, tls: Option<&Tls>, question: &str) -> Option<String> {
     let asking = async {
-        let mut stream = TcpStream::connect(host).await.ok()?;
-        stream.write_all(question.as_bytes()).await.ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.ok()?;
-        (!answer.contains("not in the whitelist")).then_some(answer)
+        match tls {
+            None => ask(TcpStream::connect(host).await.ok()?, question).await,
+            Some(tls) => ask(tls.dial(host).await.ok()?, question).await,
+        }
     };
     timeout(PATIENCE, asking).await.ok().flatten()
+}
+
+async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, question: &str) -> Option<String> {
+    stream.write_all(question.as_bytes()).await.ok()?;
+    stream.flush().await.ok()?;
+    let mut answer = Vec::new();
+    // By TLS it may end without a farewell.
+    let _ = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8(answer).ok()?;
+    (!answer.is_empty() && !answer.contains("not in the whitelist")).then_some(answer)
 }
 
 /// What stands behind a name in an answer of several lines.

@@ -12,13 +12,19 @@ use spawns_core::{Spawn, Task};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
+use tooz_core::{Clock, Moment};
 use zookeeper_client::{Client, Error as Zk, SessionInfo, SessionState, StateWatcher};
+
+#[cfg(feature = "tls")]
+use crate::relay::Relay;
+use crate::tls::{Refused, Tls};
 
 /// What is said to every server that is connected to.
 #[derive(Clone)]
 pub(crate) struct Greeting {
     pub(crate) session_timeout: Duration,
     pub(crate) credentials: Option<String>,
+    pub(crate) tls: Option<Tls>,
     /// The limit of one request.
     pub(crate) statement_timeout: Duration,
 }
@@ -31,7 +37,22 @@ pub(crate) struct Connection {
     statement_timeout: Duration,
     gone: watch::Sender<bool>,
     given_up: Notify,
+    /// Before the server was greeted: the leader has heard of the session since.
+    opened: Moment,
     tasks: Nursery,
+}
+
+/// Why there is no connection.
+pub(crate) enum Unopened {
+    ZooKeeper(Zk),
+    /// It did not come to ZooKeeper's own words.
+    Tls(Refused),
+}
+
+impl From<Zk> for Unopened {
+    fn from(why: Zk) -> Self {
+        Unopened::ZooKeeper(why)
+    }
 }
 
 impl Greeting {
@@ -56,7 +77,50 @@ impl Connection {
         host: &str,
         resumed: Option<&SessionInfo>,
         limit: Duration,
-    ) -> Result<Self, Zk> {
+    ) -> Result<Self, Unopened> {
+        let opening = async {
+            match &greeting.tls {
+                None => Self::greet(greeting, host, resumed).await.map_err(Unopened::ZooKeeper),
+                Some(tls) => Self::greet_by_tls(tls, greeting, host, resumed).await,
+            }
+        };
+        timeout(limit, opening).await.unwrap_or(Err(Zk::Timeout.into()))
+    }
+
+    #[cfg(not(feature = "tls"))]
+    async fn greet_by_tls(
+        tls: &Tls,
+        _greeting: &Greeting,
+        host: &str,
+        _resumed: Option<&SessionInfo>,
+    ) -> Result<Self, Unopened> {
+        // Without the feature there is no such way.
+        tls.dial(host).await.map_err(Unopened::Tls).and(Err(Zk::NoHosts.into()))
+    }
+
+    /// The same behind a relay to which the library connects.
+    #[cfg(feature = "tls")]
+    async fn greet_by_tls(
+        tls: &Tls,
+        greeting: &Greeting,
+        host: &str,
+        resumed: Option<&SessionInfo>,
+    ) -> Result<Self, Unopened> {
+        let secured = tls.dial(host).await.map_err(Unopened::Tls)?;
+        let relay = Relay::start(secured).await.map_err(|why| {
+            Unopened::Tls(Refused::Passing(format!("no relay to the client library can be made: {why}")))
+        })?;
+        match Self::greet(greeting, &relay.address().to_string(), resumed).await {
+            Ok(connection) => {
+                relay.into_task().into_iter().for_each(|task| connection.tasks.keep(task));
+                Ok(connection)
+            }
+            Err(why) => Err(relay.trouble().map_or(Unopened::ZooKeeper(why), Unopened::Tls)),
+        }
+    }
+
+    async fn greet(greeting: &Greeting, host: &str, resumed: Option<&SessionInfo>) -> Result<Self, Zk> {
+        let (tasks, opened) = (Nursery::default(), Clock::boot_time().now());
         let mut connector = Client::connector()
             .with_session_timeout(greeting.session_timeout)
             .with_connection_timeout(greeting.idle_timeout())
@@ -67,15 +131,14 @@ impl Connection {
         if let Some(session) = resumed {
             connector = connector.with_session(session.clone());
         }
-        let tasks = Nursery::default();
         let client = {
             let mut connecting = pin!(connector.connect(host));
             // The library spawns its task while this is polled, and only then.
-            let connecting = std::future::poll_fn(|context| -> Poll<_> {
+            std::future::poll_fn(|context| -> Poll<_> {
                 let _scope = spawns_core::enter(&tasks);
                 connecting.as_mut().poll(context)
-            });
-            timeout(limit, connecting).await.unwrap_or(Err(Zk::Timeout))?
+            })
+            .await?
         };
         Ok(Connection {
             states: client.state_watcher(),
@@ -85,6 +148,7 @@ impl Connection {
             client: Mutex::new(Some(client)),
             gone: watch::Sender::new(false),
             given_up: Notify::new(),
+            opened,
             tasks,
         })
     }
@@ -97,6 +161,11 @@ impl Connection {
     /// What the server made of the session timeout.
     pub(crate) fn session_timeout(&self) -> Duration {
         self.session_timeout
+    }
+
+    /// When it began.
+    pub(crate) fn opened(&self) -> Moment {
+        self.opened
     }
 
     /// The client to ask with. It is not kept longer than one request: when the last one goes, the library ends the session.
@@ -171,11 +240,15 @@ impl Connection {
     }
 }
 
-/// Keeps the tasks that the client library spawns, so that they can be ended.
+/// Keeps the tasks that the client library spawns, and the one that relays for it, so that they can be ended.
 #[derive(Default)]
 struct Nursery(Mutex<Vec<AbortHandle>>);
 
 impl Nursery {
+    fn keep(&self, task: AbortHandle) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+    }
+
     fn end(&self) {
         for task in self.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
@@ -186,6 +259,6 @@ impl Nursery {
 impl Spawn for Nursery {
     fn spawn(&self, task: Task) {
         let task = tokio::spawn(Box::into_pin(task.future));
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(task.abort_handle());
+        self.keep(task.abort_handle());
     }
 }

@@ -89,6 +89,12 @@ pub(crate) fn disconnected(limit: Duration) -> Error {
         .with_outcome(Outcome::NotApplied)
 }
 
+/// A heartbeat that the leader might hear of too late.
+pub(crate) fn stood_still() -> Error {
+    Error::new(ErrorKind::Unavailable, "heartbeat: this process stood still, and goes on over a new connection")
+        .with_outcome(Outcome::NotApplied)
+}
+
 /// The session has ended, and why.
 pub(crate) fn over(why: &str) -> Error {
     Error::new(ErrorKind::Lost, why.to_owned())
@@ -99,6 +105,11 @@ pub(crate) fn unreachable(reasons: &[String]) -> Error {
     let reasons = reasons.join("; ");
     Error::new(ErrorKind::Unavailable, format!("no server of the ensemble can be reached: {reasons}"))
         .with_outcome(Outcome::NotApplied)
+}
+
+/// No host of the URL takes this client, because of a certificate each time: theirs or ours.
+pub(crate) fn distrusted(reasons: &[String]) -> Error {
+    Error::config(format!("no server of the ensemble can be reached: {}", reasons.join("; ")))
 }
 
 /// Somebody else wrote into our nodes, or a value is not what it should be.

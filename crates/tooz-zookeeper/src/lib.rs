@@ -9,19 +9,24 @@ mod link;
 mod lock;
 mod mailbox;
 mod options;
+mod pulse;
 mod queue;
 mod record;
+#[cfg(feature = "tls")]
+mod relay;
 mod session;
+mod tls;
 mod watch;
 
 use tooz_core::{Characteristic, Characteristics, Driver};
 
 /// The card of this driver.
-pub const DRIVER: Driver = Driver::new("zookeeper", &["zookeeper", "kazoo"], session::connect)
-    .about("Apache ZooKeeper, one server or an ensemble")
-    .url("zookeeper://[USER:PASSWORD@]HOST:PORT,HOST:PORT/CHROOT")
-    .options(options::OPTIONS)
-    .characteristics(BEST);
+pub const DRIVER: Driver =
+    Driver::new("zookeeper", &["zookeeper", "kazoo", "zookeeper+tls", "kazoo+tls"], session::connect)
+        .about("Apache ZooKeeper, one server or an ensemble")
+        .url("zookeeper://[USER:PASSWORD@]HOST:PORT,HOST:PORT/CHROOT")
+        .options(options::OPTIONS)
+        .characteristics(BEST);
 
 tooz_core::register!(DRIVER);
 

@@ -10,8 +10,9 @@ use tokio::time::{sleep, timeout};
 use tooz_core::{Reporter, Result};
 use zookeeper_client::{Error as Zk, SessionInfo, SessionState};
 
-use crate::connection::{Connection, Greeting};
+use crate::connection::{Connection, Greeting, Unopened};
 use crate::error;
+use crate::tls::Refused;
 
 /// The pauses between two rounds over all hosts.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
@@ -52,7 +53,7 @@ impl Link {
         fastrand::shuffle(&mut hosts);
         // A host that hangs must leave time for the others, and for saying so.
         let share = limit * 9 / 10 / u32::try_from(hosts.len()).unwrap_or(u32::MAX);
-        let mut reasons = Vec::new();
+        let (mut reasons, mut distrusted) = (Vec::new(), 0);
         for (at, host) in hosts.iter().enumerate() {
             match Connection::open(&greeting, host, None, share).await {
                 Ok(connection) => {
@@ -69,11 +70,19 @@ impl Link {
                     let keeper = tokio::spawn(Arc::clone(&shared).keep(connection, at)).abort_handle();
                     return Ok(Link { shared, keeper });
                 }
-                Err(why @ Zk::AuthFailed) => return Err(error::of(format_args!("connect to {host}"), why)),
-                Err(why) => reasons.push(reason(host, &why, share).await),
+                Err(Unopened::ZooKeeper(why @ Zk::AuthFailed)) => {
+                    return Err(error::of(format_args!("connect to {host}"), why));
+                }
+                Err(Unopened::ZooKeeper(why)) => reasons.push(reason(host, &why, share).await),
+                Err(Unopened::Tls(Refused::Passing(why))) => reasons.push(format!("{host}: {why}")),
+                Err(Unopened::Tls(Refused::Certificates(why))) => {
+                    distrusted += 1;
+                    reasons.push(format!("{host}: {why}"));
+                }
             }
         }
-        Err(error::unreachable(&reasons))
+        // As long as one may come back, waiting may help.
+        Err(if distrusted == hosts.len() { error::distrusted(&reasons) } else { error::unreachable(&reasons) })
     }
 
     pub(crate) fn session(&self) -> &SessionInfo {
@@ -173,8 +182,8 @@ impl Shared {
                 let host = at % self.hosts.len();
                 match self.resume_at(&self.hosts[host], limit).await {
                     Ok(connection) => return Ok((connection, host)),
-                    Err(Refused::Over(why)) => return Err(why),
-                    Err(Refused::Here) => at += 1,
+                    Err(NotHere::Over(why)) => return Err(why),
+                    Err(NotHere::Next) => at += 1,
                 }
             }
             sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
@@ -182,18 +191,22 @@ impl Shared {
         }
     }
 
-    async fn resume_at(&self, host: &str, limit: Duration) -> Result<Connection, Refused> {
+    async fn resume_at(&self, host: &str, limit: Duration) -> Result<Connection, NotHere> {
         let connection = match Connection::open(&self.greeting, host, Some(&self.session), limit).await {
             Ok(connection) => connection,
-            Err(Zk::SessionExpired) => return Err(Refused::Over(format!("{host} says that the session has expired"))),
-            Err(Zk::AuthFailed) => return Err(Refused::Over(format!("{host} refuses the credentials"))),
-            Err(_) => return Err(Refused::Here),
+            Err(Unopened::ZooKeeper(Zk::SessionExpired)) => {
+                return Err(NotHere::Over(format!("{host} says that the session has expired")));
+            }
+            Err(Unopened::ZooKeeper(Zk::AuthFailed)) => {
+                return Err(NotHere::Over(format!("{host} refuses the credentials")));
+            }
+            Err(_) => return Err(NotHere::Next),
         };
         let negotiated = connection.session_timeout();
         if negotiated < self.session_timeout {
             connection.abandon();
             // From now on the server may end it before the deadline that everybody counts on.
-            return Err(Refused::Over(format!(
+            return Err(NotHere::Over(format!(
                 "{host} agrees to a session timeout of {negotiated:?} only, where another server of the ensemble agreed to {:?}: \
                  give all of them the same maxSessionTimeout",
                 self.session_timeout
@@ -206,15 +219,15 @@ impl Shared {
         };
         if synced.is_err() {
             connection.abandon();
-            return Err(Refused::Here);
+            return Err(NotHere::Next);
         }
         Ok(connection)
     }
 }
 
 /// Why a host does not take the session.
-enum Refused {
-    Here,
+enum NotHere {
+    Next,
     Over(String),
 }
 

@@ -48,7 +48,7 @@ impl Inner {
     pub(crate) async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
         let connection = self.link.up_within(self.limit).await?;
         let looked = self.stand(&connection, request).await;
-        let (place, children) = looked.map_err(|why| error::of("enter the queue", why))?;
+        let (place, children) = looked.map_err(|why| self.unsettled(request, error::of("enter the queue", why)))?;
         match queue::turn(&children, &place.node) {
             Turn::Mine => Ok(Some(Granted::new(place.token))),
             Turn::After(_) | Turn::Absent => {
@@ -75,7 +75,7 @@ impl Inner {
                 Ok(Look::Again) => {}
                 // The place, if there is one, is kept; the next connection finds it.
                 Err(why) if error::is_passing(&why) => sleep(Duration::from_millis(20)).await,
-                Err(why) => return Err(error::of("wait in the queue", why)),
+                Err(why) => return Err(self.unsettled(request, error::of("wait in the queue", why))),
             }
         }
     }
@@ -90,8 +90,8 @@ impl Inner {
             Turn::Mine => return Ok(Look::Granted(Granted::new(place.token))),
             Turn::After(before) => format!("{}/{before}", self.layout.queue(&request.key)),
             Turn::Absent => {
-                // Somebody took it away by hand: back to the end.
-                lock(&self.standings).remove(&request.id);
+                // Somebody took it away by hand: back to the end, if the next look does not find it after all.
+                lock(&self.standings).insert(request.id, Standing::Doubtful);
                 return Ok(Look::Again);
             }
         };
@@ -211,6 +211,12 @@ impl Inner {
         Ok(place)
     }
 
+    /// The error of a request that may have a node: whatever the server refused last, the node may stand. Core withdraws it then.
+    fn unsettled(&self, request: &LockRequest, error: Error) -> Error {
+        let settled = error.kind() == ErrorKind::Lost || self.standing(request.id).is_none();
+        if settled { error } else { error.with_outcome(Outcome::Unknown) }
+    }
+
     fn standing(&self, id: RequestId) -> Option<Standing> {
         lock(&self.standings).get(&id).cloned()
     }
@@ -245,7 +251,8 @@ impl Inner {
             }
             Ok(())
         };
-        connection.ask(withdrawing).await.map_err(|why| error::of("leave the queue", why))?;
+        let withdrawn = connection.ask(withdrawing).await;
+        withdrawn.map_err(|why| self.unsettled(request, error::of("leave the queue", why)))?;
         lock(&self.standings).remove(&request.id);
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tooz_core::{Error, RequestId, Result};
+use tooz_core::{Error, Moment, RequestId, Result};
 use zookeeper_client::{Client, CreateMode, Error as Zk};
 
 use crate::error;
@@ -77,13 +77,14 @@ impl Inner {
     }
 
     /// One heartbeat: a transaction that finds the mailbox. It must be agreed upon by a majority and so can't be answered by a
-    /// leader that was deposed and does not know it yet, as `sync` can.
-    pub(crate) async fn beat(&self) -> Result<Vec<RequestId>> {
+    /// leader that was deposed and does not know it yet, as `sync` can. After a standstill it also shows that the leader knows
+    /// of it: by a second one, or where the deadline is too near for that, by a new connection, of which the leader hears at once.
+    pub(crate) async fn beat_after(&self, standstill: Option<Moment>) -> Result<Vec<RequestId>> {
         // Short, so that another server can be tried before the deadline.
         let limit = self.limit.min(self.link.session_timeout() / 5);
         let connection = self.link.up_within(limit).await?;
         let path = self.own_mailbox();
-        let beating = async {
+        let beating = async || {
             let client = connection.client()?;
             let mut transaction = client.new_multi_writer();
             transaction.add_check_version(&path, -1)?;
@@ -92,7 +93,22 @@ impl Inner {
             committed.await.map_err(Zk::from)?;
             mail.await
         };
-        match connection.ask_within(limit, beating).await {
+        let doubtful = standstill.is_some_and(|until| connection.opened() < until);
+        // The server tells the leader of the first one before it sends a second one on to it that comes after this.
+        let telling = self.telling();
+        // What is left to the deadline when a heartbeat is due, less a tenth for the heartbeats themselves.
+        let timeout = self.link.session_timeout();
+        let left = (timeout * 2 / 3).saturating_sub(self.margin() + timeout / 10);
+        if doubtful && telling > left {
+            connection.give_up();
+            return Err(error::stood_still());
+        }
+        let mut beaten = connection.ask_within(limit, beating()).await;
+        if doubtful && beaten.is_ok() {
+            sleep(telling).await;
+            beaten = connection.ask_within(limit, beating()).await;
+        }
+        match beaten {
             Ok((data, _)) => Ok(self.open_mail(&data)),
             // Somebody deleted it by hand.
             Err(Zk::NoNode) => self.open_mailbox().await.map(|()| Vec::new()),

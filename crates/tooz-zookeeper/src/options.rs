@@ -6,6 +6,8 @@ use std::time::Duration;
 use tooz_core::{BackendUrl, ConnectArgs, Error, OptionSpec, OptionValue, Options, Result};
 use zookeeper_client::Acls;
 
+use crate::tls::Tls;
+
 /// The options beside the common ones.
 pub(crate) const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
@@ -15,6 +17,14 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         "who may touch the nodes that are made: creator (the same user) or open (everybody)",
     ),
     OptionSpec::new(
+        "ca",
+        OptionValue::Text,
+        "the system's authorities",
+        "PEM file of the authorities that may vouch for the servers (TLS)",
+    ),
+    OptionSpec::new("cert", OptionValue::Text, "none", "PEM file of the client's own certificate (TLS; with key)"),
+    OptionSpec::new("key", OptionValue::Text, "none", "PEM file of the key to that certificate (TLS; with cert)"),
+    OptionSpec::new(
         "tick_time",
         OptionValue::Duration,
         "2s, or half the session timeout if that is less",
@@ -22,8 +32,9 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     ),
 ];
 
-/// The port that ZooKeeper listens on for clients.
+/// The ports that ZooKeeper listens on for clients: `clientPort`, and by TLS `secureClientPort`.
 const PORT: u16 = 2181;
+const SECURE_PORT: u16 = 2281;
 /// What the samples of ZooKeeper's configuration set.
 const USUAL_TICK: Duration = Duration::from_secs(2);
 
@@ -37,6 +48,7 @@ pub(crate) struct Settings {
     /// `user:password`, as the digest scheme takes it.
     pub(crate) credentials: Option<String>,
     pub(crate) access: Access,
+    pub(crate) tls: Option<Tls>,
     tick: Option<Duration>,
 }
 
@@ -75,7 +87,15 @@ impl Settings {
         if tick.is_some_and(|tick| tick.is_zero()) {
             return Err(wrong("tick_time must be longer than zero"));
         }
-        Ok(Settings { hosts: hosts(url)?, chroot: chroot(url.path())?, credentials, access, tick })
+        let with_tls = url.scheme().ends_with("+tls");
+        let tls = if with_tls { Some(Tls::read(options)?) } else { None };
+        if let Some(name) = ["ca", "cert", "key"].iter().find(|name| !with_tls && options.text(name).is_some()) {
+            return Err(Error::config(format!(
+                "option {name} is about TLS, but the URL is without: write zookeeper+tls://…, or leave it out"
+            )));
+        }
+        let port = if with_tls { SECURE_PORT } else { PORT };
+        Ok(Settings { hosts: hosts(url, port)?, chroot: chroot(url.path())?, credentials, access, tls, tick })
     }
 
     /// The servers' tick, as well as it can be known: no session is shorter than two ticks unless the server is told so.
@@ -88,7 +108,7 @@ fn wrong(why: impl fmt::Display) -> Error {
     Error::config(format!("{why}; the URL is zookeeper://user:password@host1:2181,host2:2181/chroot"))
 }
 
-fn hosts(url: &BackendUrl) -> Result<Vec<String>> {
+fn hosts(url: &BackendUrl, port: u16) -> Result<Vec<String>> {
     if url.hosts().is_empty() {
         return Err(wrong("it names no host"));
     }
@@ -98,7 +118,7 @@ fn hosts(url: &BackendUrl) -> Result<Vec<String>> {
             return Err(wrong("one of its hosts has no name"));
         }
         let mut host = host.clone();
-        host.port.get_or_insert(PORT);
+        host.port.get_or_insert(port);
         if host.port == Some(0) {
             return Err(wrong(format!("{} has no port that anybody listens on", host.name)));
         }
@@ -142,7 +162,7 @@ mod tests {
     use super::*;
 
     fn hosts_of(text: &str) -> Result<Vec<String>> {
-        hosts(&BackendUrl::parse(text).unwrap())
+        hosts(&BackendUrl::parse(text).unwrap(), PORT)
     }
 
     #[test]

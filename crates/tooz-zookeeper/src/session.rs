@@ -8,7 +8,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 use tooz_core::{
     Checkup, ConnectArgs, ConnectFuture, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey, LockRequest,
-    MemberId, Owned, Probe, PushStream, Reporter, RequestId, Result, Roster, Session, Terms, Wanted, async_trait,
+    MemberId, Moment, Owned, Probe, PushStream, Reporter, RequestId, Result, Roster, Session, Terms, Wanted,
+    async_trait,
 };
 use zookeeper_client::{Client, CreateMode, CreateOptions, Error as Zk};
 
@@ -17,10 +18,12 @@ use crate::layout::Layout;
 use crate::link::Link;
 use crate::lock::Standing;
 use crate::options::Settings;
+use crate::pulse::Pulse;
 use crate::{DRIVER, error};
 
 struct ZooKeeperSession {
     inner: Arc<Inner>,
+    pulse: AbortHandle,
     listener: Mutex<Option<AbortHandle>>,
     feeds: Mutex<JoinSet<()>>,
 }
@@ -34,6 +37,7 @@ pub(crate) struct Inner {
     pub(crate) reporter: Reporter,
     /// The limit of one request.
     pub(crate) limit: Duration,
+    pub(crate) pulse: Pulse,
     /// The requests that have, or may have, a node of their own.
     pub(crate) standings: Mutex<HashMap<RequestId, Standing>>,
     /// The joins of this session, by which a take-over is told.
@@ -46,11 +50,14 @@ pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
         let greeting = Greeting {
             session_timeout: args.session_timeout,
             credentials: settings.credentials.clone(),
+            tls: settings.tls.clone(),
             statement_timeout: args.statement_timeout(),
         };
         let link = Link::connect(greeting, settings.hosts.clone(), args.connect_timeout, args.reporter.clone()).await?;
+        let pulse = Pulse::new(tolerated_standstill(&link));
         let inner = Inner {
             link,
+            pulse,
             layout: Layout::new(&settings.chroot, &args.namespace),
             settings,
             limit: args.statement_timeout(),
@@ -59,7 +66,10 @@ pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
             standings: Mutex::default(),
             joins: Mutex::default(),
         };
-        let session = ZooKeeperSession { inner: Arc::new(inner), listener: Mutex::default(), feeds: Mutex::default() };
+        let inner = Arc::new(inner);
+        let watched = Arc::clone(&inner);
+        let pulse = tokio::spawn(async move { watched.pulse.run().await }).abort_handle();
+        let session = ZooKeeperSession { inner, pulse, listener: Mutex::default(), feeds: Mutex::default() };
         Ok(Arc::new(session) as Arc<dyn Session>)
     })
 }
@@ -108,10 +118,24 @@ impl Inner {
     }
 
     /// The longest time by which the leader's knowledge of this session may lag behind: the servers tell it of pings once in
-    /// half a tick, and a ping may be a while ago.
-    fn lag(&self) -> Duration {
-        let timeout = self.link.session_timeout();
-        self.link.greeting().longest_silence(timeout) + self.settings.tick(timeout) / 2
+    /// half a tick, and a ping may be a while ago, a little longer where this process did not run in between.
+    pub(crate) fn lag(&self) -> Duration {
+        let silence = self.link.greeting().longest_silence(self.link.session_timeout());
+        silence + tolerated_standstill(&self.link) + self.telling()
+    }
+
+    /// The end of a standstill after which the leader may know less of this session than the margin allows for.
+    fn standstill(&self) -> Option<Moment> {
+        self.pulse.stood_still_within(self.lag())
+    }
+
+    pub(crate) fn margin(&self) -> Duration {
+        self.lag().max(self.link.session_timeout() / 4)
+    }
+
+    /// After how long the servers have told their leader which sessions are alive: they do so twice in a tick.
+    pub(crate) fn telling(&self) -> Duration {
+        self.settings.tick(self.link.session_timeout()).mul_f64(0.6)
     }
 }
 
@@ -119,18 +143,24 @@ impl Inner {
 impl Session for ZooKeeperSession {
     fn terms(&self) -> Terms {
         let timeout = self.inner.link.session_timeout();
-        Terms::new(Some(timeout), DRIVER.most_characteristics()).margin(self.inner.lag().max(timeout / 4))
+        Terms::new(Some(timeout), DRIVER.most_characteristics()).margin(self.inner.margin())
     }
 
     async fn open(&self) -> Result<()> {
+        let standstill = self.inner.standstill();
         self.inner.open_mailbox().await?;
+        if standstill.is_some() {
+            // As a heartbeat would, it shows that the leader knows of the first one.
+            sleep(self.inner.telling()).await;
+            self.inner.open_mailbox().await?;
+        }
         let listener = tokio::spawn(Arc::clone(&self.inner).listen()).abort_handle();
         *lock(&self.listener) = Some(listener);
         Ok(())
     }
 
     async fn beat(&self) -> Result<Vec<RequestId>> {
-        self.inner.beat().await
+        self.inner.beat_after(self.inner.standstill()).await
     }
 
     async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
@@ -211,6 +241,11 @@ impl Session for ZooKeeperSession {
     }
 }
 
+/// How long this process may stand still without more ado.
+fn tolerated_standstill(link: &Link) -> Duration {
+    link.greeting().longest_silence(link.session_timeout()) / 2
+}
+
 impl ZooKeeperSession {
     /// Runs a feed for as long as the session is there, and clears away those that have ended.
     fn spawn(&self, feed: impl Future<Output = ()> + Send + 'static) {
@@ -220,6 +255,7 @@ impl ZooKeeperSession {
     }
 
     fn stop(&self) {
+        self.pulse.abort();
         if let Some(listener) = lock(&self.listener).take() {
             listener.abort();
         }

@@ -4,20 +4,21 @@
 
 mod ensemble;
 mod raw;
+mod secure;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::process::ExitCode;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tooz_core::{ConnectOptions, Coordinator, ErrorKind, GroupEvent, LossReason, Probe, Result, SessionEvent, Verdict};
 use tooz_testbed::{Kind, Provided, Proxy, Server, Setup, for_tests};
 
-use raw::Raw;
+use raw::{Raw, word};
 
 /// What must happen has happened by then, also on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_mins(1);
@@ -31,7 +32,7 @@ macro_rules! quirks {
 
 fn main() -> ExitCode {
     let mut trials = quirks![
-        one_watch_for_each_waiter,
+        one_release_wakes_one_of_two_hundred_waiters,
         a_lost_reply_of_acquire_finds_its_node,
         a_lost_reply_of_release_frees_the_lock,
         a_lost_reply_of_join_is_one_member,
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         a_dead_host_is_told_with_its_reason,
         a_host_that_hangs_is_left_for_the_next,
         strange_nodes_in_a_queue_are_nobodys,
+        a_queue_that_may_not_be_read_keeps_nothing,
         a_deleted_mailbox_is_made_anew,
         capabilities_that_no_node_takes_are_refused,
         a_broken_waiter_queues_again,
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         the_newer_server_does_as_well,
     ];
     trials.extend(ensemble::trials());
+    trials.extend(secure::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
@@ -120,15 +123,6 @@ pub(crate) async fn until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-/// Asks a server one of its four-letter words.
-pub(crate) fn word(server: SocketAddr, word: &str) -> String {
-    let mut stream = TcpStream::connect(server).expect("the server is there");
-    stream.write_all(word.as_bytes()).expect("it listens");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
-    answer
-}
-
 fn nodes(namespace: &str, branch: &str) -> Vec<String> {
     let mut raw = Raw::connect(SERVER.address()).expect("a session");
     let nodes = raw.tree(&format!("/{namespace}{branch}")).expect("the nodes can be listed");
@@ -136,16 +130,23 @@ fn nodes(namespace: &str, branch: &str) -> Vec<String> {
     nodes
 }
 
-async fn one_watch_for_each_waiter() -> Result<()> {
-    const WAITERS: usize = 40;
-    let (space, url) = (namespace(), SERVER.url());
-    let holder = connect(&url, "holder", &space).await?;
+/// Counted by the server: which node is watched by how many, and how many watches a deletion has fired.
+async fn one_release_wakes_one_of_two_hundred_waiters() -> Result<()> {
+    const WAITERS: usize = 200;
+    let server = Server::start(Kind::ZooKeeper).expect("a server of its own, so that nobody else is counted");
+    let (space, url) = (namespace(), server.url());
+    let minute = Duration::from_mins(1);
+    let holder = connect_for(&url, "holder", &space, minute).await?;
     let guard = holder.lock("one")?.acquire().await?;
+    let (granted, (go_on, may_go_on)) = (Arc::new(AtomicU32::new(0)), watch::channel(false));
     let mut waiting = Vec::new();
     for number in 0..WAITERS {
-        let coordinator = connect_for(&url, &format!("waiter-{number}"), &space, Duration::from_secs(30)).await?;
+        let coordinator = connect_for(&url, &format!("waiter-{number}"), &space, minute).await?;
+        let (granted, mut may_go_on) = (Arc::clone(&granted), may_go_on.clone());
         waiting.push(tokio::spawn(async move {
             let guard = coordinator.lock("one")?.acquire().await?;
+            granted.fetch_add(1, Ordering::SeqCst);
+            may_go_on.wait_for(|go_on| *go_on).await.expect("somebody says so");
             guard.release().await?;
             coordinator.close().await
         }));
@@ -153,7 +154,7 @@ async fn one_watch_for_each_waiter() -> Result<()> {
     let queue = format!("/{space}/locks/one/");
     let watched = || {
         // Each path, followed by the sessions that watch it, indented.
-        let answer = word(SERVER.address(), "wchp");
+        let answer = word(server.address(), "wchp");
         let mut watchers = Vec::new();
         for line in answer.lines() {
             if !line.starts_with('\t') {
@@ -164,9 +165,22 @@ async fn one_watch_for_each_waiter() -> Result<()> {
         }
         watchers.into_iter().filter(|(ours, _)| *ours).map(|(_, count)| count).collect::<Vec<i32>>()
     };
+    let fired = || {
+        let answer = word(server.address(), "mntr");
+        let line = answer.lines().find_map(|line| line.strip_prefix("zk_sum_node_deleted_watch_count"));
+        line.expect("the server counts them").trim().parse::<f64>().expect("a number")
+    };
     until("every waiter watches", || watched().len() == WAITERS).await;
-    assert!(watched().iter().all(|watchers| *watchers == 1), "a release wakes more than one: {:?}", watched());
+    assert!(watched().iter().all(|watchers| *watchers == 1), "a release would wake more than one: {:?}", watched());
+    let before = fired();
     guard.release().await?;
+    until("one has got it", || granted.load(Ordering::SeqCst) > 0).await;
+    // Time enough for all others that were woken to look.
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(granted.load(Ordering::SeqCst), 1, "the lock was given to more than one");
+    assert!((fired() - before - 1.0).abs() < 0.1, "{} watches fired at one release", fired() - before);
+    assert_eq!(watched(), vec![1; WAITERS - 1], "others have looked and watch anew");
+    go_on.send_replace(true);
     for waiter in waiting {
         soon(waiter).await.expect("no panic")?;
     }
@@ -396,6 +410,24 @@ async fn strange_nodes_in_a_queue_are_nobodys() -> Result<()> {
     let mut raw = Raw::connect(SERVER.address()).expect("a session");
     assert!(raw.create(&format!("/{space}/locks/l/lock-0000000000")).expect("an answer"), "the queue is still there");
     assert!(coordinator.lock("l")?.try_acquire().await?.is_some());
+    coordinator.close().await
+}
+
+/// The node is made before the refusal to list it comes: it must not stand there for ever, held by nobody.
+async fn a_queue_that_may_not_be_read_keeps_nothing() -> Result<()> {
+    let space = namespace();
+    let coordinator = connect(&SERVER.url(), "m", &space).await?;
+    coordinator.lock("warm")?.acquire().await?.release().await?;
+    let mut raw = Raw::connect(SERVER.address()).expect("a session");
+    let queue = format!("/{space}/locks/l");
+    assert!(raw.create_for(&queue, raw::MAKE_AND_DELETE).expect("an answer"));
+    for _ in 0..2 {
+        let error = coordinator.lock("l")?.try_acquire().await.expect_err("who queues there can't be seen");
+        assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
+        let error = coordinator.lock("l")?.acquire().await.expect_err("nor by one who waits");
+        assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
+    }
+    until("nothing is left there", || !word(SERVER.address(), "dump").contains(&queue)).await;
     coordinator.close().await
 }
 

@@ -5,18 +5,23 @@ use std::time::Duration;
 
 use tooz_testbed::{Kind, Server};
 
+use crate::raw::Raw;
 use crate::{connections, postgres};
 
 /// What the cases have to know of a backend.
 pub(crate) struct Backend {
     pub(crate) kind: Kind,
     pub(crate) scheme: &'static str,
+    /// What stands behind every URL, so that the driver knows what the testbed's server is like.
+    pub(crate) options: &'static str,
     /// How long after the session timeout of a killed holder the next one owns the lock: the driver's own promise.
     pub(crate) slack: Duration,
     /// Everything that is stored at the server, one line each.
     pub(crate) stored: fn(&Server) -> Vec<String>,
-    /// How many lines may stay for ever: the few counters of a namespace.
+    /// How many lines may stay for ever: the few counters or branches of a namespace.
     pub(crate) counters: usize,
+    /// How long the server takes to clear away by itself what was emptied.
+    pub(crate) clearing: Duration,
     /// What ends a session at the server.
     pub(crate) sessions: Sessions,
     /// The cases of which something else is true here.
@@ -44,15 +49,18 @@ pub(crate) const BACKENDS: &[Backend] = &[
     Backend {
         kind: Kind::Redis,
         scheme: "redis",
+        options: "",
         slack: Duration::from_millis(500),
         stored: |server| lines(server.tool("redis-cli").expect("redis-cli is there").args(["--raw", "KEYS", "*"])),
         counters: 3,
+        clearing: Duration::ZERO,
         sessions: Sessions::Timed,
         otherwise: &[],
     },
     Backend {
         kind: Kind::Etcd,
         scheme: "etcd",
+        options: "",
         slack: Duration::from_secs(1),
         stored: |server| {
             let tool = || server.tool("etcdctl").expect("etcdctl is there");
@@ -62,16 +70,39 @@ pub(crate) const BACKENDS: &[Backend] = &[
             stored
         },
         counters: 3,
+        clearing: Duration::ZERO,
+        sessions: Sessions::Timed,
+        otherwise: &[],
+    },
+    Backend {
+        kind: Kind::ZooKeeper,
+        scheme: "zookeeper",
+        options: "?tick_time=250ms",
+        // The testbed's servers tick every 250 ms, and end sessions in the tick after their time.
+        slack: Duration::from_millis(500),
+        stored: |server| {
+            let mut raw = Raw::connect(server.address()).expect("the server takes one more session");
+            let mut stored = raw.tree("/").expect("the nodes can be listed");
+            raw.close().expect("the session can be closed");
+            stored.retain(|path| path != "/zookeeper" && !path.starts_with("/zookeeper/"));
+            stored
+        },
+        // The namespace, and its branches for locks, elections, groups and sessions.
+        counters: 5,
+        // Empty queues: the testbed's servers look for them every second.
+        clearing: Duration::from_secs(2),
         sessions: Sessions::Timed,
         otherwise: &[],
     },
     Backend {
         kind: Kind::Postgres,
         scheme: "postgres",
+        options: "",
         // The server's own timers, and its processes that are not scheduled at once.
         slack: Duration::from_millis(500),
         stored: |server| postgres::ask(server, postgres::STORED),
         counters: 0,
+        clearing: Duration::ZERO,
         sessions: Sessions::Connections,
         otherwise: connections::OTHERWISE,
     },

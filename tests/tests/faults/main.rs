@@ -8,14 +8,17 @@
 mod backend;
 mod churn;
 mod connections;
+mod consensus;
 mod cut;
 mod dead;
-mod etcd_cluster;
+mod ensemble;
 mod groups;
 mod histories;
 mod holders;
 mod namesakes;
 mod postgres;
+#[path = "../../../crates/tooz-zookeeper/tests/raw/mod.rs"]
+mod raw;
 mod register;
 mod replies;
 mod sentinel;
@@ -42,10 +45,11 @@ fn main() -> ExitCode {
 
 /// The cases of all backends, those of its family, and then those of this one alone.
 fn cases(backend: &Backend) -> impl Iterator<Item = Case> + use<> {
-    let own = match backend.kind {
-        Kind::Redis => sentinel::CASES,
-        Kind::Etcd => etcd_cluster::CASES,
-        Kind::Postgres => postgres::CASES,
+    let own: &[&[Case]] = match backend.kind {
+        Kind::Redis => &[sentinel::CASES],
+        Kind::Etcd => &[consensus::CASES],
+        Kind::ZooKeeper => &[consensus::CASES, ensemble::CASES],
+        Kind::Postgres => &[postgres::CASES],
         _ => &[],
     };
     let shared = match backend.sessions {
@@ -64,9 +68,9 @@ fn cases(backend: &Backend) -> impl Iterator<Item = Case> + use<> {
         histories::CASES,
         turns::CASES,
         shared,
-        own,
     ]
     .into_iter()
+    .chain(own.iter().copied())
     .flatten()
     .copied()
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tooz::{ConnectOptions, Coordinator, Leadership, LockGuard, Membership};
+use tooz::{ConnectOptions, Coordinator, GroupWatch, Leadership, LockGuard, Membership};
 use tooz_conformance::history::{Attempt, Play};
 use tooz_tests::process::{self, Worker};
 
@@ -26,6 +26,10 @@ pub(crate) enum Command {
     Hold { lock: String },
     /// Wait for the lock in the background; the reply comes at once.
     Wait { lock: String },
+    /// Watch the group, and keep that.
+    Watch { group: String },
+    /// Look whether the lock is held.
+    Look,
     /// Stop the own process; what comes next in it is the look whether the lock is held, and then its release.
     StopThenLookAndRelease,
     /// Join, creating the group, and keep that.
@@ -56,7 +60,11 @@ pub(crate) struct Other(Worker);
 impl Other {
     /// Starts a process that connects as this member.
     pub(crate) async fn start(stage: &Stage, member: &str, session_timeout: Duration) -> Self {
-        let role = Role { url: stage.url(), member: member.to_owned(), session_timeout };
+        Self::start_at(&stage.url(), member, session_timeout).await
+    }
+
+    pub(crate) async fn start_at(url: &str, member: &str, session_timeout: Duration) -> Self {
+        let role = Role { url: url.to_owned(), member: member.to_owned(), session_timeout };
         let mut other = Other(Worker::start(&role).expect("a worker can be started"));
         // The first line says that it has connected.
         other.reply(PATIENCE).await;
@@ -130,6 +138,7 @@ struct State {
     coordinator: Coordinator,
     guard: Option<LockGuard>,
     memberships: Vec<Membership>,
+    watches: Vec<GroupWatch>,
     leaderships: Vec<Leadership>,
 }
 
@@ -138,7 +147,7 @@ impl State {
         let options = ConnectOptions::new(&role.url)?.member(role.member.as_str())?;
         let options = options.session_timeout(role.session_timeout).operation_timeout(OPERATION);
         let coordinator = options.connect().await?;
-        Ok(State { coordinator, guard: None, memberships: Vec::new(), leaderships: Vec::new() })
+        Ok(State { coordinator, guard: None, memberships: Vec::new(), watches: Vec::new(), leaderships: Vec::new() })
     }
 
     async fn obey(&mut self, command: Command) -> tooz::Result<Reply> {
@@ -156,6 +165,11 @@ impl State {
                 tokio::spawn(async move { lock.acquire().await.map(std::mem::forget) });
                 Ok(none)
             }
+            Command::Watch { group } => {
+                self.watches.push(self.coordinator.group(group)?.watch().await?);
+                Ok(none)
+            }
+            Command::Look => Ok(Reply { held: self.guard.as_ref().map(LockGuard::is_held), ..none }),
             Command::StopThenLookAndRelease => {
                 let guard = self.guard.take().expect("something is held");
                 nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP).expect("a process may stop itself");

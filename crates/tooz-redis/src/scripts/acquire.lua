@@ -1,9 +1,4 @@
--- ARGV[4] lock, ARGV[5] request, ARGV[6] mode, ARGV[7] "wait" or "try". A repetition finds its own grant or place.
-local refused = enter()
-if refused then
-  return { refused }
-end
-local lock, request, mode = ARGV[4], ARGV[5], ARGV[6]
+-- Where somebody has the lock or waits for it. A repetition finds its own grant or place.
 local holders, waited_for = hand_over(lock)
 local token
 for _, holder in ipairs(holders) do

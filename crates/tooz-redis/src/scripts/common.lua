@@ -1,4 +1,4 @@
--- What every script of this driver begins with: who is alive, the next token, and how somebody is told.
+-- What every script of this driver begins with: who is alive, the next token, and who is let in.
 --
 -- KEYS[1]  the prefix of all keys of the namespace, hash tag included, so that all of them are in one slot
 -- ARGV[1]  the prefix of all channels: channels know no database numbers, so it has the number in it
@@ -50,17 +50,6 @@ local function next_token()
   return token
 end
 
--- In how many milliseconds somebody else may be found dead: -1 if nobody else is there.
-local function next_death()
-  local first = call('ZRANGE', prefix .. 'sessions', 0, 1, 'WITHSCORES')
-  for index = 1, #first, 2 do
-    if first[index] ~= sid then
-      return math.max(0, tonumber(first[index + 1]) - milliseconds())
-    end
-  end
-  return -1
-end
-
 -- Refuses what comes from a session that has ended, and what an earlier connection of a living one sent and nobody waits for
 -- any more: after the first word on a new connection, nothing that was under way on an old one takes effect.
 local function enter()
@@ -77,27 +66,4 @@ local function enter()
   end
   lives[sid] = true
   return nil
-end
-
--- Tells a session something. Pushed, since that is fast; and numbered and kept until a beat has acknowledged it, since a push
--- can be lost.
-local function tell(id, message)
-  if not alive(id) then
-    return
-  end
-  local number = call('HINCRBY', prefix .. 's:' .. id, 'told', 1)
-  call('HSET', prefix .. 's:' .. id, 'x' .. number, message)
-  call('PUBLISH', channels .. 'c:' .. id, number .. '\n' .. message)
-end
-
--- What a session was told since the message with that number.
-local function unheard(id, heard, into)
-  local told = tonumber(call('HGET', prefix .. 's:' .. id, 'told') or 0)
-  for number = heard + 1, told do
-    local message = call('HGET', prefix .. 's:' .. id, 'x' .. number)
-    if message then
-      into[#into + 1] = number .. '\n' .. message
-    end
-  end
-  return into
 end

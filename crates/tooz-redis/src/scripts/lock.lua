@@ -1,13 +1,4 @@
--- Locks: who holds one, who is next, and the hand-over. `lock` is "l:NAME" or, for an election, "e:NAME".
-
--- Locks whose holders have changed, for those who watch them; told once at the end of the script.
-local stirred = {}
-
-local function tell_lock_watchers()
-  for lock in pairs(stirred) do
-    call('PUBLISH', channels .. lock, '')
-  end
-end
+-- Locks: who holds one, who is next, and the hand-over.
 
 local function admits(holders, mode)
   for _, holder in ipairs(holders) do
@@ -36,14 +27,6 @@ end
 local function dequeue(lock, request)
   call('HDEL', prefix .. 'w:' .. lock, request)
   return call('ZREM', prefix .. 'q:' .. lock, request) == 1
-end
-
-local function grant(lock, request, mode, owner)
-  local token, since = next_token(), string.format('%.0f', milliseconds())
-  call('HSET', prefix .. lock, request, mode .. ' ' .. token .. ' ' .. since .. ' ' .. owner)
-  call('HSET', prefix .. 'o:' .. owner, request, lock)
-  stirred[lock] = true
-  return token
 end
 
 -- Drops the dead, then gives what is free to the first living waiter, or to the run of shared ones at the head, and tells each of

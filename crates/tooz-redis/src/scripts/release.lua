@@ -1,6 +1,8 @@
--- ARGV[4] lock, ARGV[5] request. Done whether or not the session still lives, since it touches this request's grant alone; but
--- who finds out by this that the session has ended is told so.
-local refused = enter()
-give_back(ARGV[4], ARGV[5], sid)
+-- Where somebody else has the lock or waits for it, or there was no grant to give back.
+if given_back then
+  hand_over(lock)
+else
+  give_back(lock, request, sid)
+end
 tell_lock_watchers()
-return { refused == 'lost' and 'lost' or 'ok' }
+return answer

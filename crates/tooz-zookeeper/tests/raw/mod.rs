@@ -13,6 +13,10 @@ const GET_DATA: i32 = 4;
 const GET_CHILDREN: i32 = 8;
 const CLOSE: i32 = -11;
 
+/// What may be done with a node: read, write, make nodes below it, delete nodes below it, say who may.
+const EVERYTHING: i32 = 31;
+pub(crate) const MAKE_AND_DELETE: i32 = 12;
+
 /// No such node.
 const NO_NODE: i32 = -101;
 
@@ -57,11 +61,16 @@ impl Raw {
 
     /// Makes a node that anybody may touch; false where the one above it is missing.
     pub(crate) fn create(&mut self, path: &str) -> io::Result<bool> {
+        self.create_for(path, EVERYTHING)
+    }
+
+    /// Makes a node with which anybody may do that much.
+    pub(crate) fn create_for(&mut self, path: &str, permissions: i32) -> io::Result<bool> {
         let mut body = Vec::new();
         bytes(&mut body, path.as_bytes());
         bytes(&mut body, b"");
         body.extend(1_i32.to_be_bytes());
-        body.extend(31_i32.to_be_bytes());
+        body.extend(permissions.to_be_bytes());
         bytes(&mut body, b"world");
         bytes(&mut body, b"anyone");
         body.extend(0_i32.to_be_bytes());
@@ -153,6 +162,15 @@ fn take_and_close(server: SocketAddr, session: i64) -> io::Result<()> {
     // Until the server hangs up: because the session is over, or because its owner is back.
     let _ = stream.read_to_end(&mut Vec::new());
     Ok(())
+}
+
+/// Asks a server one of its four-letter words.
+pub(crate) fn word(server: SocketAddr, word: &str) -> String {
+    let mut stream = TcpStream::connect(server).expect("the server is there");
+    stream.write_all(word.as_bytes()).expect("it listens");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    answer
 }
 
 /// The first words to a server, for a new session or for one that somebody else has: its password follows from its id.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 use tooz::{ConnectOptions, Coordinator};
-use tooz_testbed::{Kind, Provided, Server, for_tests};
+use tooz_testbed::{Kind, Provided, Server, Setup, for_tests};
 
 use crate::progress::Progress;
 
@@ -71,7 +71,8 @@ impl Backend {
         let (url, server) = if let Provided::Own(url) = for_tests(kind) {
             (url, None)
         } else {
-            let server = Server::start(kind)?;
+            // Durable, since what it costs to commit is what users pay.
+            let server = Setup::new(kind).durable().start()?;
             (server.url(), Some(server))
         };
         let unit = if matches!(name, "etcd" | "zookeeper" | "consul") { Unit::Write } else { Unit::Read };

@@ -14,6 +14,8 @@ use crate::stats::Sample;
 use crate::target::Measure;
 
 const PROCESSES: usize = 8;
+/// What is done once, such as opening a connection to wait on, is no part of the figures.
+const WARM_UP: Duration = Duration::from_millis(500);
 
 pub(crate) async fn measure(backend: &Backend, report: &mut Report, progress: &Progress) -> Result<()> {
     let looker = backend.connect("contend", "looker").await?;
@@ -34,14 +36,15 @@ async fn contend(backend: &Backend, section: Duration, time: Duration) -> Result
     for index in 0..PROCESSES {
         parties.push(Party::start(backend, "contend", &format!("c{index}")).await?);
     }
-    let until = now() + u64::try_from(time.as_nanos())?;
+    let from = now() + u64::try_from(WARM_UP.as_nanos())?;
+    let until = from + u64::try_from(time.as_nanos())?;
     for party in &mut parties {
         party.tell(Order::Contend { lock: lock.clone(), until, section }).await?;
     }
     let mut all = Vec::new();
     for party in &mut parties {
         match party.hear().await? {
-            Word::Turns(turns) => all.push(turns),
+            Word::Turns(turns) => all.push(turns.into_iter().filter(|turn| turn.asked >= from).collect()),
             other => bail!("an unexpected answer: {other:?}"),
         }
     }

@@ -87,7 +87,7 @@ async fn list(backend: &Backend, report: &mut Report, progress: &Progress, size:
     Ok(())
 }
 
-/// How many requests go over the wire: counted by a proxy, one operation at a time, so that one chunk is one request.
+/// How many requests go over the wire, one operation at a time: counted by the server, or by a proxy, where one chunk is one request.
 async fn requests(backend: &Backend, report: &mut Report, progress: &Progress) -> Result<()> {
     let Some(server) = &backend.server else { return Ok(()) };
     progress.step("counting the requests of join and list");
@@ -99,14 +99,18 @@ async fn requests(backend: &Backend, report: &mut Report, progress: &Progress) -
     // Opens the session and prepares what is prepared once.
     group.join(&1).await?.leave().await?;
     let (mut joins, mut lists) = (Vec::new(), Vec::new());
+    let count = || anyhow::Ok(server.requests()?.unwrap_or_else(|| proxy.counts().to_server.chunks));
+    // Some servers count the question for their count.
+    let alone = count()?;
+    let alone = count()? - alone;
     for _ in 0..20 {
-        let before = proxy.counts();
+        let before = count()?;
         let membership = group.join(&1).await?;
-        let between = proxy.counts();
+        let between = count()?;
         group.members().await?;
-        let after = proxy.counts();
-        joins.push(between.to_server.chunks - before.to_server.chunks);
-        lists.push(after.to_server.chunks - between.to_server.chunks);
+        let after = count()?;
+        joins.push((between - before).saturating_sub(alone));
+        lists.push((after - between).saturating_sub(alone));
         membership.leave().await?;
     }
     // A heartbeat may fall into one of them: the median has none.

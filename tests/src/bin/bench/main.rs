@@ -71,8 +71,8 @@ fn run(arguments: &Arguments) -> Result<()> {
         }
         let progress = Progress::new(name);
         let backend = Backend::start(name, &progress)?;
-        let report = runtime.block_on(measure(&backend, arguments.quick, &progress))?;
-        progress.end();
+        // In a task, as where it is used: whoever measures within one process is woken as any other task is.
+        let report = runtime.block_on(runtime.spawn(measure(backend, arguments.quick, progress)))??;
         if !arguments.json {
             report.print();
         }
@@ -88,15 +88,16 @@ fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-async fn measure(backend: &Backend, quick: bool, progress: &Progress) -> Result<Report> {
-    let mut report = Report::new(backend, quick);
-    raw::measure(backend, &mut report, progress).await?;
-    locks::measure(backend, &mut report, progress).await?;
-    groups::measure(backend, &mut report, progress).await?;
-    contend::measure(backend, &mut report, progress).await?;
-    crash::measure(backend, &mut report, progress).await?;
+async fn measure(backend: Backend, quick: bool, progress: Progress) -> Result<Report> {
+    let mut report = Report::new(&backend, quick);
+    raw::measure(&backend, &mut report, &progress).await?;
+    locks::measure(&backend, &mut report, &progress).await?;
+    groups::measure(&backend, &mut report, &progress).await?;
+    contend::measure(&backend, &mut report, &progress).await?;
+    crash::measure(&backend, &mut report, &progress).await?;
     if !quick {
-        scale::measure(backend, &mut report, progress).await?;
+        scale::measure(&backend, &mut report, &progress).await?;
     }
+    progress.end();
     Ok(report)
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
+use std::time::Duration;
 
 use anyhow::Result;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -12,6 +13,9 @@ use crate::progress::Progress;
 use crate::report::Report;
 use crate::stats::Sample;
 use crate::target::Measure;
+
+/// How long nothing happens before a hand-over, so that the waiter is in the queue.
+pub(crate) const SILENCE: Duration = Duration::from_millis(10);
 
 pub(crate) async fn measure(backend: &Backend, report: &mut Report, progress: &Progress) -> Result<()> {
     progress.step("the raw round trip");
@@ -25,10 +29,14 @@ pub(crate) async fn measure(backend: &Backend, report: &mut Report, progress: &P
         Unit::Read => {
             let sample = probe(backend, Probe::Read, rounds).await?;
             report.unit("raw round trip", sample.summary());
+            let rare = rare_probe(backend, Probe::Read, report.rounds(500)).await?;
+            report.rare_unit("the same, each after 10 ms of silence", rare.summary());
         }
         Unit::Write => {
             let writes = probe(backend, Probe::Write, rounds).await?;
             report.unit("one bare write", writes.summary());
+            let rare = rare_probe(backend, Probe::Write, report.rounds(500)).await?;
+            report.rare_unit("the same, each after 10 ms of silence", rare.summary());
             let reads = probe(backend, Probe::Read, rounds).await?;
             report.times(Measure::Write, "raw round trip", reads.summary(), None);
         }
@@ -44,6 +52,18 @@ async fn probe(backend: &Backend, probe: Probe, rounds: usize) -> Result<Sample>
             // What came before was to warm up.
             sample = Sample::new();
         }
+        sample.time(coordinator.probe(probe)).await?;
+    }
+    coordinator.close().await?;
+    Ok(sample)
+}
+
+/// As often as a hand-over is measured: a processor that fell asleep, and a server that did, take their time to wake up.
+async fn rare_probe(backend: &Backend, probe: Probe, rounds: usize) -> Result<Sample> {
+    let coordinator = backend.connect("raw", "rare").await?;
+    let mut sample = Sample::new();
+    for _ in 0..rounds {
+        tokio::time::sleep(SILENCE).await;
         sample.time(coordinator.probe(probe)).await?;
     }
     coordinator.close().await?;

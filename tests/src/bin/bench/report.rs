@@ -15,6 +15,8 @@ pub(crate) struct Report {
     unit: Option<&'static str>,
     /// The median of the unit in nanoseconds.
     unit_p50: Option<u64>,
+    /// The median of the unit where it is used as rarely as a hand-over.
+    rare_unit_p50: Option<u64>,
     #[serde(skip)]
     pub(crate) quick: bool,
     pub(crate) rows: Vec<Row>,
@@ -43,7 +45,7 @@ impl Report {
             Unit::Read => Some("raw round trip"),
             Unit::Write => Some("bare write"),
         };
-        Report { backend: backend.name, unit, unit_p50: None, quick, rows: Vec::new() }
+        Report { backend: backend.name, unit, unit_p50: None, rare_unit_p50: None, quick, rows: Vec::new() }
     }
 
     /// `full` rounds, or a tenth of that where it has to be quick.
@@ -57,10 +59,25 @@ impl Report {
         self.push(Row { ratio: Some(1.0), ..Row::new(Measure::Raw, what.to_owned()).times(times) });
     }
 
+    /// The unit of what happens after a silence.
+    pub(crate) fn rare_unit(&mut self, what: &str, times: Summary) {
+        self.rare_unit_p50 = Some(times.p50);
+        self.times(Measure::Raw, what, times, None);
+    }
+
     /// Durations, with their ratio to the unit.
     pub(crate) fn times(&mut self, measure: Measure, what: impl Into<String>, times: Summary, target: Option<Target>) {
+        self.times_by(self.unit_p50, measure, what.into(), times, target);
+    }
+
+    /// Durations of what happens after a silence, with their ratio to the unit after a silence.
+    pub(crate) fn rare_times(&mut self, measure: Measure, what: &str, times: Summary, target: Option<Target>) {
+        self.times_by(self.rare_unit_p50.or(self.unit_p50), measure, what.to_owned(), times, target);
+    }
+
+    fn times_by(&mut self, unit: Option<u64>, measure: Measure, what: String, times: Summary, target: Option<Target>) {
         #[allow(clippy::cast_precision_loss)]
-        let ratio = self.unit_p50.map(|unit| times.p50 as f64 / unit as f64);
+        let ratio = unit.map(|unit| times.p50 as f64 / unit as f64);
         let met = target.map(|target| match target {
             Target::Ratio(limit) => ratio.is_some_and(|ratio| ratio <= limit),
             Target::Within(limit) => u128::from(times.p50) <= limit.as_nanos(),
@@ -68,7 +85,7 @@ impl Report {
             Target::AtMost(_) => false,
         });
         let target = target.map(|target| target.to_string());
-        self.push(Row { ratio, target, met, ..Row::new(measure, what.into()).times(times) });
+        self.push(Row { ratio, target, met, ..Row::new(measure, what).times(times) });
     }
 
     /// A figure that is no duration.

@@ -1,0 +1,90 @@
+//! The line of those who wait for one lock: first come, first served, also while others come and go in no time.
+//!
+//! The kernel's own queue is not enough: it wakes who waits, and whoever asks before that one runs gets the lock. So each waiter
+//! locks a byte behind all that are locked, and waits until no byte before its own is locked any more. It keeps its byte, and
+//! the gate, until it has the lock; and who does not want to wait takes the whole line and the gate in one step, which fails
+//! while anybody stands in it. Each waiter waits for the one right before it alone, so that a grant wakes one; and a
+//! byte goes with the open file description, so that the dead stand in nobody's way. (The order is that of the queue lock of
+//! Craig, Landin and Hagersten.)
+
+use std::fs::File;
+use std::io;
+
+use nix::libc;
+
+use crate::ofd::{self, FIRST, Kind, Range};
+
+/// So many may come until the line is empty once: hours of contention without a pause. Who comes after that waits at the gate alone,
+/// where the kernel's order is all there is, until the line has ended.
+const LENGTH: libc::off_t = 1 << 29;
+
+/// How often a place is looked for anew before one is waited for.
+const TRIES: u32 = 16;
+
+const LINE: Range = Range { start: FIRST - LENGTH, length: LENGTH };
+const GATE: Range = Range { start: FIRST, length: 1 };
+/// The line and the gate behind it.
+pub(crate) const WAY: Range = Range { start: LINE.start, length: LENGTH + 1 };
+
+/// Takes a place at the end, waits for its turn, and takes the gate. The place is kept. For a thread of our own: nothing ends it
+/// but the turn.
+pub(crate) fn wait(file: &File) -> io::Result<()> {
+    if let Some(place) = take_place(file)? {
+        while let Some(before) = somebody_before(file, place)? {
+            ofd::wait_lock(file, before, Kind::Shared)?;
+            ofd::unlock(file, before)?;
+        }
+    }
+    ofd::wait_lock(file, GATE, Kind::Alone)
+}
+
+/// Whether somebody takes the lock without waiting at this very moment.
+pub(crate) fn is_being_passed(file: &File) -> io::Result<bool> {
+    let first = Range { start: LINE.start, length: 1 };
+    Ok(ofd::blocker(file, first, Kind::Alone)?.is_some_and(|found| found.length > 1))
+}
+
+/// Locks the byte behind the last one that is locked; `None`: the line is too long.
+fn take_place(file: &File) -> io::Result<Option<Range>> {
+    for attempt in 0.. {
+        let Some(place) = end_of_line(file)? else { break };
+        if ofd::try_lock(file, place, Kind::Alone)? {
+            return Ok(Some(place));
+        }
+        // Somebody came at the same moment, or takes the lock just now, and with it all of the line for that moment. One who was
+        // stopped in such a moment is waited for without turning.
+        if attempt == TRIES {
+            ofd::wait_lock(file, place, Kind::Alone)?;
+            return Ok(Some(place));
+        }
+        std::thread::yield_now();
+    }
+    Ok(None)
+}
+
+fn end_of_line(file: &File) -> io::Result<Option<Range>> {
+    let mut start = LINE.start;
+    while start < FIRST {
+        let rest = Range { start, length: FIRST - start };
+        match ofd::blocker(file, rest, Kind::Alone)? {
+            None => return Ok(Some(Range { start, length: 1 })),
+            // One who takes the lock without waiting has all of the line, but no place in it.
+            Some(found) if found.length > 1 => return Ok(Some(Range { start, length: 1 })),
+            Some(found) => start = found.start + found.length,
+        }
+    }
+    Ok(None)
+}
+
+/// Somebody whose turn comes before that place's: the one right before it, if it is still there.
+fn somebody_before(file: &File, place: Range) -> io::Result<Option<Range>> {
+    let right_before = Range { start: place.start - 1, length: 1 };
+    if right_before.start < LINE.start {
+        return Ok(None);
+    }
+    if ofd::blocker(file, right_before, Kind::Alone)?.is_some() {
+        return Ok(Some(right_before));
+    }
+    let found = ofd::blocker(file, Range { start: LINE.start, length: place.start - LINE.start }, Kind::Alone)?;
+    Ok(found.map(|found| Range { start: found.start.max(LINE.start), length: 1 }))
+}

@@ -1,0 +1,26 @@
+-- What a grant is. `lock` is "l:NAME" or, for an election, "e:NAME".
+
+-- Locks whose holders have changed, for those who watch them; told once at the end of the script.
+local stirred = {}
+
+local function tell_lock_watchers()
+  for lock in pairs(stirred) do
+    -- Nobody watches the locks of users: who waits for one is told alone.
+    if string.sub(lock, 1, 1) == 'e' then
+      call('PUBLISH', channels .. lock, '')
+    end
+  end
+end
+
+-- Whether nobody has the lock and nobody waits for it, the dead included.
+local function lies_idle(lock)
+  return call('EXISTS', prefix .. lock, prefix .. 'q:' .. lock) == 0
+end
+
+local function grant(lock, request, mode, owner)
+  local token, since = next_token(), string.format('%.0f', milliseconds())
+  call('HSET', prefix .. lock, request, mode .. ' ' .. token .. ' ' .. since .. ' ' .. owner)
+  call('HSET', prefix .. 'o:' .. owner, request, lock)
+  stirred[lock] = true
+  return token
+end

@@ -1,0 +1,145 @@
+//! TLS by rustls with ring, behind the feature `tls`; without the feature, an error that says so.
+//!
+//! The client library has TLS too, but only by the default provider of rustls, which would be a second one in every program. So
+//! the driver shakes hands itself, and the library connects to it by a [relay](crate::relay).
+
+use tooz_core::{Options, Result};
+
+/// Why a host was not reached by TLS.
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "without TLS nobody is refused"))]
+pub(crate) enum Refused {
+    /// Another try may help.
+    Passing(String),
+    /// The certificates do not fit each other, and no try helps.
+    Certificates(String),
+}
+
+#[cfg(feature = "tls")]
+pub(crate) use with::{Stream, Tls, refused};
+#[cfg(not(feature = "tls"))]
+pub(crate) use without::Tls;
+
+#[cfg(feature = "tls")]
+mod with {
+    use std::fmt;
+    use std::io;
+    use std::sync::Arc;
+
+    use tokio::net::TcpStream;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::rustls::pki_types::pem::PemObject;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+    use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, crypto};
+    use tooz_core::Error;
+
+    use super::{Options, Refused, Result};
+
+    pub(crate) type Stream = tokio_rustls::client::TlsStream<TcpStream>;
+
+    /// How connections are secured.
+    #[derive(Clone)]
+    pub(crate) struct Tls(TlsConnector);
+
+    impl Tls {
+        /// Reads the certificates that the options name.
+        pub(crate) fn read(options: &Options) -> Result<Self> {
+            if cfg!(not(unix)) {
+                return Err(Error::config("TLS for ZooKeeper needs a Unix system: use zookeeper:// by a tunnel"));
+            }
+            // The provider is named, so that another one elsewhere in the program makes no difference.
+            let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .map_err(|why| Error::config("TLS can't be set up").with_source(why))?
+                .with_root_certificates(authorities(options)?);
+            let config = match (options.text("cert"), options.text("key")) {
+                (Some(cert), Some(key)) => {
+                    let secret = PrivateKeyDer::from_pem_file(key).map_err(|why| unusable("key", key, &why))?;
+                    config
+                        .with_client_auth_cert(certificates("cert", cert)?, secret)
+                        .map_err(|why| unusable("key", key, &why))?
+                }
+                (None, None) => config.with_no_client_auth(),
+                _ => return Err(Error::config("a client's certificate wants both options, cert=FILE and key=FILE")),
+            };
+            Ok(Tls(TlsConnector::from(Arc::new(config))))
+        }
+
+        /// Connects to `name:port`. Whoever waits sets the limit.
+        pub(crate) async fn dial(&self, host: &str) -> std::result::Result<Stream, Refused> {
+            let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+            let name = name.trim_start_matches('[').trim_end_matches(']').to_owned();
+            let server = ServerName::try_from(name)
+                .map_err(|_| Refused::Certificates(format!("no certificate can be for {host}")))?;
+            let stream = TcpStream::connect(host).await.map_err(|why| Refused::Passing(why.to_string()))?;
+            let _ = stream.set_nodelay(true);
+            self.0.connect(server, stream).await.map_err(|why| refused(&why))
+        }
+    }
+
+    fn authorities(options: &Options) -> Result<RootCertStore> {
+        let mut trusted = RootCertStore::empty();
+        if let Some(file) = options.text("ca") {
+            for certificate in certificates("ca", file)? {
+                trusted.add(certificate).map_err(|why| unusable("ca", file, &why))?;
+            }
+        } else {
+            // One spoiled certificate of the system is no reason to trust none of the others.
+            trusted.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if trusted.is_empty() {
+                return Err(Error::config("this system has no certificates to trust: name some with ca="));
+            }
+        }
+        Ok(trusted)
+    }
+
+    fn certificates(option: &str, file: &str) -> Result<Vec<CertificateDer<'static>>> {
+        let wrong = |why: &dyn fmt::Display| unusable(option, file, why);
+        let all = CertificateDer::pem_file_iter(file).map_err(|why| wrong(&why))?;
+        let all: Vec<_> = all.collect::<std::result::Result<_, _>>().map_err(|why| wrong(&why))?;
+        if all.is_empty() {
+            return Err(wrong(&"there is no certificate in it"));
+        }
+        Ok(all)
+    }
+
+    fn unusable(option: &str, file: &str, why: &dyn fmt::Display) -> Error {
+        Error::config(format!("option {option}={file:?} names a PEM file that can't be used: {why}"))
+    }
+
+    /// What a failed handshake means, or the end of a connection: by TLS 1.3 a client hears only later that it was refused.
+    pub(crate) fn refused(why: &io::Error) -> Refused {
+        match why.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::InvalidCertificate(_)) => Refused::Certificates(format!(
+                "the server's certificate is not to be trusted ({why}): see to ca=, and to the name in the URL"
+            )),
+            Some(rustls::Error::AlertReceived(_)) => Refused::Certificates(format!(
+                "the server refuses this client ({why}): it may want a certificate, by cert= and key="
+            )),
+            Some(rustls::Error::InvalidMessage(_)) => Refused::Passing(format!("no TLS is spoken there ({why})")),
+            _ => Refused::Passing(format!("TLS: {why}")),
+        }
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+mod without {
+    use tooz_core::Error;
+
+    use super::{Options, Refused, Result};
+
+    #[derive(Clone)]
+    pub(crate) struct Tls(std::convert::Infallible);
+
+    impl Tls {
+        pub(crate) fn read(_options: &Options) -> Result<Self> {
+            Err(Error::config(
+                "this program was built without TLS for ZooKeeper: enable the feature `tls`, or use zookeeper://",
+            ))
+        }
+
+        #[allow(clippy::unused_async)]
+        pub(crate) async fn dial(&self, _host: &str) -> std::result::Result<tokio::net::TcpStream, Refused> {
+            match self.0 {}
+        }
+    }
+}
