@@ -267,6 +267,8 @@ async fn leave(live: &Arc<Live>, request: &JoinRequest) {
 
 impl Keeper {
     async fn keep(mut self) {
+        // Updates under which the session ended: what they say is the first word in the next one, and who asked waits for that.
+        let mut unfinished = Vec::new();
         loop {
             let Standing::In(hold) = self.standing.borrow().clone() else { return };
             let order = tokio::select! {
@@ -277,12 +279,12 @@ impl Keeper {
                 // All handles of it are gone: that is a leave nobody waits for.
                 Some(None) => return self.leave(&hold, None).await,
                 Some(Some(Order::Leave(answer))) => return self.leave(&hold, Some(answer)).await,
-                Some(Some(Order::Update(capabilities, answer))) => {
-                    let result = self.update(&hold, capabilities).await;
-                    let _ = answer.send(result);
-                }
+                Some(Some(Order::Update(capabilities, answer))) => match self.update(&hold, capabilities).await {
+                    Err(error) if error.kind() == ErrorKind::Lost && hold.check().is_some() => unfinished.push(answer),
+                    result => drop(answer.send(result)),
+                },
                 None => {
-                    if !self.rejoin(&hold).await {
+                    if !self.rejoin(&hold, std::mem::take(&mut unfinished)).await {
                         return;
                     }
                 }
@@ -337,8 +339,8 @@ impl Keeper {
         }
     }
 
-    /// Joins again in a new session. False: the membership is over.
-    async fn rejoin(&mut self, old: &Arc<Hold>) -> bool {
+    /// Joins again in a new session, and answers the updates that wait for it. False: the membership is over.
+    async fn rejoin(&mut self, old: &Arc<Hold>, mut updates: Vec<oneshot::Sender<Result<()>>>) -> bool {
         match old.check() {
             // The session lives; the place is somebody else's now, or the group is gone.
             Some(reason @ (LossReason::TakenOver | LossReason::GroupDeleted | LossReason::Broken)) => {
@@ -354,7 +356,6 @@ impl Keeper {
         }
         self.standing.send_replace(Standing::Out(Arc::clone(old)));
         let mut pauses = Backoff::for_reconnects();
-        let mut updates = Vec::new();
         loop {
             let inner = Arc::clone(&self.inner);
             let (group, capabilities) = (self.group.clone(), self.capabilities.clone());

@@ -149,3 +149,17 @@ async fn a_closed_coordinator_ends_every_wait() {
     let three = connect("closing", "three").await;
     assert!(within(three.lock("x").unwrap().acquire()).await.unwrap().is_held());
 }
+
+#[tokio::test]
+async fn an_update_under_which_the_session_ends_is_done_by_the_re_join() {
+    let (one, two) = (connect("update", "one").await, connect("update", "two").await);
+    let membership = one.group("g").unwrap().join_or_create(&"first").await.unwrap();
+    let loss = membership.loss();
+    Store::named("update").script(Fault::new(Operation::Update, Effect::Fail(ErrorKind::Lost)).of(member("one")));
+    within(membership.update(&"second")).await.unwrap();
+    assert_eq!(loss.reason(), Some(LossReason::SessionEnded));
+    assert!(membership.is_member(), "it was answered before it was true");
+    let members = two.group("g").unwrap().members().await.unwrap();
+    assert_eq!(members.len(), 1, "{members:?}");
+    assert_eq!(members[0].capabilities.get::<String>().unwrap(), "second");
+}

@@ -11,6 +11,10 @@ use tooz_core::{Error, ErrorKind, Outcome};
 const POOLED: &str = "between here and the server is a pooler that hands one connection to several clients, and with it their locks: \
      name the server itself in the URL, or a pooler in session mode that resets its connections";
 
+/// What to do where a pooler does not even let one in.
+const STARTUP: &str = "this is a pooler, which refuses what this client sends: name the server itself in the URL, or set pool_mode = session \
+     and ignore_startup_parameters = extra_float_digits in the pooler's settings";
+
 /// The connection was found to be shared with others.
 pub(crate) fn pooled() -> Error {
     Error::config(POOLED)
@@ -27,15 +31,22 @@ pub(crate) fn of(error: sqlx::Error, doing: impl fmt::Display) -> Error {
 /// The same on the session's connection: when that is dead, so is the session.
 pub(crate) fn on_session(error: sqlx::Error, doing: impl fmt::Display) -> Error {
     if is_dead(&error) {
+        // It may have been done before that.
         return Error::new(ErrorKind::Lost, format!("{doing}: the session's connection has ended: {}", words(&error)))
+            .with_outcome(Outcome::Unknown)
             .with_source(error);
     }
     of(error, doing)
 }
 
-/// The session's connection has gone before this could be asked, or while it was.
+/// The session's connection has gone before this could be asked.
 pub(crate) fn lost(doing: impl fmt::Display) -> Error {
     Error::new(ErrorKind::Lost, format!("{doing}: the session's connection has ended"))
+}
+
+/// The session's connection has gone while this was asked, or before.
+pub(crate) fn cut_short(doing: impl fmt::Display) -> Error {
+    lost(doing).with_outcome(Outcome::Unknown)
 }
 
 /// The same words for a connection that is not the session's: its end is nobody's loss.
@@ -125,6 +136,8 @@ fn judge(error: &sqlx::Error) -> Judgement {
         ),
         // Each connection prepares its own; only a pooler mixes them up.
         "42P05" | "26000" => not_applied(ErrorKind::Config, POOLED),
+        // PgBouncer, unless it was told to bear what many clients send.
+        "08P01" if words(error).contains("startup parameter") => not_applied(ErrorKind::Config, STARTUP),
         "53200" => not_applied(
             ErrorKind::Config,
             "each held lock takes a place in the server's lock table: raise max_locks_per_transaction in postgresql.conf",
@@ -165,7 +178,8 @@ mod tests {
     #[test]
     fn a_dead_connection_is_the_end_of_the_session_that_lives_on_it() {
         let reset = || sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into());
-        assert_eq!(on_session(reset(), "beat").kind(), ErrorKind::Lost);
+        let error = on_session(reset(), "beat");
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Lost, Outcome::Unknown));
         assert_eq!(of(reset(), "look").outcome(), Outcome::Unknown);
         assert_eq!(on_session(sqlx::Error::RowNotFound, "beat").kind(), ErrorKind::Backend);
     }

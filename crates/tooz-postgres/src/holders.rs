@@ -15,14 +15,18 @@ use tooz_core::{
 
 use crate::error;
 use crate::holdings::Holdings;
-use crate::key::{Keys, space};
+use crate::key::{self, Keys, space};
 use crate::link::SharedLink;
 use crate::look::{Look, Repeat};
 
-/// How old a grant is when it is written down.
+/// What is told to a session whose grants somebody wants to see who finds nothing written down of them.
+pub(crate) const ASKED: &str = "who holds what?";
+/// Tells it to those whose locks are asked for.
+const ASK: &str = "SELECT pg_notify(channel, $2) FROM unnest($1::text[]) AS asked (channel)";
+/// How old a grant is when it is written down, unless somebody asks before.
 const MOMENT: Duration = Duration::from_millis(20);
-/// How long who asks waits for a young grant to be written down.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long who asks waits for a young grant to be written down, and whoever was asked goes on writing down all at once.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// How many grants are written down by one statement.
 const BATCH: usize = 500;
 
@@ -31,8 +35,11 @@ pub(crate) async fn keep_written(link: SharedLink, holdings: Arc<Holdings>, limi
     loop {
         holdings.granted.notified().await;
         while holdings.has_unwritten() {
-            sleep(MOMENT).await;
-            if holdings.unwritten(MOMENT, 1).is_empty() {
+            let age = tokio::select! {
+                () = holdings.attention() => Duration::ZERO,
+                () = sleep(MOMENT) => MOMENT,
+            };
+            if holdings.unwritten(age, 1).is_empty() {
                 continue;
             }
             let theirs = Arc::clone(&holdings);
@@ -40,7 +47,7 @@ pub(crate) async fn keep_written(link: SharedLink, holdings: Arc<Holdings>, limi
                 .run(limit, "write down who holds what", move |connection| {
                     Box::pin(async move {
                         // Only now: a lock that was given back in between is not in the book any more.
-                        let due: Vec<_> = theirs.unwritten(MOMENT, BATCH).into_iter().map(|(id, _)| id).collect();
+                        let due: Vec<_> = theirs.unwritten(age, BATCH).into_iter().map(|(id, _)| id).collect();
                         write_down(connection, &theirs, &due, None).await
                     })
                 })
@@ -97,6 +104,7 @@ pub(crate) async fn write_down(
 pub(crate) async fn holders(look: &Look, keys: &Keys, namespace: &str, key: &LockKey) -> Result<Vec<Holder>> {
     const DOING: &str = "ask who holds a lock";
     let until = Instant::now() + PATIENCE;
+    let mut pause = MOMENT / 8;
     let doors = keys.doors(key);
     let (namespace, name) = (namespace.to_owned(), key.name.to_string());
     let space = space(key.space);
@@ -113,11 +121,15 @@ pub(crate) async fn holders(look: &Look, keys: &Keys, namespace: &str, key: &Loc
         };
         let rows = look.ask(DOING, Repeat::Allowed, question).await?.unwrap_or_default();
         let mut holders = Vec::new();
-        let mut young = None;
+        let (mut young, mut theirs) = (None, Vec::new());
         for row in &rows {
-            match read(row).map_err(|error| error::of(error, DOING))?? {
+            let failed = |error| error::of(error, DOING);
+            match read(row).map_err(failed)?? {
                 (_, Some(holder)) => holders.push(holder),
-                (member, None) => young = Some(member),
+                (member, None) => {
+                    young = Some(member);
+                    theirs.push(key::channel(row.try_get("session").map_err(failed)?));
+                }
             }
         }
         match young {
@@ -126,7 +138,13 @@ pub(crate) async fn holders(look: &Look, keys: &Keys, namespace: &str, key: &Loc
                 let word = format!("{member:?} holds {key}, but has not told its token yet; ask again");
                 return Err(Error::new(ErrorKind::Unavailable, word).with_outcome(Outcome::NotApplied));
             }
-            Some(_) => sleep(MOMENT / 2).await,
+            Some(_) => {
+                // By the time they are heard of, most locks are given back: so whoever holds one now is asked to tell at once from now on.
+                let asking = || sqlx::query(ASK).bind(theirs.clone()).bind(ASKED);
+                look.ask(DOING, Repeat::Allowed, asking).await?;
+                sleep(pause).await;
+                pause = (pause * 2).min(MOMENT);
+            }
         }
     }
 }

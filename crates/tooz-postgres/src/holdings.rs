@@ -5,9 +5,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tooz_core::{FencingToken, GroupId, LockKey, LockMode, LockRequest, Owned, Reporter, RequestId};
+use tooz_core::{Error, FencingToken, GroupId, LockKey, LockMode, LockRequest, Owned, Reporter, RequestId};
 
+use crate::error;
 use crate::key::Doors;
+use crate::waiter::Opened;
 
 /// The book of one session.
 pub(crate) struct Holdings {
@@ -18,6 +20,8 @@ pub(crate) struct Holdings {
     state: Mutex<State>,
     /// Something was granted that is not written down yet.
     pub(crate) granted: Notify,
+    /// Somebody wants to know what is held and not written down yet.
+    asked: Notify,
 }
 
 #[derive(Default)]
@@ -28,6 +32,10 @@ struct State {
     memberships: HashMap<RequestId, GroupId>,
     /// Grants that are not written down yet.
     unwritten: usize,
+    /// Until when each grant is written down at once.
+    attentive_until: Option<Instant>,
+    /// Gates that are just being opened behind a grant.
+    gates: HashMap<RequestId, Opened>,
 }
 
 /// One grant.
@@ -61,7 +69,14 @@ impl Grip {
 
 impl Holdings {
     pub(crate) fn new(session: i64, namespace: &str, reporter: Reporter) -> Self {
-        Holdings { session, namespace: namespace.to_owned(), reporter, state: Mutex::default(), granted: Notify::new() }
+        Holdings {
+            session,
+            namespace: namespace.to_owned(),
+            reporter,
+            state: Mutex::default(),
+            granted: Notify::new(),
+            asked: Notify::new(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -107,6 +122,7 @@ impl Holdings {
     pub(crate) fn strike(&self, id: RequestId) {
         let mut state = self.state();
         let Some(held) = state.locks.remove(&id) else { return };
+        state.gates.remove(&id);
         if !held.written {
             state.unwritten -= 1;
         }
@@ -117,6 +133,43 @@ impl Holdings {
             if *count == 0 {
                 state.shared.remove(&held.doors.lock);
             }
+        }
+    }
+
+    /// The gate of the lock that was granted is about to open.
+    pub(crate) fn opens_its_gate(&self, id: RequestId, opened: Opened) {
+        let mut state = self.state();
+        // Of a grant that was given back meanwhile nobody asks any more.
+        if state.locks.contains_key(&id) {
+            state.gates.insert(id, opened);
+        }
+    }
+
+    /// Waits until nobody finds the gate shut because of this grant.
+    pub(crate) async fn gate_is_open(&self, id: RequestId) {
+        let opening = self.state().gates.remove(&id);
+        if let Some(opened) = opening {
+            // An error: its connection was closed, and the server opens the gate.
+            let _ = opened.await;
+        }
+    }
+
+    /// A connection was found to lead to another process of the server than before: behind it are others.
+    pub(crate) fn shared_connection(&self) -> Error {
+        self.reporter.session_lost("the session's connection is shared with others");
+        error::pooled()
+    }
+
+    /// Somebody looks, and will look again: from now on everything is written down at once, for so long.
+    pub(crate) fn be_attentive(&self, time: Duration) {
+        self.state().attentive_until = Some(Instant::now() + time);
+        self.asked.notify_one();
+    }
+
+    /// Ends when somebody looks.
+    pub(crate) async fn attention(&self) {
+        while self.state().attentive_until.is_none_or(|until| until < Instant::now()) {
+            self.asked.notified().await;
         }
     }
 

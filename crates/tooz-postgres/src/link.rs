@@ -12,7 +12,7 @@ use sqlx::Acquire as _;
 use sqlx::postgres::{PgListener, PgNotification, PgPoolOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tooz_core::{Error, Result};
+use tooz_core::Result;
 
 use crate::error;
 use crate::options::Settings;
@@ -112,14 +112,13 @@ impl Link {
                 }
             })
         });
-        let gone = || -> Error { error::lost(doing) };
         let mut done = self.done.load(Ordering::Acquire);
-        queue.send(job).map_err(|_| gone())?;
+        queue.send(job).map_err(|_| error::lost(doing))?;
         tokio::pin!(answer);
         loop {
             match tokio::time::timeout(limit, &mut answer).await {
                 Ok(Ok(result)) => return result,
-                Ok(Err(_)) => return Err(gone()),
+                Ok(Err(_)) => return Err(error::cut_short(doing)),
                 Err(_) if self.done.load(Ordering::Acquire) == done => return Err(error::timed_out(limit, doing)),
                 Err(_) => done = self.done.load(Ordering::Acquire),
             }

@@ -55,12 +55,13 @@ impl Own {
 
     /// Gives back what that request has. It comes after whatever was asked for the request before, answered or not.
     pub(crate) async fn release(&self, request: &LockRequest) -> Result<()> {
-        let (holdings, id) = (self.holdings.clone(), request.id);
+        let (holdings, id, pid) = (self.holdings.clone(), request.id, self.link.pid);
+        holdings.gate_is_open(id).await;
         self.link
             .run(self.limit, "give a lock back", move |connection| {
                 Box::pin(async move {
                     let Some(held) = holdings.held(id) else { return Ok(()) };
-                    release(connection, &holdings, &held, id.0.to_be_bytes()).await?;
+                    release(connection, &holdings, &held, id.0.to_be_bytes(), pid).await?;
                     holdings.strike(id);
                     Ok(())
                 })
@@ -94,21 +95,21 @@ async fn acquire(
         .bind(grip.number())
         .bind(holdings.namespace.clone())
         .bind(key::space(request.key.space))
-        .bind(request.key.name.to_string());
+        .bind(request.key.name.to_string())
+        .bind(pid);
     let row = match taking.fetch_one(&mut *connection).await {
         Ok(row) => row,
         Err(error) => {
             // The statement failed, but an advisory lock that it had taken by then stays: no transaction takes it back.
             if !error::is_dead(&error) {
-                undo(connection, holdings, doors, grip).await?;
+                undo(connection, holdings, doors, grip, pid).await?;
             }
             return Err(error::on_session(error, DOING));
         }
     };
     let failed = |error| error::on_session(error, DOING);
     if row.try_get::<i32, _>("pid").map_err(failed)? != pid {
-        holdings.reporter.session_lost("the session's connection is shared with others");
-        return Err(error::pooled());
+        return Err(holdings.shared_connection());
     }
     let Some(token) = row.try_get::<Option<i64>, _>("token").map_err(failed)? else {
         return match row.try_get::<Option<String>, _>("rival").map_err(failed)? {
@@ -122,7 +123,7 @@ async fn acquire(
         && let Err(error) = write_down(connection, holdings, &[request.id], Some(key::channel(doors.lock))).await
     {
         // Who leads must be known to those who ask: an election that can't be told is none.
-        undo(connection, holdings, doors, grip).await?;
+        undo(connection, holdings, doors, grip, pid).await?;
         holdings.strike(request.id);
         return Err(error);
     }
@@ -130,26 +131,28 @@ async fn acquire(
 }
 
 /// Gives the advisory lock back, whether it was taken or not. If that fails nobody knows any more what the connection holds.
-async fn undo(connection: &mut PgListener, holdings: &Holdings, doors: Doors, grip: Grip) -> Result<()> {
-    let undone =
-        sqlx::query(include_str!("sql/release.sql")).bind(doors.lock).bind(grip.number()).execute(connection).await;
-    undone.map(drop).map_err(|error| {
+async fn undo(connection: &mut PgListener, holdings: &Holdings, doors: Doors, grip: Grip, pid: i32) -> Result<()> {
+    let undoing = sqlx::query(include_str!("sql/release.sql")).bind(doors.lock).bind(grip.number()).bind(pid);
+    undoing.execute(connection).await.map(drop).map_err(|error| {
         holdings.reporter.session_lost("a lock that was taken half could not be given back");
         error::lost(format_args!("take a lock, and give it back after it failed ({error})"))
     })
 }
 
-async fn release(connection: &mut PgListener, holdings: &Holdings, held: &Held, id: [u8; 16]) -> Result<()> {
+async fn release(connection: &mut PgListener, holdings: &Holdings, held: &Held, id: [u8; 16], pid: i32) -> Result<()> {
     let grip = holdings.grip_to_give(held);
     let releasing = if held.written {
         let told = (held.key.space == Space::Election).then(|| key::channel(held.doors.lock));
         sqlx::query(include_str!("sql/retract.sql"))
             .bind(held.doors.lock)
             .bind(grip.number())
+            .bind(pid)
             .bind(id.to_vec())
             .bind(told)
     } else {
-        sqlx::query(include_str!("sql/release.sql")).bind(held.doors.lock).bind(grip.number())
+        sqlx::query(include_str!("sql/release.sql")).bind(held.doors.lock).bind(grip.number()).bind(pid)
     };
-    releasing.execute(connection).await.map(drop).map_err(|error| error::on_session(error, "give a lock back"))
+    let failed = |error| error::on_session(error, "give a lock back");
+    let row = releasing.fetch_one(connection).await.map_err(failed)?;
+    if row.try_get::<bool, _>("is_ours").map_err(failed)? { Ok(()) } else { Err(holdings.shared_connection()) }
 }

@@ -34,7 +34,7 @@ pub(crate) struct Seat {
 /// Whether a question may be put a second time when the first has got no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Repeat {
-    /// It only reads.
+    /// It only reads, or tells what may be told twice.
     Allowed,
     /// Its second answer would be another one.
     Forbidden,

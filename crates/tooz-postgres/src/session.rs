@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use sqlx::Row as _;
+use sqlx::postgres::PgListener;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tooz_core::{
@@ -18,7 +19,7 @@ use crate::lock::Way;
 use crate::look::{Look, Repeat};
 use crate::options::Settings;
 use crate::waiter::Waiters;
-use crate::{BEST, checkup, error, group, holders};
+use crate::{BEST, checkup, error, group, holders, setup};
 
 /// The clocks of two machines and the timers of the server are not finer than this.
 const MARGIN: Duration = Duration::from_millis(50);
@@ -63,6 +64,11 @@ pub(crate) async fn connect(args: ConnectArgs) -> Result<Arc<dyn Session>> {
 impl Own {
     async fn open(session: &PostgresSession) -> Result<Self> {
         const DOING: &str = "open a session";
+        // Null: it is another process of the server than before, or one by which somebody holds locks already. Seen and opened by one
+        // statement, so that no two sessions ever live on one process.
+        const OPEN: &str = "SELECT CASE WHEN pg_backend_pid() = $6 AND NOT EXISTS \
+            (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()) \
+            THEN open_session($1, $2, $3, $4, $5) END";
         let settings = &session.settings;
         session.look.ensure_tables().await?;
         let number = key::fresh_session();
@@ -70,17 +76,22 @@ impl Own {
         let link = session.look.for_session(&holdings).await?;
         let (keys, namespace, member) = (&session.keys, session.namespace.clone(), session.member.to_string());
         let (lifting, lifted) = (keys.lifting(), keys.lifted());
+        setup::refuse_pooler(settings, link.pid).await?;
+        let pid = link.pid;
         link.run(settings.connect_timeout, DOING, move |connection| {
             Box::pin(async move {
                 let failed = |error| error::of(error, DOING);
-                let opening = sqlx::query_scalar::<_, bool>("SELECT open_session($1, $2, $3, $4, $5)")
+                let opening = sqlx::query_scalar::<_, Option<bool>>(OPEN)
                     .bind(number)
                     .bind(namespace)
                     .bind(member)
                     .bind(lifting)
-                    .bind(lifted);
-                if !opening.fetch_one(&mut *connection).await.map_err(failed)? {
-                    return Err(error::of(sqlx::Error::PoolTimedOut, DOING));
+                    .bind(lifted)
+                    .bind(pid);
+                match opening.fetch_one(&mut *connection).await.map_err(failed)? {
+                    Some(true) => {}
+                    Some(false) => return Err(error::of(sqlx::Error::PoolTimedOut, DOING)),
+                    None => return Err(error::pooled()),
                 }
                 connection.listen(&key::channel(number)).await.map_err(failed)
             })
@@ -127,9 +138,7 @@ impl Own {
                     let beating = sqlx::query(BEAT).bind(holdings.session);
                     let row = beating.fetch_one(connection).await.map_err(failed)?;
                     if row.try_get::<i32, _>("pid").map_err(failed)? != pid {
-                        // Whose connection that was is not known; it was not the session's.
-                        holdings.reporter.session_lost("the session's connection is shared with others");
-                        return Err(error::pooled());
+                        return Err(holdings.shared_connection());
                     }
                     let there: Vec<Vec<u8>> = row.try_get("memberships").map_err(failed)?;
                     let there: Vec<_> = there.iter().filter_map(|id| group::request_id(id)).collect();
@@ -143,7 +152,8 @@ impl Own {
     /// Frees all that the session owns, and ends its connections.
     async fn close(&self, look: &Look) -> Result<()> {
         const DOING: &str = "close the session";
-        const CLOSE: &str = "SELECT bury($1), pg_advisory_unlock_all()";
+        const CLOSE: &str = "SELECT CASE WHEN pg_backend_pid() = $2 THEN pg_advisory_unlock_all() IS NOT NULL ELSE false END \
+            FROM (SELECT bury($1)) AS buried";
         const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_locks \
             WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND mode = 'ExclusiveLock' \
             AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
@@ -153,15 +163,18 @@ impl Own {
             task.abort();
         }
         self.waiters.close();
-        let number = self.holdings.session;
+        let (holdings, number, pid) = (Arc::clone(&self.holdings), self.holdings.session, self.link.pid);
         let mut result = Ok(());
         if !self.link.is_dead() {
             result = self
                 .link
                 .run(self.limit, DOING, move |connection| {
                     Box::pin(async move {
-                        let closed = sqlx::query(CLOSE).bind(number).execute(connection).await;
-                        closed.map(drop).map_err(|error| error::of(error, DOING))
+                        // The dead may have left something for which nobody else will come. What fails here is left to others.
+                        let _ = sweep_now(connection, &holdings).await;
+                        let closing = sqlx::query_scalar::<_, bool>(CLOSE).bind(number).bind(pid);
+                        let closed = closing.fetch_one(connection).await.map_err(|error| error::of(error, DOING))?;
+                        if closed { Ok(()) } else { Err(error::pooled()) }
                     })
                 })
                 .await
@@ -192,16 +205,18 @@ async fn watch_over(link: SharedLink, reporter: Reporter, closing: Arc<watch::Se
     closing.send_replace(true);
 }
 
+const SWEEPING: &str = "take away what the dead left";
+
 /// Takes away what dead sessions left in the tables. What fails is left to the next one who opens a session.
 async fn sweep(link: SharedLink, holdings: Arc<Holdings>, limit: Duration) {
-    const DOING: &str = "take away what the dead left";
-    let sweeping = link.run(limit, DOING, move |connection| {
-        Box::pin(async move {
-            let sweeping = sqlx::query("SELECT sweep($1, $2)").bind(holdings.session).bind(holdings.namespace.clone());
-            sweeping.execute(connection).await.map(drop).map_err(|error| error::of(error, DOING))
-        })
-    });
+    let sweeping =
+        link.run(limit, SWEEPING, move |connection| Box::pin(async move { sweep_now(connection, &holdings).await }));
     let _ = sweeping.await;
+}
+
+async fn sweep_now(connection: &mut PgListener, holdings: &Holdings) -> Result<()> {
+    let sweeping = sqlx::query("SELECT sweep($1, $2)").bind(holdings.session).bind(holdings.namespace.clone());
+    sweeping.execute(connection).await.map(drop).map_err(|error| error::of(error, SWEEPING))
 }
 
 impl PostgresSession {

@@ -41,6 +41,17 @@ pub(crate) async fn connect(settings: &Settings, role: Role) -> Result<(PgConnec
         .unwrap_or_else(|_| Err(error::timed_out(settings.connect_timeout, doing())))
 }
 
+/// Fails if a second connection comes to the same process of the server as the first, which is open and idle. A pooler lends the one that
+/// it used last, so this finds it before anybody relies on a lock; who slips through is found by each statement that touches one.
+pub(crate) async fn refuse_pooler(settings: &Settings, pid: i32) -> Result<()> {
+    match connect(settings, Role::Look).await {
+        Ok((_, second)) if second == pid => Err(error::pooled()),
+        Err(error) if error.kind() == ErrorKind::Config => Err(error),
+        // A server that has no room for one more connection has still room for this session.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// Sees whether anybody is at the address: a pool, which makes the other connections, goes on knocking in silence.
 pub(crate) async fn knock(settings: &Settings) -> Result<()> {
     let connect = &settings.connect;

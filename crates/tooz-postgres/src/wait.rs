@@ -15,9 +15,14 @@ use crate::session::Own;
 use crate::setup::SLICE;
 use crate::waiter::Waiter;
 
-const WAIT_FOR_GATE: &str = "SELECT pg_advisory_unlock_all(), pg_advisory_lock($1)";
-const WAIT_FOR_LOCK: &str = "SELECT pg_advisory_xact_lock($1)";
-const WAIT_FOR_SHARED_LOCK: &str = "SELECT pg_advisory_xact_lock_shared($1)";
+// Each answers whether it was done by the server's process that is this connection's ($2): behind a pooler it may be another one, whose
+// locks are another's.
+const WAIT_FOR_GATE: &str = "SELECT CASE WHEN pg_backend_pid() <> $2 OR pg_advisory_unlock_all() IS NULL THEN false \
+    ELSE pg_advisory_lock($1) IS NOT NULL END";
+const WAIT_FOR_LOCK: &str =
+    "SELECT CASE WHEN pg_backend_pid() = $2 THEN pg_advisory_xact_lock($1) IS NOT NULL ELSE false END";
+const WAIT_FOR_SHARED_LOCK: &str =
+    "SELECT CASE WHEN pg_backend_pid() = $2 THEN pg_advisory_xact_lock_shared($1) IS NOT NULL ELSE false END";
 const CANCEL: &str = "SELECT pg_cancel_backend($1)";
 
 /// When others want the connection, the first turn is this long, and each further one twice as long as the one before: whoever stands in a
@@ -103,13 +108,24 @@ impl Own {
             if let Waited::Done = ended {
                 // Somebody whose gate was lost with its connection may have come first; then this goes on at the gate.
                 if let Some(granted) = self.acquire(request, Way::GateIsOurs).await? {
-                    self.waiters.take_back(waiter);
+                    let opened = self.waiters.take_back(waiter);
+                    match request.mode {
+                        // Nobody can pass before the lock is given back, and that waits for the gate.
+                        LockMode::Exclusive => self.holdings.opens_its_gate(request.id, opened),
+                        // Others may have the lock as well, and whoever tries must not find the gate shut with nobody waiting.
+                        LockMode::Shared => drop(opened.await),
+                    }
                     return Ok(Turn::Granted(granted));
                 }
             }
         }
-        self.waiters.take_back(waiter);
-        Ok(if let Waited::Unwanted = ended { Turn::Unwanted } else { Turn::Over })
+        let opened = self.waiters.take_back(waiter);
+        if let Waited::Unwanted = ended {
+            // Who does not wait any more keeps nobody out.
+            drop(opened.await);
+            return Ok(Turn::Unwanted);
+        }
+        Ok(Turn::Over)
     }
 
     /// Runs one waiting statement to its end, which comes early when it is not wanted any more or others want the connection.
@@ -124,7 +140,7 @@ impl Own {
     ) -> Result<Waited> {
         const DOING: &str = "wait for a lock";
         let pid = waiter.pid;
-        let statement = sqlx::query(sql).bind(lock).execute(&mut waiter.connection);
+        let statement = sqlx::query_scalar::<_, bool>(sql).bind(lock).bind(pid).fetch_one(&mut waiter.connection);
         tokio::pin!(statement);
         let (first_look, too_long) = (sleep(FIRST_LOOK), sleep(SLICE + self.limit));
         tokio::pin!(first_look, too_long);
@@ -152,7 +168,8 @@ impl Own {
             }
         };
         match ended {
-            Ok(_) => Ok(interrupted.unwrap_or(Waited::Done)),
+            Ok(true) => Ok(interrupted.unwrap_or(Waited::Done)),
+            Ok(false) => Err(self.holdings.shared_connection()),
             Err(error) if error::is_end_of_slice(&error) => Ok(interrupted.unwrap_or(Waited::Over)),
             Err(error) if error::is_cancelled(&error) => Ok(interrupted.unwrap_or(Waited::Over)),
             // A lent connection never holds the lock itself: nothing can have been taken.

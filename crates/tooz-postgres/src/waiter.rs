@@ -5,13 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnection;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tooz_core::Result;
 
 use crate::error;
 use crate::options::Settings;
 use crate::setup::{self, Role};
+
+const LET_GO: &str = "SELECT CASE WHEN pg_backend_pid() = $1 THEN pg_advisory_unlock_all() IS NOT NULL ELSE false END";
+
+/// Ends when what a lent connection held is free for others; with an error if that is for the server to find out.
+pub(crate) type Opened = oneshot::Receiver<()>;
 
 /// All waiting connections of one session.
 pub(crate) struct Waiters {
@@ -82,16 +87,19 @@ impl Waiters {
         Ok(Waiter { connection, pid, permit })
     }
 
-    /// Takes a connection back in the background, and lets go of what it holds first. One that is not quick is closed.
-    pub(crate) fn take_back(self: &Arc<Self>, mut waiter: Waiter) {
+    /// Takes a connection back in the background, and lets go of what it holds first. One that is not quick is closed. The answer
+    /// ends when it holds nothing any more.
+    pub(crate) fn take_back(self: &Arc<Self>, mut waiter: Waiter) -> Opened {
+        let (open, opened) = oneshot::channel();
         let waiters = Arc::downgrade(self);
         let limit = self.settings.statement_timeout;
         let mut cleaning = self.cleaning.lock().unwrap_or_else(PoisonError::into_inner);
         while cleaning.try_join_next().is_some() {}
         cleaning.spawn(async move {
-            if !let_go(&mut waiter.connection, limit).await {
+            if !let_go(&mut waiter, limit).await {
                 return;
             }
+            let _ = open.send(());
             if let Some(waiters) = waiters.upgrade() {
                 let Waiter { connection, pid, permit } = waiter;
                 let idle = Idle { connection, pid, since: Instant::now() };
@@ -99,6 +107,7 @@ impl Waiters {
                 drop(permit);
             }
         });
+        opened
     }
 
     /// Closes all connections that nobody uses; those who wait are told by the session.
@@ -109,9 +118,10 @@ impl Waiters {
     }
 }
 
-async fn let_go(connection: &mut PgConnection, limit: Duration) -> bool {
-    let letting_go = sqlx::query("SELECT pg_advisory_unlock_all()").execute(connection);
-    matches!(tokio::time::timeout(limit, letting_go).await, Ok(Ok(_)))
+/// Whether the connection holds nothing any more. It must be the server's process that took it: what another one holds is another's.
+async fn let_go(waiter: &mut Waiter, limit: Duration) -> bool {
+    let letting_go = sqlx::query_scalar::<_, bool>(LET_GO).bind(waiter.pid).fetch_one(&mut waiter.connection);
+    matches!(tokio::time::timeout(limit, letting_go).await, Ok(Ok(true)))
 }
 
 struct Counted<'a>(&'a AtomicUsize);

@@ -13,14 +13,14 @@ use crate::holdings::Holdings;
 use crate::link::Link;
 use crate::look::{Look, Seat};
 use crate::options::Settings;
-use crate::{error, key};
+use crate::{error, holders, key};
 
 /// Who hears what is told to a connection.
 #[derive(Default)]
 pub(crate) struct Audience {
     /// Who listens to which channel.
     channels: Mutex<HashMap<String, Vec<Listener>>>,
-    /// Set when the connection has become a session's: then all that is told is that somebody took a membership over.
+    /// Set when the connection has become a session's: then all that is told is that somebody took a membership over, or asks what is held.
     owner: OnceLock<Arc<Holdings>>,
 }
 
@@ -42,8 +42,13 @@ impl Audience {
 
     pub(crate) fn tell(&self, notification: &PgNotification) {
         if let Some(owner) = self.owner.get() {
-            if let Ok(id) = notification.payload().parse::<RequestId>() {
-                owner.robbed(id);
+            match notification.payload() {
+                holders::ASKED => owner.be_attentive(holders::PATIENCE),
+                payload => {
+                    if let Ok(id) = payload.parse::<RequestId>() {
+                        owner.robbed(id);
+                    }
+                }
             }
             return;
         }

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::installation::Installation;
 use crate::kind::Kind;
+use crate::provision::Companion;
 use crate::tls::Tls;
 
 /// Where a server comes from and what it is called.
@@ -67,6 +68,11 @@ pub(crate) trait Backend: Sync {
     /// The folder in which all its processes work, for a server that is more than one process.
     fn family(&self, _plan: &Plan) -> Option<PathBuf> {
         None
+    }
+
+    /// Programs that some of its tests use beside it.
+    fn companions(&self) -> &'static [Companion] {
+        &[]
     }
 }
 

@@ -11,12 +11,13 @@ use nix::sys::signal::Signal;
 
 use crate::backend::{Backend, Card, Plan, text};
 use crate::keeper::private_folder;
-use crate::probe;
+use crate::provision::Companion;
+use crate::{pgbouncer, probe};
 
 pub(crate) struct Postgres;
 
 /// The user of the database, and the database: those that are always there.
-const USER: &str = "postgres";
+pub(crate) const USER: &str = "postgres";
 
 /// Nobody, as everywhere. PostgreSQL refuses to run as root.
 const NOBODY: u32 = 65534;
@@ -79,12 +80,7 @@ impl Backend for Postgres {
     }
 
     fn is_ready(&self, plan: &Plan) -> Result<bool> {
-        let word = format!("user\0{USER}\0database\0{USER}\0\0");
-        let length = u32::try_from(word.len() + 8)?;
-        // The length with itself, version 3.0 of the protocol, and who asks for what.
-        let mut question = Vec::from(length.to_be_bytes());
-        question.extend(196_608_u32.to_be_bytes());
-        question.extend(word.bytes());
+        let question = greeting()?;
         let enough = |answer: &[u8]| !answer.is_empty();
         let answer = match &plan.unix_socket {
             None => probe::ask(plan.listen, &question, enough)?,
@@ -116,6 +112,10 @@ impl Backend for Postgres {
         Ok(command)
     }
 
+    fn companions(&self) -> &'static [Companion] {
+        &[pgbouncer::PROGRAM]
+    }
+
     fn stop_signal(&self) -> Signal {
         Signal::SIGINT
     }
@@ -123,6 +123,17 @@ impl Backend for Postgres {
     fn family(&self, plan: &Plan) -> Option<PathBuf> {
         Some(plan.data())
     }
+}
+
+/// What a client says first.
+pub(crate) fn greeting() -> Result<Vec<u8>> {
+    let word = format!("user\0{USER}\0database\0{USER}\0\0");
+    let length = u32::try_from(word.len() + 8)?;
+    // The length with itself, version 3.0 of the protocol, and who asks for what.
+    let mut greeting = Vec::from(length.to_be_bytes());
+    greeting.extend(196_608_u32.to_be_bytes());
+    greeting.extend(word.bytes());
+    Ok(greeting)
 }
 
 fn socket(plan: &Plan) -> PathBuf {
@@ -173,7 +184,7 @@ fn disguised(program: impl AsRef<std::ffi::OsStr>) -> Command {
 }
 
 /// The same command as a user that PostgreSQL accepts. The process keeps its id: one becomes the other.
-fn as_somebody(mut command: Command) -> Command {
+pub(crate) fn as_somebody(mut command: Command) -> Command {
     match Disguise::choose() {
         Disguise::None => command,
         Disguise::Namespace => {
@@ -196,16 +207,21 @@ fn as_somebody(mut command: Command) -> Command {
 
 /// Where it runs as another user, the folder must be that one's, and be reached by it.
 fn hand_over(plan: &Plan) -> Result<()> {
+    let data = plan.data();
+    let mut paths = vec![plan.folder.as_path(), data.as_path()];
+    paths.extend(plan.tls.as_ref().map(|tls| tls.key.as_path()));
+    give_to_somebody(&paths)
+}
+
+/// The same for the files of any other program that is run [`as_somebody`]: its folder first.
+pub(crate) fn give_to_somebody(paths: &[&Path]) -> Result<()> {
     if Disguise::choose() != Disguise::User {
         return Ok(());
     }
-    let give = |path: &Path| chown(path, Some(NOBODY), Some(NOBODY));
-    give(&plan.folder)?;
-    give(&plan.data())?;
-    if let Some(tls) = &plan.tls {
-        give(&tls.key)?;
+    for path in paths {
+        chown(path, Some(NOBODY), Some(NOBODY))?;
     }
-    if let Some(run) = plan.folder.parent() {
+    if let Some(run) = paths.first().and_then(|folder| folder.parent()) {
         fs::set_permissions(run, fs::Permissions::from_mode(0o711))?;
     }
     Ok(())

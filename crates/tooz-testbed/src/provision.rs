@@ -24,7 +24,34 @@ const FOLDER: &str = "TOOZ_TESTBED_DIR";
 /// `TOOZ_REDIS_SUITE`, `TOOZ_ETCD_SUITE` name another suite of Debian to take the packages from. The error says, for each
 /// of the ways, why it does not work here and what would mend that.
 pub fn provision(kind: Kind, progress: &dyn Fn(&str)) -> Result<Installation> {
+    for one in kind.backend().companions() {
+        // Few tests need it, and those will say what is missing.
+        if let Err(error) = companion(one, progress) {
+            progress(&format!("{error:#}"));
+        }
+    }
     provision_version(kind, None, progress)
+}
+
+/// A program that is no server of its own but stands beside one.
+pub(crate) struct Companion {
+    pub(crate) program: &'static str,
+    pub(crate) packages: &'static [&'static str],
+    pub(crate) suite: &'static str,
+}
+
+/// Gets hold of it, from this machine or from packages.
+pub(crate) fn companion(wanted: &Companion, progress: &dyn Fn(&str)) -> Result<Installation> {
+    let Companion { program, packages, suite } = *wanted;
+    if let Some(here) = Installation::on_path(&[program]) {
+        return Ok(here);
+    }
+    let told = |text: &str| progress(&format!("{program}: {text}"));
+    let fetched = unpacked(&store()?.join(suite).join(program), suite, packages, program, &told, &|_| Ok(()));
+    let root = fetched.with_context(|| {
+        format!("cannot provide {program}: it is not on PATH (install it), and its packages can't be had")
+    })?;
+    Ok(Installation::unpacked(Source::Packages(suite.to_owned()), &root))
 }
 
 /// What [`provision`] would use without fetching anything, or `None`. Creates nothing.
@@ -110,19 +137,34 @@ fn suite_of(kind: Kind, version: &str) -> Result<&'static str> {
 fn from_packages(kind: Kind, suite: &str, progress: &dyn Fn(&str)) -> Result<Installation> {
     let card = kind.backend().card();
     let told = |text: &str| progress(&format!("{kind}: {text}"));
-    let root = once(&package_folder(kind, suite)?, &told, |folder| {
-        let unpack = |packages: &[&str], into: &Path| apt::unpack(&store()?.join("apt"), suite, packages, into, &told);
-        unpack(&kind.backend().packages(suite), folder)?;
-        kind.backend().finish(folder)?;
-        if runs(folder, card.programs[0]) {
+    let backend = kind.backend();
+    let finish = |root: &Path| backend.finish(root);
+    let folder = package_folder(kind, suite)?;
+    let root = unpacked(&folder, suite, &backend.packages(suite), card.programs[0], &told, &finish)?;
+    complete(Installation::unpacked(Source::Packages(suite.to_owned()), &root), kind, &root)
+}
+
+/// Packages in a folder, with the C library that the program needs if this machine's own won't do.
+fn unpacked(
+    folder: &Path,
+    suite: &str,
+    packages: &[&str],
+    program: &str,
+    told: &dyn Fn(&str),
+    finish: &dyn Fn(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    once(folder, told, |folder| {
+        let unpack = |packages: &[&str], into: &Path| apt::unpack(&store()?.join("apt"), suite, packages, into, told);
+        unpack(packages, folder)?;
+        finish(folder)?;
+        if runs(folder, program) {
             return Ok(());
         }
         told("this machine's C library is another one than it needs");
         let own = folder.join(C_LIBRARY);
         fs::create_dir(&own)?;
         unpack(&["libc6"], &own)
-    })?;
-    complete(Installation::unpacked(Source::Packages(suite.to_owned()), &root), kind, &root)
+    })
 }
 
 fn from_image(kind: Kind, progress: &dyn Fn(&str)) -> Result<Installation> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tooz_testbed::{Kind, Server};
 
 use crate::raw::Raw;
+use crate::{connections, postgres};
 
 /// What the cases have to know of a backend.
 pub(crate) struct Backend {
@@ -21,6 +22,27 @@ pub(crate) struct Backend {
     pub(crate) counters: usize,
     /// How long the server takes to clear away by itself what was emptied.
     pub(crate) clearing: Duration,
+    /// What ends a session at the server.
+    pub(crate) sessions: Sessions,
+    /// The cases of which something else is true here.
+    pub(crate) otherwise: &'static [Otherwise],
+}
+
+/// What ends a session at the server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sessions {
+    /// Its timeout alone: connections come and go.
+    Timed,
+    /// The end of its connection, whatever the cause, and the timeout of who is silent.
+    Connections,
+}
+
+/// A case whose premise a backend does not share. It is listed as not claimed, with all of this.
+pub(crate) struct Otherwise {
+    pub(crate) case: &'static str,
+    pub(crate) why: &'static str,
+    /// The case that shows what is true of this backend instead, if there is anything to show.
+    pub(crate) instead: Option<&'static str>,
 }
 
 pub(crate) const BACKENDS: &[Backend] = &[
@@ -32,6 +54,8 @@ pub(crate) const BACKENDS: &[Backend] = &[
         stored: |server| lines(server.tool("redis-cli").expect("redis-cli is there").args(["--raw", "KEYS", "*"])),
         counters: 3,
         clearing: Duration::ZERO,
+        sessions: Sessions::Timed,
+        otherwise: &[],
     },
     Backend {
         kind: Kind::Etcd,
@@ -47,6 +71,8 @@ pub(crate) const BACKENDS: &[Backend] = &[
         },
         counters: 3,
         clearing: Duration::ZERO,
+        sessions: Sessions::Timed,
+        otherwise: &[],
     },
     Backend {
         kind: Kind::ZooKeeper,
@@ -65,11 +91,25 @@ pub(crate) const BACKENDS: &[Backend] = &[
         counters: 5,
         // Empty queues: the testbed's servers look for them every second.
         clearing: Duration::from_secs(2),
+        sessions: Sessions::Timed,
+        otherwise: &[],
+    },
+    Backend {
+        kind: Kind::Postgres,
+        scheme: "postgres",
+        options: "",
+        // The server's own timers, and its processes that are not scheduled at once.
+        slack: Duration::from_millis(500),
+        stored: |server| postgres::ask(server, postgres::STORED),
+        counters: 0,
+        clearing: Duration::ZERO,
+        sessions: Sessions::Connections,
+        otherwise: connections::OTHERWISE,
     },
 ];
 
 /// The lines that a command prints, without the empty ones.
-fn lines(command: &mut Command) -> Vec<String> {
+pub(crate) fn lines(command: &mut Command) -> Vec<String> {
     let output = command.output().expect("the server's tool starts");
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?} ended with {}: {text}{errors}", output.status);

@@ -29,7 +29,7 @@ async fn a_reset_within_the_timeout_loses_nothing(stage: &Stage) {
 }
 
 /// Breaks what there is, and lets nothing new come up.
-fn refuse_all(proxy: &Proxy) {
+pub(crate) fn refuse_all(proxy: &Proxy) {
     proxy.refuse();
     proxy.reset();
 }
@@ -118,20 +118,23 @@ async fn knows_its_loss_first(stage: &Stage, fault: fn(&Proxy)) {
     soon("releasing", again.release()).await.expect("releasing");
 }
 
-/// Connections that break all the time, in the middle of requests, while two clients take turns.
+/// Breaks the connections all the time, in the middle of requests.
+pub(crate) fn resets(proxy: &Proxy) -> tokio::task::JoinHandle<()> {
+    let proxy = proxy.clone();
+    tokio::spawn(async move {
+        for _ in 0..12 {
+            sleep(Duration::from_millis(150)).await;
+            proxy.reset();
+        }
+    })
+}
+
+/// Connections that break all the time while two clients take turns.
 async fn resets_in_the_middle_of_everything_lose_nothing(stage: &Stage) {
     let proxy = stage.proxy();
     let url = stage.url_by(&proxy);
     let (a, b) = (stage.connect_to(&url, "a", LONG).await, stage.connect_to(&url, "b", LONG).await);
-    let resets = {
-        let proxy = proxy.clone();
-        tokio::spawn(async move {
-            for _ in 0..12 {
-                sleep(Duration::from_millis(150)).await;
-                proxy.reset();
-            }
-        })
-    };
+    let resets = resets(&proxy);
     let turns = |lock: tooz::Lock| async move {
         let mut tokens = Vec::new();
         for _ in 0..12 {

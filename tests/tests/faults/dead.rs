@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use tooz::{ErrorKind, LossReason};
+use tooz::{Coordinator, ErrorKind, Leadership, LossReason, Membership};
 use tooz_testbed::{Proxy, Server};
 
 use crate::stage::{LATE, LONG, OPERATION, Stage, blocking, cases, hold, options, soon, within};
@@ -45,15 +45,20 @@ async fn closing_ends_in_time(stage: &Stage, fault: fn(&Server) -> anyhow::Resul
         assert!(!guard.is_held());
         assert_eq!(guard.loss().reason(), Some(LossReason::Closed));
     }
-    assert!(!membership.is_member() && !leadership.is_leader());
-    let error = within(LATE, "acquiring", a.lock("x").unwrap().acquire()).await.expect_err("it is closed");
-    assert_eq!(error.kind(), ErrorKind::Closed);
+    is_over(&a, &membership, &leadership).await;
 
     let begun = Instant::now();
     let result = blocking(|| Ok(b.close_blocking()));
     stage.note("closing without an executor", begun.elapsed());
     assert!(begun.elapsed() <= OPERATION + LATE, "closing took {:?}", begun.elapsed());
     assert!(result.is_err() && !blocked.is_held());
+}
+
+/// After closing nothing is anybody's, and nothing more can be had.
+pub(crate) async fn is_over(closed: &Coordinator, membership: &Membership, leadership: &Leadership) {
+    assert!(!membership.is_member() && !leadership.is_leader());
+    let error = within(LATE, "acquiring", closed.lock("x").unwrap().acquire()).await.expect_err("it is closed");
+    assert_eq!(error.kind(), ErrorKind::Closed);
 }
 
 async fn dropping_does_not_wait_for_a_dead_server(stage: &Stage) {

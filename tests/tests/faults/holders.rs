@@ -28,7 +28,7 @@ async fn a_killed_holders_lock_is_the_next_ones_in_time(stage: &Stage) {
     let (guard, granted) = soon("the dead one's lock", waiter).await.unwrap();
     let took = granted - killed;
     stage.note("from the kill to the next grant", took);
-    assert!(took <= SHORT + stage.backend.slack + LATE, "it took {took:?}");
+    assert!(took <= stage.inherited_after(SHORT) + LATE, "it took {took:?}");
     assert!(guard.fencing_token().0 > token, "the token did not grow");
     soon("releasing", guard.release()).await.expect("releasing");
 }
@@ -128,7 +128,7 @@ async fn a_killed_leader_is_followed_by_a_vacancy_and_a_greater_epoch(stage: &St
     other.kill().await;
     let (leadership, _membership, since) = soon("the election", candidate).await.unwrap();
     stage.note("from the kill of the leader to the next", since - killed);
-    assert!(since - killed <= SHORT + stage.backend.slack + LATE, "it took {:?}", since - killed);
+    assert!(since - killed <= stage.inherited_after(SHORT) + LATE, "it took {:?}", since - killed);
     assert!(leadership.epoch().0 > epoch, "the epoch did not grow");
     for watch in &mut watches {
         assert_eq!(within(LATE * 2, "the vacancy", watch.next()).await, Some(LeaderEvent::Vacant));

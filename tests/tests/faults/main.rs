@@ -7,6 +7,7 @@
 
 mod backend;
 mod churn;
+mod connections;
 mod consensus;
 mod cut;
 mod dead;
@@ -15,6 +16,7 @@ mod groups;
 mod histories;
 mod holders;
 mod namesakes;
+mod postgres;
 #[path = "../../../crates/tooz-zookeeper/tests/raw/mod.rs"]
 mod raw;
 mod register;
@@ -30,23 +32,29 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Completion, Trial};
 use tooz_testbed::{Kind, Provided, for_tests};
 
-use crate::backend::{BACKENDS, Backend};
+use crate::backend::{BACKENDS, Backend, Otherwise, Sessions};
 use crate::stage::Case;
 
 fn main() -> ExitCode {
     worker::serve();
     let arguments = Arguments::from_args();
+    BACKENDS.iter().for_each(has_what_it_names);
     let trials = BACKENDS.iter().flat_map(|backend| cases(backend).map(move |case| trial(backend, case)));
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-/// The cases of all backends, and then those of this one's clusters.
+/// The cases of all backends, those of its family, and then those of this one alone.
 fn cases(backend: &Backend) -> impl Iterator<Item = Case> + use<> {
-    let clusters: &[&[Case]] = match backend.kind {
+    let own: &[&[Case]] = match backend.kind {
         Kind::Redis => &[sentinel::CASES],
         Kind::Etcd => &[consensus::CASES],
         Kind::ZooKeeper => &[consensus::CASES, ensemble::CASES],
+        Kind::Postgres => &[postgres::CASES],
         _ => &[],
+    };
+    let shared = match backend.sessions {
+        Sessions::Timed => &[],
+        Sessions::Connections => connections::CASES,
     };
     [
         servers::CASES,
@@ -59,15 +67,29 @@ fn cases(backend: &Backend) -> impl Iterator<Item = Case> + use<> {
         churn::CASES,
         histories::CASES,
         turns::CASES,
+        shared,
     ]
     .into_iter()
-    .chain(clusters.iter().copied())
+    .chain(own.iter().copied())
     .flatten()
     .copied()
 }
 
+/// What stands in place of a case must be there, and so must the case: no exception outlives its reason.
+fn has_what_it_names(backend: &Backend) {
+    let named = |otherwise: &Otherwise| [Some(otherwise.case), otherwise.instead];
+    for name in backend.otherwise.iter().flat_map(named).flatten() {
+        assert!(cases(backend).any(|case| case.name == name), "there is no case {name} for {}", backend.kind);
+    }
+}
+
 fn trial(backend: &'static Backend, case: Case) -> Trial {
     let name = format!("{}::{}", backend.kind, case.name);
+    if let Some(otherwise) = backend.otherwise.iter().find(|otherwise| otherwise.case == case.name) {
+        let instead = otherwise.instead.map(|case| format!("; instead {case}")).unwrap_or_default();
+        let reason = format!("not claimed: {}{instead}", otherwise.why);
+        return ignored(name, reason);
+    }
     let why_not = match for_tests(backend.kind) {
         Provided::MayStart => None,
         Provided::Own(_) => Some(format!("{} names a server that is not ours to kill", backend.kind.env_var())),
@@ -75,11 +97,12 @@ fn trial(backend: &'static Backend, case: Case) -> Trial {
     };
     match why_not {
         None => Trial::test(name.clone(), move || stage::perform(backend, case, &name)),
-        Some(reason) => {
-            let kind = reason.clone();
-            Trial::ignorable_test(name, move || Ok(Completion::ignored_with(reason)))
-                .with_kind(kind)
-                .with_ignored_flag(true)
-        }
+        Some(reason) => ignored(name, reason),
     }
+}
+
+/// Listed with its reason, in place of run.
+fn ignored(name: String, reason: String) -> Trial {
+    let kind = reason.clone();
+    Trial::ignorable_test(name, move || Ok(Completion::ignored_with(reason))).with_kind(kind).with_ignored_flag(true)
 }

@@ -3,10 +3,11 @@
 //! The proxy lets the request through whose bytes hold the name, lets nothing of the answer through, and then resets
 //! the connection. All names here are such that every driver has them in its requests as they are.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tooz::{Coordinator, GroupEvent, GroupWatch};
+use tooz::{Coordinator, GroupEvent, GroupWatch, LockGuard};
 use tooz_testbed::{Proxy, Swallow};
 
 use crate::stage::{
@@ -24,10 +25,10 @@ cases! { "replies", Server, alone: false;
     a_lost_reply_of_leave_leaves_none,
 }
 
-const NAME: &str = "swallowed";
+pub(crate) const NAME: &str = "swallowed";
 
 /// Two coordinators: `a` by way of a proxy, with an open session, and `b`, for whom nothing gets lost.
-async fn two(stage: &Stage) -> (Proxy, Coordinator, Coordinator) {
+pub(crate) async fn two(stage: &Stage) -> (Proxy, Coordinator, Coordinator) {
     let proxy = stage.proxy();
     let a = stage.connect_to(&stage.url_by(&proxy), "a", LONG).await;
     let b = stage.connect("b", LONG).await;
@@ -40,7 +41,7 @@ fn swallow(proxy: &Proxy) -> Swallow {
 }
 
 /// A case that lost no reply has shown nothing.
-fn must_have_happened(swallow: &Swallow) {
+pub(crate) fn must_have_happened(swallow: &Swallow) {
     assert!(blocking(|| Ok(swallow.wait(PATIENCE))), "no request with that name was sent");
 }
 
@@ -104,16 +105,21 @@ async fn a_lost_reply_of_release_frees_once(stage: &Stage) {
     let swallowed = swallow(&proxy);
     soon("releasing", guard.release()).await.expect("releasing");
     must_have_happened(&swallowed);
+    is_the_next_ones(stage, waiter, &a).await;
+}
+
+/// What was given back with a lost reply has its next holder, and whatever is repeated now, it is not that one's lock.
+pub(crate) async fn is_the_next_ones(stage: &Stage, waiter: JoinHandle<(LockGuard, Instant)>, former: &Coordinator) {
     let (next, _) = soon("the waiter's turn", waiter).await.unwrap();
-    // Whatever is repeated now, it is not the next one's lock.
     sleep(MOMENT * 4).await;
-    assert!(next.is_held() && attempt(&a.lock(NAME).unwrap()).await.is_none(), "the repeated release freed another's");
+    let tried = attempt(&former.lock(NAME).unwrap()).await;
+    assert!(next.is_held() && tried.is_none(), "the repeated release freed another's");
     soon("releasing", next.release()).await.expect("releasing");
     stage.nothing_is_left().await;
 }
 
 /// What the watch tells until it is quiet for a while.
-async fn told(watch: &mut GroupWatch) -> Vec<GroupEvent> {
+pub(crate) async fn told(watch: &mut GroupWatch) -> Vec<GroupEvent> {
     let mut events = Vec::new();
     while let Ok(Some(event)) = timeout(Duration::from_millis(500), watch.next()).await {
         events.push(event);

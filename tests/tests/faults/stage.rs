@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use tooz::{ConnectOptions, Coordinator, Group, Lock, LockGuard};
 use tooz_testbed::{Cluster, Proxy, Server};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Sessions};
 
 /// The timeout of a session that a case lets end: as short as etcd takes it.
 pub(crate) const SHORT: Duration = Duration::from_secs(2);
@@ -133,7 +133,7 @@ impl Stage {
 
     /// The URL of the server by way of the proxy.
     pub(crate) fn url_by(&self, proxy: &Proxy) -> String {
-        format!("{}://{}{}", self.backend.scheme, proxy.address(), self.backend.options)
+        self.url().replace(&self.server().address().to_string(), &proxy.address().to_string())
     }
 
     /// Connects with that session timeout; closed when the case is over.
@@ -163,6 +163,14 @@ impl Stage {
     /// Everything that is stored at the server.
     pub(crate) fn stored(&self) -> Vec<String> {
         blocking(|| Ok((self.backend.stored)(self.server())))
+    }
+
+    /// How long after the end of a process somebody else may have to wait for its locks, the timeout of its session being this.
+    pub(crate) fn inherited_after(&self, timeout: Duration) -> Duration {
+        match self.backend.sessions {
+            Sessions::Timed => timeout + self.backend.slack,
+            Sessions::Connections => self.backend.slack,
+        }
     }
 
     /// Closes everything, and shows that nothing but a few counters is left at the server.

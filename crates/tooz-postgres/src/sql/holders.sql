@@ -8,7 +8,7 @@ unwritten AS MATERIALIZED (
         AND ((held.classid::bigint << 32) | held.objid::bigint) = $1
         AND NOT EXISTS (SELECT 1 FROM written WHERE written.session = whose.session)
 )
-SELECT whose.member, living.exclusive, living.token, extract(epoch FROM living.since)::double precision AS since
+SELECT session, whose.member, living.exclusive, living.token, extract(epoch FROM living.since)::double precision AS since
 FROM living JOIN sessions whose USING (session)
 UNION ALL
-SELECT member, NULL, NULL, NULL FROM unwritten WHERE NOT pg_try_advisory_xact_lock_shared(session)
+SELECT session, member, NULL, NULL, NULL FROM unwritten WHERE NOT pg_try_advisory_xact_lock_shared(session)

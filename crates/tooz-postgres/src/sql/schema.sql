@@ -195,6 +195,8 @@ DECLARE
 BEGIN
     FOR dead IN SELECT session FROM {schema}.sessions
         WHERE namespace = the_namespace AND session <> my_session AND pg_try_advisory_xact_lock_shared(session)
+        -- The same order for all, so that few who sweep at the same time wait for each other in a circle.
+        ORDER BY session
     LOOP
         PERFORM {schema}.bury(dead);
         buried := buried + 1;

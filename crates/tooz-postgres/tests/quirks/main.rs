@@ -1,0 +1,85 @@
+//! What is this driver's own: processes and servers that are really killed, connections that are counted, names that share a key,
+//! poolers, and databases that are not as they should be.
+
+mod access;
+mod bed;
+mod faults;
+mod locks;
+mod pooler;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use tooz_postgres as _;
+use tooz_testbed::{Kind, Provided, for_tests};
+
+use crate::bed::{Store, role, run};
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some("--role") {
+        let given: Vec<String> = arguments.collect();
+        let given: Vec<&str> = given.iter().map(String::as_str).collect();
+        run(role(&given));
+        return ExitCode::SUCCESS;
+    }
+    let missing = match for_tests(Kind::Postgres) {
+        Provided::MayStart => None,
+        Provided::Own(_) => Some("breaks servers of its own: TOOZ_TESTBED=1".to_owned()),
+        Provided::Missing(reason) => Some(reason),
+    };
+    macro_rules! trials {
+        ($($module:ident::$name:ident),* $(,)?) => {
+            vec![$(trial(stringify!($name), missing.as_deref(), |store| run($module::$name(store)))),*]
+        };
+    }
+    let trials = trials![
+        faults::the_lock_of_a_killed_holder_is_the_next_ones,
+        faults::a_killed_member_has_left_and_a_stopped_one_too,
+        faults::a_killed_leader_leaves_a_vacancy,
+        faults::a_terminated_back_end_is_a_loss_that_is_told_at_once,
+        faults::a_killed_server_loses_all_locks_and_tokens_grow_over_it,
+        faults::lost_replies_leave_nothing_behind,
+        faults::a_silent_cut_of_a_waiter_is_no_obstacle,
+        locks::names_that_share_a_key_are_told_apart,
+        locks::a_thousand_names_are_a_thousand_locks,
+        locks::ten_thousand_locks_live_on_one_connection,
+        locks::a_full_lock_table_names_the_setting,
+        locks::a_hundred_waiting_tasks_share_few_connections,
+        locks::who_has_no_connection_to_wait_on_still_gets_a_free_lock,
+        locks::who_has_no_connection_to_wait_on_is_not_starved_by_a_queue,
+        faults::nothing_is_left_behind,
+        faults::what_the_dead_left_is_swept,
+        access::a_standby_is_refused,
+        access::several_hosts_are_refused,
+        access::a_wrong_password_is_told_as_such,
+        access::without_rights_to_create_the_ddl_is_named_and_is_enough,
+        access::a_schema_may_have_any_name,
+        access::a_unix_socket_will_do,
+        access::tls_is_checked_or_said_to_be_missing,
+        access::a_database_that_is_not_there_is_told,
+        access::the_check_up_tells_what_it_found,
+        locks::a_holder_is_shown_however_short_it_holds,
+        locks::a_try_after_a_turn_finds_the_gate_open,
+        pooler::in_transaction_mode_is_refused,
+        pooler::in_statement_mode_is_refused,
+        pooler::in_transaction_mode_grants_nothing_twice_however_busy,
+        pooler::in_session_mode_will_do,
+        pooler::that_refuses_what_is_sent_is_told_as_one,
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn trial(name: &str, missing: Option<&str>, case: fn(Store)) -> Trial {
+    if let Some(reason) = missing.map(str::to_owned) {
+        let kind = reason.clone();
+        return Trial::ignorable_test(name, move || Ok(Completion::ignored_with(reason)))
+            .with_kind(kind)
+            .with_ignored_flag(true);
+    }
+    let namespace = name.to_owned();
+    Trial::test(name, move || {
+        case(Store::shared(&namespace).map_err(Failed::from)?);
+        Ok(())
+    })
+}
