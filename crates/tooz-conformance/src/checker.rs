@@ -66,7 +66,10 @@ pub fn belief(attempts: &[Attempt]) -> Result<(), Violation> {
         for (other, second) in grants(attempts).skip(index + 1) {
             let conflict = one.lock == other.lock && one.mode.conflicts_with(other.mode);
             let until = |grant: &Grant| grant.believed_until.unwrap_or(u64::MAX);
-            if conflict && grant.at < until(second) && second.at < until(grant) {
+            // Who found it lost at the first look has never believed.
+            let believed = |grant: &Grant| grant.at < until(grant);
+            let overlap = grant.at < until(second) && second.at < until(grant);
+            if conflict && overlap && believed(grant) && believed(second) {
                 return Err(violation("L2: two believed to hold at once", one, other));
             }
         }
@@ -400,6 +403,15 @@ mod tests {
         linearizability(&[granted(Exclusive, [0, 1, 6, 7], 1), withdrawing, refused.clone()]).unwrap();
         let others_turn = [granted(Exclusive, [9, 12, 13, 14], 1), refused];
         linearizability(&others_turn).unwrap();
+    }
+
+    #[test]
+    fn who_found_it_lost_at_the_first_look_never_believed() {
+        let other = granted(Exclusive, [0, 1, 9, 10], 2);
+        let late = |until| Grant { at: 5, token: 1, believed_until: Some(until), released: None };
+        let history = |until| [other.clone(), attempt("late", Exclusive, 0, Answer::Granted(late(until)))];
+        belief(&history(5)).unwrap();
+        assert!(belief(&history(6)).is_err());
     }
 
     #[test]

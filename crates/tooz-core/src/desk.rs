@@ -219,24 +219,29 @@ impl Desk {
                 Patience::Try => live.call(session.try_lock(&request)).await,
                 Patience::Wait => live.call(session.lock(&request, wanted)).await,
             };
-            let error = match answer {
+            let (error, is_settled) = match answer {
                 Ok(None) => return Ok(None),
                 Ok(Some(granted)) => match hold.check() {
                     // The deadline is checked once more before anybody believes in the grant.
                     None => return Ok(Some(Grant { hold, token: granted.token })),
-                    Some(reason) => {
-                        self.withdraw_at_backend(&live, &request).await;
-                        live.error_of(reason)
-                    }
+                    Some(reason) => (live.error_of(reason), false),
                 },
+                // What was asked last may not have been done, but one who waits may have had a place in the queue before that. (Of
+                // what nobody may do, nothing can be withdrawn either.)
                 Err(error) => {
-                    if error.outcome() != Outcome::NotApplied {
-                        self.withdraw_at_backend(&live, &request).await;
-                    }
-                    error
+                    let was_not_done = error.outcome() == Outcome::NotApplied;
+                    let is_settled = was_not_done && (patience == Patience::Try || is_final(&error));
+                    (error, is_settled)
                 }
             };
             let error = error.context(format!("acquire {}", self.key));
+            // Known before the withdrawal, which takes as long as the trouble does.
+            if patience == Patience::Wait && !is_final(&error) && error.kind() != ErrorKind::Lost {
+                self.state().trouble = Some(error.duplicate());
+            }
+            if !is_settled {
+                self.withdraw_at_backend(&live, &request).await;
+            }
             // A request may be what finds out that the session is over; nobody has lost anything that was asked for here.
             if is_final(&error) || (patience == Patience::Try && error.kind() != ErrorKind::Lost) {
                 return Err(error);
@@ -245,7 +250,6 @@ impl Desk {
                 return Ok(None);
             }
             if error.kind() != ErrorKind::Lost {
-                self.state().trouble = Some(error);
                 tokio::select! {
                     () = pauses.pause() => {}
                     () = wanted.unwanted() => return Ok(None),
@@ -321,6 +325,9 @@ impl Desk {
         let name = self.inner.driver.name();
         if let Some(reason) = hold.check() {
             self.gone(&hold);
+            if reason == LossReason::Broken {
+                self.withdraw_the_broken(&hold);
+            }
             let error = Error::new(
                 if reason == LossReason::Closed { ErrorKind::Closed } else { ErrorKind::Lost },
                 format!("release {}: {reason}; whoever holds it now was not touched", self.key),
@@ -353,6 +360,17 @@ impl Desk {
             })
             .await
         })
+    }
+
+    /// A driver that took a grant for lost by mistake would leave it at the backend, for nobody, for as long as the session lives. By its
+    /// request it can be given back without touching anybody else's.
+    fn withdraw_the_broken(self: &Arc<Self>, hold: &Hold) {
+        if let Some(request) = hold.request.clone()
+            && hold.live.check().is_none()
+        {
+            let (desk, live) = (Arc::clone(self), Arc::clone(&hold.live));
+            self.inner.heart().spawn(async move { desk.withdraw_at_backend(&live, &request).await });
+        }
     }
 
     /// Notes that a grant was won as that member.

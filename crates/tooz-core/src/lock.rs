@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 
@@ -102,13 +102,20 @@ impl Lock {
     async fn wait_for(&self, mode: LockMode) -> Result<LockGuard> {
         let span = tracing::debug_span!(target: "tooz::acquire", "acquire", lock = %self.name, mode = mode.name());
         async {
-            let Some(mut place) = self.desk.queue(mode, Patience::Wait)? else {
-                return Err(Error::new(ErrorKind::Backend, "a waiter was refused a place in the local queue"));
-            };
-            let waiting = tracing::debug_span!(target: "tooz::wait", "wait", lock = %self.name);
-            match answer(&mut place).instrument(waiting).await? {
-                Some(grant) => Ok(self.guard(grant)),
-                None => Err(Error::new(ErrorKind::Backend, "the driver gave up a wait that is still wanted")),
+            loop {
+                let Some(mut place) = self.desk.queue(mode, Patience::Wait)? else {
+                    return Err(Error::new(ErrorKind::Backend, "a waiter was refused a place in the local queue"));
+                };
+                let waiting = tracing::debug_span!(target: "tooz::wait", "wait", lock = %self.name);
+                match answer(&mut place).instrument(waiting).await? {
+                    Some(grant) => match self.guard(grant) {
+                        Ok(guard) => return Ok(guard),
+                        Err(_lost_on_the_way) => {}
+                    },
+                    None => {
+                        return Err(Error::new(ErrorKind::Backend, "the driver gave up a wait that is still wanted"));
+                    }
+                }
             }
         }
         .instrument(span)
@@ -119,7 +126,7 @@ impl Lock {
         let Some(mut place) = self.desk.queue(mode, Patience::Try)? else { return Ok(None) };
         let limit = self.handle.0.settings.operation_timeout;
         match self.first(&mut place, limit).await {
-            Some(answered) => Ok(answered?.map(|grant| self.guard(grant))),
+            Some(answered) => answered?.map(|grant| self.guard(grant)).transpose(),
             None => Err(Error::new(
                 ErrorKind::TimedOut,
                 format!("try {}: no answer within {limit:?}; it is withdrawn in the background", self.desk.key),
@@ -129,14 +136,19 @@ impl Lock {
     }
 
     async fn wait_within(&self, mode: LockMode, limit: Duration) -> Result<Option<LockGuard>> {
-        let Some(mut place) = self.desk.queue(mode, Patience::Wait)? else { return Ok(None) };
-        match self.first(&mut place, limit).await {
-            Some(answered) => Ok(answered?.map(|grant| self.guard(grant))),
-            // Not getting a lock is no error, but not reaching the backend is.
-            None => match self.desk.trouble() {
-                Some(error) => Err(error),
-                None => Ok(None),
-            },
+        // `None`: so long that it never ends.
+        let end = Instant::now().checked_add(limit);
+        loop {
+            let Some(mut place) = self.desk.queue(mode, Patience::Wait)? else { return Ok(None) };
+            let left = end.map_or(limit, |end| end.saturating_duration_since(Instant::now()));
+            match self.first(&mut place, left).await {
+                Some(answered) => match answered?.map(|grant| self.guard(grant)) {
+                    Some(Err(_lost_on_the_way)) => {}
+                    answer => return answer.transpose(),
+                },
+                // Not getting a lock is no error, but not reaching the backend is.
+                None => return self.desk.trouble().map_or(Ok(None), Err),
+            }
         }
     }
 
@@ -164,8 +176,12 @@ impl Lock {
         .await
     }
 
-    fn guard(&self, grant: Grant) -> LockGuard {
-        LockGuard::new(Arc::clone(&self.handle), Arc::clone(&self.desk), grant)
+    /// The deadline is checked once more, in the hands of who asked: this process may have stood still since the grant was made.
+    fn guard(&self, grant: Grant) -> Result<LockGuard> {
+        match grant.hold.lost.get().or_else(|| grant.hold.live.check()) {
+            None => Ok(LockGuard::new(Arc::clone(&self.handle), Arc::clone(&self.desk), grant)),
+            Some(reason) => Err(grant.hold.live.error_of(reason).context(format!("acquire {}", self.desk.key))),
+        }
     }
 }
 

@@ -480,7 +480,8 @@ pub trait Session: Send + Sync + 'static {
     async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>>;
 
     /// Waits for the lock. Unwanted: withdraws and answers `None`, or `Some` if the grant won the race. A wait that can't
-    /// be cancelled may ignore `wanted`. On an error core withdraws by [`release`](Self::release).
+    /// be cancelled may ignore `wanted`. On an error core withdraws by [`release`](Self::release), also where what was asked last was
+    /// not done: the request may have a place in the queue.
     ///
     /// The default tries again at every hint of [`watch_lock`](Self::watch_lock), or after short jittered pauses.
     async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {

@@ -163,3 +163,19 @@ async fn an_update_under_which_the_session_ends_is_done_by_the_re_join() {
     assert_eq!(members.len(), 1, "{members:?}");
     assert_eq!(members[0].capabilities.get::<String>().unwrap(), "second");
 }
+
+#[tokio::test]
+async fn a_grant_that_expired_before_it_was_taken_is_none() {
+    let (one, two) = (connect("late-grant", "one").await, connect("late-grant", "two").await);
+    let held = one.lock("x").unwrap().acquire().await.unwrap();
+    let lock = two.lock("x").unwrap();
+    let mut waiting = std::pin::pin!(lock.acquire());
+    assert!(tokio::time::timeout(Duration::from_millis(20), &mut waiting).await.is_err());
+    // The lock is the waiter's from here on, but the waiter's process stands still.
+    held.release().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    Store::named("late-grant").advance(Duration::from_millis(1900));
+    let guard = within(waiting).await.unwrap();
+    assert!(guard.is_held(), "it was lost when it was handed out");
+    guard.release().await.unwrap();
+}

@@ -59,6 +59,24 @@ impl Default for State {
     }
 }
 
+/// What a server has not that it should have.
+enum Missed {
+    Grant,
+    Place(oneshot::Sender<News>),
+}
+
+impl State {
+    /// One who waited when the question was sent may have been asked for before its own request reached the server, and may have the
+    /// lock by now: what is missed must be what was looked after.
+    fn miss(&mut self, missing: &LookedAfter) -> Option<Missed> {
+        if missing.is_waiting {
+            self.waiting.remove(&missing.request).map(|(_, waiter)| Missed::Place(waiter))
+        } else {
+            self.held.remove(&missing.request).map(|_| Missed::Grant)
+        }
+    }
+}
+
 /// Whether something was missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
@@ -139,17 +157,13 @@ impl Feed {
         all
     }
 
-    /// The server knows nothing of a request that it should know of.
-    pub(crate) fn miss(&self, request: RequestId) {
-        let (is_held, waiter) = {
-            let mut state = self.state();
-            (state.held.remove(&request).is_some(), state.waiting.remove(&request))
-        };
-        if is_held {
-            self.reporter.grant_lost(request);
-        }
-        if let Some((_, waiter)) = waiter {
-            let _ = waiter.send(News::AskAgain);
+    /// The server knows nothing of what it was asked for.
+    pub(crate) fn miss(&self, missing: &LookedAfter) {
+        let missed = self.state().miss(missing);
+        match missed {
+            Some(Missed::Grant) => self.reporter.grant_lost(missing.request),
+            Some(Missed::Place(waiter)) => drop(waiter.send(News::AskAgain)),
+            None => {}
         }
     }
 
@@ -291,4 +305,26 @@ fn next_few<'a, V>(all: &'a BTreeMap<RequestId, V>, turn: &mut RequestId) -> Vec
 fn numbered(message: &str) -> Option<(u64, &str)> {
     let (number, message) = message.split_once('\n')?;
     Some((number.parse().ok()?, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_is_not_missed_that_was_a_wish_when_the_question_was_sent() {
+        let mut state = State::default();
+        let request = RequestId(1);
+        let asked = |is_waiting| LookedAfter { request, lock: "l:x".into(), is_waiting };
+        // The question was on its way before the request was, and the answers to both have come.
+        state.held.insert(request, "l:x".into());
+        assert!(state.miss(&asked(true)).is_none());
+        assert!(state.held.contains_key(&request));
+        assert!(matches!(state.miss(&asked(false)), Some(Missed::Grant)));
+        // The other way round: it waits again under the same request.
+        let (sender, _receiver) = oneshot::channel();
+        state.waiting.insert(request, ("l:x".into(), sender));
+        assert!(state.miss(&asked(false)).is_none());
+        assert!(matches!(state.miss(&asked(true)), Some(Missed::Place(_))));
+    }
 }

@@ -56,9 +56,10 @@ impl Session for RedisSession {
     async fn beat(&self) -> Result<Vec<RequestId>> {
         let feed = self.connection.feed();
         let mut arguments = vec![self.milliseconds(), number(feed.heard())];
-        for one in feed.look_after() {
+        let looked_after = feed.look_after();
+        for one in &looked_after {
             arguments.push(Value::from_static_str(if one.is_waiting { "waiting" } else { "held" }));
-            arguments.push(one.lock.into());
+            arguments.push(one.lock.as_str().into());
             arguments.push(one.request.to_string().into());
         }
         let reply = self.connection.run_surely(Script::Beat, arguments).await?;
@@ -67,7 +68,8 @@ impl Session for RedisSession {
         let texts = reply.texts(2)?;
         let (missing, messages) = texts.split_at_checked(missing).ok_or_else(|| strange(&reply))?;
         for request in missing {
-            feed.miss(request_id(request)?);
+            let request = request_id(request)?;
+            looked_after.iter().filter(|one| one.request == request).for_each(|one| feed.miss(one));
         }
         // Broken locks are among the messages; core hears of all of it from the feed, as of what was pushed.
         feed.catch_up(messages);
