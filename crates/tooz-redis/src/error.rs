@@ -31,7 +31,7 @@ pub(crate) fn of_client(error: &ClientError) -> Error {
         return made(ErrorKind::Config, "this server has no database of that number");
     }
     if said.contains("InvalidCertificate") || said.contains("UnknownIssuer") {
-        return made(ErrorKind::Config, "the server's certificate is not trusted; ca_file= names who signed it");
+        return made(ErrorKind::Config, "the server's certificate is not trusted; ca= names who signed it");
     }
     match error.kind() {
         ClientErrorKind::Timeout => made(ErrorKind::TimedOut, "the server does not answer"),

@@ -23,12 +23,9 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     ),
     OptionSpec::new("allow_eviction", OptionValue::Boolean, "false", "accept a server that may evict keys"),
     OptionSpec::new("db", OptionValue::Integer, "0", "the database number, where the path is a socket's"),
-    OptionSpec::new(
-        "ca_file",
-        OptionValue::Text,
-        "the system's",
-        "a PEM file of the authorities to trust with rediss://",
-    ),
+    OptionSpec::new("ca", OptionValue::Text, "the system's", "a PEM file of the authorities to trust with rediss://"),
+    OptionSpec::new("cert", OptionValue::Text, "none", "PEM file of the client's own certificate (TLS; with key)"),
+    OptionSpec::new("key", OptionValue::Text, "none", "PEM file of the key to that certificate (TLS; with cert)"),
 ];
 
 /// Where the server is.
@@ -76,7 +73,14 @@ pub(crate) struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Encryption {
     None,
-    Tls { authorities: Option<PathBuf> },
+    Tls { authorities: Option<PathBuf>, identity: Option<Identity> },
+}
+
+/// The files of the client's own certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 /// What to do about a server that may evict keys.
@@ -121,15 +125,24 @@ fn wrong(why: impl fmt::Display) -> Error {
 }
 
 fn encryption(url: &BackendUrl, options: &Options) -> Result<Encryption> {
-    let authorities = options.text("ca_file").map(PathBuf::from);
-    match (url.scheme(), authorities) {
-        ("rediss", _) if !cfg!(feature = "tls") => Err(Error::config(
-            "rediss:// needs TLS, which this program was built without: enable feature \"tls\" of tooz or tooz-redis",
-        )),
-        ("rediss", authorities) => Ok(Encryption::Tls { authorities }),
-        (_, Some(_)) => Err(wrong("ca_file is for rediss:// alone")),
-        (_, None) => Ok(Encryption::None),
+    let file = |name| options.text(name).map(PathBuf::from);
+    if url.scheme() != "rediss" {
+        return match ["ca", "cert", "key"].iter().find(|name| options.text(name).is_some()) {
+            Some(name) => Err(wrong(format_args!("{name} is for rediss:// alone"))),
+            None => Ok(Encryption::None),
+        };
     }
+    if !cfg!(feature = "tls") {
+        return Err(Error::config(
+            "rediss:// needs TLS, which this program was built without: enable feature \"tls\" of tooz or tooz-redis",
+        ));
+    }
+    let identity = match (file("cert"), file("key")) {
+        (Some(certificate), Some(key)) => Some(Identity { certificate, key }),
+        (None, None) => None,
+        _ => return Err(wrong("a client's certificate wants both options, cert=FILE and key=FILE")),
+    };
+    Ok(Encryption::Tls { authorities: file("ca"), identity })
 }
 
 fn target(url: &BackendUrl, options: &Options) -> Result<Target> {

@@ -18,6 +18,7 @@ trials! {
     databases_are_apart
     a_socket_is_a_way_in
     tls_trusts_whom_it_is_told_to
+    tls_shows_a_certificate_to_a_server_that_wants_one
     wrong_urls_say_what_would_be_right
     nobody_there_is_said_in_time
     a_checkup_finds_what_is_wrong
@@ -131,7 +132,7 @@ async fn a_socket_is_a_way_in() {
 async fn tls_trusts_whom_it_is_told_to() {
     let server = Setup::new(Kind::Redis).tls().start().unwrap();
     let authority = server.ca_file().unwrap().display().to_string();
-    let url = format!("{}?ca_file={authority}", server.url());
+    let url = format!("{}?ca={authority}", server.url());
     assert!(url.starts_with("rediss://"), "{url}");
     let (a, b) = (connect(&url, "a").await, connect(&url, "b").await);
     let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
@@ -142,10 +143,26 @@ async fn tls_trusts_whom_it_is_told_to() {
     assert!(soon(waiting).await.unwrap().unwrap().is_held());
     let error = try_connect(&server.url(), "c").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config, "{error}");
-    assert!(error.to_string().contains("ca_file"), "{error}");
-    let error = try_connect(&format!("{}?ca_file=/dev/null", server.url()), "c").await.unwrap_err();
+    assert!(error.to_string().contains("ca="), "{error}");
+    let error = try_connect(&format!("{}?ca=/dev/null", server.url()), "c").await.unwrap_err();
     assert!(error.to_string().contains("no certificate"), "{error}");
+    let error = try_connect(&format!("{url}&cert={authority}"), "c").await.unwrap_err();
+    assert!(error.to_string().contains("both options"), "{error}");
 }
+
+#[cfg(feature = "tls")]
+async fn tls_shows_a_certificate_to_a_server_that_wants_one() {
+    let server = Setup::new(Kind::Redis).tls().argument("--tls-auth-clients yes").start().unwrap();
+    let folder = server.folder().display().to_string();
+    let url = format!("{}?ca={folder}/ca.pem", server.url());
+    let error = try_connect(&url, "a").await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Config | ErrorKind::Unavailable), "{error}");
+    let a = connect(&format!("{url}&cert={folder}/server.pem&key={folder}/server.key"), "a").await;
+    soon(soon(a.lock("x").unwrap().acquire()).await.unwrap().release()).await.unwrap();
+}
+
+#[cfg(not(feature = "tls"))]
+async fn tls_shows_a_certificate_to_a_server_that_wants_one() {}
 
 #[cfg(not(feature = "tls"))]
 async fn tls_trusts_whom_it_is_told_to() {
@@ -160,7 +177,7 @@ async fn wrong_urls_say_what_would_be_right() {
         ("redis://a/1?db=2", "two databases"),
         ("redis+unix://a/b", "three slashes"),
         ("redis+unix:", "path of the socket"),
-        ("redis://a?ca_file=x", "rediss"),
+        ("redis://a?ca=x", "rediss"),
         ("redis://a?sentinel_user=x", "sentinel=NAME"),
         ("redis://user@a", "password"),
         ("redis://a?wait=most", "wait"),
