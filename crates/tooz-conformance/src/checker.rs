@@ -20,6 +20,9 @@ use crate::history::{Answer, Attempt, Grant, Mode};
 /// the lock for a moment. Longer than this would be a leak, in nanoseconds.
 const WITHDRAWAL: u64 = 1_000_000_000;
 
+/// How long before the first wrong answer something is still worth telling, in nanoseconds.
+const NEAR: u64 = 3_000_000;
+
 /// What is wrong with a history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation(String);
@@ -66,10 +69,9 @@ pub fn belief(attempts: &[Attempt]) -> Result<(), Violation> {
         for (other, second) in grants(attempts).skip(index + 1) {
             let conflict = one.lock == other.lock && one.mode.conflicts_with(other.mode);
             let until = |grant: &Grant| grant.believed_until.unwrap_or(u64::MAX);
-            // Who found it lost at the first look has never believed.
-            let believed = |grant: &Grant| grant.at < until(grant);
-            let overlap = grant.at < until(second) && second.at < until(grant);
-            if conflict && overlap && believed(grant) && believed(second) {
+            // A span is empty where the holder found the grant lost at the first look: it was stopped while that was on its way.
+            let overlap = grant.at.max(second.at) < until(grant).min(until(second));
+            if conflict && overlap {
                 return Err(violation("L2: two believed to hold at once", one, other));
             }
         }
@@ -88,8 +90,8 @@ pub fn linearizability(attempts: &[Attempt]) -> Result<(), Violation> {
         let operations = operations(&attempts);
         if !Search::new(&operations).succeeds() {
             let count = operations.len();
-            let culprit = culprit(&attempts, &operations).unwrap_or_default();
-            return Err(Violation(format!("L4: the {count} operations on {lock} have no legal order{culprit}")));
+            let wrong = first_wrong(&attempts, &operations);
+            return Err(Violation(format!("L4: the {count} operations on {lock} have no legal order{wrong}")));
         }
     }
     Ok(())
@@ -106,32 +108,75 @@ fn violation(what: &str, one: &Attempt, other: &Attempt) -> Violation {
     Violation(format!("{what}: {one:?} and {other:?}"))
 }
 
-/// The one refusal without which the history would be legal, if that is all that is wrong with it, and what was near.
-fn culprit(attempts: &[&Attempt], operations: &[Operation]) -> Option<String> {
-    let (index, _) = operations.iter().enumerate().find(|(index, operation)| {
-        let mut without = operations.to_vec();
-        // In its place a refusal that nobody was answered: it may happen never.
-        without[*index].reply = None;
-        matches!(operation.deed, Deed::Refuse(_)) && Search::new(&without).succeeds()
-    })?;
-    let (from, to) = (operations[index].call, operations[index].reply?);
-    let near = |attempt: &&&Attempt| {
-        let end = match &attempt.answer {
-            Answer::Granted(grant) => grant.released.or(grant.believed_until).unwrap_or(grant.at),
-            Answer::NotHad { at, .. } => *at,
-            Answer::Unknown => u64::MAX,
-        };
-        attempt.asked <= to + 1_000_000 && end + 5_000_000 >= from
+/// The first answer that no order explains, and the attempts that were near it.
+///
+/// What is legal up to a moment is so up to every earlier one: operations that were called later are left out, and those that were
+/// answered later may happen or not. So the earliest moment up to which there is no order is found by halving.
+fn first_wrong(attempts: &[&Attempt], operations: &[Operation]) -> String {
+    let mut replies: Vec<u64> = operations.iter().filter_map(|operation| operation.reply).collect();
+    replies.sort_unstable();
+    let index = replies.partition_point(|reply| Search::new(&up_to(operations, *reply)).succeeds());
+    let Some(moment) = replies.get(index).copied() else { return String::new() };
+    let deed = operations.iter().find(|operation| operation.reply == Some(moment)).map(|operation| operation.deed);
+    let what = match deed {
+        Some(Deed::Take(number, _)) => format!("{} was granted", attempts[number].worker),
+        Some(Deed::Give(number, _)) => format!("{} had given back", attempts[number].worker),
+        Some(Deed::Refuse(number, _)) => format!("{} was refused what seems free", attempts[number].worker),
+        None => return String::new(),
     };
-    let near: Vec<_> = attempts.iter().filter(near).collect();
-    Some(format!("; a free lock was refused between {from} and {to}; near it: {near:#?}"))
+    let mut near: Vec<_> = attempts
+        .iter()
+        .filter(|attempt| attempt.asked <= moment && end_of(attempt).saturating_add(NEAR) >= moment)
+        .collect();
+    near.sort_by_key(|attempt| attempt.asked);
+    let near: Vec<_> = near.into_iter().map(|attempt| told(attempt, moment)).collect();
+    format!(" once {what}. Near that, in microseconds from it:\n  {}", near.join("\n  "))
+}
+
+fn end_of(attempt: &Attempt) -> u64 {
+    match &attempt.answer {
+        Answer::Granted(grant) => grant.released.or(grant.believed_until).unwrap_or(u64::MAX),
+        Answer::NotHad { at, .. } => *at,
+        Answer::Unknown => u64::MAX,
+    }
+}
+
+/// An attempt as one line, its times counted from that moment.
+fn told(attempt: &Attempt, moment: u64) -> String {
+    let Attempt { worker, mode, asked, answer, .. } = attempt;
+    let time = |time: u64| {
+        let (sign, nanos) = if time < moment { ('-', moment - time) } else { ('+', time - moment) };
+        format!("{sign}{}.{:03}", nanos / 1000, nanos % 1000)
+    };
+    let ended = |end: Option<u64>, never: &str| end.map_or_else(|| never.to_owned(), time);
+    let answer = match answer {
+        Answer::Unknown => "nobody knows what was answered".to_owned(),
+        Answer::NotHad { at, waited: true } => format!("its time was over {}", time(*at)),
+        Answer::NotHad { at, waited: false } => format!("refused {}", time(*at)),
+        Answer::Granted(Grant { at, token, believed_until, released }) => format!(
+            "granted {} with token {token}, believed until {}, given back {}",
+            time(*at),
+            ended(*believed_until, "the end"),
+            ended(*released, "never, since it was lost or that failed")
+        ),
+    };
+    format!("{worker} {mode:?}: asked {}, {answer}", time(*asked))
+}
+
+/// The operations as somebody would know them at that moment.
+fn up_to(operations: &[Operation], moment: u64) -> Vec<Operation> {
+    // Whatever is called later stays, so that the numbers do not change, but may happen never.
+    operations
+        .iter()
+        .map(|operation| Operation { reply: operation.reply.filter(|reply| *reply <= moment), ..*operation })
+        .collect()
 }
 
 /// What happens to a lock. The number tells whose it is.
 #[derive(Clone, Copy, Debug)]
 enum Deed {
     Take(usize, Mode),
-    Refuse(Mode),
+    Refuse(usize, Mode),
     Give(usize, Mode),
 }
 
@@ -157,8 +202,10 @@ fn operations(attempts: &[&Attempt]) -> Vec<Operation> {
                     reply: Some(grant.at),
                     after: None,
                 });
-                // A grant that was lost may have ended at any time after it was given.
-                let call = if grant.released.is_some() { grant.believed_until.unwrap_or(grant.at) } else { grant.at };
+                // The backend may have ended a grant that was lost at any time after it gave it, also while the answer was on its
+                // way. What its holder believed is L2's matter.
+                let lost = grant.released.is_none();
+                let call = if lost { attempt.asked } else { grant.believed_until.unwrap_or(grant.at) };
                 operations.push(Operation {
                     deed: Deed::Give(number, attempt.mode),
                     call,
@@ -197,7 +244,7 @@ fn operations(attempts: &[&Attempt]) -> Vec<Operation> {
                 });
                 if !overlaps {
                     operations.push(Operation {
-                        deed: Deed::Refuse(attempt.mode),
+                        deed: Deed::Refuse(number, attempt.mode),
                         call: attempt.asked,
                         reply: Some(*at),
                         after: None,
@@ -237,7 +284,7 @@ impl State {
                     }
                 }
             }
-            Deed::Refuse(mode) => return (!self.admits(mode)).then_some(state),
+            Deed::Refuse(_, mode) => return (!self.admits(mode)).then_some(state),
             Deed::Give(who, Mode::Exclusive) => {
                 if state.writer != Some(who) {
                     return None;
@@ -440,6 +487,38 @@ mod tests {
             granted(Exclusive, [10, 11, 13, 14], 4),
         ];
         assert!(check(&blocked).is_err());
+    }
+
+    #[test]
+    fn a_grant_may_be_lost_before_its_holder_hears_of_it() {
+        // So it was recorded, in microseconds: the session of `two` was ended while its grant was on its way, and `three` had the
+        // lock before `two` found that it had lost it.
+        let one = granted(Shared, [0, 6_122, 9_315, 9_924], 743);
+        let lost = Grant { at: 9_943, token: 744, believed_until: Some(9_943), released: None };
+        let two = attempt("two", Exclusive, 4_727, Answer::Granted(lost.clone()));
+        let three = granted(Exclusive, [6_039, 9_652, 11_953, 12_036], 745);
+        let refused = attempt("four", Exclusive, 9_244, Answer::NotHad { at: 9_275, waited: false });
+        check(&[one.clone(), two, three.clone(), refused.clone()]).unwrap();
+        // Not before it was asked for.
+        let late = attempt("two", Exclusive, 9_700, Answer::Granted(lost.clone()));
+        assert!(linearizability(&[one.clone(), late, three.clone(), refused.clone()]).is_err());
+        // And what was given back was held until then.
+        let kept = Grant { released: Some(9_950), ..lost };
+        let two = attempt("two", Exclusive, 4_727, Answer::Granted(kept));
+        assert!(linearizability(&[one, two, three, refused]).is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_what_was_near() {
+        let earlier = granted(Exclusive, [1_000, 2_000, 3_000, 4_000], 1);
+        let late = |times: [u64; 4], token| granted(Exclusive, times.map(|time| 20_000_000 + time), token);
+        let history = [earlier, late([0, 1_000, 8_000, 9_000], 2), late([2_000, 5_500, 6_000, 7_000], 3)];
+        assert_eq!(
+            linearizability(&history).unwrap_err().to_string(),
+            "L4: the 6 operations on x have no legal order once w3 was granted. Near that, in microseconds from it:\
+             \n  w2 Exclusive: asked -5.500, granted -4.500 with token 2, believed until +2.500, given back +3.500\
+             \n  w3 Exclusive: asked -3.500, granted +0.000 with token 3, believed until +0.500, given back +1.500"
+        );
     }
 
     #[test]

@@ -490,6 +490,9 @@ pub trait Session: Send + Sync + 'static {
 
     /// Gives the grant of that request back, or withdraws it from the queue, also if it arrives there only later. May be
     /// repeated; a request that owns nothing is `Ok`. Never touches another request's grant.
+    ///
+    /// `Ok` tells the holder that nobody else could have the lock before, so it must come from a session that lives. Once that has
+    /// ended the answer is `Lost`: the release is often what finds out, and then the lock may long be another's.
     async fn release(&self, request: &LockRequest) -> Result<()>;
 
     /// Whether the grant of that request is still what it was, as far as the process itself can see without waiting (a

@@ -214,12 +214,17 @@ impl Etcd {
         if let Some(struck) = self.own.strike(request.id)
             && struck.certainty() == Certainty::Certain
         {
-            let result = self.delete(&struck.key).await;
-            if result.is_err() {
-                // Its repetition needs no more than this.
-                self.own.enlist(request.id, struck);
+            match self.delete(&struck.key).await {
+                Ok(true) => return Ok(()),
+                // It was gone already: by an earlier sending of this, by force, or with the session, of which the holder must hear. The
+                // withdrawal finds out.
+                Ok(false) => {}
+                Err(error) => {
+                    // Its repetition needs no more than this.
+                    self.own.enlist(request.id, struck);
+                    return Err(error);
+                }
             }
-            return result;
         }
         // Core knows the mode of what it asked for, but not of what it finds left over after a reconnect.
         let folder = self.keys.lock(&request.key);

@@ -109,13 +109,13 @@ impl Etcd {
         Ok(asked.await?.message)
     }
 
-    /// Deletes one key; it is fine if there is none.
-    pub(crate) async fn delete(&self, key: &[u8]) -> Result<()> {
+    /// Deletes one key; it is fine if there is none. Answers whether there was one.
+    pub(crate) async fn delete(&self, key: &[u8]) -> Result<bool> {
         let asked = self.cluster.ask(|line| {
             let request = DeleteRangeRequest { key: key.into(), range_end: Vec::new() };
             async move { line.kv().delete_range(request).await }
         });
-        asked.await.map(drop)
+        Ok(asked.await?.message.deleted > 0)
     }
 
     /// Writes one key under a lease (0: none). Answers the revision.

@@ -59,7 +59,7 @@ async fn tick(store: Arc<Shared>) {
 impl MemorySession {
     /// Lets the script have its way before the operation; answers whether its reply is to be lost.
     async fn enter(&self, operation: Operation) -> Result<LoseReply> {
-        let effect = {
+        let (effect, now) = {
             let mut state = self.store.state();
             if state.cut_off.contains(&self.member) {
                 return Err(cut_off());
@@ -68,14 +68,15 @@ impl MemorySession {
                 return Ok(LoseReply::No);
             }
             let next = state.script.iter().position(|fault| fault.matches(&self.member, operation));
-            next.map(|index| state.script.remove(index).effect)
+            // A delay counts from when its line is gone from the script: then a test may move the clock.
+            (next.map(|index| state.script.remove(index).effect), self.store.clock.now())
         };
         match effect {
             None => Ok(LoseReply::No),
             Some(Effect::LoseReply) => Ok(LoseReply::Yes),
             Some(Effect::Fail(kind)) => Err(scripted(kind)),
             Some(Effect::Delay(delay)) => {
-                self.store.clock.sleep_until(self.store.clock.now() + delay).await;
+                self.store.clock.sleep_until(now + delay).await;
                 Ok(LoseReply::No)
             }
         }
@@ -188,8 +189,10 @@ impl Session for MemorySession {
 
     async fn release(&self, request: &LockRequest) -> Result<()> {
         let reply = self.enter(Operation::Release).await?;
-        self.store.state().release(&self.lock_place(&request.key), request.id);
-        reply.answer(Ok(()))
+        // A session that has ended owns nothing that could be given back, and whoever held until then must hear of it: the lock
+        // may have been another's before it was released.
+        let released = self.living().map(|(mut state, _)| state.release(&self.lock_place(&request.key), request.id));
+        reply.answer(released)
     }
 
     async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {

@@ -8,8 +8,12 @@ use tooz_core::{
 use tooz_memory::{Effect, Fault, Operation, Store};
 
 async fn connect(store: &str, member: &str) -> Coordinator {
+    connect_with(store, member, "operation_timeout=1s").await
+}
+
+async fn connect_with(store: &str, member: &str, option: &str) -> Coordinator {
     // The registry finds the driver, since this test names its crate.
-    let options = ConnectOptions::new(&format!("memory://{store}?session_timeout=2s&operation_timeout=1s")).unwrap();
+    let options = ConnectOptions::new(&format!("memory://{store}?session_timeout=2s&{option}")).unwrap();
     options.member(member).unwrap().connect().await.unwrap()
 }
 
@@ -109,6 +113,29 @@ async fn a_lost_reply_leaves_no_lock_that_nobody_holds() {
     let membership = within(group.join_or_create(&1)).await;
     assert!(membership.is_ok() || membership.unwrap_err().kind() == ErrorKind::NotFound);
     assert!(store.is_script_done());
+}
+
+#[tokio::test]
+async fn a_release_that_arrives_after_the_end_of_the_session_is_no_success() {
+    let store = Store::named("late");
+    // By the machine's clock, which the delay does not move: nothing here should end by it.
+    let one = connect_with("late", "one", "operation_timeout=60s").await;
+    let two = connect("late", "two").await;
+    let guard = one.lock("x").unwrap().acquire().await.unwrap();
+    // On its way for longer than the session lives: when it was asked for, the lock was held, when it arrives, it is another's.
+    store.script(Fault::new(Operation::Release, Effect::Delay(Duration::from_secs(3))).of(member("one")));
+    let releasing = tokio::spawn(guard.release());
+    while !store.is_script_done() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    store.advance(Duration::from_secs(3));
+    let next = within(two.lock("x").unwrap().acquire()).await.unwrap();
+    assert_eq!(within(releasing).await.unwrap().unwrap_err().kind(), ErrorKind::Lost);
+    assert!(next.is_held());
+    assert!(
+        one.lock("x").unwrap().try_acquire().await.unwrap().is_none(),
+        "the late release has freed the next one's lock"
+    );
 }
 
 #[tokio::test]

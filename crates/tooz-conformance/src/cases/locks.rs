@@ -43,6 +43,7 @@ cases! { "locks";
     while_held_returns_the_value [];
     while_held_stops_at_the_loss [EndSession];
     a_lost_lock_is_not_released_again [EndSession];
+    a_release_that_finds_the_session_ended_is_no_success [EndSession];
     a_waiter_survives_the_loss_of_its_session [EndSession];
     a_broken_lock_can_be_had [Has(Characteristic::BreakableLocks)];
     the_ex_holder_is_told_promptly [Has(Characteristic::BreakableLocks)];
@@ -516,6 +517,18 @@ async fn a_lost_lock_is_not_released_again(stage: Stage) -> Verdict {
     ensure!(stage.attempt(&lock_a).await?.is_none(), "the stale release freed the lock");
     drop(b);
     stage.give(new).await
+}
+
+async fn a_release_that_finds_the_session_ended_is_no_success(stage: Stage) -> Verdict {
+    let coordinator = stage.connect("a").await?;
+    let lock = coordinator.lock("x")?;
+    for _ in 0..3 {
+        let guard = stage.within(stage.after_a_crash(), "the lock", lock.acquire()).await??;
+        stage.end_session("a").await?;
+        // Nobody has waited until the loss was told, so it may be the release that finds out.
+        refused("releasing after the end of the session", stage.soon("it", guard.release()).await?, ErrorKind::Lost)?;
+    }
+    Ok(())
 }
 
 async fn a_waiter_survives_the_loss_of_its_session(stage: Stage) -> Verdict {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tooz_core::LossReason;
-use tooz_testbed::{Kind, Server};
+use tooz_core::{ErrorKind, LossReason};
+use tooz_testbed::{Kind, Proxy, Server};
 
 use crate::Quirk;
 use crate::stage::{connect, etcdctl, keys, play, within};
@@ -14,6 +14,7 @@ pub(crate) const QUIRKS: &[Quirk] = &[
     ("force::a_waiter_whose_key_is_deleted_waits_on", || play(waiter())),
     ("force::a_member_whose_key_is_deleted_is_told", || play(member())),
     ("force::a_deleted_session_key_ends_the_session", || play(session())),
+    ("force::a_release_after_the_lease_was_revoked_is_no_success", || play(revoked())),
     ("force::a_namesake_neither_frees_nor_inherits", || play(namesake())),
 ];
 
@@ -74,6 +75,39 @@ async fn session() -> Result<()> {
     let reason = tokio::time::timeout(Duration::from_secs(2), guard.loss().wait()).await?;
     ensure!(reason == LossReason::SessionEnded, "told {reason:?}");
     drop(within("acquiring in the new session", one.lock("x")?.acquire()).await??);
+    Ok(())
+}
+
+/// The lease is revoked, of which the holder hears nothing until its release was answered.
+async fn revoked() -> Result<()> {
+    let server = Server::start(Kind::Etcd)?;
+    let proxy = Proxy::start(server.address())?;
+    let url = format!("{}?session_timeout=10s", proxy.url("etcd"));
+    let (one, two) = (connect(&url, "one").await?, connect(&server.url(), "two").await?);
+    for round in 0..3 {
+        let guard = within("acquiring", one.lock("x")?.acquire()).await??;
+        let mut leases = Vec::new();
+        for key in keys(&server)? {
+            if let Some(lease) = key.strip_prefix("/tooz/tooz/sessions/")
+                && etcdctl(&server, &["get", &key])?.contains("\"member\":\"one\"")
+            {
+                leases.push(lease.to_owned());
+            }
+        }
+        ensure!(leases.len() == 1, "the leases of one: {leases:?}");
+        proxy.drop_to_client();
+        etcdctl(&server, &["lease", "revoke", &leases[0]])?;
+        let next = within("the next grant", two.lock("x")?.acquire()).await??;
+        let releasing = tokio::spawn(guard.release());
+        // Time enough to be answered, so that the answer and the news arrive together.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        proxy.heal();
+        let released = within("the release", releasing).await??;
+        let kind = released.err().map(|error| error.kind());
+        ensure!(kind == Some(ErrorKind::Lost), "round {round}: answered {kind:?} while another holds it");
+        ensure!(next.is_held(), "the late release took it from the next holder");
+        within("releasing", next.release()).await??;
+    }
     Ok(())
 }
 
