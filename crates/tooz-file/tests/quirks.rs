@@ -404,7 +404,10 @@ async fn alone(folder: &Path, guard: &LockGuard) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
-    fs::write(&witness, std::process::id().to_string()).unwrap();
+    // By a rename, so that one who is killed in the middle of it leaves no witness without a name.
+    let pid = std::process::id().to_string();
+    fs::write(witness.with_extension(&pid), &pid).unwrap();
+    fs::rename(witness.with_extension(&pid), &witness).unwrap();
     let last: u64 = fs::read_to_string(&register).ok().and_then(|token| token.parse().ok()).unwrap_or(0);
     assert!(guard.fencing_token().0 > last, "{} after {last}", guard.fencing_token());
     // By a rename, so that one who is killed leaves the old or the new token.
@@ -412,7 +415,7 @@ async fn alone(folder: &Path, guard: &LockGuard) {
     fs::rename(register.with_extension("new"), &register).unwrap();
     tokio::time::sleep(Duration::from_millis(2)).await;
     assert!(guard.is_held());
-    assert_eq!(fs::read_to_string(&witness).unwrap(), std::process::id().to_string());
+    assert_eq!(fs::read_to_string(&witness).unwrap(), pid);
     fs::remove_file(&witness).unwrap();
 }
 
