@@ -1,6 +1,6 @@
 //! How long a session lives and how its end is known: one deadline judged by the clock, latched by whoever sees it first.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -28,7 +28,7 @@ pub(crate) struct Live {
     loss: Latch,
     /// Set when the session was ended at the backend too, or that was given up: from then on calls may be dropped.
     pub(crate) ended: Latch,
-    holds: Mutex<HashMap<RequestId, Weak<Hold>>>,
+    holds: Mutex<BTreeMap<RequestId, Weak<Hold>>>,
     /// Counts the reconnects that the driver told of.
     pub(crate) reconnects: watch::Sender<u64>,
     connected: watch::Sender<bool>,
@@ -215,7 +215,7 @@ impl Live {
         self.connected.subscribe()
     }
 
-    fn holds(&self) -> MutexGuard<'_, HashMap<RequestId, Weak<Hold>>> {
+    fn holds(&self) -> MutexGuard<'_, BTreeMap<RequestId, Weak<Hold>>> {
         self.holds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -18,7 +18,7 @@ use crate::ofd::{self, FIRST, Kind, Range};
 /// where the kernel's order is all there is, until the line has ended.
 const LENGTH: libc::off_t = 1 << 29;
 
-/// How often a place is looked for anew before one is waited for.
+/// How often a place is looked for at once before one is waited for.
 const TRIES: u32 = 16;
 
 const LINE: Range = Range { start: FIRST - LENGTH, length: LENGTH };
@@ -26,10 +26,39 @@ const GATE: Range = Range { start: FIRST, length: 1 };
 /// The line and the gate behind it.
 pub(crate) const WAY: Range = Range { start: LINE.start, length: LENGTH + 1 };
 
-/// Takes a place at the end, waits for its turn, and takes the gate. The place is kept. For a thread of our own: nothing ends it
-/// but the turn.
-pub(crate) fn wait(file: &File) -> io::Result<()> {
-    if let Some(place) = take_place(file)? {
+/// Where one who is to wait stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Standing {
+    /// There, by the description's lock on it.
+    At(Range),
+    /// Nowhere yet: the line is on the move just now.
+    NotYet,
+    /// Behind a line that is too long to stand in.
+    Outside,
+}
+
+/// Takes a place at the end, if that is to be had without waiting: whoever asks stands in line from then on, however long it takes until a
+/// thread waits there.
+pub(crate) fn stand(file: &File) -> io::Result<Standing> {
+    for _ in 0..TRIES {
+        let Some(place) = end_of_line(file)? else { return Ok(Standing::Outside) };
+        if ofd::try_lock(file, place, Kind::Alone)? {
+            return Ok(Standing::At(place));
+        }
+        // Somebody came at the same moment, or takes the lock just now, and with it all of the line for that moment.
+        std::thread::yield_now();
+    }
+    Ok(Standing::NotYet)
+}
+
+/// Waits there for the turn, and takes the gate. The place is kept. For a thread of our own: nothing ends it but the turn.
+pub(crate) fn wait(file: &File, standing: Standing) -> io::Result<()> {
+    let place = match standing {
+        Standing::At(place) => Some(place),
+        Standing::NotYet => stand_patiently(file)?,
+        Standing::Outside => None,
+    };
+    if let Some(place) = place {
         while let Some(before) = somebody_before(file, place)? {
             ofd::wait_lock(file, before, Kind::Shared)?;
             ofd::unlock(file, before)?;
@@ -44,24 +73,14 @@ pub(crate) fn is_being_passed(file: &File) -> io::Result<bool> {
     Ok(ofd::blocker(file, first, Kind::Alone)?.is_some_and(|found| found.length > 1))
 }
 
-/// Locks the byte behind the last one that is locked; `None`: the line is too long.
-fn take_place(file: &File) -> io::Result<Option<Range>> {
-    for attempt in 0.. {
-        let Some(place) = end_of_line(file)? else { break };
-        if ofd::try_lock(file, place, Kind::Alone)? {
-            return Ok(Some(place));
-        }
-        // Somebody came at the same moment, or takes the lock just now, and with it all of the line for that moment. One who was
-        // stopped in such a moment is waited for without turning.
-        if attempt == TRIES {
-            ofd::wait_lock(file, place, Kind::Alone)?;
-            return Ok(Some(place));
-        }
-        std::thread::yield_now();
-    }
-    Ok(None)
+/// The same with a place that is waited for: whoever takes the lock just now may have been stopped in that very moment.
+fn stand_patiently(file: &File) -> io::Result<Option<Range>> {
+    let Some(place) = end_of_line(file)? else { return Ok(None) };
+    ofd::wait_lock(file, place, Kind::Alone)?;
+    Ok(Some(place))
 }
 
+/// The byte behind the last one that is locked; `None`: the line is too long.
 fn end_of_line(file: &File) -> io::Result<Option<Range>> {
     let mut start = LINE.start;
     while start < FIRST {

@@ -1,6 +1,6 @@
 //! The locks of one session: what it holds, where it waits, and the open files that it keeps for the next time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ pub(crate) struct Locks {
 
 #[derive(Default)]
 struct State {
-    held: HashMap<RequestId, Grant>,
+    held: BTreeMap<RequestId, Grant>,
     idle: HashMap<LockKey, Arc<LockFile>>,
     waits: HashMap<(LockKey, LockMode), Arc<Wait>>,
     closed: bool,

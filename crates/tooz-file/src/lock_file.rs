@@ -24,7 +24,7 @@ use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockKey, LockMode, Membe
 
 use crate::error;
 use crate::layout::{How, Identity, Layout};
-use crate::line;
+use crate::line::{self, Standing};
 use crate::ofd::{self, Kind, Range};
 use crate::record::{self, Slot};
 
@@ -135,9 +135,14 @@ impl LockFile {
         Ok(taken.map_or(Attempt::Stale, Attempt::Taken))
     }
 
-    /// Takes a place at the end of the line and waits for one's turn: then the gate is ours. For a thread of our own.
-    pub(crate) fn wait_in_line(&self) -> Result<()> {
-        self.kernel(line::wait(&self.file))
+    /// Takes a place at the end of the line, if that is to be had at once.
+    pub(crate) fn stand_in_line(&self) -> Result<Standing> {
+        self.kernel(line::stand(&self.file))
+    }
+
+    /// Waits there for one's turn: then the gate is ours. For a thread of our own.
+    pub(crate) fn wait_in_line(&self, standing: Standing) -> Result<()> {
+        self.kernel(line::wait(&self.file, standing))
     }
 
     /// Waits until the holders have gone. For a thread of our own.

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tooz_core::{Error, ErrorKind, LockKey, LockMode, MemberId, RequestId, Result};
 
 use crate::layout::Layout;
+use crate::line::Standing;
 use crate::lock_file::{Claim, LockFile, Taken};
 
 /// Enough for a thread that makes a few calls of the system, also in a debug build.
@@ -73,10 +74,12 @@ impl Wait {
         let mut state = self.state();
         if matches!(state.gate, Gate::Away) {
             let wait = Arc::clone(self);
+            // Here and not on the thread, which may have to wait for a processor. A place goes with the description.
+            let standing = file.stand_in_line()?;
             std::thread::Builder::new()
                 .name("tooz-file-wait".to_owned())
                 .stack_size(STACK)
-                .spawn(move || wait.queue(file))
+                .spawn(move || wait.queue(file, standing))
                 .map_err(|error| {
                     Error::new(
                         ErrorKind::Unavailable,
@@ -113,9 +116,9 @@ impl Wait {
     }
 
     /// The thread's work.
-    fn queue(&self, mut file: Arc<LockFile>) {
+    fn queue(&self, mut file: Arc<LockFile>, mut standing: Standing) {
         loop {
-            let next = match file.wait_in_line() {
+            let next = match file.wait_in_line(standing) {
                 Ok(()) => self.passed_the_gate(&file),
                 Err(error) => return self.fail(error),
             };
@@ -130,10 +133,12 @@ impl Wait {
             } else {
                 return;
             }
+            // The file was replaced, and with it the line.
             file = match LockFile::open(&self.layout, &self.key) {
                 Ok(file) => file,
                 Err(error) => return self.fail(error),
             };
+            standing = Standing::NotYet;
         }
     }
 

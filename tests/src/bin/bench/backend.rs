@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
-use tooz::{ConnectOptions, Coordinator};
+use tooz::{ConnectOptions, Coordinator, Probe};
 use tooz_testbed::{Kind, Provided, Server, Setup, for_tests};
 
 use crate::progress::Progress;
@@ -89,6 +89,15 @@ impl Backend {
     /// A member of this process.
     pub(crate) async fn connect(&self, part: &str, member: &str) -> Result<Coordinator> {
         connect(&self.url(part), member).await
+    }
+
+    /// How the unit is asked for, where a server is asked.
+    pub(crate) fn probe(&self) -> Option<Probe> {
+        match self.unit {
+            Unit::Absolute | Unit::Fcntl => None,
+            Unit::Read => Some(Probe::Read),
+            Unit::Write => Some(Probe::Write),
+        }
     }
 
     /// Whether an operation may be many requests that don't wait for one another.

@@ -25,10 +25,14 @@ async fn pairs(backend: &Backend, report: &mut Report) -> Result<()> {
     let coordinator = backend.connect("locks", "pairs").await?;
     let lock = coordinator.lock("pair")?;
     let rounds = report.rounds(if backend.has_server() { 3000 } else { 50_000 });
-    let (mut exclusive, mut shared) = (Sample::new(), Sample::new());
+    let (mut exclusive, mut shared, mut unit) = (Sample::new(), Sample::new(), Sample::new());
     for round in 0..rounds + rounds / 10 {
         if round == rounds / 10 {
-            (exclusive, shared) = (Sample::new(), Sample::new());
+            (exclusive, shared, unit) = (Sample::new(), Sample::new(), Sample::new());
+        }
+        // The disk and the neighbours of this machine are not the same from minute to minute: what is compared is measured in turn.
+        if let Some(probe) = backend.probe() {
+            unit.time(coordinator.probe(probe)).await?;
         }
         exclusive.time(async { lock.acquire().await?.release().await }).await?;
         if coordinator.characteristics().has(Characteristic::SharedLocks) {
@@ -37,9 +41,10 @@ async fn pairs(backend: &Backend, report: &mut Report) -> Result<()> {
         }
     }
     let target = target::of(backend.name, Measure::Pair);
-    report.times(Measure::Pair, "acquire + release", exclusive.summary(), target);
+    let unit = unit.summary();
+    report.times_beside(&unit, Measure::Pair, "acquire + release", exclusive.summary(), target);
     if shared.summary().count > 0 {
-        report.times(Measure::SharedPair, "the same, shared", shared.summary(), target);
+        report.times_beside(&unit, Measure::SharedPair, "the same, shared", shared.summary(), target);
     }
     coordinator.close().await?;
     Ok(())

@@ -75,6 +75,19 @@ impl Report {
         self.times_by(self.rare_unit_p50.or(self.unit_p50), measure, what.to_owned(), times, target);
     }
 
+    /// Durations, with their ratio to the unit as it was measured between them, where it was.
+    pub(crate) fn times_beside(
+        &mut self,
+        unit: &Summary,
+        measure: Measure,
+        what: &str,
+        times: Summary,
+        target: Option<Target>,
+    ) {
+        let unit = if unit.count > 0 { Some(unit.p50) } else { self.unit_p50 };
+        self.times_by(unit, measure, what.to_owned(), times, target);
+    }
+
     fn times_by(&mut self, unit: Option<u64>, measure: Measure, what: String, times: Summary, target: Option<Target>) {
         #[allow(clippy::cast_precision_loss)]
         let ratio = unit.map(|unit| times.p50 as f64 / unit as f64);
