@@ -116,7 +116,7 @@ impl Backend {
 pub(crate) fn with_namespace(url: &str, part: &str) -> String {
     let mark = if url.contains('?') { '&' } else { '?' };
     let timeout = match part {
-        "crash" | "many-locks" => format!("&session_timeout={}s", SESSION_TIMEOUT.as_secs()),
+        "crash" | "many-locks" | "many-waiters" => format!("&session_timeout={}s", SESSION_TIMEOUT.as_secs()),
         _ => String::new(),
     };
     format!("{url}{mark}namespace=bench-{part}{timeout}")
