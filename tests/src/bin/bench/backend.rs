@@ -73,7 +73,12 @@ impl Backend {
             (url, None)
         } else {
             // Durable, since what it costs to commit is what users pay.
-            let server = Setup::new(kind).durable().start()?;
+            let mut setup = Setup::new(kind).durable();
+            if kind == Kind::Postgres {
+                // 200 waiting members have two connections each.
+                setup = setup.argument("-c max_connections=1000");
+            }
+            let server = setup.start()?;
             (server.url(), Some(server))
         };
         let unit = if matches!(name, "etcd" | "zookeeper" | "consul") { Unit::Write } else { Unit::Read };
@@ -99,6 +104,11 @@ impl Backend {
             Unit::Read => Some(Probe::Read),
             Unit::Write => Some(Probe::Write),
         }
+    }
+
+    /// How many members one such machine's server bears: where each is a process of the server, not a thousand.
+    pub(crate) fn bears(&self, members: usize) -> bool {
+        members <= 200 || self.name != "postgres"
     }
 
     /// Whether an operation may be many requests that don't wait for one another.

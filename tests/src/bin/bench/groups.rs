@@ -32,7 +32,7 @@ pub(crate) async fn measure(backend: &Backend, report: &mut Report, progress: &P
     report.times(Measure::Join, "join", sample.summary(), target::of(backend.name, Measure::Join));
 
     let sizes: &[usize] = if report.quick { &[50] } else { &[50, 1000] };
-    for &size in sizes {
+    for &size in sizes.iter().filter(|size| backend.bears(**size)) {
         list(backend, report, progress, size).await?;
     }
 
