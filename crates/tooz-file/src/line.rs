@@ -73,7 +73,7 @@ pub(crate) fn is_being_passed(file: &File) -> io::Result<bool> {
     Ok(ofd::blocker(file, first, Kind::Alone)?.is_some_and(|found| found.length > 1))
 }
 
-/// The same with a place that is waited for: whoever takes the lock just now may have been stopped in that very moment.
+/// Takes a place as [`stand`] does, and waits for it: whoever takes the lock just now may have been stopped in that very moment.
 fn stand_patiently(file: &File) -> io::Result<Option<Range>> {
     let Some(place) = end_of_line(file)? else { return Ok(None) };
     ofd::wait_lock(file, place, Kind::Alone)?;

@@ -45,7 +45,8 @@ pub(crate) fn try_lock(file: &File, range: Range, kind: Kind) -> io::Result<bool
     }
 }
 
-/// Waits in the kernel's queue, which is first come, first served. Nothing but the grant ends it: for threads of our own.
+/// Waits in the kernel's queue, which whoever asks in the right moment may pass (hence the room `line`). Nothing but the grant ends it: for
+/// threads of our own.
 pub(crate) fn wait_lock(file: &File, range: Range, kind: Kind) -> io::Result<()> {
     let wanted = flock(range, of(kind));
     loop {
