@@ -5,8 +5,10 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::lstat;
 use tooz_core::{Error, ErrorKind, GroupId, LockKey, MemberId, Namespace, Result, Space, encode_name};
 
 use crate::error;
@@ -14,6 +16,12 @@ use crate::options::{Access, Settings};
 
 /// File names have at most 255 bytes; this leaves room for anything a tool may append.
 const LONGEST: usize = 200;
+
+/// A file that was written since it was last read has its time of access noted at each reading, which costs more than reading.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSEEN: libc::c_int = libc::O_NOATIME;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const UNSEEN: libc::c_int = 0;
 
 /// The folders of one namespace.
 #[derive(Clone, Debug)]
@@ -68,15 +76,21 @@ impl Layout {
             Access::Umask => 0o666,
         };
         let mut options = OpenOptions::new();
-        options.read(true).mode(mode).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        options.read(true).mode(mode);
         match how {
             How::Look => {}
             How::Existing => drop(options.write(true)),
             How::Create => drop(options.write(true).create(true)),
             How::CreateNew => drop(options.write(true).create_new(true)),
         }
-        match options.open(path) {
-            Err(error) if error.raw_os_error() == Some(libc::EMFILE) && raise_limit() => options.open(path),
+        let mut open = |more| options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | more).open(path);
+        let mut open = || match open(UNSEEN) {
+            // Only the owner of a file may read it unseen.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => open(0),
+            result => result,
+        };
+        match open() {
+            Err(error) if error.raw_os_error() == Some(libc::EMFILE) && raise_limit() => open(),
             result => result,
         }
     }
@@ -135,10 +149,12 @@ impl Identity {
 
     /// Whether the path still leads to this file.
     pub(crate) fn is_at(self, path: &Path) -> io::Result<bool> {
-        match path.symlink_metadata() {
-            Ok(metadata) => Ok(Identity::of(&metadata) == self),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(false),
-            Err(error) => Err(error),
+        match lstat(path) {
+            // Their types differ between systems.
+            #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss)]
+            Ok(found) => Ok(self == Identity { device: found.st_dev as u64, inode: found.st_ino as u64 }),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 }

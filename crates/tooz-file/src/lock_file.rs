@@ -2,10 +2,13 @@
 //!
 //! | byte | who locks it |
 //! |---|---|
+//! | data | an exclusive holder alone, or the shared ones together |
 //! | line | who waits, one byte each, in the order of their coming; for a moment all of it, whoever takes the lock without waiting |
 //! | gate | the first in the line, or for a moment whoever takes the lock |
-//! | data | an exclusive holder alone, or the shared ones together |
 //! | slot n | the holder whose record stands in slot n of the content, for as long as it holds |
+//!
+//! They stand in that order, because neighbours that are locked alike are one call of the kernel: an exclusive holder takes all from data
+//! to the first slot at once, a shared one all from line to the first slot, and then data.
 //!
 //! A record is written before its slot is locked, or while the line is locked as a whole: whoever finds a slot locked, and nobody
 //! taking the lock at that moment, finds the right record in it.
@@ -28,15 +31,16 @@ use crate::line::{self, Standing};
 use crate::ofd::{self, Kind, Range};
 use crate::record::{self, Slot};
 
-const DATA: Range = Range::byte(1);
-/// All that an exclusive holder takes at once: neighbours that are locked alike are one step.
-const AT_ONCE: Range = Range { start: line::WAY.start, length: line::WAY.length + 2 };
-const FIRST_SLOT: libc::off_t = 2;
+const DATA: Range = Range { start: line::WAY.start - 1, length: 1 };
+const FIRST_SLOT: libc::off_t = 1;
+/// The line, the gate and the first slot: what a shared holder takes alone.
+const WAY_AND_SLOT: Range = Range { start: line::WAY.start, length: line::WAY.length + 1 };
+/// All that an exclusive holder takes.
+const AT_ONCE: Range = Range { start: DATA.start, length: WAY_AND_SLOT.length + 1 };
 /// How many may share one lock.
 const SLOTS: u32 = 4096;
 const ALL_SLOTS: Range = Range { start: ofd::FIRST + FIRST_SLOT, length: SLOTS as libc::off_t };
-const EVERYTHING: Range =
-    Range { start: line::WAY.start, length: ofd::FIRST - line::WAY.start + FIRST_SLOT + SLOTS as libc::off_t };
+const EVERYTHING: Range = Range { start: DATA.start, length: AT_ONCE.length - 1 + ALL_SLOTS.length };
 
 /// One open file description of a lock's file. One grant has one, and shares it with no other.
 #[derive(Debug)]
@@ -74,7 +78,7 @@ pub(crate) enum Obstacle {
     Passing,
 }
 
-/// Whether a grant that is being made has its slot.
+/// Whether a grant that is being made has its slot: the first one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Slots {
     Taken,
@@ -109,25 +113,25 @@ impl LockFile {
 
     /// Takes the lock if it is free and nobody waits for it.
     pub(crate) fn try_take(self: Arc<Self>, claim: &Claim<'_>) -> Result<Attempt> {
-        let entered = match claim.mode {
+        let lock = |range, kind| self.kernel(ofd::try_lock(&self.file, range, kind));
+        let slot = match claim.mode {
             // Looking whether anybody waits costs nothing that way.
-            LockMode::Exclusive => self.kernel(ofd::try_lock(&self.file, AT_ONCE, Kind::Alone))?,
+            LockMode::Exclusive => lock(AT_ONCE, Kind::Alone)?.then_some(Slots::Taken),
             LockMode::Shared => {
-                let way = self.kernel(ofd::try_lock(&self.file, line::WAY, Kind::Alone))?;
-                let data = way && self.kernel(ofd::try_lock(&self.file, DATA, Kind::Shared))?;
-                if way && !data {
-                    self.let_the_next_come()?;
+                let way = if lock(WAY_AND_SLOT, Kind::Alone)? {
+                    Some(Slots::Taken)
+                } else {
+                    lock(line::WAY, Kind::Alone)?.then_some(Slots::ToTake)
+                };
+                if way.is_some() && !lock(DATA, Kind::Shared)? {
+                    self.kernel(ofd::unlock(&self.file, WAY_AND_SLOT))?;
+                    None
+                } else {
+                    way
                 }
-                data
             }
         };
-        if !entered {
-            return Ok(Attempt::Busy(self));
-        }
-        let slot = match claim.mode {
-            LockMode::Exclusive => Slots::Taken,
-            LockMode::Shared => Slots::ToTake,
-        };
+        let Some(slot) = slot else { return Ok(Attempt::Busy(self)) };
         let taken = self.make_grant(claim, slot)?;
         if let Some(taken) = &taken {
             taken.file.let_the_next_come()?;
@@ -174,9 +178,9 @@ impl LockFile {
         if !self.is_in_place()? {
             return Ok(None);
         }
-        let slot = match claim.mode {
-            LockMode::Exclusive => 0,
-            LockMode::Shared => self.free_slot(claim.id)?,
+        let slot = match (slots, claim.mode) {
+            (Slots::Taken, _) | (_, LockMode::Exclusive) => 0,
+            (Slots::ToTake, LockMode::Shared) => self.free_slot(claim.id)?,
         };
         let mut counter = [0; record::COUNTER];
         let length = self.kernel(record::read_up_to(&self.file, &mut counter, record::HEAD))?;
@@ -290,7 +294,7 @@ fn holders_once(file: &File) -> std::io::Result<Vec<Holder>> {
     let mut holders = Vec::new();
     for byte in ofd::locked_bytes(file, ALL_SLOTS)? {
         let slot = u32::try_from(byte - ALL_SLOTS.start).unwrap_or(0);
-        // An exclusive one, whose record is not written yet: its grant has not been handed out.
+        // Of one whose record is not written yet: its grant has not been handed out.
         if slot == 0 && line::is_being_passed(file)? {
             continue;
         }
