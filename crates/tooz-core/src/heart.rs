@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -136,6 +136,17 @@ impl Heart {
         }
     }
 
+    /// Ends after `limit`, or with the heart, under any executor. The heart wakes for it when its time is over and not before: most
+    /// waits end sooner.
+    pub(crate) fn timer(&self, limit: Duration) -> Timer<'_> {
+        let inside = Inside::new(&self.shared);
+        let sleep = (!inside.is_stopped()).then(|| {
+            let _context = self.runtime.enter();
+            Box::pin(tokio::time::sleep(limit))
+        });
+        Timer { shared: &self.shared, sleep }
+    }
+
     /// Waits for the end of the thread. Blocks; cheap when the thread is about to end.
     pub(crate) fn join(&self) {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -143,6 +154,24 @@ impl Heart {
             && thread.thread().id() != std::thread::current().id()
         {
             let _ = thread.join();
+        }
+    }
+}
+
+/// A time limit that a heart keeps.
+pub(crate) struct Timer<'a> {
+    shared: &'a Shared,
+    sleep: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Timer<'_> {
+    /// Once it has ended, it is not to be polled again.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        // A runtime that has ended wakes all its timers, but then they must not be polled.
+        let inside = Inside::new(self.shared);
+        match &mut self.sleep {
+            Some(sleep) if !inside.is_stopped() => sleep.as_mut().poll(context),
+            _ => Poll::Ready(()),
         }
     }
 }
@@ -202,5 +231,39 @@ pub(crate) async fn within<T: Send + 'static>(
             ErrorKind::TimedOut,
             format!("no answer within {limit:?}: {}; raise operation_timeout if the backend is just slow", what()),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Wake;
+
+    use super::*;
+
+    struct Told(AtomicBool);
+
+    impl Wake for Told {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_timer_ends_with_its_heart_on_a_thread_without_a_runtime() {
+        let (life, end) = oneshot::channel::<()>();
+        let heart = Heart::start(async {
+            let _ = end.await;
+        });
+        let heart = heart.unwrap();
+        let mut timer = heart.timer(Duration::from_hours(1));
+        let told = Arc::new(Told(AtomicBool::new(false)));
+        let waker = Waker::from(Arc::clone(&told));
+        let mut context = Context::from_waker(&waker);
+        assert!(timer.poll(&mut context).is_pending());
+        drop(life);
+        heart.join();
+        assert!(told.0.load(Ordering::SeqCst), "whoever waits is woken");
+        assert!(timer.poll(&mut context).is_ready());
+        assert!(heart.timer(Duration::from_hours(1)).poll(&mut context).is_ready(), "a new one has no heart");
     }
 }

@@ -158,20 +158,12 @@ impl Lock {
         if let Poll::Ready(answered) = poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await {
             return Some(answered);
         }
-        let (sender, mut over) = tokio::sync::oneshot::channel::<()>();
-        self.handle.0.heart().spawn(async move {
-            let mut sender = sender;
-            tokio::select! {
-                () = tokio::time::sleep(limit) => {}
-                () = sender.closed() => {}
-            }
-        });
+        let mut over = self.handle.0.heart().timer(limit);
         poll_fn(|context| {
             if let Poll::Ready(answered) = answer.as_mut().poll(context) {
                 return Poll::Ready(Some(answered));
             }
-            // The sender is dropped, never used: its end is the signal.
-            pin!(&mut over).poll(context).map(|_| None)
+            over.poll(context).map(|()| None)
         })
         .await
     }
