@@ -10,7 +10,7 @@ use crate::backend::{Backend, connect, with_namespace};
 use crate::party::{Order, Party, Word};
 use crate::progress::Progress;
 use crate::report::Report;
-use crate::stats::Sample;
+use crate::stats::{Sample, with_warm_up};
 use crate::target::{self, Measure};
 
 /// By how much each way is made longer to count the round trips. Well below what a request may take.
@@ -25,7 +25,10 @@ pub(crate) async fn measure(backend: &Backend, report: &mut Report, progress: &P
     let mut sample = Sample::new();
     let group = coordinator.group("joined")?;
     group.create().await?;
-    for _ in 0..report.rounds(1000) {
+    for round in with_warm_up(report.rounds(1000)) {
+        if round == 0 {
+            sample = Sample::new();
+        }
         let membership = sample.time(group.join(&1)).await?;
         membership.leave().await?;
     }
@@ -78,7 +81,10 @@ async fn list(backend: &Backend, report: &mut Report, progress: &Progress, size:
     let coordinator = backend.connect("groups", "lister").await?;
     let group = coordinator.group(name)?;
     let mut sample = Sample::new();
-    for _ in 0..report.rounds(500) {
+    for round in with_warm_up(report.rounds(if size > 50 { 500 } else { 2000 })) {
+        if round == 0 {
+            sample = Sample::new();
+        }
         let members = sample.time(group.members()).await?;
         anyhow::ensure!(members.len() == size, "{} members are listed, {size} have joined", members.len());
     }

@@ -11,7 +11,7 @@ use crate::party::{Order, Party};
 use crate::progress::Progress;
 use crate::raw::SILENCE;
 use crate::report::Report;
-use crate::stats::Sample;
+use crate::stats::{Sample, with_warm_up};
 use crate::target::{self, Measure};
 
 pub(crate) async fn measure(backend: &Backend, report: &mut Report, progress: &Progress) -> Result<()> {
@@ -26,8 +26,8 @@ async fn pairs(backend: &Backend, report: &mut Report) -> Result<()> {
     let lock = coordinator.lock("pair")?;
     let rounds = report.rounds(if backend.has_server() { 3000 } else { 50_000 });
     let (mut exclusive, mut shared, mut unit) = (Sample::new(), Sample::new(), Sample::new());
-    for round in 0..rounds + rounds / 10 {
-        if round == rounds / 10 {
+    for round in with_warm_up(rounds) {
+        if round == 0 {
             (exclusive, shared, unit) = (Sample::new(), Sample::new(), Sample::new());
         }
         // The disk and the neighbours of this machine are not the same from minute to minute: what is compared is measured in turn.

@@ -11,7 +11,7 @@ use tooz::Probe;
 use crate::backend::{Backend, Unit};
 use crate::progress::Progress;
 use crate::report::Report;
-use crate::stats::Sample;
+use crate::stats::{Sample, with_warm_up};
 use crate::target::Measure;
 
 /// How long nothing happens before a hand-over, so that the waiter is in the queue.
@@ -47,9 +47,8 @@ pub(crate) async fn measure(backend: &Backend, report: &mut Report, progress: &P
 async fn probe(backend: &Backend, probe: Probe, rounds: usize) -> Result<Sample> {
     let coordinator = backend.connect("raw", "raw").await?;
     let mut sample = Sample::new();
-    for round in 0..rounds + rounds / 10 {
-        if round == rounds / 10 {
-            // What came before was to warm up.
+    for round in with_warm_up(rounds) {
+        if round == 0 {
             sample = Sample::new();
         }
         sample.time(coordinator.probe(probe)).await?;

@@ -1,5 +1,6 @@
 //! Durations as a histogram: percentiles of what was measured, no averages.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -34,6 +35,12 @@ impl Sample {
             max: self.0.max(),
         }
     }
+}
+
+/// Rounds that count, after some below zero that are to warm up: whoever measures throws away at zero what it has until then.
+pub(crate) fn with_warm_up(rounds: usize) -> Range<i64> {
+    let rounds = i64::try_from(rounds).unwrap_or(i64::MAX);
+    -(rounds / 10)..rounds
 }
 
 /// Percentiles in nanoseconds.
