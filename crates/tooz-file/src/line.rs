@@ -67,12 +67,6 @@ pub(crate) fn wait(file: &File, standing: Standing) -> io::Result<()> {
     ofd::wait_lock(file, GATE, Kind::Alone)
 }
 
-/// Whether somebody takes the lock without waiting at this very moment.
-pub(crate) fn is_being_passed(file: &File) -> io::Result<bool> {
-    let first = Range { start: LINE.start, length: 1 };
-    Ok(ofd::blocker(file, first, Kind::Alone)?.is_some_and(|found| found.length > 1))
-}
-
 /// Takes a place as [`stand`] does, and waits for it: whoever takes the lock just now may have been stopped in that very moment.
 fn stand_patiently(file: &File) -> io::Result<Option<Range>> {
     let Some(place) = end_of_line(file)? else { return Ok(None) };

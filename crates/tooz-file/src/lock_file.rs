@@ -10,8 +10,8 @@
 //! They stand in that order, because neighbours that are locked alike are one call of the kernel: an exclusive holder takes all from data
 //! to the first slot at once, a shared one all from line to the first slot, and then data.
 //!
-//! A record is written before its slot is locked, or while the line is locked as a whole: whoever finds a slot locked, and nobody
-//! taking the lock at that moment, finds the right record in it.
+//! A record is written before its slot is locked, or while the slot and the line are locked in one piece: whoever finds a slot locked, and
+//! not in such a piece, finds the right record in it.
 //!
 //! The kernel lets readers pass a waiting writer, and it lets whoever asks pass those who are just waking up. The line does
 //! neither: it is left with the grant and not before, and nobody takes the lock past somebody in it (the room `line`). What is
@@ -294,8 +294,7 @@ fn holders_once(file: &File) -> std::io::Result<Vec<Holder>> {
     let mut holders = Vec::new();
     for byte in ofd::locked_bytes(file, ALL_SLOTS)? {
         let slot = u32::try_from(byte - ALL_SLOTS.start).unwrap_or(0);
-        // Of one whose record is not written yet: its grant has not been handed out.
-        if slot == 0 && line::is_being_passed(file)? {
+        if slot == 0 && !is_first_record_written(file)? {
             continue;
         }
         for _ in 0..8 {
@@ -312,6 +311,49 @@ fn holders_once(file: &File) -> std::io::Result<Vec<Holder>> {
     Ok(holders)
 }
 
+/// Whether the first slot is locked by somebody whose record is written. Who takes the lock without waiting has it locked in one piece with the
+/// line until then: its grant has not been handed out.
+fn is_first_record_written(file: &File) -> std::io::Result<bool> {
+    let found = ofd::blocker(file, slot_byte(0), Kind::Alone)?;
+    Ok(found.is_some_and(|found| found.start > line::WAY.start))
+}
+
 const fn slot_byte(slot: u32) -> Range {
     Range::byte(FIRST_SLOT + slot as libc::off_t)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+
+    use super::*;
+
+    #[test]
+    fn a_holder_is_seen_while_another_takes_the_lock_and_that_one_only_when_it_has_it() {
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let open = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let (holder, taker, looker) = (open(), open(), open());
+        let lock = |file: &File, range| assert!(ofd::try_lock(file, range, Kind::Alone).unwrap());
+        let seen = || holders_once(&looker).unwrap().len();
+        let mut record = Vec::new();
+        record::append(&mut record, &MemberId::new("a").unwrap(), LockMode::Shared, 7, 7, 7);
+        holder.write_all_at(&record, record::slot_at(0)).unwrap();
+        assert_eq!(seen(), 0, "whose it was has gone");
+
+        lock(&holder, slot_byte(0));
+        assert_eq!(seen(), 1);
+        // As one does that finds the first slot taken and goes on to another.
+        lock(&taker, line::WAY);
+        assert_eq!(seen(), 1, "the taker is not the one who has the slot");
+
+        ofd::unlock(&taker, EVERYTHING).unwrap();
+        ofd::unlock(&holder, EVERYTHING).unwrap();
+        for at_once in [WAY_AND_SLOT, AT_ONCE] {
+            lock(&taker, at_once);
+            assert_eq!(seen(), 0, "its record is not written yet");
+            ofd::unlock(&taker, line::WAY).unwrap();
+            assert_eq!(seen(), 1);
+            ofd::unlock(&taker, EVERYTHING).unwrap();
+        }
+    }
 }
