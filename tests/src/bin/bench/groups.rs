@@ -22,13 +22,11 @@ pub(crate) async fn measure(backend: &Backend, report: &mut Report, progress: &P
         return Ok(());
     }
     progress.step("join");
-    let mut sample = Sample::new();
+    let rounds = report.rounds(1000);
+    let mut sample = Sample::after_warm_up(rounds);
     let group = coordinator.group("joined")?;
     group.create().await?;
-    for round in with_warm_up(report.rounds(1000)) {
-        if round == 0 {
-            sample = Sample::new();
-        }
+    for _ in 0..with_warm_up(rounds) {
         let membership = sample.time(group.join(&1)).await?;
         membership.leave().await?;
     }
@@ -80,11 +78,9 @@ async fn list(backend: &Backend, report: &mut Report, progress: &Progress, size:
     progress.step(format!("listing {size} members"));
     let coordinator = backend.connect("groups", "lister").await?;
     let group = coordinator.group(name)?;
-    let mut sample = Sample::new();
-    for round in with_warm_up(report.rounds(if size > 50 { 500 } else { 2000 })) {
-        if round == 0 {
-            sample = Sample::new();
-        }
+    let rounds = report.rounds(if size > 50 { 500 } else { 2000 });
+    let mut sample = Sample::after_warm_up(rounds);
+    for _ in 0..with_warm_up(rounds) {
         let members = sample.time(group.members()).await?;
         anyhow::ensure!(members.len() == size, "{} members are listed, {size} have joined", members.len());
     }

@@ -25,11 +25,8 @@ async fn pairs(backend: &Backend, report: &mut Report) -> Result<()> {
     let coordinator = backend.connect("locks", "pairs").await?;
     let lock = coordinator.lock("pair")?;
     let rounds = report.rounds(if backend.has_server() { 3000 } else { 50_000 });
-    let (mut exclusive, mut shared, mut unit) = (Sample::new(), Sample::new(), Sample::new());
-    for round in with_warm_up(rounds) {
-        if round == 0 {
-            (exclusive, shared, unit) = (Sample::new(), Sample::new(), Sample::new());
-        }
+    let [mut exclusive, mut shared, mut unit] = std::array::from_fn(|_| Sample::after_warm_up(rounds));
+    for _ in 0..with_warm_up(rounds) {
         // The disk and the neighbours of this machine are not the same from minute to minute: what is compared is measured in turn.
         if let Some(probe) = backend.probe() {
             unit.time(coordinator.probe(probe)).await?;

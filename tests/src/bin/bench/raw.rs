@@ -46,11 +46,8 @@ pub(crate) async fn measure(backend: &Backend, report: &mut Report, progress: &P
 
 async fn probe(backend: &Backend, probe: Probe, rounds: usize) -> Result<Sample> {
     let coordinator = backend.connect("raw", "raw").await?;
-    let mut sample = Sample::new();
-    for round in with_warm_up(rounds) {
-        if round == 0 {
-            sample = Sample::new();
-        }
+    let mut sample = Sample::after_warm_up(rounds);
+    for _ in 0..with_warm_up(rounds) {
         sample.time(coordinator.probe(probe)).await?;
     }
     coordinator.close().await?;

@@ -1,22 +1,35 @@
 //! Durations as a histogram: percentiles of what was measured, no averages.
 
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 /// What was measured, in nanoseconds.
-pub(crate) struct Sample(Histogram<u64>);
+pub(crate) struct Sample {
+    histogram: Histogram<u64>,
+    /// So many come first that do not count.
+    warm_up: usize,
+}
 
 impl Sample {
     pub(crate) fn new() -> Self {
         // Three digits, from a nanosecond to an hour: what is measured lies well within.
-        Sample(Histogram::new_with_bounds(1, 3_600_000_000_000, 3).expect("the bounds are constants"))
+        let histogram = Histogram::new_with_bounds(1, 3_600_000_000_000, 3).expect("the bounds are constants");
+        Sample { histogram, warm_up: 0 }
+    }
+
+    /// Of [`with_warm_up`] rounds, those that count.
+    pub(crate) fn after_warm_up(rounds: usize) -> Self {
+        Sample { warm_up: warm_up(rounds), ..Sample::new() }
     }
 
     pub(crate) fn add(&mut self, duration: Duration) {
-        self.0.saturating_record(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).max(1));
+        if self.warm_up > 0 {
+            self.warm_up -= 1;
+            return;
+        }
+        self.histogram.saturating_record(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).max(1));
     }
 
     /// Adds what `future` takes, and passes its answer on.
@@ -29,18 +42,21 @@ impl Sample {
 
     pub(crate) fn summary(&self) -> Summary {
         Summary {
-            count: self.0.len(),
-            p50: self.0.value_at_quantile(0.5),
-            p99: self.0.value_at_quantile(0.99),
-            max: self.0.max(),
+            count: self.histogram.len(),
+            p50: self.histogram.value_at_quantile(0.5),
+            p99: self.histogram.value_at_quantile(0.99),
+            max: self.histogram.max(),
         }
     }
 }
 
-/// Rounds that count, after some below zero that are to warm up: whoever measures throws away at zero what it has until then.
-pub(crate) fn with_warm_up(rounds: usize) -> Range<i64> {
-    let rounds = i64::try_from(rounds).unwrap_or(i64::MAX);
-    -(rounds / 10)..rounds
+/// So many rounds, and before them some to warm up.
+pub(crate) const fn with_warm_up(rounds: usize) -> usize {
+    rounds + warm_up(rounds)
+}
+
+const fn warm_up(rounds: usize) -> usize {
+    rounds / 10
 }
 
 /// Percentiles in nanoseconds.
