@@ -257,6 +257,13 @@ fn places(count: usize, kind: Kind) -> Result<(Vec<Place>, Vec<Link>)> {
         let vote_front = if kind == Kind::ZooKeeper { link(&ports[2], false)? } else { peer_front };
         places.push(Place { ports, pid, front, peer_front, vote_front });
     }
+    if kind == Kind::ZooKeeper {
+        // Who is called by a lesser one hangs up and calls back, where that one said that it listens.
+        let doors: Vec<_> = places.iter().map(|place| (place.ports[2].address(), place.vote_front)).collect();
+        for link in links.iter().filter(|link| !link.for_clients) {
+            link.proxy.introduce_as(&doors);
+        }
+    }
     Ok((places, links))
 }
 

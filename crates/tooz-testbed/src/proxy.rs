@@ -2,6 +2,7 @@
 
 mod accept;
 mod connection;
+mod doors;
 mod faults;
 mod shared;
 mod swallow;
@@ -20,6 +21,7 @@ pub use self::swallow::Swallow;
 
 pub(crate) use self::accept::WhoIs;
 
+use self::doors::Doors;
 use self::faults::Faults;
 use self::shared::Shared;
 
@@ -152,6 +154,13 @@ impl Proxy {
     pub(crate) fn wait_for_server(&self, patience: Duration) {
         // Said once, before anybody connects.
         let _ = self.inner.shared.patience.set(patience);
+    }
+
+    /// Replaces the first of each pair by the second in what a client says first: of itself, for whoever calls back, it names the door that it
+    /// listens at, past the proxy before it.
+    pub(crate) fn introduce_as(&self, doors: &[(SocketAddr, SocketAddr)]) {
+        // Said once, before anybody connects.
+        let _ = self.inner.shared.doors.set(Doors::new(doors));
     }
 
     /// What went through so far.

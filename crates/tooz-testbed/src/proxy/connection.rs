@@ -172,9 +172,13 @@ fn read(connection: &Connection, way: Way, pieces: &SyncSender<Piece>) {
 fn write(shared: &Shared, connection: &Connection, way: Way, pieces: &Receiver<Piece>) -> Result<(), Over> {
     let (_, to) = connection.ends(way).ok_or(Over)?;
     let mut tail = Vec::new();
+    let mut doors = shared.doors.get().filter(|_| way == Way::ToServer);
     for piece in pieces {
         match piece {
-            Piece::Bytes(bytes, came) => {
+            Piece::Bytes(mut bytes, came) => {
+                if let Some(doors) = doors.take() {
+                    doors.rename(&mut bytes);
+                }
                 if way == Way::ToServer {
                     // Once these bytes may go, and before they do: the answer can be here in no time.
                     let permit = shared.permit(connection, way, came)?;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
+use super::doors::Doors;
 use super::faults::{Faults, Way};
 use super::swallow::Swallow;
 use crate::wait;
@@ -48,6 +49,8 @@ pub(super) struct Shared {
     pub(super) upstream: SocketAddr,
     /// How long to wait for a server that does not listen yet.
     pub(super) patience: OnceLock<Duration>,
+    /// What clients that introduce themselves are called.
+    pub(super) doors: OnceLock<Doors>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -68,7 +71,13 @@ pub(super) struct Over;
 
 impl Shared {
     pub(super) fn new(upstream: SocketAddr) -> Self {
-        Shared { upstream, patience: OnceLock::new(), state: Mutex::default(), changed: Condvar::new() }
+        Shared {
+            upstream,
+            patience: OnceLock::new(),
+            doors: OnceLock::new(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
