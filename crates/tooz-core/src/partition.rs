@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use tokio::sync::{oneshot, watch};
 
@@ -12,6 +14,9 @@ use crate::membership::Standing;
 use crate::session::RosterEntry;
 use crate::watch::{GroupEvent, GroupWatch};
 use crate::{MemberId, Result};
+
+/// Up to these weights in all a ring is built in less time than it takes to wake a thread.
+const SMALL: u64 = 16;
 
 /// Says which member owns which key, by the consistent hash ring of Python's tooz, so that mixed fleets agree.
 ///
@@ -36,18 +41,24 @@ impl Partitioner {
         if let Some(event) = group.next().await {
             apply(&mut members, event);
         }
-        let (sender, ring) = watch::channel(Arc::new(ring_of(&members)));
         let (following, mut left) = oneshot::channel();
         let (mut group, handle) = group.without_handle();
+        let first = members.clone();
+        let first = handle.0.heart().begin(async move { Ok(built(first).await) }).answer().await?;
+        let (sender, ring) = watch::channel(first);
         handle.0.heart().spawn(async move {
             loop {
                 let event = tokio::select! {
-                    event = std::future::poll_fn(|context| group.poll_event(context)) => event,
+                    event = poll_fn(|context| group.poll_event(context)) => event,
                     _ = &mut left => return,
                 };
                 let Some(event) = event else { return };
                 apply(&mut members, event);
-                sender.send_replace(Arc::new(ring_of(&members)));
+                // A group that starts all at once is one ring, not one for each member.
+                while let Some(event) = poll_fn(|context| Poll::Ready(already(group.poll_event(context)))).await {
+                    apply(&mut members, event);
+                }
+                sender.send_replace(built(members.clone()).await);
             }
         });
         Ok(Partitioner { ring, own, _following: Arc::new(following), _handle: handle })
@@ -109,6 +120,29 @@ fn weight_of(entry: &RosterEntry) -> u32 {
     let capabilities = entry.capabilities.get::<serde_json::Value>().unwrap_or_default();
     let weight = capabilities.get("weight").and_then(serde_json::Value::as_u64);
     weight.map_or(1, |weight| u32::try_from(weight).unwrap_or(u32::MAX))
+}
+
+/// What is there without waiting; the end comes again at the next call.
+fn already(event: Poll<Option<GroupEvent>>) -> Option<GroupEvent> {
+    match event {
+        Poll::Ready(event) => event,
+        Poll::Pending => None,
+    }
+}
+
+/// The ring of a group. Runs inside the heart's runtime, but is no work for the heart itself: of many members, or of great weights,
+/// which any member may say of itself, a ring takes seconds.
+async fn built(members: BTreeMap<MemberId, u32>) -> Arc<HashRing> {
+    let members = Arc::new(members);
+    let weights: u64 = members.values().map(|weight| u64::from(*weight)).sum();
+    if weights > SMALL {
+        let members = Arc::clone(&members);
+        // It fails only when the runtime ends, and then nobody asks any more.
+        if let Ok(ring) = tokio::task::spawn_blocking(move || ring_of(&members)).await {
+            return Arc::new(ring);
+        }
+    }
+    Arc::new(ring_of(&members))
 }
 
 fn ring_of(members: &BTreeMap<MemberId, u32>) -> HashRing {

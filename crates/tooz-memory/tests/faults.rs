@@ -1,5 +1,6 @@
 //! What the fault script and the movable clock can show of core's promises.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use tooz_core::{
@@ -204,5 +205,30 @@ async fn a_grant_that_expired_before_it_was_taken_is_none() {
     Store::named("late-grant").advance(Duration::from_millis(1900));
     let guard = within(waiting).await.unwrap();
     assert!(guard.is_held(), "it was lost when it was handed out");
+    guard.release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ring_that_takes_seconds_holds_up_no_heartbeat() {
+    let one = connect("heavy", "one").await;
+    let group = one.group("g").unwrap();
+    group.create().await.unwrap();
+    let guard = one.lock("x").unwrap().acquire().await.unwrap();
+    let mut partitioner = group.partitioner().await.unwrap();
+    let heavy = ["two", "three", "four", "five"];
+    let mut there = Vec::new();
+    for name in heavy {
+        let coordinator = connect("heavy", name).await;
+        // The greatest weight that counts: 320,000 points.
+        let membership = coordinator.group("g").unwrap().join(&HashMap::from([("weight", 10_000)])).await.unwrap();
+        there.push((coordinator, membership));
+    }
+    let begun = Instant::now();
+    while partitioner.members_for("key", heavy.len()).len() < heavy.len() {
+        assert!(begun.elapsed() < Duration::from_mins(2), "the ring does not come");
+        tokio::time::timeout(Duration::from_mins(2), partitioner.changed()).await.expect("the ring comes");
+    }
+    assert_eq!(guard.loss().reason(), None, "after {:?}", begun.elapsed());
+    assert!(guard.is_held());
     guard.release().await.unwrap();
 }
