@@ -7,6 +7,7 @@
 use tooz_core::{Error, ErrorKind, GroupId, JoinRequest, Meeting, Result, Roster, RosterEntry, decode_name};
 use zookeeper_client::{Client, CreateMode, Error as Zk, MultiWriteError, Stat};
 
+use crate::bulk;
 use crate::connection::Connection;
 use crate::error;
 use crate::mailbox::Mailbox;
@@ -298,20 +299,12 @@ pub(crate) type Read = Option<(Result<RosterEntry>, i64)>;
 
 /// Reads entries of a group in one round trip.
 pub(crate) async fn read_entries(client: &Client, group: &str, nodes: &[String]) -> Result<Vec<Read>, Zk> {
-    let paths: Vec<_> = nodes.iter().map(|node| format!("{group}/{node}")).collect();
-    let answers: Vec<_> = paths.iter().map(|path| client.get_data(path)).collect();
-    let mut entries = Vec::with_capacity(answers.len());
-    for answer in answers {
-        entries.push(match answer.await {
-            Ok((data, stat)) => {
-                let entry = record::read::<MemberRecord>("a member", &data).and_then(|record| record.entry());
-                Some((entry, stat.czxid))
-            }
-            Err(Zk::NoNode) => None,
-            Err(why) => return Err(why),
-        });
-    }
-    Ok(entries)
+    let entries = bulk::read(client, group, nodes).await?.into_iter().map(|content| {
+        let (data, stat) = content?;
+        let entry = record::read::<MemberRecord>("a member", &data).and_then(|record| record.entry());
+        Some((entry, stat.czxid))
+    });
+    Ok(entries.collect())
 }
 
 /// The count of changes of a group: of those who came and went, and of updates. A group that was deleted and made again goes on

@@ -12,6 +12,7 @@ use tooz_core::{
 };
 use zookeeper_client::{CreateMode, Error as Zk, MultiWriteError, Stat};
 
+use crate::bulk;
 use crate::connection::Connection;
 use crate::error;
 use crate::queue::{self, Turn};
@@ -281,16 +282,12 @@ impl Inner {
                     children => children?,
                 };
                 let nodes: Vec<_> = queue::holders(&children).iter().map(|entry| entry.name.to_owned()).collect();
-                let paths: Vec<_> = nodes.iter().map(|node| format!("{queue}/{node}")).collect();
-                let answers: Vec<_> = paths.iter().map(|path| client.get_data(path)).collect();
-                let mut found = Vec::new();
-                for (node, answer) in nodes.into_iter().zip(answers) {
-                    match answer.await {
-                        Ok((data, stat)) => found.push((node, data, stat)),
-                        Err(Zk::NoNode) => {}
-                        Err(why) => return Err(why),
-                    }
-                }
+                let contents = bulk::read(&client, queue, &nodes).await?;
+                let found: Vec<_> = nodes
+                    .into_iter()
+                    .zip(contents)
+                    .filter_map(|(node, content)| content.map(|(data, stat)| (node, data, stat)))
+                    .collect();
                 // When all have gone meanwhile, the lock is the next ones' by now.
                 if !found.is_empty() || children.is_empty() || queue::holders(&children).is_empty() {
                     return Ok(found);

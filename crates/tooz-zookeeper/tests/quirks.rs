@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         a_queue_that_may_not_be_read_keeps_nothing,
         a_deleted_mailbox_is_made_anew,
         capabilities_that_no_node_takes_are_refused,
+        a_list_is_whole_however_much_it_is,
         a_broken_waiter_queues_again,
         the_check_up_knows_the_server,
         probing_leaves_nothing,
@@ -462,6 +463,47 @@ async fn capabilities_that_no_node_takes_are_refused() -> Result<()> {
     assert_eq!(group.members().await?.len(), 1);
     membership.leave().await?;
     coordinator.close().await
+}
+
+/// More members than are read by one request, and among them more than a megabyte, which is the most that a server takes at once.
+async fn a_list_is_whole_however_much_it_is() -> Result<()> {
+    const MEMBERS: usize = 210;
+    let (space, large) = (namespace(), "x".repeat(900_000));
+    let looker = connect(&SERVER.url(), "looker", &space).await?;
+    let group = looker.group("many")?;
+    group.create().await?;
+    let mut there = Vec::new();
+    for number in 0..MEMBERS {
+        let url = SERVER.url();
+        let coordinator = connect_for(&url, &format!("m{number:03}"), &space, Duration::from_mins(1)).await?;
+        let said = if number % 50 == 0 { &large } else { "small" };
+        let membership = coordinator.group("many")?.join(&(number, said)).await?;
+        there.push((coordinator, membership));
+    }
+    let members = group.members().await?;
+    assert_eq!(members.len(), MEMBERS);
+    for (number, member) in members.iter().enumerate() {
+        let (told, said) = member.capabilities.get::<(usize, String)>()?;
+        assert_eq!((member.member.as_str(), told), (format!("m{number:03}").as_str(), number));
+        assert_eq!(said.len(), if number % 50 == 0 { large.len() } else { 5 });
+    }
+    // Whoever leaves between the names and the reading is left out, and all others are there.
+    let (gone, staying) = there.split_at_mut(MEMBERS / 2);
+    let leaving = async {
+        for (coordinator, _) in gone.iter_mut() {
+            coordinator.close().await?;
+        }
+        Ok(())
+    };
+    let looking = async {
+        while group.members().await?.len() > staying.len() {}
+        Ok::<_, tooz_core::Error>(())
+    };
+    tokio::try_join!(leaving, looking)?;
+    for (coordinator, _) in there {
+        coordinator.close().await?;
+    }
+    looker.close().await
 }
 
 async fn a_broken_waiter_queues_again() -> Result<()> {

@@ -82,7 +82,7 @@ fn judge(report: &mut Report, name: &str, seconds: u64, all: &[Vec<Turn>], is_fa
     report.figure(Measure::Contended, "  most turns / fewest turns", fairness, "", target(1.5));
     report.times(Measure::Contended, "  waits", waits.summary(), None);
     let worst = worst_in_turns(all, &order);
-    report.figure(Measure::Contended, "  worst wait, in turns of the queue", worst, "", target(3.0));
+    report.figure(Measure::WorstWait, "  worst wait, in turns of the queue", worst, "", target(3.0));
 }
 
 /// How often the lock changed hands while the unluckiest waited, over the number of those who wait.

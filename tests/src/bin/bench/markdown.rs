@@ -11,7 +11,7 @@ const HEAD: &str = "\
 |---|--:|--:|--:|--:|--:|--:|
 ";
 
-/// Medians, each with its ratio to the unit; a target that was missed is marked by `!`.
+/// Medians, each with its ratio to the unit; a target that was missed is marked by `!`, and its reason stands below.
 pub(crate) fn table(reports: &[Report]) -> String {
     let mut table = HEAD.to_owned();
     for report in reports {
@@ -21,6 +21,11 @@ pub(crate) fn table(reports: &[Report]) -> String {
             let _ = write!(table, " {} |", report.row(measure).map(median).unwrap_or_default());
         }
         let _ = writeln!(table, " {} |", report.row(Measure::Crash).map(worst).unwrap_or_default());
+    }
+    for report in reports {
+        for (what, why) in report.reasons() {
+            let _ = write!(table, "\n`{}`, {what}: {why}.\n", report.backend);
+        }
     }
     table
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::backend::{Backend, Unit};
 use crate::stats::{Summary, words};
-use crate::target::{Measure, Target};
+use crate::target::{self, Measure, Target};
 
 /// All that was found out about one backend.
 #[derive(Serialize)]
@@ -35,6 +35,8 @@ pub(crate) struct Row {
     pub(crate) ratio: Option<f64>,
     target: Option<String>,
     pub(crate) met: Option<bool>,
+    /// Why a target was missed, where that is known.
+    why: Option<&'static str>,
 }
 
 impl Report {
@@ -117,7 +119,19 @@ impl Report {
     }
 
     fn push(&mut self, row: Row) {
-        self.rows.push(row);
+        let why = target::why_missed(self.backend, row.measure).filter(|_| row.met == Some(false));
+        self.rows.push(Row { why, ..row });
+    }
+
+    /// Each reason for which a target was missed, once, with what it is a reason of.
+    pub(crate) fn reasons(&self) -> Vec<(&str, &'static str)> {
+        let mut reasons: Vec<(&str, &str)> = Vec::new();
+        for row in &self.rows {
+            if let Some(why) = row.why.filter(|why| reasons.iter().all(|(_, known)| known != why)) {
+                reasons.push((row.what.trim(), why));
+            }
+        }
+        reasons
     }
 
     /// What the ratios are ratios to, and its median.
@@ -145,12 +159,25 @@ impl Report {
             }
         }
         println!("{table}");
+        for (what, why) in self.reasons() {
+            println!("{what}: {why}.");
+        }
     }
 }
 
 impl Row {
     fn new(measure: Measure, what: String) -> Self {
-        Row { measure, what, times: None, figure: None, figure_unit: None, ratio: None, target: None, met: None }
+        Row {
+            measure,
+            what,
+            times: None,
+            figure: None,
+            figure_unit: None,
+            ratio: None,
+            target: None,
+            met: None,
+            why: None,
+        }
     }
 
     fn times(mut self, times: Summary) -> Self {

@@ -1,10 +1,11 @@
 //! How cost grows: many locks of one member, many tasks, many waiters, many members and watchers. What goes over the wire is
 //! counted by a proxy between all of them and the server.
 
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use tooz::Characteristic;
+use tooz::{Characteristic, HashRing};
 use tooz_conformance::history::now;
 use tooz_testbed::{Proxy, Server};
 
@@ -46,10 +47,44 @@ impl<'a> Wire<'a> {
 }
 
 pub(crate) async fn measure(backend: &Backend, report: &mut Report, progress: &Progress) -> Result<()> {
+    if !backend.across_processes {
+        // It is the same with every backend, and asks none.
+        progress.step("looking up keys in a hash ring");
+        hash_ring(report);
+    }
     many_locks(backend, report, progress).await?;
     many_tasks(backend, report, progress).await?;
     many_waiters(backend, report, progress).await?;
     many_members(backend, report, progress).await
+}
+
+/// Whose a key is in a group of a thousand, and what it costs when one more has joined.
+fn hash_ring(report: &mut Report) {
+    const MEMBERS: usize = 1000;
+    const KEYS: usize = 100_000;
+    const CHANGES: usize = 1000;
+    let mut ring = HashRing::new();
+    ring.add_nodes((0..MEMBERS).map(|index| (format!("member-{index}"), 1)));
+    let keys: Vec<String> = (0..KEYS).map(|index| format!("customer-{index}")).collect();
+    let (mut one, mut three, mut changes) = (Sample::new(), Sample::new(), Sample::new());
+    for key in &keys {
+        let begun = Instant::now();
+        black_box(ring.node_for(black_box(key)));
+        one.add(begun.elapsed());
+        let begun = Instant::now();
+        black_box(ring.nodes_for(black_box(key), 3));
+        three.add(begun.elapsed());
+    }
+    for _ in 0..CHANGES {
+        let begun = Instant::now();
+        ring.add_node("one-more", 1);
+        black_box(&ring);
+        changes.add(begun.elapsed());
+        ring.remove_node("one-more");
+    }
+    report.times(Measure::Scale, "hash ring of 1,000: whose is a key", one.summary(), None);
+    report.times(Measure::Scale, "  and which three would have it", three.summary(), None);
+    report.times(Measure::Scale, "  one member more", changes.summary(), None);
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -74,8 +109,14 @@ async fn many_locks(backend: &Backend, report: &mut Report, progress: &Progress)
         let requests = wire.requests()? - requests;
         if let (Some(before), Some(after)) = (before, wire.counts()) {
             let requests = requests as f64 / 30.0;
-            report.figure(Measure::Scale, "  requests per heartbeat", requests, "sent", Some(3.0));
-            report.figure(Measure::Scale, "  bytes per heartbeat", (after.2 - before.2) as f64 / 30.0, "bytes", None);
+            report.figure(Measure::Heartbeat, "  requests per heartbeat", requests, "sent", Some(3.0));
+            report.figure(
+                Measure::Heartbeat,
+                "  bytes per heartbeat",
+                (after.2 - before.2) as f64 / 30.0,
+                "bytes",
+                None,
+            );
         }
     }
     let lost = guards.iter().filter(|guard| !guard.is_held()).count();

@@ -23,6 +23,10 @@ pub(crate) enum Measure {
     Push,
     Crash,
     Contended,
+    /// How long the unluckiest of those who contend waits.
+    WorstWait,
+    /// What one heartbeat of a member with many locks takes.
+    Heartbeat,
     Scale,
 }
 
@@ -85,6 +89,35 @@ pub(crate) fn of(backend: &str, measure: Measure) -> Option<Target> {
         _ => return None,
     };
     Some(target)
+}
+
+/// Why a backend may miss a target, where that was found out and is to stay.
+pub(crate) fn why_missed(backend: &str, measure: Measure) -> Option<&'static str> {
+    use Measure::{Heartbeat, Pair, SharedPair, WorstWait};
+    let why = match (backend, measure) {
+        ("memory", WorstWait) => {
+            "whoever loses the processor before it has queued is passed by for some rounds: a time slice of the kernel is as long \
+             as 40 of them"
+        }
+        ("file", Pair | SharedPair) => {
+            "an exclusive pair is six calls of the kernel that take and give back a lock or note the token, a shared one seven: it \
+             is about the target, now above and now below"
+        }
+        ("redis", Pair | SharedPair) => {
+            "two scripts are two round trips and 15 to 20 µs of the server's time, of which calling any script is 3: how much \
+             that is depends on how long a bare round trip takes, 20 µs on an idle machine that does not sleep, 100 on one that does"
+        }
+        ("zookeeper", Pair | SharedPair) => {
+            "two writes, and the reading of the queue that is sent along with the first: a server takes the requests of a connection \
+             one after the other, so that it comes up to 0.2 ms later, which is half a write where a write does not wait for a disk"
+        }
+        ("zookeeper", Heartbeat) => {
+            "a heartbeat is one write, however many locks there are; the others are pings, by which a connection that has died is \
+             found out within a fifth of the session timeout"
+        }
+        _ => return None,
+    };
+    Some(why)
 }
 
 /// How many requests a join may take.

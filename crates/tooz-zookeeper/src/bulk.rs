@@ -1,0 +1,62 @@
+//! Reads many nodes in few requests.
+//!
+//! A server takes each request of a connection by itself, with a round of its threads in between: a thousand readings that are
+//! sent at once take it twenty times as long as the same readings in requests of a hundred.
+
+use zookeeper_client::{Client, Error as Zk, MultiReadResult, Stat};
+
+/// So many nodes in one request: nearly as fast as more, and an answer stays of a moderate size.
+const MOST: usize = 100;
+
+/// A node's data, where it was there.
+pub(crate) type Content = Option<(Vec<u8>, Stat)>;
+
+/// Reads the data of nodes below `parent`, in one round trip. Nothing is read before what was asked for earlier by the same client.
+pub(crate) async fn read(client: &Client, parent: &str, nodes: &[String]) -> Result<Vec<Content>, Zk> {
+    let paths: Vec<_> = nodes.iter().map(|node| format!("{parent}/{node}")).collect();
+    let mut asked = Vec::with_capacity(paths.len().div_ceil(MOST));
+    for some in paths.chunks(MOST) {
+        let mut reader = client.new_multi_reader();
+        for path in some {
+            reader.add_get_data(path)?;
+        }
+        asked.push(reader.commit());
+    }
+    let mut found = Vec::with_capacity(paths.len());
+    for answers in asked {
+        match answers.await {
+            Ok(answers) => {
+                for answer in answers {
+                    found.push(content(answer)?);
+                }
+            }
+            Err(Zk::Unimplemented) => return one_by_one(client, &paths).await,
+            Err(why) => return Err(why),
+        }
+    }
+    // Each answer stands at the place of its question.
+    if found.len() == paths.len() { Ok(found) } else { Err(Zk::RuntimeInconsistent) }
+}
+
+fn content(answer: MultiReadResult) -> Result<Content, Zk> {
+    match answer {
+        MultiReadResult::Data { data, stat } => Ok(Some((data, stat))),
+        MultiReadResult::Error { err: Zk::NoNode } => Ok(None),
+        MultiReadResult::Error { err } => Err(err),
+        _ => Err(Zk::RuntimeInconsistent),
+    }
+}
+
+/// For servers before 3.6, which don't know such requests.
+async fn one_by_one(client: &Client, paths: &[String]) -> Result<Vec<Content>, Zk> {
+    let asked: Vec<_> = paths.iter().map(|path| client.get_data(path)).collect();
+    let mut found = Vec::with_capacity(asked.len());
+    for answer in asked {
+        found.push(match answer.await {
+            Ok(content) => Some(content),
+            Err(Zk::NoNode) => None,
+            Err(why) => return Err(why),
+        });
+    }
+    Ok(found)
+}
