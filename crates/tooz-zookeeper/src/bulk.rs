@@ -24,14 +24,8 @@ pub(crate) async fn read(client: &Client, parent: &str, nodes: &[String]) -> Res
     }
     let mut found = Vec::with_capacity(paths.len());
     for answers in asked {
-        match answers.await {
-            Ok(answers) => {
-                for answer in answers {
-                    found.push(content(answer)?);
-                }
-            }
-            Err(Zk::Unimplemented) => return one_by_one(client, &paths).await,
-            Err(why) => return Err(why),
+        for answer in answers.await? {
+            found.push(content(answer)?);
         }
     }
     // Each answer stands at the place of its question.
@@ -45,18 +39,4 @@ fn content(answer: MultiReadResult) -> Result<Content, Zk> {
         MultiReadResult::Error { err } => Err(err),
         _ => Err(Zk::RuntimeInconsistent),
     }
-}
-
-/// For servers before 3.6, which don't know such requests.
-async fn one_by_one(client: &Client, paths: &[String]) -> Result<Vec<Content>, Zk> {
-    let asked: Vec<_> = paths.iter().map(|path| client.get_data(path)).collect();
-    let mut found = Vec::with_capacity(asked.len());
-    for answer in asked {
-        found.push(match answer.await {
-            Ok(content) => Some(content),
-            Err(Zk::NoNode) => None,
-            Err(why) => return Err(why),
-        });
-    }
-    Ok(found)
 }

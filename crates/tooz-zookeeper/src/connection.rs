@@ -196,6 +196,11 @@ impl Connection {
         let _ = self.gone.subscribe().wait_for(|gone| *gone).await;
     }
 
+    /// The same as a question.
+    pub(crate) fn is_gone(&self) -> bool {
+        *self.gone.borrow()
+    }
+
     /// Says that this server is of no use, although the connection may stand: the link goes on to the next one.
     pub(crate) fn give_up(&self) {
         self.given_up.notify_one();

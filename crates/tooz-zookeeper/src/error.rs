@@ -42,7 +42,7 @@ pub(crate) fn of(what: impl fmt::Display, error: Zk) -> Error {
         ),
         Zk::Unimplemented => (
             ErrorKind::Backend,
-            "the server does not know this request; ZooKeeper 3.5 or later is needed",
+            "the server does not know this request; ZooKeeper 3.6 or later is needed",
             Outcome::NotApplied,
         ),
         Zk::QuotaExceeded => (ErrorKind::Backend, "a quota of the ensemble is used up", Outcome::NotApplied),

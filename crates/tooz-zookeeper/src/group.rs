@@ -35,7 +35,7 @@ impl Found {
 impl Inner {
     pub(crate) async fn create_group(&self, group: &GroupId) -> Result<()> {
         let path = self.layout.group(group);
-        let data = record::write(&GroupRecord { group: group.as_str().to_owned(), updated: None })?;
+        let data = record::write(&GroupRecord { group: group.as_str().to_owned() })?;
         let connection = self.link.up_within(self.limit).await?;
         let creating = async {
             let client = connection.client()?;
@@ -115,7 +115,7 @@ impl Inner {
         });
         let Some((found, version)) = listing.await? else { return Err(Error::no_group(group)) };
         // Who left between the listing and the reading is not among them.
-        let entries: Result<Vec<_>> = found.into_iter().flatten().map(|(entry, _)| entry).collect();
+        let entries: Result<Vec<_>> = found.into_iter().flatten().collect();
         Ok(Roster::new(entries?, version))
     }
 
@@ -180,13 +180,12 @@ impl Inner {
         let path = self.layout.member(&request.group, &request.member);
         let data = member_data(request)?;
         let group = self.layout.group(&request.group);
-        let updated = path.rsplit_once('/').map(|(_, node)| node.to_owned());
-        let news = record::write(&GroupRecord { group: request.group.as_str().to_owned(), updated })?;
+        let unchanged = record::write(&GroupRecord { group: request.group.as_str().to_owned() })?;
         self.change(request, &path, |entry, mailbox, transaction| {
             transaction.add_check_version(&mailbox.path, mailbox.version)?;
             transaction.add_set_data(&path, &data, Some(entry.version))?;
-            // By the group's version those who watch it see that somebody's capabilities are new, and whose.
-            transaction.add_set_data(&group, &news, None)
+            // By the group's version it is seen that somebody's capabilities are new.
+            transaction.add_set_data(&group, &unchanged, None)
         })
         .await
         .and_then(|changed| if changed { Ok(()) } else { Err(Error::not_member(request)) })
@@ -294,17 +293,14 @@ fn member_data(request: &JoinRequest) -> Result<Vec<u8>> {
     Ok(data)
 }
 
-/// An entry and the transaction that made it, where it was still there.
-pub(crate) type Read = Option<(Result<RosterEntry>, i64)>;
-
-/// Reads entries of a group in one round trip.
-pub(crate) async fn read_entries(client: &Client, group: &str, nodes: &[String]) -> Result<Vec<Read>, Zk> {
-    let entries = bulk::read(client, group, nodes).await?.into_iter().map(|content| {
-        let (data, stat) = content?;
-        let entry = record::read::<MemberRecord>("a member", &data).and_then(|record| record.entry());
-        Some((entry, stat.czxid))
-    });
-    Ok(entries.collect())
+/// Reads entries of a group in one round trip; `None` for those that are gone.
+pub(crate) async fn read_entries(
+    client: &Client,
+    group: &str,
+    nodes: &[String],
+) -> Result<Vec<Option<Result<RosterEntry>>>, Zk> {
+    let entry = |(data, _): (Vec<u8>, Stat)| record::read::<MemberRecord>("a member", &data)?.entry();
+    Ok(bulk::read(client, group, nodes).await?.into_iter().map(|content| content.map(entry)).collect())
 }
 
 /// The count of changes of a group: of those who came and went, and of updates. A group that was deleted and made again goes on

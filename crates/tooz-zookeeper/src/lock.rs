@@ -339,16 +339,11 @@ impl Inner {
         Err(failed(Zk::BadVersion))
     }
 
-    /// What the ensemble has of this session in all queues. Servers before 3.6 can't be asked; there each request is withdrawn by
-    /// its own name all the same.
+    /// What the ensemble has of this session in all queues.
     pub(crate) async fn owned(&self) -> Result<Owned> {
         let root = self.layout.root();
-        let paths = self.look("list what this session owns", |client| async move {
-            match client.list_ephemerals(root).await {
-                Err(Zk::Unimplemented) => Ok(Vec::new()),
-                paths => paths,
-            }
-        });
+        let paths =
+            self.look("list what this session owns", |client| async move { client.list_ephemerals(root).await });
         let mut locks = Vec::new();
         for path in paths.await? {
             let Some((space, encoded, id)) = self.layout.parse_request(&path) else { continue };

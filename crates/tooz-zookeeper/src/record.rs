@@ -18,9 +18,6 @@ pub(crate) struct LockRecord {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct GroupRecord {
     pub(crate) group: String,
-    /// The node of the member whose capabilities were updated last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) updated: Option<String>,
 }
 
 /// In the node of a member.

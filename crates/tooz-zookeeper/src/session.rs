@@ -149,6 +149,8 @@ impl Session for ZooKeeperSession {
     async fn open(&self) -> Result<()> {
         let standstill = self.inner.standstill();
         self.inner.open_mailbox().await?;
+        // Servers that are too old are found here, and not in the middle of something.
+        self.inner.owned().await?;
         if standstill.is_some() {
             // As a heartbeat would, it shows that the leader knows of the first one.
             sleep(self.inner.telling()).await;

@@ -1,24 +1,31 @@
-//! Watches: one task for each, which arms ZooKeeper's one-shot watches anew after every change and tells what is new.
+//! Watches: one task for each, which tells what is new.
 //!
-//! A group is watched for its children, who come and go, and for its data, by which updates are told. What happened is read off
-//! the difference of two listings; where its counts say that more happened than the difference shows, core reads everything.
+//! A group is watched by a persistent watch, whose events name who came, went, or has new capabilities: a change costs each watcher
+//! one small question, however many members there are. The events are counted, and held against the server's own count; where that
+//! does not come out, core reads everything. Nothing else may watch the same node: a one-shot watch on it ends the persistent one
+//! on servers before 3.9 (ZOOKEEPER-4466).
+//!
+//! The holders of a lock are watched by one-shot watches, which are armed anew after every change.
 
-use std::collections::HashSet;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::sleep;
 use tooz_core::{
     Change, Error, GroupId, LockKey, MemberId, PushStream, Pushed, Pusher, Result, decode_name, push_channel,
 };
-use zookeeper_client::{Client, Error as Zk, OneshotWatcher, Stat};
+use zookeeper_client::{AddWatchMode, Error as Zk, EventType, OneshotWatcher, PersistentWatcher, WatchedEvent};
 
 use crate::connection::Connection;
 use crate::group::{read_entries, version};
-use crate::record::{self, GroupRecord};
 use crate::session::Inner;
 use crate::{error, queue};
+
+/// How long an event may take that the server has counted already: it was sent before the count.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// A watch that is armed.
 type Armed = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -28,13 +35,22 @@ pub(crate) struct GroupFeed {
     inner: Arc<Inner>,
     path: String,
     pusher: Pusher,
-    known: Option<Known>,
+    /// The count of changes up to what was told last.
+    counted: Option<u64>,
+    /// The member whose data has changed, until the group's own has.
+    renewed: Option<String>,
 }
 
-/// What a group looked like at the last look.
-struct Known {
-    nodes: HashSet<String>,
-    stat: Stat,
+/// A change of a group, as events tell it. Each is one in the group's count.
+enum Happening {
+    /// The node of a member was made.
+    Came(String),
+    /// The node of a member was deleted.
+    Went(String),
+    /// The data of a member's node was changed; `None` where nobody knows whose.
+    Renewed(Option<String>),
+    /// The group was deleted. It is not counted any more.
+    Gone,
 }
 
 /// The watch of a lock's holders.
@@ -61,7 +77,7 @@ impl Inner {
             return Err(Error::no_group(group));
         }
         let (pusher, stream) = push_channel();
-        Ok((GroupFeed { inner: Arc::clone(self), path: path.clone(), pusher, known: None }, stream))
+        Ok((GroupFeed { inner: Arc::clone(self), path: path.clone(), pusher, counted: None, renewed: None }, stream))
     }
 
     /// The watch of a lock, and what to run for it.
@@ -86,108 +102,136 @@ impl GroupFeed {
 
     /// Watches for as long as one connection lasts.
     async fn over_one(&mut self, connection: &Connection) -> Result<Next, Zk> {
-        let mut children: Option<Armed> = None;
-        let mut data: Option<Armed> = None;
+        let arming = async {
+            let client = connection.client()?;
+            client.watch(&self.path, AddWatchMode::PersistentRecursive).await
+        };
+        let mut watch = connection.ask(arming).await?;
+        self.renewed = None;
+        let Some(counted) = self.begin(connection, &mut watch).await? else { return Ok(self.gone()) };
+        match self.counted.replace(counted) {
+            None => self.pusher.push(Pushed::Ready),
+            Some(before) if before != counted => self.pusher.push(Pushed::Dirty),
+            Some(_) => {}
+        }
+        let mut patience = self.inner.link.session_timeout();
         loop {
-            if self.pusher.is_closed() {
-                return Ok(Next::Over);
-            }
-            match self.look(connection, &mut children, &mut data).await {
-                Err(Zk::NoNode) => {
-                    self.pusher.push(Pushed::Gone);
-                    return Ok(Next::Over);
-                }
-                looked => looked?,
-            }
-            tokio::select! {
+            let first = tokio::select! {
                 biased;
                 () = connection.gone() => return Ok(Next::Again),
                 () = self.pusher.closed() => return Ok(Next::Over),
-                () = fired(&mut children) => children = None,
-                () = fired(&mut data) => data = None,
-                // A hint may be lost.
-                () = sleep(self.inner.link.session_timeout()) => {}
+                event = watch.changed() => Some(event),
+                () = sleep(patience) => None,
+            };
+            let is_timeout = first.is_none();
+            let mut happened = Vec::new();
+            let mut next = first;
+            while let Some(event) = next {
+                if event.event_type == EventType::Session {
+                    return Ok(Next::Again);
+                }
+                happened.extend(self.understand(&event));
+                next = at_once(connection, &mut watch).await;
+            }
+            let Some(now) = self.tell(connection, happened).await? else { return Ok(self.gone()) };
+            let behind = now.wrapping_sub(self.counted.unwrap_or(now));
+            if behind == 0 {
+                patience = self.inner.link.session_timeout();
+            } else if is_timeout && patience == MOMENT {
+                // Whatever is counted has an event, which comes before the count. A watch for which that does not hold is armed anew.
+                return Ok(Next::Again);
+            } else {
+                patience = MOMENT;
             }
         }
     }
 
-    /// Arms what is not armed, looks at the group, and tells what is new.
-    async fn look(
-        &mut self,
-        connection: &Connection,
-        children: &mut Option<Armed>,
-        data: &mut Option<Armed>,
-    ) -> Result<(), Zk> {
+    /// The count of changes at a moment from which every event is one change more; `None` where there is no group.
+    async fn begin(&self, connection: &Connection, watch: &mut PersistentWatcher) -> Result<Option<u64>, Zk> {
+        loop {
+            let client = connection.client()?;
+            let Some(stat) = connection.ask(client.check_stat(&self.path)).await? else { return Ok(None) };
+            // An event that is there by now may have come before or after that answer; nothing tells. Then it is asked again.
+            let mut is_quiet = true;
+            while let Some(event) = at_once(connection, watch).await {
+                if event.event_type == EventType::Session {
+                    return Err(Zk::ConnectionLoss);
+                }
+                is_quiet = false;
+            }
+            if is_quiet {
+                return Ok(Some(version(&stat)));
+            }
+        }
+    }
+
+    /// Tells what happened, and answers how many changes the server counts by now; `None` where there is no group any more.
+    async fn tell(&mut self, connection: &Connection, happened: Vec<Happening>) -> Result<Option<u64>, Zk> {
+        let nodes: Vec<String> = happened.iter().filter_map(Happening::to_read).cloned().collect();
         let client = connection.client()?;
         let looking = async {
-            // Both are asked before either is answered. The data goes first: what the listing shows is not older.
-            tokio::try_join!(biased; read(&client, &self.path, data), list(&client, &self.path, children))
+            // Both are asked before either is answered.
+            tokio::try_join!(biased; read_entries(&client, &self.path, &nodes), client.check_stat(&self.path))
         };
-        let (record, (nodes, stat)) = connection.ask(looking).await?;
-        let nodes: HashSet<String> = nodes.into_iter().collect();
-        match &self.known {
-            None => self.pusher.push(Pushed::Ready),
-            Some(known) => {
-                let changes = self.changes(connection, &client, known, &nodes, &stat, &record).await?;
-                for pushed in changes.unwrap_or_else(|| vec![Pushed::Dirty]) {
-                    self.pusher.push(pushed);
-                }
-            }
+        let (entries, stat) = connection.ask(looking).await?;
+        let mut entries = entries.into_iter();
+        for happening in happened {
+            let entry = happening.to_read().and_then(|_| entries.next()).flatten();
+            let change = match (happening, entry) {
+                (Happening::Came(_), Some(Ok(entry))) => Some(Change::Joined(entry)),
+                (Happening::Renewed(Some(_)), Some(Ok(entry))) => Some(Change::Updated(entry)),
+                (Happening::Went(node), _) => member_at(&node).map(Change::Left),
+                (Happening::Gone, _) => return Ok(None),
+                // Whoever it was has gone again, or can't be read.
+                _ => None,
+            };
+            let after = self.counted.unwrap_or_default();
+            let version = after.wrapping_add(1);
+            self.counted = Some(version);
+            self.pusher.push(match change {
+                Some(change) => Pushed::Delta { after: Some(after), version, change },
+                None => Pushed::Dirty,
+            });
         }
-        self.known = Some(Known { nodes, stat });
-        Ok(())
+        Ok(stat.as_ref().map(version))
     }
 
-    /// What happened between two looks, change by change; `None` where the looks do not show it.
-    async fn changes(
-        &self,
-        connection: &Connection,
-        client: &Client,
-        known: &Known,
-        nodes: &HashSet<String>,
-        stat: &Stat,
-        record: &[u8],
-    ) -> Result<Option<Vec<Pushed>>, Zk> {
-        let (before, now) = (version(&known.stat), version(stat));
-        if before == now {
-            return Ok(Some(Vec::new()));
-        }
-        let came: Vec<String> = nodes.difference(&known.nodes).cloned().collect();
-        let went: Vec<&String> = known.nodes.difference(nodes).collect();
-        let updates = stat.version.wrapping_sub(known.stat.version);
-        let moves = stat.cversion.wrapping_sub(known.stat.cversion);
-        let seen = i32::try_from(came.len() + went.len()).unwrap_or(i32::MAX);
-        let plain = stat.czxid == known.stat.czxid && moves == seen;
-        let changes = match (came.len(), went.len(), updates) {
-            // Those who came did so in the order of their transactions.
-            (1.., 0, 0) if plain => {
-                let mut entries = Vec::new();
-                for read in connection.ask(read_entries(client, &self.path, &came)).await? {
-                    let Some((Ok(entry), born)) = read else { return Ok(None) };
-                    entries.push((born, entry));
-                }
-                entries.sort_by_key(|(born, _)| *born);
-                entries.into_iter().map(|(_, entry)| Change::Joined(entry)).collect()
-            }
-            (0, 1, 0) if plain => match member_at(went[0]) {
-                Some(member) => vec![Change::Left(member)],
-                None => return Ok(None),
-            },
-            (0, 0, 1) if plain => {
-                let Ok(GroupRecord { updated: Some(node), .. }) = record::read("a group", record) else {
-                    return Ok(None);
-                };
-                match connection.ask(read_entries(client, &self.path, &[node])).await?.pop() {
-                    Some(Some((Ok(entry), _))) => vec![Change::Updated(entry)],
-                    _ => return Ok(None),
-                }
-            }
-            _ => return Ok(None),
+    /// What an event means for the group; `None`: nothing that is counted.
+    fn understand(&mut self, event: &WatchedEvent) -> Option<Happening> {
+        let below = event.path.strip_prefix(&self.path)?;
+        let Some(node) = below.strip_prefix('/') else {
+            return match event.event_type {
+                EventType::NodeDeleted => Some(Happening::Gone),
+                // Its data is written in the same transaction as a member's, and right after it.
+                EventType::NodeDataChanged => Some(Happening::Renewed(self.renewed.take())),
+                _ => None,
+            };
         };
-        let counted = (before..now).zip(changes);
-        Ok(Some(
-            counted.map(|(after, change)| Pushed::Delta { after: Some(after), version: after + 1, change }).collect(),
-        ))
+        match event.event_type {
+            EventType::NodeCreated => Some(Happening::Came(node.to_owned())),
+            EventType::NodeDeleted => Some(Happening::Went(node.to_owned())),
+            EventType::NodeDataChanged => {
+                self.renewed = Some(node.to_owned());
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn gone(&self) -> Next {
+        self.pusher.push(Pushed::Gone);
+        Next::Over
+    }
+}
+
+impl Happening {
+    /// The node that shows more of it.
+    fn to_read(&self) -> Option<&String> {
+        match self {
+            Happening::Came(node) => Some(node),
+            Happening::Renewed(node) => node.as_ref(),
+            Happening::Went(_) | Happening::Gone => None,
+        }
     }
 }
 
@@ -255,24 +299,20 @@ fn member_at(node: &str) -> Option<MemberId> {
     decode_name(node).and_then(|name| MemberId::new(name).ok())
 }
 
-/// The data of a node, with a watch where none is armed.
-async fn read(client: &Client, path: &str, watch: &mut Option<Armed>) -> Result<Vec<u8>, Zk> {
-    if watch.is_some() {
-        return Ok(client.get_data(path).await?.0);
+/// The next event, if it is there already.
+async fn at_once(connection: &Connection, watch: &mut PersistentWatcher) -> Option<WatchedEvent> {
+    // A watch panics when the library's task has ended before it.
+    if connection.is_gone() {
+        return None;
     }
-    let (data, _, oneshot) = client.get_and_watch_data(path).await?;
-    *watch = Some(armed(oneshot));
-    Ok(data)
-}
-
-/// The children of a node, with a watch where none is armed.
-async fn list(client: &Client, path: &str, watch: &mut Option<Armed>) -> Result<(Vec<String>, Stat), Zk> {
-    if watch.is_some() {
-        return client.get_children(path).await;
-    }
-    let (children, stat, oneshot) = client.get_and_watch_children(path).await?;
-    *watch = Some(armed(oneshot));
-    Ok((children, stat))
+    let mut next = pin!(watch.changed());
+    poll_fn(|context| {
+        Poll::Ready(match next.as_mut().poll(context) {
+            Poll::Ready(event) => Some(event),
+            Poll::Pending => None,
+        })
+    })
+    .await
 }
 
 /// Boxed, so that it can be kept armed from one look to the next.
