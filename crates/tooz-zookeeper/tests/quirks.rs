@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         the_check_up_knows_the_server,
         probing_leaves_nothing,
         a_watch_is_told_of_every_change_once,
+        what_a_change_costs_does_not_grow_with_the_group,
         a_group_made_again_is_another_group,
         the_newer_server_does_as_well,
     ];
@@ -582,6 +583,53 @@ async fn a_watch_is_told_of_every_change_once() -> Result<()> {
     assert!(matches!(soon(watch.next()).await, Some(GroupEvent::Left(_))));
     member.close().await?;
     observer.close().await
+}
+
+/// Counted on the wire of the watcher, whose heartbeats are far apart.
+async fn what_a_change_costs_does_not_grow_with_the_group() -> Result<()> {
+    const CHANGES: u64 = 10;
+    let (space, minute) = (namespace(), Duration::from_mins(1));
+    let proxy = Proxy::start(SERVER.address()).expect("a proxy");
+    let through = SERVER.url().replace(&SERVER.address().to_string(), &proxy.address().to_string());
+    let watcher = connect_for(&through, "watcher", &space, minute).await?;
+    let url = SERVER.url();
+    let mut there = Vec::new();
+    let mut costs = Vec::new();
+    for (name, members) in [("small", 2), ("large", 150)] {
+        let group = watcher.group(name)?;
+        group.create().await?;
+        for number in there.len()..members {
+            there.push(connect_for(&url, &format!("member-{number:03}"), &space, minute).await?);
+        }
+        let mut joined = Vec::new();
+        for coordinator in &there {
+            joined.push(coordinator.group(name)?.join(&0).await?);
+        }
+        let mut watch = group.watch().await?;
+        soon(watch.next()).await;
+        let bytes = || {
+            let counts = proxy.counts();
+            counts.to_server.bytes + counts.to_client.bytes
+        };
+        let before = bytes();
+        for number in 1..=CHANGES {
+            let member = joined.pop().expect("it has joined");
+            member.update(&number).await?;
+            assert!(matches!(soon(watch.next()).await, Some(GroupEvent::Updated(_))));
+            member.leave().await?;
+            assert!(matches!(soon(watch.next()).await, Some(GroupEvent::Left(_))));
+            joined.push(there[joined.len()].group(name)?.join(&0).await?);
+            assert!(matches!(soon(watch.next()).await, Some(GroupEvent::Joined(_))));
+        }
+        costs.push((bytes() - before) / CHANGES);
+        drop(watch);
+    }
+    // A list of that many names would be thrice as much.
+    assert!(costs[1] < costs[0] * 3 / 2, "bytes for an update, a leave and a join among 2 and among 150: {costs:?}");
+    for coordinator in there {
+        coordinator.close().await?;
+    }
+    watcher.close().await
 }
 
 async fn a_group_made_again_is_another_group() -> Result<()> {

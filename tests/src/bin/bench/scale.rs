@@ -214,6 +214,7 @@ async fn many_members(backend: &Backend, report: &mut Report, progress: &Progres
     const PROCESSES: usize = 5;
     const WATCHERS: usize = 10;
     const CHANGES: u64 = 20;
+    const JOINS: usize = 20;
     let looker = backend.connect("many-members", "looker").await?;
     let has_groups = looker.characteristics().has(Characteristic::Groups);
     looker.close().await?;
@@ -247,14 +248,22 @@ async fn many_members(backend: &Backend, report: &mut Report, progress: &Progres
                 }
             }
         }
+        let between = wire.counts();
+        changing.ask(Order::JoinMany { group: name, count: JOINS }).await?;
+        // Time enough for all watchers to have followed.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let after = wire.counts();
         let what = format!("{members} members, {WATCHERS} watchers: a change is seen");
         report.times(Measure::Scale, what, sample.summary(), None);
-        if let (Some(before), Some(after)) = (before, after) {
-            let changes = CHANGES as f64;
-            let messages = (after.0 - before.0 + after.1 - before.1) as f64 / changes;
-            report.figure(Measure::Scale, "  messages per change, all watchers", messages, "", None);
-            report.figure(Measure::Scale, "  bytes per change", (after.2 - before.2) as f64 / changes, "bytes", None);
+        if let (Some(before), Some(between), Some(after)) = (before, between, after) {
+            for (what, count, from, to) in
+                [("change", CHANGES, before, between), ("join", JOINS as u64, between, after)]
+            {
+                let messages = (to.0 - from.0 + to.1 - from.1) as f64 / count as f64;
+                let bytes = (to.2 - from.2) as f64 / count as f64;
+                report.figure(Measure::Scale, format!("  messages per {what}, all watchers"), messages, "", None);
+                report.figure(Measure::Scale, format!("  bytes per {what}"), bytes, "bytes", None);
+            }
         }
         changing.end().await?;
         watchers.end().await?;
