@@ -107,6 +107,9 @@ pub(crate) fn why_missed(backend: &str, measure: Measure) -> Option<&'static str
             "two scripts are two round trips and 15 to 20 µs of the server's time, of which calling any script is 3: how much \
              that is depends on how long a bare round trip takes, 20 µs on an idle machine that does not sleep, 100 on one that does"
         }
+        ("etcd", Pair | SharedPair) => {
+            "two transactions, which compare and read beside their writes, where the unit is a bare put without either"
+        }
         ("zookeeper", Pair | SharedPair) => {
             "two writes, and the reading of the queue that is sent along with the first: a server takes the requests of a connection \
              one after the other, so that it comes up to 0.2 ms later, which is half a write where a write does not wait for a disk"
