@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 
 use tokio::sync::{oneshot, watch};
 
 use crate::hashring::HashRing;
+use crate::heart::gone;
 use crate::inner::Handle;
 use crate::membership::Standing;
 use crate::session::RosterEntry;
@@ -44,7 +44,7 @@ impl Partitioner {
         let (following, mut left) = oneshot::channel();
         let (mut group, handle) = group.without_handle();
         let first = members.clone();
-        let first = handle.0.heart().begin(async move { Ok(built(first).await) }).answer().await?;
+        let first = handle.0.heart().begin(built(first)).answer().await?;
         let (sender, ring) = watch::channel(first);
         handle.0.heart().spawn(async move {
             loop {
@@ -55,10 +55,16 @@ impl Partitioner {
                 let Some(event) = event else { return };
                 apply(&mut members, event);
                 // A group that starts all at once is one ring, not one for each member.
-                while let Some(event) = poll_fn(|context| Poll::Ready(already(group.poll_event(context)))).await {
+                // The end comes again at the next call.
+                while let Some(event) = tokio::select! {
+                    biased;
+                    event = poll_fn(|context| group.poll_event(context)) => event,
+                    () = std::future::ready(()) => None,
+                } {
                     apply(&mut members, event);
                 }
-                sender.send_replace(built(members.clone()).await);
+                let Ok(ring) = built(members.clone()).await else { return };
+                sender.send_replace(ring);
             }
         });
         Ok(Partitioner { ring, own, _following: Arc::new(following), _handle: handle })
@@ -122,27 +128,14 @@ fn weight_of(entry: &RosterEntry) -> u32 {
     weight.map_or(1, |weight| u32::try_from(weight).unwrap_or(u32::MAX))
 }
 
-/// What is there without waiting; the end comes again at the next call.
-fn already(event: Poll<Option<GroupEvent>>) -> Option<GroupEvent> {
-    match event {
-        Poll::Ready(event) => event,
-        Poll::Pending => None,
-    }
-}
-
 /// The ring of a group. Runs inside the heart's runtime, but is no work for the heart itself: of many members, or of great weights,
-/// which any member may say of itself, a ring takes seconds.
-async fn built(members: BTreeMap<MemberId, u32>) -> Arc<HashRing> {
-    let members = Arc::new(members);
+/// which any member may say of itself, a ring takes seconds. It fails only when the runtime ends.
+async fn built(members: BTreeMap<MemberId, u32>) -> Result<Arc<HashRing>> {
     let weights: u64 = members.values().map(|weight| u64::from(*weight)).sum();
-    if weights > SMALL {
-        let members = Arc::clone(&members);
-        // It fails only when the runtime ends, and then nobody asks any more.
-        if let Ok(ring) = tokio::task::spawn_blocking(move || ring_of(&members)).await {
-            return Arc::new(ring);
-        }
+    if weights <= SMALL {
+        return Ok(Arc::new(ring_of(&members)));
     }
-    Arc::new(ring_of(&members))
+    tokio::task::spawn_blocking(move || Arc::new(ring_of(&members))).await.map_err(|_| gone())
 }
 
 fn ring_of(members: &BTreeMap<MemberId, u32>) -> HashRing {

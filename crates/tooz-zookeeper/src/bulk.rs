@@ -13,23 +13,22 @@ pub(crate) type Content = Option<(Vec<u8>, Stat)>;
 
 /// Reads the data of nodes below `parent`, in one round trip. Nothing is read before what was asked for earlier by the same client.
 pub(crate) async fn read(client: &Client, parent: &str, nodes: &[String]) -> Result<Vec<Content>, Zk> {
-    let paths: Vec<_> = nodes.iter().map(|node| format!("{parent}/{node}")).collect();
-    let mut asked = Vec::with_capacity(paths.len().div_ceil(MOST));
-    for some in paths.chunks(MOST) {
+    let mut asked = Vec::with_capacity(nodes.len().div_ceil(MOST));
+    for some in nodes.chunks(MOST) {
         let mut reader = client.new_multi_reader();
-        for path in some {
-            reader.add_get_data(path)?;
+        for node in some {
+            reader.add_get_data(&format!("{parent}/{node}"))?;
         }
         asked.push(reader.commit());
     }
-    let mut found = Vec::with_capacity(paths.len());
+    let mut found = Vec::with_capacity(nodes.len());
     for answers in asked {
         for answer in answers.await? {
             found.push(content(answer)?);
         }
     }
     // Each answer stands at the place of its question.
-    if found.len() == paths.len() { Ok(found) } else { Err(Zk::RuntimeInconsistent) }
+    if found.len() == nodes.len() { Ok(found) } else { Err(Zk::RuntimeInconsistent) }
 }
 
 fn content(answer: MultiReadResult) -> Result<Content, Zk> {

@@ -7,10 +7,8 @@
 //!
 //! The holders of a lock are watched by one-shot watches, which are armed anew after every change.
 
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -305,14 +303,11 @@ async fn at_once(connection: &Connection, watch: &mut PersistentWatcher) -> Opti
     if connection.is_gone() {
         return None;
     }
-    let mut next = pin!(watch.changed());
-    poll_fn(|context| {
-        Poll::Ready(match next.as_mut().poll(context) {
-            Poll::Ready(event) => Some(event),
-            Poll::Pending => None,
-        })
-    })
-    .await
+    tokio::select! {
+        biased;
+        event = watch.changed() => Some(event),
+        () = std::future::ready(()) => None,
+    }
 }
 
 /// Boxed, so that it can be kept armed from one look to the next.
