@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use tooz_core::{Characteristics, ConnectArgs, ErrorKind, Reporter, Result, encode_name};
 
 use crate::error::{not_connected, too_few_replicas};
-use crate::feed::Feed;
+use crate::feed::{FIRST_EPOCH, Feed};
 use crate::link::{Link, number};
 use crate::options::Settings;
 use crate::reply::Reply;
@@ -70,7 +70,7 @@ impl Connection {
             is_open: AtomicBool::new(false),
             look: watch::Sender::new(Instant::now()),
         });
-        let (link, incoming) = shared.establish(1).await?;
+        let (link, incoming) = shared.establish(FIRST_EPOCH).await?;
         shared.link.send_replace(Some(Arc::clone(&link)));
         let keeper = tokio::spawn(Arc::clone(&shared).keep(link, incoming)).abort_handle();
         Ok(Connection { shared, keeper })

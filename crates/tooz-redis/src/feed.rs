@@ -9,6 +9,9 @@ use tooz_core::{FencingToken, Granted, GroupId, Pushed, Pusher, Reporter, Reques
 
 use crate::reply::request_id;
 
+/// The number of a session's first connection.
+pub(crate) const FIRST_EPOCH: u64 = 1;
+
 /// How many of the grants and as many of the waiting requests each beat looks after, so that it costs the same whatever is held.
 const LOOKED_AFTER: usize = 16;
 
@@ -20,8 +23,11 @@ pub(crate) struct Feed {
 struct State {
     /// Nobody is told anything any more.
     ended: bool,
-    /// Every message up to this number was heard.
+    /// Every message up to this number was heard. It never sinks, though the server may fall back to when it had told less:
+    /// see `hello.lua`.
     heard: u64,
+    /// The connection that the number is of.
+    epoch: u64,
     /// Requests that wait for a lock, and which.
     waiting: BTreeMap<RequestId, (String, oneshot::Sender<News>)>,
     /// Grants, and of which lock.
@@ -35,7 +41,7 @@ struct State {
 #[derive(Debug)]
 pub(crate) enum News {
     Granted(Granted),
-    /// The place in the queue may be gone: ask again for it.
+    /// The place in the queue may be gone, or have become a grant: ask again.
     AskAgain,
 }
 
@@ -51,6 +57,7 @@ impl Default for State {
         State {
             ended: false,
             heard: 0,
+            epoch: FIRST_EPOCH,
             waiting: BTreeMap::new(),
             held: BTreeMap::new(),
             turn: (RequestId(0), RequestId(0)),
@@ -59,7 +66,7 @@ impl Default for State {
     }
 }
 
-/// What a server has not that it should have.
+/// What is not at the server as it was thought to be.
 enum Missed {
     Grant,
     Place(oneshot::Sender<News>),
@@ -157,7 +164,7 @@ impl Feed {
         all
     }
 
-    /// The server knows nothing of what it was asked for.
+    /// The server has something else of that request than was thought.
     pub(crate) fn miss(&self, missing: &LookedAfter) {
         let missed = self.state().miss(missing);
         match missed {
@@ -204,13 +211,26 @@ impl Feed {
         heard
     }
 
-    /// All messages since the last one that was heard, in their order.
-    pub(crate) fn catch_up(&self, messages: &[String]) {
+    /// All messages that a beat has brought, in their order. What an earlier connection brings late may have been told by a server
+    /// that knew more than the one of today: it counts for nothing there.
+    pub(crate) fn catch_up(&self, epoch: u64, messages: &[String]) {
         for (number, message) in messages.iter().filter_map(|message| numbered(message)) {
             self.obey(message);
             let mut state = self.state();
-            state.heard = state.heard.max(number);
+            if state.epoch == epoch {
+                state.heard = state.heard.max(number);
+            }
         }
+    }
+
+    /// The first word on a connection was answered: these messages, and `last` is the number of the last one that there was.
+    pub(crate) fn begin(&self, epoch: u64, last: u64, messages: &[String]) {
+        for (_, message) in messages.iter().filter_map(|message| numbered(message)) {
+            self.obey(message);
+        }
+        let mut state = self.state();
+        state.heard = state.heard.max(last);
+        state.epoch = epoch;
     }
 
     fn obey(&self, message: &str) {

@@ -104,7 +104,8 @@ impl Shared {
     /// Hears what this session was told while nobody listened.
     async fn catch_up(&self, link: &Arc<Link>) -> Result<()> {
         let reply = self.run_on(link, Script::Hello, vec![number(self.feed.heard())]).await?;
-        self.feed.catch_up(&reply.texts(0)?);
+        let last = u64::try_from(reply.number(0)?).unwrap_or(0);
+        self.feed.begin(link.epoch, last, &reply.texts(1)?);
         Ok(())
     }
 

@@ -64,15 +64,16 @@ impl Session for RedisSession {
         }
         let reply = self.connection.run_surely(Script::Beat, arguments).await?;
         self.connection.look_in(reply.number(0)?);
-        let missing = usize::try_from(reply.number(1)?).unwrap_or(0);
-        let texts = reply.texts(2)?;
-        let (missing, messages) = texts.split_at_checked(missing).ok_or_else(|| strange(&reply))?;
-        for request in missing {
+        let epoch = u64::try_from(reply.number(1)?).unwrap_or(0);
+        let mistaken = usize::try_from(reply.number(2)?).unwrap_or(0);
+        let texts = reply.texts(3)?;
+        let (mistaken, messages) = texts.split_at_checked(mistaken).ok_or_else(|| strange(&reply))?;
+        for request in mistaken {
             let request = request_id(request)?;
             looked_after.iter().filter(|one| one.request == request).for_each(|one| feed.miss(one));
         }
         // Broken locks are among the messages; core hears of all of it from the feed, as of what was pushed.
-        feed.catch_up(messages);
+        feed.catch_up(epoch, messages);
         Ok(Vec::new())
     }
 

@@ -1,5 +1,6 @@
 -- ARGV[4] timeout (ms), ARGV[5] the last message heard, then triples: "held" or "waiting", lock, request. One heartbeat. It brings
--- what was missed, and says which of those requests have nothing here any more: somebody may have deleted or evicted a key.
+-- what was missed, and says which of those requests have something else here than they think: nothing at all, where somebody has
+-- deleted or evicted a key, or what they still wait for.
 local refused = enter()
 if refused then
   return { refused }
@@ -7,26 +8,30 @@ end
 call('PEXPIRE', prefix .. 's:' .. sid, ARGV[4])
 call('ZADD', prefix .. 'sessions', milliseconds() + ARGV[4], sid)
 local heard = tonumber(ARGV[5])
-local forgotten = tonumber(call('HGET', prefix .. 's:' .. sid, 'heard') or 0)
-if forgotten < heard then
-  for number = forgotten + 1, heard do
+local known = forgotten(sid)
+if known < heard then
+  for number = known + 1, heard do
     call('HDEL', prefix .. 's:' .. sid, 'x' .. number)
   end
   call('HSET', prefix .. 's:' .. sid, 'heard', heard)
 end
-local missing = {}
+local mistaken = {}
 for index = 6, #ARGV, 3 do
   local lock, request = ARGV[index + 1], ARGV[index + 2]
+  local is_as_thought
   if ARGV[index] == 'waiting' then
+    -- What is handed over just now is among the news of this very answer.
+    is_as_thought = call('ZSCORE', prefix .. 'q:' .. lock, request)
     hand_over(lock)
+  else
+    is_as_thought = call('HEXISTS', prefix .. lock, request) == 1
   end
-  local has = call('HEXISTS', prefix .. lock, request) == 1
-  if not has and not (ARGV[index] == 'waiting' and call('ZSCORE', prefix .. 'q:' .. lock, request)) then
-    missing[#missing + 1] = request
+  if not is_as_thought then
+    mistaken[#mistaken + 1] = request
   end
 end
-local answer = { 'ok', sweep(), #missing }
-for _, request in ipairs(missing) do
+local answer = { 'ok', sweep(), epoch, #mistaken }
+for _, request in ipairs(mistaken) do
   answer[#answer + 1] = request
 end
 tell_lock_watchers()

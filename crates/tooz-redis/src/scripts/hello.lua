@@ -1,6 +1,12 @@
--- ARGV[4] the last message heard. The first word of a session on a new connection; it prolongs nothing.
+-- ARGV[4] the last message heard. The first word of a session on a new connection, and what it asks with when a number was left out;
+-- it prolongs nothing. Answers the last number, and every message that no beat has acknowledged, heard or not: a server that has
+-- fallen back may have given numbers that were heard to other messages. From here on it gives none of them again.
 local refused = enter()
 if refused then
   return { refused }
 end
-return unheard(sid, tonumber(ARGV[4]), { 'ok' })
+local known, heard = last_told(sid), tonumber(ARGV[4])
+if known < heard then
+  call('HSET', prefix .. 's:' .. sid, 'told', heard)
+end
+return unheard(sid, forgotten(sid), { 'ok', math.max(known, heard) })

@@ -22,10 +22,19 @@ local function tell(id, message)
   call('PUBLISH', channels .. 'c:' .. id, number .. '\n' .. message)
 end
 
+-- The number of the last message to a session.
+local function last_told(id)
+  return tonumber(call('HGET', prefix .. 's:' .. id, 'told') or 0)
+end
+
+-- Every message up to this number was acknowledged, and is gone.
+local function forgotten(id)
+  return tonumber(call('HGET', prefix .. 's:' .. id, 'heard') or 0)
+end
+
 -- What a session was told since the message with that number.
 local function unheard(id, heard, into)
-  local told = tonumber(call('HGET', prefix .. 's:' .. id, 'told') or 0)
-  for number = heard + 1, told do
+  for number = heard + 1, last_told(id) do
     local message = call('HGET', prefix .. 's:' .. id, 'x' .. number)
     if message then
       into[#into + 1] = number .. '\n' .. message

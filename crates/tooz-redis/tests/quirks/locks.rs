@@ -14,6 +14,7 @@ trials! {
     a_namesake_frees_and_inherits_nothing
     a_deleted_lock_is_told_to_its_holder
     a_deleted_queue_is_entered_again
+    a_grant_that_nobody_heard_of_is_found_by_a_beat
     a_dead_session_leaves_nothing_behind
     who_dies_with_many_locks_does_not_stop_the_server
 }
@@ -109,6 +110,21 @@ async fn a_deleted_queue_is_entered_again() {
     cli(&server, &["DEL", "tooz:{tooz}:q:l:x", "tooz:{tooz}:w:l:x"]);
     soon(guard.release()).await.unwrap();
     assert!(soon(waiting).await.unwrap().unwrap().is_held());
+}
+
+async fn a_grant_that_nobody_heard_of_is_found_by_a_beat() {
+    let server = start();
+    let (a, b) = (connect(&server.url(), "a").await, connect(&server.url(), "b").await);
+    let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
+    let lock = b.lock("x").unwrap();
+    let waiting = tokio::spawn(async move { lock.acquire().await });
+    sleep(Duration::from_millis(100)).await;
+    // The next messages get numbers that the waiter takes for nothing new.
+    let count_back = "for _, id in ipairs(redis.call('ZRANGE', 'tooz:{tooz}:sessions', 0, -1)) do \
+        redis.call('HSET', 'tooz:{tooz}:s:' .. id, 'told', -100) end";
+    cli(&server, &["EVAL", count_back, "0"]);
+    soon(guard.release()).await.unwrap();
+    soon(soon(waiting).await.unwrap().unwrap().release()).await.unwrap();
 }
 
 async fn a_dead_session_leaves_nothing_behind() {

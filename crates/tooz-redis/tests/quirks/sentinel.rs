@@ -10,6 +10,7 @@ use crate::bed::{connect, soon, trials, try_connect};
 
 trials! {
     a_failover_loses_neither_holder_nor_waiter
+    a_waiter_hears_though_the_failover_forgot_what_it_had_heard
     a_deposed_primary_keeps_no_session_alive
     a_deposed_primary_grants_nothing
     a_paused_primary_comes_back_as_nobody
@@ -52,6 +53,31 @@ async fn a_failover_loses_neither_holder_nor_waiter() {
     soon(next.release()).await.unwrap();
     soon(membership.leave()).await.unwrap();
     assert!(soon(a.group("g").unwrap().members()).await.unwrap().is_empty());
+}
+
+/// The numbers of messages that only the old primary had sent are given again by the new one, to others.
+async fn a_waiter_hears_though_the_failover_forgot_what_it_had_heard() {
+    let cluster = cluster().await;
+    let url = format!("{}&session_timeout=30s", cluster.url());
+    let (a, b) = (connect(&url, "a").await, connect(&url, "b").await);
+    let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
+    let broken = soon(b.lock("y").unwrap().acquire()).await.unwrap();
+    let lock = b.lock("x").unwrap();
+    let waiting = tokio::spawn(async move { lock.acquire().await });
+    sleep(Duration::from_millis(500)).await;
+    let old = cluster.leader().unwrap();
+    cluster.partition(old);
+    let holder = soon(a.lock("y").unwrap().holders()).await.unwrap().remove(0);
+    soon(a.lock("y").unwrap().break_lock(&holder)).await.unwrap();
+    soon(broken.loss().wait()).await;
+    cluster.leader_other_than(old).unwrap();
+    cluster.heal();
+    // The old primary is a replica of the new one, and has hung up on its clients.
+    cluster.wait_until_whole().unwrap();
+    sleep(Duration::from_secs(1)).await;
+    within(20, "releasing", guard.release()).await.unwrap();
+    let next = within(5, "the waiter's grant", waiting).await.unwrap().unwrap();
+    soon(next.release()).await.unwrap();
 }
 
 async fn a_deposed_primary_keeps_no_session_alive() {
