@@ -9,7 +9,7 @@ use crate::events::SessionEvent;
 use crate::inner::Inner;
 use crate::life::Live;
 use crate::loss::LossReason;
-use crate::session::LockRequest;
+use crate::session::{JoinRequest, LockRequest, Replace, RosterEntry};
 use crate::trace;
 use crate::wait::Backoff;
 use crate::{ErrorKind, Result};
@@ -119,11 +119,12 @@ async fn beat(inner: &Arc<Inner>, live: &Arc<Live>, overdue: Moment) -> Option<R
     }
 }
 
-/// After a reconnect: gives back what the backend has of this session and nobody here knows of, such as a grant whose release
-/// the backend has forgotten in a crash. Until that is done the lock is nobody's and free for nobody, so it goes on until it is.
+/// After a reconnect: what the backend has of this session, and what is known here, become the same. Until what nobody here knows of is
+/// given back, such as a grant whose release the backend has forgotten in a crash, it is nobody's and free for nobody: so it goes on
+/// until it is.
 async fn reconcile(live: Arc<Live>) {
     let mut pauses = Backoff::for_reconnects();
-    while give_back_the_unknown(&live).await.is_err() && live.check().is_none() {
+    while mend_what_differs(&live).await.is_err() && live.check().is_none() {
         tokio::select! {
             () = pauses.pause() => {}
             _ = live.lost() => {}
@@ -131,9 +132,19 @@ async fn reconcile(live: Arc<Live>) {
     }
 }
 
-async fn give_back_the_unknown(live: &Arc<Live>) -> Result<()> {
+async fn mend_what_differs(live: &Arc<Live>) -> Result<()> {
     let session = Arc::clone(live.session());
-    for (key, id) in live.call(session.owned()).await?.locks {
+    let owned = live.call(session.owned()).await?;
+    if let Some(members) = owned.members {
+        let (known, unknown): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, entry)| live.stands(entry.id));
+        // What is missing, or was said anew since, is told to whoever keeps that membership.
+        live.found.send_replace(Arc::new(known.into_iter().map(|(_, entry)| (entry.id, entry.capabilities)).collect()));
+        for (group, RosterEntry { member, id, capabilities }) in unknown {
+            let request = JoinRequest::new(group, member, id, capabilities, Replace::Nobody);
+            live.call(session.leave(&request)).await?;
+        }
+    }
+    for (key, id) in owned.locks {
         if !live.knows(id) {
             let request = LockRequest::new(key, crate::LockMode::Exclusive, id);
             live.call(session.release(&request)).await?;

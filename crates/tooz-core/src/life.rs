@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, Moment};
 use crate::loss::{Hold, Latch, LossReason};
-use crate::session::{LockRequest, Session, Terms};
+use crate::session::{Capabilities, LockRequest, Session, Terms};
 use crate::wait::Backoff;
 use crate::{Error, ErrorKind, GroupId, RequestId, Result};
 
@@ -18,6 +18,9 @@ use crate::{Error, ErrorKind, GroupId, RequestId, Result};
 const NEVER: u64 = Moment::NEVER.as_nanos();
 /// The deadline of what is lost for ever.
 const LOST: u64 = 0;
+
+/// Memberships as the backend has them: by which join, and with what capabilities.
+pub(crate) type Found = BTreeMap<RequestId, Capabilities>;
 
 /// One session and the state of its life. It never comes back from the dead: core connects a new one.
 pub(crate) struct Live {
@@ -31,6 +34,8 @@ pub(crate) struct Live {
     holds: Mutex<BTreeMap<RequestId, Weak<Hold>>>,
     /// Counts the reconnects that the driver told of.
     pub(crate) reconnects: watch::Sender<u64>,
+    /// What the backend had of this session's memberships after the last reconnect, if it may have forgotten some.
+    pub(crate) found: watch::Sender<Arc<Found>>,
     connected: watch::Sender<bool>,
     /// Something was lost: whoever waits for a place should look again.
     pub(crate) stirred: Arc<Notify>,
@@ -49,6 +54,7 @@ impl Live {
             ended: Latch::default(),
             holds: Mutex::default(),
             reconnects: watch::Sender::new(0),
+            found: watch::Sender::default(),
             connected: watch::Sender::new(true),
             stirred,
             pid: std::process::id(),
@@ -194,6 +200,11 @@ impl Live {
 
     pub(crate) fn knows(&self, id: RequestId) -> bool {
         self.holds().contains_key(&id)
+    }
+
+    /// Whether that request is known, and not over.
+    pub(crate) fn stands(&self, id: RequestId) -> bool {
+        self.holds().get(&id).and_then(Weak::upgrade).is_some_and(|hold| hold.lost.get().is_none())
     }
 
     /// One grant of this session is lost, the session itself is not.

@@ -13,7 +13,7 @@ use crate::election::Leadership;
 use crate::group::{Group, JoinOptions};
 use crate::heart::{self, within};
 use crate::inner::{Handle, Inner, Persistence, Purpose, is_final};
-use crate::life::Live;
+use crate::life::{Found, Live};
 use crate::lock::remaining;
 use crate::loss::{Hold, Loss, LossReason};
 use crate::partition::Partitioner;
@@ -31,6 +31,14 @@ pub struct Membership {
     standing: watch::Receiver<Standing>,
     group: GroupId,
     handle: Arc<Handle>,
+}
+
+/// What a join has made.
+struct Entered {
+    hold: Arc<Hold>,
+    request: JoinRequest,
+    /// What the backend turns out to have after reconnects, from before the join was asked for.
+    found: watch::Receiver<Arc<Found>>,
 }
 
 /// Where a membership stands.
@@ -55,6 +63,7 @@ struct Keeper {
     capabilities: Capabilities,
     orders: mpsc::UnboundedReceiver<Order>,
     standing: watch::Sender<Standing>,
+    found: watch::Receiver<Arc<Found>>,
 }
 
 impl Membership {
@@ -79,9 +88,10 @@ impl Membership {
                     || word.clone(),
                     first_join(Arc::clone(&keeping), name.clone(), capabilities.clone(), replace),
                 );
-                let hold = answer.await.map_err(|error| error.in_driver(keeping.driver.name()).context(&word))?;
-                let (sender, standing) = watch::channel(Standing::In(hold));
-                let keeper = Keeper { inner: keeping, group: name, capabilities, orders, standing: sender };
+                let entered = answer.await.map_err(|error| error.in_driver(keeping.driver.name()).context(&word))?;
+                let (sender, standing) = watch::channel(Standing::In(entered.hold));
+                let found = entered.found;
+                let keeper = Keeper { inner: keeping, group: name, capabilities, orders, standing: sender, found };
                 tokio::spawn(keeper.keep());
                 Ok(standing)
             })
@@ -194,7 +204,7 @@ async fn first_join(
     group: GroupId,
     capabilities: Capabilities,
     replace: Replace,
-) -> Result<Arc<Hold>> {
+) -> Result<Entered> {
     let clock = crate::Clock::boot_time();
     let limit = inner.settings.operation_timeout;
     let give_up = clock.now() + limit;
@@ -204,11 +214,11 @@ async fn first_join(
         let result = enter(&inner, &live, &group, &capabilities, replace).await;
         let late = clock.now() >= give_up;
         match result {
-            Ok((_, request)) if late => {
+            Ok(Entered { request, .. }) if late => {
                 leave(&live, &request).await;
                 return Err(Error::new(ErrorKind::TimedOut, "joined too late, and left again"));
             }
-            Ok((hold, _)) => return Ok(hold),
+            Ok(entered) => return Ok(entered),
             // The request itself may be what finds out that the session is over: the next one is asked then.
             Err(error) if !late && error.kind() == ErrorKind::Lost => {}
             Err(error) if late || !(error.is_retryable() && error.retry_after().is_none()) => return Err(error),
@@ -224,17 +234,18 @@ async fn enter(
     group: &GroupId,
     capabilities: &Capabilities,
     replace: Replace,
-) -> Result<(Arc<Hold>, JoinRequest)> {
+) -> Result<Entered> {
     let request =
         JoinRequest::new(group.clone(), inner.member.clone(), inner.request_id(), capabilities.clone(), replace);
     let hold = live.hold(request.id, None);
+    let found = live.found.subscribe();
     let mut result = live.call(live.session().join(&request)).await;
     if matches!(&result, Err(error) if error.outcome() == Outcome::Unknown) && live.check().is_none() {
         result = live.call(live.session().join(&request)).await;
     }
     match result {
         Ok(()) => match hold.check() {
-            None => Ok((hold, request)),
+            None => Ok(Entered { hold, request, found }),
             Some(reason) => {
                 leave(live, &request).await;
                 Err(live.error_of(reason))
@@ -273,6 +284,10 @@ impl Keeper {
             let Standing::In(hold) = self.standing.borrow().clone() else { return };
             let order = tokio::select! {
                 order = self.orders.recv() => Some(order),
+                Ok(()) = self.found.changed() => {
+                    self.restore(&hold).await;
+                    continue;
+                }
                 () = async { tokio::select! { _ = hold.lost.wait() => {}, _ = hold.live.lost() => {} } } => None,
             };
             match order {
@@ -316,6 +331,29 @@ impl Keeper {
         let doing = async move { live.call_patiently(limit, || live.session().update(&request)).await };
         let result = within(limit, || word.clone(), doing).await;
         result.map_err(|error| error.in_driver(self.inner.driver.name()).context(word))
+    }
+
+    /// After a reconnect: the backend may have fallen back to before this join, or before an update of it.
+    async fn restore(&mut self, hold: &Arc<Hold>) {
+        let found = Arc::clone(&self.found.borrow_and_update());
+        let there = found.get(&hold.id);
+        if there == Some(&self.capabilities) {
+            return;
+        }
+        let request = self.request(hold);
+        let (live, session) = (&hold.live, hold.live.session());
+        let limit = self.inner.settings.operation_timeout;
+        let said = match there {
+            Some(_) => live.call_patiently(limit, || session.update(&request)).await,
+            None => live.call_patiently(limit, || session.join(&request)).await,
+        };
+        match said.map_err(|error| error.kind()) {
+            Ok(()) => {}
+            Err(ErrorKind::AlreadyExists | ErrorKind::NotMember) => live.lose_one(hold.id, LossReason::TakenOver),
+            Err(ErrorKind::NotFound) => live.lose_one(hold.id, LossReason::GroupDeleted),
+            // It is as it was found: once more.
+            Err(_) => self.found.mark_changed(),
+        }
     }
 
     async fn leave(self, hold: &Arc<Hold>, answer: Option<oneshot::Sender<Result<()>>>) {
@@ -380,7 +418,8 @@ impl Keeper {
                 }
             };
             match result {
-                Ok((hold, request)) => {
+                Ok(Entered { hold, request, found }) => {
+                    self.found = found;
                     if let Some(answer) = leaving {
                         self.over(&hold, LossReason::Released);
                         leave(&hold.live, &request).await;

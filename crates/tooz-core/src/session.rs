@@ -379,12 +379,21 @@ impl Terms {
 pub struct Owned {
     /// Lock grants and places in queues.
     pub locks: Vec<(LockKey, RequestId)>,
+    /// Its members of groups. `None`: this backend forgets no join, update or leave that it has answered, so that there is nothing to mend.
+    pub members: Option<Vec<(GroupId, RosterEntry)>>,
 }
 
 impl Owned {
     /// These grants and places in queues.
     pub const fn new(locks: Vec<(LockKey, RequestId)>) -> Self {
-        Owned { locks }
+        Owned { locks, members: None }
+    }
+
+    /// And these members, all there are: for a backend that may fall back to an earlier state, as after a fail-over.
+    #[must_use]
+    pub fn with_members(mut self, members: Vec<(GroupId, RosterEntry)>) -> Self {
+        self.members = Some(members);
+        self
     }
 }
 
@@ -555,7 +564,8 @@ pub trait Session: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// What this session owns at the backend. After a reconnect core gives back what it does not know.
+    /// What this session owns at the backend. After a reconnect core gives back what it does not know, and says again what the backend
+    /// has forgotten of its memberships.
     async fn owned(&self) -> Result<Owned> {
         Ok(Owned::default())
     }

@@ -219,7 +219,8 @@ impl Watcher {
             }
             result => result?,
         };
-        self.version = self.version.max(roster.version);
+        // The count of a server that has fallen back to an earlier state goes back too.
+        self.version = roster.version;
         let new: Members = roster.members.into_iter().map(|entry| (entry.member.clone(), entry)).collect();
         let mut members = self.now.members();
         let everything = || new.values().cloned().collect();

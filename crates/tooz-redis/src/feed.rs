@@ -149,6 +149,16 @@ impl Feed {
         self.state().held.remove(&request);
     }
 
+    /// All grants that should be at the server.
+    pub(crate) fn held(&self) -> Vec<LookedAfter> {
+        let looked_after = |(request, lock): (&RequestId, &String)| LookedAfter {
+            request: *request,
+            lock: lock.clone(),
+            is_waiting: false,
+        };
+        self.state().held.iter().map(looked_after).collect()
+    }
+
     /// The next few of what should still be at the server. Whatever is there has its turn.
     pub(crate) fn look_after(&self) -> Vec<LookedAfter> {
         let mut state = self.state();

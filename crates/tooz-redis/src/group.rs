@@ -18,6 +18,20 @@ pub(crate) fn group_name(group: &GroupId) -> String {
     encode_name(group.as_str(), 765).into_owned()
 }
 
+/// The group of that name in keys.
+pub(crate) fn group_of(name: &str) -> Result<GroupId> {
+    GroupId::new(decode_name(name).ok_or_else(|| strange(name))?).map_err(|_| strange(name))
+}
+
+/// A member, as scripts tell it.
+pub(crate) fn entry(member: &str, join: &str, capabilities: &str) -> Result<RosterEntry> {
+    Ok(RosterEntry::new(
+        MemberId::new(member).map_err(|_| strange(member))?,
+        request_id(join)?,
+        Capabilities::from_json(capabilities).map_err(|_| strange(capabilities))?,
+    ))
+}
+
 pub(crate) async fn create(connection: &Connection, group: &GroupId) -> Result<()> {
     let reply = connection.run(Script::Create, vec![group_name(group).into()]).await?;
     match reply.word.as_str() {
@@ -39,11 +53,7 @@ pub(crate) async fn delete(connection: &Connection, group: &GroupId) -> Result<(
 
 pub(crate) async fn groups(connection: &Connection) -> Result<Vec<GroupId>> {
     let reply = connection.run(Script::Groups, Vec::new()).await?;
-    reply
-        .texts(0)?
-        .into_iter()
-        .map(|name| GroupId::new(decode_name(&name).ok_or_else(|| strange(&name))?).map_err(|_| strange(&name)))
-        .collect()
+    reply.texts(0)?.iter().map(|name| group_of(name)).collect()
 }
 
 pub(crate) async fn join(connection: &Connection, request: &JoinRequest) -> Result<()> {
@@ -100,12 +110,8 @@ pub(crate) async fn members(connection: &Connection, group: &GroupId) -> Result<
 
 fn roster(reply: &Reply) -> Result<Roster> {
     let texts = reply.texts(1)?;
-    let members = texts.chunks_exact(3).map(|entry| match entry {
-        [member, join, capabilities] => Ok(RosterEntry::new(
-            MemberId::new(member).map_err(|_| strange(member))?,
-            request_id(join)?,
-            Capabilities::from_json(capabilities).map_err(|_| strange(capabilities))?,
-        )),
+    let members = texts.chunks_exact(3).map(|told| match told {
+        [member, join, capabilities] => entry(member, join, capabilities),
         _ => reply.strange(),
     });
     Ok(Roster::new(members.collect::<Result<_>>()?, reply.token(0)?))

@@ -8,6 +8,7 @@ mod keeper;
 mod link;
 mod lock;
 mod options;
+mod owned;
 mod reply;
 mod script;
 mod sentinel;

@@ -4,14 +4,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use fred::types::Value;
 use tooz_core::{
-    Error, ErrorKind, FencingToken, Granted, Holder, LockKey, LockMode, LockRequest, MemberId, Owned, RequestId,
-    Result, Space, Wanted, decode_name, encode_name,
+    Error, ErrorKind, FencingToken, Granted, Holder, LockKey, LockMode, LockRequest, MemberId, Result, Space, Wanted,
+    decode_name, encode_name,
 };
 
 use crate::connection::Connection;
 use crate::error::{lost, strange};
 use crate::feed::News;
-use crate::reply::request_id;
 use crate::script::Script;
 
 /// How long to wait before a request that failed is repeated; a link that comes back is waited for besides.
@@ -26,7 +25,7 @@ pub(crate) fn lock_id(key: &LockKey) -> String {
     format!("{space}:{}", encode_name(&key.name, 765))
 }
 
-fn key_of(lock: &str) -> Option<LockKey> {
+pub(crate) fn key_of(lock: &str) -> Option<LockKey> {
     let (space, name) = lock.split_once(':')?;
     let name = decode_name(name)?;
     match space {
@@ -99,8 +98,11 @@ pub(crate) async fn lock(connection: &Connection, request: &LockRequest, wanted:
             () = wanted.unwanted() => expected.heard().unwrap_or(News::AskAgain),
             () = tokio::time::sleep(PAUSE), if failed.is_some() => News::AskAgain,
         };
-        if let News::Granted(granted) = news {
-            return confirm(connection, request, granted).await;
+        // A grant that a fail-over has taken back leaves the place in the queue, which is asked for again.
+        if let News::Granted(granted) = news
+            && let Some(granted) = confirm(connection, request, granted).await?
+        {
+            return Ok(Some(granted));
         }
     }
     release(connection, request).await.map(|()| None)
@@ -149,15 +151,4 @@ pub(crate) async fn break_lock(connection: &Connection, key: &LockKey, token: Fe
         "missing" => Err(Error::new(ErrorKind::NotFound, format!("nobody holds it with token {token} any more"))),
         _ => reply.strange(),
     }
-}
-
-pub(crate) async fn owned(connection: &Connection) -> Result<Owned> {
-    let reply = connection.run(Script::Owned, Vec::new()).await?;
-    let texts = reply.texts(0)?;
-    let locks: Result<Vec<(LockKey, RequestId)>> = texts
-        .chunks_exact(2)
-        .filter_map(|owned| Some((key_of(&owned[1])?, &owned[0])))
-        .map(|(key, request)| Ok((key, request_id(request)?)))
-        .collect();
-    Ok(Owned::new(locks?))
 }

@@ -85,7 +85,8 @@ impl Script {
 
     const fn prelude(self) -> &'static [&'static str] {
         match self {
-            Script::Owned | Script::Create | Script::Groups => &[COMMON],
+            Script::Create | Script::Groups => &[COMMON],
+            Script::Owned => &[COMMON, GROUP],
             Script::Hello => &[COMMON, NEWS],
             Script::Acquire => &[COMMON, GRANT, ACQUIRE_AT_ONCE, NEWS, LOCK],
             Script::Release => &[COMMON, GRANT, RELEASE_AT_ONCE, NEWS, LOCK],

@@ -14,7 +14,7 @@ use crate::error::strange;
 use crate::link::number;
 use crate::reply::request_id;
 use crate::script::Script;
-use crate::{group, lock, watch};
+use crate::{group, lock, owned, watch};
 
 struct RedisSession {
     connection: Connection,
@@ -138,7 +138,7 @@ impl Session for RedisSession {
     }
 
     async fn owned(&self) -> Result<Owned> {
-        lock::owned(&self.connection).await
+        owned::owned(&self.connection).await
     }
 
     async fn probe(&self, _probe: Probe) -> Result<()> {

@@ -7,11 +7,14 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tooz::{GroupEvent, GroupWatch};
 
+use crate::cut::refuse_all;
+use crate::replies::told;
 use crate::stage::{LATE, LONG, PATIENCE, SHORT, Stage, cases, soon, within};
 use crate::worker::{Command, Other};
 
 cases! { "groups", Server, alone: false;
     fifty_join_at_once_and_the_death_of_one_is_told_once,
+    a_watcher_that_was_cut_off_follows_a_group_that_was_made_anew,
 }
 
 const MEMBERS: usize = 50;
@@ -109,4 +112,38 @@ async fn is_told_of_the_end(watch: &mut GroupWatch) {
     }
     assert_eq!(left, MEMBERS - 1, "of those who left");
     assert_eq!(watch.next().await, None);
+}
+
+/// A group that is made anew may count its changes from the beginning, while the watcher knows of many.
+async fn a_watcher_that_was_cut_off_follows_a_group_that_was_made_anew(stage: &Stage) {
+    // A reading of the members that is due anyway is much later than what is expected here.
+    let timeout = Duration::from_secs(20);
+    let proxy = stage.proxy();
+    let (looker, b) =
+        (stage.connect_to(&stage.url_by(&proxy), "looker", timeout).await, stage.connect("b", timeout).await);
+    let group = b.group("g").unwrap();
+    let membership = soon("joining", group.join_or_create(&0)).await.unwrap();
+    for number in 1..20 {
+        soon("updating", membership.update(&number)).await.unwrap();
+    }
+    let mut watch = soon("watching", looker.group("g").unwrap().watch()).await.unwrap();
+    assert!(matches!(&told(&mut watch).await[..], [GroupEvent::Snapshot(_)]));
+
+    refuse_all(&proxy);
+    soon("leaving", membership.leave()).await.expect("leaving");
+    soon("deleting", group.delete()).await.expect("deleting");
+    let membership = soon("joining", group.join_or_create(&"anew")).await.expect("joining");
+    sleep(Duration::from_millis(500)).await;
+    proxy.heal();
+    let first = within(PATIENCE, "what has changed meanwhile", watch.next()).await;
+    assert!(first.is_some(), "the watch ended with another group of that name");
+    told(&mut watch).await;
+    soon("updating", membership.update(&"news")).await.expect("updating");
+    let event = within(Duration::from_secs(5), "a change", watch.next()).await;
+    let members = match event {
+        Some(GroupEvent::Updated(entry)) => vec![entry],
+        Some(GroupEvent::Reset(members)) => members,
+        other => panic!("{other:?} in place of a change"),
+    };
+    assert_eq!(members.iter().map(|entry| entry.capabilities.get::<String>().unwrap()).collect::<Vec<_>>(), ["news"]);
 }

@@ -1,10 +1,25 @@
--- What the session owns.
+-- What the session owns, in fours: request, lock, "held" or "waits", "" of each grant and each place in a queue; join, "g:" and the group,
+-- member, capabilities of each membership.
 local refused = enter()
 if refused then
   return { refused }
 end
-local answer = { 'ok' }
-for _, text in ipairs(call('HGETALL', prefix .. 'o:' .. sid)) do
-  answer[#answer + 1] = text
+local owned, answer = call('HGETALL', prefix .. 'o:' .. sid), { 'ok' }
+local function tell_of(request, what, how, more)
+  for _, text in ipairs({ request, what, how, more }) do
+    answer[#answer + 1] = text
+  end
+end
+for index = 1, #owned, 2 do
+  local request, what = owned[index], owned[index + 1]
+  local group, member = string.match(what, '^g:(.-)\n(.*)$')
+  if not group then
+    tell_of(request, what, call('HEXISTS', prefix .. what, request) == 1 and 'held' or 'waits', '')
+  else
+    local there, _, capabilities = member_of(group, member)
+    if there == request then
+      tell_of(request, 'g:' .. group, member, capabilities)
+    end
+  end
 end
 return answer

@@ -13,6 +13,7 @@ trials! {
     flushed_scripts_are_loaded_again
     a_namesake_frees_and_inherits_nothing
     a_deleted_lock_is_told_to_its_holder
+    a_reconnect_finds_the_one_that_is_missing_among_many
     a_deleted_queue_is_entered_again
     a_grant_that_nobody_heard_of_is_found_by_a_beat
     a_dead_session_leaves_nothing_behind
@@ -98,6 +99,20 @@ async fn a_deleted_lock_is_told_to_its_holder() {
     assert_eq!(soon(guard.loss().wait()).await, LossReason::Broken);
     assert!(other.is_held(), "the session lives on");
     assert_eq!(soon(guard.release()).await.unwrap_err().kind(), ErrorKind::Lost);
+}
+
+async fn a_reconnect_finds_the_one_that_is_missing_among_many() {
+    let server = start();
+    // Not one beat within the trial.
+    let a = connect(&format!("{}?session_timeout=60s", server.url()), "a").await;
+    let mut guards = Vec::new();
+    for index in 0..300 {
+        guards.push(soon(a.lock(format!("lock {index}")).unwrap().acquire()).await.unwrap());
+    }
+    cli(&server, &["DEL", "tooz:{tooz}:l:lock%20150"]);
+    cli(&server, &["CLIENT", "KILL", "TYPE", "pubsub"]);
+    assert_eq!(soon(guards[150].loss().wait()).await, LossReason::Broken);
+    assert_eq!(guards.iter().filter(|guard| guard.is_held()).count(), 299);
 }
 
 async fn a_deleted_queue_is_entered_again() {

@@ -3,14 +3,17 @@
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
-use tooz_core::{Characteristic, Coordinator, ErrorKind};
+use tooz_core::{Characteristic, Coordinator, ErrorKind, GroupEvent};
 use tooz_testbed::{Cluster, Kind};
 
-use crate::bed::{connect, soon, trials, try_connect};
+use crate::bed::{cli, connect, soon, trials, try_connect};
 
 trials! {
     a_failover_loses_neither_holder_nor_waiter
+    a_grant_that_a_failover_took_back_is_waited_for_again
     a_waiter_hears_though_the_failover_forgot_what_it_had_heard
+    a_watcher_hears_though_the_clock_of_the_new_primary_is_behind
+    what_a_failover_forgot_of_memberships_is_said_again
     a_deposed_primary_keeps_no_session_alive
     a_deposed_primary_grants_nothing
     a_paused_primary_comes_back_as_nobody
@@ -55,6 +58,31 @@ async fn a_failover_loses_neither_holder_nor_waiter() {
     assert!(soon(a.group("g").unwrap().members()).await.unwrap().is_empty());
 }
 
+/// The old primary alone has given the lock to the waiter; to the new one it is the holder's until that one's session ends, and the
+/// waiter has its place in the queue.
+async fn a_grant_that_a_failover_took_back_is_waited_for_again() {
+    let cluster = cluster().await;
+    let old = cluster.leader().unwrap();
+    // It sees the old primary alone, so that it can't tell the new one of its release.
+    let a = connect(&format!("{}?wait=1&session_timeout=10s", cluster.url_of(old)), "a").await;
+    let url = format!("{}&session_timeout=60s", cluster.url());
+    let (b, c) = (connect(&url, "b").await, connect(&url, "c").await);
+    let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
+    let wait_for_it = |lock: tooz_core::Lock| tokio::spawn(async move { lock.acquire().await });
+    let first = wait_for_it(b.lock("x").unwrap());
+    sleep(Duration::from_millis(300)).await;
+    let second = wait_for_it(c.lock("x").unwrap());
+    sleep(Duration::from_millis(500)).await;
+    cluster.partition(old);
+    soon(guard.release()).await.unwrap();
+    cluster.leader_other_than(old).unwrap();
+    cluster.heal();
+    let next = within(25, "the first waiter's grant", first).await.unwrap().unwrap();
+    assert!(!second.is_finished(), "it was given to two");
+    soon(next.release()).await.unwrap();
+    soon(soon(second).await.unwrap().unwrap().release()).await.unwrap();
+}
+
 /// The numbers of messages that only the old primary had sent are given again by the new one, to others.
 async fn a_waiter_hears_though_the_failover_forgot_what_it_had_heard() {
     let cluster = cluster().await;
@@ -78,6 +106,82 @@ async fn a_waiter_hears_though_the_failover_forgot_what_it_had_heard() {
     within(20, "releasing", guard.release()).await.unwrap();
     let next = within(5, "the waiter's grant", waiting).await.unwrap().unwrap();
     soon(next.release()).await.unwrap();
+}
+
+/// Versions come from the primary's clock: what only the old one had counted is greater than what the new one counts.
+async fn a_watcher_hears_though_the_clock_of_the_new_primary_is_behind() {
+    let cluster = cluster().await;
+    // The reading of the members that is due anyway is much later than what is expected here.
+    let url = format!("{}&session_timeout=60s", cluster.url());
+    let (a, b) = (connect(&url, "a").await, connect(&url, "b").await);
+    let group = a.group("g").unwrap();
+    let membership = soon(group.join_or_create(&0)).await.unwrap();
+    let mut watch = soon(b.group("g").unwrap().watch()).await.unwrap();
+    assert!(matches!(soon(watch.next()).await, Some(GroupEvent::Snapshot(_))));
+    sleep(Duration::from_millis(500)).await;
+    let old = cluster.leader().unwrap();
+    cluster.partition(old);
+    cli(&cluster.nodes()[old], &["SET", "tooz:{tooz}:fence", "4000000000000000"]);
+    soon(membership.update(&1)).await.unwrap();
+    assert!(matches!(soon(watch.next()).await, Some(GroupEvent::Updated(_))));
+    cluster.leader_other_than(old).unwrap();
+    cluster.heal();
+    cluster.wait_until_whole().unwrap();
+    // The update was forgotten, and is said again.
+    sleep(Duration::from_secs(2)).await;
+    while tokio::time::timeout(Duration::from_millis(500), watch.next()).await.is_ok() {}
+    soon(membership.update(&2)).await.unwrap();
+    let told = within(5, "the update", watch.next()).await;
+    let members = match told {
+        Some(GroupEvent::Updated(entry)) => vec![entry],
+        Some(GroupEvent::Reset(members)) => members,
+        other => panic!("{other:?} in place of an update"),
+    };
+    assert_eq!(members[0].capabilities.get::<i32>().unwrap(), 2);
+}
+
+async fn what_a_failover_forgot_of_memberships_is_said_again() {
+    let cluster = cluster().await;
+    let url = format!("{}&session_timeout=60s", cluster.url());
+    let (a, b) = (connect(&url, "a").await, connect(&url, "b").await);
+    // Its joins count without replicas.
+    let careless = connect(&format!("{url}&wait=0"), "careless").await;
+    let groups = ["left", "updated", "joined"].map(|name| a.group(name).unwrap());
+    let left = soon(groups[0].join_or_create(&0)).await.unwrap();
+    let updated = soon(groups[1].join_or_create(&0)).await.unwrap();
+    soon(groups[2].create()).await.unwrap();
+    drop(soon(careless.lock("x").unwrap().acquire()).await.unwrap());
+    sleep(Duration::from_millis(500)).await;
+    let old = cluster.leader().unwrap();
+    cluster.partition(old);
+    soon(left.leave()).await.unwrap();
+    soon(updated.update(&1)).await.unwrap();
+    let joined = soon(careless.group("joined").unwrap().join(&0)).await.unwrap();
+    cluster.leader_other_than(old).unwrap();
+    cluster.heal();
+    cluster.wait_until_whole().unwrap();
+    within(10, "mending", async {
+        while !listed(&b, "left").await.is_empty()
+            || listed(&b, "updated").await != [("a".to_owned(), 1)]
+            || listed(&b, "joined").await != [("careless".to_owned(), 0)]
+        {
+            sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    assert!(updated.is_member() && joined.is_member());
+    soon(updated.leave()).await.unwrap();
+    soon(joined.leave()).await.unwrap();
+    for group in groups {
+        soon(group.delete()).await.unwrap();
+    }
+}
+
+/// The members and what they say.
+async fn listed(coordinator: &Coordinator, group: &str) -> Vec<(String, i32)> {
+    let members = soon(coordinator.group(group).unwrap().members()).await.unwrap();
+    let told = |entry: tooz_core::RosterEntry| (entry.member.as_str().to_owned(), entry.capabilities.get().unwrap());
+    members.into_iter().map(told).collect()
 }
 
 async fn a_deposed_primary_keeps_no_session_alive() {
