@@ -347,12 +347,14 @@ impl Keeper {
             Some(_) => live.call_patiently(limit, || session.update(&request)).await,
             None => live.call_patiently(limit, || session.join(&request)).await,
         };
-        match said.map_err(|error| error.kind()) {
-            Ok(()) => {}
-            Err(ErrorKind::AlreadyExists | ErrorKind::NotMember) => live.lose_one(hold.id, LossReason::TakenOver),
-            Err(ErrorKind::NotFound) => live.lose_one(hold.id, LossReason::GroupDeleted),
+        match said {
+            Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotMember) => {
+                live.lose_one(hold.id, LossReason::TakenOver);
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => live.lose_one(hold.id, LossReason::GroupDeleted),
             // It is as it was found: once more.
-            Err(_) => self.found.mark_changed(),
+            Err(error) if error.is_retryable() => self.found.mark_changed(),
+            _ => {}
         }
     }
 

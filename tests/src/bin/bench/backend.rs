@@ -75,8 +75,8 @@ impl Backend {
             // Durable, since what it costs to commit is what users pay.
             let mut setup = Setup::new(kind).durable();
             if kind == Kind::Postgres {
-                // 200 waiting members have two connections each.
-                setup = setup.argument("-c max_connections=1000");
+                // A member has one connection for its session, and one for as long as it looks at something.
+                setup = setup.argument("-c max_connections=2500");
             }
             let server = setup.start()?;
             (server.url(), Some(server))
@@ -104,11 +104,6 @@ impl Backend {
             Unit::Read => Some(Probe::Read),
             Unit::Write => Some(Probe::Write),
         }
-    }
-
-    /// How many members one such machine's server bears: where each is a process of the server, not a thousand.
-    pub(crate) fn bears(&self, members: usize) -> bool {
-        members <= 200 || self.name != "postgres"
     }
 
     /// Whether an operation may be many requests that don't wait for one another.

@@ -231,8 +231,15 @@ impl Hand {
                 return Ok(Word::Between { begun, ended });
             }
             Order::JoinMany { group, count } => {
+                // A server that has a process for each connection takes its time to start a thousand.
+                const AT_ONCE: usize = 20;
                 let mut joins = tokio::task::JoinSet::new();
                 for coordinator in self.more(count).await? {
+                    if joins.len() == AT_ONCE
+                        && let Some(membership) = joins.join_next().await
+                    {
+                        self.state().memberships.push(membership??);
+                    }
                     let group = coordinator.group(group.as_str())?;
                     let capabilities = serde_json::json!({"host": coordinator.member().as_str(), "weight": 1});
                     joins.spawn(async move { group.join_or_create(&capabilities).await });
