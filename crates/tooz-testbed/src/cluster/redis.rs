@@ -12,7 +12,11 @@ use crate::{probe, wait};
 
 /// Sentinels ask for news every ten seconds, which is a long time on one machine. Those before 7.0 can't be told, and
 /// just take longer.
-const IN_A_HURRY: &str = "SENTINEL DEBUG info-period 200 publish-period 200 ask-period 200";
+///
+/// One whose connection was cut, as a new primary does to all, connects again no sooner than a ping period after it connected last. That
+/// must be less than the time after which it takes a server for down, or a fail-over is followed by another one; and five of it more than
+/// the second between two questions to the replicas of a primary that is down, or none of them is known well enough to be promoted.
+const IN_A_HURRY: &str = "SENTINEL DEBUG info-period 200 publish-period 200 ask-period 200 ping-period 300";
 
 pub(super) fn roles(places: &[Place]) -> Vec<Role> {
     let primary = places[0].front;
