@@ -3,7 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tooz_core::{ConnectOptions, Coordinator, Result};
+use tokio::task::JoinHandle;
+use tooz_core::{ConnectOptions, Coordinator, LockGuard, Result};
 use tooz_testbed::{Kind, Server};
 
 /// A trial by its name.
@@ -55,6 +56,12 @@ pub(crate) async fn try_connect(url: &str, member: &str) -> Result<Coordinator> 
     let options =
         if url.contains("session_timeout") { options } else { options.session_timeout(Duration::from_secs(2)) };
     soon(options.connect()).await
+}
+
+/// Waits for a lock in a task of its own.
+pub(crate) fn wait_in_background(coordinator: &Coordinator, lock: &str) -> JoinHandle<Result<LockGuard>> {
+    let lock = coordinator.lock(lock).unwrap();
+    tokio::spawn(async move { lock.acquire().await })
 }
 
 static CARD: tooz_core::Driver = tooz_redis::DRIVER;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tooz_core::{Coordinator, ErrorKind};
 use tooz_testbed::{Proxy, Server, Swallow};
 
-use crate::bed::{connect, soon, start, trials};
+use crate::bed::{connect, soon, start, trials, wait_in_background};
 
 trials! {
     a_lost_reply_to_an_acquire_leaves_one_owner
@@ -67,8 +67,7 @@ async fn a_lost_reply_to_a_try_leaves_no_lock_that_nobody_holds() {
 async fn a_lost_reply_to_a_release_frees_it_once() {
     let bed = bed().await;
     let guard = soon(bed.a.lock("precious").unwrap().acquire()).await.unwrap();
-    let lock = bed.b.lock("precious").unwrap();
-    let waiting = tokio::spawn(async move { lock.acquire().await });
+    let waiting = wait_in_background(&bed.b, "precious");
     tokio::time::sleep(Duration::from_millis(50)).await;
     let swallow = bed.proxy.swallow_reply(b"l:precious");
     soon(guard.release()).await.unwrap();
@@ -117,8 +116,7 @@ async fn a_lost_reply_to_a_leave_leaves() {
 async fn a_grant_that_is_pushed_into_a_dead_connection_is_heard_of() {
     let bed = bed().await;
     let guard = soon(bed.b.lock("precious").unwrap().acquire()).await.unwrap();
-    let lock = bed.a.lock("precious").unwrap();
-    let waiting = tokio::spawn(async move { lock.acquire().await });
+    let waiting = wait_in_background(&bed.a, "precious");
     tokio::time::sleep(Duration::from_millis(100)).await;
     bed.proxy.drop_to_client();
     soon(guard.release()).await.unwrap();

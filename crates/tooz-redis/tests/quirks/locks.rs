@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 use tooz_core::{ErrorKind, LossReason};
 
-use crate::bed::{cli, connect, keys, soon, start, trials};
+use crate::bed::{cli, connect, keys, soon, start, trials, wait_in_background};
 
 trials! {
     a_loop_of_everything_leaves_the_counters_alone
@@ -63,8 +63,7 @@ async fn flushed_scripts_are_loaded_again() {
     let server = start();
     let (a, b) = (connect(&server.url(), "a").await, connect(&server.url(), "b").await);
     let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
-    let lock = b.lock("x").unwrap();
-    let waiting = tokio::spawn(async move { lock.acquire().await });
+    let waiting = wait_in_background(&b, "x");
     sleep(Duration::from_millis(50)).await;
     cli(&server, &["SCRIPT", "FLUSH"]);
     soon(guard.release()).await.unwrap();
@@ -119,8 +118,7 @@ async fn a_deleted_queue_is_entered_again() {
     let server = start();
     let (a, b) = (connect(&server.url(), "a").await, connect(&server.url(), "b").await);
     let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
-    let lock = b.lock("x").unwrap();
-    let waiting = tokio::spawn(async move { lock.acquire().await });
+    let waiting = wait_in_background(&b, "x");
     sleep(Duration::from_millis(100)).await;
     cli(&server, &["DEL", "tooz:{tooz}:q:l:x", "tooz:{tooz}:w:l:x"]);
     soon(guard.release()).await.unwrap();
@@ -131,8 +129,7 @@ async fn a_grant_that_nobody_heard_of_is_found_by_a_beat() {
     let server = start();
     let (a, b) = (connect(&server.url(), "a").await, connect(&server.url(), "b").await);
     let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
-    let lock = b.lock("x").unwrap();
-    let waiting = tokio::spawn(async move { lock.acquire().await });
+    let waiting = wait_in_background(&b, "x");
     sleep(Duration::from_millis(100)).await;
     // The next messages get numbers that the waiter takes for nothing new.
     let count_back = "for _, id in ipairs(redis.call('ZRANGE', 'tooz:{tooz}:sessions', 0, -1)) do \

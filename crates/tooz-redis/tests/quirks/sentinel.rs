@@ -6,7 +6,7 @@ use tokio::time::sleep;
 use tooz_core::{Characteristic, Coordinator, ErrorKind, GroupEvent};
 use tooz_testbed::{Cluster, Kind};
 
-use crate::bed::{cli, connect, soon, trials, try_connect};
+use crate::bed::{cli, connect, soon, trials, try_connect, wait_in_background};
 
 trials! {
     a_failover_loses_neither_holder_nor_waiter
@@ -40,8 +40,7 @@ async fn a_failover_loses_neither_holder_nor_waiter() {
     let (a, b) = (member(&cluster, "a").await, member(&cluster, "b").await);
     let membership = soon(a.group("g").unwrap().join_or_create(&1)).await.unwrap();
     let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
-    let lock = b.lock("x").unwrap();
-    let waiting = tokio::spawn(async move { lock.acquire().await });
+    let waiting = wait_in_background(&b, "x");
     sleep(Duration::from_millis(300)).await;
     let old = cluster.leader().unwrap();
     cluster.nodes()[old].kill().unwrap();
@@ -68,10 +67,9 @@ async fn a_grant_that_a_failover_took_back_is_waited_for_again() {
     let url = format!("{}&session_timeout=60s", cluster.url());
     let (b, c) = (connect(&url, "b").await, connect(&url, "c").await);
     let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
-    let wait_for_it = |lock: tooz_core::Lock| tokio::spawn(async move { lock.acquire().await });
-    let first = wait_for_it(b.lock("x").unwrap());
+    let first = wait_in_background(&b, "x");
     sleep(Duration::from_millis(300)).await;
-    let second = wait_for_it(c.lock("x").unwrap());
+    let second = wait_in_background(&c, "x");
     sleep(Duration::from_millis(500)).await;
     cluster.partition(old);
     soon(guard.release()).await.unwrap();
@@ -90,8 +88,7 @@ async fn a_waiter_hears_though_the_failover_forgot_what_it_had_heard() {
     let (a, b) = (connect(&url, "a").await, connect(&url, "b").await);
     let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
     let broken = soon(b.lock("y").unwrap().acquire()).await.unwrap();
-    let lock = b.lock("x").unwrap();
-    let waiting = tokio::spawn(async move { lock.acquire().await });
+    let waiting = wait_in_background(&b, "x");
     sleep(Duration::from_millis(500)).await;
     let old = cluster.leader().unwrap();
     cluster.partition(old);
@@ -226,8 +223,7 @@ async fn a_paused_primary_comes_back_as_nobody() {
     let old = cluster.leader().unwrap();
     cluster.nodes()[old].pause().unwrap();
     cluster.leader_other_than(old).unwrap();
-    let lock = b.lock("x").unwrap();
-    let waiting = tokio::spawn(async move { lock.acquire().await });
+    let waiting = wait_in_background(&b, "x");
     sleep(Duration::from_secs(3)).await;
     cluster.nodes()[old].resume().unwrap();
     for _ in 0..30 {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tooz_core::{Characteristic, ErrorKind, Verdict};
 use tooz_testbed::{Kind, Setup};
 
-use crate::bed::{cli, connect, soon, start, trials, try_connect};
+use crate::bed::{cli, connect, soon, start, trials, try_connect, wait_in_background};
 
 trials! {
     a_server_that_evicts_is_refused
@@ -138,8 +138,7 @@ async fn tls_trusts_whom_it_is_told_to() {
     assert!(url.starts_with("rediss://"), "{url}");
     let (a, b) = (connect(&url, "a").await, connect(&url, "b").await);
     let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
-    let lock = b.lock("x").unwrap();
-    let waiting = tokio::spawn(async move { lock.acquire().await });
+    let waiting = wait_in_background(&b, "x");
     tokio::time::sleep(Duration::from_millis(50)).await;
     soon(guard.release()).await.unwrap();
     assert!(soon(waiting).await.unwrap().unwrap().is_held());
@@ -224,8 +223,7 @@ async fn a_full_server_keeps_what_is_held() {
     let server = start();
     let (a, b) = (connect(&server.url(), "a").await, connect(&server.url(), "b").await);
     let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
-    let lock = b.lock("x").unwrap();
-    let waiting = tokio::spawn(async move { lock.acquire().await });
+    let waiting = wait_in_background(&b, "x");
     tokio::time::sleep(Duration::from_millis(100)).await;
     cli(&server, &["CONFIG", "SET", "maxmemory", "1"]);
     let error = soon(a.lock("new").unwrap().try_acquire()).await.unwrap_err();
