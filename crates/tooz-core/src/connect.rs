@@ -1,9 +1,11 @@
 //! How a coordinator is configured: the URL and the builder reach the same settings.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::coordinator::Coordinator;
+use crate::credentials::{CredentialSource, Credentials};
 use crate::driver::{self, Driver};
 use crate::options::{BackendUrl, Options};
 use crate::{Characteristics, Error, MemberId, Namespace, Result};
@@ -39,6 +41,7 @@ pub struct ConnectOptions {
     member: Option<MemberId>,
     driver: Option<&'static Driver>,
     require: Characteristics,
+    ask: Option<Arc<dyn Fn() -> Result<Credentials> + Send + Sync>>,
 }
 
 /// What core itself reads out of the options.
@@ -54,7 +57,13 @@ pub(crate) struct Settings {
 impl ConnectOptions {
     /// Begins with a URL: `scheme://user:password@host1:port,host2:port/path?option=value`.
     pub fn new(url: &str) -> Result<Self> {
-        Ok(ConnectOptions { url: BackendUrl::parse(url)?, member: None, driver: None, require: Characteristics::NONE })
+        Ok(ConnectOptions {
+            url: BackendUrl::parse(url)?,
+            member: None,
+            driver: None,
+            require: Characteristics::NONE,
+            ask: None,
+        })
     }
 
     /// Sets who connects. Needed: there is no default, since a name that nobody chose helps nobody at three in the morning.
@@ -100,6 +109,22 @@ impl ConnectOptions {
         self
     }
 
+    /// Asks this function for user and password at each connection, in place of the URL: for secrets that are changed while the
+    /// application runs. It may block; it is called on a thread of its own.
+    ///
+    /// ```no_run
+    /// # fn from_the_vault() -> tooz_core::Result<String> { unimplemented!() }
+    /// # fn example() -> tooz_core::Result<()> {
+    /// let options = tooz_core::ConnectOptions::new("redis://localhost")?
+    ///     .credentials(|| Ok(tooz_core::Credentials::new("billing", from_the_vault()?)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn credentials(mut self, ask: impl Fn() -> Result<Credentials> + Send + Sync + 'static) -> Self {
+        self.ask = Some(Arc::new(ask));
+        self
+    }
+
     /// Refuses to connect to a backend that lacks one of these, naming it.
     pub fn require(mut self, characteristics: Characteristics) -> Self {
         self.require = characteristics;
@@ -126,7 +151,9 @@ impl ConnectOptions {
         })?;
         let options = self.url.options(driver.name(), driver.option_specs())?;
         let settings = Settings::read(&options).map_err(|error| error.in_driver(driver.name()))?;
-        Coordinator::start(driver, self.url, options, member, settings, self.require).await
+        let credentials =
+            CredentialSource::choose(&self.url, &options, self.ask).map_err(|error| error.in_driver(driver.name()))?;
+        Coordinator::start(driver, self.url, options, credentials, member, settings, self.require).await
     }
 
     fn duration(self, name: &str, duration: Duration) -> Self {

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::checkup::{Checkup, Probe};
 use crate::connect::Settings;
+use crate::credentials::CredentialSource;
 use crate::driver::Driver;
 use crate::events::{SessionEvents, SessionState};
 use crate::group::Group;
@@ -36,6 +37,7 @@ impl Coordinator {
         driver: &'static Driver,
         url: BackendUrl,
         options: Options,
+        credentials: CredentialSource,
         member: MemberId,
         settings: Settings,
         require: Characteristics,
@@ -47,6 +49,7 @@ impl Coordinator {
             driver,
             url,
             options,
+            credentials,
             member,
             settings,
             phase: watch::Sender::new(Phase::Down { attempt: 0, error: None }),

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::credentials::CredentialSource;
 use crate::life::Reporter;
 use crate::options::{BackendUrl, OptionSpec, Options};
 use crate::session::Session;
@@ -113,8 +114,10 @@ impl Driver {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectArgs {
-    /// Hosts, user, password and path.
+    /// Hosts and path. (User and password are in `credentials`.)
     pub url: BackendUrl,
+    /// Who logs in: to be read for each connection. It also knows of the user and the password in the URL.
+    pub credentials: CredentialSource,
     /// The options of the URL and the builder, checked against the card.
     pub options: Options,
     /// Who connects. Another process may use the same name: it is no proof of ownership.

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use crate::{GroupId, JoinRequest};
+use crate::{GroupId, JoinRequest, Namespace};
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -137,6 +137,16 @@ impl Error {
             ErrorKind::AlreadyExists,
             format!("group {group:?} has a living member {member:?}: choose another id, or take it over"),
         )
+    }
+
+    /// A driver's answer to opening a session where the namespace is kept in another layout than its own. Members that do not look in the
+    /// same places do not see each other's locks, so it owns nothing there.
+    pub fn foreign_layout(namespace: &Namespace, found: impl fmt::Display, spoken: impl fmt::Display) -> Self {
+        Self::config(format!(
+            "namespace {:?} is kept in layout {found}, and this version of tooz speaks layout {spoken}: members of both would hold \
+             the same lock at once. Stop all that use the old one and clear the namespace, or give the new ones another namespace",
+            namespace.as_str()
+        ))
     }
 
     /// A driver's answer to changing a membership that is over.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use tokio::sync::{Notify, watch};
 
 use crate::connect::Settings;
+use crate::credentials::CredentialSource;
 use crate::driver::Driver;
 use crate::events::SessionEvent;
 use crate::heart::{self, Heart};
@@ -31,6 +32,7 @@ pub(crate) struct Inner {
     pub(crate) driver: &'static Driver,
     pub(crate) url: BackendUrl,
     pub(crate) options: Options,
+    pub(crate) credentials: CredentialSource,
     pub(crate) member: MemberId,
     pub(crate) settings: Settings,
     pub(crate) phase: watch::Sender<Phase>,

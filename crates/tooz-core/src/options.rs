@@ -271,6 +271,11 @@ impl Options {
         self.read(name, "a whole number from 0 on", |text| text.parse().ok())
     }
 
+    /// Whether the driver has an option of that name.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        self.specs.iter().any(|spec| spec.name == name)
+    }
+
     fn read<T>(&self, name: &str, wanted: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>> {
         match self.given.get(name) {
             None => Ok(None),

@@ -267,6 +267,7 @@ async fn connect(inner: &Arc<Inner>) -> Result<Arc<Live>> {
     let settings = &inner.settings;
     let args = ConnectArgs {
         url: inner.url.clone(),
+        credentials: inner.credentials.clone(),
         options: inner.options.clone(),
         member: inner.member.clone(),
         namespace: settings.namespace.clone(),

@@ -1,0 +1,191 @@
+//! Who logs in: read anew for each connection, so that a password that is changed at the server and in its file needs no restart.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::options::{BackendUrl, OptionSpec, OptionValue, Options};
+use crate::{Error, ErrorKind, Result};
+
+/// The option of every driver that logs in: the password stands in this file. Put it into the driver's own list of options.
+pub const PASSWORD_FILE: OptionSpec = OptionSpec::new(
+    "password_file",
+    OptionValue::Text,
+    "none",
+    "a file with the password, read again at each connection; in place of a password in the URL",
+);
+
+/// The longest file that is taken for one with a password, in bytes.
+const LONGEST: u64 = 64 * 1024;
+
+/// A user and a password, each where there is one. `Debug` shows neither.
+#[derive(Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Credentials {
+    /// The user.
+    pub username: Option<String>,
+    /// The password, or a token where the backend has tokens.
+    pub password: Option<String>,
+}
+
+impl Credentials {
+    /// Of a user with a password.
+    pub fn new(username: impl Into<String>, password: impl Into<String>) -> Self {
+        Credentials { username: Some(username.into()), password: Some(password.into()) }
+    }
+
+    /// A password or token alone.
+    pub fn password(password: impl Into<String>) -> Self {
+        Credentials { username: None, password: Some(password.into()) }
+    }
+}
+
+/// Says only which of the two there are.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let said = |there: bool| if there { "given" } else { "none" };
+        formatter
+            .debug_struct("Credentials")
+            .field("username", &said(self.username.is_some()))
+            .field("password", &said(self.password.is_some()))
+            .finish()
+    }
+}
+
+type Ask = Arc<dyn Fn() -> Result<Credentials> + Send + Sync>;
+
+/// Where the credentials of a connection come from: the URL, a file, or a function of the application's.
+///
+/// A driver calls [`read`](Self::read) for each connection that it makes, also for the hundredth.
+#[derive(Clone)]
+pub struct CredentialSource {
+    from: From,
+}
+
+#[derive(Clone)]
+enum From {
+    Url(Credentials),
+    File { username: Option<String>, path: PathBuf },
+    Application(Ask),
+}
+
+impl CredentialSource {
+    /// What the builder gave wins; a file and a password in the URL at once are an error.
+    pub(crate) fn choose(url: &BackendUrl, options: &Options, asked: Option<Ask>) -> Result<Self> {
+        if let Some(ask) = asked {
+            if !options.knows(PASSWORD_FILE.name) {
+                return Err(Error::config("this driver logs in nowhere: it takes no credentials"));
+            }
+            return Ok(CredentialSource { from: From::Application(ask) });
+        }
+        let (username, password) = (url.username().map(str::to_owned), url.password().map(str::to_owned));
+        let from = match (options.text(PASSWORD_FILE.name), password) {
+            (Some(_), Some(_)) => {
+                return Err(Error::config("a password in the URL and password_file at once: give one of them"));
+            }
+            (Some(""), None) => return Err(Error::config("password_file is empty: it names a file")),
+            (Some(path), None) => From::File { username, path: path.into() },
+            (None, password) => From::Url(Credentials { username, password }),
+        };
+        Ok(CredentialSource { from })
+    }
+
+    /// The credentials as they are now. A file is read, and the application asked, on a thread that may block.
+    ///
+    /// # Errors
+    /// `Config`: the file can't be read, is empty, too long or no UTF-8. What the application answers is passed on.
+    pub async fn read(&self) -> Result<Credentials> {
+        let from = match &self.from {
+            From::Url(credentials) => return Ok(credentials.clone()),
+            from => from.clone(),
+        };
+        let reading = tokio::task::spawn_blocking(move || match from {
+            From::Url(credentials) => Ok(credentials),
+            From::File { username, path } => {
+                password_in(&path).map(|password| Credentials { username, password: Some(password) })
+            }
+            From::Application(ask) => catch_unwind(AssertUnwindSafe(|| ask())).unwrap_or_else(|_| {
+                Err(Error::new(ErrorKind::Backend, "the application's function for credentials panicked"))
+            }),
+        });
+        reading.await.unwrap_or_else(|_| Err(crate::heart::gone()))
+    }
+
+    /// Whether the credentials may be others the next time.
+    pub fn may_change(&self) -> bool {
+        !matches!(self.from, From::Url(_))
+    }
+}
+
+impl fmt::Debug for CredentialSource {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.from {
+            From::Url(credentials) => formatter.debug_tuple("Url").field(credentials).finish(),
+            From::File { path, .. } => formatter.debug_tuple("File").field(path).finish(),
+            From::Application(_) => formatter.write_str("Application"),
+        }
+    }
+}
+
+/// The first line of the file would hide the rest of a wrong one, so it is the whole of it, without the end of the line that editors add.
+fn password_in(path: &std::path::Path) -> Result<String> {
+    let wrong = |why: &str| Error::config(format!("password_file {}: {why}", path.display()));
+    let unreadable = |error: std::io::Error| wrong(&format!("it can't be read: {error}")).with_source(error);
+    if std::fs::metadata(path).map_err(unreadable)?.len() > LONGEST {
+        return Err(wrong("it is too long for a password"));
+    }
+    let text = String::from_utf8(std::fs::read(path).map_err(unreadable)?).map_err(|_| wrong("it is no UTF-8"))?;
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(wrong("it is empty"));
+    }
+    Ok(password.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: &[OptionSpec] = &[PASSWORD_FILE];
+
+    fn source(url: &str) -> Result<CredentialSource> {
+        let url = BackendUrl::parse(url)?;
+        let options = url.options("d", OPTIONS)?;
+        CredentialSource::choose(&url, &options, None)
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_again_each_time() {
+        let path = std::env::temp_dir().join(format!("tooz-credentials-{}", std::process::id()));
+        let found = source(&format!("d://bob@h?password_file={}", path.display())).unwrap();
+        assert_eq!(found.read().await.unwrap_err().kind(), ErrorKind::Config);
+        for password in ["one", "two words"] {
+            std::fs::write(&path, format!("{password}\n")).unwrap();
+            assert_eq!(found.read().await.unwrap(), Credentials::new("bob", password));
+        }
+        std::fs::write(&path, "\n").unwrap();
+        assert!(found.read().await.unwrap_err().to_string().contains("empty"));
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_the_application_says_wins_and_its_panic_is_an_error() {
+        let url = BackendUrl::parse("d://bob:old@h").unwrap();
+        let options = url.options("d", OPTIONS).unwrap();
+        let new =
+            CredentialSource::choose(&url, &options, Some(Arc::new(|| Ok(Credentials::password("new"))))).unwrap();
+        assert_eq!(new.read().await.unwrap(), Credentials::password("new"));
+        let broken = CredentialSource::choose(&url, &options, Some(Arc::new(|| panic!("as part of a test")))).unwrap();
+        assert_eq!(broken.read().await.unwrap_err().kind(), ErrorKind::Backend);
+        let nobody = url.options("d", &[]).unwrap();
+        assert!(CredentialSource::choose(&url, &nobody, Some(Arc::new(|| Ok(Credentials::default())))).is_err());
+    }
+
+    #[test]
+    fn a_password_is_given_once_and_never_shown() {
+        assert!(source("d://bob:hunter2@h?password_file=/x").unwrap_err().to_string().contains("one of them"));
+        assert!(!format!("{:?}", source("d://bob:hunter2@h").unwrap()).contains("hunter2"));
+        assert!(!format!("{:?}", Credentials::new("bob", "hunter2")).contains("hunter2"));
+    }
+}
