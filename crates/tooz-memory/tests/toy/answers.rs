@@ -89,6 +89,7 @@ fn what_came_too_late_is_given_back() {
             }
             drop(joined);
             tokio::time::sleep(late).await;
+            toy.script.heal();
             nobody_holds(&rival, "x", SOON).await;
             comes_true(SOON, "nobody is a member", async || {
                 let members = rival.group("g").unwrap().members().await.unwrap();

@@ -12,7 +12,7 @@ use std::time::Duration;
 type Run = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send>;
 
 /// How many run beside each other: most of their time they wait.
-const BESIDE: usize = 12;
+const BESIDE: usize = 24;
 
 #[derive(Default)]
 pub(crate) struct Cases(VecDeque<(String, Run)>);

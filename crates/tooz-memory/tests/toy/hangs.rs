@@ -64,24 +64,47 @@ fn every_call_ends_in_time_when_all_methods_hang_and_says_what_was_asked() {
         let group = coordinator.group("g").unwrap();
         let holder = soon("the rival looks", all.rival.lock("waited for").unwrap().holders()).await.unwrap().remove(0);
         let limit = OPERATION + Duration::from_secs(2);
+        let other = coordinator.group("h").unwrap();
+        // All at once: together they take no longer than the session lives.
+        let (tried, held, broken, created, deleted, listed, joined, asked) = tokio::join!(
+            within(limit, "try", lock.try_acquire()),
+            within(limit, "holders", lock.holders()),
+            within(limit, "break", lock.break_lock(&holder)),
+            within(limit, "create", group.create()),
+            within(limit, "delete", group.delete()),
+            within(limit, "groups", coordinator.groups()),
+            within(limit, "join", other.join(&1)),
+            within(limit, "members", group.members()),
+        );
+        let (led, updated, watched, followed, probed, looked, released, resigned) = tokio::join!(
+            within(limit, "leader", group.leader()),
+            within(limit, "update", all.membership.update(&2)),
+            within(limit, "watch", group.watch()),
+            within(limit, "watch_leader", group.watch_leader()),
+            within(limit, "probe", coordinator.probe(tooz_core::Probe::Read)),
+            within(limit, "check_up", coordinator.check_up()),
+            within(limit, "release", all.guard.release()),
+            within(limit, "resign", all.leadership.resign()),
+        );
+        let left = within(limit, "leave", all.membership.leave()).await;
         let timed_out = [
-            ("try", within(limit, "try", lock.try_acquire()).await.map(drop)),
-            ("holders", within(limit, "holders", lock.holders()).await.map(drop)),
-            ("break", within(limit, "break", lock.break_lock(&holder)).await),
-            ("create", within(limit, "create", group.create()).await),
-            ("delete", within(limit, "delete", group.delete()).await),
-            ("list the groups", within(limit, "groups", coordinator.groups()).await.map(drop)),
-            ("join", within(limit, "join", coordinator.group("h").unwrap().join(&1)).await.map(drop)),
-            ("members", within(limit, "members", group.members()).await.map(drop)),
-            ("leader", within(limit, "leader", group.leader()).await.map(drop)),
-            ("update", within(limit, "update", all.membership.update(&2)).await),
-            ("watch", within(limit, "watch", group.watch()).await.map(drop)),
-            ("watch", within(limit, "watch_leader", group.watch_leader()).await.map(drop)),
-            ("round trip", within(limit, "probe", coordinator.probe(tooz_core::Probe::Read)).await),
-            ("look at", within(limit, "check_up", coordinator.check_up()).await.map(drop)),
-            ("release", within(limit, "release", all.guard.release()).await),
-            ("release", within(limit, "resign", all.leadership.resign()).await),
-            ("leave", within(limit, "leave", all.membership.leave()).await),
+            ("try", tried.map(drop)),
+            ("holders", held.map(drop)),
+            ("break", broken),
+            ("create", created),
+            ("delete", deleted),
+            ("list the groups", listed.map(drop)),
+            ("join", joined.map(drop)),
+            ("members", asked.map(drop)),
+            ("leader", led.map(drop)),
+            ("update", updated),
+            ("watch", watched.map(drop)),
+            ("watch", followed.map(drop)),
+            ("round trip", probed),
+            ("look at", looked.map(drop)),
+            ("release", released),
+            ("release", resigned),
+            ("leave", left),
         ];
         let mut wrong = Vec::new();
         for (word, answer) in timed_out {
