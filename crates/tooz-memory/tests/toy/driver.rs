@@ -209,15 +209,15 @@ impl Script {
         self.state().watches.push(Arc::downgrade(&pusher));
         tokio::spawn(async move {
             loop {
-                let pushed = tokio::select! {
-                    pushed = std::future::poll_fn(|context| stream.as_mut().poll_next(context)) => pushed,
+                let said = tokio::select! {
+                    said = std::future::poll_fn(|context| stream.as_mut().poll_next(context)) => said,
                     () = pusher.closed() => return,
                 };
-                let Some(pushed) = pushed else { return };
+                let Some(said) = said else { return };
                 if repeats {
-                    pusher.push(pushed.clone());
+                    pusher.push(said.clone());
                 }
-                pusher.push(pushed);
+                pusher.push(said);
             }
         });
         told

@@ -28,7 +28,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(5);
 /// Runs the test on a thread and a runtime of its own, so that what blocks its thread for ever fails the test and not the run.
 #[track_caller]
 pub(crate) fn trial(test: impl AsyncFnOnce() + Send + 'static) {
-    trial_within(Duration::from_secs(60), test);
+    trial_within(Duration::from_mins(1), test);
 }
 
 #[track_caller]
@@ -62,7 +62,9 @@ pub(crate) fn ends_within<T: Send + 'static>(
             value
         }
         Ok(Err(panic)) => resume_unwind(panic),
-        Err(_) => panic!("{what} has not ended within {limit:?}"),
+        Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => {
+            panic!("{what} has not ended within {limit:?}")
+        }
     }
 }
 
