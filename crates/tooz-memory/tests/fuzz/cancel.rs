@@ -24,7 +24,7 @@ const GROUP: &str = "g";
 
 #[test]
 fn futures_that_are_dropped_anywhere_leave_nothing() {
-    rounds::run("cancel", round);
+    rounds::run("cancel", 1, round);
 }
 
 /// What all threads of a round share.

@@ -11,6 +11,8 @@ mod hangs;
 mod leaving;
 mod life;
 mod panics;
+mod reports;
+mod secrets;
 mod silence;
 mod stage;
 mod storms;
