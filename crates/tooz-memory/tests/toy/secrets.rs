@@ -31,7 +31,7 @@ async fn with(toy: &Toy, behaviour: &Arc<AtomicU8>) -> tooz_core::Result<tooz_co
 fn a_password_that_is_not_to_be_had_is_the_error_of_who_connects() {
     trial(async || {
         for behaviour in [FAILS, PANICS, HANGS] {
-            let toy = Toy::named(&format!("secret-{behaviour}"));
+            let toy = Toy::named(&format!("vault-{behaviour}"));
             let behaviour = Arc::new(AtomicU8::new(behaviour));
             let connecting = tokio::spawn(async move { with(&toy, &behaviour).await.map(drop) });
             let answer = soon("connect()", connecting).await.expect("the caller does not panic");
@@ -45,7 +45,7 @@ fn a_password_that_is_not_to_be_had_is_the_error_of_who_connects() {
 fn a_password_that_is_not_to_be_had_for_a_while_ends_nothing_that_stood() {
     trial(async || {
         for fault in [FAILS, PANICS, HANGS] {
-            let toy = Toy::named(&format!("secret-again-{fault}"));
+            let toy = Toy::named(&format!("vault-again-{fault}"));
             let behaviour = Arc::new(AtomicU8::new(GIVES));
             let coordinator = soon("connect()", with(&toy, &behaviour)).await.unwrap();
             let membership = coordinator.group("g").unwrap().join_or_create(&1).await.unwrap();
