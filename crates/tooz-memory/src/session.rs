@@ -176,6 +176,7 @@ impl Session for MemorySession {
         if reply == LoseReply::Yes {
             return Err(reply_lost());
         }
+        wanted.queued();
         tokio::select! {
             biased;
             granted = &mut granted => granted.map(Some).map_err(|_| lost()),
