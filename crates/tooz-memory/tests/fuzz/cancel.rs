@@ -212,7 +212,7 @@ impl Actor {
                     // Broken on its way: who only tries is told.
                     1 => matches!(error.kind(), ErrorKind::Closed | ErrorKind::Lost | ErrorKind::Unavailable),
                     // Too short a wait for an answer: nobody knows whether somebody else has it.
-                    2 => matches!(error.kind(), ErrorKind::Closed | ErrorKind::TimedOut),
+                    2 => matches!(error.kind(), ErrorKind::Closed | ErrorKind::TimedOut | ErrorKind::Unavailable),
                     _ => error.kind() == ErrorKind::Closed,
                 };
                 assert!(is_allowed, "of kind {kind}: {error:?}");
