@@ -16,7 +16,8 @@ use crate::wait::Backoff;
 use crate::{ErrorKind, Result};
 
 /// Beats until the session is lost, and answers why. `sent` is when the first timeout began.
-pub(crate) async fn keep_alive(inner: &Arc<Inner>, live: &Arc<Live>, sent: Moment, worry: &mut Worry) -> LossReason {
+pub(crate) async fn keep_alive(inner: &Arc<Inner>, live: &Arc<Live>, sent: Moment) -> LossReason {
+    let mut worry = Worry::new(inner, "keep the session alive");
     let clock = live.clock().clone();
     let mut connection = live.watch_connection();
     let mut reconnects = live.reconnects.subscribe();
@@ -64,11 +65,11 @@ pub(crate) async fn keep_alive(inner: &Arc<Inner>, live: &Arc<Live>, sent: Momen
                 trace::renewed(inner);
             }
             Some(Err(error)) => {
+                suspend(inner);
                 // A server that can't be reached is what `Suspended` tells; one that refuses says why.
                 if !error.is_retryable() {
                     worry.say(&error);
                 }
-                suspend(inner);
                 next = clock.now() + beat_every / 10;
             }
             None => return live.check().unwrap_or(LossReason::SessionEnded),

@@ -23,7 +23,7 @@ pub(crate) async fn contained<T>(future: impl Future<Output = Result<T>>) -> Res
 }
 
 /// What the panic said.
-pub(crate) fn words_of(panic: &(dyn Any + Send)) -> String {
+fn words_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a word".to_owned())
 }

@@ -11,7 +11,7 @@ use std::future::poll_fn;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -20,10 +20,10 @@ use crate::held::{Held, mode_of};
 use crate::inner::{Inner, Persistence, Purpose, is_final};
 use crate::life::Live;
 use crate::loss::{Hold, LossReason};
-use crate::session::{FencingToken, Granted, LockKey, LockMode, LockRequest, Untold, Wanted, Wish};
+use crate::session::{FencingToken, Granted, LockKey, LockMode, LockRequest, Session, Untold, Wanted, Wish};
 use crate::supervisor::Phase;
 use crate::trouble::Worry;
-use crate::wait::Backoff;
+use crate::wait::{A_DAY, Backoff};
 use crate::{Error, ErrorKind, Outcome, Result};
 
 /// What a waiter is willing to do.
@@ -220,7 +220,7 @@ impl Desk {
     }
 
     /// Gets one grant from the backend: in as many sessions as it takes for one who waits, in one for one who tries.
-    async fn request(&self, mode: LockMode, patience: Patience, wanted: &Wanted) -> Answer {
+    async fn request(self: &Arc<Self>, mode: LockMode, patience: Patience, wanted: &Wanted) -> Answer {
         let mut pauses = Backoff::for_reconnects();
         let mut worry = None;
         let mut given_up = 0;
@@ -239,6 +239,15 @@ impl Desk {
                 }
                 Err(Stop::Again) if wanted.is_wanted() => continue,
                 Err(Stop::Again) => return Ok(None),
+                Err(Stop::NoSession(error)) => {
+                    if self.ends(&error, patience) {
+                        return Err(error);
+                    }
+                    // Its next attempt comes after a pause already.
+                    self.state().trouble = Some(error.clone());
+                    self.worry(&mut worry).about(&error);
+                    continue;
+                }
                 Err(Stop::For(error)) => error,
             };
             if self.ends(&error, patience) {
@@ -267,7 +276,7 @@ impl Desk {
     }
 
     async fn attempt(
-        &self,
+        self: &Arc<Self>,
         mode: LockMode,
         patience: Patience,
         wanted: &Wanted,
@@ -279,7 +288,7 @@ impl Desk {
         };
         let live = tokio::select! {
             biased;
-            live = self.inner.session(Purpose::Own, persistence) => live.map_err(Stop::For)?,
+            live = self.inner.session(Purpose::Own, persistence) => live.map_err(Stop::NoSession)?,
             () = wanted.unwanted() => return Ok(None),
         };
         let request = LockRequest::new(self.key.clone(), mode, self.inner.request_id());
@@ -289,7 +298,17 @@ impl Desk {
             Patience::Try => {
                 let limit = self.inner.settings.operation_timeout;
                 let (what, asked) = (|| format!("try {}", self.key), request.clone());
-                live.call_within(limit, what, |session| async move { session.try_lock(&asked).await }).await
+                let (give_up, desk, late) = (Instant::now() + limit.min(A_DAY), Arc::clone(self), Arc::clone(&live));
+                let trying = move |session: Arc<dyn Session>| async move {
+                    let answer = session.try_lock(&asked).await;
+                    // A grant that comes so late is nobody's.
+                    if matches!(answer, Ok(Some(_))) && Instant::now() >= give_up {
+                        desk.withdraw_at_backend(&late, &asked).await;
+                        return Err(Error::new(ErrorKind::TimedOut, "it was granted too late, and given back"));
+                    }
+                    answer
+                };
+                live.call_within(limit, what, trying).await
             }
             Patience::Wait => self.wait_in(&live, &request, wanted, worry).await,
         };
@@ -456,27 +475,27 @@ impl Desk {
         let desk = Arc::clone(self);
         let limit = self.inner.settings.operation_timeout;
         self.inner.heart().begin(async move {
-            let key = desk.key.clone();
-            heart::within(limit, || format!("release {key}"), async move {
-                let live = Arc::clone(&hold.live);
-                let Some(request) = hold.request.clone() else { return Ok(()) };
-                let first = live.call_patiently(limit, |session| session.release(&request)).await;
-                match first {
-                    Err(error) if live.check().is_none() => {
-                        let trying = Arc::clone(&desk);
-                        tokio::spawn(async move {
-                            trying.withdraw_at_backend(&live, &request).await;
-                            trying.gone(&hold);
-                        });
-                        Err(error.context(format!("release {} (it goes on in the background)", desk.key)))
-                    }
-                    result => {
-                        desk.gone(&hold);
-                        result
-                    }
+            let live = Arc::clone(&hold.live);
+            let Some(request) = hold.request.clone() else { return Ok(()) };
+            let (what, giving_back) = (|| format!("release {}", desk.key), request.clone());
+            let released = live.call_patiently(limit, what, move |session| {
+                let request = giving_back.clone();
+                async move { session.release(&request).await }
+            });
+            match released.await {
+                Err(error) if live.check().is_none() => {
+                    let trying = Arc::clone(&desk);
+                    tokio::spawn(async move {
+                        trying.withdraw_at_backend(&live, &request).await;
+                        trying.gone(&hold);
+                    });
+                    Err(error.context(format!("release {} (it goes on in the background)", desk.key)))
                 }
-            })
-            .await
+                result => {
+                    desk.gone(&hold);
+                    result
+                }
+            }
         })
     }
 
@@ -557,6 +576,8 @@ fn tell(untold: Option<Untold>) {
 
 /// Why an attempt has not led to a grant.
 enum Stop {
+    /// There is no session, and this is why.
+    NoSession(Error),
     /// The session was over: the next one is asked.
     Again,
     /// Something else, which is the answer for who tries, and may be for who waits.

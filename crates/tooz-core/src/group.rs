@@ -11,7 +11,7 @@ use crate::inner::{Handle, Purpose};
 use crate::membership::Membership;
 use crate::partition::Partitioner;
 use crate::session::{Capabilities, RosterEntry, Session};
-use crate::wait::Backoff;
+use crate::wait::{A_DAY, Backoff};
 use crate::watch::GroupWatch;
 use crate::{ErrorKind, GroupId, Result};
 
@@ -22,9 +22,8 @@ pub struct Group {
     name: GroupId,
 }
 
-/// How much later than it said a backend may end a session, and more than any of them says.
+/// How much later than it said a backend may end a session.
 const GRACE: Duration = Duration::from_secs(1);
-const MOST: Duration = Duration::from_hours(24);
 
 /// How to join.
 #[derive(Clone, Debug, Default)]
@@ -130,7 +129,7 @@ impl Group {
                 },
                 Err(error) if options.wait && error.retry_after().is_some() => {
                     let after = error.retry_after().unwrap_or_default();
-                    let end = *dead_at_the_latest.get_or_insert(Instant::now() + after.min(MOST) + GRACE);
+                    let end = *dead_at_the_latest.get_or_insert(Instant::now() + after.min(A_DAY) + GRACE);
                     let left = end.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         return Err(error);

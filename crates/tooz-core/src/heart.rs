@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::contain::{caught, words_of};
+use crate::contain::{caught, contained};
 use crate::errand::{self, Boxed, Ended, Errands, Rest};
 use crate::{Error, ErrorKind, Result, trace};
 
@@ -266,31 +266,27 @@ pub(crate) fn gone() -> Error {
     Error::new(ErrorKind::Closed, "the coordinator is closed, or belongs to another process; connect a new one")
 }
 
-/// Waits for `future` at most `limit`. It is never dropped: past the limit it runs on, and its result is nobody's.
+/// Waits for `future` at most `limit`. It is not dropped then: past the limit it runs on, and its result is nobody's.
 ///
-/// Runs inside the heart's runtime. A future that is ready at once costs no task.
+/// Runs inside the heart's runtime. A future that is ready at once costs no timer, and only one that is late costs a task.
 pub(crate) async fn within<T: Send + 'static>(
     limit: Duration,
     what: impl FnOnce() -> String,
     future: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
-    let mut future: Pin<Box<dyn Future<Output = Result<T>> + Send>> = Box::pin(future);
+    let mut future: Pin<Box<dyn Future<Output = Result<T>> + Send>> = Box::pin(contained(future));
     let first = std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
     if let Poll::Ready(result) = first {
         return result;
     }
-    match tokio::time::timeout(limit, tokio::spawn(future)).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(ended)) => Err(Error::panicked(match ended.try_into_panic() {
-            Ok(panic) => words_of(&*panic),
-            Err(_) => "it left no answer".to_owned(),
-        })
-        .context(what())),
-        Err(_) => Err(Error::new(
-            ErrorKind::TimedOut,
-            format!("no answer within {limit:?}: {}; raise operation_timeout if the backend is just slow", what()),
-        )),
+    if let Ok(result) = tokio::time::timeout(limit, future.as_mut()).await {
+        return result;
     }
+    tokio::spawn(future);
+    Err(Error::new(
+        ErrorKind::TimedOut,
+        format!("no answer within {limit:?}: {}; raise operation_timeout if the backend is just slow", what()),
+    ))
 }
 
 #[cfg(test)]

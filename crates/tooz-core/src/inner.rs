@@ -18,7 +18,7 @@ use crate::mailbox::Feeder;
 use crate::options::{BackendUrl, Options};
 use crate::session::{LockKey, Session};
 use crate::supervisor::Phase;
-use crate::trouble::Troubles;
+use crate::trouble::{Troubles, Worry};
 use crate::{Characteristics, Error, ErrorKind, MemberId, RequestId, Result};
 
 /// Counts the user's handles: when the last goes, the coordinator closes by itself.
@@ -118,6 +118,17 @@ impl Inner {
             }
             if phases.changed().await.is_err() {
                 return Err(heart::gone());
+            }
+        }
+    }
+
+    /// A living session for what has stood before: a refusal is told, and waited out. Only the close is an error.
+    pub(crate) async fn session_kept(&self, purpose: Purpose, worry: &mut Worry) -> Result<Arc<Live>> {
+        loop {
+            match self.session(purpose, Persistence::UntilRefused).await {
+                // The next attempt comes after a pause already.
+                Err(error) if error.kind() != ErrorKind::Closed => worry.about(&error),
+                session => return session,
             }
         }
     }

@@ -22,9 +22,9 @@ use crate::inner::{Inner, Persistence, Purpose};
 use crate::life::{Found, Live};
 use crate::loss::{Hold, LossReason};
 use crate::membership::Standing;
-use crate::session::{Capabilities, JoinRequest, Replace};
+use crate::session::{Capabilities, JoinRequest, Replace, Session};
 use crate::trouble::Worry;
-use crate::wait::Backoff;
+use crate::wait::{A_DAY, Backoff};
 use crate::{Error, ErrorKind, GroupId, Outcome, Result};
 
 /// How much later than it said a backend may end the session of a namesake.
@@ -231,7 +231,13 @@ impl Keeper {
         let request = self.request(hold);
         let live = &hold.live;
         let limit = self.inner.settings.operation_timeout;
-        let updating = live.call_patiently(limit, |session| session.update(&request));
+        // No limit but that of a whole timeout: a request that is given up would run on, and might arrive after a newer one.
+        let (begin, patience) = (live.clock().now(), patience(&self.inner, live));
+        let (what, updating) = (|| word.clone(), request);
+        let updating = live.call_patiently(limit.max(patience), what, move |session| {
+            let request = updating.clone();
+            async move { session.update(&request).await }
+        });
         tokio::pin!(updating);
         let result = tokio::select! {
             result = &mut updating => result,
@@ -239,23 +245,21 @@ impl Keeper {
                 let late = format!("{word}: no answer within {limit:?}; raise operation_timeout if the backend is just slow");
                 let error = Error::new(ErrorKind::TimedOut, late).in_driver(self.inner.driver.name());
                 answer_all(waiting.drain(..), &Err(error));
-                tokio::select! {
-                    result = &mut updating => result,
-                    // One that stays unknown for a whole timeout ends the session; the re-join says what is to be said.
-                    () = tokio::time::sleep(patience(&self.inner, live)) => {
-                        live.lose(LossReason::SessionEnded);
-                        updating.await
-                    }
-                }
+                updating.await
             }
         };
+        let unknown = matches!(&result, Err(error) if error.outcome() == Outcome::Unknown);
+        if unknown && live.clock().now().since(begin) >= patience {
+            // One that stays unknown for a whole timeout ends the session; the re-join says what is to be said.
+            live.lose(LossReason::SessionEnded);
+        }
         if matches!(&result, Err(error) if error.kind() == ErrorKind::NotMember) {
             // The session lives and the entry is gone: somebody has taken it away.
             live.lose_one(hold.id, LossReason::Broken);
         }
         match result {
             Err(error) if error.kind() == ErrorKind::Lost && hold.check().is_some() => self.unfinished.extend(waiting),
-            result => answer_all(waiting, &result.map_err(|error| error.context(word))),
+            result => answer_all(waiting, &result.map_err(|error| error.context(&word))),
         }
     }
 
@@ -270,8 +274,22 @@ impl Keeper {
         let live = &hold.live;
         let limit = self.inner.settings.operation_timeout;
         let said = match there {
-            Some(_) => live.call_patiently(limit, |session| session.update(&request)).await,
-            None => live.call_patiently(limit, |session| session.join(&request)).await,
+            Some(_) => {
+                let what = || format!("update the capabilities in group {:?}", self.group);
+                let update = move |session: Arc<dyn Session>| {
+                    let request = request.clone();
+                    async move { session.update(&request).await }
+                };
+                live.call_patiently(limit, what, update).await
+            }
+            None => {
+                let what = || format!("join group {:?} again", self.group);
+                let join = move |session: Arc<dyn Session>| {
+                    let request = request.clone();
+                    async move { session.join(&request).await }
+                };
+                live.call_patiently(limit, what, join).await
+            }
         };
         match said {
             Ok(()) => self.worry.is_over(),
@@ -302,7 +320,14 @@ impl Keeper {
         let limit = self.inner.settings.operation_timeout;
         let result = match lost_before {
             Some(_) => Ok(()),
-            None => live.call_patiently(limit, |session| session.leave(&request)).await,
+            None => {
+                let (what, leaving) = (|| format!("leave group {:?}", self.group), request.clone());
+                let leave = move |session: Arc<dyn Session>| {
+                    let request = leaving.clone();
+                    async move { session.leave(&request).await }
+                };
+                live.call_patiently(limit, what, leave).await
+            }
         };
         let failed = result.is_err();
         if let Some(answer) = answer {
@@ -354,7 +379,7 @@ impl Keeper {
             let reason = match (error.kind(), error.retry_after()) {
                 (ErrorKind::AlreadyExists, Some(after)) => {
                     // It may be this member's own entry of a session that could not be ended. One that renews its session is another's.
-                    let end = *dead_at_the_latest.get_or_insert(Instant::now() + after.min(DAY) + GRACE);
+                    let end = *dead_at_the_latest.get_or_insert(Instant::now() + after.min(A_DAY) + GRACE);
                     (Instant::now() >= end).then_some(LossReason::TakenOver)
                 }
                 (ErrorKind::AlreadyExists, None) => Some(LossReason::TakenOver),
@@ -375,12 +400,9 @@ impl Keeper {
 
     /// Waits for a session, which may be dropped at any moment. `None`: the membership was left meanwhile.
     async fn session(&mut self, old: &Arc<Hold>) -> Option<Result<Arc<Live>>> {
-        let inner = Arc::clone(&self.inner);
-        let session = inner.session(Purpose::Own, Persistence::UntilRefused);
-        tokio::pin!(session);
         loop {
             tokio::select! {
-                session = &mut session => return Some(session),
+                session = self.inner.session_kept(Purpose::Own, &mut self.worry) => return Some(session),
                 order = self.orders.recv() => self.note(old, order)?,
             }
         }
@@ -428,7 +450,7 @@ impl Keeper {
         let limit = inner.settings.operation_timeout;
         let word = format!("join group {group:?} again");
         let entering = async move {
-            let give_up = Instant::now() + limit.min(DAY);
+            let give_up = Instant::now() + limit.min(A_DAY);
             match enter(&inner, &live, &group, &capabilities, replace).await {
                 // Nobody listens any more: another attempt is under way.
                 Ok(Entered { request, .. }) if Instant::now() >= give_up => {
@@ -486,8 +508,6 @@ fn answer_all(waiting: impl IntoIterator<Item = Answer>, result: &Result<()>) {
         let _ = answer.send(result.clone());
     }
 }
-
-const DAY: Duration = Duration::from_hours(24);
 
 impl Drop for Keeper {
     fn drop(&mut self) {

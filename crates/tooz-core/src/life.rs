@@ -216,21 +216,24 @@ impl Live {
     }
 
     /// The same again and again, with pauses, while what fails may be mended by waiting: a connection that is being made anew
-    /// should not fail whoever asks just then. Whatever is asked must bear being done twice.
-    pub(crate) async fn call_patiently<'a, T, F>(
-        &'a self,
+    /// should not fail whoever asks just then. Whatever is asked must bear being done twice. In all it takes at most `limit`.
+    pub(crate) async fn call_patiently<T, F>(
+        self: &Arc<Self>,
         limit: Duration,
-        mut ask: impl FnMut(&'a Arc<dyn Session>) -> F,
+        what: impl Fn() -> String,
+        ask: impl Fn(Arc<dyn Session>) -> F + Clone + Send + 'static,
     ) -> Result<T>
     where
-        F: Future<Output = Result<T>>,
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
     {
-        // The last error tells more than the caller's own "no answer in time", so it comes before that.
-        let give_up = self.clock().now() + limit / 2;
+        // The last error tells more than "no answer in time", so it comes before that.
+        let (begin, give_up) = (self.clock().now(), limit / 2);
         let mut pauses = Backoff::for_reconnects();
         loop {
-            match self.call(&mut ask).await {
-                Err(error) if error.is_retryable() && self.check().is_none() && self.clock().now() < give_up => {
+            let past = self.clock().now().since(begin);
+            match self.call_within(limit.saturating_sub(past), &what, ask.clone()).await {
+                Err(error) if error.is_retryable() && self.check().is_none() && past < give_up => {
                     tokio::select! {
                         () = pauses.pause() => {}
                         _ = self.lost() => {}

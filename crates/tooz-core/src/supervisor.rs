@@ -16,7 +16,7 @@ use crate::life::Live;
 use crate::loss::LossReason;
 use crate::trace;
 use crate::trouble::Worry;
-use crate::wait::Backoff;
+use crate::wait::{A_DAY, Backoff};
 use crate::{Characteristics, Error, ErrorKind, Result};
 
 /// A session that is over sooner has not lived: the next one is made after a pause, however well the making went.
@@ -228,7 +228,7 @@ impl Supervisor {
         }
         let reason = tokio::select! {
             () = said(&mut closing) => return End::Closing,
-            reason = crate::beat::keep_alive(&inner, live, sent, &mut self.worry) => reason,
+            reason = crate::beat::keep_alive(&inner, live, sent) => reason,
         };
         trace::lost(&inner, reason);
         inner.tell(&SessionEvent::Lost(reason));
@@ -326,9 +326,6 @@ impl Supervisor {
         inner.closed.send_replace(Some(result));
     }
 }
-
-/// More than any limit that somebody waits for, and little enough to be added to a moment.
-const A_DAY: Duration = Duration::from_hours(24);
 
 async fn close_once(live: &Arc<Live>, limit: Duration) -> Result<()> {
     let session = Arc::clone(live.session());

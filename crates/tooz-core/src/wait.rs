@@ -9,6 +9,9 @@ use crate::contain::contained;
 use crate::mailbox::PushStream;
 use crate::session::{Granted, LockRequest, Pushed, Session, Wanted};
 
+/// More than any limit that somebody waits for, and little enough to be added to a moment.
+pub(crate) const A_DAY: Duration = Duration::from_hours(24);
+
 /// Growing, jittered pauses without an end.
 pub(crate) struct Backoff {
     builder: ExponentialBuilder,

@@ -199,12 +199,14 @@ impl Watcher {
     }
 
     async fn in_one_session(&mut self, pauses: &mut Backoff) -> Result<Over> {
-        let persistence = match self.started {
-            Some(_) => Persistence::OneAttempt,
-            None => Persistence::UntilRefused,
+        let session = async {
+            match self.started {
+                Some(_) => self.inner.session(Purpose::Look, Persistence::OneAttempt).await,
+                None => self.inner.session_kept(Purpose::Look, &mut self.worry).await,
+            }
         };
         let live = tokio::select! {
-            live = self.inner.session(Purpose::Look, persistence) => live?,
+            live = session => live?,
             () = self.feeder.closed() => return Ok(Over::Unread),
         };
         let limit = self.inner.settings.operation_timeout;
