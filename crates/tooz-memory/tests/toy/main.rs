@@ -17,5 +17,6 @@ mod silence;
 mod stage;
 mod storms;
 mod terms;
+mod told;
 mod waits;
 mod watches;
