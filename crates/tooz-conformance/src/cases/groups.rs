@@ -276,6 +276,11 @@ async fn a_refused_namesake_is_told_when_to_retry(stage: Stage) -> Verdict {
     let after = error.retry_after().ok_or_else(|| Failure::new("there is no retry_after"))?;
     ensure!(after <= stage.session_timeout(), "{after:?} is more than the session timeout");
     ensure!(error.is_retryable(), "it may succeed later");
+    // One that lives on is not waited for longer than that.
+    let limit = after + std::time::Duration::from_secs(3) + stage.patience();
+    let waiting = second.group("g")?.join_with(JoinOptions::new().wait());
+    let result = stage.within(limit, "the end of the wait", waiting).await?;
+    refused("a member who waits for a living namesake", result, ErrorKind::AlreadyExists)?;
     Ok(())
 }
 
@@ -291,6 +296,10 @@ async fn a_takeover_replaces_the_membership_alone(stage: Stage) -> Verdict {
     let reason = stage.within(limit, "the old membership's loss", old.loss().wait()).await?;
     ensure_eq!(reason, LossReason::TakenOver, "the reason");
     ensure!(!old.is_member() && new.is_member(), "it changed hands");
+    let over = stage.soon("hearing that it is over", old.wait_standing()).await?;
+    ensure_eq!(over, Err(LossReason::TakenOver), "whether the old one will stand again");
+    ensure_eq!(old.over(), Some(LossReason::TakenOver), "why the old one is over");
+    ensure_eq!(new.over(), None, "whether the new one is over");
     ensure!(guard.is_held(), "the old session's lock was lost with the membership");
     let result = stage.soon("updating", old.update(&"ghost")).await?;
     refused("an update of what was taken over", result, ErrorKind::NotMember)?;

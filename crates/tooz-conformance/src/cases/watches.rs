@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tooz_core::{Characteristic, GroupEvent, GroupWatch};
+use tooz_core::{Characteristic, ErrorKind, GroupEvent, GroupWatch};
 
 use crate::cases::Need::{EndSession, Has};
 use crate::cases::cases;
@@ -174,6 +174,7 @@ async fn a_watch_ends_after_deleted(stage: Stage) -> Verdict {
     for _ in 0..2 {
         ensure_eq!(stage.soon("the end", watch.next()).await?, None, "after Deleted");
     }
+    ensure_eq!(watch.end().map(|why| why.kind()), Some(ErrorKind::NotFound), "why it has ended");
     Ok(())
 }
 
@@ -182,7 +183,9 @@ async fn a_watch_ends_with_close(stage: Stage) -> Verdict {
     let mut watch = stage.soon("watching", group.watch()).await??;
     next(&stage, &mut watch).await?;
     stage.soon("closing", coordinator.close()).await??;
-    stage.soon("the end of the watch", async { while watch.next().await.is_some() {} }).await
+    stage.soon("the end of the watch", async { while watch.next().await.is_some() {} }).await?;
+    ensure_eq!(watch.end().map(|why| why.kind()), Some(ErrorKind::Closed), "why it has ended");
+    Ok(())
 }
 
 async fn two_watchers_see_the_same(stage: Stage) -> Verdict {
