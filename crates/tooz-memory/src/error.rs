@@ -16,3 +16,8 @@ pub(crate) fn cut_off() -> Error {
 pub(crate) fn reply_lost() -> Error {
     Error::new(ErrorKind::TimedOut, "the reply was lost")
 }
+
+/// It arrives after whoever asked has taken it back.
+pub(crate) fn taken_back() -> Error {
+    Error::new(ErrorKind::Backend, "this request was taken back before it arrived")
+}

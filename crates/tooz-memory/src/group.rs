@@ -111,12 +111,15 @@ impl State {
         }
     }
 
-    pub(crate) fn leave(&mut self, place: &(Arc<str>, GroupId), request: &JoinRequest) {
+    /// False: there was nothing to leave.
+    pub(crate) fn leave(&mut self, place: &(Arc<str>, GroupId), request: &JoinRequest) -> bool {
         if let Ok(group) = self.group(place)
             && group.members.get(&request.member).is_some_and(|(_, entry)| entry.id == request.id)
         {
             group.remove(&request.member);
+            return true;
         }
+        false
     }
 
     pub(crate) fn members(&mut self, place: &(Arc<str>, GroupId)) -> Result<Roster> {

@@ -93,12 +93,19 @@ impl State {
         Place::Queued(granted)
     }
 
-    /// Gives back what that request has, a grant or a place in the queue.
-    pub(crate) fn release(&mut self, place: &(Arc<str>, LockKey), request: RequestId) {
-        self.change_lock(place, |lock| match lock.tokens.get(&request) {
-            Some(token) => lock.remove(*token),
-            None => lock.queue.retain(|waiter| waiter.request != request),
+    /// Gives back what that request has, a grant or a place in the queue. False: it has nothing.
+    pub(crate) fn release(&mut self, place: &(Arc<str>, LockKey), request: RequestId) -> bool {
+        let mut had_something = false;
+        self.change_lock(place, |lock| {
+            if let Some(token) = lock.tokens.get(&request) {
+                lock.remove(*token);
+                had_something = true;
+            } else if let Some(at) = lock.queue.iter().position(|waiter| waiter.request == request) {
+                lock.queue.remove(at);
+                had_something = true;
+            }
         });
+        had_something
     }
 
     /// Whose grant has that token, and how its session is told. It is told before anybody else gets the lock, and without a lock of this

@@ -11,10 +11,10 @@ use tooz_core::{
     push_channel,
 };
 
-use crate::error::{cut_off, lost, reply_lost};
+use crate::error::{cut_off, lost, reply_lost, taken_back};
 use crate::fault::{Effect, Operation, scripted};
 use crate::lock::Place;
-use crate::store::{SessionRecord, Shared, State, Store};
+use crate::store::{SessionRecord, Shared, State, Store, Voided};
 use crate::{DRIVER, options};
 
 /// The id of a session that is not open.
@@ -135,6 +135,7 @@ impl Session for MemorySession {
             expires: self.store.clock.now() + self.timeout,
             reporter: self.reporter.clone(),
             revoked: Vec::new(),
+            void: Voided::default(),
         };
         self.id.store(state.open_session(record), Ordering::Release);
         drop(state);
@@ -157,6 +158,9 @@ impl Session for MemorySession {
         let reply = self.enter(Operation::Lock).await?;
         let granted = {
             let (mut state, id) = self.living()?;
+            if state.is_void(id, request.id) {
+                return Err(taken_back());
+            }
             state.try_lock(&self.lock_place(&request.key), id, &self.member, request)
         };
         reply.answer(Ok(granted))
@@ -167,6 +171,9 @@ impl Session for MemorySession {
         let place = self.lock_place(&request.key);
         let queued = {
             let (mut state, id) = self.living()?;
+            if state.is_void(id, request.id) {
+                return Err(taken_back());
+            }
             state.lock(&place, id, &self.member, request)
         };
         let mut granted = match queued {
@@ -196,7 +203,11 @@ impl Session for MemorySession {
         let reply = self.enter(Operation::Release).await?;
         // A session that has ended owns nothing that could be given back, and whoever held until then must hear of it: the lock
         // may have been another's before it was released.
-        let released = self.living().map(|(mut state, _)| state.release(&self.lock_place(&request.key), request.id));
+        let released = self.living().map(|(mut state, id)| {
+            if !state.release(&self.lock_place(&request.key), request.id) {
+                state.void(id, request.id);
+            }
+        });
         reply.answer(released)
     }
 
@@ -241,6 +252,9 @@ impl Session for MemorySession {
         let reply = self.enter(Operation::Join).await?;
         let replaced = {
             let (mut state, id) = self.living()?;
+            if state.is_void(id, request.id) {
+                return Err(taken_back());
+            }
             state.join(&self.group_place(&request.group), id, request, self.timeout)
         };
         let joined = replaced.map(|replaced| {
@@ -259,7 +273,11 @@ impl Session for MemorySession {
 
     async fn leave(&self, request: &JoinRequest) -> Result<()> {
         let reply = self.enter(Operation::Leave).await?;
-        self.store.state().leave(&self.group_place(&request.group), request);
+        let mut state = self.store.state();
+        if !state.leave(&self.group_place(&request.group), request) {
+            state.void(self.id.load(Ordering::Acquire), request.id);
+        }
+        drop(state);
         reply.answer(Ok(()))
     }
 

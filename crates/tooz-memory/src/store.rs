@@ -1,6 +1,6 @@
 //! The store: what a server would keep, in one mutex, with a clock that a test can move.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -42,6 +42,30 @@ pub(crate) struct SessionRecord {
     pub(crate) reporter: Reporter,
     /// Grants that were broken since the last beat.
     pub(crate) revoked: Vec<RequestId>,
+    /// Requests that were taken back before they arrived.
+    pub(crate) void: Voided,
+}
+
+/// The last requests that were taken back before they arrived, as one may that was delayed on its way. So many are remembered as can be
+/// on their way at once.
+#[derive(Default)]
+pub(crate) struct Voided(VecDeque<RequestId>);
+
+impl Voided {
+    const MOST: usize = 1024;
+
+    pub(crate) fn add(&mut self, request: RequestId) {
+        if !self.has(request) {
+            if self.0.len() == Self::MOST {
+                self.0.pop_front();
+            }
+            self.0.push_back(request);
+        }
+    }
+
+    pub(crate) fn has(&self, request: RequestId) -> bool {
+        self.0.contains(&request)
+    }
 }
 
 impl Store {
@@ -207,6 +231,17 @@ impl State {
             group.end_session(id);
         }
         Some(record)
+    }
+
+    /// That request of that session was taken back before it has arrived: whenever it does, it does nothing.
+    pub(crate) fn void(&mut self, session: u64, request: RequestId) {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.void.add(request);
+        }
+    }
+
+    pub(crate) fn is_void(&self, session: u64, request: RequestId) -> bool {
+        self.sessions.get(&session).is_some_and(|session| session.void.has(request))
     }
 
     fn sweep(&mut self, now: Moment) {

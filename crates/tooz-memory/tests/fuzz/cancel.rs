@@ -24,7 +24,7 @@ const GROUP: &str = "g";
 
 #[test]
 fn futures_that_are_dropped_anywhere_leave_nothing() {
-    rounds::run("cancel", round);
+    rounds::run("cancel", 1, round);
 }
 
 /// What all threads of a round share.
@@ -207,7 +207,16 @@ impl Actor {
                 self.ground.claims.check_in(name, mode, guard.fencing_token(), guard.loss());
                 self.belongings.guards.push(guard);
             }
-            Some(Err(error)) => assert_eq!(error.kind(), ErrorKind::Closed, "{error:?}"),
+            Some(Err(error)) => {
+                let is_allowed = match kind {
+                    // Broken on its way: who only tries is told.
+                    1 => matches!(error.kind(), ErrorKind::Closed | ErrorKind::Lost | ErrorKind::Unavailable),
+                    // Too short a wait for an answer: nobody knows whether somebody else has it.
+                    2 => matches!(error.kind(), ErrorKind::Closed | ErrorKind::TimedOut | ErrorKind::Unavailable),
+                    _ => error.kind() == ErrorKind::Closed,
+                };
+                assert!(is_allowed, "of kind {kind}: {error:?}");
+            }
             Some(Ok(None)) | None => {}
         }
     }

@@ -15,27 +15,34 @@ fn variable(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
-/// Runs rounds, each on a thread of its own with a seed of its own, until the time is over.
-pub(crate) fn run(name: &str, round: fn(u64)) {
+/// Runs rounds, so many beside each other, each on a thread of its own with a seed of its own, until the time is over.
+pub(crate) fn run(name: &str, beside: usize, round: fn(u64)) {
     let given = variable("TOOZ_FUZZ_SEED");
     let time = variable("TOOZ_FUZZ_SECONDS").map_or(SHORT, Duration::from_secs);
     let begun = Instant::now();
-    let mut rounds = 0_u64;
+    let mut rounds = 0_usize;
     while rounds == 0 || begun.elapsed() < time {
-        let seed = given.unwrap_or_else(|| fastrand::u64(..));
-        let (sender, ended) = mpsc::channel();
-        std::thread::spawn(move || {
-            let _ = sender.send(catch_unwind(AssertUnwindSafe(|| round(seed))));
-        });
-        let again = format!("TOOZ_FUZZ_SEED={seed} takes the same decisions again");
-        match ended.recv_timeout(ROUND) {
-            Ok(Ok(())) => rounds += 1,
-            Ok(Err(panic)) => {
-                eprintln!("{name}: round {rounds} has failed; {again}");
-                resume_unwind(panic);
-            }
-            Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => {
-                panic!("{name}: round {rounds} has not ended within {ROUND:?}; {again}")
+        let started: Vec<_> = (0..beside)
+            .map(|_| {
+                let seed = given.unwrap_or_else(|| fastrand::u64(..));
+                let (sender, ended) = mpsc::channel();
+                std::thread::spawn(move || {
+                    let _ = sender.send(catch_unwind(AssertUnwindSafe(|| round(seed))));
+                });
+                (seed, ended)
+            })
+            .collect();
+        for (seed, ended) in started {
+            let again = format!("TOOZ_FUZZ_SEED={seed} takes the same decisions again");
+            match ended.recv_timeout(ROUND) {
+                Ok(Ok(())) => rounds += 1,
+                Ok(Err(panic)) => {
+                    eprintln!("{name}: a round has failed after {rounds}; {again}");
+                    resume_unwind(panic);
+                }
+                Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => {
+                    panic!("{name}: a round after {rounds} has not ended within {ROUND:?}; {again}")
+                }
             }
         }
     }

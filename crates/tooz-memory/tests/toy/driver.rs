@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use tooz_core::{
     Characteristic, Checkup, Clock, ConnectArgs, ConnectFuture, Driver, Error, ErrorKind, FencingToken, Granted,
-    GroupId, Holder, JoinRequest, LockKey, LockRequest, Outcome, Owned, Probe, PushStream, Pushed, Pusher, RequestId,
-    Result, Roster, Session, Terms, Wanted, async_trait, push_channel,
+    GroupId, Holder, JoinRequest, LockKey, LockRequest, MemberId, Outcome, Owned, PASSWORD_FILE, Probe, PushStream,
+    Pushed, Pusher, Reporter, RequestId, Result, Roster, Session, Terms, Wanted, async_trait, push_channel,
 };
 
-pub(crate) static TOY: Driver =
-    Driver::new("toy", &["toy"], connect).characteristics(tooz_memory::DRIVER.most_characteristics());
+pub(crate) static TOY: Driver = Driver::new("toy", &["toy"], connect)
+    .characteristics(tooz_memory::DRIVER.most_characteristics())
+    .options(&[PASSWORD_FILE]);
 
 macro_rules! methods {
     ($($name:ident)*) => {
@@ -58,6 +59,10 @@ pub(crate) enum Mischief {
     Twice,
     /// A lock is not to be had, although somebody waits for it and nobody has it.
     SaysNo,
+    /// It is done and answered, and the session has ended before the answer is there.
+    LosesTheSession,
+    /// It is done and answered, and what was granted or joined is lost before the answer is there.
+    LosesTheGrant,
     /// The terms lack a characteristic that they had.
     Lacks(Characteristic),
 }
@@ -94,6 +99,10 @@ struct State {
     always: BTreeMap<Method, Mischief>,
     calls: BTreeMap<Method, usize>,
     watches: Vec<Weak<Pusher>>,
+    /// Of the last connection.
+    reporter: Option<Reporter>,
+    /// Whether this backend may fall back to an earlier state, so that it is asked for members after each reconnect.
+    owns_members: Option<GroupId>,
 }
 
 impl Script {
@@ -121,6 +130,16 @@ impl Script {
         let mut state = self.state();
         state.once.clear();
         state.always.clear();
+    }
+
+    /// After each reconnect it is asked for the members of this group.
+    pub(crate) fn owns_members(&self, group: &GroupId) {
+        self.state().owns_members = Some(group.clone());
+    }
+
+    /// The way by which the last connection tells what happens.
+    pub(crate) fn reporter(&self) -> Reporter {
+        self.state().reporter.clone().expect("it is connected")
     }
 
     /// How often that method was called.
@@ -153,7 +172,12 @@ impl Script {
     async fn perform<T, F: Future<Output = Result<T>>>(&self, method: Method, ask: impl Fn() -> F) -> Result<T> {
         let mischief = self.called(method);
         match mischief {
-            None | Some(Mischief::SaysNo | Mischief::Lacks(_)) => ask().await,
+            None | Some(Mischief::SaysNo | Mischief::Lacks(_) | Mischief::LosesTheGrant) => ask().await,
+            Some(Mischief::LosesTheSession) => {
+                let answer = ask().await;
+                self.state().reporter.iter().for_each(|reporter| reporter.session_lost("as a test has ordered"));
+                answer
+            }
             Some(Mischief::Panics) => ordered(method),
             Some(Mischief::PanicsLater) => {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -237,15 +261,31 @@ fn connect(args: ConnectArgs) -> ConnectFuture {
         ordered(Method::Connect);
     }
     Box::pin(async move {
+        if args.credentials.may_change() {
+            args.credentials.read().await?;
+        }
+        script.state().reporter = Some(args.reporter.clone());
+        let member = args.member.clone();
         let make = || tooz_memory::DRIVER.connect(args.clone());
         let session = script.perform(Method::Connect, make).await?;
-        Ok(Arc::new(Toy { session, script }) as Arc<dyn Session>)
+        Ok(Arc::new(Toy { session, script, member, reporter: args.reporter }) as Arc<dyn Session>)
     })
 }
 
 struct Toy {
     session: Arc<dyn Session>,
     script: Arc<Script>,
+    member: MemberId,
+    reporter: Reporter,
+}
+
+impl Toy {
+    /// Whether the grant of this very answer is to be lost on its way.
+    fn loses_the_grant(&self, method: Method) -> bool {
+        let mut state = self.script.state();
+        let at = state.once.iter().position(|line| *line == (method, Mischief::LosesTheGrant));
+        at.map(|at| state.once.remove(at)).is_some()
+    }
 }
 
 #[async_trait]
@@ -272,7 +312,12 @@ impl Session for Toy {
     }
 
     async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
-        self.script.perform(Method::TryLock, || self.session.try_lock(request)).await
+        let loses = self.loses_the_grant(Method::TryLock);
+        let answer = self.script.perform(Method::TryLock, || self.session.try_lock(request)).await;
+        if loses {
+            self.reporter.grant_lost(request.id);
+        }
+        answer
     }
 
     async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
@@ -280,7 +325,12 @@ impl Session for Toy {
             self.script.called(Method::Lock);
             return Ok(None);
         }
-        self.script.perform(Method::Lock, || self.session.lock(request, wanted)).await
+        let loses = self.loses_the_grant(Method::Lock);
+        let answer = self.script.perform(Method::Lock, || self.session.lock(request, wanted)).await;
+        if loses {
+            self.reporter.grant_lost(request.id);
+        }
+        answer
     }
 
     async fn release(&self, request: &LockRequest) -> Result<()> {
@@ -313,7 +363,12 @@ impl Session for Toy {
     }
 
     async fn join(&self, request: &JoinRequest) -> Result<()> {
-        self.script.perform(Method::Join, || self.session.join(request)).await
+        let loses = self.loses_the_grant(Method::Join);
+        let answer = self.script.perform(Method::Join, || self.session.join(request)).await;
+        if loses {
+            self.reporter.membership_lost(&request.group, request.id);
+        }
+        answer
     }
 
     async fn update(&self, request: &JoinRequest) -> Result<()> {
@@ -341,7 +396,12 @@ impl Session for Toy {
     }
 
     async fn owned(&self) -> Result<Owned> {
-        self.script.perform(Method::Owned, || self.session.owned()).await
+        let owned = self.script.perform(Method::Owned, || self.session.owned()).await?;
+        let group = self.script.state().owns_members.clone();
+        let Some(group) = group else { return Ok(owned) };
+        let all = self.session.members(&group).await?.members;
+        let own = all.into_iter().filter(|entry| entry.member == self.member);
+        Ok(owned.with_members(own.map(|entry| (group.clone(), entry)).collect()))
     }
 
     #[cfg(unix)]

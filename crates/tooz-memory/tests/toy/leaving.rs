@@ -57,7 +57,10 @@ fn an_update_during_the_re_join_is_done_by_it() {
                 tokio::time::sleep(Duration::from_millis(300)).await;
                 toy.script.heal();
             });
-            updated.unwrap();
+            // With the pauses in between it may take longer than who asked waits; then it goes on.
+            if let Err(error) = updated {
+                assert_eq!(error.kind(), ErrorKind::TimedOut, "{error:?}");
+            }
             all.is_right(SOON).await;
             soon("close()", all.coordinator.close()).await.unwrap();
         });

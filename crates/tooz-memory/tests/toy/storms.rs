@@ -22,7 +22,10 @@ fn sessions_that_die_at_their_first_request_make_no_storm() {
             toy.expire("one");
             let trying = all.coordinator.lock("tried").unwrap();
             let tries = tokio::spawn(async move {
-                while method == Method::TryLock {
+                loop {
+                    if method != Method::TryLock {
+                        return;
+                    }
                     let _ = trying.try_acquire().await;
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }

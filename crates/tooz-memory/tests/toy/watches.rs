@@ -24,9 +24,13 @@ fn the_snapshot_comes_first_however_late_it_is_read() {
             for change in 0..changes {
                 membership.update(&change).await.unwrap();
             }
-            let first = soon("the first", watch.next()).await;
-            assert!(matches!(first, Some(GroupEvent::Snapshot(_))), "after {changes} changes: {first:?}");
             let last = (changes - 1).to_string();
+            match soon("the first", watch.next()).await {
+                // It is told as of now: there is nothing left to tell.
+                Some(GroupEvent::Snapshot(all)) if all[0].capabilities.as_json() == last => continue,
+                Some(GroupEvent::Snapshot(_)) => {}
+                other => panic!("after {changes} changes: {other:?}"),
+            }
             soon("the last change", async {
                 loop {
                     let present = match watch.next().await {
