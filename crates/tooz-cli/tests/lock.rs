@@ -174,6 +174,25 @@ fn a_signal_that_was_ignored_stays_ignored() {
 }
 
 #[test]
+fn cmd_ignores_what_was_ignored_and_nothing_else() {
+    let bench = Bench::new();
+    let sets: [&[&str]; 5] =
+        [&[], &["PIPE"], &["CHLD"], &["HUP", "INT", "QUIT"], &["PIPE", "CHLD", "USR1", "TTOU", "WINCH"]];
+    for ignored in sets {
+        let words = ["grep", "SigIgn", "/proc/self/status"];
+        let mut direct = shared::with_signals(ignored, words[0]);
+        let direct = shared::Done::from(direct.args(&words[1..]).output().unwrap());
+        let mut under = shared::with_signals(ignored, env!("CARGO_BIN_EXE_tooz"));
+        under.env("TOOZ_URL", bench.url()).args(["lock", "x", "--"]).args(words);
+        let under = shared::Done::from(under.output().unwrap());
+        assert_eq!((under.code, under.out.as_str()), (Some(0), direct.out.as_str()), "{ignored:?}: {under:?}");
+        let mut ending = shared::with_signals(ignored, env!("CARGO_BIN_EXE_tooz"));
+        ending.env("TOOZ_URL", bench.url()).args(["lock", "x", "--", "sh", "-c", "(exit 3) & wait $!; exit 7"]);
+        assert_eq!(ending.status().unwrap().code(), Some(7), "{ignored:?}");
+    }
+}
+
+#[test]
 fn nasty_names_are_locks_of_their_own() {
     let bench = Bench::new();
     let long = "x".repeat(255);

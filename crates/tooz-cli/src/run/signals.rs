@@ -1,11 +1,13 @@
 //! The signals that somebody sends to `tooz`.
 
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::dispositions::Ignored;
 use super::terminal;
 use crate::exit::Failure;
 
@@ -19,6 +21,9 @@ const FORWARDED: [Signal; 7] = [
     Signal::SIGTSTP,
 ];
 
+/// Whether signals are handled. Once they are, they are so for ever.
+static LISTENED: AtomicBool = AtomicBool::new(false);
+
 /// The signals that have arrived, one after another.
 pub(crate) struct Signals(Vec<(Signal, tokio::signal::unix::Signal)>);
 
@@ -26,17 +31,25 @@ impl Signals {
     /// From now on they are handled. One that was ignored when `tooz` was started (`nohup`, a shell's `&` in a script) stays
     /// ignored, here and in CMD.
     pub(crate) fn listen() -> Result<Self, Failure> {
-        let ignored = ignored();
+        let ignored = Ignored::at_start();
         let mut streams = Vec::new();
         for one in FORWARDED {
-            let number = one as i32;
-            if ignored >> (number - 1) & 1 == 0 {
-                let stream = signal(SignalKind::from_raw(number))
+            if !ignored.has(one) {
+                let stream = signal(SignalKind::from_raw(one as i32))
                     .map_err(|error| Failure::error(format!("{one} can't be handled: {error}")))?;
                 streams.push((one, stream));
             }
         }
+        LISTENED.store(true, Ordering::Relaxed);
         Ok(Signals(streams))
+    }
+
+    /// The next signal that ends a wait, where this program handles signals at all; else they end it without a word.
+    pub(crate) async fn next_to_end_if_handled() -> i32 {
+        match LISTENED.load(Ordering::Relaxed).then(Signals::listen) {
+            Some(Ok(mut signals)) => signals.next_to_end().await,
+            _ => std::future::pending().await,
+        }
     }
 
     /// The next one, whichever.
@@ -62,11 +75,4 @@ impl Signals {
             }
         }
     }
-}
-
-/// The set of ignored signals, as the kernel shows it; empty where it does not.
-fn ignored() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
 }
