@@ -96,13 +96,13 @@ fn a_guard_that_stood_still_before_the_start_looks_again() {
 #[test]
 fn a_later_deadline_that_was_said_in_time_counts_also_after_a_standstill() {
     let bench = Bench::new();
-    for _ in 0..10 {
+    for _ in 0..3 {
         let mut guard = Guard::of(&bench, "touch started; while [ ! -e go ]; do sleep 0.01; done");
-        guard.say(START, after(1_000), 300 * MILLISECOND);
+        guard.say(START, after(4_000), 500 * MILLISECOND);
         until("CMD runs", || bench.path("started").exists());
         guard.stop();
         guard.say(DEADLINE, after(60_000), 0);
-        std::thread::sleep(Duration::from_millis(1_100));
+        std::thread::sleep(Duration::from_millis(4_100));
         guard.process.signal("CONT");
         std::thread::sleep(Duration::from_millis(50));
         std::fs::write(bench.path("go"), "").unwrap();
@@ -116,14 +116,14 @@ fn a_later_deadline_that_was_said_in_time_counts_also_after_a_standstill() {
 fn a_deadline_that_nobody_moves_ends_cmd_in_two_steps() {
     let bench = Bench::new();
     let mut guard = Guard::of(&bench, "trap 'touch told' TERM; echo $$ > cmd; while :; do sleep 0.02; done");
-    let deadline = after(1_000);
-    guard.say(START, deadline, 500 * MILLISECOND);
+    let deadline = after(5_000);
+    guard.say(START, deadline, 3_000 * MILLISECOND);
     let cmd = bench.number("cmd");
     until("it is told", || bench.path("told").exists());
     assert!(after(0) < deadline && is_alive(cmd), "told too late, or not at all");
     assert_eq!(guard.last_word(), BY_THE_DEADLINE);
     assert!(!is_alive(cmd));
-    assert!(after(0) >= deadline && after(0) < deadline + 1_000 * MILLISECOND);
+    assert!(after(0) >= deadline && after(0) < deadline + 3_000 * MILLISECOND);
 }
 
 #[test]

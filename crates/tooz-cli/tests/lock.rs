@@ -114,7 +114,7 @@ fn cmd_inherits_nothing_of_ours() {
     // Both look at themselves: a shell blocks signals for a moment whenever it starts something.
     let script = "ls /proc/self/fd; exec grep -E 'SigBlk|SigIgn' /proc/self/status";
     let below = bench.run(["lock", "x", "--", "sh", "-c", script]);
-    let mut plain = std::process::Command::new("sh");
+    let mut plain = shared::with_default_signals("sh");
     let alone = shared::Done::from(plain.args(["-c", script]).stdin(Stdio::null()).output().unwrap());
     assert_eq!(below.out, alone.out);
 }
