@@ -6,6 +6,7 @@ use std::ffi::{CString, OsString};
 use std::io::{Error, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, execvp, getpgrp, getppid};
 
@@ -101,10 +102,18 @@ fn replace_by(program: &OsString, rest: &[OsString]) -> Error {
     match words.collect::<Result<Vec<_>, _>>() {
         Ok(words) => match execvp(&words[0], &words) {
             Ok(never) => match never {},
+            // A folder of PATH that may not be looked into, as the superuser's own, is no program that may not be run.
+            Err(Errno::EACCES) if !is_on_path(program) => Errno::ENOENT.into(),
             Err(errno) => errno.into(),
         },
         Err(error) => error.into(),
     }
+}
+
+/// Whether a program is where it is looked for, as far as this user can see.
+fn is_on_path(program: &OsString) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    program.as_bytes().contains(&b'/') || std::env::split_paths(&path).any(|folder| folder.join(program).exists())
 }
 
 /// `Pid` of CMD as the guard has it from the standard library.
