@@ -66,7 +66,7 @@ async fn terms(
         };
         let resigned = tokio::select! {
             resigned = leadership.resign() => resigned.map_err(|error| error.to_string()),
-            signal = signals.next_to_end() => Err(format!("resigning was given up: signal {signal} came")),
+            signal = signals.end_tidying_up() => Err(format!("resigning was given up: signal {signal} came")),
         };
         match outcome? {
             Outcome::Ended(code) => {

@@ -100,7 +100,7 @@ pub(super) async fn leave(membership: Membership, signals: &mut Signals) -> Resu
     };
     tokio::select! {
         result = membership.leave() => result.map_err(|error| error.to_string()),
-        signal = signals.next_to_end() => left_undone(&format!("signal {signal} came")),
+        signal = signals.end_tidying_up() => left_undone(&format!("signal {signal} came")),
         () = tokio::time::sleep(LONGEST_LEAVE) => left_undone(&format!("no answer for {LONGEST_LEAVE:?}")),
     }
 }

@@ -83,9 +83,15 @@ async fn with_coordinator<T>(
 ) -> Result<T, Failure> {
     let coordinator = connect(global).await?;
     let result = work(&coordinator).await;
+    let told = async {
+        match Signals::listen_on() {
+            Some(mut signals) => signals.end_tidying_up().await,
+            None => std::future::pending().await,
+        }
+    };
     let closed = tokio::select! {
         closed = coordinator.close() => closed.map_err(|error| error.to_string()),
-        signal = Signals::next_to_end_if_handled() => Err(format!("closing was given up: signal {signal} came")),
+        signal = told => Err(format!("closing was given up: signal {signal} came")),
     };
     if let Err(why) = closed {
         exit::say(format_args!("{why}; what was held stays so until the session timeout"));

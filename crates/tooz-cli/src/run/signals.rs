@@ -3,13 +3,18 @@
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
 
 use super::dispositions::Ignored;
 use super::terminal;
 use crate::exit::Failure;
+
+/// So long what is held is given back, whatever signals come.
+const TIDYING_UP: Duration = Duration::from_secs(1);
 
 const FORWARDED: [Signal; 7] = [
     Signal::SIGHUP,
@@ -44,12 +49,9 @@ impl Signals {
         Ok(Signals(streams))
     }
 
-    /// The next signal that ends a wait, where this program handles signals at all; else they end it without a word.
-    pub(crate) async fn next_to_end_if_handled() -> i32 {
-        match LISTENED.load(Ordering::Relaxed).then(Signals::listen) {
-            Some(Ok(mut signals)) => signals.next_to_end().await,
-            _ => std::future::pending().await,
-        }
+    /// Where this program handles signals already, they are handled here too; else they end it without a word.
+    pub(crate) fn listen_on() -> Option<Self> {
+        LISTENED.load(Ordering::Relaxed).then(Signals::listen)?.ok()
     }
 
     /// The next one, whichever.
@@ -74,5 +76,13 @@ impl Signals {
                 signal => return signal as i32,
             }
         }
+    }
+
+    /// A signal that ends a tidying up, which on a healthy backend takes milliseconds: whoever signals several times only means CMD.
+    pub(crate) async fn end_tidying_up(&mut self) -> i32 {
+        let patience = sleep(TIDYING_UP);
+        let signal = self.next_to_end().await;
+        patience.await;
+        signal
     }
 }
