@@ -27,18 +27,18 @@ fn main() -> ExitCode {
         let arguments: Vec<OsString> = std::env::args_os().collect();
         match run::hidden(&arguments) {
             Some(code) => code,
-            None => visible(arguments),
+            None => visible(&arguments),
         }
     });
     ExitCode::from(code.unwrap_or(exit::ERROR))
 }
 
-fn visible(arguments: Vec<OsString>) -> u8 {
-    let arguments = match Arguments::try_parse_from(&arguments) {
+fn visible(arguments: &[OsString]) -> u8 {
+    let arguments = match Arguments::try_parse_from(arguments) {
         Ok(parsed) => parsed,
         Err(error) => {
             // Nothing is left to be told to when stdout or stderr is closed.
-            match without_urls(&error.to_string(), &arguments) {
+            match without_urls(&error.to_string(), arguments) {
                 Some(text) => drop(write!(std::io::stderr(), "{text}")),
                 None => drop(error.print()),
             }

@@ -59,7 +59,7 @@ pub(crate) async fn reader_gone() {
         }
     });
     if watching.is_err() || gone.await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -146,9 +146,8 @@ impl Options {
         let is_secret =
             |name: &str| self.specs.iter().any(|spec| spec.name == name && spec.value == OptionValue::Secret);
         let sounds_so = |name: &str| ["pass", "token", "secret", "auth"].iter().any(|word| name.contains(word));
-        self.given.iter().any(|(name, value)| match name == PASSWORD_FILE.name {
-            true => !value.starts_with('/'),
-            false => is_secret(name) || sounds_so(name),
+        self.given.iter().any(|(name, value)| {
+            if name == PASSWORD_FILE.name { !value.starts_with('/') } else { is_secret(name) || sounds_so(name) }
         })
     }
 

@@ -1,5 +1,7 @@
 //! What is read out of a URL, what is refused, and that nothing of a secret is ever repeated.
 
+use std::fmt::Write;
+
 use super::*;
 use crate::ConnectOptions;
 use crate::credentials::CredentialSource;
@@ -168,12 +170,12 @@ fn said_of(text: &str) -> String {
         let source = CredentialSource::choose(&url, &options, None)?;
         Ok((options, source))
     }) {
-        Err(error) => said += &format!("{error} {error:?}"),
+        Err(error) => write!(said, "{error} {error:?}").unwrap(),
         Ok((options, source)) => {
-            said += &format!("{options:?} {source:?}");
+            write!(said, "{options:?} {source:?}").unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             if let Err(error) = runtime.block_on(source.read()) {
-                said += &format!("{error} {error:?}");
+                write!(said, "{error} {error:?}").unwrap();
             }
         }
     }
