@@ -11,11 +11,13 @@ use crate::life::Live;
 use crate::loss::LossReason;
 use crate::session::{JoinRequest, LockRequest, Replace, RosterEntry};
 use crate::trace;
+use crate::trouble::Worry;
 use crate::wait::Backoff;
 use crate::{ErrorKind, Result};
 
 /// Beats until the session is lost, and answers why. `sent` is when the first timeout began.
 pub(crate) async fn keep_alive(inner: &Arc<Inner>, live: &Arc<Live>, sent: Moment) -> LossReason {
+    let mut worry = Worry::new(inner, "keep the session alive");
     let clock = live.clock().clone();
     let mut connection = live.watch_connection();
     let mut reconnects = live.reconnects.subscribe();
@@ -31,7 +33,7 @@ pub(crate) async fn keep_alive(inner: &Arc<Inner>, live: &Arc<Live>, sent: Momen
                 }
             }
             Ok(()) = reconnects.changed() => {
-                tokio::spawn(reconcile(Arc::clone(live)));
+                tokio::spawn(reconcile(Arc::clone(live), inner.settings.operation_timeout));
                 // A beat right away tells whether the session has outlived the cut.
                 if interval.is_some() {
                     next = clock.now();
@@ -56,13 +58,18 @@ pub(crate) async fn keep_alive(inner: &Arc<Inner>, live: &Arc<Live>, sent: Momen
         let sent = clock.now();
         match beat(inner, live, sent + beat_every).await {
             Some(Ok(())) => {
+                worry.is_over();
                 resume(inner);
                 interval = interval_of(live);
                 next = interval.map_or(Moment::NEVER, |interval| sent + interval);
                 trace::renewed(inner);
             }
-            Some(Err(())) => {
+            Some(Err(error)) => {
                 suspend(inner);
+                // A server that can't be reached is what `Suspended` tells; one that refuses says why.
+                if !error.is_retryable() {
+                    worry.say(&error);
+                }
                 next = clock.now() + beat_every / 10;
             }
             None => return live.check().unwrap_or(LossReason::SessionEnded),
@@ -71,15 +78,14 @@ pub(crate) async fn keep_alive(inner: &Arc<Inner>, live: &Arc<Live>, sent: Momen
 }
 
 fn interval_of(live: &Live) -> Option<Duration> {
-    live.session().terms().timeout.map(|timeout| timeout / 3)
+    live.terms().ok()?.timeout.map(|timeout| timeout / 3)
 }
 
 /// One beat. `Ok`: it counts; `Err`: it failed, another may follow; `None`: the session is lost.
-async fn beat(inner: &Arc<Inner>, live: &Arc<Live>, overdue: Moment) -> Option<Result<(), ()>> {
+async fn beat(inner: &Arc<Inner>, live: &Arc<Live>, overdue: Moment) -> Option<Result<()>> {
     let clock = live.clock().clone();
     let sent = clock.now();
-    let session = Arc::clone(live.session());
-    let beating = session.beat();
+    let beating = live.call(|session| session.beat());
     tokio::pin!(beating);
     let mut told = false;
     let result = loop {
@@ -100,7 +106,7 @@ async fn beat(inner: &Arc<Inner>, live: &Arc<Live>, overdue: Moment) -> Option<R
             for request in revoked {
                 live.lose_one(request, LossReason::Broken);
             }
-            let terms = live.session().terms();
+            let terms = live.terms().ok()?;
             if let Some(timeout) = terms.timeout
                 && !live.credit(sent, timeout, Live::margin_of(&terms, timeout))
             {
@@ -108,13 +114,14 @@ async fn beat(inner: &Arc<Inner>, live: &Arc<Live>, overdue: Moment) -> Option<R
             }
             Some(Ok(()))
         }
-        Err(error) if error.kind() == ErrorKind::Lost => {
-            live.lose(LossReason::SessionEnded);
+        Err(error) if error.is_panic() => {
+            live.lose(LossReason::DriverPanicked);
             None
         }
+        Err(error) if error.kind() == ErrorKind::Lost => None,
         Err(error) => {
             trace::beat_failed(inner, &error);
-            Some(Err(()))
+            Some(Err(error))
         }
     }
 }
@@ -122,9 +129,9 @@ async fn beat(inner: &Arc<Inner>, live: &Arc<Live>, overdue: Moment) -> Option<R
 /// After a reconnect: what the backend has of this session, and what is known here, become the same. Until what nobody here knows of is
 /// given back, such as a grant whose release the backend has forgotten in a crash, it is nobody's and free for nobody: so it goes on
 /// until it is.
-async fn reconcile(live: Arc<Live>) {
+async fn reconcile(live: Arc<Live>, limit: Duration) {
     let mut pauses = Backoff::for_reconnects();
-    while mend_what_differs(&live).await.is_err() && live.check().is_none() {
+    while mend_what_differs(&live, limit).await.is_err() && live.check().is_none() {
         tokio::select! {
             () = pauses.pause() => {}
             _ = live.lost() => {}
@@ -132,22 +139,26 @@ async fn reconcile(live: Arc<Live>) {
     }
 }
 
-async fn mend_what_differs(live: &Arc<Live>) -> Result<()> {
-    let session = Arc::clone(live.session());
-    let owned = live.call(session.owned()).await?;
+async fn mend_what_differs(live: &Arc<Live>, limit: Duration) -> Result<()> {
+    let what = || "compare what is owned".to_owned();
+    let owned = live.call_within(limit, what, |session| async move { session.owned().await }).await?;
     if let Some(members) = owned.members {
         let (known, unknown): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, entry)| live.stands(entry.id));
         // What is missing, or was said anew since, is told to whoever keeps that membership.
         live.found.send_replace(Arc::new(known.into_iter().map(|(_, entry)| (entry.id, entry.capabilities)).collect()));
         for (group, RosterEntry { member, id, capabilities }) in unknown {
             let request = JoinRequest::new(group, member, id, capabilities, Replace::Nobody);
-            live.call(session.leave(&request)).await?;
+            let what = || format!("leave group {:?}", request.group);
+            let leaving = request.clone();
+            live.call_within(limit, what, |session| async move { session.leave(&leaving).await }).await?;
         }
     }
     for (key, id) in owned.locks {
         if !live.knows(id) {
             let request = LockRequest::new(key, crate::LockMode::Exclusive, id);
-            live.call(session.release(&request)).await?;
+            let what = || format!("release {}", request.key);
+            let releasing = request.clone();
+            live.call_within(limit, what, |session| async move { session.release(&releasing).await }).await?;
         }
     }
     Ok(())
@@ -155,12 +166,12 @@ async fn mend_what_differs(live: &Arc<Live>) -> Result<()> {
 
 fn suspend(inner: &Inner) {
     if !inner.suspended.swap(true, Ordering::Relaxed) {
-        inner.tell(SessionEvent::Suspended);
+        inner.tell(&SessionEvent::Suspended);
     }
 }
 
 fn resume(inner: &Inner) {
     if inner.suspended.swap(false, Ordering::Relaxed) {
-        inner.tell(SessionEvent::Resumed);
+        inner.tell(&SessionEvent::Resumed);
     }
 }

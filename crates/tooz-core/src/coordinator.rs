@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -12,6 +12,7 @@ use crate::connect::Settings;
 use crate::credentials::CredentialSource;
 use crate::driver::Driver;
 use crate::events::{SessionEvents, SessionState};
+use crate::forked::Ours;
 use crate::group::Group;
 use crate::heart::{self, Heart};
 use crate::inner::{Handle, Inner, Persistence, Purpose};
@@ -20,6 +21,7 @@ use crate::mailbox::mailbox;
 use crate::options::{BackendUrl, Options};
 use crate::session::Terms;
 use crate::supervisor::{Phase, Supervisor};
+use crate::trouble::Troubles;
 use crate::{Characteristics, Error, ErrorKind, GroupId, LockName, MemberId, Result};
 
 /// One member's access to a backend. A cheap clone: all clones share one session.
@@ -52,6 +54,7 @@ impl Coordinator {
             credentials,
             member,
             settings,
+            require,
             phase: watch::Sender::new(Phase::Down { attempt: 0, error: None }),
             suspended: AtomicBool::new(false),
             want_connection: Notify::new(),
@@ -62,37 +65,32 @@ impl Coordinator {
             last_run: OnceLock::new(),
             heart: OnceLock::new(),
             desks: Mutex::default(),
-            listeners: Mutex::default(),
+            listeners: Mutex::new(Some(Vec::new())),
+            troubles: Troubles::default(),
             nonce,
             requests: AtomicU64::new(0),
         });
         let supervisor = Supervisor::new(Arc::clone(&inner));
-        let heart = Heart::start(supervisor.run())?;
+        let ending = Arc::clone(&inner);
+        let heart = Heart::start(supervisor.run(), move || ending.end_with_the_heart())?;
         let _ = inner.heart.set(heart);
-        let coordinator = Coordinator { handle: Arc::new(Handle(Arc::clone(&inner))) };
+        let coordinator = Coordinator { handle: Arc::new(Handle(Ours::new(Arc::clone(&inner)))) };
         if inner.settings.stall_timeout.is_some() {
             inner.watch_for_stalls()?;
         }
         // From here on a dropped future drops the handle, which ends the heart again.
         let first = Arc::clone(&inner);
         // Each attempt has the connect timeout, and its error names the address: this one only catches what hangs beyond that.
-        let limit = inner.settings.connect_timeout.mul_f32(1.25);
-        let live = inner
+        let limit = inner.settings.connect_timeout.saturating_add(inner.settings.connect_timeout / 4);
+        inner
             .heart()
             .begin(async move {
-                let connected = async move { first.session(Purpose::Look, Persistence::OneAttempt).await };
+                let connected = async move { first.session(Purpose::Look, Persistence::OneAttempt).await.map(drop) };
                 heart::within(limit, || "connect".to_owned(), connected).await
             })
             .answer()
             .await
             .map_err(|error| error.in_driver(driver.name()))?;
-        let missing = live.session().terms().characteristics.missing(require);
-        if !missing.is_empty() {
-            return Err(Error::config(format!(
-                "this backend lacks what is required: {missing}; `tooz drivers` lists which backends have it"
-            ))
-            .in_driver(driver.name()));
-        }
         Ok(coordinator)
     }
 
@@ -152,7 +150,7 @@ impl Coordinator {
     /// What this very session can do and promises; before the first connection, what the driver can do at best.
     pub fn characteristics(&self) -> Characteristics {
         match self.inner().phase.borrow().live() {
-            Some(live) => live.session().terms().characteristics,
+            Some(live) => live.terms().map_or(self.driver().most_characteristics(), |terms| terms.characteristics),
             None => self.driver().most_characteristics(),
         }
     }
@@ -160,7 +158,7 @@ impl Coordinator {
     /// What the open session and the backend agreed upon; `None` while no session is open.
     pub fn terms(&self) -> Option<Terms> {
         let live = self.inner().phase.borrow().usable(Purpose::Own)?;
-        Some(live.session().terms())
+        live.terms().ok()
     }
 
     /// The session timeout as it was asked for; what the backend made of it is in [`terms`](Self::terms).
@@ -178,25 +176,24 @@ impl Coordinator {
         &self.inner().member
     }
 
-    /// How the session is now.
+    /// How the session is now, and what is wrong if something is kept up that does not work just now.
     pub fn state(&self) -> SessionState {
+        let trouble = || self.inner().troubles.latest().map(SessionState::Troubled);
         let phase = self.inner().phase.borrow();
         match &*phase {
             Phase::Closed => SessionState::Closed,
-            Phase::Down { attempt: 0, .. } | Phase::Connected(_) => SessionState::Idle,
-            Phase::Down { .. } => SessionState::Lost,
             Phase::Open(live) if live.check().is_some() => SessionState::Lost,
             Phase::Open(_) if self.inner().suspended.load(Ordering::Relaxed) => SessionState::Suspended,
-            Phase::Open(_) => SessionState::Open,
+            Phase::Open(_) => trouble().unwrap_or(SessionState::Open),
+            Phase::Down { attempt: 0, .. } | Phase::Connected(_) => trouble().unwrap_or(SessionState::Idle),
+            Phase::Down { .. } => trouble().unwrap_or(SessionState::Lost),
         }
     }
 
     /// What happens to the session from now on.
     pub fn events(&self) -> SessionEvents {
         let (feeder, reader) = mailbox();
-        if self.state() != SessionState::Closed {
-            self.inner().listeners.lock().unwrap_or_else(PoisonError::into_inner).push(feeder);
-        }
+        self.inner().listen(feeder);
         SessionEvents::new(reader)
     }
 
@@ -205,7 +202,7 @@ impl Coordinator {
     #[cfg(unix)]
     pub fn descriptors(&self) -> Vec<std::os::fd::OwnedFd> {
         let live = self.inner().phase.borrow().usable(Purpose::Own);
-        live.map(|live| live.session().descriptors()).unwrap_or_default()
+        live.and_then(|live| live.descriptors().ok()).unwrap_or_default()
     }
 
     /// Releases, leaves and ends the session, for all clones, in at most the operation timeout, also when the server is dead:
@@ -221,9 +218,9 @@ impl Coordinator {
         }
         inner.begin_close();
         let mut closed = inner.closed.subscribe();
-        let result = closed.wait_for(Option::is_some).await.map(|result| result.clone()).ok().flatten();
+        let _ = closed.wait_for(Option::is_some).await;
         inner.heart().join();
-        self.closed_result(result)
+        self.closed_result()
     }
 
     /// [`close`](Self::close) for code without an executor. Blocks for at most the operation timeout.
@@ -234,17 +231,13 @@ impl Coordinator {
         }
         inner.begin_close();
         inner.heart().join();
-        let result = inner.closed.borrow().clone();
-        self.closed_result(result)
+        self.closed_result()
     }
 
-    fn closed_result(&self, result: Option<Result<(), (ErrorKind, String)>>) -> Result<()> {
-        match result {
-            Some(Err((kind, message))) => {
-                Err(Error::new(kind, message).in_driver(self.driver().name()).context("close"))
-            }
-            _ => Ok(()),
-        }
+    fn closed_result(&self) -> Result<()> {
+        let result = self.inner().closed.borrow().clone();
+        // None only where it was asked for on the heart's own thread, which ends after this.
+        result.unwrap_or(Ok(())).map_err(|error| error.in_driver(self.driver().name()).context("close"))
     }
 }
 

@@ -1,24 +1,29 @@
 //! The local queue of one lock: one FIFO across modes, at most one request in flight at the backend.
 //!
 //! The request in flight is not tied to a waiter: it serves whoever stands at the head in its mode when the grant comes. A
-//! used grant always goes back to the backend; only one that nobody received passes to the next local waiter.
+//! used grant always goes back to the backend; only one that nobody received passes to the next local waiter. An answer that is no
+//! grant is nobody's but the asker's. Whoever is answered is woken without the lock: a waker may come back at once.
 
 // Long because the queue is one state machine, and its interleavings are judged side by side.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use crate::heart::{self, Begun, Start};
+use crate::held::{Held, mode_of};
 use crate::inner::{Inner, Persistence, Purpose, is_final};
 use crate::life::Live;
 use crate::loss::{Hold, LossReason};
-use crate::session::{FencingToken, LockKey, LockMode, LockRequest, Wanted, Wish};
+use crate::session::{FencingToken, Granted, LockKey, LockMode, LockRequest, Session, Untold, Wanted, Wish};
 use crate::supervisor::Phase;
-use crate::wait::Backoff;
+use crate::trouble::Worry;
+use crate::wait::{A_DAY, Backoff};
 use crate::{Error, ErrorKind, Outcome, Result};
 
 /// What a waiter is willing to do.
@@ -48,8 +53,8 @@ struct State {
     numbers: u64,
     in_flight: Option<InFlight>,
     /// Grants that the backend has not got back yet.
-    held: Vec<Arc<Hold>>,
-    /// Why the request in flight can't get through just now.
+    held: Held,
+    /// Why the request in flight does not get through: the latest word, gone as soon as it stands in the queue.
     trouble: Option<Error>,
     /// In an election: which grant was won as which membership.
     won: Vec<(Weak<Hold>, Weak<Hold>)>,
@@ -59,12 +64,26 @@ struct Waiter {
     number: u64,
     mode: LockMode,
     patience: Patience,
+    /// Whether it has stood in a line that moved: then it is kept up also where the backend refuses.
+    has_stood: bool,
     answer: oneshot::Sender<Answer>,
 }
 
 struct InFlight {
+    /// For whom it was begun.
+    number: u64,
     mode: LockMode,
+    patience: Patience,
     wanted: Wish,
+}
+
+/// What is to be asked of the backend, and for whom.
+struct Errand {
+    /// The one at the head as it was begun.
+    number: u64,
+    mode: LockMode,
+    patience: Patience,
+    wanted: Wanted,
 }
 
 /// A waiter's place. Dropping it withdraws.
@@ -78,7 +97,7 @@ pub(crate) struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.is_answered || self.desk.inner.heart().is_forked() {
+        if self.is_answered || self.desk.inner.is_forked() {
             return;
         }
         self.answer.close();
@@ -102,24 +121,27 @@ impl Desk {
 
     /// Takes a place at the end of the queue. `None`: it is a try, and somebody waits or holds in a conflicting mode.
     pub(crate) fn queue(self: &Arc<Self>, mode: LockMode, patience: Patience) -> Result<Option<Place>> {
-        if self.inner.heart().is_forked() {
+        if self.inner.is_forked() {
             return Err(heart::gone().in_driver(self.inner.driver.name()));
         }
         let (sender, answer) = oneshot::channel();
-        let number = {
+        let (number, untold) = {
             let mut state = self.state();
             if patience == Patience::Try && state.queue.iter().any(|waiter| waiter.patience == Patience::Wait) {
-                return Ok(None);
+                // Whoever waits there may wait for a backend that refuses, and for nobody.
+                return state.trouble.clone().map_or(Ok(None), Err);
             }
             state.numbers += 1;
             let number = state.numbers;
-            state.queue.push_back(Waiter { number, mode, patience, answer: sender });
-            state.update_wanted();
-            number
+            let has_stood = state.line_moves();
+            state.queue.push_back(Waiter { number, mode, patience, has_stood, answer: sender });
+            (number, state.update_wanted())
         };
+        tell(untold);
         self.pump();
         // After the close nobody completes what is in flight: either the close found this waiter, or it is found here.
-        if matches!(*self.inner.phase.borrow(), Phase::Closed) {
+        let is_closed = matches!(*self.inner.phase.borrow(), Phase::Closed);
+        if is_closed {
             self.refuse_all();
         }
         Ok(Some(Place { desk: Arc::clone(self), number, answer, is_answered: false }))
@@ -133,182 +155,297 @@ impl Desk {
         }
     }
 
-    /// Why the backend can't be reached just now, for a waiter whose time is over.
-    pub(crate) fn trouble(&self) -> Option<Error> {
-        let unreachable = |why: &str| {
-            let error = Error::new(ErrorKind::Unavailable, format!("acquire {}: {why}", self.key));
-            Some(error.with_outcome(Outcome::NotApplied).in_driver(self.inner.driver.name()))
+    /// Why one whose time is over does not have the lock: `Ok` only where somebody else has it.
+    pub(crate) fn verdict(&self, mode: LockMode, limit: Duration) -> Result<()> {
+        let error = |kind: ErrorKind, why: &str| {
+            let error = Error::new(kind, format!("acquire {}: {why}", self.key));
+            Err(error.with_outcome(Outcome::NotApplied).in_driver(self.inner.driver.name()))
         };
-        match &*self.inner.phase.borrow() {
-            Phase::Down { error: Some(error), .. } => return Some(error.duplicate()),
-            Phase::Down { error: None, .. } => return unreachable("the session was lost, a new one is not open yet"),
-            Phase::Open(_) if self.inner.suspended.load(Ordering::Relaxed) => {
-                return unreachable("the backend does not answer heartbeats");
+        let (stands, trouble) = {
+            let mut state = self.state();
+            if !state.held.admits(mode) {
+                return Ok(());
             }
-            Phase::Open(_) | Phase::Connected(_) | Phase::Closed => {}
+            let stands = state.in_flight.as_ref().is_some_and(|in_flight| in_flight.wanted.is_queued());
+            (stands, state.trouble.clone())
+        };
+        let phase = self.inner.phase.borrow();
+        match &*phase {
+            Phase::Open(_) if self.inner.suspended.load(Ordering::Relaxed) => {
+                error(ErrorKind::Unavailable, "the backend does not answer heartbeats")
+            }
+            Phase::Open(_) if stands => Ok(()),
+            Phase::Open(_) if trouble.is_none() => {
+                error(ErrorKind::TimedOut, &format!("the backend has not answered within {limit:?}"))
+            }
+            Phase::Down { error: Some(error), .. } => Err(error.clone()),
+            Phase::Closed => Err(heart::gone().in_driver(self.inner.driver.name())),
+            Phase::Open(_) | Phase::Connected(_) | Phase::Down { error: None, .. } => match trouble {
+                Some(trouble) => Err(trouble),
+                None => match self.inner.troubles.latest() {
+                    Some(trouble) => Err(trouble.with_outcome(Outcome::NotApplied)),
+                    None => error(ErrorKind::Unavailable, "the session is not open yet"),
+                },
+            },
         }
-        self.state().trouble.as_ref().map(Error::duplicate)
     }
 
     /// Starts the next request if one can be started.
     pub(crate) fn pump(self: &Arc<Self>) {
-        while let Some((mode, patience, wanted)) = self.next_request() {
+        while let Some(Errand { number, mode, patience, wanted }) = self.next_request() {
             let desk = Arc::clone(self);
             let request = async move {
                 let result = desk.request(mode, patience, &wanted).await;
-                desk.complete(mode, result);
+                desk.complete(number, mode, patience, result);
                 desk
             };
             // What ends at once is followed by the next turn of this loop, not by a pump inside a pump.
-            match self.inner.heart().begin_with(request, |desk| desk.pump()) {
-                Start::Done(_) => {}
+            let end = match self.inner.heart().begin_with(request, |desk| desk.pump()) {
+                Start::Done(_) => continue,
                 Start::Waiting => return,
-                Start::Gone => {
-                    self.complete(mode, Err(heart::gone().in_driver(self.inner.driver.name())));
-                }
-            }
+                Start::Panicked(panic) => panic,
+                Start::Gone => heart::gone(),
+            };
+            self.complete(number, mode, patience, Err(end.in_driver(self.inner.driver.name())));
         }
     }
 
-    fn next_request(&self) -> Option<(LockMode, Patience, Wanted)> {
-        let mut state = self.state();
-        if state.in_flight.is_some() {
-            return None;
+    fn next_request(&self) -> Option<Errand> {
+        let mut refused = Vec::new();
+        let next = self.state().next_request(&mut refused);
+        for waiter in refused {
+            let _ = waiter.answer.send(Ok(None));
         }
-        state.held.retain(|hold| match hold.lost.get() {
-            // Given back, but not yet at the backend: it is in the way as long as its session lives.
-            None | Some(LossReason::Released) => hold.live.check().is_none(),
-            Some(_) => false,
-        });
-        loop {
-            let head = state.queue.front()?;
-            let (mode, patience) = (head.mode, head.patience);
-            let mut in_the_way = state.held.iter().filter(|hold| mode_of(hold).conflicts_with(mode)).peekable();
-            if in_the_way.peek().is_none() {
-                let (sender, wanted) = Wanted::channel();
-                state.in_flight = Some(InFlight { mode, wanted: sender });
-                return Some((mode, patience, wanted));
-            }
-            // What is being given back will be free in a moment; what is held will not.
-            if patience == Patience::Wait || in_the_way.all(|hold| hold.lost.get().is_some()) {
-                return None;
-            }
-            if let Some(waiter) = state.queue.pop_front() {
-                let _ = waiter.answer.send(Ok(None));
-            }
-        }
+        next
     }
 
     /// Gets one grant from the backend: in as many sessions as it takes for one who waits, in one for one who tries.
-    async fn request(&self, mode: LockMode, patience: Patience, wanted: &Wanted) -> Answer {
+    async fn request(self: &Arc<Self>, mode: LockMode, patience: Patience, wanted: &Wanted) -> Answer {
         let mut pauses = Backoff::for_reconnects();
-        let persistence = match patience {
-            Patience::Try => Persistence::OneAttempt,
-            Patience::Wait => Persistence::UntilItWorks,
-        };
+        let mut worry = None;
+        let mut given_up = 0;
         loop {
-            let live = tokio::select! {
-                biased;
-                live = self.inner.session(Purpose::Own, persistence) => live?,
-                () = wanted.unwanted() => return Ok(None),
-            };
-            let request = LockRequest::new(self.key.clone(), mode, self.inner.request_id());
-            let hold = live.hold(request.id, Some(request.clone()));
-            let session = live.session();
-            let answer = match patience {
-                Patience::Try => live.call(session.try_lock(&request)).await,
-                Patience::Wait => live.call(session.lock(&request, wanted)).await,
-            };
-            let (error, is_settled) = match answer {
-                Ok(None) => return Ok(None),
-                Ok(Some(granted)) => match hold.check() {
-                    // The deadline is checked once more before anybody believes in the grant.
-                    None => return Ok(Some(Grant { hold, token: granted.token })),
-                    Some(reason) => (live.error_of(reason), false),
-                },
-                // What was asked last may not have been done, but one who waits may have had a place in the queue before that. (Of
-                // what nobody may do, nothing can be withdrawn either.)
-                Err(error) => {
-                    let was_not_done = error.outcome() == Outcome::NotApplied;
-                    let is_settled = was_not_done && (patience == Patience::Try || is_final(&error));
-                    (error, is_settled)
+            let error = match self.attempt(mode, patience, wanted, &mut worry).await {
+                Ok(Some(grant)) => return Ok(Some(grant)),
+                Ok(None) if patience == Patience::Try || !wanted.is_wanted() => return Ok(None),
+                // It may have been unwanted for a moment. A driver that goes on like that is asked with pauses.
+                Ok(None) => {
+                    given_up += 1;
+                    if given_up == 1 {
+                        continue;
+                    }
+                    let why = "the driver gave up a wait that is still wanted";
+                    Error::new(ErrorKind::Backend, why).in_driver(self.inner.driver.name())
                 }
+                Err(Stop::Again) if wanted.is_wanted() => continue,
+                Err(Stop::Again) => return Ok(None),
+                Err(Stop::NoSession(error)) => {
+                    if self.ends(&error, patience) {
+                        return Err(error);
+                    }
+                    // Its next attempt comes after a pause already.
+                    self.state().trouble = Some(error.clone());
+                    self.worry(&mut worry).about(&error);
+                    continue;
+                }
+                Err(Stop::For(error)) => error,
             };
-            let error = error.context(format!("acquire {}", self.key));
-            // Known before the withdrawal, which takes as long as the trouble does.
-            if patience == Patience::Wait && !is_final(&error) && error.kind() != ErrorKind::Lost {
-                self.state().trouble = Some(error.duplicate());
-            }
-            if !is_settled {
-                self.withdraw_at_backend(&live, &request).await;
-            }
-            // A request may be what finds out that the session is over; nobody has lost anything that was asked for here.
-            if is_final(&error) || (patience == Patience::Try && error.kind() != ErrorKind::Lost) {
+            if self.ends(&error, patience) {
                 return Err(error);
             }
             if !wanted.is_wanted() {
                 return Ok(None);
             }
-            if error.kind() != ErrorKind::Lost {
-                tokio::select! {
-                    () = pauses.pause() => {}
-                    () = wanted.unwanted() => return Ok(None),
-                }
+            self.state().trouble = Some(error.clone());
+            self.worry(&mut worry).about(&error);
+            tokio::select! {
+                () = pauses.pause() => {}
+                () = wanted.unwanted() => return Ok(None),
             }
         }
     }
 
-    /// Hands the result to whoever is at the head now.
-    fn complete(self: &Arc<Self>, mode: LockMode, result: Answer) {
-        let mut nobodys = None;
-        {
-            let mut state = self.state();
-            state.in_flight = None;
-            state.trouble = None;
-            match result {
-                Ok(Some(grant)) => {
-                    state.held.push(Arc::clone(&grant.hold));
-                    nobodys = state.deliver(mode, grant);
-                }
-                // One who waits and came after the withdrawal keeps the place: the next request is for them.
-                Ok(None) => {
-                    if state.queue.front().is_some_and(|head| head.mode == mode && head.patience == Patience::Try)
-                        && let Some(waiter) = state.queue.pop_front()
-                    {
-                        let _ = waiter.answer.send(Ok(None));
+    /// Whether that error is the answer, and no reason to try again.
+    fn ends(&self, error: &Error, patience: Patience) -> bool {
+        if error.kind() == ErrorKind::Closed || patience == Patience::Try {
+            return true;
+        }
+        let mut state = self.state();
+        state.note_who_stood();
+        is_final(error) && !state.queue.front().is_some_and(|head| head.has_stood)
+    }
+
+    async fn attempt(
+        self: &Arc<Self>,
+        mode: LockMode,
+        patience: Patience,
+        wanted: &Wanted,
+        worry: &mut Option<Worry>,
+    ) -> Result<Option<Grant>, Stop> {
+        let persistence = match patience {
+            Patience::Try => Persistence::OneAttempt,
+            Patience::Wait => Persistence::UntilRefused,
+        };
+        let live = tokio::select! {
+            biased;
+            live = self.inner.session(Purpose::Own, persistence) => live.map_err(Stop::NoSession)?,
+            () = wanted.unwanted() => return Ok(None),
+        };
+        let request = LockRequest::new(self.key.clone(), mode, self.inner.request_id());
+        let hold = live.hold(request.id, Some(request.clone()));
+        wanted.begin_attempt();
+        let answer = match patience {
+            Patience::Try => {
+                let limit = self.inner.settings.operation_timeout;
+                let (what, asked) = (|| format!("try {}", self.key), request.clone());
+                let (give_up, desk, late) = (Instant::now() + limit.min(A_DAY), Arc::clone(self), Arc::clone(&live));
+                let trying = move |session: Arc<dyn Session>| async move {
+                    let answer = session.try_lock(&asked).await;
+                    // A grant that comes so late is nobody's.
+                    if matches!(answer, Ok(Some(_))) && Instant::now() >= give_up {
+                        desk.withdraw_at_backend(&late, &asked).await;
+                        return Err(Error::new(ErrorKind::TimedOut, "it was granted too late, and given back"));
                     }
-                }
-                Err(error) => {
-                    if state.queue.front().is_some_and(|head| head.mode == mode)
-                        && let Some(waiter) = state.queue.pop_front()
-                    {
-                        let _ = waiter.answer.send(Err(error));
-                    }
+                    answer
+                };
+                live.call_within(limit, what, trying).await
+            }
+            Patience::Wait => self.wait_in(&live, &request, wanted, worry).await,
+        };
+        let (error, is_settled) = match answer {
+            Ok(None) => return Ok(None),
+            Ok(Some(granted)) => match hold.check() {
+                // The deadline is checked once more before anybody believes in the grant.
+                None => return Ok(Some(Grant { hold, token: granted.token })),
+                Some(reason) => (live.error_of(reason), false),
+            },
+            // What was asked last may not have been done, but one who waits may have had a place in the queue before that. (Of
+            // what nobody may do, nothing can be withdrawn either.)
+            Err(error) => {
+                let was_not_done = error.outcome() == Outcome::NotApplied;
+                let is_settled = was_not_done && (patience == Patience::Try || is_final(&error));
+                (error, is_settled)
+            }
+        };
+        let error = error.context(format!("acquire {}", self.key));
+        // Known before the withdrawal, which takes as long as the trouble does.
+        if patience == Patience::Wait && error.kind() != ErrorKind::Lost {
+            self.state().trouble = Some(error.clone());
+        }
+        if !is_settled {
+            self.withdraw_at_backend(&live, &request).await;
+        }
+        // A request may be what finds out that the session is over; nobody has lost anything that was asked for here. The next session
+        // is made with pauses, where that is needed. A grant that was broken on its way is another's fault, but may come again at once.
+        Err(match error.kind() {
+            ErrorKind::Lost if live.check().is_some() => Stop::Again,
+            ErrorKind::Lost => {
+                let error = Error::new(ErrorKind::Unavailable, error.message());
+                Stop::For(error.with_outcome(Outcome::NotApplied).in_driver(self.inner.driver.name()))
+            }
+            _ => Stop::For(error),
+        })
+    }
+
+    /// Waits at the backend. What had gone wrong before is mended as soon as the request stands in the queue.
+    async fn wait_in(
+        &self,
+        live: &Live,
+        request: &LockRequest,
+        wanted: &Wanted,
+        worry: &mut Option<Worry>,
+    ) -> Result<Option<Granted>> {
+        let waiting = live.call(|session| session.lock(request, wanted));
+        tokio::pin!(waiting);
+        // Most locks are free, and cost no timer.
+        if let Poll::Ready(answer) = poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context))).await {
+            return answer;
+        }
+        let too_long = tokio::time::sleep(self.inner.settings.operation_timeout);
+        tokio::pin!(too_long);
+        tokio::select! {
+            biased;
+            answer = &mut waiting => return answer,
+            () = wanted.until_queued() => {}
+            // It may be queued all the same, or not: a driver that waits without a word is waited for, but not in silence.
+            () = &mut too_long => {
+                let late = "the backend has not said whether the request stands in the queue";
+                let error = Error::new(ErrorKind::TimedOut, late).with_outcome(Outcome::Unknown);
+                self.worry(worry).say(&error);
+                tokio::select! {
+                    biased;
+                    answer = &mut waiting => return answer,
+                    () = wanted.until_queued() => {}
                 }
             }
         }
-        if let Some(grant) = nobodys {
+        if worry.take().is_some() {
+            self.state().trouble = None;
+        }
+        waiting.await
+    }
+
+    fn worry<'a>(&self, worry: &'a mut Option<Worry>) -> &'a mut Worry {
+        worry.get_or_insert_with(|| Worry::new(&self.inner, format!("acquire {}", self.key)))
+    }
+
+    /// Hands the result to whoever it is for now.
+    fn complete(self: &Arc<Self>, number: u64, mode: LockMode, patience: Patience, result: Answer) {
+        let (in_flight, waiter, answer) = {
+            let mut state = self.state();
+            state.note_who_stood();
+            state.trouble = None;
+            let in_flight = state.in_flight.take();
+            let waiter = match &result {
+                Ok(Some(grant)) => {
+                    state.held.add(&grant.hold);
+                    state.take_head(|head| head.mode == mode)
+                }
+                // One who tries is answered for the own try alone.
+                _ if patience == Patience::Try => state.take(number),
+                // One who waits and came after the withdrawal keeps the place: the next request is for them.
+                Ok(None) => None,
+                Err(_) => state.take_head(|head| head.mode == mode && head.patience == Patience::Wait),
+            };
+            (in_flight, waiter, result)
+        };
+        drop(in_flight);
+        self.hand_over(mode, waiter, answer);
+    }
+
+    /// Answers the waiter. A grant that he does not take any more goes to the next in this mode at the head, or back.
+    fn hand_over(self: &Arc<Self>, mode: LockMode, mut waiter: Option<Waiter>, mut answer: Answer) {
+        while let Some(next) = waiter {
+            match next.answer.send(answer) {
+                Err(Ok(Some(grant))) => answer = Ok(Some(grant)),
+                Ok(()) | Err(_) => return,
+            }
+            waiter = self.state().take_head(|head| head.mode == mode);
+        }
+        if let Ok(Some(grant)) = answer {
             self.release_later(grant.hold);
         }
     }
 
     /// Gives a grant that its waiter did not take to the next one of its mode, or back.
     fn pass_on(self: &Arc<Self>, grant: Grant) {
-        let nobodys = match grant.hold.check() {
-            None => self.state().deliver(mode_of(&grant.hold), grant),
-            Some(_) => Some(grant),
-        };
-        if let Some(grant) = nobodys {
-            self.release_later(grant.hold);
+        match grant.hold.check() {
+            None => {
+                let mode = mode_of(&grant.hold);
+                let waiter = self.state().take_head(|head| head.mode == mode);
+                self.hand_over(mode, waiter, Ok(Some(grant)));
+            }
+            Some(_) => self.release_later(grant.hold),
         }
     }
 
     fn withdraw(self: &Arc<Self>, number: u64) {
-        {
+        let (waiter, untold) = {
             let mut state = self.state();
-            state.queue.retain(|waiter| waiter.number != number);
-            state.update_wanted();
-        }
+            (state.take(number), state.update_wanted())
+        };
+        drop(waiter);
+        tell(untold);
         self.pump();
     }
 
@@ -338,27 +475,27 @@ impl Desk {
         let desk = Arc::clone(self);
         let limit = self.inner.settings.operation_timeout;
         self.inner.heart().begin(async move {
-            let key = desk.key.clone();
-            heart::within(limit, || format!("release {key}"), async move {
-                let live = Arc::clone(&hold.live);
-                let Some(request) = hold.request.clone() else { return Ok(()) };
-                let first = live.call_patiently(limit, || live.session().release(&request)).await;
-                match first {
-                    Err(error) if live.check().is_none() => {
-                        let trying = Arc::clone(&desk);
-                        tokio::spawn(async move {
-                            trying.withdraw_at_backend(&live, &request).await;
-                            trying.gone(&hold);
-                        });
-                        Err(error.context(format!("release {} (it goes on in the background)", desk.key)))
-                    }
-                    result => {
-                        desk.gone(&hold);
-                        result
-                    }
+            let live = Arc::clone(&hold.live);
+            let Some(request) = hold.request.clone() else { return Ok(()) };
+            let (what, giving_back) = (|| format!("release {}", desk.key), request.clone());
+            let released = live.call_patiently(limit, what, move |session| {
+                let request = giving_back.clone();
+                async move { session.release(&request).await }
+            });
+            match released.await {
+                Err(error) if live.check().is_none() => {
+                    let trying = Arc::clone(&desk);
+                    tokio::spawn(async move {
+                        trying.withdraw_at_backend(&live, &request).await;
+                        trying.gone(&hold);
+                    });
+                    Err(error.context(format!("release {} (it goes on in the background)", desk.key)))
                 }
-            })
-            .await
+                result => {
+                    desk.gone(&hold);
+                    result
+                }
+            }
         })
     }
 
@@ -393,7 +530,7 @@ impl Desk {
     fn gone(self: &Arc<Self>, hold: &Arc<Hold>) {
         {
             let mut state = self.state();
-            state.held.retain(|held| !Arc::ptr_eq(held, hold));
+            state.held.remove(hold);
             if state.queue.is_empty() {
                 return;
             }
@@ -405,11 +542,13 @@ impl Desk {
     /// session, so that no lock is left that nobody holds.
     async fn withdraw_at_backend(&self, live: &Arc<Live>, request: &LockRequest) {
         let clock = live.clock().clone();
-        let timeout = live.session().terms().timeout.unwrap_or(self.inner.settings.session_timeout);
+        let timeout = live.terms().ok().and_then(|terms| terms.timeout).unwrap_or(self.inner.settings.session_timeout);
         let give_up = clock.now() + timeout.max(Duration::from_secs(1));
         let mut pauses = Backoff::for_reconnects();
         while live.check().is_none() {
-            match live.call(live.session().release(request)).await {
+            let limit = self.inner.settings.operation_timeout;
+            let (what, request) = (|| format!("release {}", self.key), request.clone());
+            match live.call_within(limit, what, |session| async move { session.release(&request).await }).await {
                 Ok(()) => return,
                 Err(_) if clock.now() >= give_up => live.lose(LossReason::SessionEnded),
                 Err(_) => {
@@ -429,28 +568,75 @@ impl Drop for Desk {
     }
 }
 
-impl State {
-    /// Gives the grant to the first waiter in this mode at the head who still listens. What comes back is nobody's.
-    fn deliver(&mut self, mode: LockMode, mut grant: Grant) -> Option<Grant> {
-        while self.queue.front().is_some_and(|head| head.mode == mode) {
-            let Some(waiter) = self.queue.pop_front() else { break };
-            match waiter.answer.send(Ok(Some(grant))) {
-                Err(Ok(Some(returned))) => grant = returned,
-                Ok(()) | Err(_) => return None,
-            }
-        }
-        Some(grant)
-    }
-
-    /// The request in flight is wanted as long as somebody at the head wants its mode.
-    fn update_wanted(&mut self) {
-        if let Some(in_flight) = &self.in_flight {
-            let wanted = self.queue.front().is_some_and(|head| head.mode == in_flight.mode);
-            in_flight.wanted.set(wanted);
-        }
+fn tell(untold: Option<Untold>) {
+    if let Some(untold) = untold {
+        untold.tell();
     }
 }
 
-fn mode_of(hold: &Hold) -> LockMode {
-    hold.request.as_ref().map_or(LockMode::Exclusive, |request| request.mode)
+/// Why an attempt has not led to a grant.
+enum Stop {
+    /// There is no session, and this is why.
+    NoSession(Error),
+    /// The session was over: the next one is asked.
+    Again,
+    /// Something else, which is the answer for who tries, and may be for who waits.
+    For(Error),
+}
+
+impl State {
+    fn next_request(&mut self, refused: &mut Vec<Waiter>) -> Option<Errand> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        loop {
+            let head = self.queue.front()?;
+            let (number, mode, patience) = (head.number, head.mode, head.patience);
+            if self.held.admits(mode) {
+                let (wish, wanted) = Wanted::channel();
+                self.in_flight = Some(InFlight { number, mode, patience, wanted: wish });
+                return Some(Errand { number, mode, patience, wanted });
+            }
+            // What is being given back will be free in a moment; what is held will not.
+            if patience == Patience::Wait || self.held.is_coming_back(mode) {
+                return None;
+            }
+            refused.extend(self.queue.pop_front());
+        }
+    }
+
+    fn take(&mut self, number: u64) -> Option<Waiter> {
+        let index = self.queue.iter().position(|waiter| waiter.number == number)?;
+        self.queue.remove(index)
+    }
+
+    fn take_head(&mut self, is_meant: impl FnOnce(&Waiter) -> bool) -> Option<Waiter> {
+        self.queue.front().is_some_and(is_meant).then(|| self.queue.pop_front())?
+    }
+
+    /// A wait in flight is wanted as long as somebody at the head waits in its mode; a try, as long as the one who tries is there.
+    fn update_wanted(&mut self) -> Option<Untold> {
+        let in_flight = self.in_flight.as_ref()?;
+        let wanted = match in_flight.patience {
+            Patience::Try => self.queue.iter().any(|waiter| waiter.number == in_flight.number),
+            Patience::Wait => {
+                self.queue.front().is_some_and(|head| head.mode == in_flight.mode && head.patience == Patience::Wait)
+            }
+        };
+        in_flight.wanted.set(wanted)
+    }
+
+    /// Whether whoever comes now stands in a line in which somebody has the lock, or has stood at the backend.
+    fn line_moves(&self) -> bool {
+        !self.held.is_empty() || self.in_flight.as_ref().is_some_and(|in_flight| in_flight.wanted.has_stood())
+    }
+
+    /// Whoever is in the line while it moves has stood.
+    fn note_who_stood(&mut self) {
+        if self.line_moves() {
+            for waiter in &mut self.queue {
+                waiter.has_stood = true;
+            }
+        }
+    }
 }

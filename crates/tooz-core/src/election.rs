@@ -12,14 +12,15 @@ use serde::Serialize;
 use tokio::sync::{oneshot, watch};
 
 use crate::desk::{Desk, Patience};
-use crate::inner::{Handle, Inner, Persistence, Purpose, is_final};
+use crate::inner::{Handle, Inner, Persistence, Purpose};
 use crate::lock::{LockGuard, answer};
 use crate::loss::{Hold, Loss, LossReason};
 use crate::mailbox::{Feeder, Letter, Reader, mailbox};
 use crate::membership::Standing;
 use crate::session::{FencingToken, LockKey, LockMode, Pushed, Session};
+use crate::trouble::Worry;
 use crate::wait::Backoff;
-use crate::watch::{next_of, reading_period, wait_for_ready};
+use crate::watch::{next_of, reading_period, started_within, wait_for_ready};
 use crate::{Error, ErrorKind, GroupId, MemberId, Result};
 
 /// Who leads.
@@ -78,13 +79,14 @@ impl Leadership {
                 return Err(Error::new(ErrorKind::Backend, "the driver gave up a candidature that is still wanted"));
             };
             // Whoever is elected in another session than the one in which it is a member does not lead.
-            let stands = Arc::ptr_eq(&grant.hold.live, &membership.live) && membership.check().is_none();
+            let is_of_one_session = Arc::ptr_eq(&grant.hold.live, &membership.live);
             let guard = LockGuard::new(Arc::clone(&handle), Arc::clone(&desk), grant);
-            if !stands {
+            desk.enlist(&membership, guard.hold());
+            // Judged after the enlisting: a membership that ends from here on ends this leadership too.
+            if !is_of_one_session || membership.check().is_some() {
                 let _ = guard.release().await;
                 continue;
             }
-            desk.enlist(&membership, guard.hold());
             return Ok(Leadership { guard, membership });
         }
     }
@@ -104,7 +106,7 @@ impl Leadership {
         if self.is_leader() { self.guard.remaining() } else { Some(Duration::ZERO) }
     }
 
-    /// How long until the backend may let another lead.
+    /// How long until the backend may let another lead; zero where it may already.
     pub fn expires_in(&self) -> Option<Duration> {
         self.guard.expires_in()
     }
@@ -194,9 +196,12 @@ impl LeaderWatch {
         let (feeder, reader) = mailbox();
         let (now, seen) = watch::channel(None);
         let (started, start) = oneshot::channel();
-        let watcher = LeaderWatcher { inner: Arc::clone(&handle.0), group, feeder, now, started: Some(started) };
+        let inner = Arc::clone(&handle.0);
+        let doing = format!("watch the leader of group {group:?}");
+        let worry = Worry::new(&inner, &*doing);
+        let watcher = LeaderWatcher { inner, group, feeder, now, started: Some(started), worry };
         handle.0.heart().spawn(watcher.run());
-        start.await.unwrap_or_else(|_| Err(crate::heart::gone().in_driver(handle.0.driver.name())))?;
+        started_within(&handle.0, start, || doing).await?;
         Ok(LeaderWatch { reader, now: seen, told: Told::Nothing, next: VecDeque::new(), _handle: handle })
     }
 
@@ -206,6 +211,12 @@ impl LeaderWatch {
     /// Dropping it loses no change.
     pub async fn next(&mut self) -> Option<LeaderEvent> {
         std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
+    }
+
+    /// Why the stream has ended: the group was deleted (`NotFound`), or the coordinator closed (`Closed`). `None` as long as there is
+    /// something to come.
+    pub fn end(&self) -> Option<Error> {
+        if self.next.is_empty() { self.reader.end() } else { None }
     }
 
     fn tell(&mut self, leader: Option<Leader>) {
@@ -234,6 +245,8 @@ impl Stream for LeaderWatch {
                 Some(Letter::Item(LeaderEvent::Elected(leader))) => this.tell(Some(leader)),
                 Some(Letter::Item(LeaderEvent::Vacant)) => this.tell(None),
                 Some(Letter::Overflowed) => {
+                    // The present state is at least as new as all that waits.
+                    let _ = this.reader.clear();
                     let now = this.now.borrow().clone();
                     this.tell(now);
                 }
@@ -249,25 +262,32 @@ struct LeaderWatcher {
     feeder: Feeder<LeaderEvent>,
     now: watch::Sender<Option<Leader>>,
     started: Option<oneshot::Sender<Result<()>>>,
+    worry: Worry,
 }
+
+/// Nobody reads the watch any more.
+struct Unread;
 
 impl LeaderWatcher {
     async fn run(mut self) {
         let mut pauses = Backoff::for_reconnects();
         loop {
             let error = match self.in_one_session(&mut pauses).await {
-                Ok(()) => return,
+                Ok(Unread) => return,
                 Err(error) => error,
             };
+            let error = error.in_driver(self.inner.driver.name());
+            let word = format!("watch the leader of group {:?}", self.group);
             if let Some(started) = self.started.take() {
-                let word = format!("watch the leader of group {:?}", self.group);
-                let _ = started.send(Err(error.in_driver(self.inner.driver.name()).context(word)));
+                let _ = started.send(Err(error.context(word)));
                 return;
             }
             // A group that is gone has no leader to wait for.
-            if is_final(&error) || error.kind() == ErrorKind::NotFound || self.feeder.is_closed() {
-                return;
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Closed) {
+                return self.feeder.end(error.context(word));
             }
+            // Whatever it is, somebody may mend it, and the watch has stood.
+            self.worry.about(&error);
             tokio::select! {
                 () = pauses.pause() => {}
                 () = self.feeder.closed() => return,
@@ -275,36 +295,59 @@ impl LeaderWatcher {
         }
     }
 
-    async fn in_one_session(&mut self, pauses: &mut Backoff) -> Result<()> {
-        let persistence = match self.started {
-            Some(_) => Persistence::OneAttempt,
-            None => Persistence::UntilItWorks,
+    async fn in_one_session(&mut self, pauses: &mut Backoff) -> Result<Unread> {
+        let session = async {
+            match self.started {
+                Some(_) => self.inner.session(Purpose::Look, Persistence::OneAttempt).await,
+                None => self.inner.session_kept(Purpose::Look, &mut self.worry).await,
+            }
         };
-        let live = self.inner.session(Purpose::Look, persistence).await?;
+        let live = tokio::select! {
+            live = session => live?,
+            () = self.feeder.closed() => return Ok(Unread),
+        };
         let key = LockKey::election(&self.group);
-        let mut stream = live.call(live.session().watch_lock(&key)).await?;
+        let limit = self.inner.settings.operation_timeout;
+        let doing = || format!("watch the {key}");
+        let watched = key.clone();
+        let asked = live.call_within(limit, doing, |session| async move { session.watch_lock(&watched).await });
+        let mut stream = asked.await?;
         if let Some(pushes) = &mut stream {
-            wait_for_ready(pushes, self.inner.settings.operation_timeout).await?;
+            wait_for_ready(pushes, limit).await?;
         }
         let period = reading_period(&self.inner, stream.is_some());
         let mut reconnects = live.reconnects.subscribe();
         loop {
-            match live.call(leader(&**live.session(), &self.group)).await {
+            let (group, doing) = (self.group.clone(), || format!("read the leader of group {:?}", self.group));
+            let asked = live.call_within(limit, doing, |session| async move { leader(&*session, &group).await });
+            match asked.await {
                 Ok(leader) => {
                     pauses.reset();
+                    self.worry.is_over();
                     self.now.send_replace(leader.clone());
                     self.feeder.push(leader.map_or(LeaderEvent::Vacant, LeaderEvent::Elected));
                     if let Some(started) = self.started.take() {
                         let _ = started.send(Ok(()));
                     }
                 }
-                Err(error) if error.is_retryable() && self.started.is_none() => {}
+                // Read again soon: no hint need come for what was missed now.
+                Err(error) if error.is_retryable() && self.started.is_none() => {
+                    self.worry.about(&error);
+                    tokio::select! {
+                        () = pauses.pause() => {}
+                        () = self.feeder.closed() => return Ok(Unread),
+                        _ = live.lost() => {}
+                    }
+                    if live.check().is_none() {
+                        continue;
+                    }
+                }
                 Err(error) => return Err(error),
             }
             tokio::select! {
-                () = self.feeder.closed() => return Ok(()),
+                () = self.feeder.closed() => return Ok(Unread),
                 _ = live.lost() => return Err(Error::new(ErrorKind::Lost, "the session was lost")),
-                pushed = next_of(&mut stream) => match pushed {
+                pushed = next_of(&mut stream) => match pushed? {
                     None => return Err(Error::new(ErrorKind::Unavailable, "the backend ended the watch")),
                     Some(Pushed::Gone | Pushed::Gap | Pushed::Dirty | Pushed::Ready | Pushed::Delta { .. }) => {}
                 },

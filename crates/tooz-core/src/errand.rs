@@ -95,6 +95,7 @@ impl Steps {
                 Err(TryLockError::WouldBlock) => return self.wake_heart(),
             };
             let _context = self.runtime.enter();
+            let _quiet = crate::trace::quiet_step();
             match catch_unwind(AssertUnwindSafe(|| self.step(&mut future, Place::Here))) {
                 Ok(Poll::Pending) => return,
                 Ok(Poll::Ready(())) => {}
@@ -103,7 +104,8 @@ impl Steps {
             }
         }
         // It has ended, and nobody is in a hurry for the heart's part of it to end too.
-        if let Some(task) = self.heart().take() {
+        let task = self.heart().take();
+        if let Some(task) = task {
             self.shared.ended.add(task);
         }
     }
@@ -222,9 +224,7 @@ mod tests {
     /// A heart that lives until the sender is dropped.
     fn heart() -> (Heart, oneshot::Sender<()>) {
         let (life, end) = oneshot::channel();
-        let heart = Heart::start(async {
-            let _ = end.await;
-        });
+        let heart = Heart::start(async move { drop(end.await) }, || {});
         (heart.unwrap(), life)
     }
 
@@ -249,7 +249,7 @@ mod tests {
         while !waits.load(Ordering::Acquire) {
             thread::yield_now();
         }
-        let Begun::Waiting(answer) = begun else { panic!("it has nothing to wait for") };
+        let Begun::Waiting(answer, _) = begun else { panic!("it has nothing to wait for") };
         answer
     }
 

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{GroupId, JoinRequest, Namespace};
@@ -78,16 +79,21 @@ pub enum Outcome {
 
 /// The error of every fallible call.
 ///
-/// Its message says which driver, what was asked, and what to do; it never holds a password.
+/// Its message says which driver, what was asked, and what to do; it never holds a password. A clone is the same error, for several
+/// who failed for one reason; two errors are equal when they say the same.
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     outcome: Outcome,
     driver: Option<&'static str>,
     message: String,
     retry_after: Option<Duration>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+    /// The driver did not answer this, it panicked.
+    is_panic: bool,
 }
 
 impl Error {
@@ -99,7 +105,15 @@ impl Error {
             ErrorKind::TimedOut | ErrorKind::Unavailable => Outcome::Unknown,
             _ => Outcome::NotApplied,
         };
-        Error(Box::new(Inner { kind, outcome, driver: None, message: message.into(), retry_after: None, source: None }))
+        Error(Box::new(Inner {
+            kind,
+            outcome,
+            driver: None,
+            message: message.into(),
+            retry_after: None,
+            source: None,
+            is_panic: false,
+        }))
     }
 
     /// Shorthand for the commonest kind: the URL, an option or a name is wrong.
@@ -155,6 +169,17 @@ impl Error {
         Self::new(ErrorKind::NotMember, format!("this membership of {member:?} in group {group:?} is over"))
     }
 
+    /// What is answered in the place of a driver that panicked: nobody knows how far it had come.
+    pub(crate) fn panicked(message: impl fmt::Display) -> Self {
+        let mut error = Self::new(ErrorKind::Backend, format!("the driver panicked: {message}"));
+        error.0.is_panic = true;
+        error.with_outcome(Outcome::Unknown)
+    }
+
+    pub(crate) fn is_panic(&self) -> bool {
+        self.0.is_panic
+    }
+
     /// Names the driver, unless one is named already. Core calls this for every error that leaves a driver.
     pub fn in_driver(mut self, driver: &'static str) -> Self {
         self.0.driver.get_or_insert(driver);
@@ -175,7 +200,7 @@ impl Error {
 
     /// Keeps the error that caused this one.
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(Arc::from(source.into()));
         self
     }
 
@@ -183,6 +208,11 @@ impl Error {
     pub fn context(mut self, doing: impl fmt::Display) -> Self {
         self.0.message = format!("{doing}: {}", self.0.message);
         self
+    }
+
+    /// The message without the driver.
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
     }
 
     /// What to decide upon.
@@ -210,26 +240,16 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Unavailable | ErrorKind::TimedOut) || self.0.retry_after.is_some()
     }
+}
 
-    /// A second error with the same words, for several waiters that failed for one reason. Its source stays behind.
-    pub(crate) fn duplicate(&self) -> Self {
-        Error(Box::new(Inner {
-            kind: self.0.kind,
-            outcome: self.0.outcome,
-            driver: self.0.driver,
-            message: self.to_string_without_driver(),
-            retry_after: self.0.retry_after,
-            source: None,
-        }))
-    }
-
-    fn to_string_without_driver(&self) -> String {
-        match &self.0.source {
-            Some(source) if !self.0.message.contains(&source.to_string()) => format!("{}: {source}", self.0.message),
-            _ => self.0.message.clone(),
-        }
+impl PartialEq for Error {
+    fn eq(&self, other: &Self) -> bool {
+        let words = |error: &Self| (error.0.kind, error.0.outcome, error.0.driver, error.0.retry_after);
+        words(self) == words(other) && self.0.message == other.0.message
     }
 }
+
+impl Eq for Error {}
 
 impl fmt::Display for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -284,6 +304,7 @@ mod tests {
         assert_eq!(error.to_string(), "redis: no answer");
         assert!(error.is_retryable());
         assert_eq!(error.source().unwrap().to_string(), "connection refused");
-        assert_eq!(error.duplicate().to_string(), "redis: no answer: connection refused");
+        assert_eq!(error.clone().source().unwrap().to_string(), "connection refused");
+        assert_eq!(error.clone(), error);
     }
 }

@@ -5,11 +5,12 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
+use crate::Error;
 use crate::loss::LossReason;
 use crate::mailbox::{Letter, Reader};
 
 /// How a session is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionState {
     /// Nothing is owned yet, so there is nothing to lose.
@@ -20,12 +21,15 @@ pub enum SessionState {
     Suspended,
     /// Lost; a new one is opened when something needs it.
     Lost,
+    /// A session, or something that stood before (a membership, a watch, a wait for a lock), can't be had again just now. The error says
+    /// why, so that somebody can mend it; until then it is tried again.
+    Troubled(Error),
     /// Closed for ever.
     Closed,
 }
 
 /// What happens to a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionEvent {
     /// The first failed or overdue heartbeat. Nothing is lost yet.
@@ -36,6 +40,10 @@ pub enum SessionEvent {
     Lost(LossReason),
     /// A new session is open; memberships are re-established in it, locks are not.
     Reopened,
+    /// A session, or something that stood before, can't be had again: told once for each reason, and tried again until it can.
+    Troubled(Error),
+    /// All that was [`Troubled`](Self::Troubled) stands again, or is not wanted any more.
+    Recovered,
 }
 
 /// The stream of [`SessionEvent`]s; it ends when the coordinator is closed. A reader that falls more than a thousand events

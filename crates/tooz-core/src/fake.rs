@@ -20,7 +20,7 @@ impl Fake {
     pub(crate) fn live(timeout: Duration) -> (Arc<Live>, Clock) {
         let clock = Clock::movable();
         let live = Live::new("fake", Arc::new(Notify::new()));
-        live.attach(Arc::new(Fake { clock: clock.clone(), timeout }));
+        live.attach(Arc::new(Fake { clock: clock.clone(), timeout })).expect("its clock does not panic");
         (live, clock)
     }
 }

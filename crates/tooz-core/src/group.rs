@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -10,6 +11,7 @@ use crate::inner::{Handle, Purpose};
 use crate::membership::Membership;
 use crate::partition::Partitioner;
 use crate::session::{Capabilities, RosterEntry, Session};
+use crate::wait::{A_DAY, Backoff};
 use crate::watch::GroupWatch;
 use crate::{ErrorKind, GroupId, Result};
 
@@ -20,6 +22,9 @@ pub struct Group {
     name: GroupId,
 }
 
+/// How much later than it said a backend may end a session.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// How to join.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -27,6 +32,7 @@ pub struct JoinOptions {
     pub(crate) capabilities: Capabilities,
     pub(crate) take_over: bool,
     pub(crate) create: bool,
+    pub(crate) wait: bool,
 }
 
 impl JoinOptions {
@@ -45,6 +51,14 @@ impl JoinOptions {
     /// its locks live on to their own end.
     pub fn take_over(mut self) -> Self {
         self.take_over = true;
+        self
+    }
+
+    /// Waits for the end of a living member of the same id, such as this service before its crash: at most as long as the backend says at
+    /// first ([`Error::retry_after`](crate::Error::retry_after), at most the session timeout). One that lives on after that is
+    /// `AlreadyExists`.
+    pub fn wait(mut self) -> Self {
+        self.wait = true;
         self
     }
 
@@ -105,12 +119,23 @@ impl Group {
     /// # Cancel safety
     /// Dropping it leaves again in the background.
     pub async fn join_with(&self, options: JoinOptions) -> Result<Membership> {
+        let mut dead_at_the_latest = None;
+        let mut pauses = Backoff::for_reconnects();
         loop {
             match Membership::join(Arc::clone(&self.handle), self.name.clone(), &options).await {
                 Err(error) if error.kind() == ErrorKind::NotFound && options.create => match self.create().await {
                     Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
                     _ => {}
                 },
+                Err(error) if options.wait && error.retry_after().is_some() => {
+                    let after = error.retry_after().unwrap_or_default();
+                    let end = *dead_at_the_latest.get_or_insert(Instant::now() + after.min(A_DAY) + GRACE);
+                    let left = end.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(error);
+                    }
+                    self.handle.0.heart().pause(pauses.next().min(left)).await;
+                }
                 result => return result,
             }
         }
@@ -163,7 +188,7 @@ impl Group {
     async fn ask<T, F>(
         &self,
         doing: &'static str,
-        question: impl Fn(Arc<dyn Session>, GroupId) -> F + Send + 'static,
+        question: impl Fn(Arc<dyn Session>, GroupId) -> F + Send + Sync + 'static,
     ) -> Result<T>
     where
         T: Send + 'static,

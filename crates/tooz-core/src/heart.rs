@@ -4,19 +4,21 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::contain::{caught, contained};
 use crate::errand::{self, Boxed, Ended, Errands, Rest};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, trace};
 
 pub(crate) struct Heart {
     runtime: Handle,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    thread_id: ThreadId,
     pid: u32,
 }
 
@@ -35,7 +37,9 @@ pub(crate) enum Begun<T> {
     /// It ended at the first poll, on the caller's thread.
     Done(T),
     /// The heart runs the rest.
-    Waiting(oneshot::Receiver<T>),
+    Waiting(oneshot::Receiver<T>, Arc<Shared>),
+    /// It panicked at the first poll.
+    Panicked(Error),
     /// There is no heart any more.
     Gone,
 }
@@ -44,33 +48,41 @@ pub(crate) enum Begun<T> {
 pub(crate) enum Start<T> {
     Done(T),
     Waiting,
+    Panicked(Error),
     Gone,
 }
 
 impl Heart {
-    /// Starts the thread, which lives until `life` ends.
-    pub(crate) fn start(life: impl Future<Output = ()> + Send + 'static) -> Result<Self> {
+    /// Starts the thread, which lives until `life` ends. Whatever ends it, a panic included, `at_end` is the last that it does.
+    pub(crate) fn start(
+        life: impl Future<Output = ()> + Send + 'static,
+        at_end: impl FnOnce() + Send + 'static,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let failed = |error: std::io::Error| {
             Error::new(ErrorKind::Unavailable, "the heart's thread or runtime can't be started").with_source(error)
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let handle = runtime.handle().clone();
-        let at_end = Arc::clone(&shared);
+        let ending = Ending { shared: Arc::clone(&shared), at_end: Some(at_end) };
         let thread = std::thread::Builder::new()
             .name("tooz-heart".to_owned())
             .spawn(move || {
-                runtime.block_on(life);
-                at_end.stopped.store(true, Ordering::SeqCst);
+                let ending = ending;
+                // What panicked has ended; those who wait for it are told by `ending`.
+                let _ = caught(|| trace::quietly(|| runtime.block_on(life)));
+                let shared = Arc::clone(&ending.shared);
+                drop(ending);
                 // Whoever polls inline still needs the timers and sockets of this runtime; such polls are short.
-                while at_end.inside.load(Ordering::SeqCst) > 0 {
+                while shared.inside.load(Ordering::SeqCst) > 0 {
                     std::thread::yield_now();
                 }
                 // A name look-up that hangs in a blocking thread must not hold up the end.
-                runtime.shutdown_timeout(Duration::from_millis(1));
+                let _ = caught(|| runtime.shutdown_timeout(Duration::from_millis(1)));
             })
             .map_err(failed)?;
-        Ok(Heart { runtime: handle, shared, thread: Mutex::new(Some(thread)), pid: std::process::id() })
+        let thread_id = thread.thread().id();
+        Ok(Heart { runtime: handle, shared, thread: Mutex::new(Some(thread)), thread_id, pid: std::process::id() })
     }
 
     /// Polls `future` once here, inside the heart's runtime; what is left of it runs on the heart, whatever becomes of the
@@ -88,7 +100,8 @@ impl Heart {
         });
         match (start, answer) {
             (Start::Done(value), _) => Begun::Done(value),
-            (Start::Waiting, Some(receiver)) => Begun::Waiting(receiver),
+            (Start::Waiting, Some(receiver)) => Begun::Waiting(receiver, Arc::clone(&self.shared)),
+            (Start::Panicked(panic), _) => Begun::Panicked(panic),
             (Start::Waiting | Start::Gone, _) => Begun::Gone,
         }
     }
@@ -111,17 +124,28 @@ impl Heart {
         if inside.is_stopped() {
             return Start::Gone;
         }
+        if !can_poll_here() {
+            let rest = rest(Box::pin(future));
+            self.runtime.spawn(Rest::new(rest, self.runtime.clone(), Arc::clone(&self.shared)));
+            return Start::Waiting;
+        }
         let _context = self.runtime.enter();
         // Whom this wakes has his step taken on this thread too, when it is done.
         let _errands = Errands::collect();
+        let _quiet = trace::quiet_step();
         let mut future = Box::pin(future);
-        match errand::poll_here(future.as_mut(), Waker::noop()) {
-            Poll::Ready(value) => Start::Done(value),
-            Poll::Pending => {
+        match caught(|| errand::poll_here(future.as_mut(), Waker::noop())) {
+            Ok(Poll::Ready(value)) => Start::Done(value),
+            Ok(Poll::Pending) => {
                 self.runtime.spawn(Rest::new(rest(future), self.runtime.clone(), Arc::clone(&self.shared)));
                 Start::Waiting
             }
+            Err(panic) => Start::Panicked(panic),
         }
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.shared.stopped.load(Ordering::SeqCst)
     }
 
     pub(crate) fn is_forked(&self) -> bool {
@@ -147,15 +171,42 @@ impl Heart {
         Timer { shared: &self.shared, sleep }
     }
 
-    /// Waits for the end of the thread. Blocks; cheap when the thread is about to end.
+    /// Sleeps under any executor, at most as long as the heart lives.
+    pub(crate) async fn pause(&self, duration: Duration) {
+        let mut timer = self.timer(duration);
+        std::future::poll_fn(|context| timer.poll(context)).await;
+    }
+
+    /// Waits for the end of the thread. Blocks; cheap when the thread is about to end. Whoever comes second waits as long.
     pub(crate) fn join(&self) {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && thread.thread().id() != std::thread::current().id()
-        {
+        if std::thread::current().id() == self.thread_id {
+            return;
+        }
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
             let _ = thread.join();
         }
     }
+}
+
+/// What is done when the heart's thread ends, however it ends.
+struct Ending<F: FnOnce()> {
+    shared: Arc<Shared>,
+    at_end: Option<F>,
+}
+
+impl<F: FnOnce()> Drop for Ending<F> {
+    fn drop(&mut self) {
+        self.shared.stopped.store(true, Ordering::SeqCst);
+        if let Some(at_end) = self.at_end.take() {
+            let _ = caught(at_end);
+        }
+    }
+}
+
+/// At a thread's end, while its thread-locals are dropped (of which a guard may be one), no runtime can be entered on it.
+fn can_poll_here() -> bool {
+    !Handle::try_current().is_err_and(|error| error.is_thread_local_destroyed())
 }
 
 /// A time limit that a heart keeps.
@@ -201,7 +252,11 @@ impl<T> Begun<Result<T>> {
     pub(crate) async fn answer(self) -> Result<T> {
         match self {
             Begun::Done(result) => result,
-            Begun::Waiting(receiver) => receiver.await.unwrap_or_else(|_| Err(gone())),
+            Begun::Waiting(receiver, shared) => receiver.await.unwrap_or_else(|_| {
+                // Nobody drops a future while the heart lives, but a panic does.
+                Err(if shared.stopped.load(Ordering::SeqCst) { gone() } else { Error::panicked("it left no answer") })
+            }),
+            Begun::Panicked(panic) => Err(panic),
             Begun::Gone => Err(gone()),
         }
     }
@@ -211,27 +266,27 @@ pub(crate) fn gone() -> Error {
     Error::new(ErrorKind::Closed, "the coordinator is closed, or belongs to another process; connect a new one")
 }
 
-/// Waits for `future` at most `limit`. It is never dropped: past the limit it runs on, and its result is nobody's.
+/// Waits for `future` at most `limit`. It is not dropped then: past the limit it runs on, and its result is nobody's.
 ///
-/// Runs inside the heart's runtime. A future that is ready at once costs no task.
+/// Runs inside the heart's runtime. A future that is ready at once costs no timer, and only one that is late costs a task.
 pub(crate) async fn within<T: Send + 'static>(
     limit: Duration,
     what: impl FnOnce() -> String,
     future: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
-    let mut future: Pin<Box<dyn Future<Output = Result<T>> + Send>> = Box::pin(future);
+    let mut future: Pin<Box<dyn Future<Output = Result<T>> + Send>> = Box::pin(contained(future));
     let first = std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
     if let Poll::Ready(result) = first {
         return result;
     }
-    match tokio::time::timeout(limit, tokio::spawn(future)).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(_)) => Err(Error::new(ErrorKind::Backend, format!("the driver panicked: {}", what()))),
-        Err(_) => Err(Error::new(
-            ErrorKind::TimedOut,
-            format!("no answer within {limit:?}: {}; raise operation_timeout if the backend is just slow", what()),
-        )),
+    if let Ok(result) = tokio::time::timeout(limit, future.as_mut()).await {
+        return result;
     }
+    tokio::spawn(future);
+    Err(Error::new(
+        ErrorKind::TimedOut,
+        format!("no answer within {limit:?}: {}; raise operation_timeout if the backend is just slow", what()),
+    ))
 }
 
 #[cfg(test)]
@@ -251,9 +306,12 @@ mod tests {
     #[test]
     fn a_timer_ends_with_its_heart_on_a_thread_without_a_runtime() {
         let (life, end) = oneshot::channel::<()>();
-        let heart = Heart::start(async {
-            let _ = end.await;
-        });
+        let heart = Heart::start(
+            async {
+                let _ = end.await;
+            },
+            || {},
+        );
         let heart = heart.unwrap();
         let mut timer = heart.timer(Duration::from_hours(1));
         let told = Arc::new(Told(AtomicBool::new(false)));
@@ -265,5 +323,41 @@ mod tests {
         assert!(told.0.load(Ordering::SeqCst), "whoever waits is woken");
         assert!(timer.poll(&mut context).is_ready());
         assert!(heart.timer(Duration::from_hours(1)).poll(&mut context).is_ready(), "a new one has no heart");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_the_answer_of_whoever_asked_and_the_heart_beats_on() {
+        let (life, end) = oneshot::channel::<()>();
+        let heart = Heart::start(async move { drop(end.await) }, || {}).unwrap();
+        let kind = |result: Result<()>| result.unwrap_err().kind();
+        assert_eq!(
+            kind(heart.begin(async { panic!("at the first poll, in a test") }).answer().await),
+            ErrorKind::Backend
+        );
+        let later = async {
+            tokio::task::yield_now().await;
+            panic!("later, in a test")
+        };
+        assert_eq!(kind(heart.begin(later).answer().await), ErrorKind::Backend);
+        heart.begin(async { Ok(()) }).answer().await.unwrap();
+        drop(life);
+        heart.join();
+        assert_eq!(kind(heart.begin(async { Ok(()) }).answer().await), ErrorKind::Closed);
+    }
+
+    #[test]
+    fn whoever_waits_for_the_end_is_told_however_it_comes() {
+        let told = Arc::new(AtomicBool::new(false));
+        let tell = Arc::clone(&told);
+        let heart =
+            Heart::start(async { panic!("as part of a test") }, move || tell.store(true, Ordering::SeqCst)).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    heart.join();
+                    assert!(told.load(Ordering::SeqCst));
+                });
+            }
+        });
     }
 }

@@ -142,6 +142,18 @@ fn check(what: &str, name: &str) -> Result<()> {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u128);
 
+impl RequestId {
+    /// Whether this request was made before that one, by the same coordinator.
+    pub const fn is_before(self, other: RequestId) -> bool {
+        self.coordinator() == other.coordinator() && self.0 < other.0
+    }
+
+    /// The upper half, which is the same in all requests of one coordinator.
+    pub const fn coordinator(self) -> u64 {
+        (self.0 >> 64) as u64
+    }
+}
+
 impl fmt::Display for RequestId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{:032x}", self.0)

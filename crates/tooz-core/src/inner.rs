@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use tokio::sync::{Notify, watch};
 
@@ -10,6 +10,7 @@ use crate::connect::Settings;
 use crate::credentials::CredentialSource;
 use crate::driver::Driver;
 use crate::events::SessionEvent;
+use crate::forked::Ours;
 use crate::heart::{self, Heart};
 use crate::life::Live;
 use crate::lock::Desk;
@@ -17,10 +18,11 @@ use crate::mailbox::Feeder;
 use crate::options::{BackendUrl, Options};
 use crate::session::{LockKey, Session};
 use crate::supervisor::Phase;
-use crate::{Error, ErrorKind, MemberId, RequestId, Result};
+use crate::trouble::{Troubles, Worry};
+use crate::{Characteristics, Error, ErrorKind, MemberId, RequestId, Result};
 
 /// Counts the user's handles: when the last goes, the coordinator closes by itself.
-pub(crate) struct Handle(pub(crate) Arc<Inner>);
+pub(crate) struct Handle(pub(crate) Ours<Arc<Inner>>);
 
 impl Drop for Handle {
     fn drop(&mut self) {
@@ -35,6 +37,8 @@ pub(crate) struct Inner {
     pub(crate) credentials: CredentialSource,
     pub(crate) member: MemberId,
     pub(crate) settings: Settings,
+    /// What every session must have.
+    pub(crate) require: Characteristics,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) suspended: AtomicBool,
     pub(crate) want_connection: Notify,
@@ -42,12 +46,14 @@ pub(crate) struct Inner {
     pub(crate) stirred: Arc<Notify>,
     pub(crate) closing: watch::Sender<bool>,
     /// How the closing went, once it is over.
-    pub(crate) closed: watch::Sender<Option<Result<(), (ErrorKind, String)>>>,
+    pub(crate) closed: watch::Sender<Option<Result<()>>>,
     /// When a task on the user's runtime ran last, where that is watched.
     pub(crate) last_run: OnceLock<Arc<AtomicU64>>,
     pub(crate) heart: OnceLock<Heart>,
     pub(crate) desks: Mutex<HashMap<LockKey, Weak<Desk>>>,
-    pub(crate) listeners: Mutex<Vec<Feeder<SessionEvent>>>,
+    /// `None` once nothing can happen any more.
+    pub(crate) listeners: Mutex<Option<Vec<Arc<Feeder<SessionEvent>>>>>,
+    pub(crate) troubles: Troubles,
     pub(crate) nonce: u64,
     pub(crate) requests: AtomicU64,
 }
@@ -66,8 +72,8 @@ pub(crate) enum Purpose {
 pub(crate) enum Persistence {
     /// One fresh attempt that fails is an answer.
     OneAttempt,
-    /// Until it works, or can't ever.
-    UntilItWorks,
+    /// Until it works, or is refused: then whoever waits decides whether to go on.
+    UntilRefused,
 }
 
 impl Inner {
@@ -83,7 +89,8 @@ impl Inner {
 
     /// A living session. Runs on the heart, or at least can be polled by anybody.
     pub(crate) async fn session(&self, purpose: Purpose, persistence: Persistence) -> Result<Arc<Live>> {
-        if let Some(live) = self.phase.borrow().usable(purpose) {
+        let usable = self.phase.borrow().usable(purpose);
+        if let Some(live) = usable {
             return Ok(live);
         }
         let mut phases = self.phase.subscribe();
@@ -98,7 +105,7 @@ impl Inner {
                     Phase::Closed => return Err(heart::gone().in_driver(self.driver.name())),
                     Phase::Down { attempt, error: Some(error) } if *attempt > seen => {
                         if persistence == Persistence::OneAttempt || is_final(error) {
-                            return Err(error.duplicate());
+                            return Err(error.clone());
                         }
                         seen = *attempt;
                     }
@@ -115,13 +122,24 @@ impl Inner {
         }
     }
 
+    /// A living session for what has stood before: a refusal is told, and waited out. Only the close is an error.
+    pub(crate) async fn session_kept(&self, purpose: Purpose, worry: &mut Worry) -> Result<Arc<Live>> {
+        loop {
+            match self.session(purpose, Persistence::UntilRefused).await {
+                // The next attempt comes after a pause already.
+                Err(error) if error.kind() != ErrorKind::Closed => worry.about(&error),
+                session => return session,
+            }
+        }
+    }
+
     /// Asks the session something that takes one request, bounded by the operation timeout. The question may be what finds out
     /// that the session is over: the next one is asked then.
     pub(crate) async fn ask<T, F>(
         self: &Arc<Self>,
         purpose: Purpose,
-        what: impl FnOnce() -> String + Send + 'static,
-        question: impl Fn(Arc<dyn Session>) -> F + Send + 'static,
+        what: impl Fn() -> String + Send + Sync + 'static,
+        question: impl Fn(Arc<dyn Session>) -> F + Send + Sync + 'static,
     ) -> Result<T>
     where
         T: Send + 'static,
@@ -132,32 +150,34 @@ impl Inner {
         if self.is_forked() {
             return Err(heart::gone().in_driver(name));
         }
-        let what = Arc::new(OnceWord(Mutex::new(Some(what))));
-        let for_error = Arc::clone(&what);
         let limit = self.settings.operation_timeout;
-        self.heart()
-            .begin(async move {
-                let asked = async move {
-                    let mut again = true;
-                    loop {
-                        let live = inner.session(purpose, Persistence::OneAttempt).await?;
-                        let answer = live.call(question(Arc::clone(live.session()))).await;
-                        // Where the session was ended from this side, the question may have been answered there all the same.
-                        let unheard = live.ended.get().is_none();
-                        match answer {
-                            Err(error) if error.kind() == ErrorKind::Lost && unheard && again => again = false,
-                            answer => return answer,
-                        }
-                    }
-                };
-                heart::within(limit, move || for_error.word(), asked).await
-            })
-            .answer()
-            .await
-            .map_err(|error| match error.kind() {
-                ErrorKind::TimedOut | ErrorKind::Closed => error.in_driver(name),
-                _ => error.in_driver(name).context(what.word()),
-            })
+        let what = Arc::new(what);
+        let asking = Arc::clone(&what);
+        let begun = self.heart().begin(async move {
+            let asked = async move {
+                let answer = inner.asked(purpose, question).await;
+                answer.map_err(|error| if error.kind() == ErrorKind::Closed { error } else { error.context(asking()) })
+            };
+            heart::within(limit, || what(), asked).await
+        });
+        begun.answer().await.map_err(|error| error.in_driver(name))
+    }
+
+    async fn asked<T, F>(&self, purpose: Purpose, question: impl Fn(Arc<dyn Session>) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let mut again = true;
+        loop {
+            let live = self.session(purpose, Persistence::OneAttempt).await?;
+            let answer = live.call(|session| question(Arc::clone(session))).await;
+            // Where the session was ended from this side, the question may have been answered there all the same.
+            let unheard = live.ended.get().is_none();
+            match answer {
+                Err(error) if error.kind() == ErrorKind::Lost && unheard && again => again = false,
+                answer => return answer,
+            }
+        }
     }
 
     pub(crate) fn desk(self: &Arc<Self>, key: LockKey) -> Arc<Desk> {
@@ -170,8 +190,11 @@ impl Inner {
         desk
     }
 
-    /// Takes a desk that has gone out of the list.
+    /// Takes a desk that has gone out of the list. A forked child does not: the list may be locked by a thread that is not there.
     pub(crate) fn clear_desk(&self, key: &LockKey) {
+        if self.is_forked() {
+            return;
+        }
         let mut desks = self.desks.lock().unwrap_or_else(PoisonError::into_inner);
         if desks.get(key).is_some_and(|desk| desk.strong_count() == 0) {
             desks.remove(key);
@@ -197,17 +220,30 @@ impl Inner {
         desks.values().filter_map(Weak::upgrade).collect()
     }
 
-    pub(crate) fn tell(&self, event: SessionEvent) {
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        listeners.retain(|listener| !listener.is_closed());
-        for listener in listeners.iter() {
-            listener.push(event);
+    /// Begins to listen. After the end of all events the feeder is dropped here, which ends the stream.
+    pub(crate) fn listen(&self, feeder: Feeder<SessionEvent>) {
+        if let Some(listeners) = &mut *self.listeners() {
+            listeners.retain(|listener| !listener.is_closed());
+            listeners.push(Arc::new(feeder));
         }
     }
 
-    /// Ends all event streams.
+    /// Tells everybody who listens; without the lock, since whoever is woken may begin to listen at once.
+    pub(crate) fn tell(&self, event: &SessionEvent) {
+        let listeners = self.listeners().clone().unwrap_or_default();
+        for listener in listeners {
+            listener.push(event.clone());
+        }
+    }
+
+    /// Ends all event streams, and those that somebody asks for later.
     pub(crate) fn hush(&self) {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let listeners = self.listeners().take();
+        drop(listeners);
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Option<Vec<Arc<Feeder<SessionEvent>>>>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn is_forked(&self) -> bool {
@@ -222,17 +258,7 @@ impl Inner {
     }
 }
 
-/// A text that is made only when somebody reads it, and kept then.
-struct OnceWord<F>(Mutex<Option<F>>);
-
-impl<F: FnOnce() -> String> OnceWord<F> {
-    fn word(&self) -> String {
-        let make = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        make.map_or_else(String::new, |make| make())
-    }
-}
-
-/// What no waiting mends.
+/// What ends a first call: nobody but the user can mend it. What has stood before is kept up all the same.
 pub(crate) fn is_final(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Config | ErrorKind::Unauthorized | ErrorKind::Unsupported | ErrorKind::Closed)
 }

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, Moment};
+use crate::contain::{caught, contained};
+use crate::heart::within;
 use crate::loss::{Hold, Latch, LossReason};
 use crate::session::{Capabilities, LockRequest, Session, Terms};
 use crate::wait::Backoff;
@@ -28,6 +30,8 @@ pub(crate) struct Live {
     clock: OnceLock<Clock>,
     deadline: AtomicU64,
     expiry: AtomicU64,
+    /// When the last heartbeat that counts was sent. Heartbeats of one session never overlap, so this has one writer.
+    credited: AtomicU64,
     loss: Latch,
     /// Set when the session was ended at the backend too, or that was given up: from then on calls may be dropped.
     pub(crate) ended: Latch,
@@ -50,6 +54,7 @@ impl Live {
             clock: OnceLock::new(),
             deadline: AtomicU64::new(NEVER),
             expiry: AtomicU64::new(NEVER),
+            credited: AtomicU64::new(0),
             loss: Latch::default(),
             ended: Latch::default(),
             holds: Mutex::default(),
@@ -62,9 +67,10 @@ impl Live {
         })
     }
 
-    pub(crate) fn attach(&self, session: Arc<dyn Session>) {
-        let _ = self.clock.set(session.clock());
+    pub(crate) fn attach(&self, session: Arc<dyn Session>) -> Result<()> {
+        let _ = self.clock.set(caught(|| session.clock())?);
         let _ = self.session.set(session);
+        Ok(())
     }
 
     /// Only a `Live` with its session leaves the coordinator's connect.
@@ -78,6 +84,28 @@ impl Live {
 
     pub(crate) fn reporter(self: &Arc<Self>) -> Reporter {
         Reporter(Arc::downgrade(self))
+    }
+
+    /// The terms as of now. A driver that panics here has lost its session.
+    pub(crate) fn terms(&self) -> Result<Terms> {
+        self.caught_in_life(Session::terms)
+    }
+
+    /// Whether the driver sees that grant as standing, as far as it can see without waiting.
+    pub(crate) fn still_holds(&self, request: &LockRequest) -> bool {
+        self.caught_in_life(|session| session.holds(request)).unwrap_or(false)
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn descriptors(&self) -> Result<Vec<std::os::fd::OwnedFd>> {
+        self.caught_in_life(Session::descriptors)
+    }
+
+    fn caught_in_life<T>(&self, deed: impl FnOnce(&dyn Session) -> T) -> Result<T> {
+        caught(|| deed(&**self.session())).map_err(|panic| {
+            self.lose(LossReason::DriverPanicked);
+            panic.in_driver(self.driver)
+        })
     }
 
     /// Why it is lost, judged now. Whoever finds the deadline passed latches that.
@@ -111,6 +139,9 @@ impl Live {
     }
 
     /// Credits a heartbeat to the moment at which it was sent. False: it came too late, the session stays lost.
+    ///
+    /// An older heartbeat never moves the deadline back. A newer one does where the backend has shortened the timeout: from then on the
+    /// shorter one is what it keeps.
     pub(crate) fn credit(&self, sent: Moment, timeout: Duration, margin: Duration) -> bool {
         let expiry = sent + timeout;
         let new = expiry.before(margin).as_nanos().max(LOST + 1);
@@ -119,11 +150,11 @@ impl Live {
             if self.check().is_some() {
                 return false;
             }
-            // The deadline never moves back.
-            if current != NEVER && new <= current {
+            if sent.as_nanos() < self.credited.load(Ordering::Acquire) {
                 return true;
             }
             if self.deadline.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                self.credited.store(sent.as_nanos(), Ordering::Release);
                 self.expiry.store(expiry.as_nanos(), Ordering::Release);
                 return self.check().is_none();
             }
@@ -140,18 +171,24 @@ impl Live {
         (deadline != Moment::NEVER).then(|| deadline.since(self.clock().now()))
     }
 
-    /// To the moment at which the backend may grant to others.
+    /// To the moment at which the backend may grant to others. A backend that has ended the session may already.
     pub(crate) fn expires_in(&self) -> Option<Duration> {
+        if self.loss.get().is_some_and(|reason| reason != LossReason::Expired) {
+            return Some(Duration::ZERO);
+        }
         let expiry = Moment::from_nanos(self.expiry.load(Ordering::Acquire));
         (expiry != Moment::NEVER).then(|| expiry.since(self.clock().now()))
     }
 
-    /// Runs a driver's future. It is dropped half-way only when the session has ended at the backend. Whatever a driver was
-    /// asked, `Lost` is its word for the end of the session.
-    pub(crate) async fn call<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
+    /// Asks the driver. Its future is dropped half-way only when the session has ended at the backend. Whatever a driver was asked,
+    /// `Lost` is its word for the end of the session; its panic is an error like others.
+    pub(crate) async fn call<'a, T, F>(&'a self, ask: impl FnOnce(&'a Arc<dyn Session>) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
         tokio::select! {
             biased;
-            result = future => result.map_err(|error| {
+            result = contained(async { ask(self.session()).await }) => result.map_err(|error| {
                 if error.kind() == ErrorKind::Lost {
                     self.lose(LossReason::SessionEnded);
                 }
@@ -161,18 +198,42 @@ impl Live {
         }
     }
 
-    /// The same again and again, with pauses, while what fails may be mended by waiting: a connection that is being made anew
-    /// should not fail whoever asks just then. Whatever is asked must bear being done twice.
-    pub(crate) async fn call_patiently<T, F>(&self, limit: Duration, mut ask: impl FnMut() -> F) -> Result<T>
+    /// The same for what is asked in the background: a driver that never answers must not keep for ever who might as well ask again. What
+    /// was asked is not dropped by that; it ends when it ends.
+    pub(crate) async fn call_within<T, F>(
+        self: &Arc<Self>,
+        limit: Duration,
+        what: impl FnOnce() -> String,
+        ask: impl FnOnce(Arc<dyn Session>) -> F + Send + 'static,
+    ) -> Result<T>
     where
-        F: Future<Output = Result<T>>,
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
     {
-        // The last error tells more than the caller's own "no answer in time", so it comes before that.
-        let give_up = self.clock().now() + limit / 2;
+        let live = Arc::clone(self);
+        let asked = async move { live.call(|session| ask(Arc::clone(session))).await };
+        within(limit, what, asked).await.map_err(|error| error.in_driver(self.driver))
+    }
+
+    /// The same again and again, with pauses, while what fails may be mended by waiting: a connection that is being made anew
+    /// should not fail whoever asks just then. Whatever is asked must bear being done twice. In all it takes at most `limit`.
+    pub(crate) async fn call_patiently<T, F>(
+        self: &Arc<Self>,
+        limit: Duration,
+        what: impl Fn() -> String,
+        ask: impl Fn(Arc<dyn Session>) -> F + Clone + Send + 'static,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        // The last error tells more than "no answer in time", so it comes before that.
+        let (begin, give_up) = (self.clock().now(), limit / 2);
         let mut pauses = Backoff::for_reconnects();
         loop {
-            match self.call(ask()).await {
-                Err(error) if error.is_retryable() && self.check().is_none() && self.clock().now() < give_up => {
+            let past = self.clock().now().since(begin);
+            match self.call_within(limit.saturating_sub(past), &what, ask.clone()).await {
+                Err(error) if error.is_retryable() && self.check().is_none() && past < give_up => {
                     tokio::select! {
                         () = pauses.pause() => {}
                         _ = self.lost() => {}
@@ -194,8 +255,15 @@ impl Live {
         hold
     }
 
+    /// Called by the drop of a hold, which a forked child does too: there the lock may be held by a thread that is not there.
     pub(crate) fn forget(&self, id: RequestId) {
-        self.holds().remove(&id);
+        let mut holds = match self.holds.try_lock() {
+            Ok(holds) => holds,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) if self.is_ours() => self.holds(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        holds.remove(&id);
     }
 
     pub(crate) fn knows(&self, id: RequestId) -> bool {
@@ -204,13 +272,17 @@ impl Live {
 
     /// Whether that request is known, and not over.
     pub(crate) fn stands(&self, id: RequestId) -> bool {
-        self.holds().get(&id).and_then(Weak::upgrade).is_some_and(|hold| hold.lost.get().is_none())
+        self.held(id).is_some_and(|hold| hold.lost.get().is_none())
+    }
+
+    /// The hold may be dropped by whoever is handed it here, and its drop needs the lock: so the lock does not outlive this function.
+    fn held(&self, id: RequestId) -> Option<Arc<Hold>> {
+        self.holds().get(&id).and_then(Weak::upgrade)
     }
 
     /// One grant of this session is lost, the session itself is not.
     pub(crate) fn lose_one(&self, id: RequestId, reason: LossReason) {
-        let hold = self.holds().get(&id).and_then(Weak::upgrade);
-        if let Some(hold) = hold
+        if let Some(hold) = self.held(id)
             && hold.lost.set(reason)
         {
             crate::trace::lost_one(self.driver, hold.request.as_ref(), reason);
@@ -315,6 +387,49 @@ mod tests {
         assert!(live.credit(early, TIMEOUT, MARGIN));
         assert_eq!(live.deadline(), deadline);
         assert!(live.expires_in() > live.remaining());
+    }
+
+    #[test]
+    fn a_timeout_that_shrinks_pulls_the_deadline_in() {
+        let (live, clock) = Fake::live(TIMEOUT);
+        assert!(live.credit(clock.now(), TIMEOUT, MARGIN));
+        clock.advance(Duration::from_secs(3));
+        let sent = clock.now();
+        assert!(live.credit(sent, TIMEOUT / 5, MARGIN));
+        assert_eq!(live.deadline(), (sent + TIMEOUT / 5).before(MARGIN));
+        clock.advance(TIMEOUT / 5);
+        assert_eq!(live.check(), Some(LossReason::Expired));
+    }
+
+    #[test]
+    fn what_the_backend_has_ended_expires_at_once() {
+        let (live, clock) = Fake::live(TIMEOUT);
+        assert!(live.credit(clock.now(), TIMEOUT, MARGIN));
+        live.reporter().session_lost("the server said so");
+        assert_eq!(live.expires_in(), Some(Duration::ZERO));
+        let (live, clock) = Fake::live(TIMEOUT);
+        assert!(live.credit(clock.now(), TIMEOUT, MARGIN));
+        clock.advance(Duration::from_secs(9));
+        assert_eq!(live.check(), Some(LossReason::Expired));
+        assert!(live.expires_in() > Some(Duration::ZERO), "the margin is left");
+    }
+
+    #[test]
+    fn the_last_hold_of_a_membership_may_go_while_it_is_asked_for() {
+        let (live, _clock) = Fake::live(TIMEOUT);
+        let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let asking = (Arc::clone(&live), Arc::clone(&done));
+            scope.spawn(move || {
+                while !asking.1.load(Ordering::Relaxed) {
+                    asking.0.stands(RequestId(1));
+                }
+            });
+            for _ in 0..20_000 {
+                drop(live.hold(RequestId(1), None));
+            }
+            done.store(true, Ordering::Relaxed);
+        });
     }
 
     #[test]

@@ -49,7 +49,9 @@ impl Lock {
     }
 
     /// Waits for the lock, however long it takes, also across lost sessions: then it queues again, its place lost. Ends with an
-    /// error only when the coordinator is closed, the configuration is wrong or the credentials are refused.
+    /// error only when the coordinator is closed, or, before it has ever stood in the queue, when the configuration is wrong or the
+    /// credentials are refused. Afterwards such an answer is told by [`Coordinator::events`](crate::Coordinator::events) and
+    /// [`state`](crate::Coordinator::state), and the wait goes on.
     ///
     /// # Cancel safety
     /// Dropping it withdraws from the queue and leaks nothing.
@@ -65,7 +67,8 @@ impl Lock {
         self.try_for(LockMode::Exclusive).await
     }
 
-    /// Waits for the lock, at most so long; `None` when the time is over. Returns on time even where the withdrawal has not.
+    /// Waits for the lock, at most so long; `None` when the time is over and somebody else has the lock. A backend that has not answered by
+    /// then, or refuses, is an error. Returns on time even where the withdrawal has not.
     ///
     /// # Cancel safety
     /// Dropping it withdraws and leaks nothing.
@@ -147,7 +150,7 @@ impl Lock {
                     answer => return answer.transpose(),
                 },
                 // Not getting a lock is no error, but not reaching the backend is.
-                None => return self.desk.trouble().map_or(Ok(None), Err),
+                None => return self.desk.verdict(mode, limit).map(|()| None),
             }
         }
     }
@@ -172,7 +175,12 @@ impl Lock {
     fn guard(&self, grant: Grant) -> Result<LockGuard> {
         match grant.hold.lost.get().or_else(|| grant.hold.live.check()) {
             None => Ok(LockGuard::new(Arc::clone(&self.handle), Arc::clone(&self.desk), grant)),
-            Some(reason) => Err(grant.hold.live.error_of(reason).context(format!("acquire {}", self.desk.key))),
+            Some(reason) => {
+                let error = grant.hold.live.error_of(reason).context(format!("acquire {}", self.desk.key));
+                // What was broken on its way may still be at the backend, for nobody.
+                self.desk.release_later(grant.hold);
+                Err(error)
+            }
         }
     }
 }
@@ -268,9 +276,9 @@ impl LockGuard {
         remaining(self.hold())
     }
 
-    /// How long until the backend may grant it to others: [`remaining`](Self::remaining) and the margin.
+    /// How long until the backend may grant it to others: [`remaining`](Self::remaining) and the margin; zero where it may already.
     pub fn expires_in(&self) -> Option<Duration> {
-        self.hold().live.expires_in()
+        self.hold().expires_in()
     }
 
     /// The loss of this grant, to wait for.
@@ -301,8 +309,10 @@ impl LockGuard {
     fn begin_release(&mut self) -> Option<Begun<Result<()>>> {
         let hold = self.hold.take()?;
         if !hold.live.is_ours() {
-            // A forked child: what the parent holds is the parent's.
-            return Some(Begun::Done(Err(hold.live.error_of(LossReason::Forked))));
+            // A forked child: what the parent holds is the parent's, and is not even dropped here.
+            let error = hold.live.error_of(LossReason::Forked);
+            std::mem::forget(hold);
+            return Some(Begun::Done(Err(error)));
         }
         Some(self.desk.release(hold))
     }

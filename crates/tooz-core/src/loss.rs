@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::Notify;
@@ -29,6 +30,8 @@ pub enum LossReason {
     NotMember,
     /// Not a loss: the holder gave it back.
     Released,
+    /// The driver panicked in the life of the session, which is over by that.
+    DriverPanicked,
     /// The coordinator was closed.
     Closed,
     /// This is a forked child; what the parent holds is the parent's.
@@ -45,6 +48,7 @@ impl fmt::Display for LossReason {
             LossReason::GroupDeleted => "the group was deleted",
             LossReason::NotMember => "the membership has ended",
             LossReason::Released => "it was given back",
+            LossReason::DriverPanicked => "the driver panicked",
             LossReason::Closed => "the coordinator was closed",
             LossReason::Forked => "this is a forked process",
         })
@@ -106,12 +110,17 @@ impl Hold {
             return Some(reason);
         }
         if let Some(request) = &self.request
-            && !self.live.session().holds(request)
+            && !self.live.still_holds(request)
         {
             self.live.lose_one(self.id, LossReason::Broken);
             return Some(self.lost.get().unwrap_or(LossReason::Broken));
         }
         None
+    }
+
+    /// How long until the backend may grant it to others. What was taken away or given back may be another's already.
+    pub(crate) fn expires_in(&self) -> Option<Duration> {
+        if self.lost.get().is_some() { Some(Duration::ZERO) } else { self.live.expires_in() }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::{oneshot, watch};
 
+use crate::forked::Ours;
 use crate::hashring::HashRing;
 use crate::heart::gone;
 use crate::inner::Handle;
@@ -28,7 +29,7 @@ pub struct Partitioner {
     ring: watch::Receiver<Arc<HashRing>>,
     own: Option<(MemberId, watch::Receiver<Standing>)>,
     /// Dropped with the last partitioner, which ends the task that follows the group.
-    _following: Arc<oneshot::Sender<()>>,
+    _following: Arc<Ours<oneshot::Sender<()>>>,
     _handle: Arc<Handle>,
 }
 
@@ -52,7 +53,11 @@ impl Partitioner {
                     event = poll_fn(|context| group.poll_event(context)) => event,
                     _ = &mut left => return,
                 };
-                let Some(event) = event else { return };
+                let Some(event) = event else {
+                    // Nobody is left who owns anything, as far as can be seen from here.
+                    sender.send_replace(Arc::default());
+                    return;
+                };
                 apply(&mut members, event);
                 // A group that starts all at once is one ring, not one for each member.
                 // The end comes again at the next call.
@@ -67,7 +72,7 @@ impl Partitioner {
                 sender.send_replace(ring);
             }
         });
-        Ok(Partitioner { ring, own, _following: Arc::new(following), _handle: handle })
+        Ok(Partitioner { ring, own, _following: Arc::new(Ours::new(following)), _handle: handle })
     }
 
     /// The members that own `key`, the first owner first: at most `replicas`, fewer when the group is smaller.

@@ -224,7 +224,8 @@ impl fmt::Debug for Capabilities {
 pub enum Replace {
     /// Nobody's: a living member of the same id is `AlreadyExists`.
     Nobody,
-    /// The entry that this coordinator made with that request, in a session that is over. Another's is `AlreadyExists`.
+    /// An entry that this coordinator made before, with that request or a later one whose answer was lost. Another's is `AlreadyExists`.
+    /// [`RequestId::is_before`] compares.
     Own(RequestId),
     /// Anybody's: the entry changes hands in one step, and the old member is told `MembershipLost`.
     Anybody,
@@ -261,7 +262,7 @@ impl JoinRequest {
     pub fn meets(&self, there: RequestId) -> Meeting {
         match self.replace {
             _ if there == self.id => Meeting::Itself,
-            Replace::Own(own) if there == own => Meeting::Replaces,
+            Replace::Own(_) if there.is_before(self.id) => Meeting::Replaces,
             Replace::Anybody => Meeting::Replaces,
             Replace::Nobody | Replace::Own(_) => Meeting::Refused,
         }
@@ -397,7 +398,8 @@ impl Owned {
     }
 }
 
-/// Whether a waiting request is still wanted. It may change to false and back while the request waits.
+/// Whether a waiting request is still wanted. It may change to false and back while the request waits. It is also the driver's way to
+/// say that the request stands in the queue.
 #[derive(Clone, Debug)]
 pub struct Wanted(Arc<WantedState>);
 
@@ -405,29 +407,58 @@ pub struct Wanted(Arc<WantedState>);
 #[derive(Debug)]
 pub(crate) struct Wish(Arc<WantedState>);
 
+/// A change of a [`Wish`] that has to be told yet, which wakes somebody: not under a lock.
+#[must_use]
+pub(crate) struct Untold(Arc<WantedState>);
+
 #[derive(Debug)]
 struct WantedState {
     wanted: AtomicBool,
+    /// Whether the present attempt stands in the queue.
+    queued: AtomicBool,
+    /// Whether any attempt ever did.
+    has_stood: AtomicBool,
     changed: Notify,
 }
 
 impl Wish {
-    pub(crate) fn set(&self, wanted: bool) {
-        if self.0.wanted.swap(wanted, Ordering::AcqRel) != wanted {
-            self.0.changed.notify_waiters();
-        }
+    /// `None`: it was so before.
+    pub(crate) fn set(&self, wanted: bool) -> Option<Untold> {
+        (self.0.wanted.swap(wanted, Ordering::AcqRel) != wanted).then(|| Untold(Arc::clone(&self.0)))
+    }
+
+    /// Whether the driver has said that the request stands in the queue: somebody else has the lock.
+    pub(crate) fn is_queued(&self) -> bool {
+        self.0.queued.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn has_stood(&self) -> bool {
+        self.0.has_stood.load(Ordering::Acquire)
+    }
+}
+
+impl Untold {
+    pub(crate) fn tell(self) {
+        self.0.changed.notify_waiters();
     }
 }
 
 impl Drop for Wish {
     fn drop(&mut self) {
-        self.set(false);
+        if let Some(untold) = self.set(false) {
+            untold.tell();
+        }
     }
 }
 
 impl Wanted {
     pub(crate) fn channel() -> (Wish, Wanted) {
-        let state = Arc::new(WantedState { wanted: AtomicBool::new(true), changed: Notify::new() });
+        let state = Arc::new(WantedState {
+            wanted: AtomicBool::new(true),
+            queued: AtomicBool::new(false),
+            has_stood: AtomicBool::new(false),
+            changed: Notify::new(),
+        });
         (Wish(Arc::clone(&state)), Wanted(state))
     }
 
@@ -441,10 +472,32 @@ impl Wanted {
     /// # Cancel safety
     /// Dropping it loses nothing.
     pub async fn unwanted(&self) {
+        self.until(|| !self.is_wanted()).await;
+    }
+
+    /// The driver's word that the backend has answered: somebody else has the lock, and this request stands in the queue. Without it
+    /// nobody could tell a lock that is held from a backend that does not answer, and a wait with a time limit would end with an error.
+    pub fn queued(&self) {
+        self.0.has_stood.store(true, Ordering::Release);
+        if !self.0.queued.swap(true, Ordering::AcqRel) {
+            self.0.changed.notify_waiters();
+        }
+    }
+
+    /// A new attempt has no place yet.
+    pub(crate) fn begin_attempt(&self) {
+        self.0.queued.store(false, Ordering::Release);
+    }
+
+    pub(crate) async fn until_queued(&self) {
+        self.until(|| self.0.queued.load(Ordering::Acquire)).await;
+    }
+
+    async fn until(&self, is_so: impl Fn() -> bool) {
         loop {
             // Listening begins before the look, so that nothing is missed in between.
             let changed = self.0.changed.notified();
-            if !self.is_wanted() {
+            if is_so() {
                 return;
             }
             changed.await;
@@ -464,7 +517,8 @@ impl Wanted {
 /// lock. `acquire` calls `lock` alone, without a `try_lock` before it.
 #[async_trait]
 pub trait Session: Send + Sync + 'static {
-    /// What was agreed, as of now: read again after each beat.
+    /// What was agreed, as of now: read again after each beat. A timeout that has become shorter counts from the beat after which it is
+    /// read first, so it must not hold at the backend before that.
     fn terms(&self) -> Terms;
 
     /// The clock that judges this session. Only test doubles have one of their own.
@@ -489,7 +543,8 @@ pub trait Session: Send + Sync + 'static {
     async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>>;
 
     /// Waits for the lock. Unwanted: withdraws and answers `None`, or `Some` if the grant won the race. A wait that can't
-    /// be cancelled may ignore `wanted`. On an error core withdraws by [`release`](Self::release), also where what was asked last was
+    /// be cancelled may ignore `wanted`. As soon as the backend has answered that somebody else has the lock, the driver says so by
+    /// [`Wanted::queued`]. On an error core withdraws by [`release`](Self::release), also where what was asked last was
     /// not done: the request may have a place in the queue.
     ///
     /// The default tries again at every hint of [`watch_lock`](Self::watch_lock), or after short jittered pauses.
@@ -588,6 +643,7 @@ pub trait Session: Send + Sync + 'static {
     }
 
     /// Ends the session: hands over or frees all that it owns, then the session itself. Also called for a session that was
-    /// lost, to end it at the server, and for one that was never opened. Core does not wait longer than the operation timeout.
+    /// lost, to end it at the server, and for one that was never opened; and again when it has failed. Core does not wait longer than the
+    /// operation timeout.
     async fn close(&self) -> Result<()>;
 }

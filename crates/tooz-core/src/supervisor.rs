@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use crate::clock::{Clock, Moment};
+use crate::contain::contained;
 use crate::driver::ConnectArgs;
 use crate::events::SessionEvent;
 use crate::heart;
@@ -14,8 +15,12 @@ use crate::inner::{Inner, Purpose};
 use crate::life::Live;
 use crate::loss::LossReason;
 use crate::trace;
-use crate::wait::Backoff;
-use crate::{Error, ErrorKind, Result};
+use crate::trouble::Worry;
+use crate::wait::{A_DAY, Backoff};
+use crate::{Characteristics, Error, ErrorKind, Result};
+
+/// A session that is over sooner has not lived: the next one is made after a pause, however well the making went.
+const LIVED: Duration = Duration::from_secs(1);
 
 /// Where the session stands.
 pub(crate) enum Phase {
@@ -63,10 +68,22 @@ pub(crate) struct Supervisor {
     attempts: u64,
     /// Whether a session was open before, so that the next one is a re-opened one.
     opened_before: bool,
+    /// Begins anew after a session that has lived, not after one that could be opened.
     pauses: Backoff,
     fail_fast: bool,
     /// Whether the last session had died before it was opened.
     found_dead: bool,
+    /// When the present connection was made.
+    born: Instant,
+    worry: Worry,
+    /// Which stage the worry is about.
+    failed: Option<Stage>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Connect,
+    Open,
 }
 
 /// Why a stage of the life ended.
@@ -79,6 +96,7 @@ impl Supervisor {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
         let closing = inner.closing.subscribe();
         Supervisor {
+            worry: Worry::new(&inner, "open a session"),
             inner,
             closing,
             attempts: 0,
@@ -86,6 +104,8 @@ impl Supervisor {
             pauses: Backoff::for_reconnects(),
             fail_fast: true,
             found_dead: false,
+            born: Instant::now(),
+            failed: None,
         }
     }
 
@@ -149,10 +169,15 @@ impl Supervisor {
         };
         match result {
             Ok(live) => {
+                self.born = Instant::now();
+                if self.failed == Some(Stage::Connect) {
+                    self.mended();
+                }
                 inner.phase.send_replace(Phase::Connected(Arc::clone(&live)));
                 Ok(Some(live))
             }
             Err(error) => {
+                self.failed(Stage::Connect, &error);
                 self.down(Some(error));
                 Ok(None)
             }
@@ -179,33 +204,34 @@ impl Supervisor {
         let sent = match opened {
             Ok(sent) => sent,
             Err(error) => {
-                live.lose(LossReason::SessionEnded);
+                live.lose(if error.is_panic() { LossReason::DriverPanicked } else { LossReason::SessionEnded });
                 // What can't be ended now, the backend ends at its timeout.
                 let _ = self.end(live).await;
                 // A connection that nobody has used may outlive the session that it was made for. Whoever wanted one gets the next
                 // one then, and the error only if that is dead as well.
                 let again = std::mem::replace(&mut self.found_dead, error.kind() == ErrorKind::Lost);
                 if self.found_dead && !again {
+                    let over = self.over(None);
                     self.fail_fast = true;
-                    return self.over(None);
+                    return over;
                 }
+                self.failed(Stage::Open, &error);
                 return self.over(Some(error));
             }
         };
-        self.pauses.reset();
-        self.fail_fast = true;
         self.found_dead = false;
+        self.mended();
         inner.suspended.store(false, Ordering::Relaxed);
         inner.phase.send_replace(Phase::Open(Arc::clone(live)));
         if std::mem::replace(&mut self.opened_before, true) {
-            inner.tell(SessionEvent::Reopened);
+            inner.tell(&SessionEvent::Reopened);
         }
         let reason = tokio::select! {
             () = said(&mut closing) => return End::Closing,
             reason = crate::beat::keep_alive(&inner, live, sent) => reason,
         };
         trace::lost(&inner, reason);
-        inner.tell(SessionEvent::Lost(reason));
+        inner.tell(&SessionEvent::Lost(reason));
         let over = self.over(None);
         inner.stir_desks();
         // What is left of it is ended at the backend before anything new begins: a re-join must not find its own ghost.
@@ -215,8 +241,25 @@ impl Supervisor {
     }
 
     fn over(&mut self, error: Option<Error>) -> End {
+        if self.born.elapsed() >= LIVED {
+            self.pauses.reset();
+            self.fail_fast = true;
+        }
         self.down(error);
         End::Over
+    }
+
+    fn failed(&mut self, stage: Stage, error: &Error) {
+        self.failed = Some(stage);
+        // The first coordinator of a program hears of it by the answer to `connect`.
+        if self.attempts > 0 || self.opened_before {
+            self.worry.say(error);
+        }
+    }
+
+    fn mended(&mut self) {
+        self.failed = None;
+        self.worry.is_over();
     }
 
     fn down(&mut self, error: Option<Error>) {
@@ -224,18 +267,46 @@ impl Supervisor {
         self.inner.phase.send_replace(Phase::Down { attempt: self.attempts, error });
     }
 
-    /// Ends a session at the backend, for at most the operation timeout.
+    /// Ends a session at the backend, for at most the operation timeout. What has failed then is asked again beside what comes next, as
+    /// long as the session could live: what it owned would be in the way of the next one.
     async fn end(&self, live: &Arc<Live>) -> Result<()> {
-        let session = Arc::clone(live.session());
         let limit = self.inner.settings.operation_timeout;
-        let ended = tokio::time::timeout(limit, session.close()).await;
+        let ended = close_once(live, limit).await;
         live.ended.set(live.check().unwrap_or(LossReason::SessionEnded));
-        ended.unwrap_or_else(|_| {
-            Err(Error::new(
-                ErrorKind::TimedOut,
-                format!("the session could not be ended within {limit:?}; the backend ends it at its timeout"),
-            ))
-        })
+        if ended.is_err() {
+            let live = Arc::clone(live);
+            let timeout = live.terms().ok().and_then(|terms| terms.timeout);
+            let give_up = Instant::now() + timeout.unwrap_or(self.inner.settings.session_timeout).min(A_DAY);
+            tokio::spawn(async move {
+                let mut pauses = Backoff::for_reconnects();
+                while Instant::now() < give_up && close_once(&live, limit).await.is_err() {
+                    pauses.pause().await;
+                }
+            });
+        }
+        ended
+    }
+
+    /// The same for the last session, with nothing beside it.
+    async fn end_for_good(&self, live: &Arc<Live>) -> Result<()> {
+        let limit = self.inner.settings.operation_timeout;
+        let give_up = Instant::now() + limit.min(A_DAY);
+        let mut pauses = Backoff::for_reconnects();
+        let ended = loop {
+            let left = give_up.saturating_duration_since(Instant::now());
+            let ended = close_once(live, left).await;
+            match &ended {
+                Err(error) if error.is_retryable() && give_up > Instant::now() => {
+                    tokio::time::timeout_at(give_up.into(), pauses.pause()).await.unwrap_or_default();
+                    if Instant::now() >= give_up {
+                        break ended;
+                    }
+                }
+                _ => break ended,
+            }
+        };
+        live.ended.set(live.check().unwrap_or(LossReason::SessionEnded));
+        ended
     }
 
     async fn close(&mut self) {
@@ -248,13 +319,22 @@ impl Supervisor {
         inner.phase.send_replace(Phase::Closed);
         inner.refuse_all();
         let result = match &live {
-            Some(live) => self.end(live).await,
+            Some(live) => self.end_for_good(live).await,
             None => Ok(()),
         };
         inner.hush();
-        let result = result.map_err(|error| (error.kind(), error.to_string()));
         inner.closed.send_replace(Some(result));
     }
+}
+
+async fn close_once(live: &Arc<Live>, limit: Duration) -> Result<()> {
+    let session = Arc::clone(live.session());
+    tokio::time::timeout(limit, contained(async move { session.close().await })).await.unwrap_or_else(|_| {
+        Err(Error::new(
+            ErrorKind::TimedOut,
+            format!("the session could not be ended within {limit:.1?}; the backend ends it at its timeout"),
+        ))
+    })
 }
 
 /// Ends when the flag is up, without keeping the flag's lock.
@@ -277,7 +357,8 @@ async fn connect(inner: &Arc<Inner>) -> Result<Arc<Live>> {
         reporter: live.reporter(),
     };
     let limit = settings.connect_timeout;
-    let session = tokio::time::timeout(limit, inner.driver.connect(args))
+    let connecting = contained(async { inner.driver.connect(args).await });
+    let session = tokio::time::timeout(limit, connecting)
         .await
         .unwrap_or_else(|_| {
             Err(Error::new(
@@ -286,7 +367,12 @@ async fn connect(inner: &Arc<Inner>) -> Result<Arc<Live>> {
             ))
         })
         .map_err(|error| error.in_driver(inner.driver.name()))?;
-    live.attach(session);
+    live.attach(session)?;
+    if let Err(error) = inner.require(&live) {
+        // It was never opened, so there is nothing to end at the backend but the connection.
+        let _ = close_once(&live, limit).await;
+        return Err(error);
+    }
     Ok(live)
 }
 
@@ -301,7 +387,9 @@ async fn open(inner: &Arc<Inner>, live: &Arc<Live>) -> Result<Moment> {
     )
     .await
     .map_err(|error| error.in_driver(inner.driver.name()).context("the session can't be opened"))?;
-    let terms = live.session().terms();
+    // A session that is opened anew may have another server behind it.
+    inner.require(live)?;
+    let terms = live.terms()?;
     if let Some(timeout) = terms.timeout {
         let margin = Live::margin_of(&terms, timeout);
         if timeout <= margin * 2 {
@@ -322,6 +410,34 @@ async fn open(inner: &Arc<Inner>, live: &Arc<Live>) -> Result<Moment> {
 }
 
 impl Inner {
+    /// Whether the session has all that the application requires.
+    fn require(&self, live: &Live) -> Result<()> {
+        let missing = live.terms()?.characteristics.missing(self.require);
+        if missing == Characteristics::NONE {
+            return Ok(());
+        }
+        Err(Error::config(format!(
+            "this backend lacks what is required: {missing}; `tooz drivers` lists which backends have it"
+        ))
+        .in_driver(self.driver.name()))
+    }
+
+    /// The last word when the heart has ended, however that came: nobody is left waiting. After a close there is nothing to do.
+    pub(crate) fn end_with_the_heart(&self) {
+        if self.closed.borrow().is_some() {
+            return;
+        }
+        let live = self.phase.borrow().live().cloned();
+        if let Some(live) = live {
+            live.lose(LossReason::DriverPanicked);
+            live.ended.set(LossReason::DriverPanicked);
+        }
+        self.phase.send_replace(Phase::Closed);
+        self.refuse_all();
+        self.hush();
+        self.closed.send_replace(Some(Err(Error::panicked("its heart has ended").in_driver(self.driver.name()))));
+    }
+
     /// Lets a small task on the user's runtime leave its mark, by which the heart sees that the runtime still runs.
     pub(crate) fn watch_for_stalls(self: &Arc<Self>) -> Result<()> {
         let Some(limit) = self.settings.stall_timeout else { return Ok(()) };

@@ -5,8 +5,12 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 use crate::Result;
+use crate::contain::contained;
 use crate::mailbox::PushStream;
 use crate::session::{Granted, LockRequest, Pushed, Session, Wanted};
+
+/// More than any limit that somebody waits for, and little enough to be added to a moment.
+pub(crate) const A_DAY: Duration = Duration::from_hours(24);
 
 /// Growing, jittered pauses without an end.
 pub(crate) struct Backoff {
@@ -31,8 +35,12 @@ impl Backoff {
     }
 
     pub(crate) async fn pause(&mut self) {
-        let pause = self.pauses.next().unwrap_or(Duration::from_secs(1));
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(self.next()).await;
+    }
+
+    /// How long the next pause is.
+    pub(crate) fn next(&mut self) -> Duration {
+        self.pauses.next().unwrap_or(Duration::from_secs(1))
     }
 }
 
@@ -45,6 +53,7 @@ pub(crate) async fn by_trying<S: Session + ?Sized>(
     if let Some(granted) = session.try_lock(request).await? {
         return Ok(Some(granted));
     }
+    wanted.queued();
     let mut hints = session.watch_lock(&request.key).await?;
     // Hints may be lost, so even with them the lock is tried from time to time.
     let most = if hints.is_some() { Duration::from_secs(1) } else { Duration::from_millis(200) };
@@ -70,11 +79,12 @@ pub(crate) async fn by_trying<S: Session + ?Sized>(
 /// Waits for a hint; true when there will be no more.
 async fn hint(hints: &mut Option<PushStream>) -> bool {
     match hints {
-        Some(stream) => next_push(stream).await.is_none(),
+        Some(stream) => !matches!(next_push(stream).await, Ok(Some(_))),
         None => std::future::pending().await,
     }
 }
 
-pub(crate) async fn next_push(stream: &mut PushStream) -> Option<Pushed> {
-    std::future::poll_fn(|context| stream.as_mut().poll_next(context)).await
+/// The next push of a driver's stream; `None` at its end. A stream that panics is no more of use.
+pub(crate) async fn next_push(stream: &mut PushStream) -> Result<Option<Pushed>> {
+    contained(async { Ok(std::future::poll_fn(|context| stream.as_mut().poll_next(context)).await) }).await
 }

@@ -1,7 +1,8 @@
 //! Watching a group: the driver's hints become a snapshot and then every change, without a gap.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -9,10 +10,11 @@ use std::time::Duration;
 use futures_core::Stream;
 use tokio::sync::oneshot;
 
-use crate::inner::{Handle, Inner, Persistence, Purpose, is_final};
+use crate::inner::{Handle, Inner, Persistence, Purpose};
 use crate::life::Live;
 use crate::mailbox::{Feeder, Letter, PushStream, Reader, mailbox};
 use crate::session::{Change, Pushed, Roster, RosterEntry};
+use crate::trouble::Worry;
 use crate::wait::{Backoff, next_push};
 use crate::{Error, ErrorKind, GroupId, MemberId, Result};
 
@@ -45,6 +47,8 @@ pub struct GroupWatch {
 pub(crate) struct Events {
     reader: Reader<GroupEvent>,
     now: Arc<Now>,
+    /// Whether the snapshot was read.
+    has_begun: bool,
 }
 
 /// The members as the watch knows them, changed in one step with what is told of it.
@@ -66,10 +70,19 @@ impl GroupWatch {
         let now = Arc::new(Now { members: Mutex::default() });
         let (started, start) = oneshot::channel();
         let inner = Arc::clone(&handle.0);
-        let watcher = Watcher { inner, group, feeder, now: Arc::clone(&now), started: Some(started), version: 0 };
+        let watcher = Watcher {
+            worry: Worry::new(&inner, format!("watch group {group:?}")),
+            inner,
+            group: group.clone(),
+            feeder,
+            now: Arc::clone(&now),
+            started: Some(started),
+            version: 0,
+            due: None,
+        };
         handle.0.heart().spawn(watcher.run());
-        start.await.unwrap_or_else(|_| Err(crate::heart::gone().in_driver(handle.0.driver.name())))?;
-        Ok(GroupWatch { events: Events { reader, now }, coordinator: handle })
+        started_within(&handle.0, start, || format!("watch group {group:?}")).await?;
+        Ok(GroupWatch { events: Events { reader, now, has_begun: false }, coordinator: handle })
     }
 
     /// The events alone, for a task on the heart: it must not keep the coordinator from closing.
@@ -82,7 +95,15 @@ impl GroupWatch {
     /// # Cancel safety
     /// Dropping it loses no event.
     pub async fn next(&mut self) -> Option<GroupEvent> {
-        std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
+        poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
+    }
+}
+
+impl GroupWatch {
+    /// Why the stream has ended: the group was deleted (`NotFound`), or the coordinator closed (`Closed`). `None` as long as there is
+    /// something to come.
+    pub fn end(&self) -> Option<Error> {
+        self.events.reader.end()
     }
 }
 
@@ -96,13 +117,19 @@ impl Stream for GroupWatch {
 impl Events {
     pub(crate) fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<GroupEvent>> {
         Poll::Ready(match ready!(self.reader.poll_next(context)) {
-            Some(Letter::Item(event)) => Some(event),
+            Some(Letter::Item(event)) => {
+                self.has_begun = true;
+                Some(event)
+            }
             Some(Letter::Overflowed) => {
                 let members = self.now.members();
-                // What came since is part of the members already.
+                // What came since is part of the members already. (A watcher that has told of the end tells no more.)
                 match self.reader.clear() {
                     Some(GroupEvent::Deleted) => Some(GroupEvent::Deleted),
-                    _ => Some(GroupEvent::Reset(members.values().cloned().collect())),
+                    _ if std::mem::replace(&mut self.has_begun, true) => {
+                        Some(GroupEvent::Reset(members.values().cloned().collect()))
+                    }
+                    _ => Some(GroupEvent::Snapshot(members.values().cloned().collect())),
                 }
             }
             None => None,
@@ -118,25 +145,37 @@ struct Watcher {
     /// Until the snapshot is there, failures are the caller's.
     started: Option<oneshot::Sender<Result<()>>>,
     version: u64,
+    /// A reading that has not succeeded yet, and how it is to be told.
+    due: Option<Telling>,
+    worry: Worry,
 }
 
-/// How news of a reading are told.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// How news of a reading are told: the greater one makes up for the other.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Telling {
     Differences,
     Everything,
 }
 
-/// The watch is over.
-struct Over;
+/// Why the watch is over.
+enum Over {
+    Deleted,
+    /// Nobody reads it any more.
+    Unread,
+}
+
+enum Reading {
+    Told,
+    Gone,
+}
 
 impl Watcher {
     async fn run(mut self) {
         let mut pauses = Backoff::for_reconnects();
         loop {
-            let watched = self.in_one_session(&mut pauses).await;
-            let error = match watched {
-                Ok(Over) => return,
+            let error = match self.in_one_session(&mut pauses).await {
+                Ok(Over::Deleted) => return self.tell_of_the_end(),
+                Ok(Over::Unread) => return,
                 Err(error) => error,
             };
             if let Some(started) = self.started.take() {
@@ -144,13 +183,14 @@ impl Watcher {
                 let _ = started.send(Err(error.in_driver(self.inner.driver.name()).context(word)));
                 return;
             }
-            if error.kind() == ErrorKind::NotFound {
+            match error.kind() {
                 // It was deleted while there was no session to hear of it.
-                return self.tell_of_the_end();
+                ErrorKind::NotFound => return self.tell_of_the_end(),
+                ErrorKind::Closed => return self.feeder.end(error),
+                _ => {}
             }
-            if is_final(&error) || self.feeder.is_closed() {
-                return;
-            }
+            // Whatever it is, somebody may mend it, and the watch has stood.
+            self.worry.about(&error);
             tokio::select! {
                 () = pauses.pause() => {}
                 () = self.feeder.closed() => return,
@@ -159,26 +199,53 @@ impl Watcher {
     }
 
     async fn in_one_session(&mut self, pauses: &mut Backoff) -> Result<Over> {
-        let persistence = match self.started {
-            Some(_) => Persistence::OneAttempt,
-            None => Persistence::UntilItWorks,
+        let session = async {
+            match self.started {
+                Some(_) => self.inner.session(Purpose::Look, Persistence::OneAttempt).await,
+                None => self.inner.session_kept(Purpose::Look, &mut self.worry).await,
+            }
         };
-        let live = self.inner.session(Purpose::Look, persistence).await?;
-        let mut stream = live.call(live.session().watch_group(&self.group)).await?;
+        let live = tokio::select! {
+            live = session => live?,
+            () = self.feeder.closed() => return Ok(Over::Unread),
+        };
+        let limit = self.inner.settings.operation_timeout;
+        let (group, what) = (self.group.clone(), || format!("watch group {:?}", self.group));
+        let asked = live.call_within(limit, what, |session| async move { session.watch_group(&group).await });
+        let mut stream = asked.await?;
         if let Some(pushes) = &mut stream {
-            wait_for_ready(pushes, self.inner.settings.operation_timeout).await?;
+            wait_for_ready(pushes, limit).await?;
         }
-        if self.read(&live, Telling::Everything).await? {
-            return Ok(Over);
-        }
-        pauses.reset();
+        self.due = Some(Telling::Everything);
         let period = reading_period(&self.inner, stream.is_some());
         let mut reconnects = live.reconnects.subscribe();
         loop {
+            if self.due.is_some() {
+                match self.read(&live).await {
+                    Ok(Reading::Gone) => return Ok(Over::Deleted),
+                    Ok(Reading::Told) => {
+                        pauses.reset();
+                        self.worry.is_over();
+                    }
+                    // What was due stays so. Hints go on arriving meanwhile, and are part of what is read next.
+                    Err(error) if error.is_retryable() && self.started.is_none() => {
+                        self.worry.about(&error);
+                        tokio::select! {
+                            () = pauses.pause() => {}
+                            () = self.feeder.closed() => return Ok(Over::Unread),
+                            _ = live.lost() => {}
+                        }
+                        if live.check().is_none() {
+                            continue;
+                        }
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
             let telling = tokio::select! {
-                () = self.feeder.closed() => return Ok(Over),
+                () = self.feeder.closed() => return Ok(Over::Unread),
                 _ = live.lost() => return Err(Error::new(ErrorKind::Lost, "the session was lost")),
-                pushed = next_of(&mut stream) => match pushed {
+                pushed = next_of(&mut stream) => match pushed? {
                     // The stream has ended while the session lives: watch anew.
                     None => return Err(Error::new(ErrorKind::Unavailable, "the backend ended the watch")),
                     Some(Pushed::Ready) => continue,
@@ -198,66 +265,69 @@ impl Watcher {
                 Ok(()) = reconnects.changed() => Telling::Differences,
                 () = tokio::time::sleep(period) => Telling::Differences,
             };
-            match self.read(&live, telling).await {
-                Ok(true) => return Ok(Over),
-                Ok(false) => {}
-                Err(error) if error.is_retryable() => {
-                    // Hints go on arriving; the next reading makes up for this one.
-                    tokio::time::sleep(period.min(Duration::from_secs(1))).await;
-                }
-                Err(error) => return Err(error),
-            }
+            self.due = self.due.max(Some(telling));
         }
     }
 
-    /// Reads the members and tells what is new. True: the group is gone.
-    async fn read(&mut self, live: &Arc<Live>, telling: Telling) -> Result<bool> {
-        let roster: Roster = match live.call(live.session().members(&self.group)).await {
-            Err(error) if error.kind() == ErrorKind::NotFound && self.started.is_none() => {
-                self.tell_of_the_end();
-                return Ok(true);
-            }
+    /// Reads the members and tells what is new.
+    async fn read(&mut self, live: &Arc<Live>) -> Result<Reading> {
+        let limit = self.inner.settings.operation_timeout;
+        let (group, what) = (self.group.clone(), || format!("list the members of group {:?}", self.group));
+        let asked = live.call_within(limit, what, |session| async move { session.members(&group).await });
+        let roster: Roster = match asked.await {
+            Err(error) if error.kind() == ErrorKind::NotFound && self.started.is_none() => return Ok(Reading::Gone),
             result => result?,
         };
         // The count of a server that has fallen back to an earlier state goes back too.
         self.version = roster.version;
         let new: Members = roster.members.into_iter().map(|entry| (entry.member.clone(), entry)).collect();
-        let mut members = self.now.members();
-        let everything = || new.values().cloned().collect();
-        if let Some(started) = self.started.take() {
-            self.feeder.push(GroupEvent::Snapshot(everything()));
+        let started = self.started.take();
+        let told = {
+            let mut members = self.now.members();
+            let everything = || new.values().cloned().collect();
+            let events = match (&started, self.due) {
+                (Some(_), _) => vec![GroupEvent::Snapshot(everything())],
+                (None, Some(Telling::Everything)) => vec![GroupEvent::Reset(everything())],
+                (None, _) => differences(&members, &new),
+            };
+            *members = new;
+            self.feeder.put(events)
+        };
+        // Whoever is woken may read the members.
+        told.say();
+        if let Some(started) = started {
             let _ = started.send(Ok(()));
-        } else if telling == Telling::Everything {
-            self.feeder.push(GroupEvent::Reset(everything()));
-        } else {
-            for event in differences(&members, &new) {
-                self.feeder.push(event);
-            }
         }
-        *members = new;
-        Ok(false)
+        self.due = None;
+        Ok(Reading::Told)
     }
 
     /// The group is gone, and so is everybody who was in it: a group with members can't be deleted.
-    fn tell_of_the_end(&mut self) {
-        for member in std::mem::take(&mut *self.now.members()).into_keys() {
-            self.feeder.push(GroupEvent::Left(member));
-        }
-        self.feeder.push(GroupEvent::Deleted);
+    fn tell_of_the_end(self) {
+        let told = {
+            let mut now = self.now.members();
+            let left = std::mem::take(&mut *now).into_keys().map(GroupEvent::Left);
+            self.feeder.put(left.chain([GroupEvent::Deleted]))
+        };
+        told.say();
+        let deleted = Error::new(ErrorKind::NotFound, format!("watch group {:?}: it was deleted", self.group));
+        self.feeder.end(deleted.in_driver(self.inner.driver.name()));
     }
 
     fn apply(&mut self, version: u64, change: Change) {
         self.version = version;
-        let mut members = self.now.members();
-        let mut new = members.clone();
-        match change {
-            Change::Joined(entry) | Change::Updated(entry) => new.insert(entry.member.clone(), entry),
-            Change::Left(member) => new.remove(&member),
+        let told = {
+            let mut members = self.now.members();
+            let mut new = members.clone();
+            match change {
+                Change::Joined(entry) | Change::Updated(entry) => new.insert(entry.member.clone(), entry),
+                Change::Left(member) => new.remove(&member),
+            };
+            let events = differences(&members, &new);
+            *members = new;
+            self.feeder.put(events)
         };
-        for event in differences(&members, &new) {
-            self.feeder.push(event);
-        }
-        *members = new;
+        told.say();
     }
 }
 
@@ -290,9 +360,35 @@ pub(crate) fn reading_period(inner: &Inner, pushed: bool) -> Duration {
     period.mul_f64(0.8 + 0.2 * f64::from(fastrand::u8(..)) / 255.0)
 }
 
+/// The first answer of a watch, under any executor, at most after the operation timeout: whoever gives up by that ends it.
+pub(crate) async fn started_within(
+    inner: &Inner,
+    start: oneshot::Receiver<Result<()>>,
+    what: impl FnOnce() -> String,
+) -> Result<()> {
+    let limit = inner.settings.operation_timeout;
+    let mut start = pin!(start);
+    let mut timer = inner.heart().timer(limit);
+    let answer = poll_fn(|context| match start.as_mut().poll(context) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => timer.poll(context).map(|()| None),
+    });
+    let late = || {
+        let message =
+            format!("no answer within {limit:?}: {}; raise operation_timeout if the backend is just slow", what());
+        Error::new(ErrorKind::TimedOut, message)
+    };
+    let result = match answer.await {
+        Some(answer) => answer.unwrap_or_else(|_| Err(crate::heart::gone())),
+        None if inner.heart().is_stopped() => Err(crate::heart::gone()),
+        None => Err(late()),
+    };
+    result.map_err(|error| error.in_driver(inner.driver.name()))
+}
+
 pub(crate) async fn wait_for_ready(stream: &mut PushStream, limit: Duration) -> Result<()> {
     let ready = async {
-        while let Some(pushed) = next_push(stream).await {
+        while let Some(pushed) = next_push(stream).await? {
             if matches!(pushed, Pushed::Ready) {
                 return Ok(());
             }
@@ -305,7 +401,7 @@ pub(crate) async fn wait_for_ready(stream: &mut PushStream, limit: Duration) -> 
 }
 
 /// The next push; never, where nothing is pushed.
-pub(crate) async fn next_of(stream: &mut Option<PushStream>) -> Option<Pushed> {
+pub(crate) async fn next_of(stream: &mut Option<PushStream>) -> Result<Option<Pushed>> {
     match stream {
         Some(stream) => next_push(stream).await,
         None => std::future::pending().await,

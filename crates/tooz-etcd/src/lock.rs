@@ -67,6 +67,7 @@ impl Etcd {
                     continue;
                 }
             };
+            wanted.queued();
             let woken = self.wake_up_call(request);
             let gone = Arc::clone(&woken);
             let watching = self.feed.watch(Scope::key_from_now(&other), move |notice| match notice {

@@ -93,6 +93,7 @@ impl Locks {
         }
         let wait = self.wait_for(request)?;
         let mut answer = wait.want(request.id, file)?;
+        wanted.queued();
         tokio::select! {
             biased;
             answer = &mut answer => self.settle(request, answer.ok()),

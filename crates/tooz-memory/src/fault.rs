@@ -8,6 +8,8 @@ use tooz_core::{Error, ErrorKind, MemberId, Outcome};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Operation {
+    /// A connection is made.
+    Connect,
     /// The session is opened.
     Open,
     /// A heartbeat.
@@ -26,8 +28,10 @@ pub enum Operation {
     Update,
     /// A member leaves.
     Leave,
-    /// Holders, members or groups are read.
+    /// Holders, members, groups, or what a session owns are read.
     Look,
+    /// A group or a lock begins to be watched.
+    Watch,
     /// The session is closed.
     Close,
 }
@@ -44,24 +48,50 @@ pub enum Effect {
     LoseReply,
 }
 
-/// One line of the script: happens to the next matching operation, once.
+impl Operation {
+    /// Every operation there is.
+    pub const ALL: &[Operation] = &[
+        Operation::Connect,
+        Operation::Open,
+        Operation::Beat,
+        Operation::Lock,
+        Operation::Release,
+        Operation::Break,
+        Operation::ChangeGroup,
+        Operation::Join,
+        Operation::Update,
+        Operation::Leave,
+        Operation::Look,
+        Operation::Watch,
+        Operation::Close,
+    ];
+}
+
+/// One line of the script: happens to the next matching operation, once, or to [each](Fault::each).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Fault {
     pub(crate) member: Option<MemberId>,
     pub(crate) operation: Operation,
     pub(crate) effect: Effect,
+    pub(crate) repeats: bool,
 }
 
 impl Fault {
     /// Happens to the next such operation of anybody.
     pub const fn new(operation: Operation, effect: Effect) -> Self {
-        Fault { member: None, operation, effect }
+        Fault { member: None, operation, effect, repeats: false }
     }
 
     /// Happens to this member only.
     pub fn of(mut self, member: MemberId) -> Self {
         self.member = Some(member);
+        self
+    }
+
+    /// Happens to every such operation, until [`Store::clear_script`](crate::Store::clear_script).
+    pub const fn each(mut self) -> Self {
+        self.repeats = true;
         self
     }
 

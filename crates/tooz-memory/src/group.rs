@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tooz_core::{Change, Error, GroupId, JoinRequest, Meeting, MemberId, Pushed, Pusher, Result, Roster, RosterEntry};
+use tooz_core::{
+    Change, Error, GroupId, JoinRequest, Meeting, MemberId, Pushed, Pusher, Reporter, RequestId, Result, Roster,
+    RosterEntry,
+};
 
 use crate::store::State;
 
@@ -29,6 +32,11 @@ impl GroupRecord {
         if self.members.remove(member).is_some() {
             self.change(&Change::Left(member.clone()));
         }
+    }
+
+    /// How many are in it, and watch it.
+    pub(crate) fn count(&self) -> [usize; 2] {
+        [self.members.len(), self.watchers.iter().filter(|watcher| !watcher.is_closed()).count()]
     }
 
     pub(crate) fn end_session(&mut self, session: u64) {
@@ -64,30 +72,30 @@ impl State {
         Ok(())
     }
 
+    /// Enters the member. Answers whose entry it has replaced, who is to be told without a lock of this store.
     pub(crate) fn join(
         &mut self,
         place: &(Arc<str>, GroupId),
         session: u64,
         request: &JoinRequest,
         timeout: Duration,
-    ) -> Result<()> {
+    ) -> Result<Option<(Reporter, RequestId)>> {
+        let mut replaced = None;
         let old = self.group(place)?.members.get(&request.member).map(|(owner, entry)| (*owner, entry.id));
         if let Some((owner, id)) = old {
             match request.meets(id) {
-                Meeting::Itself => return Ok(()),
+                Meeting::Itself => return Ok(None),
                 Meeting::Refused => return Err(Error::namesake(request).with_retry_after(timeout)),
                 Meeting::Replaces => {}
             }
-            if let Some(owner) = self.sessions.get(&owner) {
-                owner.reporter.membership_lost(&place.1, id);
-            }
+            replaced = self.sessions.get(&owner).map(|owner| (owner.reporter.clone(), id));
             self.group(place)?.remove(&request.member);
         }
         let entry = RosterEntry::new(request.member.clone(), request.id, request.capabilities.clone());
         let group = self.group(place)?;
         group.members.insert(request.member.clone(), (session, entry.clone()));
         group.change(&Change::Joined(entry));
-        Ok(())
+        Ok(replaced)
     }
 
     pub(crate) fn update(&mut self, place: &(Arc<str>, GroupId), request: &JoinRequest) -> Result<()> {

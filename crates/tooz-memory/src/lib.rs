@@ -11,7 +11,7 @@ mod store;
 use tooz_core::{Characteristic, Characteristics, Driver};
 
 pub use fault::{Effect, Fault, Operation};
-pub use store::Store;
+pub use store::{Census, Store};
 
 /// The driver's card.
 pub const DRIVER: Driver = Driver::new("memory", &["memory", "zake"], session::connect)

@@ -1,22 +1,26 @@
 //! Locks: a FIFO queue for each, a grant for the longest compatible run at its head.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::oneshot;
 use tooz_core::{
     Error, ErrorKind, FencingToken, Granted, Holder, LockKey, LockMode, LockRequest, MemberId, Pushed, Pusher,
-    RequestId, Result,
+    Reporter, RequestId, Result,
 };
 
 use crate::store::State;
 
 #[derive(Default)]
 pub(crate) struct LockRecord {
-    holders: Vec<Grant>,
+    /// By token: thousands of readers of one lock cost no more each than one does.
+    holders: BTreeMap<FencingToken, Grant>,
+    tokens: HashMap<RequestId, FencingToken>,
     queue: VecDeque<Waiter>,
     pub(crate) watchers: Vec<Pusher>,
+    /// Counts the grants that came and went.
+    changes: u64,
 }
 
 struct Grant {
@@ -49,8 +53,8 @@ impl State {
         request: &LockRequest,
     ) -> Option<Granted> {
         let lock = self.locks.entry(place.clone()).or_default();
-        if let Some(grant) = lock.holders.iter().find(|grant| grant.request == request.id) {
-            return Some(Granted::new(grant.holder.token));
+        if let Some(token) = lock.tokens.get(&request.id) {
+            return Some(Granted::new(*token));
         }
         let free = lock.queue.is_empty() && lock.admits(request.mode);
         if free {
@@ -91,40 +95,42 @@ impl State {
 
     /// Gives back what that request has, a grant or a place in the queue.
     pub(crate) fn release(&mut self, place: &(Arc<str>, LockKey), request: RequestId) {
-        self.change_lock(place, |lock| {
-            lock.holders.retain(|grant| grant.request != request);
-            lock.queue.retain(|waiter| waiter.request != request);
+        self.change_lock(place, |lock| match lock.tokens.get(&request) {
+            Some(token) => lock.remove(*token),
+            None => lock.queue.retain(|waiter| waiter.request != request),
         });
     }
 
-    pub(crate) fn break_lock(&mut self, place: &(Arc<str>, LockKey), token: FencingToken) -> Result<()> {
-        let broken = self.locks.get(place).and_then(|lock| {
-            let grant = lock.holders.iter().find(|grant| grant.holder.token == token)?;
-            Some((grant.session, grant.request))
-        });
-        let Some((session, request)) = broken else {
+    /// Whose grant has that token, and how its session is told. It is told before anybody else gets the lock, and without a lock of this
+    /// store: who hears of it may ask the store something there and then.
+    pub(crate) fn revoke(
+        &mut self,
+        place: &(Arc<str>, LockKey),
+        token: FencingToken,
+    ) -> Result<(RequestId, Option<Reporter>)> {
+        let grant = self.locks.get(place).and_then(|lock| lock.holders.get(&token));
+        let Some((session, request)) = grant.map(|grant| (grant.session, grant.request)) else {
             return Err(Error::new(ErrorKind::NotFound, format!("nobody holds it with token {token} any more")));
         };
-        // The holder is told before the next one has the lock.
-        if let Some(session) = self.sessions.get_mut(&session) {
+        let session = self.sessions.get_mut(&session);
+        let reporter = session.map(|session| {
             session.revoked.push(request);
-            session.reporter.grant_lost(request);
-        }
-        self.release(place, request);
-        Ok(())
+            session.reporter.clone()
+        });
+        Ok((request, reporter))
     }
 
     pub(crate) fn holders(&self, place: &(Arc<str>, LockKey)) -> Vec<Holder> {
         self.locks
             .get(place)
-            .map(|lock| lock.holders.iter().map(|grant| grant.holder.clone()).collect())
+            .map(|lock| lock.holders.values().map(|grant| grant.holder.clone()).collect())
             .unwrap_or_default()
     }
 
     pub(crate) fn locks_of(&self, session: u64) -> Vec<(LockKey, RequestId)> {
         let mut owned = Vec::new();
         for ((_, key), lock) in &self.locks {
-            let grants = lock.holders.iter().filter(|grant| grant.session == session).map(|grant| grant.request);
+            let grants = lock.holders.values().filter(|grant| grant.session == session).map(|grant| grant.request);
             let places = lock.queue.iter().filter(|waiter| waiter.session == session).map(|waiter| waiter.request);
             owned.extend(grants.chain(places).map(|request| (key.clone(), request)));
         }
@@ -136,14 +142,18 @@ impl State {
             .locks
             .iter()
             .filter(|(_, lock)| {
-                lock.holders.iter().any(|grant| grant.session == session)
+                lock.holders.values().any(|grant| grant.session == session)
                     || lock.queue.iter().any(|waiter| waiter.session == session)
             })
             .map(|(place, _)| place.clone())
             .collect();
         for place in touched {
             self.change_lock(&place, |lock| {
-                lock.holders.retain(|grant| grant.session != session);
+                let own = lock.holders.iter().filter(|(_, grant)| grant.session == session);
+                let own: Vec<_> = own.map(|(token, _)| *token).collect();
+                for token in own {
+                    lock.remove(token);
+                }
                 lock.queue.retain(|waiter| waiter.session != session);
             });
         }
@@ -152,7 +162,7 @@ impl State {
     /// Changes a lock, hands over what became free, tells the watchers, and forgets a lock of which nothing is left.
     fn change_lock(&mut self, place: &(Arc<str>, LockKey), change: impl FnOnce(&mut LockRecord)) {
         let Some(lock) = self.locks.get_mut(place) else { return };
-        let before: Vec<_> = lock.holders.iter().map(|grant| grant.request).collect();
+        let before = lock.changes;
         change(lock);
         while let Some(head) = lock.queue.front() {
             if !lock.admits(head.mode) {
@@ -162,10 +172,10 @@ impl State {
             let granted = lock.grant(&mut self.last_token, waiter.session, waiter.member, waiter.mode, waiter.request);
             if waiter.granted.send(granted).is_err() {
                 // Nobody listens any more: the wait was ended together with its session.
-                lock.holders.pop();
+                lock.remove(granted.token);
             }
         }
-        if !lock.holders.iter().map(|grant| grant.request).eq(before) {
+        if lock.changes != before {
             lock.tell();
         }
         if lock.holders.is_empty() && lock.queue.is_empty() && lock.watchers.is_empty() {
@@ -176,7 +186,15 @@ impl State {
 
 impl LockRecord {
     fn admits(&self, mode: LockMode) -> bool {
-        !self.holders.iter().any(|grant| grant.holder.mode.conflicts_with(mode))
+        // Whoever holds it beside others holds it in the same mode.
+        self.holders.values().next().is_none_or(|grant| !grant.holder.mode.conflicts_with(mode))
+    }
+
+    fn remove(&mut self, token: FencingToken) {
+        if let Some(grant) = self.holders.remove(&token) {
+            self.tokens.remove(&grant.request);
+            self.changes += 1;
+        }
     }
 
     fn grant(
@@ -190,8 +208,16 @@ impl LockRecord {
         *last_token += 1;
         let token = FencingToken(*last_token);
         let holder = Holder::new(member, mode, token).since(SystemTime::now()).pid(std::process::id());
-        self.holders.push(Grant { request, session, holder });
+        self.holders.insert(token, Grant { request, session, holder });
+        self.tokens.insert(request, token);
+        self.changes += 1;
         Granted::new(token)
+    }
+
+    /// How many hold it, wait for it, and watch it.
+    pub(crate) fn count(&self) -> [usize; 3] {
+        let watchers = self.watchers.iter().filter(|watcher| !watcher.is_closed()).count();
+        [self.holders.len(), self.queue.len(), watchers]
     }
 
     fn tell(&mut self) {

@@ -43,7 +43,7 @@ pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
             id: AtomicU64::new(NONE),
             ticker,
         };
-        session.enter(Operation::Look).await?;
+        session.enter(Operation::Connect).await?;
         Ok(Arc::new(session) as Arc<dyn Session>)
     })
 }
@@ -69,7 +69,11 @@ impl MemorySession {
             }
             let next = state.script.iter().position(|fault| fault.matches(&self.member, operation));
             // A delay counts from when its line is gone from the script: then a test may move the clock.
-            (next.map(|index| state.script.remove(index).effect), self.store.clock.now())
+            let effect = next.map(|index| {
+                let repeats = state.script[index].repeats;
+                if repeats { state.script[index].effect } else { state.script.remove(index).effect }
+            });
+            (effect, self.store.clock.now())
         };
         match effect {
             None => Ok(LoseReply::No),
@@ -172,6 +176,7 @@ impl Session for MemorySession {
         if reply == LoseReply::Yes {
             return Err(reply_lost());
         }
+        wanted.queued();
         tokio::select! {
             biased;
             granted = &mut granted => granted.map(Some).map_err(|_| lost()),
@@ -203,8 +208,7 @@ impl Session for MemorySession {
 
     async fn break_lock(&self, key: &LockKey, token: FencingToken) -> Result<()> {
         let reply = self.enter(Operation::Break).await?;
-        let result = self.store.state().break_lock(&self.lock_place(key), token);
-        reply.answer(result)
+        reply.answer(self.store.break_lock(&self.lock_place(key), token))
     }
 
     async fn create_group(&self, group: &GroupId) -> Result<()> {
@@ -235,11 +239,16 @@ impl Session for MemorySession {
 
     async fn join(&self, request: &JoinRequest) -> Result<()> {
         let reply = self.enter(Operation::Join).await?;
-        let result = {
+        let replaced = {
             let (mut state, id) = self.living()?;
             state.join(&self.group_place(&request.group), id, request, self.timeout)
         };
-        reply.answer(result)
+        let joined = replaced.map(|replaced| {
+            if let Some((reporter, old)) = replaced {
+                reporter.membership_lost(&request.group, old);
+            }
+        });
+        reply.answer(joined)
     }
 
     async fn update(&self, request: &JoinRequest) -> Result<()> {
@@ -261,7 +270,7 @@ impl Session for MemorySession {
     }
 
     async fn watch_group(&self, group: &GroupId) -> Result<Option<PushStream>> {
-        self.enter(Operation::Look).await?;
+        self.enter(Operation::Watch).await?;
         let (pusher, stream) = push_channel();
         pusher.push(Pushed::Ready);
         self.store.state().group(&self.group_place(group))?.watchers.push(pusher);
@@ -269,7 +278,7 @@ impl Session for MemorySession {
     }
 
     async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
-        self.enter(Operation::Look).await?;
+        self.enter(Operation::Watch).await?;
         let (pusher, stream) = push_channel();
         pusher.push(Pushed::Ready);
         self.store.state().locks.entry(self.lock_place(key)).or_default().watchers.push(pusher);
@@ -277,8 +286,9 @@ impl Session for MemorySession {
     }
 
     async fn owned(&self) -> Result<Owned> {
-        let (state, id) = self.living()?;
-        Ok(Owned::new(state.locks_of(id)))
+        let reply = self.enter(Operation::Look).await?;
+        let owned = self.living().map(|(state, id)| Owned::new(state.locks_of(id)));
+        reply.answer(owned)
     }
 
     async fn close(&self) -> Result<()> {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tooz_core::{Clock, GroupId, LockKey, MemberId, Moment, Reporter, RequestId};
+use tooz_core::{Clock, FencingToken, GroupId, LockKey, MemberId, Moment, Reporter, RequestId, Result};
 
 use crate::fault::Fault;
 use crate::group::GroupRecord;
@@ -76,33 +76,38 @@ impl Store {
         drop(self.0.state());
     }
 
-    /// Ends the sessions of this member, as a server does that gave up on it, and tells it.
+    /// Ends the sessions of this member, as a server does that gave up on it. The member is told before anybody else gets what it had.
     pub fn expire(&self, member: &MemberId) {
-        let mut state = self.0.state();
-        let sessions: Vec<_> =
-            state.sessions.iter().filter(|(_, session)| session.member == *member).map(|(id, _)| *id).collect();
-        let mut told = Vec::new();
-        for id in sessions {
-            told.extend(state.end_session(id));
-        }
-        drop(state);
-        for session in told {
-            session.reporter.session_lost("the session was expired");
+        let sessions: Vec<_> = {
+            let state = self.0.state();
+            let own = state.sessions.iter().filter(|(_, session)| session.member == *member);
+            own.map(|(id, session)| (*id, session.reporter.clone())).collect()
+        };
+        // Who is told may ask the store something there and then, so nothing of it is locked meanwhile.
+        for (id, reporter) in sessions {
+            reporter.session_lost("the session was expired");
+            self.0.state().end_session(id);
         }
     }
 
     /// Cuts the member off: whatever it asks fails until [`heal`](Self::heal), and its sessions run out.
     pub fn partition(&self, member: &MemberId) {
-        let mut state = self.0.state();
-        state.cut_off.push(member.clone());
-        state.reporters_of(member).iter().for_each(Reporter::disconnected);
+        let reporters = {
+            let mut state = self.0.state();
+            state.cut_off.push(member.clone());
+            state.reporters_of(member)
+        };
+        reporters.iter().for_each(Reporter::disconnected);
     }
 
     /// Connects the member again.
     pub fn heal(&self, member: &MemberId) {
-        let mut state = self.0.state();
-        state.cut_off.retain(|one| one != member);
-        state.reporters_of(member).iter().for_each(Reporter::connected);
+        let reporters = {
+            let mut state = self.0.state();
+            state.cut_off.retain(|one| one != member);
+            state.reporters_of(member)
+        };
+        reporters.iter().for_each(Reporter::connected);
     }
 
     /// Adds a line to the fault script.
@@ -110,10 +115,49 @@ impl Store {
         self.0.state().script.push(fault);
     }
 
-    /// Whether every line of the fault script has happened.
+    /// Whether every line of the fault script has happened. Lines for [each](Fault::each) operation never have.
     pub fn is_script_done(&self) -> bool {
         self.0.state().script.is_empty()
     }
+
+    /// Takes every line out of the fault script: from here on nothing goes wrong.
+    pub fn clear_script(&self) {
+        self.0.state().script.clear();
+    }
+
+    /// What is in the store: after everybody has closed, nothing but groups.
+    pub fn census(&self) -> Census {
+        let state = self.0.state();
+        let mut census = Census { sessions: state.sessions.len(), groups: state.groups.len(), ..Census::default() };
+        for [held, waiting, watching] in state.locks.values().map(LockRecord::count) {
+            census.held += held;
+            census.waiting += waiting;
+            census.watching += watching;
+        }
+        for [members, watching] in state.groups.values().map(GroupRecord::count) {
+            census.members += members;
+            census.watching += watching;
+        }
+        census
+    }
+}
+
+/// How much of everything is in a [`Store`]: see [`Store::census`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Census {
+    /// Open sessions.
+    pub sessions: usize,
+    /// Grants of locks and elections.
+    pub held: usize,
+    /// Places in queues.
+    pub waiting: usize,
+    /// Groups, with and without members.
+    pub groups: usize,
+    /// Members of all groups.
+    pub members: usize,
+    /// Watches of groups and elections.
+    pub watching: usize,
 }
 
 impl fmt::Debug for Store {
@@ -135,6 +179,15 @@ impl Shared {
 
     pub(crate) fn next_expiry(&self) -> Moment {
         self.state().next_expiry
+    }
+
+    pub(crate) fn break_lock(&self, place: &(Arc<str>, LockKey), token: FencingToken) -> Result<()> {
+        let (request, reporter) = self.state().revoke(place, token)?;
+        if let Some(reporter) = reporter {
+            reporter.grant_lost(request);
+        }
+        self.state().release(place, request);
+        Ok(())
     }
 }
 

@@ -52,6 +52,7 @@ impl Own {
         if let Some(granted) = self.acquire(request, Way::AskAtGate).await? {
             return Ok(Some(granted));
         }
+        wanted.queued();
         let mut patience = FIRST_TURN;
         while wanted.is_wanted() {
             let turn = self.waiters.turn();

@@ -59,7 +59,7 @@ pub(crate) async fn groups(connection: &Connection) -> Result<Vec<GroupId>> {
 pub(crate) async fn join(connection: &Connection, request: &JoinRequest) -> Result<()> {
     let replace = match request.replace {
         Replace::Nobody => "nobody".to_owned(),
-        Replace::Own(join) => join.to_string(),
+        Replace::Own(_) => "own".to_owned(),
         Replace::Anybody => "anybody".to_owned(),
     };
     let mut arguments = names(request);

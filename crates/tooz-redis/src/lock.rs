@@ -84,7 +84,10 @@ pub(crate) async fn lock(connection: &Connection, request: &LockRequest, wanted:
         let mut expected = connection.feed().expect(request.id, &lock);
         let failed = match acquire(connection, request, Else::Queued).await {
             Ok(Some(granted)) => return Ok(Some(granted)),
-            Ok(None) => None,
+            Ok(None) => {
+                wanted.queued();
+                None
+            }
             // The place in the queue is kept as long as the session lives: the same request finds it again.
             Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::TimedOut) => Some(error),
             Err(error) => return Err(error),

@@ -96,6 +96,7 @@ impl Inner {
                 return Ok(Look::Again);
             }
         };
+        wanted.queued();
         // Data is watched, not existence: a watch for existence on a node that is gone would wait for ever.
         let watching = async { connection.client()?.get_and_watch_data(&before).await };
         let watch = match connection.ask(watching).await {

@@ -1,4 +1,4 @@
--- ARGV[4] group, ARGV[5] member, ARGV[6] join, ARGV[7] capabilities, ARGV[8] whose entry it may replace: "nobody", "anybody" or a join.
+-- ARGV[4] group, ARGV[5] member, ARGV[6] join, ARGV[7] capabilities, ARGV[8] whose entry it may replace: "nobody", "anybody" or "own".
 local refused = enter()
 if refused then
   return { refused }
@@ -13,7 +13,9 @@ if there then
     return { 'ok' }
   end
   if alive(owner) then
-    if replace ~= 'anybody' and replace ~= there then
+    -- The first half of an id is the coordinator's, the second counts: only an earlier entry is one's own to replace.
+    local own = replace == 'own' and there:sub(1, 16) == join:sub(1, 16) and there < join
+    if replace ~= 'anybody' and not own then
       return { 'namesake', call('PTTL', prefix .. 's:' .. owner) }
     end
     tell(owner, 'ousted\n' .. there .. '\n' .. group)

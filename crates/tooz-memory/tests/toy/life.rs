@@ -1,0 +1,41 @@
+//! The life of a session whose heartbeats fail, hang or come late.
+
+use std::time::Duration;
+
+use tooz_core::{ErrorKind, SessionEvent};
+
+use crate::driver::{Method, Mischief};
+use crate::stage::{Everything, SESSION, SOON, Toy, soon, trial, within};
+
+#[test]
+fn beats_that_fail_for_less_than_the_timeout_lose_nothing() {
+    trial(async || {
+        for kind in [ErrorKind::Unauthorized, ErrorKind::Config, ErrorKind::Backend, ErrorKind::Unavailable] {
+            let toy = Toy::named(&format!("beats-{kind}"));
+            let mut all = Everything::stand(&toy).await;
+            toy.script.always(Method::Beat, Mischief::Fails(kind));
+            let event = within(SESSION, "the event", all.events.next()).await;
+            assert_eq!(event, Some(SessionEvent::Suspended), "{kind}");
+            toy.script.heal();
+            let event = within(SESSION, "the event", all.events.next()).await;
+            assert_eq!(event, Some(SessionEvent::Resumed), "{kind}");
+            assert!(all.guard.is_held() && all.leadership.is_leader());
+            all.is_right(SOON).await;
+            soon("close()", all.coordinator.close()).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn beats_that_hang_lose_the_session_in_time_and_all_is_kept_up() {
+    trial(async || {
+        let toy = Toy::named("beats-hang");
+        let mut all = Everything::stand(&toy).await;
+        toy.script.always(Method::Beat, Mischief::Hangs);
+        let remaining = all.guard.remaining().expect("there is a deadline");
+        within(remaining + Duration::from_secs(1), "the loss", all.guard.loss().wait()).await;
+        toy.script.heal();
+        all.is_right(SOON).await;
+        all.ends_with_close().await;
+    });
+}

@@ -1,0 +1,103 @@
+//! A driver with which nothing works is asked again with pauses that grow, whatever part of it does not work.
+
+use std::time::Duration;
+
+use tooz_core::ErrorKind;
+
+use crate::cases::Cases;
+use crate::driver::{Method, Mischief};
+use crate::stage::{Everything, SOON, Toy, soon, trial};
+
+/// So often at most in two seconds: pauses from 50 ms on that double, and some more for what one question may ask twice.
+const A_HANDFUL: usize = 20;
+
+#[test]
+fn sessions_that_die_at_their_first_request_make_no_storm() {
+    let mut cases = Cases::default();
+    for method in [Method::Lock, Method::TryLock, Method::Open, Method::Join, Method::Members, Method::WatchLock] {
+        cases.add(format!("{method:?}"), move || async move {
+            let toy = Toy::named(&format!("storm-{method:?}"));
+            let all = Everything::stand(&toy).await;
+            toy.script.always(method, Mischief::Fails(ErrorKind::Lost));
+            toy.expire("one");
+            let trying = all.coordinator.lock("tried").unwrap();
+            let tries = tokio::spawn(async move {
+                while method == Method::TryLock {
+                    let _ = trying.try_acquire().await;
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            });
+            let before = toy.script.calls(Method::Connect);
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let connects = toy.script.calls(Method::Connect) - before;
+            tries.abort();
+            assert!(connects <= A_HANDFUL, "{connects} connects in two seconds");
+            all.ends_with_close().await;
+        });
+    }
+    cases.judge(Duration::from_secs(30));
+}
+
+#[test]
+fn what_fails_again_and_again_is_asked_with_growing_pauses() {
+    let mut cases = Cases::default();
+    for kind in
+        [ErrorKind::Backend, ErrorKind::Unavailable, ErrorKind::Unauthorized, ErrorKind::Config, ErrorKind::TimedOut]
+    {
+        for method in [
+            Method::Connect,
+            Method::Open,
+            Method::Lock,
+            Method::Join,
+            Method::Members,
+            Method::WatchGroup,
+            Method::WatchLock,
+            Method::Holders,
+            Method::Owned,
+            Method::Close,
+            Method::Release,
+        ] {
+            cases.add(format!("{method:?} {kind}"), move || async move {
+                let toy = Toy::named(&format!("pauses-{method:?}-{kind}"));
+                let all = Everything::stand(&toy).await;
+                toy.script.always(method, Mischief::Fails(kind));
+                toy.expire("one");
+                let before: Vec<_> = Method::ALL.iter().map(|one| toy.script.calls(*one)).collect();
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                for (one, before) in Method::ALL.iter().zip(before) {
+                    // A held lock is looked at, and terms are read, without asking anybody.
+                    if !matches!(one, Method::Holds | Method::Terms | Method::Clock) {
+                        let calls = toy.script.calls(*one) - before;
+                        assert!(calls <= 3 * A_HANDFUL, "{one:?} was called {calls} times in two seconds");
+                    }
+                }
+                all.ends_with_close().await;
+            });
+        }
+    }
+    cases.judge(Duration::from_secs(30));
+}
+
+#[test]
+fn a_wait_that_is_answered_no_although_it_is_wanted_is_repeated_with_pauses() {
+    trial(async || {
+        let toy = Toy::named("says-no");
+        let coordinator = toy.connect("one").await;
+        toy.script.always(Method::Lock, Mischief::SaysNo);
+        let lock = coordinator.lock("x").unwrap();
+        let waiting = tokio::spawn(async move { lock.acquire().await });
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let calls = toy.script.calls(Method::Lock);
+        assert!((1..=A_HANDFUL).contains(&calls), "asked {calls} times in two seconds");
+        if waiting.is_finished() {
+            let error = soon("acquire()", waiting).await.unwrap().expect_err("nobody gave it");
+            assert_eq!(error.kind(), ErrorKind::Backend, "{error:?}");
+        } else {
+            toy.script.heal();
+            let guard = soon("acquire()", waiting).await.expect("it does not panic").expect("it is free");
+            assert!(guard.is_held());
+        }
+        let other = tokio::time::timeout(SOON, coordinator.lock("y").unwrap().acquire()).await;
+        assert!(other.expect("the heart lives").unwrap().is_held());
+    });
+}
