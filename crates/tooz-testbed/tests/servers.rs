@@ -64,7 +64,7 @@ fn talk(server: &Server, write: Option<&str>) -> Option<String> {
     };
     let program = command.get_program().to_owned();
     let mut limited = std::process::Command::new("timeout");
-    limited.arg("3").arg(program).args(command.get_args());
+    limited.arg("10").arg(program).args(command.get_args());
     for (name, value) in command.get_envs() {
         limited.env(name, value.unwrap_or_default());
     }
