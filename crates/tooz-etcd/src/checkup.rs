@@ -121,7 +121,10 @@ fn endpoint(checkup: Checkup, address: &str, answer: Result<&StatusResponse, &St
 
 async fn members(checkup: Checkup, cluster: &Cluster) -> Checkup {
     let asked = cluster
-        .ask(Lane::First, |line| async move { line.cluster().member_list(MemberListRequest { linearizable: true }).await })
+        .ask(
+            Lane::First,
+            |line| async move { line.cluster().member_list(MemberListRequest { linearizable: true }).await },
+        )
         .await;
     let members = match asked {
         Ok(reply) => reply.message.members,
@@ -167,7 +170,9 @@ async fn users(checkup: Checkup, cluster: &Cluster) -> Checkup {
             "use etcd+https://, or a network that nobody else listens on",
         ),
         Ok(Some(_)) => checkup.good("the user logs in, by TLS"),
-        Err(error) => checkup.wrong(format!("the credentials can't be read: {error}"), "see to the file or the function"),
+        Err(error) => {
+            checkup.wrong(format!("the credentials can't be read: {error}"), "see to the file or the function")
+        }
     }
 }
 

@@ -156,7 +156,7 @@ pub(crate) fn judge(status: Status, address: &str) -> Failure {
         | Code::DeadlineExceeded
         | Code::Cancelled => {
             let outcome = if never_sent(&status) { Outcome::NotApplied } else { Outcome::Unknown };
-            (ErrorKind::Unavailable, outcome, Remedy::AskAnother, "see whether etcd runs there, with or without TLS")
+            (ErrorKind::Unavailable, outcome, Remedy::AskAnother, "see whether etcd runs there, with or without TLS, and whose certificates it takes")
         }
         _ => (ErrorKind::Backend, Outcome::NotApplied, Remedy::None, "this driver does not know that answer"),
     };
@@ -256,7 +256,12 @@ mod tests {
             (Code::Unavailable, "etcdserver: no leader", ErrorKind::Unavailable, Remedy::AskAnother),
             (Code::Unavailable, "etcdserver: request timed out", ErrorKind::TimedOut, Remedy::AskAnother),
             (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", ErrorKind::Config, Remedy::None),
-            (Code::ResourceExhausted, "grpc: received message larger than max (3 vs. 2)", ErrorKind::Config, Remedy::None),
+            (
+                Code::ResourceExhausted,
+                "grpc: received message larger than max (3 vs. 2)",
+                ErrorKind::Config,
+                Remedy::None,
+            ),
             (Code::ResourceExhausted, "etcdserver: too many requests", ErrorKind::Unavailable, Remedy::AskAnother),
             (Code::DataLoss, "etcdserver: corrupt cluster", ErrorKind::Config, Remedy::None),
             (Code::InvalidArgument, "etcdserver: user name is empty", ErrorKind::Unauthorized, Remedy::LogIn),

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tooz_core::{ErrorKind, Reporter, Result};
+use tooz_core::{ErrorKind, Result};
 
 use crate::cluster::{Class, Cluster, Lane};
 use crate::endpoint::Line;
@@ -86,7 +86,6 @@ pub(crate) struct Watching {
 
 struct Shared {
     cluster: Arc<Cluster>,
-    reporter: Reporter,
     state: Mutex<State>,
     wanted: Notify,
     /// A stream that says nothing for so long is asked whether it lives.
@@ -113,10 +112,9 @@ struct State {
 
 impl Feed {
     /// Opens no stream before something is to be watched. Must be called inside the heart's runtime.
-    pub(crate) fn new(cluster: Arc<Cluster>, reporter: Reporter, quiet: Duration, landmark: Vec<u8>) -> Self {
+    pub(crate) fn new(cluster: Arc<Cluster>, quiet: Duration, landmark: Vec<u8>) -> Self {
         let shared = Arc::new(Shared {
             cluster,
-            reporter,
             state: Mutex::default(),
             wanted: Notify::new(),
             quiet,
@@ -288,7 +286,6 @@ async fn stream(shared: &Arc<Shared>, set_backs: &mut watch::Receiver<u64>, is_f
                 let stands = shared.take(response) == Taken::Stands;
                 if stands && !std::mem::replace(&mut ended.has_stood, true) && !is_first {
                     shared.restands.send_modify(|count| *count += 1);
-                    shared.reporter.connected();
                 }
                 continue;
             }

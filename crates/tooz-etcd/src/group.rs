@@ -21,8 +21,7 @@ impl Etcd {
         let made = format!("{:016x}", fastrand::u64(..));
         let record = write(&GroupRecord { group, made })?;
         for _ in 0..3 {
-            let mut success =
-                vec![put(folder.listed(), record.clone(), 0), put(folder.marker(), record.clone(), 0)];
+            let mut success = vec![put(folder.listed(), record.clone(), 0), put(folder.marker(), record.clone(), 0)];
             success.extend(self.layout.record());
             let txn = TxnRequest {
                 compare: vec![absent(folder.marker()), self.layout.unchanged()],

@@ -38,8 +38,9 @@ impl History {
     pub(crate) fn note(&self, before: Point, header: Option<&ResponseHeader>) {
         let Some(header) = header else { return };
         let now = Point { cluster: header.cluster_id, term: header.raft_term, revision: header.revision };
-        let was_set_back =
-            before.revision > now.revision || before.term > now.term || (before.cluster != 0 && before.cluster != now.cluster);
+        let was_set_back = before.revision > now.revision
+            || before.term > now.term
+            || (before.cluster != 0 && before.cluster != now.cluster);
         {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             if was_set_back {

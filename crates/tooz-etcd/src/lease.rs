@@ -51,7 +51,9 @@ impl Lease {
         let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
         let seconds = i64::try_from(seconds.max(1)).unwrap_or(i64::MAX);
         let asked = cluster
-            .ask(Lane::First, |line| async move { line.lease().lease_grant(LeaseGrantRequest { ttl: seconds, id: self.id }).await })
+            .ask(Lane::First, |line| async move {
+                line.lease().lease_grant(LeaseGrantRequest { ttl: seconds, id: self.id }).await
+            })
             .await;
         match asked {
             Ok(reply) if !reply.message.error.is_empty() => Err(error::strange(&reply.message.error)),

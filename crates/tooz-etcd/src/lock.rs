@@ -281,8 +281,10 @@ impl Etcd {
         let place = folder.place(request.mode, request.id);
         let before = RangeRequest { max_create_revision: created - 1, ..newest(&folder.conflicting(request.mode), 1) };
         let own = RangeRequest { keys_only: true, ..one(&place) };
-        let reply =
-            self.txn(Lane::Duty, &TxnRequest { success: vec![get(own), get(before)], ..TxnRequest::default() }).await?.message;
+        let reply = self
+            .txn(Lane::Duty, &TxnRequest { success: vec![get(own), get(before)], ..TxnRequest::default() })
+            .await?
+            .message;
         let as_of = header_revision(&reply);
         let found = ranges(reply);
         let [own, before] = found.as_slice() else { return Err(error::strange("a transaction without answers")) };
@@ -428,7 +430,8 @@ fn session_is_gone() -> Error {
 }
 
 fn taken_away(request: &LockRequest) -> Error {
-    let words = format!("the key of {} was taken away by force before: somebody else may have had it since", request.key);
+    let words =
+        format!("the key of {} was taken away by force before: somebody else may have had it since", request.key);
     Error::new(ErrorKind::NotFound, words)
 }
 

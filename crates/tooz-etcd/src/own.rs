@@ -73,7 +73,15 @@ impl Owned {
 
     /// A key that is about to be made.
     pub(crate) fn new(key: &[u8], what: What) -> Self {
-        Owned { key: key.into(), what, revision: 0, settled: false, doubtful: false, maybe_deleted: false, watching: None }
+        Owned {
+            key: key.into(),
+            what,
+            revision: 0,
+            settled: false,
+            doubtful: false,
+            maybe_deleted: false,
+            watching: None,
+        }
     }
 }
 

@@ -72,9 +72,9 @@ pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
         let layout = Layout::new(&args.namespace)?;
         checkup::meet(&cluster, &layout, args.connect_timeout).await?;
         let (own, fresh) = Own::new();
-        let (reporter, quiet, landmark) = (args.reporter.clone(), args.session_timeout / 3, layout.key().to_vec());
+        let (quiet, landmark) = (args.session_timeout / 3, layout.key().to_vec());
         let session = Etcd {
-            feed: Arc::new(Feed::new(Arc::clone(&cluster), reporter, quiet, landmark)),
+            feed: Arc::new(Feed::new(Arc::clone(&cluster), quiet, landmark)),
             cluster,
             keys: Keys::new(&args.namespace),
             layout,
@@ -122,7 +122,12 @@ impl Etcd {
 
     /// All keys of a range of which the first page was read at that revision. One request reads no more than a page: what is in
     /// one answer the server has in its memory at once.
-    pub(crate) async fn rest(&self, range: &RangeRequest, first: RangeResponse, revision: i64) -> Result<Vec<KeyValue>> {
+    pub(crate) async fn rest(
+        &self,
+        range: &RangeRequest,
+        first: RangeResponse,
+        revision: i64,
+    ) -> Result<Vec<KeyValue>> {
         let (mut more, mut kvs) = (first.more, first.kvs);
         while more && let Some(last) = kvs.last() {
             let mut key = last.key.clone();
@@ -163,8 +168,7 @@ impl Etcd {
         for _ in 0..3 {
             let mut success = vec![put(&opened.key, opened.record.clone(), opened.lease.id)];
             success.extend(self.layout.record());
-            let txn =
-                TxnRequest { compare: vec![self.layout.unchanged()], success, failure: vec![self.layout.look()] };
+            let txn = TxnRequest { compare: vec![self.layout.unchanged()], success, failure: vec![self.layout.look()] };
             let reply = self.txn(Lane::First, &txn).await?.message;
             if reply.succeeded {
                 return Ok(reply.header.map_or(0, |header| header.revision));
@@ -224,8 +228,7 @@ impl Session for Etcd {
         let key = self.keys.session(lease.id);
         let record = write(&SessionRecord { member: &self.member })?;
         // Noted before it is asked for: whatever becomes of the answer, closing revokes it.
-        let opened =
-            self.opened.get_or_init(|| Arc::new(Opened { lease, key, record, version: AtomicI64::new(1) }));
+        let opened = self.opened.get_or_init(|| Arc::new(Opened { lease, key, record, version: AtomicI64::new(1) }));
         opened.lease.grant(&self.cluster, self.timeout).await?;
         let since = self.move_in(opened).await?;
         let keeper = Keeper {
