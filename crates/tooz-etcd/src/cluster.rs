@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Response, Status};
@@ -48,6 +48,8 @@ pub(crate) struct Cluster {
     login: Login,
     wishes: Semaphore,
     duties: Semaphore,
+    /// Closed while a heartbeat is under way that would have to make its way through a crowd.
+    gate: watch::Sender<bool>,
     /// One search for an endpoint that answers at a time: whoever waits for it finds what it has found.
     searching: Semaphore,
     /// How long one request may take, all its repetitions included.
@@ -77,6 +79,7 @@ impl Cluster {
             login: Login::new(settings.credentials),
             wishes: Semaphore::new(CROWD),
             duties: Semaphore::new(CROWD),
+            gate: watch::Sender::new(true),
             searching: Semaphore::new(1),
             limit,
             history: History::new(),
@@ -208,12 +211,26 @@ impl Cluster {
         }))
     }
 
+    /// Nothing new is sent until the answer is dropped, if so much is under way that a heartbeat would stand in a queue behind it, here or
+    /// at the server.
+    pub(crate) fn clear_the_way(&self) -> Option<Cleared<'_>> {
+        let is_crowded = self.wishes.available_permits() == 0 || self.duties.available_permits() == 0;
+        is_crowded.then(|| {
+            self.gate.send_replace(false);
+            Cleared(&self.gate)
+        })
+    }
+
     async fn turn(&self, lane: Lane) -> Option<SemaphorePermit<'_>> {
-        match lane {
+        let turn = match lane {
             Lane::Wish => self.wishes.acquire().await.ok(),
             Lane::Duty => self.duties.acquire().await.ok(),
-            Lane::First => None,
+            Lane::First => return None,
+        };
+        if !*self.gate.borrow() {
+            let _ = self.gate.subscribe().wait_for(|is_open| *is_open).await;
         }
+        turn
     }
 
     /// Asks one endpoint after the other, within the limit. Whatever is asked must bear being done twice.
@@ -278,6 +295,15 @@ impl Cluster {
             };
             round.go_elsewhere(&line, failure).await?;
         }
+    }
+}
+
+/// A way that is kept clear for a heartbeat.
+pub(crate) struct Cleared<'a>(&'a watch::Sender<bool>);
+
+impl Drop for Cleared<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
     }
 }
 

@@ -156,7 +156,12 @@ pub(crate) fn judge(status: Status, address: &str) -> Failure {
         | Code::DeadlineExceeded
         | Code::Cancelled => {
             let outcome = if never_sent(&status) { Outcome::NotApplied } else { Outcome::Unknown };
-            (ErrorKind::Unavailable, outcome, Remedy::AskAnother, "see whether etcd runs there, with or without TLS, and whose certificates it takes")
+            (
+                ErrorKind::Unavailable,
+                outcome,
+                Remedy::AskAnother,
+                "see whether etcd runs there, with or without TLS, and whose certificates it takes",
+            )
         }
         _ => (ErrorKind::Backend, Outcome::NotApplied, Remedy::None, "this driver does not know that answer"),
     };

@@ -84,6 +84,7 @@ impl Lease {
     /// a leader with a majority can answer, *and* both replies were given in the same term of the cluster: else a new leader,
     /// whose clock of this lease began to run before the keep-alive was sent, may have answered the read.
     pub(crate) async fn beat(&self, cluster: &Cluster, session_key: &[u8]) -> Result<i64> {
+        let _way = cluster.clear_the_way();
         let mut round = Round::new(cluster, Class::Beat, cluster.limit());
         let mut terms = 0;
         loop {

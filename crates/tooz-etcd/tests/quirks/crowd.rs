@@ -64,7 +64,7 @@ async fn large_roster() -> Result<()> {
     for chunk in (0..MEMBERS).collect::<Vec<_>>().chunks(100) {
         let puts: String = chunk
             .iter()
-            .map(|index| format!("put /tooz/tooz/members/g/m{index:05} '{}'\n", entry(&format!("m{index:05}"))))
+            .map(|index| format!("put /tooz/tooz/members/g/m{index:05} {:?}\n", entry(&format!("m{index:05}"))))
             .collect();
         let mut tool = server.tool("etcdctl")?;
         let mut child =
@@ -102,7 +102,7 @@ async fn too_large() -> Result<()> {
 async fn long_queue() -> Result<()> {
     const WAITERS: usize = 60;
     let server = Server::start(Kind::Etcd)?;
-    let url = format!("{}?session_timeout=2s", server.url());
+    let url = format!("{}?session_timeout=6s", server.url());
     let first = connect(&url, "first").await?;
     let mut turn = first.lock("x")?.acquire().await?;
     let mut waiting = Vec::new();
@@ -119,7 +119,7 @@ async fn long_queue() -> Result<()> {
     // Once in a timeout each looks whether it still waits for the right one.
     let read = || metric(server.address(), "etcd_mvcc_range_total", &[]);
     let before = read()?;
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    tokio::time::sleep(Duration::from_secs(12)).await;
     ensure!(read()? - before < 1000.0, "{} readings in two timeouts", read()? - before);
     // The turns are taken in the order of the queue, whoever is near and whoever is far.
     for (index, (_one, waiter)) in waiting.into_iter().enumerate() {
