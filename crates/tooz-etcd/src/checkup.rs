@@ -23,13 +23,12 @@ const QUOTA: i64 = 2 << 30;
 pub(crate) async fn meet(cluster: &Cluster, layout: &Layout, limit: Duration) -> Result<()> {
     let said = cluster.meet(limit).await.map_err(|error| error.context("ask etcd who it is"))?;
     cluster.log_in().await?;
-    let status = match said {
-        Some(status) => status,
+    let status = if let Some(status) = said {
+        status
+    } else {
         // It answers nobody who has not logged in.
-        None => {
-            let asking = |line: Line| async move { line.maintenance().status(StatusRequest {}).await };
-            cluster.ask_within(limit, asking).await.map_err(|error| error.context("ask etcd who it is"))?.message
-        }
+        let asking = |line: Line| async move { line.maintenance().status(StatusRequest {}).await };
+        cluster.ask_within(limit, asking).await.map_err(|error| error.context("ask etcd who it is"))?.message
     };
     check_version(&status.version)?;
     let before = cluster.history.seen();

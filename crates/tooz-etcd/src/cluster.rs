@@ -194,14 +194,13 @@ impl Cluster {
                     }
                     failed
                 }
-                // All have failed.
-                Ok(None) => break,
                 Ok(Some(Err(_))) => continue,
                 Err(_) if Instant::now() < give_up => continue,
-                Err(_) => break,
+                // All have failed, or the time is over.
+                Ok(None) | Err(_) => break,
             };
             // What nobody mends by waiting says more than that another does not answer.
-            if failure.as_ref().is_none_or(|known| known.is_retryable()) {
+            if failure.as_ref().is_none_or(Error::is_retryable) {
                 failure = Some(failed.error);
             }
         }

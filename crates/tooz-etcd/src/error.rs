@@ -54,7 +54,19 @@ pub(crate) fn judge(status: Status, address: &str) -> Failure {
         return failure;
     }
     let text = status.message().trim_start_matches("etcdserver: ").to_owned();
-    let (kind, outcome, remedy, advice) = match status.code() {
+    let verdict = refusal(status.code(), &text).unwrap_or_else(|| trouble(&status, &text));
+    let (kind, outcome, remedy, advice) = verdict;
+    let words = if status.source().is_some() { chain(&status) } else { text };
+    let message = format!("etcd at {address}: {words}; {advice}");
+    let error = Error::new(kind, message).with_outcome(outcome).with_source(Cause { words, status });
+    Failure { error, remedy }
+}
+
+type Verdict = (ErrorKind, Outcome, Remedy, &'static str);
+
+/// What etcd says no to, whoever of its members is asked.
+fn refusal(code: Code, text: &str) -> Option<Verdict> {
+    Some(match code {
         Code::NotFound if text.contains("lease not found") => {
             (ErrorKind::Lost, Outcome::NotApplied, Remedy::None, "the session has ended at the server")
         }
@@ -118,6 +130,13 @@ pub(crate) fn judge(status: Status, address: &str) -> Failure {
             Remedy::None,
             "that is no etcd of version 3.4 or later: see to the host and the port",
         ),
+        _ => return None,
+    })
+}
+
+/// What another member may do better, and what is not known.
+fn trouble(status: &Status, text: &str) -> Verdict {
+    match status.code() {
         Code::ResourceExhausted => {
             (ErrorKind::Unavailable, Outcome::NotApplied, Remedy::AskAnother, "etcd is overloaded: try again later")
         }
@@ -141,7 +160,7 @@ pub(crate) fn judge(status: Status, address: &str) -> Failure {
         Code::Unavailable if text.contains("timed out") => {
             (ErrorKind::TimedOut, Outcome::Unknown, Remedy::AskAnother, "etcd is slow, or has no leader just now")
         }
-        _ if status.source().is_some() && is_about_certificates(&status) => (
+        _ if status.source().is_some() && is_about_certificates(status) => (
             ErrorKind::Config,
             Outcome::NotApplied,
             Remedy::AskAnother,
@@ -155,7 +174,7 @@ pub(crate) fn judge(status: Status, address: &str) -> Failure {
         | Code::DataLoss
         | Code::DeadlineExceeded
         | Code::Cancelled => {
-            let outcome = if never_sent(&status) { Outcome::NotApplied } else { Outcome::Unknown };
+            let outcome = if never_sent(status) { Outcome::NotApplied } else { Outcome::Unknown };
             (
                 ErrorKind::Unavailable,
                 outcome,
@@ -164,14 +183,10 @@ pub(crate) fn judge(status: Status, address: &str) -> Failure {
             )
         }
         _ => (ErrorKind::Backend, Outcome::NotApplied, Remedy::None, "this driver does not know that answer"),
-    };
-    let words = if status.source().is_some() { chain(&status) } else { text };
-    let message = format!("etcd at {address}: {words}; {advice}");
-    let error = Error::new(kind, message).with_outcome(outcome).with_source(Cause { words, status });
-    Failure { error, remedy }
+    }
 }
 
-const fn too_large() -> (ErrorKind, Outcome, Remedy, &'static str) {
+const fn too_large() -> Verdict {
     let advice = "etcd takes about 1.5 MB (--max-request-bytes): say less in the capabilities";
     (ErrorKind::Config, Outcome::NotApplied, Remedy::None, advice)
 }

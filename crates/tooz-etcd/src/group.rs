@@ -82,9 +82,10 @@ impl Etcd {
             let count = usize::try_from(members.count).unwrap_or(0).saturating_sub(others.len());
             let found: Vec<_> = others.into_iter().map(|kv| kv.key.clone()).collect();
             if !living.is_empty() || found == strangers || found.len() > STRANGERS {
-                return Err(match living.is_empty() {
-                    true => keys_in_the_way(group, &found),
-                    false => Error::group_not_empty(group, count),
+                return Err(if living.is_empty() {
+                    keys_in_the_way(group, &found)
+                } else {
+                    Error::group_not_empty(group, count)
                 });
             }
             strangers = found;
@@ -146,7 +147,7 @@ impl Etcd {
                         (None, _, _) => Err(Error::no_group(&request.group)),
                         (_, Some(session), there) => match self.follow(opened, version, session.version).await {
                             Err(error) => Err(error),
-                            Ok(()) => match self.meet(request, &folder, there) {
+                            Ok(()) => match meet(request, &folder, there) {
                                 None => {
                                     replaced = None;
                                     continue;
@@ -172,23 +173,6 @@ impl Etcd {
                 Certainty::Doubtful => result.map_err(|error| error.with_outcome(Outcome::Unknown)),
             };
         }
-    }
-
-    /// Whom a join meets at its place.
-    fn meet<'a>(
-        &self,
-        request: &JoinRequest,
-        folder: &GroupFolder,
-        there: Option<&'a KeyValue>,
-    ) -> Option<(&'a KeyValue, Meeting)> {
-        let there = there?;
-        let meeting = match folder.entry(&there.key, &there.value) {
-            Some(entry) => request.meets(entry.id),
-            // Nobody's entry can be replaced by whoever may replace anybody's.
-            None if request.replace == Replace::Anybody => Meeting::Replaces,
-            None => Meeting::Refused,
-        };
-        Some((there, meeting))
     }
 
     /// The refusal, with the time after which the other's lease has ended unless it is kept alive.
@@ -309,6 +293,22 @@ impl Etcd {
     }
 }
 
+/// Whom a join meets at its place.
+fn meet<'a>(
+    request: &JoinRequest,
+    folder: &GroupFolder,
+    there: Option<&'a KeyValue>,
+) -> Option<(&'a KeyValue, Meeting)> {
+    let there = there?;
+    let meeting = match folder.entry(&there.key, &there.value) {
+        Some(entry) => request.meets(entry.id),
+        // Nobody's entry can be replaced by whoever may replace anybody's.
+        None if request.replace == Replace::Anybody => Meeting::Replaces,
+        None => Meeting::Refused,
+    };
+    Some((there, meeting))
+}
+
 /// Whether that is the entry of this join.
 fn is_of(request: &JoinRequest, there: &KeyValue) -> bool {
     MemberRecord::read(&there.value).is_some_and(|entry| entry.id == request.id)
@@ -319,11 +319,12 @@ fn without(keys: &Prefix, some: &[Vec<u8>]) -> Vec<Prefix> {
     let mut ranges = Vec::new();
     let mut from = keys.from.clone();
     for one in some {
-        if from < *one {
-            ranges.push(Prefix { from, to: one.clone() });
+        let mut after = one.clone();
+        after.push(0);
+        let before = std::mem::replace(&mut from, after);
+        if before < *one {
+            ranges.push(Prefix { from: before, to: one.clone() });
         }
-        from = one.clone();
-        from.push(0);
     }
     ranges.push(Prefix { from, to: keys.to.clone() });
     ranges

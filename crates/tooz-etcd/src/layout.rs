@@ -46,12 +46,9 @@ impl Layout {
 
     /// Takes note of what stands there, and refuses what is not this layout.
     pub(crate) fn learn(&self, found: Option<&KeyValue>) -> Result<()> {
-        let found = match found {
-            None => {
-                self.written.store(0, Ordering::Relaxed);
-                return Ok(());
-            }
-            Some(found) => found,
+        let Some(found) = found else {
+            self.written.store(0, Ordering::Relaxed);
+            return Ok(());
         };
         match read::<LayoutRecord>(&found.value) {
             Some(record) if record.layout == SPOKEN => {

@@ -19,6 +19,7 @@ mod request;
 mod session;
 mod tls;
 mod watch;
+mod withdrawal;
 
 use tooz_core::{Characteristic, Characteristics, Driver};
 

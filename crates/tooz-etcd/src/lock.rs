@@ -9,7 +9,7 @@ use tooz_core::{
     Result, Wanted,
 };
 
-use crate::cluster::{Cluster, Lane};
+use crate::cluster::Lane;
 use crate::error;
 use crate::feed::{Notice, Scope};
 use crate::keys::{LockFolder, LockRecord, read, write};
@@ -19,7 +19,8 @@ use crate::proto::mvccpb::KeyValue;
 use crate::request::{
     absent, all, created_at, delete, exists, get, newest, none_of, oldest, one, put, ranges, some, version_is,
 };
-use crate::session::{Etcd, Opened, PAGE};
+use crate::session::{Etcd, PAGE};
+use crate::withdrawal::session_is_gone;
 
 /// A new watch before which a write slips in is among those that etcd serves ten times a second, and who made it is not told so. So whoever
 /// waits looks a few times in the first tenths of that second, each time after so many milliseconds more, and never again.
@@ -30,8 +31,9 @@ const GLANCES: [u64; 4] = [6, 12, 24, 72];
 const NEAR: i64 = 16;
 /// How many may hold one lock and wait for it. For each who comes, etcd walks over all of them.
 const LONGEST: i64 = 20_000;
-/// By how many withdrawals a session may be ahead of a cluster that was set back. More than that happen only in great trouble.
-const FURTHEST: i64 = 64;
+
+/// After a look that failed, the next comes after so many milliseconds.
+const AGAIN: [u64; 4] = [100, 300, 1000, 2000];
 
 /// Where a request stands.
 enum Standing {
@@ -93,7 +95,7 @@ impl Etcd {
                 Notice::Ready { since } if since > as_of => gone.notify_one(),
                 Notice::Ready { .. } | Notice::Put(_) => {}
             });
-            let mut glances = GLANCES.into_iter();
+            let (mut glances, mut failures) = (GLANCES.into_iter(), 0);
             standing = loop {
                 // A push is only a hint. The jitter keeps those who wait from asking in step.
                 let pause = glances.next().map_or(self.timeout, Duration::from_millis);
@@ -108,14 +110,19 @@ impl Etcd {
                 };
                 match self.look_again(request, own, &other, why).await {
                     // The same watch goes on: it misses nothing.
-                    Ok(Standing::Behind { other: still, .. }) if still == other => {}
+                    Ok(Standing::Behind { other: still, .. }) if still == other => failures = 0,
                     Ok(standing) => break standing,
-                    // The place is kept; the next look makes up for this one.
-                    Err(error) if error.is_retryable() && wanted.is_wanted() => {
-                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    Err(error) if error.kind() == ErrorKind::Lost || !wanted.is_wanted() => return Err(error),
+                    // The place is kept, whatever hinders the look: also who may not look just now stands there still.
+                    Err(_) => {
+                        let pause = AGAIN[failures.min(AGAIN.len() - 1)];
+                        tokio::select! {
+                            () = tokio::time::sleep(Duration::from_millis(pause)) => {}
+                            () = wanted.unwanted() => {}
+                        }
+                        failures += 1;
                         woken.notify_one();
                     }
-                    Err(error) => return Err(error),
                 }
             };
         }
@@ -215,38 +222,6 @@ impl Etcd {
         }
     }
 
-    /// Takes note of how often the session's key was written, where a transaction was refused that has compared it with `asked`.
-    ///
-    /// It is lower only where the cluster was set back. What is still on its way carries any version up to the known one, so the key is
-    /// written until it is as far again: what was withdrawn before stays withdrawn.
-    pub(crate) async fn follow(&self, opened: &Opened, asked: i64, mut there: i64) -> Result<()> {
-        let known = asked.max(opened.version());
-        if there >= asked {
-            opened.raise(there);
-            return Ok(());
-        }
-        if known - there > FURTHEST {
-            return Err(error::lost("the cluster was set back to long before, and the session with it"));
-        }
-        for _ in 0..FURTHEST {
-            if there >= known {
-                break;
-            }
-            let txn = TxnRequest {
-                compare: vec![version_is(&opened.key, there)],
-                success: vec![put(&opened.key, opened.record.clone(), opened.lease.id), get(one(&opened.key))],
-                failure: vec![get(one(&opened.key))],
-            };
-            let reply = self.txn(Lane::First, &txn).await?.message;
-            let Some(now) = ranges(reply).first().and_then(|found| found.kvs.first()).map(|key| key.version) else {
-                return Err(session_is_gone());
-            };
-            there = now;
-        }
-        opened.raise(there);
-        Ok(())
-    }
-
     /// Looks whether a waiter's place has changed. Where nothing was told, it is enough that it is there and the one in its way is too:
     /// nobody can have come between them.
     async fn look_again(&self, request: &LockRequest, created: i64, other: &[u8], why: Why) -> Result<Standing> {
@@ -330,23 +305,6 @@ impl Etcd {
         self.withdraw(opened, &places).await
     }
 
-    /// Deletes keys whose making may still be under way, and sees to it that it comes to nothing. Where etcd takes no writes, they are
-    /// deleted, and the rest is done as soon as it takes some: until then nothing can be made either.
-    pub(crate) async fn withdraw(&self, opened: &Opened, places: &[Vec<u8>]) -> Result<()> {
-        match withdraw(&self.cluster, opened, places).await {
-            Err(error) if error::is_full(&error) => {
-                let success = places.iter().map(|place| delete(place)).collect();
-                let txn = TxnRequest { compare: vec![exists(&opened.key)], success, failure: Vec::new() };
-                if !self.txn(Lane::Duty, &txn).await?.message.succeeded {
-                    return Err(session_is_gone());
-                }
-                self.own.owe(places);
-                Ok(())
-            }
-            withdrawn => withdrawn,
-        }
-    }
-
     /// The first writer, or all readers before it: two ranges of one transaction.
     pub(crate) async fn holders_of(&self, key: &LockKey) -> Result<Vec<Holder>> {
         let folder = self.keys.lock(key);
@@ -403,30 +361,6 @@ impl Etcd {
         let locks = reply.message.keys.iter().filter_map(|key| self.keys.request_of(key)).collect();
         Ok(OwnedRequests::new(locks))
     }
-}
-
-/// Deletes keys whose making may still be under way, and raises the session's version, so that it comes to nothing.
-pub(crate) async fn withdraw(cluster: &Cluster, opened: &Opened, places: &[Vec<u8>]) -> Result<()> {
-    let mut success = vec![put(&opened.key, opened.record.clone(), opened.lease.id)];
-    success.extend(places.iter().map(|place| delete(place)));
-    success.push(get(one(&opened.key)));
-    let txn = TxnRequest { compare: vec![exists(&opened.key)], success, failure: Vec::new() };
-    let asked = cluster.ask(Lane::Duty, |line| {
-        let txn = txn.clone();
-        async move { line.kv().txn(txn).await }
-    });
-    let reply = asked.await?.message;
-    if !reply.succeeded {
-        return Err(session_is_gone());
-    }
-    if let Some(session) = ranges(reply).first().and_then(|found| found.kvs.first()) {
-        opened.raise(session.version);
-    }
-    Ok(())
-}
-
-fn session_is_gone() -> Error {
-    error::lost("the session's key is gone, and so is the session")
 }
 
 fn taken_away(request: &LockRequest) -> Error {

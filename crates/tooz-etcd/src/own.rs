@@ -16,10 +16,10 @@ use tooz_core::{Error, ErrorKind, GroupId, Reporter, RequestId, Result};
 use crate::cluster::{Cluster, Lane};
 use crate::feed::{Feed, Notice, Scope, Watching};
 use crate::keys::MemberRecord;
-use crate::lock::withdraw;
 use crate::proto::etcdserverpb::{RangeRequest, TxnRequest};
 use crate::request::{get, one, ranges};
 use crate::session::Opened;
+use crate::withdrawal::withdraw;
 
 /// A key that is given back sooner is never watched: most locks are held for a moment.
 const MOMENT: Duration = Duration::from_millis(50);

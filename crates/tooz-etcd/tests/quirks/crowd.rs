@@ -62,14 +62,12 @@ async fn large_roster() -> Result<()> {
     };
     // As other drivers would have written them.
     for chunk in (0..MEMBERS).collect::<Vec<_>>().chunks(100) {
-        let puts: String = chunk
-            .iter()
-            .map(|index| format!("put /tooz/tooz/members/g/m{index:05} {:?}\n", entry(&format!("m{index:05}"))))
-            .collect();
+        let put = |index: &usize| format!("put /tooz/tooz/members/g/m{index:05} {:?}", entry(&format!("m{index:05}")));
+        let puts = chunk.iter().map(put).collect::<Vec<_>>().join("\n");
         let mut tool = server.tool("etcdctl")?;
         let mut child =
             tool.arg("txn").stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn()?;
-        std::io::Write::write_all(child.stdin.as_mut().expect("piped"), format!("\n{puts}\n\n").as_bytes())?;
+        std::io::Write::write_all(child.stdin.as_mut().expect("piped"), format!("\n{puts}\n\n\n").as_bytes())?;
         drop(child.stdin.take());
         ensure!(child.wait()?.success(), "etcdctl txn");
     }
@@ -105,11 +103,13 @@ async fn long_queue() -> Result<()> {
     let url = format!("{}?session_timeout=6s", server.url());
     let first = connect(&url, "first").await?;
     let mut turn = first.lock("x")?.acquire().await?;
-    let mut waiting = Vec::new();
+    let (granted, mut grants) = tokio::sync::mpsc::unbounded_channel();
+    let mut all = Vec::new();
     for index in 0..WAITERS {
         let one = connect(&url, &format!("m{index}")).await?;
-        let lock = one.lock("x")?;
-        waiting.push((one, tokio::spawn(async move { lock.acquire().await })));
+        let (lock, granted) = (one.lock("x")?, granted.clone());
+        tokio::spawn(async move { granted.send(lock.acquire().await) });
+        all.push(one);
     }
     let queued = async || {
         let listed = etcdctl(&server, &["get", "--prefix", "/tooz/tooz/locks/x/", "--keys-only"])?;
@@ -122,10 +122,10 @@ async fn long_queue() -> Result<()> {
     tokio::time::sleep(Duration::from_secs(12)).await;
     ensure!(read()? - before < 1000.0, "{} readings in two timeouts", read()? - before);
     // The turns are taken in the order of the queue, whoever is near and whoever is far.
-    for (index, (_one, waiter)) in waiting.into_iter().enumerate() {
+    for index in 0..WAITERS {
         let before = turn.fencing_token();
         turn.release().await?;
-        turn = within("the next turn", waiter).await???;
+        turn = within("the next turn", grants.recv()).await?.expect("a waiter sends it")?;
         ensure!(turn.fencing_token() > before, "turn {index}: the token did not grow");
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use tooz_core::{ConnectOptions, Credentials, ErrorKind};
-use tooz_testbed::{Kind, Server, Setup};
+use tooz_testbed::{Kind, Proxy, Server, Setup};
 
 use crate::Quirk;
 use crate::access::{as_bob, with_users};
@@ -19,6 +19,7 @@ pub(crate) const QUIRKS: &[Quirk] = &[
     ("rotation::an_application_is_asked_for_its_password_at_each_login", || play(callback())),
     ("rotation::a_wrong_password_for_a_while_is_one_login_at_a_time_and_loses_nothing", || play(wrong_for_a_while())),
     ("rotation::a_role_that_is_revoked_for_a_while_makes_no_login_loop", || play(revoked_role())),
+    ("rotation::a_login_that_fails_after_a_lost_reply_leaves_no_ghost", || play(failed_login())),
     ("rotation::certificates_that_are_renewed_on_disk_are_read_again", || play(certificates())),
 ];
 
@@ -52,6 +53,17 @@ fn as_root(server: &Server, command: &str) -> Result<String> {
     let mut arguments: Vec<_> = command.split(' ').collect();
     arguments.extend(["--user", "root:secret"]);
     etcdctl(server, &arguments)
+}
+
+/// It ends all tokens of the user.
+fn change_password(server: &Server, password: &str) -> Result<()> {
+    let mut change = server.tool("etcdctl")?;
+    change.args(["--user", "root:secret", "user", "passwd", "bob", "--interactive=false"]);
+    let mut child = change.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn()?;
+    std::io::Write::write_all(child.stdin.as_mut().context("piped")?, format!("{password}\n").as_bytes())?;
+    drop(child.stdin.take());
+    ensure!(child.wait()?.success(), "the password is changed");
+    Ok(())
 }
 
 async fn switched_on() -> Result<()> {
@@ -97,13 +109,7 @@ async fn password_file() -> Result<()> {
     let next = two.lock("x")?;
     let waiting = tokio::spawn(async move { next.acquire().await });
     for password in ["the-second", "the+third%20:@/x", "the-fourth"] {
-        // A changed password ends all tokens of the user.
-        let mut change = server.tool("etcdctl")?;
-        change.args(["--user", "root:secret", "user", "passwd", "bob", "--interactive=false"]);
-        let mut child = change.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn()?;
-        std::io::Write::write_all(child.stdin.as_mut().context("piped")?, format!("{password}\n").as_bytes())?;
-        drop(child.stdin.take());
-        ensure!(child.wait()?.success(), "the password is changed");
+        change_password(&server, password)?;
         // The file comes a moment later, as it does.
         tokio::time::sleep(Duration::from_millis(700)).await;
         file.write(format!("{password}\n").as_bytes())?;
@@ -203,6 +209,35 @@ async fn revoked_role() -> Result<()> {
     Ok(())
 }
 
+/// The first sending was done, and its answer got lost; the second wants a login, which fails. Nobody knows then whether it was done.
+async fn failed_login() -> Result<()> {
+    let server = Server::start(Kind::Etcd)?;
+    with_users(&server)?;
+    let proxies = [Proxy::start(server.address())?, Proxy::start(server.address())?];
+    let file = Scratch::new("password", b"hunter2")?;
+    let url = format!("etcd://bob@{},{}?session_timeout=20s", proxies[0].address(), proxies[1].address());
+    let one = connect(&format!("{url}&password_file={}", file.0.display()), "one").await?;
+    let kept = one.lock("kept")?.acquire().await?;
+    let swallows = [0, 1].map(|index| proxies[index].swallow_reply_for(b"/locks/x/", Duration::from_millis(1500)));
+    let lock = one.lock("x")?;
+    let trying = tokio::spawn(async move { lock.try_acquire().await });
+    let mut swallowed = None;
+    eventually("one has swallowed it", async || {
+        swallowed = swallows.iter().position(|swallow| swallow.wait(Duration::ZERO));
+        Ok(swallowed.is_some())
+    })
+    .await?;
+    proxies[1 - swallowed.context("one has")?].heal();
+    change_password(&server, "the-second")?;
+    let answer = within("trying", trying).await??;
+    ensure!(answer.is_err(), "it was granted: {answer:?}");
+    file.write(b"the-second")?;
+    eventually("nobody holds it", async || Ok(one.lock("x")?.holders().await.is_ok_and(|holders| holders.is_empty())))
+        .await?;
+    ensure!(kept.is_held(), "the session was lost");
+    Ok(())
+}
+
 /// The certificate, the key and the authority that another server has.
 fn papers(server: &Server) -> Result<[Vec<u8>; 3]> {
     let read = |name: &str| std::fs::read(server.folder().join(name));
@@ -242,7 +277,7 @@ async fn certificates() -> Result<()> {
         }
         server.restart()?;
         let error = within("asking", one.lock("x")?.holders()).await?.err().context("it was let in")?;
-        ensure!(error.to_string().contains("certificate"), "round {round}: {error}");
+        ensure!(error.to_string().contains("cert"), "round {round}: {error}");
         tokio::time::sleep(Duration::from_secs(3)).await;
         if round == 0 {
             ca.write(&new[2])?;
