@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 use tooz_core::{
     Characteristics, Checkup, ConnectArgs, CredentialSource, Error, ErrorKind, Namespace, Outcome, Reporter, Result,
-    encode_name,
+    Wanted, encode_name,
 };
 
 use crate::error::{no_turn, not_connected, too_few_replicas};
@@ -25,9 +25,9 @@ use crate::server::Server;
 /// How long it takes at most until the end of a connection is seen by all who use it.
 const NOTICED: Duration = Duration::from_millis(50);
 
-/// How many requests are under way at once, besides heartbeats and what the driver asks of itself. What comes to the server before a
-/// heartbeat delays it; as many as these take a few milliseconds.
-const UNDER_WAY: usize = 256;
+/// How many requests are under way at once, besides heartbeats and what the driver asks of itself; and as many that may wait for their lock.
+/// What comes to the server before a heartbeat delays it; as many as these take a few milliseconds.
+const UNDER_WAY: usize = 128;
 
 pub(crate) const NO_SESSION: &str = "the server has no such session";
 
@@ -58,12 +58,16 @@ pub(crate) struct Shared {
     /// Why there is no link, as the last attempt to connect has found out.
     pub(crate) trouble: Mutex<Option<String>>,
     turns: Semaphore,
+    /// Those of requests that have time, apart from the others: a crowd of them is in nobody's way.
+    patient_turns: Semaphore,
     /// Set once the session exists at the server: from then on each new link begins with its word.
     pub(crate) is_open: AtomicBool,
     /// When to look for the dead, if anybody is curious.
     pub(crate) look: watch::Sender<Instant>,
-    /// A script has left over what it could not do in its time.
+    /// A script has left over what others wait for.
     pub(crate) left_over: Notify,
+    /// There is more to hear and to acknowledge than fitted into an answer.
+    pub(crate) behind: Notify,
 }
 
 impl Connection {
@@ -88,9 +92,11 @@ impl Connection {
             replicas: Mutex::default(),
             trouble: Mutex::default(),
             turns: Semaphore::new(UNDER_WAY),
+            patient_turns: Semaphore::new(UNDER_WAY),
             is_open: AtomicBool::new(false),
             look: watch::Sender::new(Instant::now()),
             left_over: Notify::new(),
+            behind: Notify::new(),
         });
         let (link, incoming) = shared.establish(FIRST_EPOCH).await?;
         shared.link.send_replace(Some(Arc::clone(&link)));
@@ -145,7 +151,22 @@ impl Connection {
         self.run_until_answered(script, arguments, self.shared.settings.confirmation()).await
     }
 
-    /// A request whose answer was lost with its connection is repeated on the next one, if that is in time and if it may be.
+    /// The same for a request that has time: it waits for its turn as long as it is wanted; `None`: it is not any more, and was not sent.
+    pub(crate) async fn run_patiently(
+        &self,
+        script: Script,
+        arguments: Vec<Value>,
+        wanted: &Wanted,
+    ) -> Result<Option<Reply>> {
+        let turn = tokio::select! {
+            biased;
+            turn = self.shared.patient_turns.acquire() => turn,
+            () = wanted.unwanted() => return Ok(None),
+        };
+        let _turn = turn.map_err(|_| no_turn(UNDER_WAY))?;
+        self.run_now(script, arguments, self.shared.settings.confirmation()).await.map(Some)
+    }
+
     async fn run_until_answered(&self, script: Script, arguments: Vec<Value>, wanted: Confirmation) -> Result<Reply> {
         // Whoever waits for a turn has asked nothing yet. What keeps or ends the session waits for nobody.
         let _turn = if script.waits_for_its_turn() {
@@ -154,18 +175,33 @@ impl Connection {
         } else {
             None
         };
+        self.run_now(script, arguments, wanted).await
+    }
+
+    /// A request whose answer was lost with its connection is repeated on the next one, if that is in time and if it may be.
+    async fn run_now(&self, script: Script, arguments: Vec<Value>, wanted: Confirmation) -> Result<Reply> {
         let deadline = Instant::now() + self.shared.limit;
+        let mut before: Option<Error> = None;
         loop {
-            let link = self.shared.present_link(deadline).await?;
-            let failed = match self.run_on(&link, script, arguments.clone(), wanted, deadline).await {
-                Err(error) if error.kind() == ErrorKind::Unavailable => error,
-                answered => return answered,
+            let link = match self.shared.present_link(deadline).await {
+                Ok(link) => link,
+                // What the last attempt has met says more, and may have been done.
+                Err(error) => return Err(before.unwrap_or(error)),
             };
+            let mut failed = match self.run_on(&link, script, arguments.clone(), wanted, deadline).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => error,
+            };
+            if before.is_some_and(|before| before.outcome() != Outcome::NotApplied) {
+                // That this attempt was refused says nothing of the earlier one.
+                failed = failed.with_outcome(Outcome::Unknown);
+            }
             let may_repeat = script.is_repeatable() || failed.outcome() == Outcome::NotApplied;
             // A link that has not ended has said no by itself.
-            if !may_repeat || !self.shared.has_ended(&link, deadline).await {
+            if failed.kind() != ErrorKind::Unavailable || !may_repeat || !self.shared.has_ended(&link, deadline).await {
                 return Err(failed);
             }
+            before = Some(failed);
         }
     }
 

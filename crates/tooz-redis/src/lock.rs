@@ -46,21 +46,28 @@ const fn letter(mode: LockMode) -> &'static str {
 }
 
 /// What becomes of one who can't have the lock at once.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Else {
+#[derive(Clone, Copy)]
+enum Else<'a> {
     Refused,
-    Queued,
+    Queued(&'a Wanted),
 }
 
-async fn acquire(connection: &Connection, request: &LockRequest, or: Else) -> Result<Option<Granted>> {
+async fn acquire(connection: &Connection, request: &LockRequest, or: Else<'_>) -> Result<Option<Granted>> {
     let arguments = vec![
         lock_id(&request.key).into(),
         request.id.to_string().into(),
         Value::from_static_str(letter(request.mode)),
-        Value::from_static_str(if or == Else::Queued { "wait" } else { "try" }),
+        Value::from_static_str(if matches!(or, Else::Queued(_)) { "wait" } else { "try" }),
     ];
     let reply = loop {
-        let reply = connection.run_surely(Script::Acquire, arguments.clone()).await?;
+        let arguments = arguments.clone();
+        let reply = match or {
+            Else::Refused => connection.run_surely(Script::Acquire, arguments).await?,
+            Else::Queued(wanted) => match connection.run_patiently(Script::Acquire, arguments, wanted).await? {
+                Some(reply) => reply,
+                None => return Ok(None),
+            },
+        };
         // So many of its holders are dead that it takes more than one script to find out whether all are.
         if !reply.is("again") {
             break reply;
@@ -76,7 +83,7 @@ async fn acquire(connection: &Connection, request: &LockRequest, or: Else) -> Re
             Ok(Some(granted))
         }
         "busy" => {
-            if or == Else::Queued {
+            if matches!(or, Else::Queued(_)) {
                 connection.look_in(reply.number(0)?);
             }
             Ok(None)
@@ -95,7 +102,7 @@ pub(crate) async fn lock(connection: &Connection, request: &LockRequest, wanted:
     while wanted.is_wanted() {
         // Listening begins before anybody could speak.
         let mut expected = connection.feed().expect(request.id, &lock);
-        let failed = match acquire(connection, request, Else::Queued).await {
+        let failed = match acquire(connection, request, Else::Queued(wanted)).await {
             Ok(Some(granted)) => return Ok(Some(granted)),
             Ok(None) => {
                 pause = PAUSE;

@@ -30,12 +30,9 @@ impl Shared {
             tokio::select! {
                 biased;
                 Ok(()) = look.changed() => {}
-                () = self.left_over.notified() => {
-                    self.sweep_up(link).await;
-                    // What was not heard or acknowledged at once was left over too.
-                    if self.is_open() {
-                        let _ = self.look_after(link, Vec::new()).await;
-                    }
+                () = self.left_over.notified() => self.sweep_up(link).await,
+                () = self.behind.notified(), if self.is_open() => {
+                    let _ = self.look_after(link, Vec::new()).await;
                 }
                 () = sleep_until(due), if self.feed.is_curious() => self.sweep_up(link).await,
                 _ = turn.tick() => {
@@ -106,6 +103,7 @@ impl Shared {
         self.feed.catch_up(epoch, messages);
         if left_over == "more" {
             self.left_over.notify_one();
+            self.behind.notify_one();
         }
         Ok(())
     }

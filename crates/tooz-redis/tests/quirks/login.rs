@@ -50,11 +50,10 @@ async fn any_password_logs_in_and_none_is_a_command() {
         soon(a.close()).await.unwrap();
     }
     for word in ["x\r\nDEL k", "x\nDEL k", "\"\r\nDEL k", "x DEL k"] {
-        for url in [
-            format!("redis://:{}@{at}", encoded(word)),
-            format!("redis://app:{}@{at}", encoded(word)),
-            format!("redis://{}:x@{at}", encoded(word)),
-        ] {
+        // The user of those who name none has no password here, so that any will do.
+        let _ = try_connect(&format!("redis://:{}@{at}", encoded(word)), "a").await;
+        assert_eq!(cli(&server, &["GET", "k"]), "v", "{word:?}");
+        for url in [format!("redis://app:{}@{at}", encoded(word)), format!("redis://{}:x@{at}", encoded(word))] {
             let error = try_connect(&url, "a").await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
             assert!(!format!("{error} {error:?}").contains("DEL"), "{error:?}");
