@@ -482,10 +482,10 @@ mod tests {
         let day = Duration::from_hours(24);
         assert_eq!(share(10_000, Duration::from_secs(3)), 1);
         assert_eq!(share(1_000, day), 50);
-        let all: BTreeMap<_, _> = (0..5).map(|number| (RequestId(number), ())).collect();
+        let all: BTreeMap<_, _> = (0..5).map(|number| (RequestId(number), number)).collect();
         let mut turn = None;
         let mut few =
-            |count| next_few(&all, &mut turn, count).into_iter().map(|(request, ())| request.0).collect::<Vec<_>>();
+            |count| next_few(&all, &mut turn, count).into_iter().map(|(request, _)| request.0).collect::<Vec<_>>();
         assert_eq!([few(2), few(2), few(2), few(2)], [vec![0, 1], vec![2, 3], vec![4], vec![0, 1]]);
     }
 }

@@ -61,7 +61,7 @@ pub(crate) async fn groups(connection: &Connection) -> Result<Vec<GroupId>> {
     let mut names = BTreeSet::new();
     let mut place = FROM_THE_FIRST.to_owned();
     loop {
-        let reply = connection.run(Script::Groups, vec![place.into()]).await?;
+        let reply = connection.run(Script::Groups, vec![place.as_str().into()]).await?;
         let mut texts = reply.texts(0)?.into_iter();
         place = texts.next().ok_or_else(|| strange(&reply))?;
         names.extend(texts);
@@ -79,7 +79,7 @@ pub(crate) async fn join(connection: &Connection, request: &JoinRequest) -> Resu
     };
     let mut arguments = names(request);
     arguments.push(request.capabilities.as_json().into());
-    arguments.push(replace.into());
+    arguments.push(replace.as_str().into());
     let reply = connection.run_surely(Script::Join, arguments).await?;
     match reply.word.as_str() {
         "ok" => {
@@ -140,7 +140,7 @@ async fn read_members(connection: &Connection, group: &GroupId) -> Result<(BTree
     let mut place = FROM_THE_FIRST.to_owned();
     let mut first = None;
     loop {
-        let reply = connection.run(Script::Members, vec![group_name(group).into(), place.into()]).await?;
+        let reply = connection.run(Script::Members, vec![group_name(group).into(), place.as_str().into()]).await?;
         match reply.word.as_str() {
             "ok" => {}
             "no group" => return Err(Error::no_group(group)),
@@ -157,7 +157,7 @@ async fn read_members(connection: &Connection, group: &GroupId) -> Result<(BTree
         if next == FROM_THE_FIRST {
             return Ok((members, first, version));
         }
-        place = next.clone();
+        place.clone_from(next);
     }
 }
 

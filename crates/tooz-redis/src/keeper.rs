@@ -70,7 +70,8 @@ impl Shared {
     /// Serves one link after another.
     pub(crate) async fn keep(self: Arc<Self>, mut link: Arc<Link>, mut incoming: Incoming) {
         loop {
-            self.serve(&link, &mut incoming).await;
+            // In a box, since it is long and the task lives as long as the session.
+            Box::pin(self.serve(&link, &mut incoming)).await;
             link.end();
             self.link.send_replace(None);
             self.reporter.disconnected();

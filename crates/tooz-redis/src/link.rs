@@ -239,6 +239,17 @@ impl Link {
             let answer = self.within(deadline, self.client.custom(custom(command), arguments)).await?;
             return Ok(answer.map(|answer| Done { answer, reached: 0, seen: None }));
         }
+        // In a box, so that the usual case stays small.
+        Box::pin(self.run_with(command, arguments, behind, deadline)).await
+    }
+
+    async fn run_with(
+        &self,
+        command: &'static str,
+        arguments: Vec<Value>,
+        behind: Behind,
+        deadline: Instant,
+    ) -> Result<Result<Done, fred::error::Error>> {
         let mut all = vec![(command, arguments)];
         if behind.look {
             all.push(("INFO", vec![Value::from_static_str("replication")]));

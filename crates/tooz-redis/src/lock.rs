@@ -157,7 +157,7 @@ pub(crate) async fn holders(connection: &Connection, key: &LockKey) -> Result<Ve
     let mut all = BTreeMap::new();
     let mut place = FROM_THE_FIRST.to_owned();
     loop {
-        let reply = connection.run(Script::Holders, vec![lock_id(key).into(), place.into()]).await?;
+        let reply = connection.run(Script::Holders, vec![lock_id(key).into(), place.as_str().into()]).await?;
         let texts = reply.texts(0)?;
         let (next, holders) = texts.split_first().ok_or_else(|| strange(&reply))?;
         for told in holders.chunks_exact(4) {
@@ -167,7 +167,7 @@ pub(crate) async fn holders(connection: &Connection, key: &LockKey) -> Result<Ve
         if next == FROM_THE_FIRST {
             return Ok(all.into_values().collect());
         }
-        place = next.clone();
+        place.clone_from(next);
     }
 }
 
@@ -181,7 +181,7 @@ fn holder(told: &[String]) -> Option<Holder> {
 pub(crate) async fn break_lock(connection: &Connection, key: &LockKey, token: FencingToken) -> Result<()> {
     let mut place = FROM_THE_FIRST.to_owned();
     loop {
-        let arguments = vec![lock_id(key).into(), token.to_string().into(), place.into()];
+        let arguments = vec![lock_id(key).into(), token.to_string().into(), place.as_str().into()];
         let reply = connection.run(Script::Break, arguments).await?;
         match reply.word.as_str() {
             "ok" => {

@@ -1,5 +1,6 @@
 //! Logging in: passwords as the wire wants them, and those of the Sentinels.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use tooz_core::{Credentials, Error, ErrorKind, Result};
@@ -53,7 +54,10 @@ fn quoted(text: &str) -> String {
         match byte {
             b'"' | b'\\' => quoted.extend(['\\', char::from(byte)]),
             b' ' | b'!'..=b'~' => quoted.push(char::from(byte)),
-            _ => quoted.push_str(&format!("\\x{byte:02x}")),
+            _ => {
+                // Writing to a text never fails.
+                let _ = write!(quoted, "\\x{byte:02x}");
+            }
         }
     }
     quoted.push('"');

@@ -18,7 +18,7 @@ pub(crate) async fn owned(connection: &Connection) -> Result<Owned> {
     let mut place = FROM_THE_FIRST.to_owned();
     let mut last = None;
     while last.as_deref() != Some(FROM_THE_FIRST) {
-        let reply = connection.run(Script::Owned, vec![place.into()]).await?;
+        let reply = connection.run(Script::Owned, vec![place.as_str().into()]).await?;
         let texts = reply.texts(0)?;
         let (next, owned) = texts.split_first().ok_or_else(|| strange(&reply))?;
         // A part may tell again what an earlier one has told.
@@ -34,7 +34,7 @@ pub(crate) async fn owned(connection: &Connection) -> Result<Owned> {
             }
             locks.extend(key_of(what).map(|key| (id, key)));
         }
-        place = next.clone();
+        place.clone_from(next);
         last = Some(place.clone());
     }
     for grant in believed.iter().filter(|grant| !held.contains(&grant.request)) {

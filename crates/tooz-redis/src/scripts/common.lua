@@ -32,7 +32,7 @@ local function keep(key)
 end
 
 -- How much this script may still do: each script is short, however many are concerned, and says what it has left over.
-local work, left_over = 50, false
+local work, left_over = 100, false
 local function over()
   return left_over and 'more' or ''
 end

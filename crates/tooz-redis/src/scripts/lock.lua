@@ -79,6 +79,8 @@ local function hand_over(lock)
       dequeue(lock, head)
       call('HDEL', prefix .. 'o:' .. owner, head)
     else
+      -- A grant with its message is twice the work of anything else here.
+      work = work - 1
       -- The grant comes first: a server that is out of memory refuses it, and then the place in the queue must not be lost.
       local token = grant(lock, head, mode, owner)
       dequeue(lock, head)

@@ -26,7 +26,7 @@ const RIGHTS: &str = "~tooz:* &tooz:* +@all -@admin -@dangerous +info";
 
 /// Each byte as URLs may always have it.
 fn encoded(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    text.bytes().flat_map(|byte| format!("%{byte:02X}").into_bytes()).map(char::from).collect()
 }
 
 fn set_password(server: &Server, password: &str) {
