@@ -336,7 +336,8 @@ impl Shared {
     async fn has_ended(&self, link: &Arc<Link>, deadline: Instant) -> bool {
         let is_another = |now: &Option<Arc<Link>>| now.as_ref().is_none_or(|now| !Arc::ptr_eq(now, link));
         let mut links = self.link.subscribe();
-        let soon = deadline.min(Instant::now() + NOTICED);
+        // One that was ended here is over for sure, as soon as its keeper comes to it.
+        let soon = if link.was_ended() { deadline } else { deadline.min(Instant::now() + NOTICED) };
         timeout_at(soon, links.wait_for(is_another)).await.is_ok_and(|seen| seen.is_ok())
     }
 

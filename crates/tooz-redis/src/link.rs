@@ -158,6 +158,11 @@ impl Link {
         self.ended.send_replace(true);
     }
 
+    /// Whether somebody ended the connection.
+    pub(crate) fn was_ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+
     /// Ends when somebody ended the connection.
     pub(crate) async fn is_to_end(&self) {
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;

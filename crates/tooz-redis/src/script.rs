@@ -27,6 +27,7 @@ pub(crate) enum Script {
 
 /// What scripts begin with: each takes what it needs, since the server makes these functions anew at each run.
 const COMMON: &str = include_str!("scripts/common.lua");
+const READING: &str = include_str!("scripts/reading.lua");
 const NEWS: &str = include_str!("scripts/news.lua");
 const GRANT: &str = include_str!("scripts/grant.lua");
 const ACQUIRE_AT_ONCE: &str = include_str!("scripts/acquire_at_once.lua");
@@ -89,16 +90,20 @@ impl Script {
 
     const fn prelude(self) -> &'static [&'static str] {
         match self {
-            Script::Create | Script::Groups => &[COMMON],
+            Script::Create => &[COMMON],
+            Script::Groups => &[COMMON, READING],
             Script::Owned => &[COMMON, GROUP],
             Script::Hello => &[COMMON, NEWS],
             Script::Acquire => &[COMMON, GRANT, ACQUIRE_AT_ONCE, NEWS, LOCK],
             Script::Release => &[COMMON, GRANT, RELEASE_AT_ONCE, NEWS, LOCK],
-            Script::Holders | Script::Break => &[COMMON, GRANT, NEWS, LOCK],
-            Script::Delete | Script::Join | Script::Update | Script::Leave | Script::Members => &[COMMON, NEWS, GROUP],
+            Script::Holders => &[COMMON, READING, GRANT, NEWS, LOCK],
+            Script::Break => &[COMMON, GRANT, NEWS, LOCK],
+            Script::Members => &[COMMON, READING, NEWS, GROUP],
+            Script::Delete | Script::Join | Script::Update | Script::Leave => &[COMMON, NEWS, GROUP],
             Script::LookAfter => &[COMMON, GRANT, NEWS, LOCK, GROUP, LOOK],
             Script::Beat => &[COMMON, GRANT, NEWS, LOCK, GROUP, SWEEP, LOOK],
-            Script::Open | Script::SweepUp | Script::Close => &[COMMON, GRANT, NEWS, LOCK, GROUP, SWEEP],
+            Script::SweepUp => &[COMMON, READING, GRANT, NEWS, LOCK, GROUP, SWEEP],
+            Script::Open | Script::Close => &[COMMON, GRANT, NEWS, LOCK, GROUP, SWEEP],
         }
     }
 

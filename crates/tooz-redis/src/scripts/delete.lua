@@ -3,7 +3,7 @@ local group = ARGV[4]
 if call('HEXISTS', prefix .. 'groups', group) == 0 then
   return { 'no group' }
 end
-local some = call('HRANDFIELD', prefix .. 'g:' .. group, 50, 'WITHVALUES')
+local some = call('HRANDFIELD', prefix .. 'g:' .. group, 30, 'WITHVALUES')
 for index = 1, #some, 2 do
   local join, owner = string.match(some[index + 1], '^(%x+) (%x+) ')
   if owner and alive(owner) then

@@ -4,7 +4,7 @@ local _, refused = look()
 if refused then
   return refused
 end
-local page = call('HSCAN', prefix .. ARGV[4], ARGV[5], 'COUNT', 200)
+local page = call('HSCAN', prefix .. ARGV[4], ARGV[5], 'COUNT', 500)
 local answer = { 'ok', page[1] }
 for index = 1, #page[2], 2 do
   local holder = holder_in(page[2][index + 1])

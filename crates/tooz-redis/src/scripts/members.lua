@@ -8,7 +8,7 @@ local group = ARGV[4]
 if call('HEXISTS', prefix .. 'groups', group) == 0 then
   return { 'no group' }
 end
-local page = call('HSCAN', prefix .. 'g:' .. group, ARGV[5], 'COUNT', 500)
+local page = call('HSCAN', prefix .. 'g:' .. group, ARGV[5], 'COUNT', 200)
 local all, answer = page[2], { 'ok', '', page[1] }
 -- Whether all owners of a hundred live is one question; only where not, each is asked for.
 for first = 1, #all, 200 do
@@ -26,7 +26,7 @@ for first = 1, #all, 200 do
       answer[#answer + 1] = all[index]
       answer[#answer + 1] = all[index + 1]
     elseif may_write and join and work > 0 then
-      work = work - 1
+      work = work - 3
       drop_member(group, all[index], join, owner)
     end
   end

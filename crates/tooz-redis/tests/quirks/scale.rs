@@ -78,7 +78,7 @@ fn size(server: &Server, key: &str) -> usize {
 
 async fn ten_thousand_readers_are_handed_over_a_few_at_a_time() {
     let server = start();
-    let a = connect(&format!("{}?session_timeout=10s", server.url()), "a").await;
+    let a = connect(&format!("{}?session_timeout=30s&operation_timeout=14s", server.url()), "a").await;
     let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
     crowd(&server, "l:x", 10_000, 100, true);
     let meter = Meter::start(&server);
@@ -97,7 +97,7 @@ async fn ten_thousand_readers_are_handed_over_a_few_at_a_time() {
 
 async fn a_reader_costs_the_same_however_many_there_are() {
     let server = start();
-    let a = connect(&format!("{}?session_timeout=10s", server.url()), "a").await;
+    let a = connect(&format!("{}?session_timeout=30s&operation_timeout=14s", server.url()), "a").await;
     drop(soon(a.lock("first").unwrap().acquire()).await.unwrap());
     crowd(&server, "l:x", 20_000, 100, false);
     let meter = Meter::start(&server);
@@ -116,7 +116,7 @@ async fn a_reader_costs_the_same_however_many_there_are() {
 
 async fn a_dead_crowd_of_readers_is_in_nobodys_way() {
     let server = start();
-    let a = connect(&format!("{}?session_timeout=10s", server.url()), "a").await;
+    let a = connect(&format!("{}?session_timeout=30s&operation_timeout=14s", server.url()), "a").await;
     drop(soon(a.lock("first").unwrap().acquire()).await.unwrap());
     crowd(&server, "l:x", 5_000, 5_000, false);
     crowd(&server, "l:y", 5_000, 5_000, false);
@@ -132,7 +132,7 @@ async fn a_dead_crowd_of_readers_is_in_nobodys_way() {
 
 async fn a_thousand_members_are_listed_in_short_scripts() {
     let server = start();
-    let a = connect(&format!("{}?session_timeout=10s", server.url()), "a").await;
+    let a = connect(&format!("{}?session_timeout=30s&operation_timeout=14s", server.url()), "a").await;
     let group = a.group("g").unwrap();
     let membership = soon(group.join_or_create(&0)).await.unwrap();
     crowd(&server, "l:x", 5_000, 5_000, false);
