@@ -307,16 +307,15 @@ impl Keeper {
         self.inner.desk(crate::LockKey::election(&self.group)).resign_all(hold).await;
         let live = &hold.live;
         let limit = self.inner.settings.operation_timeout;
-        let result = match lost_before {
-            Some(_) => Ok(()),
-            None => {
-                let (what, leaving) = (|| format!("leave group {:?}", self.group), request.clone());
-                let leave = move |session: Arc<dyn Session>| {
-                    let request = leaving.clone();
-                    async move { session.leave(&request).await }
-                };
-                live.call_patiently(limit, what, leave).await
-            }
+        let result = if lost_before.is_some() {
+            Ok(())
+        } else {
+            let (what, leaving) = (|| format!("leave group {:?}", self.group), request.clone());
+            let leave = move |session: Arc<dyn Session>| {
+                let request = leaving.clone();
+                async move { session.leave(&request).await }
+            };
+            live.call_patiently(limit, what, leave).await
         };
         let failed = result.is_err();
         if let Some(answer) = answer {
