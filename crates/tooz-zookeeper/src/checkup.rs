@@ -10,7 +10,7 @@ use tooz_core::{Checkup, LockKey, LockName, Probe, Result};
 use zookeeper_client::{CreateMode, Error as Zk};
 
 use crate::session::Inner;
-use crate::{error, layout};
+use crate::layout;
 use crate::tls::Tls;
 
 /// How long a server may take to answer a question about itself.
@@ -37,7 +37,7 @@ impl Inner {
             self.settle(&connection).await?;
             probed = connection.ask(probing()).await;
         }
-        probed.map_err(|why| error::of("measure the round trip", why))
+        probed.map_err(|why| self.failed("measure the round trip", why))
     }
 
     pub(crate) async fn check_up(&self) -> Result<Checkup> {

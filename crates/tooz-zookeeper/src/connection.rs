@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tooz_core::{Clock, CredentialSource, Error, Moment, Result as ToozResult};
-use zookeeper_client::{Client, Error as Zk, SessionInfo, SessionState, StateWatcher};
+use zookeeper_client::{Client, Error as Zk, MultiWriteError, SessionInfo, SessionState, StateWatcher};
 
 #[cfg(feature = "tls")]
 use crate::relay::Relay;
@@ -229,12 +229,32 @@ impl Connection {
             () = self.gone() => Err(Zk::ConnectionLoss),
             answer = timeout(limit, answer) => answer.unwrap_or(Err(Zk::Timeout)),
         };
-        // What was refused may be meant for whoever this process is by now: its password was changed, and in its file too.
-        if matches!(answer, Err(Zk::NoAuth)) && self.greeting.has_changed_since(self.identity.as_ref()).await {
-            self.give_up();
+        if matches!(answer, Err(Zk::NoAuth)) && self.is_outdated().await {
             return Err(Zk::SessionMoved);
         }
         answer
+    }
+
+    /// The same for a transaction, which may be refused as a whole for one of its parts.
+    pub(crate) async fn ask_to_change<T>(
+        &self,
+        answer: impl Future<Output = Result<Result<T, MultiWriteError>, Zk>>,
+    ) -> Result<Result<T, MultiWriteError>, Zk> {
+        let answer = self.ask(answer).await;
+        if matches!(answer, Ok(Err(MultiWriteError::OperationFailed { source: Zk::NoAuth, .. }))) && self.is_outdated().await {
+            return Err(Zk::SessionMoved);
+        }
+        answer
+    }
+
+    /// What was refused may be meant for whoever this process is by now: its password was changed, and in its file too. Then it goes on over
+    /// a connection that says so.
+    async fn is_outdated(&self) -> bool {
+        let is_outdated = self.greeting.has_changed_since(self.identity.as_ref()).await;
+        if is_outdated {
+            self.give_up();
+        }
+        is_outdated
     }
 
     /// Ends when nothing of this connection may be used any more. Whoever waits for a watch asks this first: a watch panics
@@ -273,9 +293,10 @@ impl Connection {
     /// Ends the session at the server.
     pub(crate) async fn close(&self) -> Result<(), Zk> {
         let mut states = self.states.clone();
-        self.gone.send_replace(true);
-        // The library ends the session when the last client goes; those who ask let go of theirs now.
+        // The library ends the session when the last client goes; those who ask let go of theirs now. Watches that are dropped later than
+        // that are not taken back one by one.
         self.slot().take();
+        self.gone.send_replace(true);
         let closed = async {
             while !matches!(
                 states.changed().await,

@@ -56,7 +56,7 @@ impl Inner {
         match created {
             Ok(_) => Ok(()),
             Err(Zk::NodeExists) => Err(Error::group_exists(group)),
-            Err(why) => Err(error::of(format_args!("create {path}"), why)),
+            Err(why) => Err(self.failed(format_args!("create {path}"), why)),
         }
     }
 
@@ -75,7 +75,7 @@ impl Inner {
             Ok(None) => Ok(()),
             Ok(Some(members)) => Err(Error::group_not_empty(group, members)),
             Err(Zk::NoNode) => Err(Error::no_group(group)),
-            Err(why) => Err(error::of(format_args!("delete {path}"), why)),
+            Err(why) => Err(self.failed(format_args!("delete {path}"), why)),
         }
     }
 
@@ -136,7 +136,7 @@ impl Inner {
     }
 
     async fn enter_group(&self, request: &JoinRequest, path: &str, data: &[u8]) -> Result<()> {
-        let failed = |why| error::of(format_args!("create {path}"), why);
+        let failed = |why| self.failed(format_args!("create {path}"), why);
         for _ in 0..ATTEMPTS {
             let connection = self.link.up_within(self.limit).await?;
             let options = self.made(CreateMode::Ephemeral);
@@ -172,7 +172,7 @@ impl Inner {
                 }
                 Ok(transaction.commit().await)
             };
-            match connection.ask(replacing).await.map_err(failed)? {
+            match connection.ask_to_change(replacing).await.map_err(failed)? {
                 Ok(_) => return Ok(()),
                 Err(why) => met_another_change(why).map_err(failed)?,
             }
@@ -228,7 +228,7 @@ impl Inner {
         path: &str,
         change: impl Fn(&Stat, &Mailbox, &mut zookeeper_client::MultiWriter<'_>) -> Result<(), Zk>,
     ) -> Result<bool> {
-        let failed = |why| error::of(format_args!("change {path}"), why);
+        let failed = |why| self.failed(format_args!("change {path}"), why);
         for _ in 0..ATTEMPTS {
             let connection = self.link.up_within(self.limit).await?;
             let Some((found, mailbox)) = self.find_own_entry(&connection, path).await.map_err(failed)? else {
@@ -249,7 +249,7 @@ impl Inner {
                 change(&found.stat, &mailbox, &mut transaction)?;
                 Ok(transaction.commit().await)
             };
-            match connection.ask(changing).await.map_err(failed)? {
+            match connection.ask_to_change(changing).await.map_err(failed)? {
                 Ok(_) => return Ok(true),
                 Err(why) => met_another_change(why).map_err(failed)?,
             }

@@ -121,6 +121,14 @@ impl Link {
         }
     }
 
+    /// The error of a session that is over, if it is.
+    pub(crate) fn over(&self) -> Option<Error> {
+        match &*self.shared.state.borrow() {
+            State::Over(why) | State::Expired(why) => Some(error::over(why)),
+            State::Up(_) | State::Down(_) => None,
+        }
+    }
+
     /// The same with patience.
     pub(crate) async fn up_within(&self, limit: Duration) -> Result<Arc<Connection>> {
         timeout(limit, self.up()).await.unwrap_or_else(|_| Err(self.disconnected(limit)))

@@ -47,7 +47,7 @@ impl Inner {
             self.settle_for(&connection, request).await?;
             looked = self.stand(&connection, request).await;
         }
-        let (place, children) = looked.map_err(|why| self.unsettled(request, error::of("enter the queue", why)))?;
+        let (place, children) = looked.map_err(|why| self.unsettled(request, self.failed("enter the queue", why)))?;
         match queue::turn(&children, &place.node) {
             Turn::Mine => Ok(Some(self.granted(request, &place))),
             Turn::After(_) | Turn::Absent => {
@@ -76,7 +76,7 @@ impl Inner {
                 Err(Zk::NoNode) => self.settle_for(&connection, request).await?,
                 // The place, if there is one, is kept; the next connection finds it.
                 Err(why) if error::is_passing(&why) => sleep(Duration::from_millis(20)).await,
-                Err(why) => return Err(self.unsettled(request, error::of("wait in the queue", why))),
+                Err(why) => return Err(self.unsettled(request, self.failed("wait in the queue", why))),
             }
         }
     }
@@ -281,7 +281,7 @@ impl Inner {
             Ok(withdrawn)
         };
         let withdrawn = connection.ask(withdrawing).await;
-        let withdrawn = withdrawn.map_err(|why| match error::of("leave the queue", why) {
+        let withdrawn = withdrawn.map_err(|why| match self.failed("leave the queue", why) {
             error if error.kind() == ErrorKind::Lost => error,
             error => error.with_outcome(Outcome::Unknown),
         })?;
@@ -342,7 +342,7 @@ impl Inner {
                 format!("no grant with token {token} is there any more; it was not touched"),
             )
         };
-        let failed = |why| error::of("break the lock", why);
+        let failed = |why| self.failed("break the lock", why);
         for _ in 0..ATTEMPTS {
             let holding = self.holding(key).await?;
             let found = holding.into_iter().find(|(_, _, stat)| u64::try_from(stat.czxid) == Ok(token.0));
@@ -366,7 +366,7 @@ impl Inner {
                 }
                 Ok(transaction.commit().await)
             };
-            match connection.ask(breaking).await.map_err(failed)? {
+            match connection.ask_to_change(breaking).await.map_err(failed)? {
                 Ok(_) => return Ok(()),
                 Err(MultiWriteError::OperationFailed { index: 0, source: Zk::NoNode }) => return Err(missing()),
                 // Other mail came, or the holder's session ends just now.

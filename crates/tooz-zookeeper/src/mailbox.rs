@@ -64,7 +64,7 @@ impl Inner {
     pub(crate) async fn open_mailbox(&self) -> Result<()> {
         let connection = self.link.up_within(self.limit).await?;
         let (path, empty) = (self.own_mailbox(), self.empty_mail()?);
-        let failed = |why| error::of(format_args!("create {path}"), why);
+        let failed = |why| self.failed(format_args!("create {path}"), why);
         for _ in 0..ATTEMPTS {
             let version = self.settle(&connection).await?;
             let making = async {
@@ -74,7 +74,7 @@ impl Inner {
                 transaction.add_create(&path, &empty, &self.made(CreateMode::Ephemeral))?;
                 Ok(transaction.commit().await)
             };
-            match connection.ask(making).await.map_err(failed)? {
+            match connection.ask_to_change(making).await.map_err(failed)? {
                 Ok(_) | Err(MultiWriteError::OperationFailed { source: Zk::NodeExists, .. }) => return Ok(()),
                 Err(MultiWriteError::OperationFailed { index: 1, source: Zk::NoNode }) => {
                     // Somebody deleted the branch by hand.
@@ -83,6 +83,9 @@ impl Inner {
                     connection.ask(making).await.map_err(failed)?;
                 }
                 Err(MultiWriteError::OperationFailed { source: Zk::NoNode | Zk::BadVersion, .. }) => {}
+                Err(MultiWriteError::OperationFailed { source: Zk::NoAuth, .. }) => {
+                    return Err(self.not_ours(&connection, failed(Zk::NoAuth)).await);
+                }
                 Err(why) => return Err(failed(why.into())),
             }
         }
@@ -141,7 +144,7 @@ impl Inner {
                 if error::is_passing(&why) {
                     connection.give_up();
                 }
-                Err(error::of("heartbeat", why).into())
+                Err(self.failed("heartbeat", why).into())
             }
         }
     }

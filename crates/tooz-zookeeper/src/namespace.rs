@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 use tooz_core::{Error, Result};
-use zookeeper_client::{Acl, Acls, Client, CreateMode, Error as Zk, MultiWriteError};
+use zookeeper_client::{Acl, Acls, AuthId, Client, CreateMode, Error as Zk, MultiWriteError, Permission};
 
 use crate::connection::Connection;
 use crate::error;
@@ -39,7 +39,7 @@ impl Inner {
             let found = match connection.ask(reading).await {
                 Ok((data, stat)) => Some((data, stat.version)),
                 Err(Zk::NoNode) => None,
-                Err(why) => return Err(error::of(format_args!("read {root}"), why)),
+                Err(why) => return Err(self.failed(format_args!("read {root}"), why)),
             };
             match found {
                 None => self.found(connection).await?,
@@ -54,7 +54,7 @@ impl Inner {
                 },
             }
         }
-        Err(error::of(format_args!("make {root}"), Zk::BadVersion))
+        Err(self.failed(format_args!("make {root}"), Zk::BadVersion))
     }
 
     /// Makes the namespace with all its branches in one transaction. It fails where another is faster, which is as good.
@@ -66,8 +66,9 @@ impl Inner {
                 self.make_chroot(&client, above).await?;
             }
             let options = self.made(CreateMode::Persistent);
+            let acls = self.settings.access.root_acls();
             let mut transaction = client.new_multi_writer();
-            transaction.add_create(root, &own_record(), &options)?;
+            transaction.add_create(root, &own_record(), &CreateMode::Persistent.with_acls(Acls::from(&acls[..])))?;
             for branch in self.branches() {
                 transaction.add_create(&branch, b"", &options)?;
             }
@@ -75,8 +76,8 @@ impl Inner {
             transaction.add_create(&self.layout.stop_sign(), STOP, &stop_sign)?;
             Ok(transaction.commit().await)
         };
-        let failed = |why| error::of(format_args!("create {root}"), why);
-        match connection.ask(founding).await.map_err(failed)? {
+        let failed = |why| self.failed(format_args!("create {root}"), why);
+        match connection.ask_to_change(founding).await.map_err(failed)? {
             Ok(_) | Err(MultiWriteError::OperationFailed { source: Zk::NodeExists | Zk::NoNode, .. }) => Ok(()),
             Err(why) => Err(failed(why.into())),
         }
@@ -108,8 +109,8 @@ impl Inner {
             transaction.add_create(&sessions, STOP, &stop_sign)?;
             Ok(transaction.commit().await)
         };
-        let failed = |why| error::of(format_args!("take over {root}"), why);
-        match connection.ask(taking_over).await.map_err(failed)? {
+        let failed = |why| self.failed(format_args!("take over {root}"), why);
+        match connection.ask_to_change(taking_over).await.map_err(failed)? {
             Err(MultiWriteError::OperationFailed { source: Zk::NotEmpty, .. }) => {
                 Err(Error::foreign_layout(&self.namespace, 1, LAYOUT))
             }
@@ -119,6 +120,22 @@ impl Inner {
             }
             Err(why) => Err(failed(why.into())),
         }
+    }
+
+    /// The error of whoever may not make anything in the namespace, with the name of whose it is.
+    pub(crate) async fn not_ours(&self, connection: &Connection, why: Error) -> Error {
+        let root = self.layout.root();
+        let asking = async { connection.client()?.get_acl(root).await };
+        let Ok((acls, _)) = connection.ask(asking).await else { return why };
+        let users = acls.iter().filter(|acl| acl.scheme() == "digest");
+        let users: Vec<&str> = users.filter_map(|acl| acl.id().split(':').next()).collect();
+        if users.is_empty() {
+            return why;
+        }
+        why.context(format!(
+            "{root} is kept by user {}, with a password of that user's: whoever first used the namespace said it, right or wrong",
+            users.join(", ")
+        ))
     }
 
     fn branches(&self) -> [String; 4] {
@@ -180,6 +197,14 @@ impl Access {
         match self {
             Access::Open => Acls::anyone_all(),
             Access::Creator => Acls::creator_all(),
+        }
+    }
+
+    /// For the node of the namespace: everybody may see which layout it says, and whose it is.
+    fn root_acls(self) -> Vec<Acl> {
+        match self {
+            Access::Open => self.acls().to_vec(),
+            Access::Creator => vec![self.acls()[0].clone(), Acl::new(Permission::READ, AuthId::anyone())],
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The session: what it agreed upon with the ensemble, its heartbeat, and the way from each call to its room.
 
+use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 use tooz_core::{
-    Checkup, ConnectArgs, ConnectFuture, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey, LockRequest,
+    Checkup, ConnectArgs, ConnectFuture, Error, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey, LockRequest,
     MemberId, Moment, Namespace, Owned, Probe, PushStream, Reporter, RequestId, Result, Roster, Session, Terms, Wanted,
     async_trait,
 };
@@ -98,6 +99,12 @@ impl Inner {
                 answer => return answer.map_err(|why| error::of(what, why)),
             }
         }
+    }
+
+    /// What a failed question comes to: that the session is over, if it is.
+    pub(crate) fn failed(&self, what: impl fmt::Display, why: Zk) -> Error {
+        let over = if error::is_passing(&why) { self.link.over() } else { None };
+        over.unwrap_or_else(|| error::of(what, why))
     }
 
     /// How a node of this kind is made.
@@ -250,8 +257,10 @@ impl Session for ZooKeeperSession {
     }
 
     async fn close(&self) -> Result<()> {
+        // First the session: a watch that is dropped before it is taken back by a request, and there may be ten thousand.
+        let closed = self.inner.link.close().await;
         self.stop();
-        self.inner.link.close().await
+        closed
     }
 }
 
