@@ -21,7 +21,8 @@ pub(crate) fn stand_alone(folder: &Path, starts: &[&str]) -> Result<()> {
         let entry = entry?;
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().into_owned();
-        let is_meant = starts.iter().any(|start| name.starts_with(start)) && name.ends_with(".jar");
+        let is_archive = path.extension().is_some_and(|extension| extension == "jar");
+        let is_meant = is_archive && starts.iter().any(|start| name.starts_with(start));
         if is_meant && entry.file_type()?.is_file() {
             let bytes = fs::read(&path)?;
             if let Some(bytes) = without_manifest(bytes) {

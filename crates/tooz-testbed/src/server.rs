@@ -237,7 +237,8 @@ fn told_of_log(log: &str) -> String {
     }
     let (first, rest) = lines.split_at(FIRST);
     let (middle, last) = rest.split_at(rest.len() - LAST);
-    let is_thrown = |line: &&&str| !line.trim_start().starts_with("at ") && (line.contains("Exception") || line.contains("Error"));
+    let is_thrown =
+        |line: &&&str| !line.trim_start().starts_with("at ") && (line.contains("Exception") || line.contains("Error"));
     // Of what is thrown again and again the latest will do.
     let mut thrown: Vec<&str> = middle.iter().rev().filter(is_thrown).take(5).copied().collect();
     thrown.reverse();
@@ -264,7 +265,7 @@ mod tests {
 
     #[test]
     fn what_was_thrown_is_told_beside_the_end_of_the_log() {
-        let trace = (0..30).map(|at| format!("\tat org.example.Thing.error{at}(Error.java)\n")).collect::<String>();
+        let trace = "\tat org.example.Thing.error(Error.java)\n".repeat(30);
         let log = format!("one\ntwo\n{}java.lang.NoSuchMethodError: thing\n{trace}the end", "doing\n".repeat(20));
         let told = told_of_log(&log);
         assert!(told.starts_with("one\n") && told.ends_with("the end"), "{told}");

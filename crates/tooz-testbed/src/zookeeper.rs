@@ -78,7 +78,8 @@ impl Backend for ZooKeeper {
             fs::rename(aside, script)?;
         }
         let of_image = fs::read_dir(root)?.flatten().map(|entry| entry.path());
-        let of_image = of_image.filter(|path| path.to_string_lossy().contains("apache-zookeeper-")).map(|path| path.join("lib"));
+        let of_image =
+            of_image.filter(|path| path.to_string_lossy().contains("apache-zookeeper-")).map(|path| path.join("lib"));
         for archives in of_image.chain([root.join("usr/share/java")]).filter(|folder| folder.is_dir()) {
             jar::stand_alone(&archives, ARCHIVES)?;
         }

@@ -9,8 +9,8 @@ use tokio::time::timeout;
 use tooz_core::{Checkup, LockKey, LockName, Probe, Result};
 use zookeeper_client::{CreateMode, Error as Zk};
 
-use crate::session::Inner;
 use crate::layout;
+use crate::session::Inner;
 use crate::tls::Tls;
 
 /// How long a server may take to answer a question about itself.

@@ -15,9 +15,9 @@ use tokio::time::timeout;
 use tooz_core::{Clock, CredentialSource, Error, Moment, Result as ToozResult};
 use zookeeper_client::{Client, Error as Zk, MultiWriteError, SessionInfo, SessionState, StateWatcher};
 
+use crate::options::identity;
 #[cfg(feature = "tls")]
 use crate::relay::Relay;
-use crate::options::identity;
 use crate::tls::{Certificates, Refused};
 
 /// As so many users a session logs in, those whose passwords were the latest.
@@ -241,7 +241,9 @@ impl Connection {
         answer: impl Future<Output = Result<Result<T, MultiWriteError>, Zk>>,
     ) -> Result<Result<T, MultiWriteError>, Zk> {
         let answer = self.ask(answer).await;
-        if matches!(answer, Ok(Err(MultiWriteError::OperationFailed { source: Zk::NoAuth, .. }))) && self.is_outdated().await {
+        if matches!(answer, Ok(Err(MultiWriteError::OperationFailed { source: Zk::NoAuth, .. })))
+            && self.is_outdated().await
+        {
             return Err(Zk::SessionMoved);
         }
         answer

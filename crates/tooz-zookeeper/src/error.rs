@@ -141,8 +141,11 @@ pub(crate) fn distrusted(reasons: &[String]) -> Error {
 
 /// A node that other programs have made, where ours would have to be.
 pub(crate) fn foreign_node(path: &str) -> Error {
-    Error::new(ErrorKind::Backend, format!("{path} is there, and nothing of tooz's: delete it, or choose another namespace"))
-        .with_outcome(Outcome::NotApplied)
+    Error::new(
+        ErrorKind::Backend,
+        format!("{path} is there, and nothing of tooz's: delete it, or choose another namespace"),
+    )
+    .with_outcome(Outcome::NotApplied)
 }
 
 /// Somebody else wrote into our nodes, or a value is not what it should be.

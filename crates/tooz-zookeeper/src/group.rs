@@ -129,7 +129,9 @@ impl Inner {
         let joined = self.enter_group(request, &path, &data).await;
         match &joined {
             Ok(()) => self.holdings.joined(request.id),
-            Err(error) if error.outcome() == tooz_core::Outcome::NotApplied => _ = self.holdings.forget_join(request.id),
+            Err(error) if error.outcome() == tooz_core::Outcome::NotApplied => {
+                _ = self.holdings.forget_join(request.id);
+            }
             Err(_) => {}
         }
         joined

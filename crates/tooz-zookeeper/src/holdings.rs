@@ -136,7 +136,9 @@ impl Holdings {
     pub(crate) fn leave(&self, id: RequestId) -> Leaving {
         let mut state = self.state();
         // An id that is not known, of an earlier request that core gives up, may have a node all the same.
-        let Some(lock) = state.locks.get_mut(&id) else { return Leaving { standing: Standing::Doubtful, is_first: false } };
+        let Some(lock) = state.locks.get_mut(&id) else {
+            return Leaving { standing: Standing::Doubtful, is_first: false };
+        };
         let before = std::mem::replace(&mut lock.stage, Stage::Leaving);
         Leaving { standing: lock.standing.clone(), is_first: before == Stage::Held }
     }

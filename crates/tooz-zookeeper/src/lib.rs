@@ -4,6 +4,7 @@ mod bulk;
 mod checkup;
 mod connection;
 mod error;
+mod gates;
 mod group;
 mod holdings;
 mod layout;

@@ -14,12 +14,13 @@ use zookeeper_client::{CreateMode, Error as Zk, MultiWriteError, Stat};
 
 use crate::bulk;
 use crate::connection::Connection;
+use crate::error;
+use crate::gates::Gate;
 use crate::holdings::{Leaving, Place, Standing};
 use crate::layout;
 use crate::queue::{self, Turn};
 use crate::record::{self, LockRecord};
 use crate::session::Inner;
-use crate::error;
 
 /// How often a queue is made again that the server took away as empty just before somebody entered it, and the like.
 const ATTEMPTS: usize = 5;
@@ -71,7 +72,10 @@ impl Inner {
             };
             match self.look_and_wait(&connection, request, wanted).await {
                 Ok(Look::Granted(granted)) => return Ok(Some(granted)),
-                Ok(Look::Unwanted) => return self.withdraw(&connection, request).await.map(|_| None),
+                Ok(Look::Unwanted) => {
+                    let _turn = self.gates.pass(Gate::Leave).await;
+                    return self.withdraw(&connection, request).await.map(|_| None);
+                }
                 Ok(Look::Again) => {}
                 Err(Zk::NoNode) => self.settle_for(&connection, request).await?,
                 // The place, if there is one, is kept; the next connection finds it.
@@ -86,6 +90,11 @@ impl Inner {
         if !wanted.is_wanted() {
             return Ok(Look::Unwanted);
         }
+        let turn = tokio::select! {
+            biased;
+            turn = self.gates.pass(Gate::Enter) => turn,
+            () = wanted.unwanted() => return Ok(Look::Unwanted),
+        };
         let (place, children) = self.stand(connection, request).await?;
         let before = match queue::turn(&children, &place.node) {
             Turn::Mine => return Ok(Look::Granted(self.granted(request, &place))),
@@ -103,6 +112,7 @@ impl Inner {
             Err(Zk::NoNode) => return Ok(Look::Again),
             Err(why) => return Err(why),
         };
+        drop(turn);
         tokio::select! {
             biased;
             () = connection.gone() => Ok(Look::Again),
@@ -390,7 +400,8 @@ impl Inner {
             }
         }
         let nodes = &strange.iter().map(|(_, _, path)| path.clone()).collect::<Vec<_>>();
-        let contents = self.look("read the names of locks", |client| async move { bulk::read_all(&client, nodes).await });
+        let contents =
+            self.look("read the names of locks", |client| async move { bulk::read_all(&client, nodes).await });
         for ((space, id, _), content) in strange.iter().zip(contents.await?) {
             let record = content.and_then(|(data, _)| record::read::<LockRecord>("the node of a lock", &data).ok());
             locks.extend(record.and_then(|record| key(*space, record.name)).map(|key| (key, *id)));

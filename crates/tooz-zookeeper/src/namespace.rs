@@ -115,7 +115,8 @@ impl Inner {
                 Err(Error::foreign_layout(&self.namespace, 1, LAYOUT))
             }
             // Others are at it too.
-            Ok(_) | Err(MultiWriteError::OperationFailed { source: Zk::NodeExists | Zk::NoNode | Zk::BadVersion, .. }) => {
+            Ok(_)
+            | Err(MultiWriteError::OperationFailed { source: Zk::NodeExists | Zk::NoNode | Zk::BadVersion, .. }) => {
                 Ok(())
             }
             Err(why) => Err(failed(why.into())),

@@ -8,13 +8,14 @@ use std::time::Duration;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 use tooz_core::{
-    Checkup, ConnectArgs, ConnectFuture, Error, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey, LockRequest,
-    MemberId, Moment, Namespace, Owned, Probe, PushStream, Reporter, RequestId, Result, Roster, Session, Terms, Wanted,
-    async_trait,
+    Checkup, ConnectArgs, ConnectFuture, Error, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey,
+    LockRequest, MemberId, Moment, Namespace, Owned, Probe, PushStream, Reporter, RequestId, Result, Roster, Session,
+    Terms, Wanted, async_trait,
 };
 use zookeeper_client::{Client, CreateMode, CreateOptions, Error as Zk};
 
 use crate::connection::Greeting;
+use crate::gates::{Gate, Gates};
 use crate::holdings::Holdings;
 use crate::layout::{self, Layout};
 use crate::link::Link;
@@ -42,6 +43,7 @@ pub(crate) struct Inner {
     pub(crate) limit: Duration,
     pub(crate) pulse: Pulse,
     pub(crate) holdings: Holdings,
+    pub(crate) gates: Gates,
     /// The namespace was found to be kept in the layout that is spoken here.
     pub(crate) is_settled: AtomicBool,
 }
@@ -65,6 +67,7 @@ pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
             link,
             pulse,
             layout,
+            gates: Gates::new(),
             holdings: Holdings::new(own, settings.heaviest_session()),
             settings,
             namespace: args.namespace.clone(),
@@ -185,6 +188,7 @@ impl Session for ZooKeeperSession {
     }
 
     async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
+        let _turn = self.inner.gates.pass(Gate::Enter).await;
         self.inner.try_lock(request).await
     }
 
@@ -193,10 +197,12 @@ impl Session for ZooKeeperSession {
     }
 
     async fn release(&self, request: &LockRequest) -> Result<()> {
+        let _turn = self.inner.gates.pass(Gate::Leave).await;
         self.inner.release(request).await
     }
 
     async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
+        let _turn = self.inner.gates.pass(Gate::Groups).await;
         self.inner.holders(key).await
     }
 
@@ -217,18 +223,22 @@ impl Session for ZooKeeperSession {
     }
 
     async fn join(&self, request: &JoinRequest) -> Result<()> {
+        let _turn = self.inner.gates.pass(Gate::Groups).await;
         self.inner.join(request).await
     }
 
     async fn update(&self, request: &JoinRequest) -> Result<()> {
+        let _turn = self.inner.gates.pass(Gate::Groups).await;
         self.inner.update(request).await
     }
 
     async fn leave(&self, request: &JoinRequest) -> Result<()> {
+        let _turn = self.inner.gates.pass(Gate::Leave).await;
         self.inner.leave(request).await
     }
 
     async fn members(&self, group: &GroupId) -> Result<Roster> {
+        let _turn = self.inner.gates.pass(Gate::Groups).await;
         self.inner.members(group).await
     }
 

@@ -37,7 +37,8 @@ impl Inner {
             self.holdings.watch_all_anew();
             if let Err(why) = self.watch_over(&connection).await {
                 // What can't be watched is found by its owner's release.
-                let pause = if error::is_passing(&why) { Duration::from_millis(50) } else { self.link.session_timeout() };
+                let pause =
+                    if error::is_passing(&why) { Duration::from_millis(50) } else { self.link.session_timeout() };
                 sleep(pause).await;
             }
         }
@@ -90,7 +91,8 @@ impl Inner {
         };
         for ((id, _), (stat, watch)) in due.iter().zip(connection.ask(setting).await?) {
             let id = *id;
-            if stat.is_none() {
+            // A member's node may be another session's by now, which took it over.
+            if stat.is_none_or(|stat| stat.ephemeral_owner != self.link.session().id().0) {
                 self.tell_of(id);
                 continue;
             }

@@ -680,8 +680,10 @@ async fn the_newer_server_does_as_well() -> Result<()> {
     // What the testbed takes first is the older version that the suite runs on; this is the other one.
     let server = Setup::new(Kind::ZooKeeper).version("3.9").start().expect("a server of the other version");
     let space = namespace();
-    let one = connect(&server.url(), "one", &space).await?;
-    let two = connect(&server.url(), "two", &space).await?;
+    // Long enough for a server of Java to come back within it on a busy machine.
+    let lasting = Duration::from_secs(30);
+    let one = connect_for(&server.url(), "one", &space, lasting).await?;
+    let two = connect_for(&server.url(), "two", &space, lasting).await?;
     assert!(one.check_up().await?.server.starts_with("ZooKeeper 3.9"));
     let mut events = one.events();
     let guard = one.lock("l")?.acquire().await?;
@@ -716,7 +718,9 @@ async fn one_foreign_child_of_a_group_hides_nobody() -> Result<()> {
     assert_eq!(members.iter().map(|member| member.member.as_str()).collect::<Vec<_>>(), ["m"]);
     assert_eq!(coordinator.groups().await?.len(), 2);
     membership.update(&2).await?;
-    while !matches!(soon(watch.next()).await, Some(GroupEvent::Updated(entry)) if entry.capabilities.get::<i32>()? == 2) {}
+    while !matches!(soon(watch.next()).await, Some(GroupEvent::Updated(entry)) if entry.capabilities.get::<i32>()? == 2)
+    {
+    }
     // Its own name is a stranger's here.
     let other = connect(&SERVER.url(), "stranger", &space).await?;
     let error = other.group("g")?.join(&()).await.expect_err("the place is taken");
@@ -735,14 +739,15 @@ async fn one_foreign_child_of_a_group_hides_nobody() -> Result<()> {
 
 async fn a_timeout_longer_than_asked_tells_of_a_slow_tick() -> Result<()> {
     static DRIVER: tooz_core::Driver = tooz_zookeeper::DRIVER;
-    let server = Setup::new(Kind::ZooKeeper).argument("tickTime=6000 minSessionTimeout=12000").start().expect("a server");
+    let server =
+        Setup::new(Kind::ZooKeeper).argument("tickTime=6000 minSessionTimeout=12000").start().expect("a server");
     let options = ConnectOptions::new(&server.url())?.driver(&DRIVER).member("m")?.option("namespace", namespace());
     let coordinator = options.session_timeout(Duration::from_secs(10)).connect().await?;
     coordinator.lock("l")?.acquire().await?.release().await?;
     let terms = coordinator.terms().expect("a session");
     assert_eq!(terms.timeout, Some(Duration::from_secs(12)));
     // The servers tell their leader of a ping after half a tick.
-    assert!(terms.margin > Duration::from_millis(4000), "{:?}", terms.margin);
+    assert!(terms.margin > Duration::from_secs(4), "{:?}", terms.margin);
     coordinator.close().await
 }
 
@@ -753,7 +758,8 @@ async fn a_session_that_is_given_up_is_ended_at_the_server() -> Result<()> {
     let guard = coordinator.lock("l")?.acquire().await?;
     let settings = server.folder().join("zoo.cfg");
     let text = std::fs::read_to_string(&settings).expect("its settings");
-    std::fs::write(&settings, text.replace("maxSessionTimeout=60000", "maxSessionTimeout=50000")).expect("new settings");
+    std::fs::write(&settings, text.replace("maxSessionTimeout=60000", "maxSessionTimeout=50000"))
+        .expect("new settings");
     server.restart().expect("it starts again");
     soon(guard.loss().wait()).await;
     let began = Instant::now();
@@ -794,9 +800,7 @@ async fn who_waits_for_a_leadership_wakes_no_watcher() -> Result<()> {
     let first = connect_for(&SERVER.url(), "first", &space, minute).await?;
     let membership = first.group("g")?.join(&()).await?;
     let leadership = membership.campaign().await?;
-    let elected = |event: &Option<LeaderEvent>, who: &str| {
-        matches!(event, Some(LeaderEvent::Elected(leader)) if leader.member.as_str() == who)
-    };
+    let elected = |event: &Option<LeaderEvent>, who: &str| matches!(event, Some(LeaderEvent::Elected(leader)) if leader.member.as_str() == who);
     while !elected(&soon(watch.next()).await, "first") {}
     sleep(Duration::from_secs(1)).await;
     let before = proxy.counts().to_server.bytes;
@@ -804,7 +808,8 @@ async fn who_waits_for_a_leadership_wakes_no_watcher() -> Result<()> {
     for number in 0..CANDIDATES {
         let coordinator = connect_for(&SERVER.url(), &format!("candidate-{number}"), &space, minute).await?;
         let membership = coordinator.group("g")?.join(&()).await?;
-        let campaign = tokio::spawn(async move { membership.campaign().await.map(|leadership| (leadership, membership)) });
+        let campaign =
+            tokio::spawn(async move { membership.campaign().await.map(|leadership| (leadership, membership)) });
         candidates.push((coordinator, campaign));
     }
     until("all wait", || nodes(&space, "/elections/g").len() == CANDIDATES + 1).await;
@@ -813,7 +818,8 @@ async fn who_waits_for_a_leadership_wakes_no_watcher() -> Result<()> {
     // A ping or two, and no list for each of them.
     assert!(asked < 500, "{asked} bytes were asked while others took their places");
     leadership.resign().await?;
-    while !matches!(soon(watch.next()).await, Some(LeaderEvent::Elected(leader)) if leader.member.as_str() != "first") {}
+    while !matches!(soon(watch.next()).await, Some(LeaderEvent::Elected(leader)) if leader.member.as_str() != "first") {
+    }
     for (coordinator, _) in &candidates {
         coordinator.close().await?;
     }

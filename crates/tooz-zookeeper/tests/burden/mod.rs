@@ -20,10 +20,17 @@ const MANY: usize = 10_000;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        quirk("ten_thousand_locks_of_one_session_may_be_killed", || Box::pin(ten_thousand_locks_of_one_session_may_be_killed())),
-        quirk("as_many_as_one_session_may_hold_can_be_closed", || Box::pin(as_many_as_one_session_may_hold_can_be_closed())),
+        quirk("ten_thousand_locks_of_one_session_may_be_killed", || {
+            Box::pin(ten_thousand_locks_of_one_session_may_be_killed())
+        }),
+        quirk("as_many_as_one_session_may_hold_can_be_closed", || {
+            Box::pin(as_many_as_one_session_may_hold_can_be_closed())
+        }),
         quirk("what_is_too_much_is_refused_and_what_was_given_back_is_not_counted", || {
             Box::pin(what_is_too_much_is_refused_and_what_was_given_back_is_not_counted())
+        }),
+        quirk("thousands_that_ask_at_once_starve_no_heartbeat", || {
+            Box::pin(thousands_that_ask_at_once_starve_no_heartbeat())
         }),
         quirk("the_limit_is_told", || Box::pin(the_limit_is_told())),
     ]
@@ -39,7 +46,11 @@ fn long_name(number: usize) -> String {
 }
 
 /// Takes locks until there are so many or one is refused.
-async fn hold(coordinator: &Coordinator, count: usize, name: fn(usize) -> String) -> (Vec<LockGuard>, Option<tooz_core::Error>) {
+async fn hold(
+    coordinator: &Coordinator,
+    count: usize,
+    name: fn(usize) -> String,
+) -> (Vec<LockGuard>, Option<tooz_core::Error>) {
     let room = Arc::new(Semaphore::new(AT_ONCE));
     let mut asking = JoinSet::new();
     let (mut held, mut refused) = (Vec::new(), None);
@@ -84,9 +95,11 @@ impl Worker {
     }
 
     pub(crate) fn run(self) -> ExitCode {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let coordinator = connect_for(&self.url, "worker", "many", Duration::from_secs(10)).await.expect("a connection");
+            let coordinator =
+                connect_for(&self.url, "worker", "many", Duration::from_secs(10)).await.expect("a connection");
             let (held, refused) = hold(&coordinator, MANY, long_name).await;
             println!("{} {refused:?}", held.len());
             std::future::pending::<()>().await;
@@ -139,9 +152,7 @@ async fn as_many_as_one_session_may_hold_can_be_closed() -> Result<()> {
     assert!(held.iter().all(LockGuard::is_held));
     // The guards are forgotten: all nodes go with the session.
     held.into_iter().for_each(std::mem::forget);
-    let t = std::time::Instant::now();
     coordinator.close().await?;
-    eprintln!("CLOSE {:?}", t.elapsed());
     let next = connect_for(&cluster.url(), "next", "full", Duration::from_secs(10)).await?;
     assert!(soon(next.lock(format!("{:032}", 0))?.acquire()).await?.is_held());
     next.close().await?;
@@ -157,7 +168,8 @@ async fn what_is_too_much_is_refused_and_what_was_given_back_is_not_counted() ->
     let (mut held, refused) = hold(&coordinator, 1000, long_name).await;
     assert_eq!(refused.expect("there is a limit").kind(), ErrorKind::Config);
     assert_eq!(nodes(&space, "/locks").len(), held.len() * 2, "a queue each, and nothing of what was refused");
-    let weight: usize = nodes(&space, "/locks").iter().filter(|node| node.matches('/').count() == 4).map(|node| node.len() + 4).sum();
+    let weight: usize =
+        nodes(&space, "/locks").iter().filter(|node| node.matches('/').count() == 4).map(|node| node.len() + 4).sum();
     assert!((28_000..30_000).contains(&weight), "{weight}");
     // Whatever becomes a node is counted.
     let error = coordinator.lock(long_name(MANY))?.try_acquire().await.expect_err("a try");
@@ -193,7 +205,9 @@ async fn what_is_too_much_is_refused_and_what_was_given_back_is_not_counted() ->
 async fn the_limit_is_told() -> Result<()> {
     let coordinator = connect_for(&SERVER.url(), "m", &namespace(), Duration::from_secs(6)).await?;
     let checkup = coordinator.check_up().await?;
-    let room = |finding: &tooz_core::Finding| finding.what.contains("ZOOKEEPER-4306") && finding.what.contains("1572862 bytes");
+    let room = |finding: &tooz_core::Finding| {
+        finding.what.contains("ZOOKEEPER-4306") && finding.what.contains("1572862 bytes")
+    };
     assert!(checkup.findings.iter().any(room), "{checkup:?}");
     coordinator.close().await?;
     // A server that takes less than is counted on.
@@ -204,5 +218,37 @@ async fn the_limit_is_told() -> Result<()> {
     coordinator.close().await?;
     let error = connect_for(&format!("{}?jute_maxbuffer=1", SERVER.url()), "m", "x", Duration::from_secs(6)).await;
     assert_eq!(error.expect_err("no server is like that").kind(), ErrorKind::Config);
+    Ok(())
+}
+
+/// All of them at once, in a session whose heartbeats are due all the while.
+async fn thousands_that_ask_at_once_starve_no_heartbeat() -> Result<()> {
+    const THOUSANDS: usize = 8_000;
+    let url = format!("{}?operation_timeout=1m", SERVER.url());
+    let coordinator = connect_for(&url, "m", &namespace(), Duration::from_secs(6)).await?;
+    let first = coordinator.lock("first")?.acquire().await?;
+    let mut events = coordinator.events();
+    let mut asking = JoinSet::new();
+    for number in 0..THOUSANDS {
+        let lock = coordinator.lock(long_name(number))?;
+        asking.spawn(async move { lock.acquire().await });
+    }
+    let mut held = Vec::new();
+    while let Some(answer) = asking.join_next().await {
+        held.push(answer.expect("no panic")?);
+    }
+    assert!(first.is_held() && held.iter().all(LockGuard::is_held));
+    let mut releasing = JoinSet::new();
+    for guard in held {
+        releasing.spawn(guard.release());
+    }
+    while let Some(answer) = releasing.join_next().await {
+        answer.expect("no panic")?;
+    }
+    first.release().await?;
+    coordinator.close().await?;
+    while let Some(event) = events.next().await {
+        assert!(!matches!(event, tooz_core::SessionEvent::Lost { .. }), "{event:?}");
+    }
     Ok(())
 }

@@ -8,7 +8,10 @@ use crate::{SERVER, connect, namespace, nodes, quirk};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        quirk("a_namespace_says_which_layout_it_is_kept_in", || Box::pin(a_namespace_says_which_layout_it_is_kept_in())),
+        quirk(
+            "a_namespace_says_which_layout_it_is_kept_in",
+            || Box::pin(a_namespace_says_which_layout_it_is_kept_in()),
+        ),
         quirk("the_first_layout_with_somebody_in_it_is_refused", || {
             Box::pin(the_first_layout_with_somebody_in_it_is_refused())
         }),
@@ -92,7 +95,8 @@ async fn the_first_layout_with_nobody_in_it_is_taken_over() -> Result<()> {
     let coordinator = connect(&SERVER.url(), "m", &space).await?;
     let guard = coordinator.lock("l")?.acquire().await?;
     assert_eq!(raw.data(&format!("/{space}")).expect("an answer").as_deref(), Some(&br#"{"layout":2}"#[..]));
-    raw.create_with(&format!("/{space}/sessions/0000000000000001"), b"", Kept::WithSession).expect_err("it is too late");
+    raw.create_with(&format!("/{space}/sessions/0000000000000001"), b"", Kept::WithSession)
+        .expect_err("it is too late");
     let membership = coordinator.group("g")?.join_or_create(&()).await?;
     assert!(guard.is_held() && membership.is_member());
     coordinator.close().await

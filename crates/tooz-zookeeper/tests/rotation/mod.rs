@@ -96,7 +96,13 @@ async fn a_password_that_is_new_at_the_server_too_loses_nothing() -> Result<()> 
     raw.log_in("ann:new").expect("it can log in");
     file.say("new");
     let root = format!("/{space}");
-    for node in raw.tree(&root).expect("a listing").into_iter().chain([root.clone()]).filter(|node| !node.ends_with("/sessions")) {
+    for node in raw
+        .tree(&root)
+        .expect("a listing")
+        .into_iter()
+        .chain([root.clone()])
+        .filter(|node| !node.ends_with("/sessions"))
+    {
         assert!(raw.give_to(&node, ANN_NEW).expect("an answer"), "{node}");
     }
     // Not even a first request right then is refused.

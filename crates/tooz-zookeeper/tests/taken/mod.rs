@@ -32,7 +32,10 @@ fn raw() -> Raw {
 
 /// The only node below a branch, at its deepest.
 fn node(space: &str, branch: &str) -> String {
-    nodes(space, branch).into_iter().find(|node| node.matches('/').count() == branch.matches('/').count() + 2).expect("a node")
+    nodes(space, branch)
+        .into_iter()
+        .find(|node| node.matches('/').count() == branch.matches('/').count() + 2)
+        .expect("a node")
 }
 
 /// More than are listed in a mailbox.
@@ -83,7 +86,9 @@ async fn mail_that_overflowed_is_made_up_for_by_a_comparison() -> Result<()> {
     let kept = holder.lock("kept")?.acquire().await?;
     let (lost, long) = (holder.lock("lost")?.acquire().await?, holder.lock("y".repeat(200))?.acquire().await?);
     let mut raw = raw();
-    for node in nodes(&space, "/locks").into_iter().filter(|node| node.matches('/').count() == 4 && !node.contains("/kept/")) {
+    for node in
+        nodes(&space, "/locks").into_iter().filter(|node| node.matches('/').count() == 4 && !node.contains("/kept/"))
+    {
         assert!(raw.delete(&node).expect("an answer"));
     }
     for mail in [&br#"{"member":"holder","overflowed":true}"#[..], b"spoiled"] {
