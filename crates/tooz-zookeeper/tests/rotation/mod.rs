@@ -149,6 +149,8 @@ async fn a_password_file_that_is_missing_for_a_while_loses_nothing() -> Result<(
 mod secure {
     use tooz_testbed::{Kind, Server, Setup};
 
+    use crate::secure::PATIENT;
+
     use super::{Duration, Result, connect, connect_for, fs, namespace, sleep, soon};
 
     fn start() -> Server {
@@ -160,7 +162,8 @@ mod secure {
         let (server, other) = (start(), start());
         let own = |name: &str| server.folder().join(name);
         let at = |name: &str| own(name).display().to_string();
-        let url = format!("{}?ca={}&cert={}&key={}", server.url(), at("ca.pem"), at("server.pem"), at("server.key"));
+        let url =
+            format!("{}?ca={}&cert={}&key={}{PATIENT}", server.url(), at("ca.pem"), at("server.pem"), at("server.key"));
         let space = namespace();
         let coordinator = connect_for(&url, "m", &space, Duration::from_secs(20)).await?;
         let guard = coordinator.lock("l")?.acquire().await?;
