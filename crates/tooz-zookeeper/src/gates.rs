@@ -6,7 +6,7 @@
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// So many of one kind at a time. A server answers them within some milliseconds, and more would not make it faster.
-const AT_ONCE: usize = 256;
+const AT_ONCE: usize = 64;
 
 pub(crate) struct Gates {
     enter: Semaphore,

@@ -216,7 +216,9 @@ impl Shared {
     async fn resume(&self, first: usize) -> Result<(Connection, usize), Ended> {
         let mut pause = SHORTEST_PAUSE;
         let mut at = first;
-        let limit = self.limit();
+        // One that hangs is left early at first: who asks meanwhile waits as long as a statement may take. What is only slow gets more time
+        // in each round.
+        let mut limit = self.limit().min(self.greeting.statement_timeout / 2);
         loop {
             for _ in 0..self.hosts.len() {
                 let host = at % self.hosts.len();
@@ -231,6 +233,7 @@ impl Shared {
             }
             sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+            limit = (limit * 2).min(self.limit());
         }
     }
 

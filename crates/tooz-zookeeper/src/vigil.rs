@@ -19,7 +19,7 @@ use crate::session::Inner;
 /// How long something is held before it is watched.
 const MOMENT: Duration = Duration::from_millis(100);
 /// So many watches are set at once, and then it is others' turn: after a reconnect there may be ten thousand, and heartbeats go before them.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 32;
 
 /// What a watch came to.
 enum Ended {

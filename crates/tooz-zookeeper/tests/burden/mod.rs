@@ -228,7 +228,7 @@ async fn the_limit_is_told() -> Result<()> {
 async fn thousands_that_ask_at_once_starve_no_heartbeat() -> Result<()> {
     const THOUSANDS: usize = 8_000;
     let url = format!("{}?operation_timeout=1m", SERVER.url());
-    let coordinator = connect_for(&url, "m", &namespace(), Duration::from_secs(6)).await?;
+    let coordinator = connect_for(&url, "m", &namespace(), Duration::from_secs(15)).await?;
     let first = coordinator.lock("first")?.acquire().await?;
     let mut events = coordinator.events();
     let mut asking = JoinSet::new();
