@@ -58,9 +58,11 @@ pub(crate) async fn without_rights_to_create_the_ddl_is_named_and_is_enough(_sha
     let error = ours.lock("x").unwrap().try_acquire().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
     assert!(error.to_string().contains("tooz schema postgres"), "{error}");
-    // What an administrator does: runs it, and the grants at its end for the role of the members.
-    let ddl = tooz_postgres::ddl("tooz");
-    store.sql(&ddl.replace("-- GRANT", "GRANT").replace("TO MEMBERS", "TO plain"));
+    // What an administrator does: runs it, and the grants for the role of the members.
+    store.sql(&tooz_postgres::ddl("tooz"));
+    let error = ours.lock("x").unwrap().try_acquire().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
+    store.sql(&tooz_postgres::grants("tooz", "plain"));
     let guard = within(ours.lock("x").unwrap().acquire()).await.unwrap();
     let membership = within(ours.group("g").unwrap().join_or_create(&1)).await.unwrap();
     within(membership.campaign()).await.unwrap().resign().await.unwrap();
