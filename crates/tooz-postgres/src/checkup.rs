@@ -18,7 +18,7 @@ pub(crate) async fn check_up(look: &Look, settings: &Settings) -> Result<Checkup
     let Some(row) = rows.first() else { return Ok(Checkup::default()) };
     let text = |column: &str| row.try_get::<String, _>(column).map_err(|error| error::of(error, DOING));
     let number = |column: &str| row.try_get::<i64, _>(column).map_err(|error| error::of(error, DOING));
-    
+
     let mut checkup = Checkup::new(format!("PostgreSQL {} at {}", text("version")?, setup::place(settings))).good(
         "it is a primary, and two statements of a connection reach the same process: there is no pooler in between",
     );

@@ -90,8 +90,12 @@ impl Found {
             if self.may_create && (self.may_use || !self.has_schema) {
                 return Ok(Todo::Create);
             }
-            let lacking = format!("the tables are not in schema {schema:?}, and user {:?} may not create them", self.who);
-            return Err(unauthorized(&lacking, &format!("let the owner of the database run {}", self.printed(settings))));
+            let lacking =
+                format!("the tables are not in schema {schema:?}, and user {:?} may not create them", self.who);
+            return Err(unauthorized(
+                &lacking,
+                &format!("let the owner of the database run {}", self.printed(settings)),
+            ));
         }
         self.refuse_foreign(settings)?;
         if self.is_old() {
@@ -137,7 +141,11 @@ impl Found {
         }
         Err(unauthorized(
             &format!("user {:?} lacks privileges in schema {:?}", self.who, settings.schema),
-            &format!("let its owner run: {} ({} prints all that a member needs)", grants.join(" "), self.printed(settings)),
+            &format!(
+                "let its owner run: {} ({} prints all that a member needs)",
+                grants.join(" "),
+                self.printed(settings)
+            ),
         ))
     }
 

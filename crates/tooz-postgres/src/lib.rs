@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
-use tooz_core::{Characteristic, Characteristics, ConnectArgs, ConnectFuture, Driver, OptionSpec, OptionValue, PASSWORD_FILE};
+use tooz_core::{
+    Characteristic, Characteristics, ConnectArgs, ConnectFuture, Driver, OptionSpec, OptionValue, PASSWORD_FILE,
+};
 
 mod checkup;
 mod error;

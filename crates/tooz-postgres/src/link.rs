@@ -42,7 +42,8 @@ impl Link {
     ) -> Result<Self> {
         let doing = || format!("connect to {}", setup::place(settings));
         let reading = tokio::time::timeout(settings.connect_timeout, settings.connect_options()).await;
-        let options = reading.unwrap_or_else(|_| Err(error::timed_out(settings.connect_timeout, "read who logs in")))?;
+        let options =
+            reading.unwrap_or_else(|_| Err(error::timed_out(settings.connect_timeout, "read who logs in")))?;
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .min_connections(0)

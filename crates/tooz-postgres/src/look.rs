@@ -47,8 +47,7 @@ impl Look {
     /// Connects, which shows at once whether the server will do.
     pub(crate) async fn open(settings: &Settings) -> Result<Self> {
         setup::knock(settings).await?;
-        let look =
-            Look { settings: settings.clone(), seat: Mutex::new(None), is_current: AtomicBool::new(false) };
+        let look = Look { settings: settings.clone(), seat: Mutex::new(None), is_current: AtomicBool::new(false) };
         look.seat().await?;
         Ok(look)
     }
@@ -84,7 +83,8 @@ impl Look {
                         match asked.fetch_all(&mut *connection).await {
                             Ok(rows) => Ok(Some(rows)),
                             Err(error) if error::is_missing(&error) => {
-                                let plain = connection.acquire().await.map_err(|error| error::on_session(error, doing))?;
+                                let plain =
+                                    connection.acquire().await.map_err(|error| error::on_session(error, doing))?;
                                 explain(plain, &settings, error::of(error, doing)).await.map(|()| None)
                             }
                             // `Lost` is the word for the end of this connection, which is not the session's.

@@ -186,7 +186,8 @@ impl Own {
                     .run(self.limit, DOING, move |connection| {
                         Box::pin(async move {
                             let closing = sqlx::query_scalar::<_, bool>(CLOSE).bind(pid);
-                            let closed = closing.fetch_one(connection).await.map_err(|error| error::of(error, DOING))?;
+                            let closed =
+                                closing.fetch_one(connection).await.map_err(|error| error::of(error, DOING))?;
                             if closed { Ok(()) } else { Err(error::pooled()) }
                         })
                     })

@@ -87,11 +87,13 @@ pub(crate) async fn begin(connection: &mut PgConnection, settings: &Settings, ro
     let seconds = |duration: Duration| duration.as_secs_f64().ceil().max(1.0).to_string();
     let timeout = settings.session_timeout;
     let off = || "0".to_owned();
-    let limit = || millis(settings.statement_timeout);
+    let limit = millis(settings.statement_timeout);
     // The limit of a statement ends before its commit, in which a notification waits for those of all others: that is for the limit of locks.
+    // It is the shorter one, so that who asked hears that nothing was done.
+    let locking = millis(settings.statement_timeout * 4 / 5);
     let (statement, wait, idle) = match role {
-        Role::Session => (limit(), limit(), millis(timeout)),
-        Role::Look => (limit(), limit(), off()),
+        Role::Session => (limit, locking, millis(timeout)),
+        Role::Look => (limit, locking, off()),
         Role::Wait => (off(), millis(SLICE), millis(timeout)),
     };
     // What a lock writes may be lost with the server, which loses the locks as well. A group that was created is to outlive that.

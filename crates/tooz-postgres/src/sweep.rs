@@ -27,11 +27,7 @@ pub(crate) enum Step {
 }
 
 /// One step, unless a round has begun within `period`; for a connection on which that session lives, or 0.
-pub(crate) async fn step(
-    connection: impl PgExecutor<'_>,
-    session: i64,
-    period: Duration,
-) -> Result<Step, sqlx::Error> {
+pub(crate) async fn step(connection: impl PgExecutor<'_>, session: i64, period: Duration) -> Result<Step, sqlx::Error> {
     const STEP: &str = "SELECT swept, more, age FROM clear_up($1, $2)";
     let row = sqlx::query(STEP).bind(session).bind(period.as_secs_f64()).fetch_one(connection).await?;
     Ok(match (row.try_get("swept")?, row.try_get("more")?) {

@@ -174,6 +174,8 @@ async fn look_for_the_dead(
     match sweep::step(connection, 0, period.mul_f64(0.7)).await {
         Ok(step) => Ok(Some(step)),
         Err(error) if error::is_dead(&error) => Err(error::of(error, sweep::DOING)),
+        // The server has no time for it now.
+        Err(error) if error::is_cancelled(&error) || error::is_end_of_slice(&error) => Ok(Some(Step::Done)),
         Err(_) => Ok(None),
     }
 }

@@ -224,47 +224,46 @@ END {body};
 -- anything is left of them. The version of each group is counted up once, by as many as have left: one row, however many die at a time.
 CREATE OR REPLACE FUNCTION {schema}.bury(the_dead bigint[], most integer) RETURNS boolean LANGUAGE plpgsql AS {body}
 DECLARE
+    rows tid[];
     spaces text[];
-    places text[];
-    their_names text[];
+    names text[];
+    place record;
+    changed record;
 BEGIN
-    SELECT array_agg(namespace), array_agg(name), array_agg(member) INTO spaces, places, their_names
-        FROM (SELECT namespace, name, member FROM {schema}.members WHERE session = ANY (the_dead) LIMIT most) AS doomed;
-    IF spaces IS NOT NULL THEN
-        -- The groups' rows are locked before any member's, in the same order by all, so that nobody waits in a circle.
-        PERFORM 1 FROM {schema}.groups WHERE (namespace, name) IN (SELECT * FROM unnest(spaces, places))
-            ORDER BY namespace, name FOR UPDATE;
+    SELECT array_agg(doomed.ctid), array_agg(doomed.namespace), array_agg(doomed.name) INTO rows, spaces, names
+        FROM (SELECT ctid, namespace, name FROM {schema}.members WHERE session = ANY (the_dead) LIMIT most) AS doomed;
+    -- The groups' rows are locked before any member's, in the same order by all, so that nobody waits in a circle.
+    FOR place IN SELECT DISTINCT one.space, one.name FROM unnest(spaces, names) AS one (space, name) ORDER BY one.space, one.name LOOP
+        PERFORM 1 FROM {schema}.groups AS theirs WHERE theirs.namespace = place.space AND theirs.name = place.name FOR UPDATE;
+    END LOOP;
+    -- By their place in the table, which needs no plan. (IS TRUE keeps the index on sessions out of it.)
+    FOR place IN
         WITH gone AS (
-            DELETE FROM {schema}.members AS entry USING unnest(spaces, places, their_names) AS doomed (namespace, name, member)
-            WHERE (entry.namespace, entry.name, entry.member) = (doomed.namespace, doomed.name, doomed.member)
-                AND entry.session = ANY (the_dead)
+            DELETE FROM {schema}.members AS entry WHERE entry.ctid = ANY (rows) AND (entry.session = ANY (the_dead)) IS TRUE
             RETURNING entry.namespace, entry.name, entry.member, entry.request
-        ), counted AS (
-            SELECT namespace, name, count(*) AS many FROM gone GROUP BY namespace, name
-        ), changed AS (
-            UPDATE {schema}.groups AS place SET version = place.version + counted.many FROM counted
-            WHERE (place.namespace, place.name) = (counted.namespace, counted.name)
-            RETURNING place.namespace, place.name, place.key, place.version - counted.many AS before
-        ), news AS (
-            SELECT 'tooz_' || lpad(to_hex(changed.key), 16, '0') AS channel,
-                json_build_object(
-                    'version', changed.before + row_number() OVER (PARTITION BY namespace, name ORDER BY gone.member),
-                    'kind', 'left', 'member', gone.member, 'request', encode(gone.request, 'hex'), 'capabilities', ''
-                )::text AS word
-            FROM gone JOIN changed USING (namespace, name)
-            ORDER BY namespace, name, gone.member
         )
-        SELECT array_agg(pg_notify(news.channel, news.word)::text) INTO spaces FROM news;
-    END IF;
-    WITH doomed AS MATERIALIZED (
-        SELECT key, request FROM {schema}.grants WHERE session = ANY (the_dead) LIMIT most
-    ), gone AS (
-        DELETE FROM {schema}.grants AS had USING doomed WHERE (had.key, had.request) = (doomed.key, doomed.request)
-        RETURNING had.key, had.space
-    ), vacant AS (
-        SELECT DISTINCT key FROM gone WHERE space = 'election'
-    )
-    SELECT array_agg(pg_notify('tooz_' || lpad(to_hex(vacant.key), 16, '0'), '')::text) INTO spaces FROM vacant;
+        SELECT gone.namespace, gone.name, array_agg(gone.member) AS members, array_agg(gone.request) AS requests
+        FROM gone GROUP BY gone.namespace, gone.name
+    LOOP
+        UPDATE {schema}.groups AS theirs SET version = theirs.version + cardinality(place.members)
+            WHERE theirs.namespace = place.namespace AND theirs.name = place.name
+            RETURNING theirs.key, theirs.version - cardinality(place.members) AS before INTO changed;
+        PERFORM pg_notify('tooz_' || lpad(to_hex(changed.key), 16, '0'), json_build_object(
+                'version', changed.before + one.number, 'kind', 'left', 'member', one.member,
+                'request', encode(one.request, 'hex'), 'capabilities', ''
+            )::text)
+            FROM unnest(place.members, place.requests) WITH ORDINALITY AS one (member, request, number);
+    END LOOP;
+    FOR place IN
+        WITH gone AS (
+            DELETE FROM {schema}.grants AS had
+            WHERE had.ctid = ANY (ARRAY(SELECT ctid FROM {schema}.grants WHERE session = ANY (the_dead) LIMIT most))
+            RETURNING had.key, had.space
+        )
+        SELECT DISTINCT gone.key FROM gone WHERE gone.space = 'election'
+    LOOP
+        PERFORM pg_notify('tooz_' || lpad(to_hex(place.key), 16, '0'), '');
+    END LOOP;
     DELETE FROM {schema}.sessions AS own WHERE own.session = ANY (the_dead)
         AND NOT EXISTS (SELECT 1 FROM {schema}.members AS entry WHERE entry.session = own.session)
         AND NOT EXISTS (SELECT 1 FROM {schema}.grants AS had WHERE had.session = own.session);
@@ -310,7 +309,7 @@ BEGIN
         WHERE session > coalesce(round.place, -9223372036854775808) AND session <> my_session ORDER BY session LIMIT 1000
     );
     dead := ARRAY(SELECT one.session FROM unnest(looked_at) AS one (session) WHERE {schema}.is_over(one.session) LIMIT 200);
-    IF cardinality(dead) > 0 AND {schema}.bury(dead, 500) THEN
+    IF cardinality(dead) > 0 AND {schema}.bury(dead, 300) THEN
         -- Not all is done yet: the same ones again.
         more := true;
         next_place := coalesce(round.place, -9223372036854775808);
