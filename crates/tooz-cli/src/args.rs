@@ -251,6 +251,9 @@ pub(crate) struct SchemaArguments {
     /// The schema that the tables are to be in; the URL's option `schema` says the same
     #[arg(long, value_name = "NAME", default_value = "tooz")]
     pub(crate) schema: String,
+    /// Also grant what a member needs to this role, where members are not the owner; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) role: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
