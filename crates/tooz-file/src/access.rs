@@ -27,6 +27,14 @@ pub(crate) enum Object {
     File,
 }
 
+/// What it took to give something away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Given {
+    /// Nothing: it was made with the right mode, and of the right group.
+    AsItWas,
+    Changed,
+}
+
 impl Access {
     /// For those who may write this folder.
     pub(crate) fn of(folder: &Path) -> io::Result<Self> {
@@ -42,33 +50,42 @@ impl Access {
         Access { user: folder.uid(), group: folder.gid(), mode: 0o700 | all_or_nothing(3) | all_or_nothing(0) }
     }
 
-    /// Gives what was just made, and what nobody else has seen yet, to those who are to use it.
-    pub(crate) fn give(self, made: &File, object: Object) -> io::Result<()> {
+    /// The mode to make it with.
+    pub(crate) fn mode(self, object: Object) -> u32 {
+        match object {
+            Object::Folder => self.mode,
+            Object::File => self.mode & 0o666,
+        }
+    }
+
+    /// Gives what was just made, and what nobody else has seen yet, to those who are to use it. Answers whether it was theirs already.
+    pub(crate) fn give(self, made: &File, object: Object) -> io::Result<Given> {
         let mut found = made.metadata()?;
+        let mut given = Given::AsItWas;
         if found.uid() != self.user || found.gid() != self.group {
             // Only root can give away what it made in another's folder; anybody can give it to a group of their own.
             if fchown(made, Some(self.user), Some(self.group)).is_err() && found.gid() != self.group {
                 let _ = fchown(made, None, Some(self.group));
             }
             found = made.metadata()?;
+            given = Given::Changed;
         }
-        let mut mode = self.mode;
+        let mut mode = self.mode(object);
         if found.gid() != self.group {
             // The group's share would be another group's: those in there get no more than anybody.
             mode = (mode & !0o070) | ((mode & 0o007) << 3);
         }
-        if object == Object::File {
-            mode &= 0o666;
-        }
         if found.mode() & 0o777 == mode {
-            return Ok(());
+            return Ok(given);
         }
         // A folder may have the bit by which the group is handed down.
         let mode = mode | (found.mode() & libc::S_ISGID);
         match made.set_permissions(Permissions::from_mode(mode)) {
             // Some file systems have modes for the whole mount alone.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS)) => Ok(()),
-            result => result,
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS)) => {
+                Ok(given)
+            }
+            result => result.map(|()| Given::Changed),
         }
     }
 
@@ -76,7 +93,7 @@ impl Access {
     pub(crate) fn make_folder(self, path: &Path) -> io::Result<()> {
         DirBuilder::new().mode(0o700).create(path)?;
         let made = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)?;
-        self.give(&made, Object::Folder)
+        self.give(&made, Object::Folder).map(drop)
     }
 }
 

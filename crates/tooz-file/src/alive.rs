@@ -11,7 +11,7 @@ use nix::libc;
 use tooz_core::Result;
 
 use crate::error;
-use crate::layout::{How, Identity, Layout};
+use crate::layout::{How, Identity, Layout, leave_some};
 use crate::ofd::{self, Kind, Range};
 use crate::unfinished::{Naming, Unfinished};
 
@@ -37,6 +37,7 @@ impl AliveFile {
         let failed = |error| error::at(error, "make file", &path);
         for _ in 0..2 {
             let (mut made, mut file) = Unfinished::file(layout)?;
+            leave_some(&file).map_err(failed)?;
             // Nobody else knows this file, so the lock is to be had.
             ofd::try_lock(&file, LIFE, Kind::Alone).map_err(failed)?;
             file.write_all(content).map_err(failed)?;

@@ -39,7 +39,9 @@ pub(crate) fn look(layout: &Layout, remote: bool, pushes: bool) -> Result<Checku
             format!("this process may open {hard} files, and each held lock and membership is one"),
             "raise the limit (ulimit -Hn)",
         ),
-        Ok((_, hard)) => checkup.good(format!("this process may open {hard} files, one for each held lock and membership")),
+        Ok((_, hard)) => {
+            checkup.good(format!("this process may open {hard} files, one for each held lock and membership"))
+        }
         Err(_) => checkup,
     })
 }
@@ -51,7 +53,14 @@ fn users(checkup: Checkup, layout: &Layout) -> Result<Checkup> {
     };
     let found = fs::metadata(folder).map_err(|error| error::at(error, "look at folder", folder))?;
     let mode = found.mode() & 0o7777;
-    let place = |what: &str| format!("{} has the mode {mode:04o} and belongs to user {} and group {}: {what}", folder.display(), found.uid(), found.gid());
+    let place = |what: &str| {
+        format!(
+            "{} has the mode {mode:04o} and belongs to user {} and group {}: {what}",
+            folder.display(),
+            found.uid(),
+            found.gid()
+        )
+    };
     let checkup = match (mode & 0o030 == 0o030, mode & 0o003 == 0o003) {
         (_, true) => checkup.warning(
             place("everybody on this host may use it, and keep all others out"),

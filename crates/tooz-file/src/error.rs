@@ -67,9 +67,10 @@ fn judge(error: &io::Error) -> (ErrorKind, &'static str) {
         ) => (ErrorKind::Config, "name a folder that is this driver's alone in the URL (file:///FOLDER)"),
         // Not `Unavailable`: whoever waits for a lock would go on waiting without a word until somebody makes room.
         Some(libc::ENOSPC | libc::EDQUOT) => (ErrorKind::Config, "make room on that file system and try again"),
-        Some(libc::EMFILE | libc::ENFILE) => {
-            (ErrorKind::Unavailable, "every held lock and membership is an open file, and the last 32 are left to the application: raise the limit (ulimit -n)")
-        }
+        Some(libc::EMFILE | libc::ENFILE) => (
+            ErrorKind::Unavailable,
+            "every held lock and membership is an open file, and the last 32 are left to the application: raise the limit (ulimit -n)",
+        ),
         Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS) => (
             ErrorKind::Config,
             "this file system has no file locks to give: name a folder on another one in the URL (file:///FOLDER)",

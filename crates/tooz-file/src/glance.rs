@@ -45,7 +45,8 @@ impl Seen {
 }
 
 fn is_older(found: &Metadata, now: SystemTime) -> bool {
-    let changed = u64::try_from(found.ctime()).ok().and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+    let changed =
+        u64::try_from(found.ctime()).ok().and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
     changed.is_some_and(|changed| now.duration_since(changed).is_ok_and(|age| age > TICK))
 }
 

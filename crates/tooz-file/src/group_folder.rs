@@ -12,14 +12,13 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use tooz_core::{Error, GroupId, Result, RosterEntry, decode_name};
 
-use crate::access::Object;
 use crate::alive::{self, Seen};
+use crate::error;
 use crate::layout::{How, Identity, Layout};
 use crate::member_record::MemberRecord;
 use crate::ofd::{self, Kind, Range};
 use crate::record::{self, Name};
 use crate::unfinished::{self, Naming, Unfinished};
-use crate::error;
 
 /// The group's own file.
 const OWN: &str = ".group";
@@ -47,8 +46,7 @@ impl<'a> GroupFolder<'a> {
             let mut made = Unfinished::folder(layout)?;
             let own = made.path().join(OWN);
             let failed = |error| error::at(error, "make group", &path);
-            let file = layout.open(&own, How::CreateNew).map_err(failed)?;
-            layout.access().and_then(|access| access.give(&file, Object::File)).map_err(failed)?;
+            let file = layout.create(&own).map_err(failed)?;
             file.write_all_at(&record::head(group.as_str()), 0).map_err(failed)?;
             if is_cut(&path) {
                 // Only this file knows the whole name: it is to be there after a power cut.

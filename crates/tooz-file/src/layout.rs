@@ -14,7 +14,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::lstat;
 use tooz_core::{Error, ErrorKind, GroupId, LockKey, MemberId, Namespace, Result, Space, encode_name};
 
-use crate::access::Access;
+use crate::access::{Access, Given, Object};
 use crate::options::{Owner, Settings};
 use crate::{error, sweep, unfinished, version};
 
@@ -36,6 +36,7 @@ pub(crate) struct Layout {
     namespace: Namespace,
     /// Whether the record of the layout was seen: it is looked at until then.
     agreed: Arc<AtomicBool>,
+    needs_no_giving: Arc<AtomicBool>,
 }
 
 impl Layout {
@@ -46,6 +47,7 @@ impl Layout {
             owner: settings.owner,
             namespace: namespace.clone(),
             agreed: Arc::default(),
+            needs_no_giving: Arc::default(),
         }
     }
 
@@ -93,7 +95,9 @@ impl Layout {
             return Ok(());
         }
         self.make_namespace()?;
-        self.agreed.store(version::settle(self)?, Ordering::Relaxed);
+        if !self.compare()? {
+            version::settle(self)?;
+        }
         Ok(())
     }
 
@@ -151,28 +155,43 @@ impl Layout {
         .map_err(|error| error::at(error, "make folder", &self.root))
     }
 
-    /// Opens a file as `how` says, without following a link out of the folder.
+    /// Makes a file that is not there yet, for those who use the namespace.
+    pub(crate) fn create(&self, path: &Path) -> io::Result<File> {
+        let access = self.access()?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(access.mode(Object::File));
+        let file = Self::open_by(&mut options, path)?;
+        let given = access.give(&file, Object::File);
+        self.needs_no_giving.store(matches!(given, Ok(Given::AsItWas)), Ordering::Relaxed);
+        if given.is_err() {
+            let _ = fs::remove_file(path);
+        }
+        given.map(|_| file)
+    }
+
+    /// Whether files are theirs who use the namespace from their first moment on, as the umask takes nothing away: so it was with the last one.
+    pub(crate) fn needs_no_giving(&self) -> bool {
+        self.needs_no_giving.load(Ordering::Relaxed)
+    }
+
+    /// Opens a file that is there as `how` says, without following a link out of the folder.
     pub(crate) fn open(&self, path: &Path, how: How) -> io::Result<File> {
         let mut options = OpenOptions::new();
-        // Whoever makes a file opens it to those who are to use it before it has a name.
-        options.read(true).mode(0o600);
-        match how {
-            How::Look => {}
-            How::Existing => drop(options.write(true)),
-            How::CreateNew => drop(options.write(true).create_new(true)),
-        }
+        options.read(true).write(how == How::Existing);
+        Self::open_by(&mut options, path)
+    }
+
+    fn open_by(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
         let mut open = |more| options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | more).open(path);
         let mut open = || match open(UNSEEN) {
             // Only the owner of a file may read it unseen.
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => open(0),
             result => result,
         };
-        let file = match open() {
+        match open() {
             Err(error) if error.raw_os_error() == Some(libc::EMFILE) && raise_limit() => open(),
             result => result,
-        }?;
-        leave_some(&file)?;
-        Ok(file)
+        }
     }
 
     /// Whether the folder is on a file system whose changes the kernel of another host makes. Looks at the nearest folder
@@ -203,14 +222,12 @@ impl Layout {
 }
 
 /// How a file is opened.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum How {
-    /// For reading alone: makes nothing, and works on a read-only file system.
+    /// For reading alone: works on a read-only file system.
     Look,
-    /// For writing, if it is there.
+    /// For writing.
     Existing,
-    /// For writing, and an error if it is there.
-    CreateNew,
 }
 
 /// Which file it is: a path may come to mean another one.
@@ -271,8 +288,8 @@ fn raise_limit() -> bool {
 }
 
 /// The last descriptors below the limit are the application's: what is held is refused before nothing else can be opened. Descriptors are given
-/// out from below, so that the number tells how many there are.
-fn leave_some(file: &File) -> io::Result<()> {
+/// out from below, so that the number tells how many there are. For a file that stays open.
+pub(crate) fn leave_some(file: &File) -> io::Result<()> {
     const LEFT: u64 = 32;
     /// Nobody has so low a limit as to be near it there, and asking is a call of the system.
     const LOW: u64 = 128;

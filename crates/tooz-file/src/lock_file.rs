@@ -23,11 +23,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::libc;
-use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockKey, LockMode, MemberId, Outcome, RequestId, Result, Space};
+use tooz_core::{
+    Error, ErrorKind, FencingToken, Holder, LockKey, LockMode, MemberId, Outcome, RequestId, Result, Space,
+};
 
-use crate::access::Object;
 use crate::error;
-use crate::layout::{How, Identity, Layout};
+use crate::layout::{How, Identity, Layout, leave_some};
 use crate::line::{self, Standing};
 use crate::ofd::{self, Kind, Range};
 use crate::record::{self, Name, Slot};
@@ -46,7 +47,7 @@ const AT_ONCE: Range = Range { start: DATA.start, length: WAY_AND_SLOT.length + 
 /// chance is likely to be free.
 const SLOTS: u32 = 16384;
 /// Where to look for one: among the low ones first, so that the file stays small, then among more and more of them.
-const GUESSES: [u32; 5] = [1, 4, 32, 256, 2048];
+const GUESSES: [u32; 4] = [1, 4, 64, 1024];
 /// How often then among all, before that many holders are taken for too many.
 const MORE_GUESSES: usize = 60;
 const ALL_SLOTS: Range = Range { start: ofd::FIRST + FIRST_SLOT, length: SLOTS as libc::off_t };
@@ -118,6 +119,7 @@ impl LockFile {
             }
         }
         let file = file.map_err(|error| error::at(error, "open lock file", &path))?;
+        leave_some(&file).map_err(|error| error::at(error, "open lock file", &path))?;
         let metadata = file.metadata().map_err(|error| error::at(error, "look at lock file", &path))?;
         if !metadata.is_file() {
             return Err(error::foreign(&path));
@@ -301,30 +303,35 @@ impl Taken {
     }
 }
 
-/// Makes the file of a lock. It appears with its name in it, open to those who use the namespace.
+/// Makes the file of a lock, open to those who use the namespace from the first moment on.
 fn make(layout: &Layout, key: &LockKey, path: &Path) -> Result<std::io::Result<File>> {
-    let failed = |error| error::at(error, "make lock file", path);
-    let (made, file) = Unfinished::file(layout)?;
-    file.write_all_at(&record::head(&key.name), 0).map_err(failed)?;
-    match made.take_free_name(path).map_err(failed)? {
-        Naming::Done => Ok(Ok(file)),
-        Naming::Taken => Ok(layout.open(path, How::Existing)),
-        Naming::NoFolder => {
-            layout.make_branch(&layout.locks(key.space))?;
-            Ok(layout.open(path, How::Existing))
+    let naming = if layout.needs_no_giving() {
+        // It is empty at first; whoever sees that writes the same into it.
+        match layout.create(path) {
+            Ok(file) => return Ok(Ok(file)),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Naming::Taken,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Naming::NoFolder,
+            Err(error) => return Ok(Err(error)),
         }
-        // Others may see it empty for a moment, and write the same into it.
-        Naming::NoLinks => {
-            let file = layout.open(path, How::CreateNew);
-            if let Ok(file) = &file {
-                layout.access().and_then(|access| access.give(file, Object::File)).map_err(failed)?;
-            }
-            Ok(file.or_else(|error| match error.kind() {
-                std::io::ErrorKind::AlreadyExists => layout.open(path, How::Existing),
-                _ => Err(error),
-            }))
+    } else {
+        let failed = |error| error::at(error, "make lock file", path);
+        let (made, file) = Unfinished::file(layout)?;
+        file.write_all_at(&record::head(&key.name), 0).map_err(failed)?;
+        match made.take_free_name(path).map_err(failed)? {
+            Naming::Done => return Ok(Ok(file)),
+            naming => naming,
         }
+    };
+    match naming {
+        Naming::NoFolder => layout.make_branch(&layout.locks(key.space))?,
+        // Others may find it closed to them for a moment.
+        Naming::NoLinks => match layout.create(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            result => return Ok(result),
+        },
+        Naming::Done | Naming::Taken => {}
     }
+    Ok(layout.open(path, How::Existing))
 }
 
 /// Who holds the lock. Makes nothing: a lock without a file has no holders.

@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use tooz_core::Result;
 
-use crate::access::Object;
 use crate::error;
-use crate::layout::{How, Layout};
+use crate::layout::Layout;
 
 /// What unfinished names begin with. No encoded name begins with a dot.
 pub(crate) const PREFIX: &str = ".new-";
@@ -44,20 +43,15 @@ impl Unfinished {
     /// A new file, empty, for those who use the namespace.
     pub(crate) fn file(layout: &Layout) -> Result<(Self, File)> {
         let path = layout.sessions().join(name());
-        let file = match layout.open(&path, How::CreateNew) {
+        let file = match layout.create(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 layout.make_branch(&layout.sessions())?;
-                layout.open(&path, How::CreateNew)
+                layout.create(&path)
             }
             result => result,
         };
         let file = file.map_err(|error| error::at(error, "make file", &path))?;
-        let made = Unfinished { path, is_named: false };
-        layout
-            .access()
-            .and_then(|access| access.give(&file, Object::File))
-            .map_err(|error| error::at(error, "make file", &made.path))?;
-        Ok((made, file))
+        Ok((Unfinished { path, is_named: false }, file))
     }
 
     /// A new folder, for those who use the namespace.

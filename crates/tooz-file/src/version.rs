@@ -33,7 +33,7 @@ enum Recorded {
 /// Writes the record where nobody sees it yet.
 pub(crate) fn write(path: &Path, access: Access) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    access.give(&file, Object::File)?;
+    access.give(&file, Object::File).map(drop)?;
     file.write_all(format!("{MARK}{SPOKEN}\n").as_bytes())
 }
 
@@ -49,25 +49,24 @@ pub(crate) fn compare(layout: &Layout) -> Result<bool> {
 /// Records ours in a namespace that has no record. The first to come decides; true: it is settled.
 pub(crate) fn settle(layout: &Layout) -> Result<bool> {
     let path = layout.root().join(RECORD);
-    for _ in 0..2 {
-        if layout.compare()? {
-            return Ok(true);
-        }
-        let (mut made, mut file) = Unfinished::file(layout)?;
-        let failed = |error| error::at(error, "record the layout in", &path);
-        file.write_all(format!("{MARK}{SPOKEN}\n").as_bytes()).map_err(failed)?;
-        // An empty one is taken the place of. Nobody writes in place, so that none is half written.
-        if path.symlink_metadata().is_ok_and(|found| found.len() == 0) {
-            made.take_name(&path).map_err(failed)?;
-        } else if made.take_free_name(&path).map_err(failed)? == Naming::NoLinks {
-            let access = layout.access().map_err(failed)?;
-            match write(&path, access) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
-                _ => {}
-            }
-        }
+    let failed = |error| error::at(error, "record the layout in", &path);
+    match write_unfinished(layout)?.take_free_name(&path).map_err(failed)? {
+        // Nobody writes in place, so what is there and says nothing is what a power cut left.
+        Naming::Taken if !layout.compare()? => drop(write_unfinished(layout)?.take_name(&path).map_err(failed)?),
+        Naming::NoLinks => match write(&path, layout.access().map_err(failed)?) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+            _ => {}
+        },
+        Naming::Done | Naming::Taken | Naming::NoFolder => {}
     }
     layout.compare()
+}
+
+fn write_unfinished(layout: &Layout) -> Result<Unfinished> {
+    let (made, mut file) = Unfinished::file(layout)?;
+    file.write_all(format!("{MARK}{SPOKEN}\n").as_bytes())
+        .map_err(|error| error::at(error, "record the layout in", made.path()))?;
+    Ok(made)
 }
 
 fn read(layout: &Layout) -> Result<Recorded> {

@@ -93,11 +93,7 @@ impl Feed {
     }
 
     /// Reads a group. No change is told of while that goes on, so that its watchers know which of them it has seen: by the version.
-    pub(crate) fn read(
-        &self,
-        group: &GroupId,
-        read: Read<'_>,
-    ) -> Result<Option<(Seats, u64)>> {
+    pub(crate) fn read(&self, group: &GroupId, read: Read<'_>) -> Result<Option<(Seats, u64)>> {
         let mut all = self.table.watched();
         let Some(seats) = read()? else { return Ok(None) };
         let version = match all.group(group) {
