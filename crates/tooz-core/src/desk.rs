@@ -169,6 +169,9 @@ impl Desk {
             let stands = state.in_flight.as_ref().is_some_and(|in_flight| in_flight.wanted.is_queued());
             (stands, state.trouble.clone())
         };
+        if self.inner.heart().is_stopped() {
+            return Err(heart::gone().in_driver(self.inner.driver.name()));
+        }
         let phase = self.inner.phase.borrow();
         match &*phase {
             Phase::Open(_) if self.inner.suspended.load(Ordering::Relaxed) => {

@@ -11,7 +11,7 @@ use tracing::Instrument;
 
 pub(crate) use crate::desk::Desk;
 use crate::desk::{Grant, Patience, Place};
-use crate::heart::Begun;
+use crate::heart::{Begun, gone};
 use crate::inner::{Handle, Purpose};
 use crate::loss::{Hold, Loss, LossReason};
 use crate::session::{FencingToken, Holder, LockKey, LockMode, Session};
@@ -130,6 +130,7 @@ impl Lock {
         let limit = self.handle.0.settings.operation_timeout;
         match self.first(&mut place, limit).await {
             Some(answered) => answered?.map(|grant| self.guard(grant)).transpose(),
+            None if self.handle.0.heart().is_stopped() => Err(gone().in_driver(self.handle.0.driver.name())),
             None => Err(Error::new(
                 ErrorKind::TimedOut,
                 format!("try {}: no answer within {limit:?}; it is withdrawn in the background", self.desk.key),

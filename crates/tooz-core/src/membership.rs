@@ -207,7 +207,8 @@ impl Membership {
                 return Poll::Ready(answer.unwrap_or_else(|_| over()));
             }
             timer.poll(context).map(|()| {
-                if self.over().is_some_and(|reason| reason != LossReason::Released) {
+                // The timer ends with the heart too, whoever keeps the membership a moment later.
+                if self.handle.0.heart().is_stopped() || self.over().is_some_and(|why| why != LossReason::Released) {
                     return over();
                 }
                 let late =

@@ -278,7 +278,8 @@ async fn a_refused_namesake_is_told_when_to_retry(stage: Stage) -> Verdict {
     ensure!(error.is_retryable(), "it may succeed later");
     // One that lives on is not waited for longer than that.
     let limit = after + std::time::Duration::from_secs(3) + stage.patience();
-    let waiting = second.group("g")?.join_with(JoinOptions::new().wait());
+    let group = second.group("g")?;
+    let waiting = group.join_with(JoinOptions::new().wait());
     let result = stage.within(limit, "the end of the wait", waiting).await?;
     refused("a member who waits for a living namesake", result, ErrorKind::AlreadyExists)?;
     Ok(())
