@@ -60,7 +60,7 @@ fn every_panic_is_an_error_of_its_caller_and_the_heart_lives_on() {
     for &method in Method::ALL {
         for &mischief in Mischief::PANICS {
             cases.add(format!("{method:?} {mischief:?}"), move || async move {
-                let (toy, rival, _held) = prepared(format!("panic-{method:?}-{mischief:?}")).await;
+                let (toy, rival, _held) = prepared(format!("every-panic-{method:?}-{mischief:?}")).await;
                 let coordinator = toy.connect("one").await;
                 if method != Method::Open {
                     drop(soon("a first lock", coordinator.lock("first").unwrap().acquire()).await.unwrap());

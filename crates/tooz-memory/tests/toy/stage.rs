@@ -1,11 +1,11 @@
 //! What the tests with the toy driver share: a toy by its name, somebody who looks at its store from outside, and everything that a
 //! coordinator can have at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -122,7 +122,11 @@ pub(crate) struct Toy {
 
 impl Toy {
     pub(crate) fn named(name: &str) -> Self {
+        static TAKEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+        // Hosts of URLs are told in small letters by some.
         let name = name.to_ascii_lowercase();
+        let is_new = TAKEN.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+        assert!(is_new, "two tests share the toy {name}");
         Toy { script: Script::named(&name), store: Store::named(&name), name }
     }
 
