@@ -111,11 +111,15 @@ impl Etcd {
                 };
                 match self.look_again(request, own, &other, why).await {
                     // The same watch goes on: it misses nothing.
-                    Ok(Standing::Behind { other: still, .. }) if still == other => failures = 0,
+                    Ok(Standing::Behind { other: still, .. }) if still == other => {
+                        wanted.queued();
+                        failures = 0;
+                    }
                     Ok(standing) => break standing,
                     Err(error) if error.kind() == ErrorKind::Lost || !wanted.is_wanted() => return Err(error),
                     // The place is kept, whatever hinders the look: also who may not look just now stands there still.
-                    Err(_) => {
+                    Err(error) => {
+                        wanted.trouble(&error);
                         let pause = AGAIN[failures.min(AGAIN.len() - 1)];
                         tokio::select! {
                             () = tokio::time::sleep(Duration::from_millis(pause)) => {}

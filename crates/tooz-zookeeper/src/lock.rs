@@ -79,7 +79,10 @@ impl Inner {
                 Ok(Look::Again) => {}
                 Err(Zk::NoNode) => self.settle_for(&connection, request).await?,
                 // The place, if there is one, is kept; the next connection finds it.
-                Err(why) if error::is_passing(&why) => sleep(Duration::from_millis(20)).await,
+                Err(why) if error::is_passing(&why) => {
+                    wanted.trouble(&error::of("wait in the queue", why));
+                    sleep(Duration::from_millis(20)).await;
+                }
                 Err(why) => return Err(self.unsettled(request, self.failed("wait in the queue", why))),
             }
         }

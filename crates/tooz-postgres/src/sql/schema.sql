@@ -161,7 +161,8 @@ BEGIN
     IF FOUND THEN
         IF old.request = the_request THEN
             RETURN 'ok';
-        ELSIF anybody OR old.request = own THEN
+        -- The first half of an id is the coordinator's, the second counts: only an earlier entry is one's own to replace.
+        ELSIF anybody OR (substring(old.request FROM 1 FOR 8) = substring(own FROM 1 FOR 8) AND old.request < the_request) THEN
             PERFORM pg_notify('tooz_' || lpad(to_hex(old.session), 16, '0'), encode(old.request, 'hex'));
         ELSIF old.session = my_session OR NOT {schema}.is_over(old.session) THEN
             RETURN 'refused';
