@@ -326,7 +326,8 @@ fn a_member_is_taken_over_at_once_on_request(backend: &Backend) {
     let begin = Instant::now();
     let next = bench.run(["join", "g", "--member", "service", "--take-over", "--", "sh", "-c", "exit 5"]);
     assert_eq!(next.code, Some(5), "{next:?}");
-    assert!(begin.elapsed() < SLACK, "{:?}", begin.elapsed());
+    // It did not wait for the end of a session.
+    assert!(begin.elapsed() < TIMEOUT, "{:?}", begin.elapsed());
     assert_eq!(first.code(), Some(76));
 }
 
