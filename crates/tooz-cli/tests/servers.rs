@@ -2,6 +2,8 @@
 //!
 //! Times are the product's promises, and slack for a machine that does other things at the same time.
 
+// Long because all trials on real servers are in one program, which starts one server of each kind for them.
+
 mod shared;
 
 use std::process::{ExitCode, Stdio};
