@@ -64,20 +64,24 @@ pub(crate) fn say(message: impl Display) {
     let _ = writeln!(io::stderr(), "{}", line.trim_end());
 }
 
+/// An error with its causes. The last one is the one that says "permission denied"; each is added unless the message has it already.
+pub(crate) fn in_words(error: &Error) -> String {
+    let mut message = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+        source = cause.source();
+    }
+    message
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let mut message = error.to_string();
-        // The last cause is the one that says "permission denied"; it is added unless the message has it already.
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            if !message.contains(&text) {
-                message = format!("{message}: {text}");
-            }
-            source = cause.source();
-        }
         let code = if error.kind() == ErrorKind::Lost { LOST } else { ERROR };
-        Failure::new(code, message)
+        Failure::new(code, in_words(&error))
     }
 }
 

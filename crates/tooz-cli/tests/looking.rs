@@ -50,7 +50,7 @@ fn a_living_namesake_is_told_of_and_replaced_only_on_request() {
         assert_eq!(twin.code, Some(125), "{twin:?}");
         let said: Vec<_> = twin.err.lines().collect();
         assert!(
-            said[0].contains("\"a\"") && said[0].contains("at most 3s") && said[0].contains("--take-over"),
+            said[0].contains("\"a\"") && said[0].contains("at most 2s") && said[0].contains("--take-over"),
             "{twin:?}"
         );
         assert!(said.last().unwrap().contains("living member"), "{twin:?}");
@@ -150,6 +150,18 @@ fn a_watch_ends_with_its_reader_and_not_with_the_next_event() {
         assert_eq!(watch.code(), Some(0));
         assert!(begin.elapsed().as_secs() < 5, "{:?}", begin.elapsed());
     }
+}
+
+#[test]
+fn a_watch_of_the_leader_ends_with_the_group() {
+    let bench = Bench::new();
+    assert_eq!(bench.run(["group", "create", "g"]).code, Some(0));
+    let watched = bench.path("watched");
+    let output = std::fs::File::create(&watched).unwrap();
+    let mut watch = Running(bench.tooz(["watch", "g", "--leader"]).stdout(output).spawn().unwrap());
+    until("the watch is on", || lines(&watched).len() == 1);
+    assert_eq!(bench.run(["group", "delete", "g"]).code, Some(0));
+    assert_eq!(watch.code(), Some(0));
 }
 
 #[test]

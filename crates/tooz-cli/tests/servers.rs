@@ -2,6 +2,8 @@
 //!
 //! Times are the product's promises, and slack for a machine that does other things at the same time.
 
+// Long because all trials on real servers are in one program, which starts one server of each kind for them.
+
 mod shared;
 
 use std::process::{ExitCode, Stdio};
@@ -62,8 +64,13 @@ fn main() -> ExitCode {
     let evicting =
         trial(&BACKENDS[0], ("the_doctor_finds_a_server_that_evicts", the_doctor_finds_a_server_that_evicts));
     let users_own = matches!(for_tests(Kind::Redis), Provided::Own(_));
-    // It needs a server that is set up badly, and nobody's own is.
-    trials.push(if users_own { evicting.with_ignored_flag(true) } else { evicting });
+    let refusing = (
+        "what_is_refused_for_a_while_is_told_and_stands_again",
+        what_is_refused_for_a_while_is_told_and_stands_again as fn(&'static Backend),
+    );
+    let refusing = trial(&BACKENDS[0], refusing);
+    // They need a server that is set up badly or changed, and nobody's own is.
+    trials.extend([evicting, refusing].map(|one| if users_own { one.with_ignored_flag(true) } else { one }));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
@@ -321,7 +328,8 @@ fn a_member_is_taken_over_at_once_on_request(backend: &Backend) {
     let begin = Instant::now();
     let next = bench.run(["join", "g", "--member", "service", "--take-over", "--", "sh", "-c", "exit 5"]);
     assert_eq!(next.code, Some(5), "{next:?}");
-    assert!(begin.elapsed() < SLACK, "{:?}", begin.elapsed());
+    // It did not wait for the end of a session.
+    assert!(begin.elapsed() < TIMEOUT, "{:?}", begin.elapsed());
     assert_eq!(first.code(), Some(76));
 }
 
@@ -388,6 +396,35 @@ fn a_signal_ends_a_leave_that_nobody_answers(backend: &Backend) {
         std::thread::sleep(Duration::from_millis(300));
     }
     assert_eq!(member.code(), Some(0), "{}", own.bench.text("said"));
+}
+
+/// A password that was changed at the server, and is put back.
+fn what_is_refused_for_a_while_is_told_and_stands_again(backend: &Backend) {
+    let own = Breakable::start(backend, "session_timeout=2s").expect("it is not the user's own");
+    let redis_cli = |password: &[&str], words: &[&str]| {
+        let mut command = own.server.tool("redis-cli").unwrap();
+        let status = command.args(password).args(words).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        assert!(status.success(), "{words:?}");
+    };
+    let mut member = own.start_telling(&["join", "g", "--member", "a", "--", "sh", "-c", "exec sleep 60"]);
+    own.until_said("joined group \"g\" as \"a\"");
+    let mut watch = watch(&own.bench, &["watch", "g", "--json"]);
+    until("the snapshot", || kinds(&own.bench) == ["snapshot"]);
+    redis_cli(&[], &["CONFIG", "SET", "requirepass", "other"]);
+    redis_cli(&["-a", "other"], &["CLIENT", "KILL", "TYPE", "normal"]);
+    redis_cli(&["-a", "other"], &["CLIENT", "KILL", "TYPE", "pubsub"]);
+    own.until_said("the membership of group \"g\" was lost: ");
+    own.until_said("; trying again");
+    assert!(member.0.try_wait().unwrap().is_none() && watch.0.try_wait().unwrap().is_none(), "one has given up");
+    redis_cli(&["-a", "other"], &["CONFIG", "SET", "requirepass", ""]);
+    own.until_said("joined group \"g\" again as \"a\"");
+    let other = own.bench.start(["join", "g", "--member", "b"]);
+    until("the watch goes on", || kinds(&own.bench).iter().any(|event| event == "joined b"));
+    other.signal("TERM");
+    watch.signal("TERM");
+    assert_eq!(watch.code(), Some(0));
+    member.signal("TERM");
+    assert_eq!(member.code(), Some(143), "{}", own.bench.text("said"));
 }
 
 /// A watch that writes its lines into the bench's file `events`.

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tooz::{Coordinator, ErrorKind, GroupId, JoinOptions, LossReason, Membership};
 
 use super::capabilities;
@@ -11,14 +10,11 @@ use crate::args::MemberArguments;
 use crate::exit::{self, Failure};
 use crate::run::Signals;
 
-/// How much longer than it says a dead member's session may be listed: servers look after their dead in turns.
-const LATE: Duration = Duration::from_secs(2);
+/// How much later than it says a dead member's session may end; core waits as long.
+const LATE: Duration = Duration::from_secs(1);
 
 /// How long leaving may take. What is left undone then ends with the session.
 const LONGEST_LEAVE: Duration = Duration::from_secs(5);
-
-/// How often a membership is looked at that does not stand.
-const LOOK: Duration = Duration::from_millis(100);
 
 pub(super) fn options(arguments: &MemberArguments) -> Result<JoinOptions, Failure> {
     let options = JoinOptions::new().capabilities(capabilities(arguments.capabilities.as_deref())?).create();
@@ -33,30 +29,20 @@ pub(super) async fn join(
     options: &JoinOptions,
 ) -> Result<Membership, Failure> {
     let group = coordinator.group(name)?;
-    let mut until = None;
-    loop {
-        let error = match group.join_with(options.clone()).await {
-            Ok(membership) => return Ok(membership),
-            Err(error) => error,
-        };
-        let Some(after) = error.retry_after().filter(|_| error.kind() == ErrorKind::AlreadyExists) else {
-            return Err(error.into());
-        };
-        let until = *until.get_or_insert_with(|| {
-            exit::say(format_args!(
-                "group {name:?} has a member {:?} already, alive or dead for less than its session timeout: waiting for its end, at most {}; \
-                 --take-over takes its place at once",
-                coordinator.member(),
-                humantime::format_duration(rounded(after + LATE)),
-            ));
-            Instant::now() + after + LATE
-        });
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(error.into());
-        }
-        tokio::time::sleep((after / 20).clamp(LOOK, Duration::from_secs(1)).min(left)).await;
-    }
+    let error = match group.join_with(options.clone()).await {
+        Ok(membership) => return Ok(membership),
+        Err(error) => error,
+    };
+    let Some(after) = error.retry_after().filter(|_| error.kind() == ErrorKind::AlreadyExists) else {
+        return Err(error.into());
+    };
+    exit::say(format_args!(
+        "group {name:?} has a member {:?} already, alive or dead for less than its session timeout: waiting for its end, at most {}; \
+         --take-over takes its place at once",
+        coordinator.member(),
+        humantime::format_duration(rounded(after + LATE)),
+    ));
+    Ok(group.join_with(options.clone().wait()).await?)
 }
 
 fn rounded(duration: Duration) -> Duration {
@@ -68,21 +54,18 @@ pub(super) async fn until_over(membership: &Membership) -> LossReason {
     let group = membership.group();
     loop {
         let reason = membership.loss().wait().await;
-        if is_for_ever(reason) {
-            return reason;
+        if let Some(over) = membership.over().or_else(|| is_for_ever(reason).then_some(reason)) {
+            return over;
         }
         exit::say(format_args!("the membership of group {group:?} was lost: {reason}; joining again"));
-        while !membership.is_member() {
-            if let Some(reason) = membership.loss().reason().filter(|reason| is_for_ever(*reason)) {
-                return reason;
-            }
-            tokio::time::sleep(LOOK).await;
+        if let Err(reason) = membership.wait_standing().await {
+            return reason;
         }
         exit::say(format_args!("joined group {group:?} again as {:?}", membership.member()));
     }
 }
 
-/// Those losses that core mends by joining again are none of them.
+/// Those losses that core mends by joining again are none of them. It may need a moment to say so itself.
 fn is_for_ever(reason: LossReason) -> bool {
     !matches!(reason, LossReason::Expired | LossReason::SessionEnded)
 }

@@ -16,7 +16,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::CommandFactory;
-use tooz::{Capabilities, Characteristic, ConnectOptions, Coordinator, MemberId, PASSWORD_FILE};
+use tooz::{
+    Capabilities, Characteristic, ConnectOptions, Coordinator, MemberId, PASSWORD_FILE, SessionEvent, SessionEvents,
+};
 
 use crate::args::{Arguments, Command, Global, GroupCommand};
 use crate::exit::{self, Failure};
@@ -82,7 +84,10 @@ async fn with_coordinator<T>(
     work: impl AsyncFnOnce(&Coordinator) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let coordinator = connect(global).await?;
-    let result = work(&coordinator).await;
+    let result = tokio::select! {
+        result = work(&coordinator) => result,
+        () = tell_troubles(coordinator.events()) => unreachable!("it goes on telling"),
+    };
     let told = async {
         match Signals::listen_on() {
             Some(mut signals) => signals.end_tidying_up().await,
@@ -97,6 +102,18 @@ async fn with_coordinator<T>(
         exit::say(format_args!("{why}; what was held stays so until the session timeout"));
     }
     result
+}
+
+/// Tells what keeps from standing again what stood before, so that somebody can mend it; it is tried again until then. Never ends.
+async fn tell_troubles(mut events: SessionEvents) {
+    while let Some(event) = events.next().await {
+        match event {
+            SessionEvent::Troubled(error) => exit::say(format_args!("{}; trying again", exit::in_words(&error))),
+            SessionEvent::Recovered => exit::say("it works again"),
+            _ => {}
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Waits for a future, unless a signal comes first: then whatever it was is withdrawn, and the code says which signal.

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use nix::sys::signal::Signal;
 use serde_json::{Map, Value, json};
-use tooz::{Group, GroupEvent, Leader, LeaderEvent, RosterEntry};
+use tooz::{Error, ErrorKind, Group, GroupEvent, Leader, LeaderEvent, RosterEntry};
 
 use super::with_coordinator;
 use crate::args::{Global, WatchArguments};
@@ -44,7 +44,7 @@ async fn members(global: &Global, group: &Group) -> Result<u8, Failure> {
             return Ok(exit::SUCCESS);
         }
     }
-    Err(ended("the stream of its events has ended"))
+    Err(ended(watch.end()))
 }
 
 async fn leaders(global: &Global, group: &Group) -> Result<u8, Failure> {
@@ -52,11 +52,16 @@ async fn leaders(global: &Global, group: &Group) -> Result<u8, Failure> {
     while let Some(event) = watch.next().await {
         print(global, of_leader(&event)).await?;
     }
-    Err(ended("the stream of its events has ended"))
+    match watch.end() {
+        // The group was deleted: nobody will lead it.
+        Some(error) if error.kind() == ErrorKind::NotFound => Ok(exit::SUCCESS),
+        why => Err(ended(why)),
+    }
 }
 
 /// Whoever waits for events must not take silence for a good end.
-fn ended(why: impl std::fmt::Display) -> Failure {
+fn ended(why: Option<Error>) -> Failure {
+    let why = why.map_or_else(|| "nothing says why".to_owned(), |error| exit::in_words(&error));
     Failure::error(format!("the watch ended: {why}"))
 }
 
