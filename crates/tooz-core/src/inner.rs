@@ -246,6 +246,11 @@ impl Inner {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether heartbeats fail, or there is no session at all: then whatever else fails says nothing new.
+    pub(crate) fn is_out_of_reach(&self) -> bool {
+        self.suspended.load(Ordering::Relaxed) || matches!(&*self.phase.borrow(), Phase::Down { .. })
+    }
+
     pub(crate) fn is_forked(&self) -> bool {
         self.heart.get().is_none_or(Heart::is_forked)
     }

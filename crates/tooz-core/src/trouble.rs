@@ -7,6 +7,9 @@ use crate::events::SessionEvent;
 use crate::inner::Inner;
 use crate::{Error, ErrorKind};
 
+/// How often in a row what may pass by itself is no trouble yet, with the pauses in between about half a second.
+const PASSING: u32 = 4;
+
 /// The present troubles of a coordinator, by who has them.
 #[derive(Default)]
 pub(crate) struct Troubles(Mutex<Present>);
@@ -80,17 +83,18 @@ impl Worry {
         }
     }
 
-    /// An attempt failed, and there will be another. What may pass by itself is told when it comes twice in a row.
+    /// An attempt failed, and there will be another. What may pass by itself is told when it comes several times in a row from a backend that
+    /// answers heartbeats: that it can't be reached is what the session's own events tell.
     pub(crate) fn about(&mut self, error: &Error) {
         // The end of a session is told as such.
         if matches!(error.kind(), ErrorKind::Lost | ErrorKind::Closed) {
             return;
         }
         self.in_a_row += 1;
-        if error.is_retryable() && self.in_a_row < 2 {
-            return;
+        let may_pass = error.is_retryable() && (self.in_a_row < PASSING || self.inner.is_out_of_reach());
+        if !may_pass || self.is_told {
+            self.say(error);
         }
-        self.say(error);
     }
 
     /// The same, told at once.
