@@ -6,12 +6,13 @@
 
 use std::ffi::OsString;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 /// Distributed locks, groups, leader election and partitioning, for scripts and operators.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(
     name = "tooz",
     version,
@@ -30,11 +31,14 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone)]
 pub(crate) struct Global {
     /// The backend, e.g. file:///var/lib/tooz?namespace=billing; `tooz drivers` lists what is possible
     #[arg(long, global = true, env = "TOOZ_URL", hide_env_values = true, default_value = "file:")]
     pub(crate) url: String,
+    /// Read the password from this file at each connection, in place of one in the URL
+    #[arg(long, global = true, env = "TOOZ_PASSWORD_FILE", value_name = "PATH")]
+    pub(crate) password_file: Option<PathBuf>,
     /// Who this is [default: host, pid and a random part]
     #[arg(long, global = true, value_name = "ID")]
     pub(crate) member: Option<String>,
@@ -174,6 +178,17 @@ pub(crate) struct LockArguments {
     pub(crate) command: Vec<OsString>,
 }
 
+/// How `join` and `elect` become a member.
+#[derive(Args, Debug)]
+pub(crate) struct MemberArguments {
+    /// What this member says of itself
+    #[arg(long, value_name = "JSON")]
+    pub(crate) capabilities: Option<String>,
+    /// Take the place of a living member of the same id at once; without it, one that may be dead is waited for until its session has ended
+    #[arg(long)]
+    pub(crate) take_over: bool,
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct ElectArguments {
     #[command(flatten)]
@@ -181,9 +196,8 @@ pub(crate) struct ElectArguments {
     /// Do not campaign again after a loss: exit with 76
     #[arg(long)]
     pub(crate) once: bool,
-    /// What this member says of itself
-    #[arg(long, value_name = "JSON")]
-    pub(crate) capabilities: Option<String>,
+    #[command(flatten)]
+    pub(crate) member: MemberArguments,
     #[command(flatten)]
     pub(crate) kill_after: KillAfter,
     /// What to run
@@ -195,9 +209,8 @@ pub(crate) struct ElectArguments {
 pub(crate) struct JoinArguments {
     #[command(flatten)]
     pub(crate) group: GroupArgument,
-    /// What this member says of itself
-    #[arg(long, value_name = "JSON")]
-    pub(crate) capabilities: Option<String>,
+    #[command(flatten)]
+    pub(crate) member: MemberArguments,
     #[command(flatten)]
     pub(crate) kill_after: KillAfter,
     /// What to run
@@ -238,6 +251,9 @@ pub(crate) struct SchemaArguments {
     /// The schema that the tables are to be in; the URL's option `schema` says the same
     #[arg(long, value_name = "NAME", default_value = "tooz")]
     pub(crate) schema: String,
+    /// Also grant what a member needs to this role, where members are not the owner; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) role: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]

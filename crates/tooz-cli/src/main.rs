@@ -27,18 +27,21 @@ fn main() -> ExitCode {
         let arguments: Vec<OsString> = std::env::args_os().collect();
         match run::hidden(&arguments) {
             Some(code) => code,
-            None => visible(arguments),
+            None => visible(&arguments),
         }
     });
     ExitCode::from(code.unwrap_or(exit::ERROR))
 }
 
-fn visible(arguments: Vec<OsString>) -> u8 {
+fn visible(arguments: &[OsString]) -> u8 {
     let arguments = match Arguments::try_parse_from(arguments) {
-        Ok(arguments) => arguments,
+        Ok(parsed) => parsed,
         Err(error) => {
             // Nothing is left to be told to when stdout or stderr is closed.
-            let _ = error.print();
+            match without_urls(&error.to_string(), arguments) {
+                Some(text) => drop(write!(std::io::stderr(), "{text}")),
+                None => drop(error.print()),
+            }
             if error.kind() == ErrorKind::UnknownArgument {
                 exit::say("a name that begins with a dash is given as --name=-x or --group=-x; CMD comes after --");
             }
@@ -59,4 +62,15 @@ fn visible(arguments: Vec<OsString>) -> u8 {
         Ok(code) => code,
         Err(failure) => failure.report(),
     }
+}
+
+/// What is to be said in place of a text that repeats a URL out of the wrong place: it may have a password in it.
+fn without_urls(text: &str, arguments: &[OsString]) -> Option<String> {
+    let words = arguments.iter().filter_map(|word| word.to_str());
+    let parts = words.flat_map(|word| [Some(word), word.split_once('=').map(|(_, value)| value)]).flatten();
+    let mut without = text.to_owned();
+    for part in parts.filter(|part| part.contains("://") || part.contains('@')) {
+        without = without.replace(part, "(a URL, not shown)");
+    }
+    (without != text).then_some(without)
 }

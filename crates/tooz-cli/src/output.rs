@@ -1,9 +1,12 @@
 //! What goes to stdout: tables for people, tab-separated lines for programs, JSON where it is asked for.
 
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
 
 /// Prints one JSON value as a line, and sends it off at once.
@@ -32,6 +35,32 @@ pub(crate) fn rows(header: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
         }
     }
     stdout.flush()
+}
+
+/// Waits until nobody can read what is printed any more: the pipe's reader has ended, the terminal was hung up. Never, for a file.
+pub(crate) async fn reader_gone() {
+    let (sender, gone) = tokio::sync::oneshot::channel();
+    // A thread, because it costs nothing while it waits, and ends with the process.
+    let watching = std::thread::Builder::new().name("tooz-reader".to_owned()).spawn(move || {
+        let stdout = io::stdout();
+        loop {
+            // Nothing is asked for: errors and the end are told without asking.
+            let mut watched = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+            match poll(&mut watched, PollTimeout::NONE) {
+                Ok(_) if watched[0].any().unwrap_or(true) => {
+                    // Nobody waits any more where the watch has ended.
+                    let _ = sender.send(());
+                    return;
+                }
+                Ok(_) | Err(Errno::EINTR) => {}
+                // Then the next line that is printed will tell.
+                Err(_) => return,
+            }
+        }
+    });
+    if watching.is_err() || gone.await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// JSON text as a value to embed; as a string if it should be none.

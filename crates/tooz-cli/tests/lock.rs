@@ -114,7 +114,7 @@ fn cmd_inherits_nothing_of_ours() {
     // Both look at themselves: a shell blocks signals for a moment whenever it starts something.
     let script = "ls /proc/self/fd; exec grep -E 'SigBlk|SigIgn' /proc/self/status";
     let below = bench.run(["lock", "x", "--", "sh", "-c", script]);
-    let mut plain = std::process::Command::new("sh");
+    let mut plain = shared::with_default_signals("sh");
     let alone = shared::Done::from(plain.args(["-c", script]).stdin(Stdio::null()).output().unwrap());
     assert_eq!(below.out, alone.out);
 }
@@ -171,6 +171,25 @@ fn a_signal_that_was_ignored_stays_ignored() {
     let mut command = std::process::Command::new("sh");
     command.args(["-c", &script]).env("TOOZ_URL", bench.url()).current_dir(bench.path(""));
     assert_eq!(command.status().unwrap().code(), Some(5));
+}
+
+#[test]
+fn cmd_ignores_what_was_ignored_and_nothing_else() {
+    let bench = Bench::new();
+    let sets: [&[&str]; 5] =
+        [&[], &["PIPE"], &["CHLD"], &["HUP", "INT", "QUIT"], &["PIPE", "CHLD", "USR1", "TTOU", "WINCH"]];
+    for ignored in sets {
+        let words = ["grep", "SigIgn", "/proc/self/status"];
+        let mut direct = shared::with_signals(ignored, words[0]);
+        let direct = shared::Done::from(direct.args(&words[1..]).output().unwrap());
+        let mut under = shared::with_signals(ignored, env!("CARGO_BIN_EXE_tooz"));
+        under.env("TOOZ_URL", bench.url()).args(["lock", "x", "--"]).args(words);
+        let under = shared::Done::from(under.output().unwrap());
+        assert_eq!((under.code, under.out.as_str()), (Some(0), direct.out.as_str()), "{ignored:?}: {under:?}");
+        let mut ending = shared::with_signals(ignored, env!("CARGO_BIN_EXE_tooz"));
+        ending.env("TOOZ_URL", bench.url()).args(["lock", "x", "--", "sh", "-c", "(exit 3) & wait $!; exit 7"]);
+        assert_eq!(ending.status().unwrap().code(), Some(7), "{ignored:?}");
+    }
 }
 
 #[test]

@@ -32,11 +32,47 @@ fn members_are_listed_with_their_capabilities() {
     assert_eq!(bench.run(["leader", "g"]).out, "");
     let refused = bench.run(["group", "delete", "g"]);
     assert_eq!(refused.code, Some(125), "{refused:?}");
-    let twin = bench.run(["join", "g", "--member", "a", "--", "true"]);
-    assert_eq!(twin.code, Some(125), "{twin:?}");
     b.signal("TERM");
     assert_eq!(b.code(), Some(0));
     assert_eq!(bench.run(["members", "g"]).out.lines().count(), 1);
+}
+
+#[test]
+fn a_living_namesake_is_told_of_and_replaced_only_on_request() {
+    let bench = Bench::new();
+    let url = format!("{}?session_timeout=1s", bench.url());
+    for command in ["join", "elect"] {
+        let first = bench.path(&format!("first-{command}"));
+        let mut holder = bench.tooz(["join", "g", "--member", "a", "--", "sleep", "60"]);
+        let mut holder = Running(holder.stderr(std::fs::File::create(&first).unwrap()).spawn().unwrap());
+        until("it has joined", || !lines(&first).is_empty());
+        let twin = bench.run(["--url", &url, command, "g", "--member", "a", "--", "true"]);
+        assert_eq!(twin.code, Some(125), "{twin:?}");
+        let said: Vec<_> = twin.err.lines().collect();
+        assert!(
+            said[0].contains("\"a\"") && said[0].contains("at most 3s") && said[0].contains("--take-over"),
+            "{twin:?}"
+        );
+        assert!(said.last().unwrap().contains("living member"), "{twin:?}");
+        let begin = std::time::Instant::now();
+        let new = bench.run([command, "g", "--member", "a", "--take-over", "--", "sh", "-c", "exit 3"]);
+        assert_eq!(new.code, Some(3), "{new:?}");
+        assert!(begin.elapsed().as_secs() < 5, "{:?}", begin.elapsed());
+        assert_eq!(holder.code(), Some(76));
+        assert!(lines(&first).last().unwrap().contains("took the membership over"), "{:?}", lines(&first));
+    }
+}
+
+#[test]
+fn waiting_for_a_namesake_ends_with_a_signal() {
+    let bench = Bench::new();
+    let _first = join(&bench, "g", "a", "null");
+    let said = bench.path("said");
+    let mut twin = bench.tooz(["join", "g", "--member", "a", "--", "true"]);
+    let mut twin = Running(twin.stderr(std::fs::File::create(&said).unwrap()).spawn().unwrap());
+    until("it waits", || !lines(&said).is_empty());
+    twin.signal("TERM");
+    assert_eq!(twin.code(), Some(143));
 }
 
 #[test]
@@ -94,6 +130,42 @@ fn a_reader_that_goes_away_ends_a_watch_quietly() {
     drop(child.stdout.take());
     let done = shared::Done::from(child.wait_with_output().unwrap());
     assert_eq!((done.code, done.err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_watch_ends_with_its_reader_and_not_with_the_next_event() {
+    use std::io::{BufRead, BufReader};
+    let bench = Bench::new();
+    assert_eq!(bench.run(["group", "create", "g"]).code, Some(0));
+    for words in [&["watch", "g"][..], &["watch", "g", "--leader"]] {
+        let mut command = bench.tooz(words.iter().copied());
+        let mut watch = Running(command.stdout(Stdio::piped()).spawn().unwrap());
+        let mut first = String::new();
+        let mut reader = BufReader::new(watch.0.stdout.take().unwrap());
+        reader.read_line(&mut first).unwrap();
+        assert!(first.contains("snapshot") || first.contains("vacant"), "{first}");
+        assert!(watch.0.try_wait().unwrap().is_none(), "it ended by itself");
+        drop(reader);
+        let begin = std::time::Instant::now();
+        assert_eq!(watch.code(), Some(0));
+        assert!(begin.elapsed().as_secs() < 5, "{:?}", begin.elapsed());
+    }
+}
+
+#[test]
+fn a_reader_that_does_not_read_keeps_no_signal_from_a_watch() {
+    let bench = Bench::new();
+    // More than a pipe holds.
+    let _member = join(&bench, "g", "a", &format!("\"{}\"", "x".repeat(100_000)));
+    let mut watch = Running(bench.tooz(["watch", "g"]).stdout(Stdio::piped()).spawn().unwrap());
+    until("it is stuck", || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", watch.pid())).into_iter().flatten().flatten();
+        let waits = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("wchan")).ok());
+        waits.into_iter().any(|place| place.contains("pipe")) || shared::state(watch.pid()) == Some('S')
+    });
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    watch.signal("TERM");
+    assert_eq!(watch.code(), Some(0));
 }
 
 #[test]

@@ -34,7 +34,7 @@ static BACKENDS: [Backend; 2] = [
 
 type Case = (&'static str, fn(&'static Backend));
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 13] = [
     (
         "a_broken_lock_is_lost_for_its_holder_and_free_for_others",
         a_broken_lock_is_lost_for_its_holder_and_free_for_others,
@@ -48,6 +48,12 @@ const CASES: [Case; 7] = [
     ("a_watch_tells_who_comes_and_dies", a_watch_tells_who_comes_and_dies),
     ("many_lockers_take_turns_with_growing_tokens", many_lockers_take_turns_with_growing_tokens),
     ("the_doctor_finds_nothing_wrong", the_doctor_finds_nothing_wrong),
+    ("a_member_that_crashed_is_followed_by_its_next_run", a_member_that_crashed_is_followed_by_its_next_run),
+    ("a_member_is_taken_over_at_once_on_request", a_member_is_taken_over_at_once_on_request),
+    ("an_outage_that_ends_in_time_does_not_end_cmd", an_outage_that_ends_in_time_does_not_end_cmd),
+    ("a_membership_tells_of_its_loss_and_of_its_return", a_membership_tells_of_its_loss_and_of_its_return),
+    ("cmds_own_code_stands_when_leaving_fails", cmds_own_code_stands_when_leaving_fails),
+    ("a_signal_ends_a_leave_that_nobody_answers", a_signal_ends_a_leave_that_nobody_answers),
 ];
 
 fn main() -> ExitCode {
@@ -88,6 +94,34 @@ impl Backend {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let namespace = format!("cli-{}-{number}", std::process::id());
         Bench::on(format!("{url}{mark}namespace={namespace}&session_timeout={}s", TIMEOUT.as_secs()))
+    }
+}
+
+/// A bench on a server that is its own, to be broken; nothing where the user gave one, which is not to be broken.
+struct Breakable {
+    bench: Bench,
+    server: Server,
+}
+
+impl Breakable {
+    fn start(backend: &Backend, options: &str) -> Option<Self> {
+        if matches!(for_tests(backend.kind), Provided::Own(_)) {
+            return None;
+        }
+        let server = Server::start(backend.kind).expect("the server starts");
+        let bench = Bench::on(format!("{}?{options}", server.url()));
+        Some(Breakable { bench, server })
+    }
+
+    /// Starts it, with what it says on stderr in the bench's file `said`.
+    fn start_telling(&self, words: &[&str]) -> Running {
+        let said = std::fs::File::create(self.bench.path("said")).unwrap();
+        let mut command = self.bench.tooz(words.iter().copied());
+        Running(command.stdout(Stdio::null()).stderr(said).spawn().unwrap())
+    }
+
+    fn until_said(&self, words: &str) {
+        until(&format!("it says {words:?}"), || self.bench.text("said").contains(words));
     }
 }
 
@@ -260,6 +294,100 @@ fn the_doctor_finds_a_server_that_evicts(backend: &Backend) {
     server.stop().expect("the server stops");
     let gone = Bench::on(format!("{}?connect_timeout=2s", server.url())).run(["doctor"]);
     assert_eq!((gone.code, gone.out.as_str()), (Some(125), ""), "{gone:?}");
+}
+
+fn a_member_that_crashed_is_followed_by_its_next_run(backend: &Backend) {
+    let bench = backend.bench();
+    for command in ["join", "elect"] {
+        let words = [command, "g", "--member", "service", "--", "sh", "-c", "touch up; exec sleep 60"];
+        let first = bench.start(words);
+        until("it is up", || bench.path("up").exists());
+        std::fs::remove_file(bench.path("up")).unwrap();
+        let begin = Instant::now();
+        first.signal("KILL");
+        // As a supervisor does it, at once.
+        let next = bench.run([command, "g", "--member", "service", "--", "sh", "-c", "exit 5"]);
+        assert_eq!(next.code, Some(5), "{next:?}");
+        assert!(next.err.contains("waiting for its end, at most") && next.err.contains("--take-over"), "{next:?}");
+        let (took, most) = (begin.elapsed(), TIMEOUT + backend.late + SLACK);
+        assert!(took < most, "{took:?} is more than {most:?}");
+    }
+}
+
+fn a_member_is_taken_over_at_once_on_request(backend: &Backend) {
+    let bench = backend.bench();
+    let mut first = bench.start(["join", "g", "--member", "service", "--", "sh", "-c", "touch up; exec sleep 60"]);
+    until("it is up", || bench.path("up").exists());
+    let begin = Instant::now();
+    let next = bench.run(["join", "g", "--member", "service", "--take-over", "--", "sh", "-c", "exit 5"]);
+    assert_eq!(next.code, Some(5), "{next:?}");
+    assert!(begin.elapsed() < SLACK, "{:?}", begin.elapsed());
+    assert_eq!(first.code(), Some(76));
+}
+
+/// At the defaults: a heartbeat each 3.3 s, a deadline 9 s after the last one, SIGTERM 2.5 s before that. So 3.1 s are the most that an
+/// outage may last wherever between two heartbeats it begins.
+fn an_outage_that_ends_in_time_does_not_end_cmd(backend: &Backend) {
+    let Some(own) = Breakable::start(backend, "session_timeout=10s") else { return };
+    let mut holder = own.bench.hold("x", "trap 'touch told' TERM; while [ ! -e go ]; do sleep 0.05; done; exit 9");
+    for round in 0..4 {
+        // Heartbeats are somewhere else in each round.
+        std::thread::sleep(Duration::from_millis(3_400 + 700 * round));
+        own.server.pause().unwrap();
+        std::thread::sleep(Duration::from_millis(2_800));
+        own.server.resume().unwrap();
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(!own.bench.path("told").exists(), "it was told to end");
+    std::fs::write(own.bench.path("go"), "").unwrap();
+    assert_eq!(holder.code(), Some(9));
+}
+
+fn a_membership_tells_of_its_loss_and_of_its_return(backend: &Backend) {
+    let Some(own) = Breakable::start(backend, "session_timeout=2s") else { return };
+    let mut member = own.start_telling(&["join", "g", "--member", "a", "--", "sh", "-c", "exec sleep 60"]);
+    own.until_said("joined group \"g\" as \"a\"");
+    own.server.pause().unwrap();
+    own.until_said("the membership of group \"g\" was lost: ");
+    own.server.resume().unwrap();
+    own.until_said("joined group \"g\" again as \"a\"");
+    assert!(own.bench.run(["members", "g"]).out.starts_with("a\t"));
+    member.signal("TERM");
+    assert_eq!(member.code(), Some(143));
+}
+
+fn cmds_own_code_stands_when_leaving_fails(backend: &Backend) {
+    let Some(own) = Breakable::start(backend, "session_timeout=30s&operation_timeout=1s") else { return };
+    for command in ["join", "elect"] {
+        let script = "touch up; while [ ! -e go ]; do sleep 0.05; done; exit 7";
+        let mut member = own.start_telling(&[command, "g", "--", "sh", "-c", script]);
+        until("CMD is up", || own.bench.path("up").exists());
+        own.server.pause().unwrap();
+        std::fs::write(own.bench.path("go"), "").unwrap();
+        let code = member.code();
+        own.server.resume().unwrap();
+        assert_eq!(code, Some(7), "{}", own.bench.text("said"));
+        assert!(own.bench.text("said").lines().count() > 1, "nothing is said of it: {}", own.bench.text("said"));
+        std::fs::remove_file(own.bench.path("go")).unwrap();
+        std::fs::remove_file(own.bench.path("up")).unwrap();
+    }
+}
+
+fn a_signal_ends_a_leave_that_nobody_answers(backend: &Backend) {
+    let Some(own) = Breakable::start(backend, "session_timeout=60s&operation_timeout=15s") else { return };
+    let mut member = own.start_telling(&["join", "g", "--", "sh", "-c", "touch up; exec sleep 1"]);
+    until("CMD is up", || own.bench.path("up").exists());
+    own.server.pause().unwrap();
+    std::thread::sleep(Duration::from_millis(2_500));
+    assert!(member.0.try_wait().unwrap().is_none(), "it did not wait at all: {}", own.bench.text("said"));
+    let begin = Instant::now();
+    // The leave, and what closing does beyond it.
+    while member.0.try_wait().unwrap().is_none() {
+        assert!(begin.elapsed() < Duration::from_secs(3), "{}", own.bench.text("said"));
+        member.signal("TERM");
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    assert_eq!(member.code(), Some(0), "{}", own.bench.text("said"));
 }
 
 /// A watch that writes its lines into the bench's file `events`.

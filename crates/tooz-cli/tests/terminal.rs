@@ -4,7 +4,7 @@ mod shared;
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ impl Session {
         let bench = Bench::new();
         let terminal = openpty(None, None).unwrap();
         let end = || Stdio::from(terminal.slave.try_clone().unwrap());
-        let mut shell = Command::new("setsid");
+        let mut shell = shared::with_default_signals("setsid");
         shell.args(["--ctty", "bash", "--norc", "--noprofile", "--noediting", "-i"]);
         shell.env("TOOZ_URL", bench.url()).env("PS1", "$ ").env("TOOZ", env!("CARGO_BIN_EXE_tooz"));
         shell.current_dir(bench.path("")).stdin(end()).stdout(end()).stderr(end());

@@ -49,6 +49,44 @@ fn urls_are_checked() {
 }
 
 #[test]
+fn a_password_file_is_for_who_logs_in() {
+    let bench = Bench::new();
+    let none = "takes no credentials";
+    for url in ["file:", "memory:"] {
+        refused(&bench, ["--url", url, "--password-file", "/x", "groups"], &[none, "password_file"]);
+        refused(&bench, ["--url", url, "groups", "--password-file=y"], &[none]);
+        let done = Done::from(bench.tooz(["--url", url, "groups"]).env("TOOZ_PASSWORD_FILE", "/x").output().unwrap());
+        assert!(done.code == Some(125) && done.err.contains(none), "{done:?}");
+    }
+    refused(&bench, ["--password-file", "", "groups"], &["--password-file"]);
+    // What connects to nobody needs none.
+    let done = Done::from(bench.tooz(["ring", "--node", "a", "k"]).env("TOOZ_PASSWORD_FILE", "/x").output().unwrap());
+    assert_eq!(done.code, Some(0), "{done:?}");
+}
+
+#[test]
+fn no_password_is_repeated_wherever_it_was_given() {
+    let bench = Bench::new();
+    for words in [
+        ["--url", "redis://u:a@b/hunter2@h", "groups"],
+        ["--url", "redis:/:hunter2@h", "groups"],
+        ["--url", "redis://user:hunter2", "groups"],
+        ["--url", "etcd://u:hunter2@h1,u2:hunter2@h2", "groups"],
+        ["--url", "redis://u:hunter2%0d%0aDEL%20k@h", "groups"],
+        ["--url", "redis://h?token=hunter2&hunter2", "groups"],
+        ["redis://u:hunter2@h", "groups", "x"],
+        ["--ulr=redis://u:hunter2@h", "groups", "x"],
+        ["lock", "redis://u:hunter2@h", "groups"],
+        ["groups", "redis://u:hunter2@h", "x"],
+        ["lock", "x", "--wait=redis://u:hunter2@h"],
+        ["groups", "--password-file", "hunter2"],
+    ] {
+        let done = refused(&bench, words, &[]);
+        assert!(!done.err.contains("hunter2") || words[1] == "--password-file", "{words:?}: {done:?}");
+    }
+}
+
+#[test]
 fn durations_and_numbers_are_checked() {
     let bench = Bench::new();
     refused(&bench, ["lock", "x", "--wait", "soon", "--", "true"], &["soon", "500ms"]);

@@ -156,6 +156,11 @@ impl ConnectOptions {
         Coordinator::start(driver, self.url, options, credentials, member, settings, self.require).await
     }
 
+    #[cfg(test)]
+    pub(crate) fn url(&self) -> &BackendUrl {
+        &self.url
+    }
+
     fn duration(self, name: &str, duration: Duration) -> Self {
         self.option(name, humantime::format_duration(duration).to_string())
     }

@@ -122,15 +122,20 @@ impl fmt::Debug for CredentialSource {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.from {
             From::Url(credentials) => formatter.debug_tuple("Url").field(credentials).finish(),
-            From::File { path, .. } => formatter.debug_tuple("File").field(path).finish(),
+            From::File { path, .. } => formatter.debug_tuple("File").field(&shown(path)).finish(),
             From::Application(_) => formatter.write_str("Application"),
         }
     }
 }
 
+/// The path as it may be shown: one that is not absolute may be the password itself, given in the wrong place.
+fn shown(path: &std::path::Path) -> String {
+    if path.is_absolute() { path.display().to_string() } else { "(a relative path, or the password itself)".to_owned() }
+}
+
 /// The first line of the file would hide the rest of a wrong one, so it is the whole of it, without the end of the line that editors add.
 fn password_in(path: &std::path::Path) -> Result<String> {
-    let wrong = |why: &str| Error::config(format!("password_file {}: {why}", path.display()));
+    let wrong = |why: &str| Error::config(format!("password_file {}: {why}", shown(path)));
     let unreadable = |error: std::io::Error| wrong(&format!("it can't be read: {error}")).with_source(error);
     if std::fs::metadata(path).map_err(unreadable)?.len() > LONGEST {
         return Err(wrong("it is too long for a password"));

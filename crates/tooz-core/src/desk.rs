@@ -20,7 +20,7 @@ use crate::held::{Held, mode_of};
 use crate::inner::{Inner, Persistence, Purpose, is_final};
 use crate::life::Live;
 use crate::loss::{Hold, LossReason};
-use crate::session::{FencingToken, Granted, LockKey, LockMode, LockRequest, Session, Untold, Wanted, Wish};
+use crate::session::{FencingToken, Granted, LockKey, LockMode, LockRequest, Progress, Session, Untold, Wanted, Wish};
 use crate::supervisor::Phase;
 use crate::trouble::Worry;
 use crate::wait::{A_DAY, Backoff};
@@ -296,7 +296,6 @@ impl Desk {
         };
         let request = LockRequest::new(self.key.clone(), mode, self.inner.request_id());
         let hold = live.hold(request.id, Some(request.clone()));
-        wanted.begin_attempt();
         let answer = match patience {
             Patience::Try => {
                 let limit = self.inner.settings.operation_timeout;
@@ -358,6 +357,7 @@ impl Desk {
         wanted: &Wanted,
         worry: &mut Option<Worry>,
     ) -> Result<Option<Granted>> {
+        let mut seen = wanted.begin_attempt();
         let waiting = live.call(|session| session.lock(request, wanted));
         tokio::pin!(waiting);
         // Most locks are free, and cost no timer.
@@ -366,26 +366,32 @@ impl Desk {
         }
         let too_long = tokio::time::sleep(self.inner.settings.operation_timeout);
         tokio::pin!(too_long);
-        tokio::select! {
-            biased;
-            answer = &mut waiting => return answer,
-            () = wanted.until_queued() => {}
-            // It may be queued all the same, or not: a driver that waits without a word is waited for, but not in silence.
-            () = &mut too_long => {
-                let late = "the backend has not said whether the request stands in the queue";
-                let error = Error::new(ErrorKind::TimedOut, late).with_outcome(Outcome::Unknown);
-                self.worry(worry).say(&error);
-                tokio::select! {
-                    biased;
-                    answer = &mut waiting => return answer,
-                    () = wanted.until_queued() => {}
+        let mut has_said = false;
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut waiting => return answer,
+                word = wanted.next_word(&mut seen) => {
+                    has_said = true;
+                    match word {
+                        Progress::Queued => {
+                            worry.take();
+                            self.state().trouble = None;
+                        }
+                        Progress::Trouble(error) => {
+                            self.state().trouble = Some(error.clone().context(format!("acquire {}", self.key)));
+                            self.worry(worry).about(&error);
+                        }
+                    }
+                }
+                // It may be queued all the same, or not: a driver that waits without a word is waited for, but not in silence.
+                () = &mut too_long, if !has_said => {
+                    has_said = true;
+                    let late = "the backend has not said whether the request stands in the queue";
+                    self.worry(worry).say(&Error::new(ErrorKind::TimedOut, late).with_outcome(Outcome::Unknown));
                 }
             }
         }
-        if worry.take().is_some() {
-            self.state().trouble = None;
-        }
-        waiting.await
     }
 
     fn worry<'a>(&self, worry: &'a mut Option<Worry>) -> &'a mut Worry {

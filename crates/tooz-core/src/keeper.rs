@@ -273,24 +273,13 @@ impl Keeper {
         let request = self.request(hold);
         let live = &hold.live;
         let limit = self.inner.settings.operation_timeout;
-        let said = match there {
-            Some(_) => {
-                let what = || format!("update the capabilities in group {:?}", self.group);
-                let update = move |session: Arc<dyn Session>| {
-                    let request = request.clone();
-                    async move { session.update(&request).await }
-                };
-                live.call_patiently(limit, what, update).await
-            }
-            None => {
-                let what = || format!("join group {:?} again", self.group);
-                let join = move |session: Arc<dyn Session>| {
-                    let request = request.clone();
-                    async move { session.join(&request).await }
-                };
-                live.call_patiently(limit, what, join).await
-            }
+        let is_listed = there.is_some();
+        let what = || format!("say again what group {:?} has forgotten", self.group);
+        let say_again = move |session: Arc<dyn Session>| {
+            let request = request.clone();
+            async move { if is_listed { session.update(&request).await } else { session.join(&request).await } }
         };
+        let said = live.call_patiently(limit, what, say_again).await;
         match said {
             Ok(()) => self.worry.is_over(),
             Err(error) => match error.kind() {
@@ -318,16 +307,15 @@ impl Keeper {
         self.inner.desk(crate::LockKey::election(&self.group)).resign_all(hold).await;
         let live = &hold.live;
         let limit = self.inner.settings.operation_timeout;
-        let result = match lost_before {
-            Some(_) => Ok(()),
-            None => {
-                let (what, leaving) = (|| format!("leave group {:?}", self.group), request.clone());
-                let leave = move |session: Arc<dyn Session>| {
-                    let request = leaving.clone();
-                    async move { session.leave(&request).await }
-                };
-                live.call_patiently(limit, what, leave).await
-            }
+        let result = if lost_before.is_some() {
+            Ok(())
+        } else {
+            let (what, leaving) = (|| format!("leave group {:?}", self.group), request.clone());
+            let leave = move |session: Arc<dyn Session>| {
+                let request = leaving.clone();
+                async move { session.leave(&request).await }
+            };
+            live.call_patiently(limit, what, leave).await
         };
         let failed = result.is_err();
         if let Some(answer) = answer {

@@ -221,7 +221,7 @@ impl fmt::Debug for Lock {
 pub(crate) async fn answer(place: &mut Place) -> Result<Option<Grant>> {
     let answer = (&mut place.answer).await;
     place.is_answered = true;
-    answer.unwrap_or_else(|_| Err(crate::heart::gone()))
+    answer.unwrap_or_else(|_| Err(gone()))
 }
 
 /// A held lock. It may move between threads and tasks; whoever has the value has the lock.

@@ -7,8 +7,8 @@
 // Long because it is THE contract: whoever writes a driver reads this one page.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -411,25 +411,57 @@ pub(crate) struct Wish(Arc<WantedState>);
 #[must_use]
 pub(crate) struct Untold(Arc<WantedState>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct WantedState {
-    wanted: AtomicBool,
-    /// Whether the present attempt stands in the queue.
-    queued: AtomicBool,
-    /// Whether any attempt ever did.
+    unwanted: AtomicBool,
+    /// Whether any attempt ever stood in the queue.
     has_stood: AtomicBool,
+    word: Mutex<Word>,
     changed: Notify,
+}
+
+/// What the driver has said of the present attempt.
+#[derive(Debug, Default)]
+struct Word {
+    /// How many words there were.
+    count: u64,
+    latest: Option<Progress>,
+}
+
+/// How a wait at the backend goes.
+#[derive(Clone, Debug)]
+pub(crate) enum Progress {
+    /// Somebody else has the lock, and the request stands in the queue.
+    Queued,
+    /// The driver tries again by itself.
+    Trouble(Error),
+}
+
+impl WantedState {
+    fn word(&self) -> MutexGuard<'_, Word> {
+        self.word.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn say(&self, progress: Option<Progress>) {
+        let before = {
+            let mut word = self.word();
+            word.count += 1;
+            std::mem::replace(&mut word.latest, progress)
+        };
+        drop(before);
+        self.changed.notify_waiters();
+    }
 }
 
 impl Wish {
     /// `None`: it was so before.
     pub(crate) fn set(&self, wanted: bool) -> Option<Untold> {
-        (self.0.wanted.swap(wanted, Ordering::AcqRel) != wanted).then(|| Untold(Arc::clone(&self.0)))
+        (self.0.unwanted.swap(!wanted, Ordering::AcqRel) == wanted).then(|| Untold(Arc::clone(&self.0)))
     }
 
-    /// Whether the driver has said that the request stands in the queue: somebody else has the lock.
+    /// Whether the driver's latest word is that the request stands in the queue: somebody else has the lock.
     pub(crate) fn is_queued(&self) -> bool {
-        self.0.queued.load(Ordering::Acquire)
+        matches!(self.0.word().latest, Some(Progress::Queued))
     }
 
     pub(crate) fn has_stood(&self) -> bool {
@@ -453,18 +485,13 @@ impl Drop for Wish {
 
 impl Wanted {
     pub(crate) fn channel() -> (Wish, Wanted) {
-        let state = Arc::new(WantedState {
-            wanted: AtomicBool::new(true),
-            queued: AtomicBool::new(false),
-            has_stood: AtomicBool::new(false),
-            changed: Notify::new(),
-        });
+        let state = Arc::<WantedState>::default();
         (Wish(Arc::clone(&state)), Wanted(state))
     }
 
     /// Whether it is wanted now.
     pub fn is_wanted(&self) -> bool {
-        self.0.wanted.load(Ordering::Acquire)
+        !self.0.unwanted.load(Ordering::Acquire)
     }
 
     /// Ends at once when the request is not wanted, else as soon as it is not.
@@ -472,33 +499,51 @@ impl Wanted {
     /// # Cancel safety
     /// Dropping it loses nothing.
     pub async fn unwanted(&self) {
-        self.until(|| !self.is_wanted()).await;
+        loop {
+            // Listening begins before the look, so that nothing is missed in between.
+            let changed = self.0.changed.notified();
+            if !self.is_wanted() {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// The driver's word that the backend has answered: somebody else has the lock, and this request stands in the queue. Without it
     /// nobody could tell a lock that is held from a backend that does not answer, and a wait with a time limit would end with an error.
     pub fn queued(&self) {
         self.0.has_stood.store(true, Ordering::Release);
-        if !self.0.queued.swap(true, Ordering::AcqRel) {
-            self.0.changed.notify_waiters();
+        let is_said = matches!(self.0.word().latest, Some(Progress::Queued));
+        if !is_said {
+            self.0.say(Some(Progress::Queued));
         }
     }
 
-    /// A new attempt has no place yet.
-    pub(crate) fn begin_attempt(&self) {
-        self.0.queued.store(false, Ordering::Release);
+    /// The word of a driver that goes on by itself after an error, for example because the place in the queue is kept by that: why it does not
+    /// get through just now. The next [`queued`](Self::queued) takes it back.
+    pub fn trouble(&self, error: &Error) {
+        self.0.say(Some(Progress::Trouble(error.clone())));
     }
 
-    pub(crate) async fn until_queued(&self) {
-        self.until(|| self.0.queued.load(Ordering::Acquire)).await;
+    /// A new attempt has no place yet. Answers how many words there were.
+    pub(crate) fn begin_attempt(&self) -> u64 {
+        let mut word = self.0.word();
+        word.latest = None;
+        word.count
     }
 
-    async fn until(&self, is_so: impl Fn() -> bool) {
+    /// The next word after that many.
+    pub(crate) async fn next_word(&self, seen: &mut u64) -> Progress {
         loop {
-            // Listening begins before the look, so that nothing is missed in between.
             let changed = self.0.changed.notified();
-            if is_so() {
-                return;
+            {
+                let word = self.0.word();
+                if word.count > *seen
+                    && let Some(latest) = &word.latest
+                {
+                    *seen = word.count;
+                    return latest.clone();
+                }
             }
             changed.await;
         }
@@ -544,7 +589,7 @@ pub trait Session: Send + Sync + 'static {
 
     /// Waits for the lock. Unwanted: withdraws and answers `None`, or `Some` if the grant won the race. A wait that can't
     /// be cancelled may ignore `wanted`. As soon as the backend has answered that somebody else has the lock, the driver says so by
-    /// [`Wanted::queued`]. On an error core withdraws by [`release`](Self::release), also where what was asked last was
+    /// [`Wanted::queued`], and what it repeats by itself by [`Wanted::trouble`]. On an error core withdraws by [`release`](Self::release), also where what was asked last was
     /// not done: the request may have a place in the queue.
     ///
     /// The default tries again at every hint of [`watch_lock`](Self::watch_lock), or after short jittered pauses.

@@ -5,8 +5,10 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tooz_core::{Checkup, Error, ErrorKind, Result};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Lane};
+use crate::endpoint::Line;
 use crate::error;
+use crate::layout::Layout;
 use crate::proto::etcdserverpb::alarm_request::AlarmAction;
 use crate::proto::etcdserverpb::{AlarmRequest, AlarmType, MemberListRequest, StatusRequest, StatusResponse};
 use crate::request::one;
@@ -16,19 +18,31 @@ const OLDEST: (u32, u32) = (3, 4);
 /// etcd's own default, and what it advises not to exceed.
 const QUOTA: i64 = 2 << 30;
 
-/// Finds out that an etcd is there, that it is young enough, that it has a leader and lets this user read.
-pub(crate) async fn meet(cluster: &Cluster, limit: Duration) -> Result<()> {
-    let asked =
-        cluster.ask_within(limit, |line| async move { line.maintenance().status(StatusRequest {}).await }).await;
-    let status = asked.map_err(|error| error.context("ask etcd who it is"))?.message;
+/// Finds out that an etcd is there, that it is young enough, that it has a leader and lets this user read, and that the namespace is kept in this
+/// driver's layout.
+pub(crate) async fn meet(cluster: &Cluster, layout: &Layout, limit: Duration) -> Result<()> {
+    let said = cluster.meet(limit).await.map_err(|error| error.context("ask etcd who it is"))?;
+    cluster.log_in().await?;
+    let status = if let Some(status) = said {
+        status
+    } else {
+        // It answers nobody who has not logged in.
+        let asking = |line: Line| async move { line.maintenance().status(StatusRequest {}).await };
+        cluster.ask_within(limit, asking).await.map_err(|error| error.context("ask etcd who it is"))?.message
+    };
     check_version(&status.version)?;
-    let read = cluster.ask_within(limit, |line| async move { line.kv().range(one(b"/tooz/")).await }).await;
+    let before = cluster.history.seen();
+    let read = cluster.ask_within(limit, |line| async move { line.kv().range(one(layout.key())).await }).await;
     match read {
-        // A role may be of one namespace only, which is enough.
+        Ok(reply) => {
+            cluster.history.note(before, reply.message.header.as_ref());
+            layout.learn(reply.message.kvs.first())
+        }
+        // Whoever may read nothing here is told so by what is asked.
         Err(error) if error.kind() == ErrorKind::Unauthorized && error.to_string().contains("permission denied") => {
             Ok(())
         }
-        read => read.map(drop),
+        Err(error) => Err(error),
     }
 }
 
@@ -46,7 +60,7 @@ fn check_version(text: &str) -> Result<()> {
 }
 
 /// Looks at every endpoint of the URL and at what the cluster says of itself.
-pub(crate) async fn look(cluster: &Cluster, session_timeout: Duration) -> Result<Checkup> {
+pub(crate) async fn look(cluster: &Cluster, layout: &Layout, session_timeout: Duration) -> Result<Checkup> {
     let mut answers = Vec::new();
     for endpoint in 0..cluster.len() {
         let mut line = cluster.line_to(endpoint);
@@ -75,6 +89,8 @@ pub(crate) async fn look(cluster: &Cluster, session_timeout: Duration) -> Result
     checkup = members(checkup, cluster).await;
     checkup = space(checkup, status);
     checkup = alarms(checkup, cluster).await;
+    checkup = users(checkup, cluster).await;
+    checkup = kept(checkup, cluster, layout).await;
     if session_timeout < Duration::from_secs(2) {
         checkup = checkup.warning(
             format!("session_timeout={session_timeout:?}, but etcd keeps a lease for whole seconds, and for two with its default election timeout"),
@@ -104,7 +120,10 @@ fn endpoint(checkup: Checkup, address: &str, answer: Result<&StatusResponse, &St
 
 async fn members(checkup: Checkup, cluster: &Cluster) -> Checkup {
     let asked = cluster
-        .ask(|line| async move { line.cluster().member_list(MemberListRequest { linearizable: true }).await })
+        .ask(
+            Lane::First,
+            |line| async move { line.cluster().member_list(MemberListRequest { linearizable: true }).await },
+        )
         .await;
     let members = match asked {
         Ok(reply) => reply.message.members,
@@ -137,9 +156,37 @@ fn space(checkup: Checkup, status: &StatusResponse) -> Checkup {
     }
 }
 
+/// Who may come in, and what is sent to say so.
+async fn users(checkup: Checkup, cluster: &Cluster) -> Checkup {
+    match cluster.login().user().await {
+        Ok(None) => checkup,
+        Ok(Some(_)) if cluster.login().are_users_off() => checkup.warning(
+            "a user is named, but this etcd has no authentication: it lets everybody in",
+            "switch it on with `etcdctl auth enable`, or restrict the network",
+        ),
+        Ok(Some(_)) if !cluster.is_by_tls() => checkup.warning(
+            "the password is sent in the clear at each log-in",
+            "use etcd+https://, or a network that nobody else listens on",
+        ),
+        Ok(Some(_)) => checkup.good("the user logs in, by TLS"),
+        Err(error) => {
+            checkup.wrong(format!("the credentials can't be read: {error}"), "see to the file or the function")
+        }
+    }
+}
+
+/// Whether the namespace is kept as this driver keeps it.
+async fn kept(checkup: Checkup, cluster: &Cluster, layout: &Layout) -> Checkup {
+    let asked = cluster.ask(Lane::First, |line| async move { line.kv().range(one(layout.key())).await }).await;
+    match asked.and_then(|reply| layout.learn(reply.message.kvs.first())) {
+        Ok(()) => checkup.good("the namespace is kept in this driver's layout, or is new"),
+        Err(error) => checkup.wrong(format!("{error}"), "see to the role of the user and to the namespace"),
+    }
+}
+
 async fn alarms(checkup: Checkup, cluster: &Cluster) -> Checkup {
     let request = AlarmRequest { action: AlarmAction::Get.into(), ..AlarmRequest::default() };
-    let asked = cluster.ask(|line| async move { line.maintenance().alarm(request).await }).await;
+    let asked = cluster.ask(Lane::First, |line| async move { line.maintenance().alarm(request).await }).await;
     match asked {
         Ok(reply) if reply.message.alarms.is_empty() => checkup.good("no alarm is raised"),
         Ok(reply) => reply.message.alarms.iter().fold(checkup, |checkup, alarm| match alarm.alarm() {

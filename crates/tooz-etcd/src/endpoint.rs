@@ -27,31 +27,39 @@ const PING: Duration = Duration::from_secs(6);
 pub(crate) struct Endpoint {
     address: Arc<str>,
     plan: tonic::transport::Endpoint,
+    tls: Option<Tls>,
     channel: Mutex<(u64, Channel)>,
 }
 
 impl Endpoint {
     /// Connects when it is first used. Must be called inside the heart's runtime.
     pub(crate) fn new(address: &str, tls: Option<&Tls>, connect_timeout: Duration) -> Result<Self> {
-        let mut plan = tonic::transport::Endpoint::from_shared(address.to_owned())
-            .map_err(|error| {
-                Error::config(format!("{address} is no address of an etcd member: {error}")).with_source(error)
-            })?
+        let host: Arc<str> = address.split_once("://").map_or(address, |(_, host)| host).into();
+        let wrong = |error: &dyn std::fmt::Display| {
+            Error::config(format!("{host} is no address of an etcd member: {error}; write HOST:PORT"))
+        };
+        // The library must not think of TLS, which is the driver's own.
+        let mut plan = tonic::transport::Endpoint::from_shared(format!("http://{host}"))
+            .map_err(|error| wrong(&error))?
             .connect_timeout(connect_timeout)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(PING)
             .keep_alive_timeout(PING);
-        if let Some(tls) = tls {
-            plan = tls.secure(plan)?;
+        if tls.is_some() {
+            plan = plan.origin(format!("https://{host}").parse().map_err(|error| wrong(&error))?);
         }
-        let channel = Mutex::new((0, plan.connect_lazy()));
-        let address = address.split_once("://").map_or(address, |(_, host)| host).into();
-        Ok(Endpoint { address, plan, channel })
+        let tls = tls.cloned();
+        let channel = Mutex::new((0, connect(&plan, tls.as_ref())));
+        Ok(Endpoint { address: host, plan, tls, channel })
     }
 
     /// `host:port`.
     pub(crate) fn address(&self) -> &Arc<str> {
         &self.address
+    }
+
+    pub(crate) fn is_by_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// The present channel, and the count by which [`renew`](Self::renew) knows it.
@@ -65,8 +73,15 @@ impl Endpoint {
     pub(crate) fn renew(&self, count: u64) {
         let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
         if channel.0 == count {
-            *channel = (count + 1, self.plan.connect_lazy());
+            *channel = (count + 1, connect(&self.plan, self.tls.as_ref()));
         }
+    }
+}
+
+fn connect(plan: &tonic::transport::Endpoint, tls: Option<&Tls>) -> Channel {
+    match tls {
+        Some(tls) => tls.connect_lazily(plan),
+        None => plan.connect_lazy(),
     }
 }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tooz_core::{Error, ErrorKind, Outcome};
 
+use crate::tls::Unreached;
+
 /// A failure in two tongues: the error for the caller, and what the driver itself does about it.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -19,7 +21,9 @@ pub(crate) struct Failure {
 pub(crate) enum Remedy {
     /// Another endpoint may do better.
     AskAnother,
-    /// The token has run out: authenticate, then ask again.
+    /// This one hangs: another that surely does not is looked for.
+    FindAnother,
+    /// There is no token, or it has run out: authenticate, then ask again.
     LogIn,
     /// etcd has spoken: the same question gets the same answer.
     None,
@@ -46,25 +50,41 @@ impl StdError for Cause {
 
 /// Judges the answer of the etcd at that address, or of the library where there was none.
 pub(crate) fn judge(status: Status, address: &str) -> Failure {
+    if let Some(failure) = unusable_files(&status, address) {
+        return failure;
+    }
     let text = status.message().trim_start_matches("etcdserver: ").to_owned();
-    let (kind, outcome, remedy, advice) = match status.code() {
+    let verdict = refusal(status.code(), &text).unwrap_or_else(|| trouble(&status, &text));
+    let (kind, outcome, remedy, advice) = verdict;
+    let words = if status.source().is_some() { chain(&status) } else { text };
+    let message = format!("etcd at {address}: {words}; {advice}");
+    let error = Error::new(kind, message).with_outcome(outcome).with_source(Cause { words, status });
+    Failure { error, remedy }
+}
+
+type Verdict = (ErrorKind, Outcome, Remedy, &'static str);
+
+/// What etcd says no to, whoever of its members is asked.
+fn refusal(code: Code, text: &str) -> Option<Verdict> {
+    Some(match code {
         Code::NotFound if text.contains("lease not found") => {
             (ErrorKind::Lost, Outcome::NotApplied, Remedy::None, "the session has ended at the server")
         }
         Code::Unauthenticated => {
-            (ErrorKind::Unauthorized, Outcome::NotApplied, Remedy::LogIn, "see to the user and the password in the URL")
+            (ErrorKind::Unauthorized, Outcome::NotApplied, Remedy::LogIn, "see to the user and the password")
         }
         Code::InvalidArgument if text.contains("revision of auth store is old") => {
             (ErrorKind::Unauthorized, Outcome::NotApplied, Remedy::LogIn, "try again")
         }
         Code::InvalidArgument if text.contains("authentication failed") => {
-            (ErrorKind::Unauthorized, Outcome::NotApplied, Remedy::None, "see to the user and the password in the URL")
+            (ErrorKind::Unauthorized, Outcome::NotApplied, Remedy::None, "see to the user and the password")
         }
         Code::InvalidArgument if text.contains("user name is empty") => (
             ErrorKind::Unauthorized,
             Outcome::NotApplied,
-            Remedy::None,
-            "this etcd wants a user: write etcd://user:password@host:2379",
+            // Users were switched on while this session ran, or nobody is named in the URL.
+            Remedy::LogIn,
+            "this etcd wants a user: write etcd://user:password@host:2379, or name a password_file",
         ),
         Code::PermissionDenied => (
             ErrorKind::Unauthorized,
@@ -79,12 +99,28 @@ pub(crate) fn judge(status: Status, address: &str) -> Failure {
             Remedy::None,
             "etcd takes no writes: compact and defragment it, or raise its quota, then disarm the alarm NOSPACE",
         ),
-        Code::InvalidArgument if text.contains("request is too large") => (
+        // Waiting mends nothing either: a member's data differ from the others'.
+        Code::DataLoss if text.contains("corrupt cluster") => (
             ErrorKind::Config,
             Outcome::NotApplied,
             Remedy::None,
-            "etcd takes about 1.5 MB: say less in the capabilities",
+            "etcd takes no writes: restore the damaged member from its peers, then disarm the alarm CORRUPT",
         ),
+        Code::InvalidArgument if text.contains("request is too large") => too_large(),
+        // The same, said by the transport below etcd, which would say so for ever.
+        Code::ResourceExhausted | Code::OutOfRange if text.contains("message") && text.contains("larger than") => {
+            too_large()
+        }
+        Code::InvalidArgument if text.contains("too many operations in txn") => (
+            ErrorKind::Config,
+            Outcome::NotApplied,
+            Remedy::None,
+            "this driver asks for up to 128 at once, etcd's own default: see to --max-txn-ops",
+        ),
+        // A reading in several pages has met a compaction.
+        Code::OutOfRange if text.contains("has been compacted") => {
+            (ErrorKind::Unavailable, Outcome::NotApplied, Remedy::None, "try again")
+        }
         Code::OutOfRange if text.contains("too large lease TTL") => {
             (ErrorKind::Config, Outcome::NotApplied, Remedy::None, "choose a shorter session_timeout")
         }
@@ -94,6 +130,13 @@ pub(crate) fn judge(status: Status, address: &str) -> Failure {
             Remedy::None,
             "that is no etcd of version 3.4 or later: see to the host and the port",
         ),
+        _ => return None,
+    })
+}
+
+/// What another member may do better, and what is not known.
+fn trouble(status: &Status, text: &str) -> Verdict {
+    match status.code() {
         Code::ResourceExhausted => {
             (ErrorKind::Unavailable, Outcome::NotApplied, Remedy::AskAnother, "etcd is overloaded: try again later")
         }
@@ -117,7 +160,7 @@ pub(crate) fn judge(status: Status, address: &str) -> Failure {
         Code::Unavailable if text.contains("timed out") => {
             (ErrorKind::TimedOut, Outcome::Unknown, Remedy::AskAnother, "etcd is slow, or has no leader just now")
         }
-        _ if status.source().is_some() && chain(&status).contains("certificate") => (
+        _ if status.source().is_some() && is_about_certificates(status) => (
             ErrorKind::Config,
             Outcome::NotApplied,
             Remedy::AskAnother,
@@ -131,27 +174,45 @@ pub(crate) fn judge(status: Status, address: &str) -> Failure {
         | Code::DataLoss
         | Code::DeadlineExceeded
         | Code::Cancelled => {
-            let outcome = if never_sent(&status) { Outcome::NotApplied } else { Outcome::Unknown };
-            (ErrorKind::Unavailable, outcome, Remedy::AskAnother, "see whether etcd runs there, with or without TLS")
+            let outcome = if never_sent(status) { Outcome::NotApplied } else { Outcome::Unknown };
+            (
+                ErrorKind::Unavailable,
+                outcome,
+                Remedy::AskAnother,
+                "see whether etcd runs there, with or without TLS, and whose certificates it takes",
+            )
         }
         _ => (ErrorKind::Backend, Outcome::NotApplied, Remedy::None, "this driver does not know that answer"),
-    };
-    let words = if status.source().is_some() { chain(&status) } else { text };
-    let message = format!("etcd at {address}: {words}; {advice}");
-    let error = Error::new(kind, message).with_outcome(outcome).with_source(Cause { words, status });
-    Failure { error, remedy }
+    }
+}
+
+const fn too_large() -> Verdict {
+    let advice = "etcd takes about 1.5 MB (--max-request-bytes): say less in the capabilities";
+    (ErrorKind::Config, Outcome::NotApplied, Remedy::None, advice)
+}
+
+/// The certificates' files are read at each connection, and what is wrong with them is said in the words of the reading.
+fn unusable_files(status: &Status, address: &str) -> Option<Failure> {
+    let said = causes(status).find_map(|cause| cause.downcast_ref::<Error>())?;
+    let error = Error::new(said.kind(), format!("etcd at {address}: {said}")).with_outcome(Outcome::NotApplied);
+    Some(Failure { error, remedy: Remedy::AskAnother })
 }
 
 /// Nobody answered in time.
 pub(crate) fn no_answer(address: &str, limit: Duration) -> Failure {
     let words = format!("no answer from {address} within {limit:?}; see whether etcd runs there and is reached");
-    Failure { error: Error::new(ErrorKind::TimedOut, words), remedy: Remedy::AskAnother }
+    Failure { error: Error::new(ErrorKind::TimedOut, words), remedy: Remedy::FindAnother }
 }
 
 /// A stream that the server or the network has ended.
 pub(crate) fn ended(what: &str) -> Failure {
     let words = format!("the {what} was ended by the server");
     Failure { error: Error::new(ErrorKind::Unavailable, words), remedy: Remedy::AskAnother }
+}
+
+/// Whether etcd said that its space is used up: it still deletes, but takes no writes.
+pub(crate) fn is_full(error: &Error) -> bool {
+    error.kind() == ErrorKind::Config && error.to_string().contains("database space exceeded")
 }
 
 /// The session is over at the server.
@@ -184,20 +245,22 @@ pub(crate) fn chain(error: &dyn StdError) -> String {
 
 /// Whether the request died before it left: there was no connection to send it over.
 fn never_sent(status: &Status) -> bool {
-    let mut cause: Option<&dyn StdError> = status.source();
-    while let Some(one) = cause {
-        if let Some(io) = one.downcast_ref::<std::io::Error>()
-            && io.kind() == std::io::ErrorKind::ConnectionRefused
-        {
-            return true;
-        }
-        // The library's word for any failure to connect, in text since its type is private.
-        if one.to_string() == "tcp connect error" || one.to_string() == "dns error" {
-            return true;
-        }
-        cause = one.source();
-    }
-    false
+    causes(status).any(|cause| {
+        cause.is::<Unreached>()
+            || cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
+            // The library's word for any failure to connect, in text since its type is private.
+            || matches!(cause.to_string().as_str(), "tcp connect error" | "dns error")
+    })
+}
+
+/// Whether a certificate is what one side has against the other. By TLS 1.3 a client hears only later that it was refused.
+fn is_about_certificates(status: &Status) -> bool {
+    let words = chain(status).to_lowercase();
+    words.contains("certificate") || words.contains("received fatal alert")
+}
+
+fn causes(status: &Status) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    std::iter::successors(status.source(), |cause| (*cause).source())
 }
 
 #[cfg(test)]
@@ -213,6 +276,15 @@ mod tests {
             (Code::Unavailable, "etcdserver: no leader", ErrorKind::Unavailable, Remedy::AskAnother),
             (Code::Unavailable, "etcdserver: request timed out", ErrorKind::TimedOut, Remedy::AskAnother),
             (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", ErrorKind::Config, Remedy::None),
+            (
+                Code::ResourceExhausted,
+                "grpc: received message larger than max (3 vs. 2)",
+                ErrorKind::Config,
+                Remedy::None,
+            ),
+            (Code::ResourceExhausted, "etcdserver: too many requests", ErrorKind::Unavailable, Remedy::AskAnother),
+            (Code::DataLoss, "etcdserver: corrupt cluster", ErrorKind::Config, Remedy::None),
+            (Code::InvalidArgument, "etcdserver: user name is empty", ErrorKind::Unauthorized, Remedy::LogIn),
         ] {
             let failure = judge(Status::new(code, text), "h:2379");
             assert_eq!((failure.error.kind(), failure.remedy), (kind, remedy), "{text}");

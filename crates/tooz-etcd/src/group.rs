@@ -1,14 +1,18 @@
 //! Groups: a marker, and a key for each member under that member's lease. Whatever must hold together is one transaction.
 
-use tooz_core::{Error, ErrorKind, GroupId, JoinRequest, Meeting, Outcome, Result, Roster};
+use tooz_core::{Error, ErrorKind, GroupId, JoinRequest, Meeting, Outcome, Replace, Result, Roster};
 
+use crate::cluster::Lane;
 use crate::error;
-use crate::keys::{GroupRecord, MemberRecord, write};
+use crate::keys::{GroupFolder, GroupRecord, MemberRecord, write};
 use crate::own::{Certainty, Owned, What};
 use crate::proto::etcdserverpb::{LeaseTimeToLiveRequest, RangeRequest, TxnRequest, TxnResponse};
 use crate::proto::mvccpb::KeyValue;
-use crate::request::{absent, all, delete, exists, get, none_of, one, put, ranges, version_is, written_at};
-use crate::session::Etcd;
+use crate::request::{Prefix, absent, all, delete, exists, get, none_of, one, put, ranges, version_is, written_at};
+use crate::session::{Etcd, PAGE};
+
+/// How many keys that no driver wrote may lie among the members of a group that is to be deleted.
+const STRANGERS: usize = 32;
 
 impl Etcd {
     pub(crate) async fn make_group(&self, group: &GroupId) -> Result<()> {
@@ -16,42 +20,84 @@ impl Etcd {
         // By this mark a repetition knows its own work from another's.
         let made = format!("{:016x}", fastrand::u64(..));
         let record = write(&GroupRecord { group, made })?;
-        let txn = TxnRequest {
-            compare: vec![absent(folder.marker())],
-            success: vec![put(folder.listed(), record.clone(), 0), put(folder.marker(), record.clone(), 0)],
-            failure: vec![get(one(folder.marker()))],
-        };
-        let reply = self.txn(&txn).await?.message;
-        let ours = reply.succeeded || first(reply).is_some_and(|marker| marker.value == record);
-        if ours { Ok(()) } else { Err(Error::group_exists(group)) }
+        for _ in 0..3 {
+            let mut success = vec![put(folder.listed(), record.clone(), 0), put(folder.marker(), record.clone(), 0)];
+            success.extend(self.layout.record());
+            let txn = TxnRequest {
+                compare: vec![absent(folder.marker()), self.layout.unchanged()],
+                success,
+                failure: vec![get(one(folder.marker())), self.layout.look()],
+            };
+            let reply = self.txn(Lane::Wish, &txn).await?.message;
+            if reply.succeeded {
+                return Ok(());
+            }
+            let found = ranges(reply);
+            let [marker, layout] = found.as_slice() else {
+                return Err(error::strange("a transaction without answers"));
+            };
+            self.layout.learn(layout.kvs.first())?;
+            match marker.kvs.first() {
+                Some(marker) if marker.value == record => return Ok(()),
+                Some(_) => return Err(Error::group_exists(group)),
+                // The namespace was moved into in between.
+                None => {}
+            }
+        }
+        Err(error::strange("the record of the layout changes all the time"))
     }
 
     /// Deletes a group, proving in the same step that it has no members.
     pub(crate) async fn remove_group(&self, group: &GroupId) -> Result<()> {
         let folder = self.keys.group(group);
-        let count = RangeRequest { count_only: true, ..all(&folder.members()) };
-        let txn = TxnRequest {
-            compare: vec![exists(folder.marker()), none_of(&folder.members())],
-            success: vec![delete(folder.listed()), delete(folder.marker())],
-            failure: vec![get(one(folder.marker())), get(count)],
-        };
-        let reply = self.txn(&txn).await?;
-        if reply.message.succeeded {
-            return Ok(());
-        }
-        let found = ranges(reply.message);
-        let [marker, members] = found.as_slice() else { return Err(error::strange("a transaction without answers")) };
-        match marker.kvs.is_empty() {
-            // The first sending has done it.
-            true if reply.was_repeated => Ok(()),
-            true => Err(Error::no_group(group)),
-            false => Err(Error::group_not_empty(group, usize::try_from(members.count).unwrap_or(0))),
+        let mut strangers: Vec<Vec<u8>> = Vec::new();
+        let mut was_repeated = false;
+        loop {
+            let mut compare = vec![exists(folder.marker())];
+            compare.extend(without(&folder.members(), &strangers).iter().map(none_of));
+            let some = RangeRequest { limit: PAGE, ..all(&folder.members()) };
+            let txn = TxnRequest {
+                compare,
+                success: vec![delete(folder.listed()), delete(folder.marker())],
+                failure: vec![get(one(folder.marker())), get(some)],
+            };
+            let reply = self.txn(Lane::Wish, &txn).await?;
+            was_repeated |= reply.was_repeated;
+            if reply.message.succeeded {
+                return Ok(());
+            }
+            let found = ranges(reply.message);
+            let [marker, members] = found.as_slice() else {
+                return Err(error::strange("a transaction without answers"));
+            };
+            match marker.kvs.is_empty() {
+                // The first sending has done it.
+                true if was_repeated => return Ok(()),
+                true => return Err(Error::no_group(group)),
+                false => {}
+            }
+            // Whatever stands there, only who was written by a driver is a member.
+            let (living, others): (Vec<_>, Vec<_>) =
+                members.kvs.iter().partition(|kv| folder.entry(&kv.key, &kv.value).is_some());
+            let count = usize::try_from(members.count).unwrap_or(0).saturating_sub(others.len());
+            let found: Vec<_> = others.into_iter().map(|kv| kv.key.clone()).collect();
+            if !living.is_empty() || found == strangers || found.len() > STRANGERS {
+                return Err(if living.is_empty() {
+                    keys_in_the_way(group, &found)
+                } else {
+                    Error::group_not_empty(group, count)
+                });
+            }
+            strangers = found;
         }
     }
 
     pub(crate) async fn list_groups(&self) -> Result<Vec<GroupId>> {
-        let found = self.range(&RangeRequest { keys_only: true, ..all(&self.keys.groups()) }).await?;
-        Ok(found.kvs.iter().filter_map(|kv| self.keys.group_of(&kv.key)).collect())
+        let range = RangeRequest { keys_only: true, limit: PAGE, ..all(&self.keys.groups()) };
+        let found = self.range(Lane::Wish, &range).await?;
+        let revision = found.header.as_ref().map_or(0, |header| header.revision);
+        let found = self.rest(&range, found, revision).await?;
+        Ok(found.iter().filter_map(|kv| self.keys.group_of(&kv.key)).collect())
     }
 
     /// Enters the member, in one transaction where nobody of that name is there.
@@ -62,7 +108,7 @@ impl Etcd {
         let folder = self.keys.group(&request.group);
         let place = folder.member(&request.member);
         let value = write(&MemberRecord::new(request, opened.lease.id)?)?;
-        self.own.enlist(request.id, Owned::new(&place, What::Membership(request.group.clone())));
+        self.own.enlist(request.id, Owned::new(&place, What::Membership(request.group.clone())))?;
         let mut replaced = None;
         loop {
             let version = opened.version();
@@ -76,7 +122,7 @@ impl Etcd {
                 success: vec![put(&place, value.clone(), opened.lease.id)],
                 failure: vec![get(one(folder.marker())), get(one(&opened.key)), get(one(&place))],
             };
-            let answered = self.txn(&txn).await;
+            let answered = self.txn(Lane::Wish, &txn).await;
             let in_doubt = match &answered {
                 Ok(reply) => reply.was_repeated,
                 Err(error) => error.outcome() == Outcome::Unknown,
@@ -99,26 +145,25 @@ impl Etcd {
                     match (marker.kvs.first(), session.kvs.first(), there.kvs.first()) {
                         (_, None, _) => Err(error::lost("the session's key is gone, and so is the session")),
                         (None, _, _) => Err(Error::no_group(&request.group)),
-                        (_, Some(session), None) => {
-                            opened.raise(session.version);
-                            replaced = None;
-                            continue;
-                        }
-                        (_, Some(session), Some(there)) => {
-                            opened.raise(session.version);
-                            match request.meets(MemberRecord::read(&there.value)?.id) {
-                                Meeting::Itself => {
+                        (_, Some(session), there) => match self.follow(opened, version, session.version).await {
+                            Err(error) => Err(error),
+                            Ok(()) => match meet(request, &folder, there) {
+                                None => {
+                                    replaced = None;
+                                    continue;
+                                }
+                                Some((there, Meeting::Itself)) => {
                                     self.own.doubt_making(request.id);
                                     self.own.confirm(request.id, there.mod_revision);
                                     return Ok(());
                                 }
-                                Meeting::Replaces => {
+                                Some((there, Meeting::Replaces)) => {
                                     replaced = Some(there.mod_revision);
                                     continue;
                                 }
-                                Meeting::Refused => Err(self.namesake(request, there).await),
-                            }
-                        }
+                                Some((there, Meeting::Refused)) => Err(self.namesake(request, &folder, there).await),
+                            },
+                        },
                     }
                 }
             };
@@ -131,10 +176,17 @@ impl Etcd {
     }
 
     /// The refusal, with the time after which the other's lease has ended unless it is kept alive.
-    async fn namesake(&self, request: &JoinRequest, there: &KeyValue) -> Error {
+    async fn namesake(&self, request: &JoinRequest, folder: &GroupFolder, there: &KeyValue) -> Error {
+        if folder.entry(&there.key, &there.value).is_none() {
+            let key = String::from_utf8_lossy(&there.key);
+            let words = format!("what stands at {key} was written by no driver of tooz: delete it, or take it over");
+            return Error::new(ErrorKind::AlreadyExists, words);
+        }
         let asking = LeaseTimeToLiveRequest { id: there.lease, keys: false };
-        let asked = self.cluster.ask(|line| async move { line.lease().lease_time_to_live(asking).await }).await;
-        let rest = asked.ok().and_then(|reply| u64::try_from(reply.message.ttl).ok());
+        let asked =
+            self.cluster.ask(Lane::Wish, |line| async move { line.lease().lease_time_to_live(asking).await }).await;
+        // Whole seconds, rounded down; one that is gone says less than zero.
+        let rest = asked.ok().and_then(|reply| u64::try_from(reply.message.ttl + 1).ok());
         let rest = rest.map_or(self.timeout, std::time::Duration::from_secs);
         Error::namesake(request).with_retry_after(rest.min(self.timeout))
     }
@@ -152,14 +204,14 @@ impl Etcd {
                 success: vec![put(&place, value.clone(), opened.lease.id)],
                 failure: vec![get(one(&place))],
             };
-            let reply = self.txn(&txn).await?.message;
+            let reply = self.txn(Lane::Duty, &txn).await?.message;
             let (done, now) = (reply.succeeded, reply.header.as_ref().map_or(0, |header| header.revision));
             if done {
                 self.note_revision(request, now);
                 return Ok(());
             }
             let there = first(reply).ok_or_else(|| Error::not_member(request))?;
-            if MemberRecord::read(&there.value)?.id != request.id {
+            if !is_of(request, &there) {
                 return Err(Error::not_member(request));
             }
             // Written by an update of ours whose answer was lost.
@@ -195,38 +247,42 @@ impl Etcd {
                 success: vec![delete(&place)],
                 failure: vec![get(one(&place))],
             };
-            let reply = self.txn(&txn).await?.message;
+            let reply = self.txn(Lane::Duty, &txn).await?.message;
             if reply.succeeded {
                 return Ok(());
             }
             match first(reply) {
-                Some(there) if MemberRecord::read(&there.value)?.id == request.id => revision = there.mod_revision,
+                Some(there) if is_of(request, &there) => revision = there.mod_revision,
                 // Nobody, or somebody else.
                 _ => return Ok(()),
             }
         }
     }
 
-    /// The members with their capabilities, and whether there is such a group: one request.
+    /// The members with their capabilities, and whether there is such a group: one request, for a thousand members at a time.
     pub(crate) async fn list_members(&self, group: &GroupId) -> Result<Roster> {
         let folder = self.keys.group(group);
         let marker = RangeRequest { keys_only: true, ..one(folder.marker()) };
-        let reading = vec![get(marker), get(all(&folder.members()))];
-        let reply = self.txn(&TxnRequest { success: reading, ..TxnRequest::default() }).await?.message;
-        let version = reply.header.as_ref().map_or(0, |header| header.revision.unsigned_abs());
-        let found = ranges(reply);
-        let [marker, members] = found.as_slice() else { return Err(error::strange("a transaction without answers")) };
+        let members = RangeRequest { limit: PAGE, ..all(&folder.members()) };
+        let reading = vec![get(marker), get(members.clone())];
+        let reply = self.txn(Lane::Wish, &TxnRequest { success: reading, ..TxnRequest::default() }).await?.message;
+        let revision = reply.header.as_ref().map_or(0, |header| header.revision);
+        let Ok([marker, first]) = <[_; 2]>::try_from(ranges(reply)) else {
+            return Err(error::strange("a transaction without answers"));
+        };
         if marker.kvs.is_empty() {
             return Err(Error::no_group(group));
         }
-        let members = members.kvs.iter().map(|kv| MemberRecord::read(&kv.value)).collect::<Result<_>>()?;
-        Ok(Roster::new(members, version))
+        let found = self.rest(&members, first, revision).await?;
+        // What no driver wrote is nobody.
+        let members = found.iter().filter_map(|kv| folder.entry(&kv.key, &kv.value)).collect();
+        Ok(Roster::new(members, revision.unsigned_abs()))
     }
 
     /// Where a group can be watched from, or why not.
     pub(crate) async fn group_revision(&self, group: &GroupId) -> Result<i64> {
         let folder = self.keys.group(group);
-        let found = self.range(&RangeRequest { keys_only: true, ..one(folder.marker()) }).await?;
+        let found = self.range(Lane::Wish, &RangeRequest { keys_only: true, ..one(folder.marker()) }).await?;
         if found.kvs.is_empty() {
             return Err(Error::no_group(group));
         }
@@ -235,6 +291,52 @@ impl Etcd {
             .map(|header| header.revision)
             .ok_or_else(|| Error::new(ErrorKind::Backend, "etcd's answer has no revision"))
     }
+}
+
+/// Whom a join meets at its place.
+fn meet<'a>(
+    request: &JoinRequest,
+    folder: &GroupFolder,
+    there: Option<&'a KeyValue>,
+) -> Option<(&'a KeyValue, Meeting)> {
+    let there = there?;
+    let meeting = match folder.entry(&there.key, &there.value) {
+        Some(entry) => request.meets(entry.id),
+        // Nobody's entry can be replaced by whoever may replace anybody's.
+        None if request.replace == Replace::Anybody => Meeting::Replaces,
+        None => Meeting::Refused,
+    };
+    Some((there, meeting))
+}
+
+/// Whether that is the entry of this join.
+fn is_of(request: &JoinRequest, there: &KeyValue) -> bool {
+    MemberRecord::read(&there.value).is_some_and(|entry| entry.id == request.id)
+}
+
+/// All of these keys without some, in ranges. They are in order.
+fn without(keys: &Prefix, some: &[Vec<u8>]) -> Vec<Prefix> {
+    let mut ranges = Vec::new();
+    let mut from = keys.from.clone();
+    for one in some {
+        let mut after = one.clone();
+        after.push(0);
+        let before = std::mem::replace(&mut from, after);
+        if before < *one {
+            ranges.push(Prefix { from: before, to: one.clone() });
+        }
+    }
+    ranges.push(Prefix { from, to: keys.to.clone() });
+    ranges
+}
+
+fn keys_in_the_way(group: &GroupId, keys: &[Vec<u8>]) -> Error {
+    let first = keys.first().map(|key| String::from_utf8_lossy(key)).unwrap_or_default();
+    let words = format!(
+        "among the members of group {group:?} lie {} keys that no driver of tooz wrote, such as {first}: delete them",
+        keys.len()
+    );
+    Error::new(ErrorKind::NotEmpty, words)
 }
 
 /// The first key that the first `get` of a transaction found.

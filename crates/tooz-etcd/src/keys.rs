@@ -9,6 +9,7 @@
 //! /tooz/NAMESPACE/members/GROUP/                  the same group, where whoever watches its members sees it go
 //! /tooz/NAMESPACE/members/GROUP/MEMBER            a member of it
 //! /tooz/NAMESPACE/probes/RANDOM                   a scratch key of a measurement
+//! /tooz/NAMESPACE/layout                          which layout this is
 //! ```
 //!
 //! Names are encoded without slashes, so that no folder of one is a part of another's. An encoded name has at most 765
@@ -37,6 +38,11 @@ impl Keys {
 
     pub(crate) fn session(&self, lease: i64) -> Vec<u8> {
         format!("{}/sessions/{lease:016x}", self.root).into()
+    }
+
+    /// By which the namespace says how it is kept.
+    pub(crate) fn layout(&self) -> Vec<u8> {
+        format!("{}/layout", self.root).into()
     }
 
     pub(crate) fn probe(&self, random: u64) -> Vec<u8> {
@@ -106,14 +112,26 @@ impl LockFolder {
     /// Those that a request of this mode must not stand beside.
     pub(crate) fn conflicting(&self, mode: LockMode) -> Prefix {
         match mode {
-            LockMode::Exclusive => self.all(),
+            LockMode::Exclusive => Prefix { from: self.of(LockMode::Shared).from, to: self.of(mode).to },
             LockMode::Shared => self.of(LockMode::Exclusive),
         }
+    }
+
+    /// Keys between those of both modes: no driver makes them, but they stand in the way of an exclusive request.
+    pub(crate) fn strays(&self) -> Prefix {
+        Prefix { from: self.of(LockMode::Shared).to, to: self.of(LockMode::Exclusive).from }
     }
 
     /// The key of one request.
     pub(crate) fn place(&self, mode: LockMode, request: RequestId) -> Vec<u8> {
         format!("{}{}/{request}", self.0, letter(mode)).into()
+    }
+
+    /// A name for whoever stands at a key that can't be read.
+    pub(crate) fn stranger(&self, key: &[u8]) -> Option<MemberId> {
+        let rest = String::from_utf8_lossy(key.strip_prefix(self.0.as_bytes())?);
+        let name: String = rest.chars().filter(|letter| !letter.is_control()).take(50).collect();
+        MemberId::new(format!("unreadable:{name}")).ok()
     }
 
     /// The mode of a key in this folder.
@@ -163,6 +181,11 @@ impl GroupFolder {
 
     pub(crate) fn member(&self, member: &MemberId) -> Vec<u8> {
         format!("{}{}", self.folder, whole(member.as_str())).into()
+    }
+
+    /// The member at a key of this folder; `None`: nobody, whatever stands there.
+    pub(crate) fn entry(&self, key: &[u8], value: &[u8]) -> Option<RosterEntry> {
+        MemberRecord::read(value).filter(|entry| self.member_of(key).as_ref() == Some(&entry.member))
     }
 
     /// The member that a key in this folder stands for; `None`: the marker, or not one of ours.
@@ -225,11 +248,11 @@ impl MemberRecord {
         })
     }
 
-    /// Reads what stands at a member's key.
-    pub(crate) fn read(value: &[u8]) -> Result<RosterEntry> {
+    /// Reads what stands at a member's key; `None`: no driver of this kind wrote it.
+    pub(crate) fn read(value: &[u8]) -> Option<RosterEntry> {
         let record: MemberRecord = read(value)?;
-        let capabilities = Capabilities::from_json(record.capabilities.get())?;
-        Ok(RosterEntry::new(record.member, record.request.parse()?, capabilities))
+        let capabilities = Capabilities::from_json(record.capabilities.get()).ok()?;
+        Some(RosterEntry::new(record.member, record.request.parse().ok()?, capabilities))
     }
 }
 
@@ -238,10 +261,9 @@ pub(crate) fn write(record: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(record).map_err(|error| error::strange("a record that is no JSON").with_source(error))
 }
 
-pub(crate) fn read<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Result<T> {
-    serde_json::from_slice(value).map_err(|error| {
-        error::strange("a key under /tooz/ holds what no driver of this kind wrote").with_source(error)
-    })
+/// Whoever may write here may write anything: what can't be read is for the caller to pass over.
+pub(crate) fn read<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Option<T> {
+    serde_json::from_slice(value).ok()
 }
 
 #[cfg(test)]

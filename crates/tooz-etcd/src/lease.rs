@@ -4,12 +4,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{self, UnboundedSender};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
 use tooz_core::{ErrorKind, Result};
 
-use crate::cluster::{Class, Cluster};
+use crate::cluster::{Class, Cluster, Lane, Round};
 use crate::endpoint::Line;
 use crate::error::{self, Failure, Remedy};
 use crate::proto::etcdserverpb::{
@@ -34,7 +34,7 @@ pub(crate) struct Lease {
 /// How a beat went at one endpoint.
 enum Beaten {
     /// It counts; the session's key is at that version.
-    Counts { version: i64 },
+    Counts { version: i64, header: ResponseHeader },
     /// Both halves were answered, but under two leaders.
     LeaderChanged,
 }
@@ -51,7 +51,9 @@ impl Lease {
         let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
         let seconds = i64::try_from(seconds.max(1)).unwrap_or(i64::MAX);
         let asked = cluster
-            .ask(|line| async move { line.lease().lease_grant(LeaseGrantRequest { ttl: seconds, id: self.id }).await })
+            .ask(Lane::First, |line| async move {
+                line.lease().lease_grant(LeaseGrantRequest { ttl: seconds, id: self.id }).await
+            })
             .await;
         match asked {
             Ok(reply) if !reply.message.error.is_empty() => Err(error::strange(&reply.message.error)),
@@ -66,7 +68,7 @@ impl Lease {
     pub(crate) async fn revoke(&self, cluster: &Cluster) -> Result<()> {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner).take();
         let asked = cluster
-            .ask(|line| async move { line.lease().lease_revoke(LeaseRevokeRequest { id: self.id }).await })
+            .ask(Lane::First, |line| async move { line.lease().lease_revoke(LeaseRevokeRequest { id: self.id }).await })
             .await;
         match asked {
             Ok(_) => Ok(()),
@@ -82,14 +84,18 @@ impl Lease {
     /// a leader with a majority can answer, *and* both replies were given in the same term of the cluster: else a new leader,
     /// whose clock of this lease began to run before the keep-alive was sent, may have answered the read.
     pub(crate) async fn beat(&self, cluster: &Cluster, session_key: &[u8]) -> Result<i64> {
-        let give_up = Instant::now() + cluster.limit();
-        let mut patience = cluster.first_limit();
-        let (mut asked, mut terms, mut logins) = (0, 0, 0);
+        let _way = cluster.clear_the_way();
+        let mut round = Round::new(cluster, Class::Beat, cluster.limit());
+        let mut terms = 0;
         loop {
             let kept = self.stream.lock().unwrap_or_else(PoisonError::into_inner).take();
             let line = kept.as_ref().map_or_else(|| cluster.line(Class::Beat), |stream| stream.line.clone());
+            let (before, patience) = (cluster.history.seen(), round.patience());
             let failure = match timeout(patience, self.beat_over(&line, kept, session_key)).await {
-                Ok(Ok(Beaten::Counts { version })) => return Ok(version),
+                Ok(Ok(Beaten::Counts { version, header })) => {
+                    cluster.history.note(before, Some(&header));
+                    return Ok(version);
+                }
                 Ok(Ok(Beaten::LeaderChanged)) => {
                     terms += 1;
                     if terms < 3 {
@@ -98,24 +104,9 @@ impl Lease {
                     error::ended("term of the leader")
                 }
                 Ok(Err(failure)) => failure,
-                Err(_) => cluster.hang_up(Class::Beat, &line, patience),
+                Err(_) => cluster.hang_up(&line, patience),
             };
-            patience = give_up.saturating_duration_since(Instant::now());
-            let again = match failure.remedy {
-                Remedy::None => false,
-                Remedy::LogIn => {
-                    logins += 1;
-                    logins == 1 && cluster.log_in_after(line.login).await.is_ok()
-                }
-                Remedy::AskAnother => {
-                    asked += 1;
-                    cluster.leave(Class::Beat, &line);
-                    asked < cluster.len()
-                }
-            };
-            if !again || patience.is_zero() {
-                return Err(failure.error);
-            }
+            round.go_on(&line, failure).await?;
         }
     }
 
@@ -148,11 +139,9 @@ impl Lease {
         };
         let version = key.version;
         *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
-        let (kept_in, read_in) = (term(reply.header.as_ref()), term(read.header.as_ref()));
-        Ok(if kept_in.is_some() && kept_in == read_in { Beaten::Counts { version } } else { Beaten::LeaderChanged })
+        Ok(match (reply.header, read.header) {
+            (Some(kept), Some(header)) if kept.raft_term == header.raft_term => Beaten::Counts { version, header },
+            _ => Beaten::LeaderChanged,
+        })
     }
-}
-
-fn term(header: Option<&ResponseHeader>) -> Option<u64> {
-    header.map(|header| header.raft_term)
 }

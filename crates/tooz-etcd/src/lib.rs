@@ -6,9 +6,12 @@ mod endpoint;
 mod error;
 mod feed;
 mod group;
+mod history;
 mod keys;
+mod layout;
 mod lease;
 mod lock;
+mod login;
 mod options;
 mod own;
 mod proto;
@@ -16,6 +19,7 @@ mod request;
 mod session;
 mod tls;
 mod watch;
+mod withdrawal;
 
 use tooz_core::{Characteristic, Characteristics, Driver};
 

@@ -9,6 +9,7 @@ use tooz_core::{
     Result, Wanted,
 };
 
+use crate::cluster::Lane;
 use crate::error;
 use crate::feed::{Notice, Scope};
 use crate::keys::{LockFolder, LockRecord, read, write};
@@ -16,13 +17,23 @@ use crate::own::{Certainty, Owned, What};
 use crate::proto::etcdserverpb::{LeaseTimeToLiveRequest, RangeRequest, TxnRequest};
 use crate::proto::mvccpb::KeyValue;
 use crate::request::{
-    absent, all, created_at, delete, exists, get, newest, none_of, oldest, one, put, ranges, version_is,
+    absent, all, created_at, delete, exists, get, newest, none_of, oldest, one, put, ranges, some, version_is,
 };
-use crate::session::{Etcd, Opened};
+use crate::session::{Etcd, PAGE};
+use crate::withdrawal::session_is_gone;
 
 /// A new watch before which a write slips in is among those that etcd serves ten times a second, and who made it is not told so. So whoever
 /// waits looks a few times in the first tenths of that second, each time after so many milliseconds more, and never again.
 const GLANCES: [u64; 4] = [6, 12, 24, 72];
+
+/// How many others are looked at in the step that takes a place. Where there are more, a second request finds the nearest of them, beside
+/// the writes of all others instead of among them: for that etcd sorts all that stand there.
+const NEAR: i64 = 16;
+/// How many may hold one lock and wait for it. For each who comes, etcd walks over all of them.
+const LONGEST: i64 = 20_000;
+
+/// After a look that failed, the next comes after so many milliseconds.
+const AGAIN: [u64; 4] = [100, 300, 1000, 2000];
 
 /// Where a request stands.
 enum Standing {
@@ -32,6 +43,15 @@ enum Standing {
     Behind { own: i64, other: Vec<u8>, as_of: i64 },
     /// It has no key. Somebody took it away, or it was never made.
     Nowhere,
+}
+
+/// Why a waiter looks at its place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// Something was told.
+    Told,
+    /// It is time to.
+    Time,
 }
 
 /// Whether a request takes a place where somebody is in its way.
@@ -76,29 +96,34 @@ impl Etcd {
                 Notice::Ready { since } if since > as_of => gone.notify_one(),
                 Notice::Ready { .. } | Notice::Put(_) => {}
             });
-            let mut glances = GLANCES.into_iter();
+            let (mut glances, mut failures) = (GLANCES.into_iter(), 0);
             standing = loop {
                 // A push is only a hint. The jitter keeps those who wait from asking in step.
                 let pause = glances.next().map_or(self.timeout, Duration::from_millis);
-                tokio::select! {
-                    () = woken.notified() => {}
-                    () = tokio::time::sleep(pause.mul_f64(0.8 + 0.2 * fastrand::f64())) => {}
+                let why = tokio::select! {
+                    () = woken.notified() => Why::Told,
+                    () = tokio::time::sleep(pause.mul_f64(0.8 + 0.2 * fastrand::f64())) => Why::Time,
                     () = wanted.unwanted() => {
                         drop(watching);
                         self.give_back(request).await?;
                         return Ok(None);
                     }
-                }
-                match self.look_at_place(request, own).await {
+                };
+                match self.look_again(request, own, &other, why).await {
                     // The same watch goes on: it misses nothing.
-                    Ok(Standing::Behind { other: still, .. }) if still == other => {}
+                    Ok(Standing::Behind { other: still, .. }) if still == other => failures = 0,
                     Ok(standing) => break standing,
-                    // The place is kept; the next look makes up for this one.
-                    Err(error) if error.is_retryable() && wanted.is_wanted() => {
-                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    Err(error) if error.kind() == ErrorKind::Lost || !wanted.is_wanted() => return Err(error),
+                    // The place is kept, whatever hinders the look: also who may not look just now stands there still.
+                    Err(_) => {
+                        let pause = AGAIN[failures.min(AGAIN.len() - 1)];
+                        tokio::select! {
+                            () = tokio::time::sleep(Duration::from_millis(pause)) => {}
+                            () = wanted.unwanted() => {}
+                        }
+                        failures += 1;
                         woken.notify_one();
                     }
-                    Err(error) => return Err(error),
                 }
             };
         }
@@ -126,7 +151,7 @@ impl Etcd {
         let folder = self.keys.lock(&request.key);
         let place = folder.place(request.mode, request.id);
         let value = write(&LockRecord::new(&self.member, request, opened.lease.id))?;
-        self.own.enlist(request.id, Owned::new(&place, What::Place(Arc::default())));
+        self.own.enlist(request.id, Owned::new(&place, What::Place(Arc::default())))?;
         let conflicting = folder.conflicting(request.mode);
         loop {
             let version = opened.version();
@@ -136,11 +161,10 @@ impl Etcd {
             }
             let txn = TxnRequest {
                 compare,
-                // Two, since one of an exclusive request's is its own.
-                success: vec![put(&place, value.clone(), opened.lease.id), get(newest(&conflicting, 2))],
+                success: vec![put(&place, value.clone(), opened.lease.id), get(some(&conflicting, NEAR))],
                 failure: vec![get(one(&opened.key)), get(one(&place))],
             };
-            let reply = match self.txn(&txn).await {
+            let reply = match self.txn(Lane::Wish, &txn).await {
                 Ok(reply) => reply,
                 Err(error) => {
                     if error.outcome() == Outcome::Unknown {
@@ -160,15 +184,27 @@ impl Etcd {
             let found = ranges(reply.message);
             if done {
                 self.own.confirm(request.id, revision);
-                let before = found.first().and_then(|found| found.kvs.iter().find(|kv| kv.key != place));
-                return Ok(match before {
+                let Some(there) = found.first() else { return Err(error::strange("a transaction without answers")) };
+                if there.count > LONGEST {
+                    self.give_back(request).await?;
+                    return Err(Error::config(format!(
+                        "{} has {} holders and waiters, and etcd looks at all of them for each who comes: more than {LONGEST} may not be",
+                        request.key, there.count
+                    )));
+                }
+                if there.more {
+                    return self.look_at_place(request, revision).await;
+                }
+                // All of them were there before.
+                let nearest = there.kvs.iter().filter(|kv| kv.key != place).max_by_key(|kv| kv.create_revision);
+                return Ok(match nearest {
                     None => Standing::First(revision),
                     Some(other) => Standing::Behind { own: revision, other: other.key.clone(), as_of: revision },
                 });
             }
             let [session, own] = found.as_slice() else { return Err(error::strange("a transaction without answers")) };
             let Some(session) = session.kvs.first() else {
-                return Err(error::lost("the session's key is gone, and so is the session"));
+                return Err(session_is_gone());
             };
             if let Some(own) = own.kvs.first() {
                 // It was made by an earlier sending whose answer was lost; of several, the others may still come.
@@ -176,7 +212,7 @@ impl Etcd {
                 self.own.confirm(request.id, own.create_revision);
                 return self.look_at_place(request, own.create_revision).await;
             }
-            opened.raise(session.version);
+            self.follow(opened, version, session.version).await?;
             if session.version == version {
                 // All is as it should be, so somebody is in the way of one who only tries.
                 if self.own.strike_unmade(request.id) == Certainty::Doubtful {
@@ -187,6 +223,33 @@ impl Etcd {
         }
     }
 
+    /// Looks whether a waiter's place has changed. Where nothing was told, it is enough that it is there and the one in its way is too:
+    /// nobody can have come between them.
+    async fn look_again(&self, request: &LockRequest, created: i64, other: &[u8], why: Why) -> Result<Standing> {
+        if why == Why::Time {
+            let lease = self.opened()?.lease.id;
+            let place = self.keys.lock(&request.key).place(request.mode, request.id);
+            let keys = [place.as_slice(), other];
+            let reading = keys.map(|key| get(RangeRequest { keys_only: true, ..one(key) })).to_vec();
+            let txn = TxnRequest { success: reading, ..TxnRequest::default() };
+            let reply = self.txn(Lane::Duty, &txn).await?.message;
+            let as_of = header_revision(&reply);
+            let found = ranges(reply);
+            let [own, before] = found.as_slice() else {
+                return Err(error::strange("a transaction without answers"));
+            };
+            let is_there = own.kvs.first().is_some_and(|own| own.create_revision == created && own.lease == lease);
+            match before.kvs.first() {
+                _ if !is_there => return Ok(Standing::Nowhere),
+                Some(before) if before.create_revision < created => {
+                    return Ok(Standing::Behind { own: created, other: other.to_vec(), as_of });
+                }
+                _ => {}
+            }
+        }
+        self.look_at_place(request, created).await
+    }
+
     /// Reads, in one step, whether the key is still there and who is the nearest in its way.
     async fn look_at_place(&self, request: &LockRequest, created: i64) -> Result<Standing> {
         let lease = self.opened()?.lease.id;
@@ -194,8 +257,10 @@ impl Etcd {
         let place = folder.place(request.mode, request.id);
         let before = RangeRequest { max_create_revision: created - 1, ..newest(&folder.conflicting(request.mode), 1) };
         let own = RangeRequest { keys_only: true, ..one(&place) };
-        let reply =
-            self.txn(&TxnRequest { success: vec![get(own), get(before)], ..TxnRequest::default() }).await?.message;
+        let reply = self
+            .txn(Lane::Duty, &TxnRequest { success: vec![get(own), get(before)], ..TxnRequest::default() })
+            .await?
+            .message;
         let as_of = header_revision(&reply);
         let found = ranges(reply);
         let [own, before] = found.as_slice() else { return Err(error::strange("a transaction without answers")) };
@@ -212,20 +277,28 @@ impl Etcd {
     pub(crate) async fn give_back(&self, request: &LockRequest) -> Result<()> {
         let opened = self.opened()?;
         // Struck first: whoever hears of the deletion must not take it for one by force.
-        if let Some(struck) = self.own.strike(request.id)
+        if let Some(mut struck) = self.own.strike(request.id)
             && struck.certainty() == Certainty::Certain
         {
-            match self.delete(&struck.key).await {
-                Ok(true) => return Ok(()),
-                // It was gone already: by an earlier sending of this, by force, or with the session, of which the holder must hear. The
-                // withdrawal finds out.
-                Ok(false) => {}
+            let deleted = match self.delete(&struck.key).await {
+                Ok(deleted) => deleted,
                 Err(error) => {
                     // Its repetition needs no more than this.
-                    self.own.enlist(request.id, struck);
+                    struck.maybe_deleted |= error.outcome() == Outcome::Unknown;
+                    self.own.restore(request.id, struck);
                     return Err(error);
                 }
+            };
+            if deleted.message {
+                return Ok(());
             }
+            // It was gone already: by an earlier sending of this, by force, or with the session, of which the holder must hear.
+            let living = TxnRequest { compare: vec![exists(&opened.key)], ..TxnRequest::default() };
+            if !self.txn(Lane::Duty, &living).await?.message.succeeded {
+                return Err(session_is_gone());
+            }
+            let was_by_us = deleted.was_repeated || struck.maybe_deleted || !matches!(struck.what, What::Grant);
+            return if was_by_us { Ok(()) } else { Err(taken_away(request)) };
         }
         // Core knows the mode of what it asked for, but not of what it finds left over after a reconnect.
         let folder = self.keys.lock(&request.key);
@@ -233,35 +306,25 @@ impl Etcd {
         self.withdraw(opened, &places).await
     }
 
-    /// Deletes keys whose making may still be under way, and raises the session's version, so that it comes to nothing.
-    pub(crate) async fn withdraw(&self, opened: &Opened, places: &[Vec<u8>]) -> Result<()> {
-        let mut success = vec![put(&opened.key, opened.record.clone(), opened.lease.id)];
-        success.extend(places.iter().map(|place| delete(place)));
-        success.push(get(one(&opened.key)));
-        let txn = TxnRequest { compare: vec![exists(&opened.key)], success, failure: Vec::new() };
-        let reply = self.txn(&txn).await?.message;
-        if !reply.succeeded {
-            return Err(error::lost("the session's key is gone, and so is the session"));
-        }
-        if let Some(session) = ranges(reply).first().and_then(|found| found.kvs.first()) {
-            opened.raise(session.version);
-        }
-        Ok(())
-    }
-
     /// The first writer, or all readers before it: two ranges of one transaction.
     pub(crate) async fn holders_of(&self, key: &LockKey) -> Result<Vec<Holder>> {
         let folder = self.keys.lock(key);
-        let reading = vec![get(oldest(&folder.of(LockMode::Exclusive))), get(all(&folder.of(LockMode::Shared)))];
-        let found = ranges(self.txn(&TxnRequest { success: reading, ..TxnRequest::default() }).await?.message);
-        let [writers, readers] = found.as_slice() else { return Err(error::strange("a transaction without answers")) };
-        let writer = writers.kvs.first();
+        let readers = RangeRequest { limit: PAGE, ..all(&folder.of(LockMode::Shared)) };
+        let reading =
+            [oldest(&folder.of(LockMode::Exclusive)), oldest(&folder.strays()), readers.clone()].map(get).to_vec();
+        let reply = self.txn(Lane::Wish, &TxnRequest { success: reading, ..TxnRequest::default() }).await?.message;
+        let revision = header_revision(&reply);
+        let Ok([writers, strays, shared]) = <[_; 3]>::try_from(ranges(reply)) else {
+            return Err(error::strange("a transaction without answers"));
+        };
+        let shared = self.rest(&readers, shared, revision).await?;
+        let writer = writers.kvs.iter().chain(&strays.kvs).min_by_key(|kv| kv.create_revision);
         let before = |kv: &&KeyValue| writer.is_none_or(|writer| kv.create_revision < writer.create_revision);
-        let mut holding: Vec<_> = readers.kvs.iter().filter(before).collect();
+        let mut holding: Vec<_> = shared.iter().filter(before).collect();
         if holding.is_empty() {
             holding.extend(writer);
         }
-        holding.into_iter().map(|kv| holder(&folder, kv)).collect()
+        Ok(holding.into_iter().filter_map(|kv| holder(&folder, kv)).collect())
     }
 
     /// Deletes the key that was created at that revision, if it is still there.
@@ -274,14 +337,14 @@ impl Etcd {
             keys_only: true,
             ..all(&self.keys.lock(key).all())
         };
-        let found = self.range(&range).await?;
+        let found = self.range(Lane::Duty, &range).await?;
         let place = found.kvs.first().map(|kv| kv.key.clone()).ok_or_else(gone)?;
         let txn = TxnRequest {
             compare: vec![created_at(&place, revision)],
             success: vec![delete(&place)],
             failure: Vec::new(),
         };
-        let reply = self.txn(&txn).await?;
+        let reply = self.txn(Lane::Duty, &txn).await?;
         // If it was sent twice, the first sending may be what took it away.
         if reply.message.succeeded || reply.was_repeated { Ok(()) } else { Err(gone()) }
     }
@@ -290,8 +353,10 @@ impl Etcd {
     pub(crate) async fn owned_requests(&self) -> Result<OwnedRequests> {
         let id = self.opened()?.lease.id;
         let request = LeaseTimeToLiveRequest { id, keys: true };
-        let reply = self.cluster.ask(|line| async move { line.lease().lease_time_to_live(request).await }).await?;
-        if reply.message.ttl <= 0 {
+        let asking = |line: crate::endpoint::Line| async move { line.lease().lease_time_to_live(request).await };
+        let reply = self.cluster.ask(Lane::First, asking).await?;
+        // Whole seconds: zero is a lease that lives for a part of one.
+        if reply.message.ttl < 0 {
             return Err(error::lost("the lease has ended at the server"));
         }
         let locks = reply.message.keys.iter().filter_map(|key| self.keys.request_of(key)).collect();
@@ -299,10 +364,20 @@ impl Etcd {
     }
 }
 
-fn holder(folder: &LockFolder, kv: &KeyValue) -> Result<Holder> {
-    let record: LockRecord = read(&kv.value)?;
+fn taken_away(request: &LockRequest) -> Error {
+    let words =
+        format!("the key of {} was taken away by force before: somebody else may have had it since", request.key);
+    Error::new(ErrorKind::NotFound, words)
+}
+
+/// Who stands at a key of a lock. What no driver of this kind wrote is in the way all the same, so it is listed by its key, and can be broken.
+fn holder(folder: &LockFolder, kv: &KeyValue) -> Option<Holder> {
+    let member = match read::<LockRecord>(&kv.value) {
+        Some(record) => record.member,
+        None => folder.stranger(&kv.key)?,
+    };
     let mode = folder.mode_of(&kv.key).unwrap_or(LockMode::Exclusive);
-    Ok(Holder::new(record.member, mode, FencingToken(kv.create_revision.unsigned_abs())))
+    Some(Holder::new(member, mode, FencingToken(kv.create_revision.unsigned_abs())))
 }
 
 fn header_revision(response: &crate::proto::etcdserverpb::TxnResponse) -> i64 {

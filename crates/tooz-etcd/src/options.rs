@@ -1,6 +1,6 @@
-//! From the URL to endpoints, credentials and certificates.
+//! From the URL to endpoints and certificates.
 
-use tooz_core::{BackendUrl, ConnectArgs, Error, OptionSpec, OptionValue, Result};
+use tooz_core::{BackendUrl, ConnectArgs, CredentialSource, Error, OptionSpec, OptionValue, PASSWORD_FILE, Result};
 
 use crate::tls::Tls;
 
@@ -8,6 +8,7 @@ use crate::tls::Tls;
 const PORT: u16 = 2379;
 
 pub(crate) const OPTIONS: &[OptionSpec] = &[
+    PASSWORD_FILE,
     OptionSpec::new(
         "ca",
         OptionValue::Text,
@@ -22,14 +23,9 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
 pub(crate) struct Settings {
     /// `http://host:port`, one for each host of the URL, in its order.
     pub(crate) endpoints: Vec<String>,
-    pub(crate) credentials: Option<Credentials>,
+    /// Who logs in, asked at each log-in.
+    pub(crate) credentials: CredentialSource,
     pub(crate) tls: Option<Tls>,
-}
-
-/// A user of etcd's own authentication. It has no `Debug`, so that no password is shown by accident.
-pub(crate) struct Credentials {
-    pub(crate) name: String,
-    pub(crate) password: String,
 }
 
 /// Reads what this driver's part of the connect arguments says.
@@ -47,7 +43,7 @@ pub(crate) fn read(args: &ConnectArgs) -> Result<Settings> {
         }
         None
     };
-    Ok(Settings { endpoints: endpoints(&args.url, with_tls)?, credentials: credentials(&args.url)?, tls })
+    Ok(Settings { endpoints: endpoints(&args.url, with_tls)?, credentials: args.credentials.clone(), tls })
 }
 
 fn endpoints(url: &BackendUrl, with_tls: bool) -> Result<Vec<String>> {
@@ -75,16 +71,6 @@ fn endpoints(url: &BackendUrl, with_tls: bool) -> Result<Vec<String>> {
     Ok(endpoints)
 }
 
-fn credentials(url: &BackendUrl) -> Result<Option<Credentials>> {
-    match (url.username(), url.password()) {
-        (None, None) => Ok(None),
-        (Some(name), Some(password)) => Ok(Some(Credentials { name: name.to_owned(), password: password.to_owned() })),
-        _ => Err(Error::config(
-            "etcd's authentication wants a user and a password: write etcd://user:password@host:2379",
-        )),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,7 +92,5 @@ mod tests {
     #[test]
     fn what_etcd_does_not_have_is_refused_with_what_would_be_right() {
         assert!(of("etcd://h/0").unwrap_err().to_string().contains("namespace"));
-        let half = credentials(&BackendUrl::parse("etcd://bob@h").unwrap());
-        assert!(half.is_err_and(|error| error.to_string().contains("user:password")));
     }
 }

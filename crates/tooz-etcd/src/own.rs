@@ -11,18 +11,25 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
-use tooz_core::{GroupId, Reporter, RequestId, Result};
+use tooz_core::{Error, ErrorKind, GroupId, Reporter, RequestId, Result};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Lane};
 use crate::feed::{Feed, Notice, Scope, Watching};
 use crate::keys::MemberRecord;
-use crate::proto::etcdserverpb::TxnRequest;
+use crate::proto::etcdserverpb::{RangeRequest, TxnRequest};
 use crate::request::{get, one, ranges};
+use crate::session::Opened;
+use crate::withdrawal::withdraw;
 
 /// A key that is given back sooner is never watched: most locks are held for a moment.
 const MOMENT: Duration = Duration::from_millis(50);
 /// How many keys are looked at in one request; etcd allows 128 operations.
-const BATCH: usize = 100;
+pub(crate) const BATCH: usize = 100;
+/// How many keys one session may have. When it dies, etcd deletes all of them in one step, for which it takes about 20 µs each and does
+/// nothing else.
+const MOST: usize = 50_000;
+/// How soon a withdrawal that etcd could not write is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What a key is to the session.
 pub(crate) enum What {
@@ -44,6 +51,8 @@ pub(crate) struct Owned {
     settled: bool,
     /// Whether one was not, and may still arrive, at any time. That stays so.
     doubtful: bool,
+    /// Whether a deletion of it was sent that was not answered.
+    pub(crate) maybe_deleted: bool,
     watching: Option<Watching>,
 }
 
@@ -64,7 +73,15 @@ impl Owned {
 
     /// A key that is about to be made.
     pub(crate) fn new(key: &[u8], what: What) -> Self {
-        Owned { key: key.into(), what, revision: 0, settled: false, doubtful: false, watching: None }
+        Owned {
+            key: key.into(),
+            what,
+            revision: 0,
+            settled: false,
+            doubtful: false,
+            maybe_deleted: false,
+            watching: None,
+        }
     }
 }
 
@@ -77,6 +94,7 @@ struct Shared {
     /// Keys of which something was told that has to be looked at, and whether the session is one of them.
     doubts: Mutex<Doubts>,
     doubted: Notify,
+    owing: Notify,
     fresh: mpsc::UnboundedSender<(Instant, RequestId)>,
 }
 
@@ -84,6 +102,8 @@ struct Shared {
 struct Doubts {
     keys: Vec<RequestId>,
     session: bool,
+    /// Places that were deleted, while those who may still be on their way there could not be shut out.
+    owed: Vec<Vec<u8>>,
 }
 
 /// Where the keeper's task finds what is new.
@@ -92,7 +112,8 @@ pub(crate) struct Fresh(mpsc::UnboundedReceiver<(Instant, RequestId)>);
 impl Own {
     pub(crate) fn new() -> (Self, Fresh) {
         let (fresh, receiver) = mpsc::unbounded_channel();
-        let shared = Shared { owned: Mutex::default(), doubts: Mutex::default(), doubted: Notify::new(), fresh };
+        let (owned, doubts) = (Mutex::default(), Mutex::default());
+        let shared = Shared { owned, doubts, doubted: Notify::new(), owing: Notify::new(), fresh };
         (Own(Arc::new(shared)), Fresh(receiver))
     }
 
@@ -101,8 +122,21 @@ impl Own {
     }
 
     /// Notes a key before it is made, unless it is known from an earlier sending.
-    pub(crate) fn enlist(&self, id: RequestId, owned: Owned) {
-        self.owned().entry(id).or_insert(owned);
+    pub(crate) fn enlist(&self, id: RequestId, fresh: Owned) -> Result<()> {
+        let mut owned = self.owned();
+        if owned.len() >= MOST && !owned.contains_key(&id) {
+            return Err(Error::config(format!(
+                "this coordinator has {MOST} locks, places in queues and memberships, and may have no more, since etcd ends them all in \
+                 one step: spread them over several coordinators"
+            )));
+        }
+        owned.entry(id).or_insert(fresh);
+        Ok(())
+    }
+
+    /// Puts a key back that was struck.
+    pub(crate) fn restore(&self, id: RequestId, struck: Owned) {
+        self.owned().insert(id, struck);
     }
 
     /// Notes that something was sent that may make this key later.
@@ -147,10 +181,26 @@ impl Own {
         })
     }
 
-    /// Ends all watches.
-    pub(crate) fn clear(&self) {
+    /// Ends all watches. Answers the keys that there were.
+    pub(crate) fn clear(&self) -> Vec<Vec<u8>> {
         let all = std::mem::take(&mut *self.owned());
-        drop(all);
+        all.into_values().map(|owned| owned.key).collect()
+    }
+
+    /// Notes places of which only the deletion could be written.
+    pub(crate) fn owe(&self, places: &[Vec<u8>]) {
+        self.doubts().owed.extend_from_slice(places);
+        self.0.owing.notify_one();
+    }
+
+    /// Doubts everything.
+    fn doubt_all(&self) {
+        let all: Vec<_> = self.owned().keys().copied().collect();
+        let mut doubts = self.doubts();
+        doubts.keys = all;
+        doubts.session = true;
+        drop(doubts);
+        self.0.doubted.notify_one();
     }
 
     fn doubts(&self) -> MutexGuard<'_, Doubts> {
@@ -174,7 +224,7 @@ pub(crate) struct Keeper {
     pub(crate) feed: Arc<Feed>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) reporter: Reporter,
-    pub(crate) session_key: Vec<u8>,
+    pub(crate) opened: Arc<Opened>,
     /// The revision after which the session's key is watched.
     pub(crate) since: i64,
 }
@@ -186,7 +236,7 @@ impl Keeper {
 
     async fn run(self, Fresh(mut fresh): Fresh) {
         let own = self.own.clone();
-        let _session = self.feed.watch(Scope::key(&self.session_key, self.since + 1), move |notice| match notice {
+        let _session = self.feed.watch(Scope::key(&self.opened.key, self.since + 1), move |notice| match notice {
             Notice::Deleted { .. } | Notice::Gap => own.doubt_session(),
             Notice::Ready { .. } | Notice::Put(_) => {}
         });
@@ -209,7 +259,31 @@ impl Keeper {
                 pause = Duration::from_millis(50);
             }
         };
-        tokio::join!(watching, looking);
+        // What a watch tells is not all that can happen to a key: a cluster that was set back knows nothing of some, and tells nothing.
+        let doubting = async {
+            let (mut restands, mut set_backs) = (self.feed.restands(), self.cluster.history.set_backs());
+            loop {
+                tokio::select! {
+                    Ok(()) = restands.changed() => self.own.doubt_all(),
+                    Ok(()) = set_backs.changed() => {
+                        self.own.doubt_all();
+                        // What was given back since may stand there again.
+                        self.reporter.connected();
+                    }
+                    else => return,
+                }
+            }
+        };
+        let paying = async {
+            loop {
+                self.own.0.owing.notified().await;
+                while !self.own.doubts().owed.is_empty() {
+                    sleep(AGAIN).await;
+                    self.pay().await;
+                }
+            }
+        };
+        tokio::join!(watching, looking, doubting, paying);
     }
 
     fn watch(&self, id: RequestId) {
@@ -220,7 +294,7 @@ impl Keeper {
         let watching = self.feed.watch(Scope::key(&key, from), move |notice| match notice {
             Notice::Ready { .. } => {}
             // New capabilities of one's own.
-            Notice::Put(kv) if MemberRecord::read(&kv.value).is_ok_and(|entry| entry.id == id) => {}
+            Notice::Put(kv) if MemberRecord::read(&kv.value).is_some_and(|entry| entry.id == id) => {}
             Notice::Put(_) | Notice::Deleted { .. } | Notice::Gap => own.doubt(id),
         });
         let useless = match self.own.owned().get_mut(&id) {
@@ -252,15 +326,35 @@ impl Keeper {
         }
     }
 
+    /// Withdraws what could only be deleted while etcd took no writes.
+    async fn pay(&self) {
+        let places: Vec<_> = {
+            let mut doubts = self.own.doubts();
+            let count = doubts.owed.len().min(BATCH);
+            doubts.owed.drain(..count).collect()
+        };
+        if !places.is_empty()
+            && let Err(error) = withdraw(&self.cluster, &self.opened, &places).await
+            && error.kind() != ErrorKind::Lost
+        {
+            self.own.doubts().owed.extend(places);
+        }
+    }
+
     async fn look_at(&self, doubted: &[RequestId]) -> Result<()> {
         let keys: Vec<_> = {
             let owned = self.own.owned();
-            doubted.iter().filter_map(|id| owned.get(id).map(|one| (*id, one.key.clone()))).collect()
+            let reading = |owned: &Owned| RangeRequest {
+                // Of a grant it is enough that it is the same; a membership may have changed hands.
+                keys_only: !matches!(owned.what, What::Membership(_)),
+                ..one(&owned.key)
+            };
+            doubted.iter().filter_map(|id| owned.get(id).map(|owned| (*id, reading(owned)))).collect()
         };
-        let mut reading = vec![get(one(&self.session_key))];
-        reading.extend(keys.iter().map(|(_, key)| get(one(key))));
+        let mut reading = vec![get(one(&self.opened.key))];
+        reading.extend(keys.iter().map(|(_, range)| get(range.clone())));
         let request = TxnRequest { success: reading, ..TxnRequest::default() };
-        let reply = self.cluster.ask(|line| {
+        let reply = self.cluster.ask(Lane::First, |line| {
             let request = request.clone();
             async move { line.kv().txn(request).await }
         });
@@ -292,7 +386,7 @@ impl Keeper {
                 What::Grant if found.is_some_and(|kv| kv.create_revision == owned.revision) => Taken::No,
                 What::Grant => Taken::Grant,
                 What::Membership(group) => match found.map(|kv| MemberRecord::read(&kv.value)) {
-                    Some(Ok(entry)) if entry.id == id => Taken::No,
+                    Some(Some(entry)) if entry.id == id => Taken::No,
                     _ => Taken::Membership(group.clone()),
                 },
             },

@@ -99,6 +99,13 @@ pub(crate) fn all(keys: &Prefix) -> RangeRequest {
     RangeRequest { key: keys.from.clone(), range_end: keys.to.clone(), ..RangeRequest::default() }
 }
 
+/// At most so many of these keys, without their values, the first by name, and how many there are.
+///
+/// In any other order etcd reads all of them first.
+pub(crate) fn some(keys: &Prefix, limit: i64) -> RangeRequest {
+    RangeRequest { limit, keys_only: true, ..all(keys) }
+}
+
 /// At most so many of these keys, without their values, the last created one first.
 pub(crate) fn newest(keys: &Prefix, limit: i64) -> RangeRequest {
     RangeRequest {

@@ -1,59 +1,190 @@
 //! TLS by rustls with ring, behind the feature `tls`; without the feature, an error that says so.
+//!
+//! The client library has TLS too, but keeps for ever what it was given first. Certificates are renewed on disk while a fleet runs, so the
+//! driver shakes hands itself, with what the files say at each connection.
 
-use tonic::transport::Endpoint;
-use tooz_core::{Error, Options, Result};
-
-/// How connections are secured.
-#[derive(Clone)]
-pub(crate) struct Tls(
-    #[cfg(feature = "tls")] tonic::transport::ClientTlsConfig,
-    #[cfg(not(feature = "tls"))] std::convert::Infallible,
-);
+use std::error::Error as StdError;
+use std::fmt;
 
 #[cfg(feature = "tls")]
-impl Tls {
-    /// Reads the certificates that the options name.
-    pub(crate) fn read(options: &Options) -> Result<Self> {
-        use tonic::transport::{Certificate, ClientTlsConfig, Identity};
-        let file = |name: &str| -> Result<Option<Vec<u8>>> {
-            let Some(path) = options.text(name) else { return Ok(None) };
-            std::fs::read(path).map(Some).map_err(|error| {
-                Error::config(format!("option {name}={path:?} names a PEM file that can't be read: {error}"))
-                    .with_source(error)
-            })
-        };
-        let mut config = ClientTlsConfig::new();
-        config = match file("ca")? {
-            Some(pem) => config.ca_certificate(Certificate::from_pem(pem)),
-            None => config.with_native_roots(),
-        };
-        config = match (file("cert")?, file("key")?) {
-            (Some(cert), Some(key)) => config.identity(Identity::from_pem(cert, key)),
-            (None, None) => config,
-            _ => return Err(Error::config("a client's certificate wants both options, cert=FILE and key=FILE")),
-        };
-        Ok(Tls(config))
+pub(crate) use with::Tls;
+#[cfg(not(feature = "tls"))]
+pub(crate) use without::Tls;
+
+/// Why there is no connection: whatever was to be sent over it was not.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "without TLS the library connects"))]
+pub(crate) struct Unreached(pub(crate) Box<dyn StdError + Send + Sync>);
+
+impl fmt::Display for Unreached {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl StdError for Unreached {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+#[cfg(feature = "tls")]
+mod with {
+    use std::fmt;
+    use std::sync::Arc;
+    use std::task::{Context, Poll};
+
+    use hyper_util::rt::TokioIo;
+    use tokio::net::TcpStream;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::client::TlsStream;
+    use tokio_rustls::rustls::pki_types::pem::PemObject;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+    use tonic::codegen::http::Uri;
+    use tonic::codegen::{BoxFuture, Service};
+    use tonic::transport::{Channel, Endpoint};
+    use tooz_core::{Error, Options, Result};
+
+    use super::Unreached;
+
+    /// The one protocol that etcd's clients speak.
+    const HTTP_2: &[u8] = b"h2";
+
+    /// How connections are secured: by which files, not by what stood in them once.
+    #[derive(Clone)]
+    pub(crate) struct Tls(Arc<Files>);
+
+    struct Files {
+        ca: Option<String>,
+        /// The certificate of the client, and its key.
+        own: Option<(String, String)>,
     }
 
-    /// An endpoint that is reached by TLS.
-    pub(crate) fn secure(&self, endpoint: Endpoint) -> Result<Endpoint> {
-        endpoint.tls_config(self.0.clone()).map_err(|error| {
-            Error::config(format!(
-                "TLS can't be set up: {}; see to the options ca, cert and key, which name PEM files",
-                crate::error::chain(&error)
-            ))
-            .with_source(error)
-        })
+    impl Tls {
+        /// Takes the options, and reads the files once, so that a wrong one is told at once.
+        pub(crate) fn read(options: &Options) -> Result<Self> {
+            let text = |name: &str| options.text(name).map(str::to_owned);
+            let own = match (text("cert"), text("key")) {
+                (Some(cert), Some(key)) => Some((cert, key)),
+                (None, None) => None,
+                _ => return Err(Error::config("a client's certificate wants both options, cert=FILE and key=FILE")),
+            };
+            let files = Files { ca: text("ca"), own };
+            files.read()?;
+            Ok(Tls(Arc::new(files)))
+        }
+
+        /// A channel that connects when it is first used, and each time with the certificates of that moment.
+        pub(crate) fn connect_lazily(&self, plan: &Endpoint) -> Channel {
+            plan.connect_with_connector_lazy(Dialer(self.clone()))
+        }
+    }
+
+    impl Files {
+        fn read(&self) -> Result<ClientConfig> {
+            // The provider is named, so that another one elsewhere in the program makes no difference.
+            let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .map_err(|why| Error::config("TLS can't be set up").with_source(why))?
+                .with_root_certificates(authorities(self.ca.as_deref())?);
+            let mut config = match &self.own {
+                Some((cert, key)) => {
+                    let secret = PrivateKeyDer::from_pem_file(key).map_err(|why| unusable("key", key, &why))?;
+                    config
+                        .with_client_auth_cert(certificates("cert", cert)?, secret)
+                        .map_err(|why| unusable("key", key, &why))?
+                }
+                None => config.with_no_client_auth(),
+            };
+            config.alpn_protocols.push(HTTP_2.into());
+            Ok(config)
+        }
+    }
+
+    fn authorities(file: Option<&str>) -> Result<RootCertStore> {
+        let mut trusted = RootCertStore::empty();
+        if let Some(file) = file {
+            for certificate in certificates("ca", file)? {
+                trusted.add(certificate).map_err(|why| unusable("ca", file, &why))?;
+            }
+        } else {
+            // One spoiled certificate of the system is no reason to trust none of the others.
+            trusted.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if trusted.is_empty() {
+                return Err(Error::config("this system has no certificates to trust: name some with the option ca"));
+            }
+        }
+        Ok(trusted)
+    }
+
+    fn certificates(option: &str, file: &str) -> Result<Vec<CertificateDer<'static>>> {
+        let wrong = |why: &dyn fmt::Display| unusable(option, file, why);
+        let all = CertificateDer::pem_file_iter(file).map_err(|why| wrong(&why))?;
+        let all: Vec<_> = all.collect::<std::result::Result<_, _>>().map_err(|why| wrong(&why))?;
+        if all.is_empty() {
+            return Err(wrong(&"there is no certificate in it"));
+        }
+        Ok(all)
+    }
+
+    fn unusable(option: &str, file: &str, why: &dyn fmt::Display) -> Error {
+        Error::config(format!("option {option}={file:?} names a PEM file that can't be used: {why}"))
+    }
+
+    /// Makes the connections of one channel.
+    struct Dialer(Tls);
+
+    impl Service<Uri> for Dialer {
+        type Response = TokioIo<TlsStream<TcpStream>>;
+        type Error = Unreached;
+        type Future = BoxFuture<Self::Response, Unreached>;
+
+        fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<std::result::Result<(), Unreached>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, uri: Uri) -> Self::Future {
+            let tls = self.0.clone();
+            Box::pin(async move { dial(&tls, &uri).await.map(TokioIo::new).map_err(Unreached) })
+        }
+    }
+
+    async fn dial(
+        tls: &Tls,
+        uri: &Uri,
+    ) -> std::result::Result<TlsStream<TcpStream>, Box<dyn std::error::Error + Send + Sync>> {
+        let files = Arc::clone(&tls.0);
+        // The system's certificates are many, and a disk may be slow: that is not for the heart to wait for.
+        let config = tokio::task::spawn_blocking(move || files.read()).await??;
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let stream = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(443))).await?;
+        let _ = stream.set_nodelay(true);
+        let stream = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(host)?, stream).await?;
+        if stream.get_ref().1.alpn_protocol() != Some(HTTP_2) {
+            return Err("TLS is spoken there, but no HTTP/2".into());
+        }
+        Ok(stream)
     }
 }
 
 #[cfg(not(feature = "tls"))]
-impl Tls {
-    pub(crate) fn read(_options: &Options) -> Result<Self> {
-        Err(Error::config("this program was built without TLS for etcd: enable the feature `tls`, or use etcd://"))
-    }
+mod without {
+    use std::convert::Infallible;
 
-    pub(crate) fn secure(&self, _endpoint: Endpoint) -> Result<Endpoint> {
-        match self.0 {}
+    use tonic::transport::{Channel, Endpoint};
+    use tooz_core::{Error, Options, Result};
+
+    #[derive(Clone)]
+    pub(crate) struct Tls(Infallible);
+
+    impl Tls {
+        pub(crate) fn read(_options: &Options) -> Result<Self> {
+            Err(Error::config("this program was built without TLS for etcd: enable the feature `tls`, or use etcd://"))
+        }
+
+        pub(crate) fn connect_lazily(&self, _plan: &Endpoint) -> Channel {
+            match self.0 {}
+        }
     }
 }

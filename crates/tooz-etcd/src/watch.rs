@@ -1,15 +1,16 @@
 //! Pushes: what the feed tells of a group or a lock, in core's words.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tooz_core::{Change, GroupId, LockKey, LockMode, PushStream, Pushed, Pusher, Result, push_channel};
 
+use crate::cluster::Lane;
 use crate::feed::{Notice, Scope, Watching};
-use crate::keys::{GroupFolder, LockFolder, MemberRecord};
+use crate::keys::{GroupFolder, LockFolder};
 use crate::proto::etcdserverpb::RangeRequest;
 use crate::request::all;
-use crate::session::Etcd;
+use crate::session::{Etcd, PAGE};
 
 impl Etcd {
     /// Every change of a group, from before its members are read.
@@ -28,10 +29,11 @@ impl Etcd {
     /// A hint whenever somebody else holds the lock, or nobody.
     pub(crate) async fn push_lock(&self, key: &LockKey) -> Result<PushStream> {
         let folder = self.keys.lock(key);
-        let found = self.range(&RangeRequest { keys_only: true, ..all(&folder.all()) }).await?;
+        let range = RangeRequest { keys_only: true, limit: PAGE, ..all(&folder.all()) };
+        let found = self.range(Lane::Wish, &range).await?;
         let revision = found.header.as_ref().map_or(0, |header| header.revision);
         let mut queue = Queue::default();
-        for kv in found.kvs {
+        for kv in self.rest(&range, found, revision).await? {
             queue.add(&folder, kv.key, kv.create_revision);
         }
         let holding = queue.holders();
@@ -69,7 +71,7 @@ impl GroupTelling {
             Notice::Put(kv) if kv.key == self.folder.marker() => return,
             Notice::Deleted { key, revision } => (revision, self.folder.member_of(&key).map(Change::Left)),
             Notice::Put(kv) => {
-                let entry = MemberRecord::read(&kv.value).ok();
+                let entry = self.folder.entry(&kv.key, &kv.value);
                 let change =
                     entry.map(|entry| if kv.version == 1 { Change::Joined(entry) } else { Change::Updated(entry) });
                 (kv.mod_revision, change)
@@ -87,27 +89,35 @@ impl GroupTelling {
 /// The keys of one lock as the watch knows them. Most that happens to a lock happens in its queue and changes no holder.
 #[derive(Default)]
 struct Queue {
-    places: HashMap<Vec<u8>, (LockMode, i64)>,
+    created: HashMap<Vec<u8>, i64>,
+    /// In the order of their creation.
+    places: BTreeMap<i64, LockMode>,
 }
 
 impl Queue {
     fn add(&mut self, folder: &LockFolder, key: Vec<u8>, created: i64) {
-        if let Some(mode) = folder.mode_of(&key) {
-            self.places.insert(key, (mode, created));
+        let mode = folder.mode_of(&key).unwrap_or(LockMode::Exclusive);
+        self.places.insert(created, mode);
+        self.created.insert(key, created);
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        if let Some(created) = self.created.remove(key) {
+            self.places.remove(&created);
         }
     }
 
     /// The creation revisions of those who hold the lock: the first writer, or all readers before it.
     fn holders(&self) -> Vec<i64> {
-        let of = |wanted| move |(mode, created): &(LockMode, i64)| (*mode == wanted).then_some(*created);
-        let writer = self.places.values().filter_map(of(LockMode::Exclusive)).min();
-        let readers = self.places.values().filter_map(of(LockMode::Shared));
-        let mut holding: Vec<_> = readers.filter(|reader| writer.is_none_or(|writer| *reader < writer)).collect();
-        if holding.is_empty() {
-            holding.extend(writer);
+        let mut first = self.places.iter();
+        match first.next() {
+            None => Vec::new(),
+            Some((writer, LockMode::Exclusive)) => vec![*writer],
+            Some((reader, LockMode::Shared)) => {
+                let readers = first.take_while(|(_, mode)| **mode == LockMode::Shared);
+                std::iter::once(reader).chain(readers.map(|(reader, _)| reader)).copied().collect()
+            }
         }
-        holding.sort_unstable();
-        holding
     }
 }
 
@@ -126,7 +136,7 @@ impl LockTelling {
             Notice::Ready { .. } => return self.pusher.push(Pushed::Ready),
             Notice::Gap => self.blind = true,
             Notice::Put(kv) => self.queue.add(&self.folder, kv.key, kv.create_revision),
-            Notice::Deleted { key, .. } => drop(self.queue.places.remove(&key)),
+            Notice::Deleted { key, .. } => self.queue.remove(&key),
         }
         let holding = self.queue.holders();
         if self.blind || holding != self.holding {

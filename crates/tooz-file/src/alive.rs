@@ -11,10 +11,15 @@ use nix::libc;
 use tooz_core::Result;
 
 use crate::error;
-use crate::layout::{How, Identity, Layout, unfinished};
+use crate::layout::{How, Identity, Layout, leave_some};
 use crate::ofd::{self, Kind, Range};
+use crate::unfinished::{Naming, Unfinished};
 
 const LIFE: Range = Range::byte(0);
+/// What every such file begins with: by that the dead are known as ours, and what others put beside them is never removed.
+const BEGINNING: &[u8] = br#"{"member":"#;
+/// No file of ours is larger, as none is made that is; and none is read any further.
+pub(crate) const LARGEST: usize = 1 << 20;
 
 /// A file that is alive as long as this value, or a duplicate of its description, is.
 #[derive(Debug)]
@@ -25,26 +30,29 @@ pub(crate) struct AliveFile {
 }
 
 impl AliveFile {
-    /// Makes `folder/name` with this content, in place of what is there.
+    /// Makes `folder/name` with this content, in place of what is there. The content is an object that begins with [`BEGINNING`].
     pub(crate) fn create(layout: &Layout, folder: &Path, name: &str, content: &[u8]) -> Result<Self> {
-        let first = folder.join(unfinished());
+        debug_assert!(content.starts_with(BEGINNING), "it is known as ours when its process has gone");
         let path = folder.join(name);
-        let mut file = layout.open(&first, How::CreateNew).map_err(|error| error::at(error, "make file", &first))?;
-        let made = (|| {
+        let failed = |error| error::at(error, "make file", &path);
+        for _ in 0..2 {
+            let (mut made, mut file) = Unfinished::file(layout)?;
+            leave_some(&file).map_err(failed)?;
             // Nobody else knows this file, so the lock is to be had.
-            ofd::try_lock(&file, LIFE, Kind::Alone)?;
-            file.write_all(content)?;
-            let identity = Identity::of(&file.metadata()?);
-            fs::rename(&first, &path)?;
-            Ok(identity)
-        })();
-        match made {
-            Ok(identity) => Ok(AliveFile { file, path, identity }),
-            Err(error) => {
-                let _ = fs::remove_file(&first);
-                Err(error::at(error, "make file", &path))
+            ofd::try_lock(&file, LIFE, Kind::Alone).map_err(failed)?;
+            file.write_all(content).map_err(failed)?;
+            let identity = Identity::of(&file.metadata().map_err(failed)?);
+            // Where the wall clock jumped, somebody may have taken it for a leftover.
+            if made.take_name(&path).map_err(failed)? == Naming::Done {
+                return Ok(AliveFile { file, path, identity });
             }
         }
+        Err(failed(io::Error::from_raw_os_error(libc::ENOENT)))
+    }
+
+    /// The file's path, for watching it.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Whether the name still leads to this file: it may have been replaced or deleted.
@@ -75,6 +83,8 @@ pub(crate) enum Seen {
     Dead,
     /// Its process keeps it; this stands in it.
     Alive(Vec<u8>),
+    /// It is no file of ours, or not one that may be read: nobody can say whether it is alive, and it is left alone.
+    Strange,
 }
 
 /// Looks at a file without touching it.
@@ -82,13 +92,32 @@ pub(crate) fn look(layout: &Layout, path: &Path) -> Result<Seen> {
     let failed = |error| error::at(error, "look at file", path);
     let file = match layout.open(path, How::Look) {
         Ok(file) => file,
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ELOOP)) => return Ok(Seen::Nothing),
-        Err(error) => return Err(failed(error)),
+        Err(error) => return strange(&error).ok_or_else(|| failed(error)),
     };
-    if ofd::blocker(&file, LIFE, Kind::Alone).map_err(failed)?.is_none() {
-        return Ok(Seen::Dead);
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Ok(Seen::Strange);
     }
-    let mut content = Vec::new();
-    io::Read::read_to_end(&mut &file, &mut content).map_err(failed)?;
-    Ok(Seen::Alive(content))
+    let alive = ofd::blocker(&file, LIFE, Kind::Alone).map_err(failed)?.is_some();
+    // It is not written again once it has its name.
+    let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
+    let mut content = vec![0; if alive { length.min(LARGEST) } else { length.min(BEGINNING.len()) }];
+    let length = crate::record::read_up_to(&file, &mut content, 0).map_err(failed)?;
+    content.truncate(length);
+    if alive {
+        return Ok(Seen::Alive(content));
+    }
+    // A power cut leaves empty files, zeros, or a part of what was written.
+    let ours = content.iter().all(|byte| *byte == 0) || BEGINNING.starts_with(&content);
+    Ok(if ours { Seen::Dead } else { Seen::Strange })
+}
+
+/// What it means that a file can't be opened. `None`: it says nothing of the file.
+fn strange(error: &io::Error) -> Option<Seen> {
+    match error.raw_os_error() {
+        Some(libc::ENOENT) => Some(Seen::Nothing),
+        // Not for us; a link; a socket or a device.
+        Some(libc::EACCES | libc::EPERM | libc::ELOOP | libc::ENXIO | libc::ENODEV) => Some(Seen::Strange),
+        _ => None,
+    }
 }

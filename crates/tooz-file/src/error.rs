@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use nix::libc;
-use tooz_core::{Error, ErrorKind, Outcome};
+use tooz_core::{Error, ErrorKind, GroupId, Outcome};
 
 /// What the system refused, where, and what would help.
 pub(crate) fn at(error: io::Error, doing: impl fmt::Display, path: &Path) -> Error {
@@ -21,6 +21,24 @@ pub(crate) fn strange(path: &Path, what: impl fmt::Display) -> Error {
     Error::new(ErrorKind::Backend, format!("{} {what}", path.display()))
 }
 
+/// A file that stands where one of ours should be, and that somebody else wrote.
+pub(crate) fn foreign(path: &Path) -> Error {
+    Error::config(format!(
+        "{} was not written by this driver, and stays as it is: move it away, or name a folder that is this driver's alone in the \
+         URL (file:///FOLDER)",
+        path.display()
+    ))
+}
+
+/// What keeps a group from being deleted, as nobody can say whether a living member is behind it.
+pub(crate) fn in_the_way(path: &Path, group: &GroupId) -> Error {
+    Error::config(format!(
+        "group {group:?} can't be deleted while {} is there, which was not written by this driver or can't be read by this user: move it \
+         away, or let its owner read it",
+        path.display()
+    ))
+}
+
 /// Two names that became one file name.
 pub(crate) fn collision(path: &Path, theirs: &str, ours: &str) -> Error {
     strange(path, format_args!("belongs to {theirs:?}, not to {ours:?}: their hashes collide; choose another name"))
@@ -30,7 +48,8 @@ fn judge(error: &io::Error) -> (ErrorKind, &'static str) {
     match error.raw_os_error() {
         Some(libc::EACCES | libc::EPERM) => (
             ErrorKind::Unauthorized,
-            "run as a user who may write there, or name another folder in the URL (file:///FOLDER)",
+            "whoever may write the folder may use it, and nobody else: see its owner, group and mode, or name another folder in the URL \
+             (file:///FOLDER)",
         ),
         Some(libc::EROFS) => {
             (ErrorKind::Unauthorized, "the file system is read-only: name another folder in the URL (file:///FOLDER)")
@@ -43,13 +62,15 @@ fn judge(error: &io::Error) -> (ErrorKind, &'static str) {
             | libc::ELOOP
             | libc::ENAMETOOLONG
             | libc::EINVAL
-            | libc::ENXIO,
+            | libc::ENXIO
+            | libc::ESPIPE,
         ) => (ErrorKind::Config, "name a folder that is this driver's alone in the URL (file:///FOLDER)"),
         // Not `Unavailable`: whoever waits for a lock would go on waiting without a word until somebody makes room.
         Some(libc::ENOSPC | libc::EDQUOT) => (ErrorKind::Config, "make room on that file system and try again"),
-        Some(libc::EMFILE | libc::ENFILE) => {
-            (ErrorKind::Unavailable, "every held lock and membership is an open file: raise the limit (ulimit -n)")
-        }
+        Some(libc::EMFILE | libc::ENFILE) => (
+            ErrorKind::Unavailable,
+            "every held lock and membership is an open file, and the last 32 are left to the application: raise the limit (ulimit -n)",
+        ),
         Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS) => (
             ErrorKind::Config,
             "this file system has no file locks to give: name a folder on another one in the URL (file:///FOLDER)",

@@ -1,17 +1,18 @@
 //! The groups as one session uses them: every change under the group's own lock, its memberships as files that it keeps.
 
-use std::collections::HashMap;
-use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tooz_core::{Error, ErrorKind, GroupId, JoinRequest, Meeting, Outcome, Reporter, RequestId, Result, Roster};
+use tooz_core::{Error, ErrorKind, GroupId, JoinRequest, Meeting, Outcome, Reporter, Result, Roster};
 
 use crate::alive::{self, AliveFile, Seen};
 use crate::error;
-use crate::group_folder::{self, Change, GroupFolder, MemberRecord};
+use crate::group_folder::{self, Change, GroupFolder, Seats};
 use crate::layout::{How, Layout, member_file};
+use crate::member_record::MemberRecord;
+use crate::memberships::Memberships;
 
 /// A change takes some 100 µs; who finds the group locked looks again after about this long.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -27,16 +28,12 @@ pub(crate) struct Groups {
     memberships: Arc<Memberships>,
 }
 
-/// What this session is a member of, by the join that made it.
-pub(crate) struct Memberships {
-    reporter: Reporter,
-    files: Mutex<HashMap<RequestId, (GroupId, AliveFile)>>,
-}
+/// One reading of a group. `None`: somebody was at it.
+pub(crate) type Read<'a> = &'a dyn Fn() -> Result<Option<Seats>>;
 
 impl Groups {
     pub(crate) fn new(layout: Layout, patience: Duration, session_timeout: Duration, reporter: Reporter) -> Self {
-        let memberships = Arc::new(Memberships { reporter, files: Mutex::default() });
-        Groups { layout, patience, session_timeout, memberships }
+        Groups { layout, patience, session_timeout, memberships: Arc::new(Memberships::new(reporter)) }
     }
 
     pub(crate) fn memberships(&self) -> &Arc<Memberships> {
@@ -44,34 +41,46 @@ impl Groups {
     }
 
     pub(crate) fn create(&self, group: &GroupId) -> Result<()> {
+        self.layout.settle()?;
         GroupFolder::create(&self.layout, group)
     }
 
     pub(crate) async fn delete(&self, group: &GroupId) -> Result<()> {
+        self.layout.compare()?;
         let change = self.change(group).await?;
         let seats = change.folder.read()?;
         if !seats.living.is_empty() {
             return Err(Error::group_not_empty(group, seats.living.len()));
         }
+        if let Some(strange) = seats.strange.first() {
+            return Err(error::in_the_way(strange, group));
+        }
         change.delete()
     }
 
     pub(crate) fn list(&self) -> Result<Vec<GroupId>> {
+        self.layout.compare()?;
         group_folder::list(&self.layout)
     }
 
-    pub(crate) async fn members(&self, group: &GroupId) -> Result<Roster> {
+    /// The living members. `reading` reads them, and says which version of the group that is.
+    pub(crate) async fn members(
+        &self,
+        group: &GroupId,
+        reading: impl Fn(Read<'_>) -> Result<Option<(Seats, u64)>> + Send + Sync,
+    ) -> Result<Roster> {
+        self.layout.compare()?;
         let folder = GroupFolder::open(&self.layout, group, How::Look)?;
         let mut reads = 0;
-        let seats = loop {
-            if let Some(seats) = folder.read_undisturbed()? {
-                break seats;
+        let (seats, version) = loop {
+            // Somebody may have been stopped in the middle of a change: then what is there is as true as it gets.
+            let patient = reads <= READS;
+            let read = || if patient { folder.read_undisturbed() } else { folder.read().map(Some) };
+            if let Some(read) = reading(&read)? {
+                break read;
             }
             reads += 1;
-            if reads > READS {
-                // Somebody was stopped in the middle of a change: what is there is as true as it gets.
-                break folder.read()?;
-            } else if reads > QUICK_READS {
+            if reads > QUICK_READS {
                 tokio::time::sleep(PAUSE).await;
             } else {
                 std::thread::yield_now();
@@ -89,58 +98,55 @@ impl Groups {
         {
             change.sweep(&seats.dead);
         }
-        Ok(Roster::new(seats.living, 0))
+        Ok(Roster::new(seats.living.into_iter().map(|(_, entry)| entry).collect(), version))
     }
 
-    pub(crate) async fn join(&self, request: &JoinRequest) -> Result<()> {
+    /// Joins, and answers which file says so.
+    pub(crate) async fn join(&self, request: &JoinRequest) -> Result<PathBuf> {
         let content = MemberRecord::write(request)?;
         let change = self.change(&request.group).await?;
         let name = member_file(&request.member);
         let path = change.folder.path.join(&name);
-        if let Seen::Alive(theirs) = alive::look(&self.layout, &path)? {
-            let entry = MemberRecord::read(&path, &theirs)?;
-            if entry.member != request.member {
-                return Err(error::collision(&path, entry.member.as_str(), request.member.as_str()));
+        match alive::look(&self.layout, &path)? {
+            Seen::Alive(theirs) => {
+                let entry = MemberRecord::read(&path, &theirs)?;
+                if entry.member != request.member {
+                    return Err(error::collision(&path, entry.member.as_str(), request.member.as_str()));
+                }
+                match request.meets(entry.id) {
+                    Meeting::Itself => return Ok(path),
+                    Meeting::Refused => return Err(Error::namesake(request).with_retry_after(self.session_timeout)),
+                    Meeting::Replaces => {}
+                }
             }
-            match request.meets(entry.id) {
-                Meeting::Itself => return Ok(()),
-                Meeting::Refused => return Err(Error::namesake(request).with_retry_after(self.session_timeout)),
-                Meeting::Replaces => {}
-            }
+            // Of another user with other rights, or no member's file: whose it is, and whether that one lives, can't be seen.
+            Seen::Strange => return Err(error::foreign(&path)),
+            Seen::Nothing | Seen::Dead => {}
         }
-        // Watchers of ours compare the file at the path with the one in this table: both change under its lock.
-        let mut files = self.memberships.files();
-        let file = AliveFile::create(&self.layout, &change.folder.path, &name, &content)?;
-        files.insert(request.id, (request.group.clone(), file));
-        drop(files);
-        self.memberships.report_losses(|group| *group == request.group);
-        Ok(())
+        self.memberships.enter(request, || AliveFile::create(&self.layout, &change.folder.path, &name, &content))?;
+        self.memberships.report_losses_in(&request.group, &|_| true);
+        Ok(path)
     }
 
-    pub(crate) async fn update(&self, request: &JoinRequest) -> Result<()> {
+    /// New capabilities; answers which file says so now.
+    pub(crate) async fn update(&self, request: &JoinRequest) -> Result<PathBuf> {
         let content = MemberRecord::write(request)?;
         let change = self.change(&request.group).await.map_err(|error| match error.kind() {
             ErrorKind::NotFound => Error::not_member(request),
             _ => error,
         })?;
-        let mut files = self.memberships.files();
-        match files.get_mut(&request.id) {
-            Some((_, file)) if file.is_in_place().unwrap_or(false) => {
-                *file = AliveFile::create(&self.layout, &change.folder.path, &member_file(&request.member), &content)?;
-                Ok(())
-            }
-            _ => Err(Error::not_member(request)),
-        }
+        let name = member_file(&request.member);
+        self.memberships.renew(request, || AliveFile::create(&self.layout, &change.folder.path, &name, &content))?;
+        Ok(change.folder.path.join(OsStr::new(&name)))
     }
 
     pub(crate) async fn leave(&self, request: &JoinRequest) -> Result<()> {
-        if !self.memberships.files().contains_key(&request.id) {
+        if !self.memberships.has(request) {
             return Ok(());
         }
         let change = self.change(&request.group).await;
-        let left = self.memberships.files().remove(&request.id);
-        match (left, change) {
-            (Some((_, file)), Ok(_change)) => file.remove(),
+        match (self.memberships.end(request), change) {
+            (Some(file), Ok(_change)) => file.remove(),
             // Closing the file ends the membership, whatever keeps the group locked; who sees the dead file removes it.
             _ => Ok(()),
         }
@@ -148,8 +154,7 @@ impl Groups {
 
     /// Leaves every group.
     pub(crate) async fn close(&self) {
-        let all: Vec<_> = self.memberships.files().drain().map(|(_, membership)| membership).collect();
-        for (group, file) in all {
+        for (group, file) in self.memberships.end_all() {
             if let Ok(_change) = self.change(&group).await {
                 let _ = file.remove();
             }
@@ -180,42 +185,5 @@ impl Groups {
             }
             tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
         }
-    }
-}
-
-impl Memberships {
-    /// Tells of every membership whose file is not at its place any more: taken over, or deleted.
-    pub(crate) fn report_losses(&self, of: impl Fn(&GroupId) -> bool) {
-        let mut lost = Vec::new();
-        self.files().retain(|id, (group, file)| {
-            // A path that can't be looked at proves nothing; the file is still locked.
-            let stays = !of(group) || file.is_in_place().unwrap_or(true);
-            if !stays {
-                lost.push((group.clone(), *id));
-            }
-            stays
-        });
-        for (group, id) in lost {
-            self.reporter.membership_lost(&group, id);
-        }
-    }
-
-    /// The folders in which there is a member of ours.
-    pub(crate) fn has(&self, layout: &Layout, folder: &Path) -> bool {
-        self.files().values().any(|(group, _)| layout.group(group) == folder)
-    }
-
-    /// Duplicates of all descriptions that keep a membership alive.
-    pub(crate) fn descriptors(&self) -> Vec<OwnedFd> {
-        self.files().values().filter_map(|(_, file)| file.duplicate().ok().map(OwnedFd::from)).collect()
-    }
-
-    /// Closes all files: the members are dead, and whoever sees them removes them.
-    pub(crate) fn drop_all(&self) {
-        self.files().clear();
-    }
-
-    fn files(&self) -> MutexGuard<'_, HashMap<RequestId, (GroupId, AliveFile)>> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

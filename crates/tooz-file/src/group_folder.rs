@@ -3,72 +3,33 @@
 //! Whoever changes it locks `.group` first, and counts the change there before and after. Who only looks takes no lock and
 //! writes nothing: if the count is the same after reading as before, no change came between.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use nix::libc;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use tooz_core::{Capabilities, Error, ErrorKind, GroupId, JoinRequest, MemberId, RequestId, Result, RosterEntry};
+use tooz_core::{Error, GroupId, Result, RosterEntry, decode_name};
 
 use crate::alive::{self, Seen};
 use crate::error;
-use crate::layout::{How, Identity, Layout, unfinished};
+use crate::layout::{How, Identity, Layout};
+use crate::member_record::MemberRecord;
 use crate::ofd::{self, Kind, Range};
 use crate::record::{self, Name};
+use crate::unfinished::{self, Naming, Unfinished};
 
 /// The group's own file.
 const OWN: &str = ".group";
 const CHANGES: Range = Range::byte(0);
-/// What a killed process left half done is older than this; nobody takes that long for it.
-const LEFTOVER: Duration = Duration::from_mins(1);
-
-/// A member as it stands in its file.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct MemberRecord<'a> {
-    member: std::borrow::Cow<'a, str>,
-    request: String,
-    pid: u32,
-    #[serde(borrow)]
-    capabilities: &'a RawValue,
-}
-
-impl MemberRecord<'_> {
-    /// The content of a member's file.
-    pub(crate) fn write(request: &JoinRequest) -> Result<Vec<u8>> {
-        let wrong = |error| Error::new(ErrorKind::Backend, "these capabilities can't be written").with_source(error);
-        let capabilities: &RawValue = serde_json::from_str(request.capabilities.as_json()).map_err(wrong)?;
-        let record = MemberRecord {
-            member: request.member.as_str().into(),
-            request: request.id.to_string(),
-            pid: std::process::id(),
-            capabilities,
-        };
-        let mut content = serde_json::to_vec(&record).map_err(wrong)?;
-        content.push(b'\n');
-        Ok(content)
-    }
-
-    /// Reads what `write` wrote.
-    pub(crate) fn read(path: &Path, content: &[u8]) -> Result<RosterEntry> {
-        let strange =
-            |error: &dyn std::fmt::Display| error::strange(path, format_args!("is no member's file: {error}"));
-        let record: MemberRecord<'_> = serde_json::from_slice(content).map_err(|error| strange(&error))?;
-        let member = MemberId::new(record.member).map_err(|error| strange(&error))?;
-        let id: RequestId = record.request.parse().map_err(|error| strange(&error))?;
-        Ok(RosterEntry::new(member, id, Capabilities::from_json(record.capabilities.get())?))
-    }
-}
-
 /// The open folder of a group.
 pub(crate) struct GroupFolder<'a> {
     layout: &'a Layout,
     pub(crate) path: PathBuf,
     own: File,
     identity: Identity,
+    group: GroupId,
 }
 
 /// The permission to change a group, as long as it lives.
@@ -80,25 +41,31 @@ pub(crate) struct Change<'a> {
 impl<'a> GroupFolder<'a> {
     /// Makes a group: it appears with all that belongs to it.
     pub(crate) fn create(layout: &Layout, group: &GroupId) -> Result<()> {
-        let groups = layout.groups();
         let path = layout.group(group);
-        layout.make_folder(&groups)?;
-        sweep_leftovers(&groups);
-        let first = groups.join(unfinished());
-        let made = layout.make_folder(&first).and_then(|()| {
-            let own = first.join(OWN);
-            let file = layout.open(&own, How::CreateNew).map_err(|error| error::at(error, "make file", &own))?;
-            record::claim(&file, &own, group.as_str())?;
-            // An empty folder would be taken for free; a group is never empty.
-            fs::rename(&first, &path).map_err(|error| match error.raw_os_error() {
-                Some(libc::ENOTEMPTY | libc::EEXIST) => Error::group_exists(group),
-                _ => error::at(error, "make folder", &path),
-            })
-        });
-        if made.is_err() {
-            let _ = fs::remove_dir_all(&first);
+        for _ in 0..2 {
+            let mut made = Unfinished::folder(layout)?;
+            let own = made.path().join(OWN);
+            let failed = |error| error::at(error, "make group", &path);
+            let file = layout.create(&own).map_err(failed)?;
+            file.write_all_at(&record::head(group.as_str()), 0).map_err(failed)?;
+            if is_cut(&path) {
+                // Only this file knows the whole name: it is to be there after a power cut.
+                file.sync_all().map_err(failed)?;
+            }
+            match made.take_name(&path).map_err(failed)? {
+                Naming::Done => return Ok(()),
+                Naming::NoFolder | Naming::NoLinks => layout.make_branch(&layout.groups())?,
+                // An empty folder would be taken for free; a group is never empty. One that has lost its own file gets it again.
+                Naming::Taken => {
+                    return match fs::hard_link(&own, path.join(OWN)) {
+                        Ok(()) => Ok(()),
+                        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Error::group_exists(group)),
+                        Err(error) => Err(failed(error)),
+                    };
+                }
+            }
         }
-        made
+        Err(error::at(io::Error::from_raw_os_error(libc::ENOENT), "make group", &path))
     }
 
     /// Opens a group that is there. [`How::Look`] suffices for reading.
@@ -110,14 +77,16 @@ impl<'a> GroupFolder<'a> {
             _ => error::at(error, "open group", &path),
         })?;
         let failed = |error| error::at(error, "look at group", &path);
-        match record::read_name(&file).map_err(failed)? {
-            Name::Of(theirs) if theirs != group.as_str() => {
-                return Err(error::collision(&path, &theirs, group.as_str()));
+        let (head, length) = record::read_head(&file).map_err(failed)?;
+        match Name::of(&head[..length]) {
+            Name::Of(theirs) if theirs != group.as_str().as_bytes() => {
+                return Err(error::collision(&path, &String::from_utf8_lossy(theirs), group.as_str()));
             }
-            _ => {}
+            Name::Foreign => return Err(error::foreign(&own)),
+            Name::Of(_) | Name::Lost => {}
         }
         let identity = Identity::of(&file.metadata().map_err(failed)?);
-        Ok(GroupFolder { layout, path, own: file, identity })
+        Ok(GroupFolder { layout, path, own: file, identity, group: group.clone() })
     }
 
     /// Begins a change, if nobody else is at it. `Ok(Err(..))` gives the folder back.
@@ -125,6 +94,8 @@ impl<'a> GroupFolder<'a> {
         if !self.io(ofd::try_lock(&self.own, CHANGES, Kind::Alone))? {
             return Ok(Err(self));
         }
+        // A power cut may have taken the name.
+        record::claim(&self.own, &self.path.join(OWN), self.group.as_str())?;
         // Odd while somebody is at it. A killed process may have left it odd.
         let count = (self.io(self.count())? + 1) | 1;
         self.io(self.own.write_all_at(&count.to_le_bytes(), record::HEAD))?;
@@ -161,12 +132,18 @@ impl<'a> GroupFolder<'a> {
                 continue;
             }
             let path = entry.path();
+            let unfinished = name.as_encoded_bytes().starts_with(b".");
             match alive::look(self.layout, &path)? {
                 Seen::Nothing => {}
                 Seen::Dead => seats.dead.push(path),
-                // A member on its way in: it has no name yet.
-                Seen::Alive(_) if name.as_encoded_bytes().starts_with(b".") => {}
-                Seen::Alive(content) => seats.living.push(MemberRecord::read(&path, &content)?),
+                // A member on its way in (of an earlier version): it has no name yet.
+                Seen::Alive(_) if unfinished => {}
+                // One that can't be read keeps nobody from reading the others.
+                Seen::Alive(content) => match MemberRecord::read(&path, &content) {
+                    Ok(entry) => seats.living.push((name, entry)),
+                    Err(_) => seats.strange.push(path),
+                },
+                Seen::Strange => seats.strange.push(path),
             }
         }
         Ok(seats)
@@ -186,8 +163,11 @@ impl<'a> GroupFolder<'a> {
 /// Who is in a group.
 #[derive(Default)]
 pub(crate) struct Seats {
-    pub(crate) living: Vec<RosterEntry>,
+    /// By the names of their files.
+    pub(crate) living: Vec<(OsString, RosterEntry)>,
     pub(crate) dead: Vec<PathBuf>,
+    /// What is no member's file, or one that we may not read.
+    pub(crate) strange: Vec<PathBuf>,
 }
 
 impl Change<'_> {
@@ -202,11 +182,18 @@ impl Change<'_> {
 
     /// Deletes the group: it disappears in one step, its remains afterwards.
     pub(crate) fn delete(self) -> Result<()> {
-        let groups = self.folder.layout.groups();
-        let last = groups.join(unfinished());
-        self.folder.io(fs::rename(&self.folder.path, &last))?;
+        let layout = self.folder.layout;
+        let last = layout.sessions().join(unfinished::name());
+        let gone = || fs::rename(&self.folder.path, &last);
+        let gone = match gone() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                layout.make_branch(&layout.sessions())?;
+                gone()
+            }
+            result => result,
+        };
+        self.folder.io(gone)?;
         let _ = fs::remove_dir_all(&last);
-        sweep_leftovers(&groups);
         Ok(())
     }
 }
@@ -219,7 +206,7 @@ impl Drop for Change<'_> {
     }
 }
 
-/// The groups of the namespace, by the names in their own files.
+/// The groups of the namespace, by the names in their own files. One that can't be read keeps nobody from reading the others.
 pub(crate) fn list(layout: &Layout) -> Result<Vec<GroupId>> {
     let groups = layout.groups();
     let failed = |error| error::at(error, "list groups in", &groups);
@@ -235,27 +222,27 @@ pub(crate) fn list(layout: &Layout) -> Result<Vec<GroupId>> {
         }
         let own = match layout.open(&entry.path().join(OWN), How::Look) {
             Ok(own) => own,
-            // Deleted meanwhile, or no group.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => continue,
-            Err(error) => return Err(error::at(error, "look at group", &entry.path())),
+            // This process is short of something: the others could not be read either.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
+                return Err(error::at(error, "look at group", &entry.path()));
+            }
+            // Deleted meanwhile, no group, or not for us.
+            Err(_) => continue,
         };
-        if let Name::Of(name) = record::read_name(&own).map_err(failed)? {
-            found.push(GroupId::new(name)?);
-        }
+        let Ok((head, length)) = record::read_head(&own) else { continue };
+        let name = match Name::of(&head[..length]) {
+            Name::Of(name) => std::str::from_utf8(name).ok().map(str::to_owned),
+            // The folder's name says it, unless it was cut; such a group gets its name again at its next change.
+            Name::Lost => entry.file_name().to_str().and_then(decode_name),
+            Name::Foreign => None,
+        };
+        found.extend(name.and_then(|name| GroupId::new(name).ok()));
     }
     found.sort();
     Ok(found)
 }
 
-/// Removes what killed processes left half done.
-fn sweep_leftovers(groups: &Path) {
-    let Ok(entries) = fs::read_dir(groups) else { return };
-    for entry in entries.flatten() {
-        let unfinished = entry.file_name().as_encoded_bytes().starts_with(b".new-");
-        let age = entry.metadata().and_then(|metadata| metadata.modified()).ok();
-        let age = age.and_then(|modified| SystemTime::now().duration_since(modified).ok());
-        if unfinished && age.is_some_and(|age| age > LEFTOVER) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
+/// Whether the name of a folder is not all of the group's name.
+fn is_cut(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).and_then(decode_name).is_none()
 }

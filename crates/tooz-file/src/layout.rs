@@ -1,9 +1,12 @@
-//! Where everything is: `FOLDER/NAMESPACE/{sessions,locks,elections,groups}`, and how files there are opened.
+//! Where everything is: `FOLDER/NAMESPACE/{.layout,sessions,locks,elections,groups}`, how it comes to be, and how files there are opened.
 
-use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -11,8 +14,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::lstat;
 use tooz_core::{Error, ErrorKind, GroupId, LockKey, MemberId, Namespace, Result, Space, encode_name};
 
-use crate::error;
-use crate::options::{Access, Settings};
+use crate::access::{Access, Given, Object};
+use crate::options::{Owner, Settings};
+use crate::{error, sweep, unfinished, version};
 
 /// File names have at most 255 bytes; this leaves room for anything a tool may append.
 const LONGEST: usize = 200;
@@ -28,7 +32,11 @@ const UNSEEN: libc::c_int = 0;
 pub(crate) struct Layout {
     folder: PathBuf,
     root: PathBuf,
-    access: Access,
+    owner: Owner,
+    namespace: Namespace,
+    /// Whether the record of the layout was seen: it is looked at until then.
+    agreed: Arc<AtomicBool>,
+    needs_no_giving: Arc<AtomicBool>,
 }
 
 impl Layout {
@@ -36,8 +44,25 @@ impl Layout {
         Layout {
             folder: settings.folder.clone(),
             root: settings.folder.join(&*encode_name(namespace.as_str(), LONGEST)),
-            access: settings.access,
+            owner: settings.owner,
+            namespace: namespace.clone(),
+            agreed: Arc::default(),
+            needs_no_giving: Arc::default(),
         }
+    }
+
+    /// The folder that all namespaces are in.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// The folder of the namespace.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     pub(crate) fn sessions(&self) -> PathBuf {
@@ -52,37 +77,111 @@ impl Layout {
         self.groups().join(&*encode_name(group.as_str(), LONGEST))
     }
 
-    pub(crate) fn lock(&self, key: &LockKey) -> PathBuf {
-        let branch = match key.space {
+    /// The folder in which the locks of that space are.
+    pub(crate) fn locks(&self, space: Space) -> PathBuf {
+        self.root.join(match space {
             Space::Lock => "locks",
             Space::Election => "elections",
-        };
-        self.root.join(branch).join(&*encode_name(&key.name, LONGEST))
+        })
     }
 
-    /// Makes a folder with its parents, for those who may use it.
-    pub(crate) fn make_folder(&self, path: &Path) -> Result<()> {
-        let mode = match self.access {
-            Access::Private => 0o700,
-            Access::Umask => 0o777,
-        };
-        DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|error| error::at(error, "make folder", path))
+    pub(crate) fn lock(&self, key: &LockKey) -> PathBuf {
+        self.locks(key.space).join(&*encode_name(&key.name, LONGEST))
     }
 
-    /// Opens a file for reading and writing as `how` says, without following a link out of the folder.
-    pub(crate) fn open(&self, path: &Path, how: How) -> io::Result<File> {
-        let mode = match self.access {
-            Access::Private => 0o600,
-            Access::Umask => 0o666,
-        };
-        let mut options = OpenOptions::new();
-        options.read(true).mode(mode);
-        match how {
-            How::Look => {}
-            How::Existing => drop(options.write(true)),
-            How::Create => drop(options.write(true).create(true)),
-            How::CreateNew => drop(options.write(true).create_new(true)),
+    /// Refuses a namespace that is kept in another layout; one that has no record yet gets it. For whoever is about to write there.
+    pub(crate) fn settle(&self) -> Result<()> {
+        if self.compare()? {
+            return Ok(());
         }
+        self.make_namespace()?;
+        if !self.compare()? {
+            version::settle(self)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a namespace that is kept in another layout, makes nothing, and answers whether there is a record. For whoever looks.
+    pub(crate) fn compare(&self) -> Result<bool> {
+        if self.agreed.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let recorded = version::compare(self)?;
+        self.agreed.store(recorded, Ordering::Relaxed);
+        Ok(recorded)
+    }
+
+    /// Who uses the namespace.
+    pub(crate) fn access(&self) -> io::Result<Access> {
+        Access::of(&self.root)
+    }
+
+    /// Makes one of the folders in which everything is.
+    pub(crate) fn make_branch(&self, branch: &Path) -> Result<()> {
+        self.make_namespace()?;
+        let made = match branch.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let access = self.access().map_err(|error| error::at(error, "look at folder", &self.root))?;
+                appear(&self.root, branch, |first| access.make_folder(first))
+            }
+            _ => Ok(()),
+        };
+        made.map_err(|error| error::at(error, "make folder", branch))
+    }
+
+    /// Makes the folder of the namespace with all that belongs to it, in one step, if there is none.
+    fn make_namespace(&self) -> Result<()> {
+        if self.root.symlink_metadata().is_ok() {
+            return Ok(());
+        }
+        let mode = match self.owner {
+            Owner::User => 0o700,
+            Owner::Anybody => 0o777,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(&self.folder)
+            .map_err(|error| error::at(error, "make folder", &self.folder))?;
+        sweep::leftovers(self, &self.folder);
+        let access = Access::of(&self.folder).map_err(|error| error::at(error, "look at folder", &self.folder))?;
+        appear(&self.folder, &self.root, |first| {
+            access.make_folder(first)?;
+            for branch in [self.sessions(), self.groups(), self.locks(Space::Lock), self.locks(Space::Election)] {
+                access.make_folder(&first.join(branch.file_name().unwrap_or_default()))?;
+            }
+            version::write(&first.join(version::RECORD), access)
+        })
+        .map_err(|error| error::at(error, "make folder", &self.root))
+    }
+
+    /// Makes a file that is not there yet, for those who use the namespace.
+    pub(crate) fn create(&self, path: &Path) -> io::Result<File> {
+        let access = self.access()?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(access.mode(Object::File));
+        let file = Self::open_by(&mut options, path)?;
+        let given = access.give(&file, Object::File);
+        self.needs_no_giving.store(matches!(given, Ok(Given::AsItWas)), Ordering::Relaxed);
+        if given.is_err() {
+            let _ = fs::remove_file(path);
+        }
+        given.map(|_| file)
+    }
+
+    /// Whether files are theirs who use the namespace from their first moment on, as the umask takes nothing away: so it was with the last one.
+    pub(crate) fn needs_no_giving(&self) -> bool {
+        self.needs_no_giving.load(Ordering::Relaxed)
+    }
+
+    /// Opens a file that is there as `how` says, without following a link out of the folder.
+    pub(crate) fn open(&self, path: &Path, how: How) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(how == How::Existing);
+        Self::open_by(&mut options, path)
+    }
+
+    fn open_by(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
         let mut open = |more| options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | more).open(path);
         let mut open = || match open(UNSEEN) {
             // Only the owner of a file may read it unseen.
@@ -123,16 +222,12 @@ impl Layout {
 }
 
 /// How a file is opened.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum How {
-    /// For reading alone: makes nothing, and works on a read-only file system.
+    /// For reading alone: works on a read-only file system.
     Look,
-    /// For writing, if it is there.
+    /// For writing.
     Existing,
-    /// For writing, made if it is not there.
-    Create,
-    /// For writing, and an error if it is there.
-    CreateNew,
 }
 
 /// Which file it is: a path may come to mean another one.
@@ -164,9 +259,23 @@ pub(crate) fn member_file(member: &MemberId) -> String {
     encode_name(member.as_str(), LONGEST).into_owned()
 }
 
-/// A name for what is not finished yet. No encoded name begins with a dot.
-pub(crate) fn unfinished() -> String {
-    format!(".new-{:016x}", fastrand::u64(..))
+/// Makes a folder under another name beside its own, and lets it appear with all that `make` puts into it. One that is there already is as good.
+fn appear(parent: &Path, path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    let first = parent.join(unfinished::name());
+    let made = make(&first).and_then(|()| fs::rename(&first, path));
+    if made.is_err() {
+        let _ = fs::remove_dir_all(&first);
+    }
+    match made {
+        // Somebody else has made it meanwhile. (It may be another user's, in a folder with the sticky bit.)
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY | libc::EPERM | libc::EACCES))
+                && path.is_dir() =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
 }
 
 /// Every held lock is an open file, and the soft limit of 1024 is there for users of `select` alone: when it is reached, it
@@ -175,6 +284,23 @@ fn raise_limit() -> bool {
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((soft, hard)) if soft < hard => setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok(),
         _ => false,
+    }
+}
+
+/// The last descriptors below the limit are the application's: what is held is refused before nothing else can be opened. Descriptors are given
+/// out from below, so that the number tells how many there are. For a file that stays open.
+pub(crate) fn leave_some(file: &File) -> io::Result<()> {
+    const LEFT: u64 = 32;
+    /// Nobody has so low a limit as to be near it there, and asking is a call of the system.
+    const LOW: u64 = 128;
+    let number = u64::try_from(file.as_raw_fd()).unwrap_or(0);
+    if number < LOW {
+        return Ok(());
+    }
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, _)) if number + LEFT < soft || (raise_limit() && leave_some(file).is_ok()) => Ok(()),
+        Ok(_) => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+        Err(_) => Ok(()),
     }
 }
 

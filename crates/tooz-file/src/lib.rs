@@ -3,9 +3,17 @@
 use tooz_core::{Characteristic, Characteristics, ConnectArgs, ConnectFuture, Driver, OptionSpec, OptionValue};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
+mod access;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod alive;
 #[cfg(any(target_os = "linux", target_os = "android"))]
+mod checkup;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod echo;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod error;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod glance;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod group;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -19,13 +27,25 @@ mod lock;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod lock_file;
 #[cfg(any(target_os = "linux", target_os = "android"))]
+mod member_record;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod memberships;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod ofd;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod options;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod record;
 #[cfg(any(target_os = "linux", target_os = "android"))]
+mod roster;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod session;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod sweep;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod unfinished;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod version;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod wait;
 #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot::Receiver;
 use tooz_core::{
-    Error, ErrorKind, Granted, Holder, LockKey, LockMode, LockRequest, MemberId, Reporter, RequestId, Result, Wanted,
+    Error, ErrorKind, Granted, Holder, LockKey, LockMode, LockRequest, MemberId, Reporter, RequestId, Result, Space,
+    Wanted,
 };
 
+use crate::glance::Glance;
 use crate::layout::Layout;
 use crate::lock_file::{self, Attempt, Claim, LockFile, Obstacle, Taken};
 use crate::wait::Wait;
@@ -41,6 +43,8 @@ struct State {
     held: BTreeMap<RequestId, Grant>,
     idle: HashMap<LockKey, Arc<LockFile>>,
     waits: HashMap<(LockKey, LockMode), Arc<Wait>>,
+    /// The folders of the lock files as they were when all grants were looked after.
+    folders: [Glance; 2],
     closed: bool,
 }
 
@@ -146,9 +150,24 @@ impl Locks {
         LockFile::open(&self.layout, key)
     }
 
-    /// Tells of every grant whose file was deleted: nobody else would before the next `is_held()`.
+    /// Tells of every grant whose file was deleted: nobody else would before the next `is_held()`. While no file came or went in their folders,
+    /// that is known by two looks, however many grants there are.
     pub(crate) fn report_losses(&self) {
-        let held: Vec<_> = self.state().held.iter().map(|(id, grant)| (*id, Arc::clone(&grant.taken.file))).collect();
+        let held: Vec<_> = {
+            let mut state = self.state();
+            // Threads that nobody wants any more end by themselves, and nobody else hears of it.
+            state.waits.retain(|_, wait| !wait.is_idle());
+            if state.held.is_empty() {
+                return;
+            }
+            let folders = [Space::Lock, Space::Election].map(|space| Glance::at(&self.layout.locks(space)));
+            let unchanged = folders.iter().zip(&state.folders).all(|(now, before)| now.is_same(before));
+            state.folders = folders;
+            if unchanged {
+                return;
+            }
+            state.held.iter().map(|(id, grant)| (*id, Arc::clone(&grant.taken.file))).collect()
+        };
         for (id, file) in held {
             if !file.is_in_place().unwrap_or(true) {
                 self.reporter.grant_lost(id);
@@ -246,8 +265,13 @@ impl Locks {
             Some(Err(error)) => Err(error),
             None => Ok(None),
         };
-        // Places whose threads have gone are forgotten; one that is adopted later stays.
-        self.state().waits.retain(|_, wait| !wait.is_idle());
+        // A place whose thread has gone is forgotten; one that may be adopted stays.
+        let mut state = self.state();
+        let place = (request.key.clone(), request.mode);
+        if state.waits.get(&place).is_some_and(|wait| wait.is_idle()) {
+            state.waits.remove(&place);
+        }
+        drop(state);
         settled
     }
 

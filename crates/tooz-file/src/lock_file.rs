@@ -19,26 +19,37 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::libc;
-use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockKey, LockMode, MemberId, RequestId, Result, Space};
+use tooz_core::{
+    Error, ErrorKind, FencingToken, Holder, LockKey, LockMode, MemberId, Outcome, RequestId, Result, Space,
+};
 
 use crate::error;
-use crate::layout::{How, Identity, Layout};
+use crate::layout::{How, Identity, Layout, leave_some};
 use crate::line::{self, Standing};
 use crate::ofd::{self, Kind, Range};
-use crate::record::{self, Slot};
+use crate::record::{self, Name, Slot};
+use crate::unfinished::{Naming, Unfinished};
 
 const DATA: Range = Range { start: line::WAY.start - 1, length: 1 };
 const FIRST_SLOT: libc::off_t = 1;
+const COUNTER_AT: usize = record::HEAD as usize;
+/// How often the file of a lock may come and go while it is being opened.
+const OVERTAKEN: usize = 8;
 /// The line, the gate and the first slot: what a shared holder takes alone.
 const WAY_AND_SLOT: Range = Range { start: line::WAY.start, length: line::WAY.length + 1 };
 /// All that an exclusive holder takes.
 const AT_ONCE: Range = Range { start: DATA.start, length: WAY_AND_SLOT.length + 1 };
-/// How many may share one lock.
-const SLOTS: u32 = 4096;
+/// How many places there are for the records of those who share a lock: so many more than can be there, by their open files, that one chosen by
+/// chance is likely to be free.
+const SLOTS: u32 = 16384;
+/// Where to look for one: among the low ones first, so that the file stays small, then among more and more of them.
+const GUESSES: [u32; 4] = [1, 4, 64, 1024];
+/// How often then among all, before that many holders are taken for too many.
+const MORE_GUESSES: usize = 60;
 const ALL_SLOTS: Range = Range { start: ofd::FIRST + FIRST_SLOT, length: SLOTS as libc::off_t };
 const EVERYTHING: Range = Range { start: DATA.start, length: AT_ONCE.length - 1 + ALL_SLOTS.length };
 
@@ -47,6 +58,8 @@ const EVERYTHING: Range = Range { start: DATA.start, length: AT_ONCE.length - 1 
 pub(crate) struct LockFile {
     file: File,
     path: PathBuf,
+    /// Whose file it is.
+    name: Arc<str>,
     space: Space,
     identity: Identity,
 }
@@ -98,17 +111,27 @@ impl LockFile {
     /// Opens the file of a lock, and makes it where there is none.
     pub(crate) fn open(layout: &Layout, key: &LockKey) -> Result<Arc<Self>> {
         let path = layout.lock(key);
-        let file = match layout.open(&path, How::Create) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
-                layout.make_folder(path.parent().unwrap_or(&path))?;
-                layout.open(&path, How::Create)
+        let mut file = layout.open(&path, How::Existing);
+        for _ in 0..OVERTAKEN {
+            match file {
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => file = make(layout, key, &path)?,
+                _ => break,
             }
-            result => result,
-        };
+        }
         let file = file.map_err(|error| error::at(error, "open lock file", &path))?;
-        record::claim(&file, &path, &key.name)?;
+        leave_some(&file).map_err(|error| error::at(error, "open lock file", &path))?;
         let metadata = file.metadata().map_err(|error| error::at(error, "look at lock file", &path))?;
-        Ok(Arc::new(LockFile { file, path, space: key.space, identity: Identity::of(&metadata) }))
+        if !metadata.is_file() {
+            return Err(error::foreign(&path));
+        }
+        record::claim(&file, &path, &key.name)?;
+        Ok(Arc::new(LockFile {
+            file,
+            path,
+            name: Arc::clone(&key.name),
+            space: key.space,
+            identity: Identity::of(&metadata),
+        }))
     }
 
     /// Takes the lock if it is free and nobody waits for it.
@@ -182,10 +205,13 @@ impl LockFile {
             (Slots::Taken, _) | (_, LockMode::Exclusive) => 0,
             (Slots::ToTake, LockMode::Shared) => self.free_slot(claim.id)?,
         };
-        let mut counter = [0; record::COUNTER];
-        let length = self.kernel(record::read_up_to(&self.file, &mut counter, record::HEAD))?;
+        // The head comes with the counter in one reading: what somebody has written there meanwhile is not written over.
+        let mut content = [0; COUNTER_AT + record::COUNTER];
+        let length = self.kernel(record::read_up_to(&self.file, &mut content, 0))?;
+        let (head, counter) = content[..length].split_at(length.min(COUNTER_AT));
+        record::claim_by(head, &self.file, &self.path, &self.name)?;
         let now = record::now();
-        let token = record::next_token(&counter[..length], now);
+        let token = record::next_token(counter, now);
         let mut bytes = record::counter(token);
         if slot != 0 {
             self.kernel(self.file.write_all_at(&bytes, record::HEAD))?;
@@ -209,6 +235,17 @@ impl LockFile {
         }
     }
 
+    /// The same a while after the file was last looked at.
+    fn ring_if_ours(&self) -> Result<()> {
+        if self.space == Space::Election {
+            let (head, length) = self.kernel(record::read_head(&self.file))?;
+            if Name::of(&head[..length]) == Name::Foreign {
+                return Err(error::foreign(&self.path));
+            }
+        }
+        self.ring()
+    }
+
     /// What stands in the way after an attempt that failed.
     pub(crate) fn obstacle(&self, mode: LockMode) -> Result<Obstacle> {
         let held = |range, kind| self.kernel(ofd::blocker(&self.file, range, kind)).map(|found| found.is_some());
@@ -228,16 +265,16 @@ impl LockFile {
     }
 
     /// The file's path, for watching it.
-    pub(crate) fn path(&self) -> &std::path::Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A slot that nobody has. The low ones first, so that looking is short; then any, so that many holders find one soon.
+    /// A slot that nobody has. Each look goes through all holders in the kernel, so there are few where few slots are taken.
     fn free_slot(&self, id: RequestId) -> Result<u32> {
         #[allow(clippy::cast_possible_truncation)] // Any 64 bits of it will do.
         let mut random = fastrand::Rng::with_seed(id.0 as u64 ^ (id.0 >> 64) as u64);
-        let guesses = (4..64).map(|round| random.u32(0..(2 * round * round).min(SLOTS)));
-        for slot in (0..4).chain(guesses) {
+        for among in GUESSES.into_iter().chain(std::iter::repeat_n(SLOTS, MORE_GUESSES)) {
+            let slot = random.u32(0..among);
             if self.kernel(ofd::blocker(&self.file, slot_byte(slot), Kind::Alone))?.is_none() {
                 return Ok(slot);
             }
@@ -245,10 +282,11 @@ impl LockFile {
         Err(Error::new(
             ErrorKind::Unavailable,
             format!(
-                "{} has too many shared holders: there is room for {SLOTS}; try again when some have gone",
+                "{} has too many shared holders, some {SLOTS} of them: try again when some have gone",
                 self.path.display()
             ),
-        ))
+        )
+        .with_outcome(Outcome::NotApplied))
     }
 
     fn kernel<T>(&self, result: std::io::Result<T>) -> Result<T> {
@@ -260,9 +298,40 @@ impl Taken {
     /// Gives it back. The description comes back without any lock, unless it is better closed: that gives back, too.
     pub(crate) fn give_back(self) -> Option<Arc<LockFile>> {
         ofd::unlock(&self.file.file, EVERYTHING).ok()?;
-        self.file.ring().ok()?;
+        self.file.ring_if_ours().ok()?;
         Some(self.file)
     }
+}
+
+/// Makes the file of a lock, open to those who use the namespace from the first moment on.
+fn make(layout: &Layout, key: &LockKey, path: &Path) -> Result<std::io::Result<File>> {
+    let naming = if layout.needs_no_giving() {
+        // It is empty at first; whoever sees that writes the same into it.
+        match layout.create(path) {
+            Ok(file) => return Ok(Ok(file)),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Naming::Taken,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Naming::NoFolder,
+            Err(error) => return Ok(Err(error)),
+        }
+    } else {
+        let failed = |error| error::at(error, "make lock file", path);
+        let (made, file) = Unfinished::file(layout)?;
+        file.write_all_at(&record::head(&key.name), 0).map_err(failed)?;
+        match made.take_free_name(path).map_err(failed)? {
+            Naming::Done => return Ok(Ok(file)),
+            naming => naming,
+        }
+    };
+    match naming {
+        Naming::NoFolder => layout.make_branch(&layout.locks(key.space))?,
+        // Others may find it closed to them for a moment.
+        Naming::NoLinks => match layout.create(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            result => return Ok(result),
+        },
+        Naming::Done | Naming::Taken => {}
+    }
+    Ok(layout.open(path, How::Existing))
 }
 
 /// Who holds the lock. Makes nothing: a lock without a file has no holders.
@@ -274,10 +343,13 @@ pub(crate) fn holders(layout: &Layout, key: &LockKey) -> Result<Vec<Holder>> {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Vec::new()),
         Err(error) => return Err(failed(error)),
     };
-    if let record::Name::Of(theirs) = record::read_name(&file).map_err(failed)?
-        && theirs != *key.name
-    {
-        return Err(error::collision(&path, &theirs, &key.name));
+    let (head, length) = record::read_head(&file).map_err(failed)?;
+    match Name::of(&head[..length]) {
+        Name::Of(theirs) if theirs != key.name.as_bytes() => {
+            return Err(error::collision(&path, &String::from_utf8_lossy(theirs), &key.name));
+        }
+        Name::Foreign => return Err(error::foreign(&path)),
+        Name::Of(_) | Name::Lost => {}
     }
     // Slots are read one after another, so that two that never held together may be seen: looked at again.
     let mut holders = Vec::new();

@@ -10,29 +10,29 @@ use tooz_core::{BackendUrl, ConnectArgs, Error, Result};
 pub(crate) struct Settings {
     /// The folder that all namespaces are in.
     pub(crate) folder: PathBuf,
-    /// For whom folders and files are made.
-    pub(crate) access: Access,
+    /// Who chose the folder.
+    pub(crate) owner: Owner,
     /// Whether the kernel may be asked to tell changes.
     pub(crate) inotify: bool,
 }
 
-/// For whom folders and files are made.
+/// Whose folder it is, if it has to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    /// For the user alone: it is the user's state folder.
-    Private,
-    /// For whom the umask allows: the folder was named, it may be a meeting place of several users.
-    Umask,
+pub(crate) enum Owner {
+    /// The user's alone: it is the user's state folder.
+    User,
+    /// Theirs whom the umask allows: the folder was named, it may be a meeting place of several users.
+    Anybody,
 }
 
 /// Reads what this driver's part of the connect arguments says.
 pub(crate) fn read(args: &ConnectArgs) -> Result<Settings> {
     let inotify = args.options.boolean("inotify")?.unwrap_or(true);
-    let (folder, access) = folder(&args.url)?;
-    Ok(Settings { folder, access, inotify })
+    let (folder, owner) = folder(&args.url)?;
+    Ok(Settings { folder, owner, inotify })
 }
 
-fn folder(url: &BackendUrl) -> Result<(PathBuf, Access)> {
+fn folder(url: &BackendUrl) -> Result<(PathBuf, Owner)> {
     if let Some(host) = url.hosts().first() {
         return Err(Error::config(format!(
             "file://{host}… names a host, but a folder is on this one: write three slashes, file:///{host}…"
@@ -42,14 +42,14 @@ fn folder(url: &BackendUrl) -> Result<(PathBuf, Access)> {
         return Err(Error::config("a folder takes no user and no password: write file:///FOLDER"));
     }
     match url.path() {
-        "" => Ok((state_folder()?, Access::Private)),
+        "" => Ok((state_folder()?, Owner::User)),
         path if path.contains('\0') => {
             Err(Error::config("the folder in the URL has a NUL (%00) in it: no path can have one"))
         }
         path if path.chars().all(|c| c == '/') => Err(Error::config(
             "the URL names the root of the disk: name a folder (file:///FOLDER), or write file: for the user's state folder",
         )),
-        path => Ok((PathBuf::from(path), Access::Umask)),
+        path => Ok((PathBuf::from(path), Owner::Anybody)),
     }
 }
 
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn a_url_is_a_folder_or_an_error_that_says_how_to_write_one() {
         let folder = |text: &str| folder(&BackendUrl::parse(text).unwrap());
-        assert_eq!(folder("file:///var/lib/x%20y").unwrap(), (PathBuf::from("/var/lib/x y"), Access::Umask));
+        assert_eq!(folder("file:///var/lib/x%20y").unwrap(), (PathBuf::from("/var/lib/x y"), Owner::Anybody));
         assert_eq!(folder("file:/var").unwrap().0, PathBuf::from("/var"));
         for (text, words) in [("file://tmp/x", "file:///tmp"), ("file:///", "root"), ("file:///a%00b", "NUL")] {
             let error = folder(text).unwrap_err().to_string();

@@ -22,6 +22,8 @@ pub(crate) const HEAD: u64 = 512;
 pub(crate) const BELL: u64 = HEAD - 1;
 /// The counter of a lock: the token given last, and the same number once more, disguised, as proof that it is one.
 pub(crate) const COUNTER: usize = 16;
+/// So much of the head is ever written: the rest is zeros, but for the bell.
+const WRITTEN: usize = MARK.len() + 256;
 const DISGUISE: u64 = 0x746f_6f7a_6c6f_636b;
 /// A token beyond what a double can count is no token of ours.
 const LARGEST: u64 = 1 << 53;
@@ -135,29 +137,55 @@ fn holder(record: Record<'_>) -> Option<Holder> {
     Some(Holder::new(member, mode, FencingToken(record.token)).since(since).pid(record.pid))
 }
 
-/// Checks whose file it is, and writes that down where nothing is written yet. Several may do so at once: they write the same.
+/// What a file that is for this name begins with.
+pub(crate) fn head(name: &str) -> Vec<u8> {
+    format!("{MARK}{name}\n").into_bytes()
+}
+
+/// Checks whose file it is, and writes that down where nothing is written any more. Several may do so at once: they write the same.
 pub(crate) fn claim(file: &File, path: &Path, name: &str) -> Result<()> {
     let failed = |error| error::at(error, "use file", path);
-    match read_name(file).map_err(failed)? {
-        Name::Of(theirs) if theirs == name => Ok(()),
-        Name::Of(theirs) => Err(error::collision(path, &theirs, name)),
-        // An empty file, or one whose beginning was lost with the power: the locks on it are the kernel's and hold.
-        Name::None => file.write_all_at(format!("{MARK}{name}\n").as_bytes(), 0).map_err(failed),
+    let (bytes, length) = read_head(file).map_err(failed)?;
+    claim_by(&bytes[..length], file, path, name)
+}
+
+/// The same by what was read from its beginning.
+pub(crate) fn claim_by(beginning: &[u8], file: &File, path: &Path, name: &str) -> Result<()> {
+    match Name::of(beginning) {
+        Name::Of(theirs) if theirs == name.as_bytes() => Ok(()),
+        Name::Of(theirs) => Err(error::collision(path, &String::from_utf8_lossy(theirs), name)),
+        // Its beginning was lost with the power: the locks on it are the kernel's and hold.
+        Name::Lost => file.write_all_at(&head(name), 0).map_err(|error| error::at(error, "use file", path)),
+        Name::Foreign => Err(error::foreign(path)),
     }
 }
 
-/// The full name that a file is for.
-pub(crate) enum Name {
-    None,
-    Of(String),
+/// The full name that a file is for, by its beginning.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Name<'a> {
+    /// Nothing is written there, or not all that was: a power cut leaves that.
+    Lost,
+    Of(&'a [u8]),
+    /// What stands there was written by somebody else, and is nothing to be written over.
+    Foreign,
 }
 
-pub(crate) fn read_name(file: &File) -> io::Result<Name> {
-    let mut bytes = [0; 512];
+impl<'a> Name<'a> {
+    pub(crate) fn of(beginning: &'a [u8]) -> Self {
+        let head = &beginning[..beginning.len().min(WRITTEN)];
+        if head.iter().all(|byte| *byte == 0) || MARK.as_bytes().starts_with(head) {
+            return Name::Lost;
+        }
+        let Some(rest) = head.strip_prefix(MARK.as_bytes()) else { return Name::Foreign };
+        rest.iter().position(|byte| *byte == b'\n').map_or(Name::Lost, |end| Name::Of(&rest[..end]))
+    }
+}
+
+/// The beginning of a file, and how much there is of it.
+pub(crate) fn read_head(file: &File) -> io::Result<([u8; WRITTEN], usize)> {
+    let mut bytes = [0; WRITTEN];
     let length = read_up_to(file, &mut bytes, 0)?;
-    let text = bytes[..length].strip_prefix(MARK.as_bytes()).and_then(|rest| rest.split(|byte| *byte == b'\n').next());
-    let name = text.and_then(|name| std::str::from_utf8(name).ok()).filter(|name| !name.is_empty());
-    Ok(name.map_or(Name::None, |name| Name::Of(name.to_owned())))
+    Ok((bytes, length))
 }
 
 /// Reads as much as there is.
@@ -191,6 +219,17 @@ mod tests {
         assert_eq!(next_token(&[0xff; 16], 7), 7);
         assert_eq!(next_token(&counter(u64::MAX), 7), 7);
         assert_eq!(next_token(&counter(41)[..15], 7), 7);
+    }
+
+    #[test]
+    fn what_others_wrote_is_told_from_what_was_lost() {
+        for lost in [&b""[..], &[0; 4096], b"tooz fi", b"tooz file 1\n", b"tooz file 1\nhalf a na"] {
+            assert_eq!(Name::of(lost), Name::Lost);
+        }
+        assert_eq!(Name::of(&head("a b")), Name::Of(b"a b"));
+        for foreign in [&b"#!/bin/sh\n"[..], &[0xff; 4096], b"\n", b"tooz file 2\nx\n"] {
+            assert_eq!(Name::of(foreign), Name::Foreign);
+        }
     }
 
     #[test]

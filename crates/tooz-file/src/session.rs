@@ -1,8 +1,7 @@
 //! One session: a locked file among the sessions, and all that this process holds. The kernel ends it with the process.
 
-use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -11,22 +10,20 @@ use async_trait::async_trait;
 use nix::libc;
 use tokio::task::AbortHandle;
 use tooz_core::{
-    Characteristic, Characteristics, ConnectArgs, Error, ErrorKind, FencingToken, Granted, GroupId, Holder,
+    Characteristic, Characteristics, Checkup, ConnectArgs, Error, ErrorKind, FencingToken, Granted, GroupId, Holder,
     JoinRequest, LockKey, LockRequest, MemberId, PushStream, Result, Roster, Session, Space, Terms, Wanted,
 };
 
-use crate::alive::{self, AliveFile, Seen};
-use crate::error;
-use crate::group::Groups;
+use crate::alive::AliveFile;
+use crate::group::{Groups, Read};
 use crate::layout::Layout;
 use crate::lock::Locks;
-use crate::options;
+use crate::sweep::{self, Sweep};
 use crate::watch::Feed;
+use crate::{checkup, error, options};
 
 /// How often the session looks whether its files are still in place, where nothing tells it.
 const ROUND: Duration = Duration::from_secs(1);
-/// How many files of other sessions a new one looks at, to remove those of the dead.
-const SWEPT: usize = 64;
 
 /// Reads the URL and looks at the folder. Makes nothing.
 pub(crate) fn connect(args: &ConnectArgs) -> Result<Arc<dyn Session>> {
@@ -37,9 +34,11 @@ pub(crate) fn connect(args: &ConnectArgs) -> Result<Arc<dyn Session>> {
         locks: Locks::new(layout.clone(), args.member.clone(), args.reporter.clone()),
         groups: Groups::new(layout.clone(), args.statement_timeout(), args.session_timeout, args.reporter.clone()),
         layout,
+        session_timeout: args.session_timeout,
         remote,
         pushes: AtomicBool::new(settings.inotify && !remote),
         feed: Mutex::default(),
+        sweep: Mutex::default(),
     });
     Ok(Arc::new(FileSession { member: args.member.clone(), state, file: Mutex::default(), rounds: Mutex::default() }))
 }
@@ -54,12 +53,15 @@ struct FileSession {
 /// What the rounds look after as well.
 struct State {
     layout: Layout,
+    session_timeout: Duration,
     remote: bool,
     locks: Locks,
     groups: Groups,
     /// Whether changes are pushed; false as soon as the kernel refused to.
     pushes: AtomicBool,
     feed: Mutex<Option<Feed>>,
+    /// What is still to be cleared away.
+    sweep: Mutex<Option<Sweep>>,
 }
 
 impl FileSession {
@@ -80,7 +82,10 @@ impl FileSession {
         let mut feed = lock(&self.state.feed);
         let result = match &*feed {
             Some(feed) => act(feed),
-            None => Feed::start(Arc::clone(self.state.groups.memberships())).and_then(|new| act(feed.insert(new))),
+            None => {
+                let memberships = Arc::clone(self.state.groups.memberships());
+                Feed::start(self.state.layout.clone(), memberships).and_then(|new| act(feed.insert(new)))
+            }
         };
         match result {
             Ok(value) => Ok(Some(value)),
@@ -95,31 +100,49 @@ impl FileSession {
         }
     }
 
-    /// Removes the files of sessions whose processes have gone, some at a time.
-    fn sweep(&self, folder: &PathBuf) {
-        let Ok(entries) = fs::read_dir(folder) else { return };
-        for entry in entries.flatten().take(SWEPT) {
-            // What has no name yet may be about to be locked.
-            if !entry.file_name().as_encoded_bytes().starts_with(b".")
-                && matches!(alive::look(&self.state.layout, &entry.path()), Ok(Seen::Dead))
-            {
-                // Names are never used again, so this removes no other file.
-                let _ = fs::remove_file(entry.path());
+    /// Listens to what happens to the file of a membership. Without that the rounds find out.
+    fn keep_an_eye_on(&self, file: &Path, group: &GroupId) {
+        let _ = self.with_feed(|feed| feed.keep_an_eye_on(file, group));
+        // It may have been taken over before that.
+        self.state.groups.memberships().report_losses_in(group, &|_| true);
+    }
+}
+
+impl State {
+    fn look_after(&self, round: u64) {
+        self.locks.report_losses();
+        let memberships = self.groups.memberships();
+        match &*lock(&self.feed) {
+            Some(feed) if self.pushes.load(Ordering::Relaxed) => {
+                feed.forget_unwatched();
+                // A push is only ever a hint.
+                if round.is_multiple_of(self.session_timeout.as_secs().clamp(1, 60)) {
+                    memberships.report_losses();
+                }
             }
+            _ => memberships.report_losses(),
+        }
+    }
+
+    /// Goes on with what the dead have left. The first round also looks where earlier versions left something.
+    fn clear_away(&self) {
+        let mut sweep = lock(&self.sweep);
+        if let Some(rest) = &mut *sweep
+            && !rest.go_on()
+        {
+            *sweep = None;
+            sweep::leftovers(&self.layout, &self.layout.groups());
+            sweep::leftovers(&self.layout, self.layout.root());
         }
     }
 }
 
 async fn look_after(state: Weak<State>) {
-    loop {
+    for round in 0.. {
         tokio::time::sleep(ROUND).await;
         let Some(state) = state.upgrade() else { return };
-        state.locks.report_losses();
-        let memberships = state.groups.memberships();
-        memberships.report_losses(|_| true);
-        if let Some(feed) = &*lock(&state.feed) {
-            feed.forget_unwatched(|folder| memberships.has(&state.layout, folder));
-        }
+        state.look_after(round);
+        state.clear_away();
     }
 }
 
@@ -142,13 +165,15 @@ impl Session for FileSession {
     }
 
     async fn open(&self) -> Result<()> {
-        let folder = self.state.layout.sessions();
-        self.state.layout.make_folder(&folder)?;
-        self.sweep(&folder);
+        let layout = &self.state.layout;
+        layout.settle()?;
+        let mut sweep = Sweep::begin(layout);
+        sweep.go_on();
+        *lock(&self.state.sweep) = Some(sweep);
         let pid = std::process::id();
         let name = format!("{pid}-{:016x}", fastrand::u64(..));
         let about = serde_json::json!({ "member": self.member.as_str(), "pid": pid });
-        let file = AliveFile::create(&self.state.layout, &folder, &name, format!("{about}\n").as_bytes())?;
+        let file = AliveFile::create(layout, &layout.sessions(), &name, format!("{about}\n").as_bytes())?;
         *lock(&self.file) = Some(file);
         self.begin_rounds();
         Ok(())
@@ -172,6 +197,7 @@ impl Session for FileSession {
     }
 
     async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
+        self.state.layout.compare()?;
         self.state.locks.holders(key)
     }
 
@@ -195,16 +221,15 @@ impl Session for FileSession {
     }
 
     async fn join(&self, request: &JoinRequest) -> Result<()> {
-        self.state.groups.join(request).await?;
-        let folder = self.state.layout.group(&request.group);
-        // Without it the rounds find out within a second that somebody took the membership over.
-        let _ = self.with_feed(|feed| feed.keep_an_eye_on(&folder, &request.group));
-        self.state.groups.memberships().report_losses(|group| *group == request.group);
+        let file = self.state.groups.join(request).await?;
+        self.keep_an_eye_on(&file, &request.group);
         Ok(())
     }
 
     async fn update(&self, request: &JoinRequest) -> Result<()> {
-        self.state.groups.update(request).await
+        let file = self.state.groups.update(request).await?;
+        self.keep_an_eye_on(&file, &request.group);
+        Ok(())
     }
 
     async fn leave(&self, request: &JoinRequest) -> Result<()> {
@@ -212,10 +237,16 @@ impl Session for FileSession {
     }
 
     async fn members(&self, group: &GroupId) -> Result<Roster> {
-        self.state.groups.members(group).await
+        let feed = &self.state.feed;
+        let reading = |read: Read<'_>| match &*lock(feed) {
+            Some(feed) => feed.read(group, read),
+            None => Ok(read()?.map(|seats| (seats, 0))),
+        };
+        self.state.groups.members(group, reading).await
     }
 
     async fn watch_group(&self, group: &GroupId) -> Result<Option<PushStream>> {
+        self.state.layout.compare()?;
         let folder = self.state.layout.group(group);
         self.with_feed(|feed| feed.watch_group(&folder, group)).map_err(|error| match error.raw_os_error() {
             Some(libc::ENOENT) => Error::no_group(group),
@@ -229,9 +260,14 @@ impl Session for FileSession {
             return Ok(None);
         }
         // There must be a file to watch. Who may not make one can still look from time to time.
+        self.state.layout.compare()?;
         let Ok(file) = self.state.locks.file_to_watch(key) else { return Ok(None) };
         self.with_feed(|feed| feed.watch_lock(file.path()))
             .map_err(|error| error::at(error, "watch lock file", file.path()))
+    }
+
+    async fn check_up(&self) -> Result<Checkup> {
+        checkup::look(&self.state.layout, self.state.remote, self.state.pushes.load(Ordering::Relaxed))
     }
 
     fn descriptors(&self) -> Vec<OwnedFd> {
@@ -267,7 +303,7 @@ impl FileSession {
 impl Drop for FileSession {
     fn drop(&mut self) {
         self.state.locks.close();
-        self.state.groups.memberships().drop_all();
+        drop(self.state.groups.memberships().end_all());
         self.end();
     }
 }

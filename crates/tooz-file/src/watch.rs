@@ -2,29 +2,32 @@
 //!
 //! | event | means |
 //! |---|---|
-//! | a file came under a name | a member joined, updated, or was taken over |
-//! | a file was deleted | a member left, or a dead one was cleared away |
-//! | a file that was open for writing was closed | its member is dead, or has another file now |
-//! | the folder moved away | the group was deleted |
+//! | in a group's folder a file came under a name | a member joined, updated, or was taken over |
+//! | … a file was deleted | a member left, or a dead one was cleared away |
+//! | … a file that was open for writing was closed | its member is dead, or has another file now |
+//! | … the folder moved away | the group was deleted |
 //! | a lock file was written or closed | it has another holder |
+//! | a file of ours has one name less | our membership was taken over, or its file deleted |
+//!
+//! Each change costs a look at the one file that it is about, once for all watchers of the session, and wakes nobody but them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask, Watches};
 use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until};
-use tooz_core::{GroupId, PushStream, Pushed, Pusher, push_channel};
+use tooz_core::{GroupId, PushStream, Pushed, Pusher, Result, push_channel};
 
-use crate::group::Memberships;
-
-/// The kernel tells of a closed file just before it drops the file's locks: who looks at once may see the dead alive, so
-/// everybody looks again after a moment, and once more in case that processor was busy.
-const ECHOES: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(40)];
+use crate::echo::Echoes;
+use crate::group::Read;
+use crate::group_folder::Seats;
+use crate::layout::Layout;
+use crate::memberships::Memberships;
+use crate::roster::Roster;
 
 /// The watches of one session.
 pub(crate) struct Feed {
@@ -34,8 +37,15 @@ pub(crate) struct Feed {
 }
 
 struct Table {
+    layout: Layout,
     memberships: Arc<Memberships>,
-    watched: Mutex<HashMap<WatchDescriptor, Watched>>,
+    watched: Mutex<All>,
+}
+
+#[derive(Default)]
+struct All {
+    by_descriptor: HashMap<WatchDescriptor, Watched>,
+    groups: HashMap<GroupId, WatchDescriptor>,
 }
 
 struct Watched {
@@ -44,18 +54,21 @@ struct Watched {
     pushers: Vec<Pusher>,
 }
 
-#[derive(Clone)]
 enum What {
-    Group(GroupId),
+    /// The folder of a group.
+    Group(GroupId, Roster),
+    /// The file of a lock.
     Lock,
+    /// The file of a membership of ours in that group.
+    Own(GroupId),
 }
 
 impl Feed {
     /// Begins to listen. The kernel allows a user some 128 instances; there may be no more.
-    pub(crate) fn start(memberships: Arc<Memberships>) -> io::Result<Self> {
+    pub(crate) fn start(layout: Layout, memberships: Arc<Memberships>) -> io::Result<Self> {
         let inotify = readable(Inotify::init()?)?;
         let watches = inotify.get_ref().watches();
-        let table = Arc::new(Table { memberships, watched: Mutex::default() });
+        let table = Arc::new(Table { layout, memberships, watched: Mutex::default() });
         let task = tokio::spawn(listen(inotify, Arc::clone(&table))).abort_handle();
         Ok(Feed { table, watches, task })
     }
@@ -63,13 +76,13 @@ impl Feed {
     /// Watches the folder of a group.
     pub(crate) fn watch_group(&self, folder: &Path, group: &GroupId) -> io::Result<PushStream> {
         let (pusher, stream) = push_channel();
-        self.add(folder, What::Group(group.clone()), Some(pusher))?;
+        self.add(folder, What::Group(group.clone(), Roster::default()), Some(pusher))?;
         Ok(stream)
     }
 
-    /// Listens to what happens to a membership of ours.
-    pub(crate) fn keep_an_eye_on(&self, folder: &Path, group: &GroupId) -> io::Result<()> {
-        self.add(folder, What::Group(group.clone()), None)
+    /// Listens to what happens to the file of a membership of ours.
+    pub(crate) fn keep_an_eye_on(&self, file: &Path, group: &GroupId) -> io::Result<()> {
+        self.add(file, What::Own(group.clone()), None)
     }
 
     /// Watches the file of a lock.
@@ -79,22 +92,40 @@ impl Feed {
         Ok(stream)
     }
 
-    /// Forgets what nobody watches any more. `keep` names the folders that stay watched all the same.
-    pub(crate) fn forget_unwatched(&self, keep: impl Fn(&Path) -> bool) {
+    /// Reads a group. No change is told of while that goes on, so that its watchers know which of them it has seen: by the version.
+    pub(crate) fn read(&self, group: &GroupId, read: Read<'_>) -> Result<Option<(Seats, u64)>> {
+        let mut all = self.table.watched();
+        let Some(seats) = read()? else { return Ok(None) };
+        let version = match all.group(group) {
+            Some(Watched { what: What::Group(_, roster), pushers, .. }) => roster.read(&seats, pushers),
+            _ => 0,
+        };
+        Ok(Some((seats, version)))
+    }
+
+    /// Forgets what nobody watches any more.
+    pub(crate) fn forget_unwatched(&self) {
         let mut watches = self.watches.clone();
-        self.table.watched().retain(|descriptor, watched| {
-            watched.pushers.retain(|pusher| !pusher.is_closed());
-            let stays = !watched.pushers.is_empty() || (matches!(watched.what, What::Group(_)) && keep(&watched.path));
-            if !stays {
-                let _ = watches.remove(descriptor.clone());
-            }
-            stays
-        });
+        let mut all = self.table.watched();
+        let unwatched: Vec<_> = all
+            .by_descriptor
+            .iter_mut()
+            .filter_map(|(descriptor, watched)| {
+                watched.pushers.retain(|pusher| !pusher.is_closed());
+                // What is ours is watched until the kernel says that it is gone.
+                let stays = !watched.pushers.is_empty() || matches!(watched.what, What::Own(_));
+                (!stays).then(|| descriptor.clone())
+            })
+            .collect();
+        for descriptor in unwatched {
+            all.remove(&descriptor);
+            let _ = watches.remove(descriptor);
+        }
     }
 
     fn add(&self, path: &Path, what: What, pusher: Option<Pusher>) -> io::Result<()> {
         let mask = match what {
-            What::Group(_) => {
+            What::Group(..) => {
                 WatchMask::MOVED_TO
                     | WatchMask::MOVED_FROM
                     | WatchMask::DELETE
@@ -111,12 +142,19 @@ impl Feed {
                     | WatchMask::DELETE_SELF
                     | WatchMask::MOVE_SELF
             }
+            What::Own(_) => WatchMask::ATTRIB | WatchMask::DELETE_SELF | WatchMask::MOVE_SELF,
         };
         // The listener waits for the table: no event is read before its watch is in.
-        let mut table = self.table.watched();
+        let mut all = self.table.watched();
         let descriptor = self.watches.clone().add(path, mask)?;
-        let watched =
-            table.entry(descriptor).or_insert_with(|| Watched { path: path.to_owned(), what, pushers: Vec::new() });
+        if let What::Group(group, _) = &what {
+            all.groups.insert(group.clone(), descriptor.clone());
+        }
+        let watched = all.by_descriptor.entry(descriptor).or_insert_with(|| Watched {
+            path: path.to_owned(),
+            what,
+            pushers: Vec::new(),
+        });
         if let Some(pusher) = pusher {
             pusher.push(Pushed::Ready);
             watched.pushers.push(pusher);
@@ -133,11 +171,35 @@ impl Drop for Feed {
     }
 }
 
+impl All {
+    fn group(&mut self, group: &GroupId) -> Option<&mut Watched> {
+        self.by_descriptor.get_mut(self.groups.get(group)?)
+    }
+
+    fn remove(&mut self, descriptor: &WatchDescriptor) {
+        if let Some(Watched { what: What::Group(group, _), .. }) = self.by_descriptor.remove(descriptor)
+            && self.groups.get(&group) == Some(descriptor)
+        {
+            self.groups.remove(&group);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.by_descriptor.clear();
+        self.groups.clear();
+    }
+}
+
 /// What one reading of events means for one watch.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct News {
-    dirty: bool,
-    closed: bool,
+    /// Files at which something happened; a lock's own file has no name here.
+    names: BTreeSet<OsString>,
+    /// Those of them that were closed.
+    closed: Vec<OsString>,
+    /// A name of the watched file itself came or went.
+    itself: bool,
+    /// There is nothing to watch any more.
     over: bool,
 }
 
@@ -151,110 +213,115 @@ fn readable(inotify: Inotify) -> io::Result<AsyncFd<Inotify>> {
 
 async fn listen(mut inotify: AsyncFd<Inotify>, table: Arc<Table>) {
     let mut buffer = [0; 8192];
-    let mut echoes: Vec<(Instant, WatchDescriptor)> = Vec::new();
+    let mut echoes = Echoes::default();
     loop {
-        let next = echoes.iter().map(|(due, _)| *due).min();
-        let due = async {
-            match next {
-                Some(due) => sleep_until(due).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             ready = inotify.readable_mut() => {
                 let Ok(mut ready) = ready else { break };
                 match ready.try_io(|inotify| read(inotify.get_mut(), &mut buffer, &table)) {
-                    Ok(Ok(closed)) => {
-                        let now = Instant::now();
-                        for descriptor in closed {
-                            echoes.retain(|(_, other)| *other != descriptor);
-                            echoes.extend(ECHOES.map(|echo| (now + echo, descriptor.clone())));
-                        }
-                    }
+                    Ok(Ok(closed)) => echoes.expect(closed),
                     // Nothing more to read.
                     Err(_) => {}
                     // The instance is of no use any more: the streams end, core watches anew or polls.
                     Ok(Err(_)) => break,
                 }
             }
-            () = due => {
-                let now = Instant::now();
-                for (_, descriptor) in echoes.extract_if(.., |(due, _)| *due <= now) {
-                    table.tell(&descriptor, News { dirty: true, ..News::default() });
-                }
-            }
+            (descriptor, name) = echoes.next() => table.look(&descriptor, &name),
         }
     }
     table.watched().clear();
 }
 
-/// Reads some events and tells of them; answers the watches in which a file was closed.
-fn read(inotify: &mut Inotify, buffer: &mut [u8], table: &Table) -> io::Result<Vec<WatchDescriptor>> {
+/// Reads some events and tells of them; answers the files that were closed.
+fn read(inotify: &mut Inotify, buffer: &mut [u8], table: &Table) -> io::Result<Vec<(WatchDescriptor, OsString)>> {
     let mut all: HashMap<WatchDescriptor, News> = HashMap::new();
     let mut overflowed = false;
     for event in inotify.read_events(buffer)? {
-        let name = event.name.map_or(&b""[..], |name| name.as_encoded_bytes());
+        let name = event.name.unwrap_or_default();
         if event.mask.contains(EventMask::Q_OVERFLOW) {
             overflowed = true;
             continue;
         }
         let news = all.entry(event.wd).or_default();
-        let gone =
-            EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::UNMOUNT | EventMask::ATTRIB | EventMask::IGNORED;
-        if event.mask.intersects(gone) {
+        if event.mask.intersects(EventMask::DELETE_SELF | EventMask::UNMOUNT | EventMask::IGNORED) {
             news.over = true;
-        } else if name == b".group" && event.mask.intersects(EventMask::DELETE | EventMask::MOVED_FROM) {
+        } else if event.mask.intersects(EventMask::MOVE_SELF | EventMask::ATTRIB) {
+            news.itself = true;
+        } else if name == ".group" && event.mask.intersects(EventMask::DELETE | EventMask::MOVED_FROM) {
             // Somebody removes the folder by hand.
             news.over = true;
-        } else if !name.starts_with(b".") {
+        } else if !name.as_encoded_bytes().starts_with(b".") {
             // What begins with a dot is the group's own file, or has no name yet.
-            news.dirty = true;
-            news.closed |= event.mask.contains(EventMask::CLOSE_WRITE);
+            news.names.insert(name.to_owned());
+            if event.mask.contains(EventMask::CLOSE_WRITE) {
+                news.closed.push(name.to_owned());
+            }
         }
     }
-    for (descriptor, news) in &all {
-        table.tell(descriptor, *news);
+    let mut closed = Vec::new();
+    for (descriptor, news) in all {
+        table.tell(&descriptor, &news);
+        closed.extend(news.closed.into_iter().map(|name| (descriptor.clone(), name)));
     }
     if overflowed {
         table.tell_of_gap();
     }
-    Ok(all.into_iter().filter_map(|(descriptor, news)| (news.closed && !news.over).then_some(descriptor)).collect())
+    Ok(closed)
 }
 
 impl Table {
-    fn tell(&self, descriptor: &WatchDescriptor, news: News) {
-        let what = {
-            let mut table = self.watched();
-            let Some(watched) = table.get(descriptor) else { return };
-            let what = watched.what.clone();
-            if news.dirty || news.over {
-                let pushed = match (&what, news.over) {
-                    (What::Group(_), true) => Pushed::Gone,
-                    // A lock file that was deleted or replaced: the stream ends, core looks and watches the new one.
-                    _ => Pushed::Dirty,
-                };
-                for pusher in &watched.pushers {
-                    pusher.push(pushed.clone());
+    fn tell(&self, descriptor: &WatchDescriptor, news: &News) {
+        let mut all = self.watched();
+        let Some(watched) = all.by_descriptor.get_mut(descriptor) else { return };
+        let mut over = news.over;
+        let mut ours = None;
+        match &mut watched.what {
+            What::Group(_, roster) => {
+                // The folder moves away when the group is deleted.
+                over |= news.itself;
+                if over {
+                    watched.pushers.iter().for_each(|pusher| pusher.push(Pushed::Gone));
+                } else {
+                    news.names.iter().for_each(|name| roster.look(&self.layout, &watched.path, name, &watched.pushers));
                 }
             }
-            if news.over {
-                table.remove(descriptor);
+            What::Lock => {
+                // A lock file that was deleted or replaced: the stream ends, core looks and watches the new one.
+                over |= news.itself;
+                watched.pushers.iter().for_each(|pusher| pusher.push(Pushed::Dirty));
             }
-            what
-        };
-        if let What::Group(group) = what {
-            self.memberships.report_losses(|one| *one == group);
+            What::Own(group) => ours = Some(group.clone()),
+        }
+        if over {
+            all.remove(descriptor);
+        }
+        drop(all);
+        if let Some(group) = ours {
+            self.memberships.report_losses_in(&group, &|_| true);
+        }
+    }
+
+    /// Looks once more at a file that was closed.
+    fn look(&self, descriptor: &WatchDescriptor, name: &OsStr) {
+        match self.watched().by_descriptor.get_mut(descriptor) {
+            Some(Watched { what: What::Group(_, roster), path, pushers }) => {
+                roster.look(&self.layout, path, name, pushers);
+            }
+            Some(Watched { what: What::Lock, pushers, .. }) => {
+                pushers.iter().for_each(|pusher| pusher.push(Pushed::Dirty));
+            }
+            Some(Watched { what: What::Own(_), .. }) | None => {}
         }
     }
 
     fn tell_of_gap(&self) {
-        for pusher in self.watched().values().flat_map(|watched| &watched.pushers) {
+        for pusher in self.watched().by_descriptor.values().flat_map(|watched| &watched.pushers) {
             pusher.push(Pushed::Gap);
         }
-        self.memberships.report_losses(|_| true);
+        self.memberships.report_losses();
     }
 
-    fn watched(&self) -> MutexGuard<'_, HashMap<WatchDescriptor, Watched>> {
+    fn watched(&self) -> MutexGuard<'_, All> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

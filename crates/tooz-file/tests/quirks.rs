@@ -1,38 +1,20 @@
 //! What is this driver's own: the kernel as the judge over processes that are really killed and stopped, files that
 //! others delete or spoil, and folders that are not what they should be.
-// Long because each case stands for itself; what they share is at the end.
+// Long because each case stands for itself; what they share is in `common`.
+
+mod common;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use common::{Folder, signal, take, within};
 use tooz_core::{
-    Characteristic, ConnectOptions, Coordinator, ErrorKind, GroupEvent, JoinOptions, LeaderEvent, LockGuard,
-    LossReason, MemberId,
+    Characteristic, ConnectOptions, Coordinator, ErrorKind, GroupEvent, JoinOptions, LeaderEvent, LossReason,
 };
-use tooz_file as _;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some("--role") {
-        let given: Vec<String> = arguments.collect();
-        let given: Vec<&str> = given.iter().map(String::as_str).collect();
-        run(role(&given));
-        return ExitCode::SUCCESS;
-    }
-    macro_rules! trials {
-        ($($name:ident),* $(,)?) => {
-            vec![$(Trial::test(stringify!($name), || {
-                let folder = tempfile::Builder::new().prefix("tooz-file-").tempdir().map_err(Failed::from)?;
-                run($name(Folder(folder.path().join("tooz"))));
-                Ok(())
-            })),*]
-        };
-    }
-    let trials = trials![
+    common::main(common::trials![
         a_killed_holder_frees_the_lock_at_once,
         a_stopped_holder_keeps_the_lock_because_the_kernel_is_the_judge,
         two_hundred_processes_survive_the_death_of_half_of_them,
@@ -49,8 +31,7 @@ fn main() -> ExitCode {
         without_inotify_changes_are_found_by_looking,
         who_is_taken_over_is_told,
         files_of_the_dead_are_swept,
-    ];
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    ])
 }
 
 async fn a_killed_holder_frees_the_lock_at_once(folder: Folder) {
@@ -177,8 +158,8 @@ async fn a_spoiled_lock_file_never_makes_tokens_go_back(folder: Folder) {
     let lock = ours.lock("x").unwrap();
     let mut last = take(&ours).await;
     let path = folder.0.join("tooz/locks/x");
-    for content in [&b""[..], b"short", &[0; 4096], &[0xff; 4096]] {
-        // In place: the file stays the same, its content is a stranger's.
+    for content in [&b""[..], &[0; 4096], b"tooz file 1\n", b"tooz file 1\nx\n"] {
+        // In place: the file stays the same, what stood in it is lost.
         fs::write(&path, content).unwrap();
         let token = take(&ours).await;
         assert!(token > last, "{token} after {last}");
@@ -333,187 +314,4 @@ async fn files_of_the_dead_are_swept(folder: Folder) {
     assert_eq!(files("sessions").len(), 1, "the dead one's file went, ours came");
     ours.close().await.unwrap();
     assert!(files("sessions").is_empty());
-}
-
-/// What the processes do that the cases start of this program: `[url, member, what, name, …]`.
-async fn role(arguments: &[&str]) {
-    let [url, member, what, name, rest @ ..] = arguments else { panic!("{arguments:?}") };
-    let ours = ConnectOptions::new(url).unwrap().member(*member).unwrap().connect().await.unwrap();
-    match *what {
-        "hold" => {
-            let guard = ours.lock(*name).unwrap().acquire().await.unwrap();
-            say(guard.fencing_token());
-            forever().await;
-        }
-        "hold-with-heir" => {
-            let _guard = ours.lock(*name).unwrap().acquire().await.unwrap();
-            let descriptors = ours.descriptors();
-            // Standard streams are what a child inherits without more ado: two descriptions, the session's and the lock's.
-            let mut descriptors = descriptors.into_iter();
-            let mut heir = Command::new("sleep");
-            heir.arg("60").stdin(descriptors.next().unwrap()).stderr(descriptors.next().unwrap()).stdout(Stdio::null());
-            say(heir.spawn().unwrap().id());
-            forever().await;
-        }
-        "join" => {
-            let _membership = ours.group(*name).unwrap().join(&()).await.unwrap();
-            say("joined");
-            forever().await;
-        }
-        "lead" => {
-            let membership = ours.group(*name).unwrap().join(&()).await.unwrap();
-            let _leadership = membership.campaign().await.unwrap();
-            say("leading");
-            forever().await;
-        }
-        "give-up" => {
-            let lock = ours.lock(*name).unwrap();
-            let mut threads = Vec::new();
-            for _ in 0..2 {
-                for _ in 0..20 {
-                    assert!(lock.acquire_within(Duration::from_millis(3)).await.unwrap().is_none());
-                }
-                threads.push(waiting_threads().to_string());
-            }
-            say(threads.join(" "));
-        }
-        "contend" => {
-            say("ready");
-            let rounds: u32 = rest[0].parse().unwrap();
-            let folder = PathBuf::from(url.strip_prefix("file://").unwrap().split('?').next().unwrap());
-            for _ in 0..rounds {
-                let guard = ours.lock(*name).unwrap().acquire().await.unwrap();
-                alone(&folder, &guard).await;
-                guard.release().await.unwrap();
-            }
-            ours.close().await.unwrap();
-        }
-        other => panic!("no role {other}"),
-    }
-}
-
-/// In the lock: a witness says who is in, a register knows the greatest token.
-async fn alone(folder: &Path, guard: &LockGuard) {
-    let (witness, register) = (folder.join("witness"), folder.join("register"));
-    if let Ok(other) = fs::read_to_string(&witness) {
-        // Left by one that was killed in here, or that is just dying; a living one would take it away itself.
-        let until = Instant::now() + Duration::from_secs(5);
-        while is_alive(&other) {
-            assert!(witness.exists(), "process {other} was in here beside us");
-            assert!(Instant::now() < until, "process {other} is in here beside us");
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-    // By a rename, so that one who is killed in the middle of it leaves no witness without a name.
-    let pid = std::process::id().to_string();
-    fs::write(witness.with_extension(&pid), &pid).unwrap();
-    fs::rename(witness.with_extension(&pid), &witness).unwrap();
-    let last: u64 = fs::read_to_string(&register).ok().and_then(|token| token.parse().ok()).unwrap_or(0);
-    assert!(guard.fencing_token().0 > last, "{} after {last}", guard.fencing_token());
-    // By a rename, so that one who is killed leaves the old or the new token.
-    fs::write(register.with_extension("new"), guard.fencing_token().to_string()).unwrap();
-    fs::rename(register.with_extension("new"), &register).unwrap();
-    tokio::time::sleep(Duration::from_millis(2)).await;
-    assert!(guard.is_held());
-    assert_eq!(fs::read_to_string(&witness).unwrap(), pid);
-    fs::remove_file(&witness).unwrap();
-}
-
-/// Whether it runs: a killed process is a zombie until its parent asks.
-fn is_alive(pid: &str) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with(['Z', 'X']))
-}
-
-fn waiting_threads() -> usize {
-    let tasks = fs::read_dir("/proc/self/task").unwrap();
-    let names = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default());
-    names.filter(|name| name.trim() == "tooz-file-wait").count()
-}
-
-async fn take(of: &Coordinator) -> u64 {
-    let guard = of.lock("x").unwrap().acquire().await.unwrap();
-    let token = guard.fencing_token().0;
-    guard.release().await.unwrap();
-    token
-}
-
-async fn forever() {
-    std::future::pending::<()>().await;
-}
-
-fn say(what: impl std::fmt::Display) {
-    println!("{what}");
-    std::io::stdout().flush().unwrap();
-}
-
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(10), future).await.expect("it takes too long")
-}
-
-fn run(future: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future);
-}
-
-/// The folder of one case. It is not made before the driver makes it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn url(&self) -> String {
-        format!("file://{}?session_timeout=1s", self.0.display())
-    }
-
-    async fn try_connect(&self, member: &str) -> tooz_core::Result<Coordinator> {
-        ConnectOptions::new(&self.url())?.member(member.parse::<MemberId>()?)?.connect().await
-    }
-
-    async fn connect(&self, member: &str) -> Coordinator {
-        self.try_connect(member).await.unwrap()
-    }
-
-    fn start(&self, role: &[&str]) -> Process {
-        self.start_as("other", role)
-    }
-
-    fn start_as(&self, member: &str, role: &[&str]) -> Process {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--role", &self.url(), member]).args(role).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        Process { child, output }
-    }
-}
-
-/// A process that was started of this program; killed at the end at the latest.
-struct Process {
-    child: Child,
-    output: BufReader<std::process::ChildStdout>,
-}
-
-impl Process {
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.output.read_line(&mut line).unwrap();
-        line.trim().to_owned()
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn signal(&self, name: &str) {
-        signal(&self.child.id().to_string(), name);
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn signal(pid: &str, name: &str) {
-    assert!(Command::new("kill").args(["-s", name, pid]).status().unwrap().success());
 }

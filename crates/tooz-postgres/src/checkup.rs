@@ -3,8 +3,10 @@
 use sqlx::Row as _;
 use tooz_core::{Checkup, Result};
 
+use crate::layout::{LAYOUT, REVISION, Todo};
 use crate::look::{Look, Repeat};
 use crate::options::Settings;
+use crate::schema::quoted;
 use crate::{error, setup};
 
 /// Looks at the server and at those of its settings on which the driver depends.
@@ -16,21 +18,26 @@ pub(crate) async fn check_up(look: &Look, settings: &Settings) -> Result<Checkup
     let Some(row) = rows.first() else { return Ok(Checkup::default()) };
     let text = |column: &str| row.try_get::<String, _>(column).map_err(|error| error::of(error, DOING));
     let number = |column: &str| row.try_get::<i64, _>(column).map_err(|error| error::of(error, DOING));
-    let is = |column: &str| row.try_get::<bool, _>(column).map_err(|error| error::of(error, DOING));
 
     let mut checkup = Checkup::new(format!("PostgreSQL {} at {}", text("version")?, setup::place(settings))).good(
         "it is a primary, and two statements of a connection reach the same process: there is no pooler in between",
     );
+    checkup = checkup.good("the database is UTF-8, as names and capabilities are");
     let schema = &settings.schema;
-    checkup = if is("has_tables")? {
-        checkup.good(format!("the tables are in schema {schema:?}"))
-    } else if is("may_create")? {
-        checkup.good(format!("the tables are not there yet; the first member creates them in schema {schema:?}"))
-    } else {
-        checkup.wrong(
-            format!("the tables are not in schema {schema:?}, and this user may not create them"),
-            "let the database's owner run what `tooz schema postgres` prints",
-        )
+    let found = look.found().await?;
+    checkup = match found.todo(settings) {
+        Ok(Todo::Nothing) => checkup.good(format!(
+            "the tables are in schema {schema:?} (layout {LAYOUT}, revision {}), and this user has all privileges",
+            found.revision()
+        )),
+        Ok(Todo::Create) if found.has_tables => checkup.good(format!(
+            "the tables in schema {schema:?} are of an older version (revision {}); the first member brings them to revision {REVISION}",
+            found.revision()
+        )),
+        Ok(Todo::Create) => {
+            checkup.good(format!("the tables are not there yet; the first member creates them in schema {schema:?}"))
+        }
+        Err(error) => checkup.wrong(error.to_string(), found.mend(settings)),
     };
     let (connections, used) = (number("max_connections")?, number("used_connections")?);
     let ours = i64::try_from(settings.waiters).unwrap_or(i64::MAX).saturating_add(2);
@@ -51,20 +58,20 @@ pub(crate) async fn check_up(look: &Look, settings: &Settings) -> Result<Checkup
     } else {
         checkup.good(format!("the server's lock table is made for about {places} locks"))
     };
-    checkup = match text("synchronous_commit")?.as_str() {
-        "off" => checkup.warning(
-            "synchronous_commit is off: a group that was just created may be gone after a crash",
-            "set synchronous_commit to on, at least for this user",
+    checkup = checkup.good(match text("standbys")?.as_str() {
+        "" => "what locks and members write waits for no disk; a group that was created is on the server's own disk".to_owned(),
+        standbys => format!(
+            "commits of others wait for the standbys {standbys:?}: those of tooz don't, so a standby that is lost takes no lock, and a group \
+             that was just created may be missing after a failover"
         ),
-        other => checkup.good(format!("synchronous_commit is {other}: a group that was created stays")),
-    };
-    if is("has_tables")? {
-        checkup = if number("cache")? == 1 {
+    });
+    if let Some(cache) = row.try_get::<Option<i64>, _>("cache").map_err(|error| error::of(error, DOING))? {
+        checkup = if cache == 1 {
             checkup.good("the counter of the fencing tokens has CACHE 1: tokens grow in the order of the grants")
         } else {
             checkup.wrong(
                 "the counter of the fencing tokens hands out numbers in advance: tokens do not grow in the order of the grants",
-                format!("ALTER SEQUENCE {schema}.fence CACHE 1"),
+                format!("ALTER SEQUENCE {}.fence CACHE 1", quoted(schema)),
             )
         };
     }

@@ -88,9 +88,9 @@ pub(crate) fn is_cancelled(error: &sqlx::Error) -> bool {
     code(error).as_deref() == Some("57014")
 }
 
-/// A table or function that is not there.
+/// A table or function that is not there, or not for this user: who may not use a schema does not see what is in it.
 pub(crate) fn is_missing(error: &sqlx::Error) -> bool {
-    matches!(code(error).as_deref(), Some("42P01" | "42883" | "3F000"))
+    matches!(code(error).as_deref(), Some("42P01" | "42883" | "3F000" | "42501"))
 }
 
 fn code(error: &sqlx::Error) -> Option<String> {
@@ -124,10 +124,10 @@ fn judge(error: &sqlx::Error) -> Judgement {
         };
     };
     match code.as_str() {
-        "28P01" | "28000" => not_applied(ErrorKind::Unauthorized, "see to user and password in the URL"),
+        "28P01" | "28000" => not_applied(ErrorKind::Unauthorized, "see to user and password"),
         "42501" => not_applied(
             ErrorKind::Unauthorized,
-            "the user lacks a privilege: let the owner run what `tooz schema postgres` prints, with the GRANTs at its end",
+            "the user lacks a privilege: let the owner run what `tooz schema postgres --role USER` prints",
         ),
         "3D000" => not_applied(ErrorKind::Config, "create the database, or name another one in the URL"),
         "42P01" | "42883" | "3F000" => not_applied(

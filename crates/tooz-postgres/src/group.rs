@@ -22,12 +22,17 @@ const LEAVE: &str = "SELECT leave_group($1, $2, $3, $4)";
 
 pub(crate) async fn create(look: &Look, keys: &Keys, namespace: &str, group: &GroupId) -> Result<()> {
     let (key, namespace, name) = (keys.group(group), namespace.to_owned(), group.to_string());
-    look.ensure_tables().await?;
     let question = || sqlx::query(CREATE).bind(namespace.clone()).bind(name.clone()).bind(key);
-    match look.ask("create a group", Repeat::Forbidden, question).await? {
-        Some(rows) if rows.is_empty() => Err(Error::group_exists(group)),
-        _ => Ok(()),
+    // Once more where the tables have gone since they were looked for.
+    for _ in 0..2 {
+        look.ensure_tables().await?;
+        match look.ask("create a group", Repeat::Forbidden, question).await? {
+            Some(rows) if rows.is_empty() => return Err(Error::group_exists(group)),
+            Some(_) => return Ok(()),
+            None => {}
+        }
     }
+    Err(Error::new(ErrorKind::Backend, "create a group: the tables were there a moment ago and are not any more"))
 }
 
 pub(crate) async fn delete(look: &Look, namespace: &str, group: &GroupId) -> Result<()> {

@@ -1,6 +1,6 @@
 //! What the session holds, as its connection knows it: changed only in the order in which things happen on that connection.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -205,6 +205,11 @@ impl Holdings {
         self.state().memberships.insert(id, group);
     }
 
+    /// How many memberships there are.
+    pub(crate) fn memberships(&self) -> i64 {
+        i64::try_from(self.state().memberships.len()).unwrap_or(i64::MAX)
+    }
+
     pub(crate) fn leave(&self, id: RequestId) {
         self.state().memberships.remove(&id);
     }
@@ -218,7 +223,7 @@ impl Holdings {
     }
 
     /// Tells core of all memberships that are not among those that the server has.
-    pub(crate) fn robbed_of_all_but(&self, there: &[RequestId]) {
+    pub(crate) fn robbed_of_all_but(&self, there: &HashSet<RequestId>) {
         let gone: Vec<_> = self.state().memberships.keys().filter(|id| !there.contains(id)).copied().collect();
         for id in gone {
             self.robbed(id);

@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
-use tooz_core::{Characteristic, Characteristics, ConnectArgs, ConnectFuture, Driver, OptionSpec, OptionValue};
+use tooz_core::{
+    Characteristic, Characteristics, ConnectArgs, ConnectFuture, Driver, OptionSpec, OptionValue, PASSWORD_FILE,
+};
 
 mod checkup;
 mod error;
@@ -8,6 +10,7 @@ mod group;
 mod holders;
 mod holdings;
 mod key;
+mod layout;
 mod link;
 mod lock;
 mod look;
@@ -15,11 +18,12 @@ mod options;
 mod schema;
 mod session;
 mod setup;
+mod sweep;
 mod wait;
 mod waiter;
 mod watch;
 
-pub use schema::ddl;
+pub use schema::{ddl, grants};
 
 /// The card of this driver.
 pub const DRIVER: Driver = Driver::new("postgres", &["postgres", "postgresql"], connect)
@@ -39,9 +43,13 @@ const OPTIONS: &[OptionSpec] = &[
         "prefer",
         "disable, allow, prefer, require, verify-ca or verify-full",
     ),
-    OptionSpec::new("sslrootcert", OptionValue::Text, "the system's", "file of the authority that signed the server"),
-    OptionSpec::new("sslcert", OptionValue::Text, "none", "file of the client's certificate"),
-    OptionSpec::new("sslkey", OptionValue::Text, "none", "file of the client's key"),
+    PASSWORD_FILE,
+    OptionSpec::new("ca", OptionValue::Text, "the system's", "file of the authority that signed the server"),
+    OptionSpec::new("cert", OptionValue::Text, "none", "file of the client's certificate"),
+    OptionSpec::new("key", OptionValue::Text, "none", "file of the client's key"),
+    OptionSpec::new("sslrootcert", OptionValue::Text, "none", "the same as ca"),
+    OptionSpec::new("sslcert", OptionValue::Text, "none", "the same as cert"),
+    OptionSpec::new("sslkey", OptionValue::Text, "none", "the same as key"),
     OptionSpec::new("host", OptionValue::Text, "of the URL", "the host, or the folder of the server's Unix socket"),
     OptionSpec::new("port", OptionValue::Integer, "5432", "the port, where the URL has no host to write it behind"),
 ];

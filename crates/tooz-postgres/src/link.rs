@@ -41,6 +41,9 @@ impl Link {
         news: impl Fn(PgNotification) + Send + 'static,
     ) -> Result<Self> {
         let doing = || format!("connect to {}", setup::place(settings));
+        let reading = tokio::time::timeout(settings.connect_timeout, settings.connect_options()).await;
+        let options =
+            reading.unwrap_or_else(|_| Err(error::timed_out(settings.connect_timeout, "read who logs in")))?;
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .min_connections(0)
@@ -49,9 +52,9 @@ impl Link {
             .test_before_acquire(false)
             // Short of the limit, so that there is time to find out why.
             .acquire_timeout(settings.connect_timeout * 3 / 4)
-            .connect_lazy_with(settings.connect.clone());
-        let mut listener = match PgListener::connect_with(&pool).await {
-            Ok(listener) => listener,
+            .connect_lazy_with(options);
+        let mut own = match PgListener::connect_with(&pool).await {
+            Ok(listener) => OwnConnection(Some(listener)),
             // The pool keeps to itself why it could not connect; a bare connection tells.
             Err(sqlx::Error::PoolTimedOut) => {
                 return Err(match setup::connect(settings, Role::Look).await {
@@ -61,6 +64,7 @@ impl Link {
             }
             Err(error) => return Err(error::of(error, doing())),
         };
+        let Some(listener) = own.0.as_mut() else { return Err(error::lost(doing())) };
         // It must never come back by itself: what the old connection held is gone.
         listener.eager_reconnect(false);
         listener.ignore_pool_close_event(true);
@@ -71,7 +75,7 @@ impl Link {
         let (urgent, urgent_queue) = mpsc::unbounded_channel();
         let (death, dead) = watch::channel(false);
         let done = Arc::new(AtomicU64::new(0));
-        let task = tokio::spawn(serve(listener, queue, urgent_queue, Arc::clone(&done), Death(death), news));
+        let task = tokio::spawn(serve(own, queue, urgent_queue, Arc::clone(&done), Death(death), news));
         Ok(Link { jobs, urgent, done, dead, task: Mutex::new(Some(task)), pid })
     }
 
@@ -152,8 +156,25 @@ impl Drop for Link {
     }
 }
 
+/// The connection as its task has it: when that ends, so does the connection, at once.
+///
+/// The library would say goodbye first and wait for the answer with the socket open, which a server that stands still does not give: then
+/// it would take the session for alive when it goes on. So what the library still wants to do is given to a runtime that ends before it begins.
+struct OwnConnection(Option<PgListener>);
+
+impl Drop for OwnConnection {
+    fn drop(&mut self) {
+        let Some(listener) = self.0.take() else { return };
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };
+        let entered = runtime.enter();
+        drop(listener);
+        drop(entered);
+        runtime.shutdown_background();
+    }
+}
+
 async fn serve(
-    mut connection: PgListener,
+    mut own: OwnConnection,
     mut jobs: mpsc::UnboundedReceiver<Job>,
     mut urgent: mpsc::UnboundedReceiver<Job>,
     done: Arc<AtomicU64>,
@@ -161,6 +182,7 @@ async fn serve(
     _death: Death,
     news: impl Fn(PgNotification) + Send,
 ) {
+    let Some(connection) = own.0.as_mut() else { return };
     loop {
         let job = tokio::select! {
             biased;
@@ -178,7 +200,7 @@ async fn serve(
         };
         // Nobody is left who could ask.
         let Some(job) = job else { return };
-        job(&mut connection).await;
+        job(connection).await;
         done.fetch_add(1, Ordering::AcqRel);
     }
 }

@@ -2,14 +2,16 @@
 //! it is needed, and is made anew when it is lost.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sqlx::postgres::{PgArguments, PgNotification, PgRow};
 use sqlx::query::Query;
-use sqlx::{Acquire as _, Executor as _, Postgres};
+use sqlx::{Acquire as _, Executor as _, PgConnection, Postgres};
 use tokio::sync::Mutex;
-use tooz_core::{ErrorKind, Result};
+use tooz_core::{Error, ErrorKind, Result};
 
 use crate::holdings::Holdings;
+use crate::layout::{Found, Need};
 use crate::link::{Link, SharedLink};
 use crate::options::Settings;
 use crate::setup::{self, Role};
@@ -20,8 +22,9 @@ pub(crate) type Question = Query<'static, Postgres, PgArguments>;
 
 pub(crate) struct Look {
     pub(crate) settings: Settings,
-    namespace: String,
     seat: Mutex<Option<Seat>>,
+    /// The tables were there, as this version makes them, and this user may own something in them.
+    is_current: AtomicBool,
 }
 
 /// One connection, and who hears what is told to it.
@@ -42,9 +45,9 @@ pub(crate) enum Repeat {
 
 impl Look {
     /// Connects, which shows at once whether the server will do.
-    pub(crate) async fn open(settings: &Settings, namespace: &str) -> Result<Self> {
+    pub(crate) async fn open(settings: &Settings) -> Result<Self> {
         setup::knock(settings).await?;
-        let look = Look { settings: settings.clone(), namespace: namespace.to_owned(), seat: Mutex::new(None) };
+        let look = Look { settings: settings.clone(), seat: Mutex::new(None), is_current: AtomicBool::new(false) };
         look.seat().await?;
         Ok(look)
     }
@@ -59,12 +62,7 @@ impl Look {
         let hearing = Arc::clone(&audience);
         let link = Arc::new(Link::open(&self.settings, Role::Look, move |word| hearing.tell(&word)).await?);
         // It ends with the link, of which it keeps no hold.
-        tokio::spawn(attend(
-            Arc::downgrade(&link),
-            Arc::clone(&audience),
-            self.settings.clone(),
-            self.namespace.clone(),
-        ));
+        tokio::spawn(attend(Arc::downgrade(&link), Arc::clone(&audience), self.settings.clone()));
         Ok(seat.insert(Seat { link, audience }).clone())
     }
 
@@ -78,13 +76,17 @@ impl Look {
         let mut repeats = u8::from(repeat == Repeat::Allowed);
         loop {
             let Seat { link, .. } = self.seat().await?;
-            let asked = question();
+            let (asked, settings) = (question(), self.settings.clone());
             let answer = link
                 .run(self.settings.statement_timeout, doing, move |connection| {
                     Box::pin(async move {
-                        match asked.fetch_all(connection).await {
+                        match asked.fetch_all(&mut *connection).await {
                             Ok(rows) => Ok(Some(rows)),
-                            Err(error) if error::is_missing(&error) => Ok(None),
+                            Err(error) if error::is_missing(&error) => {
+                                let plain =
+                                    connection.acquire().await.map_err(|error| error::on_session(error, doing))?;
+                                explain(plain, &settings, error::of(error, doing)).await.map(|()| None)
+                            }
                             // `Lost` is the word for the end of this connection, which is not the session's.
                             Err(error) => Err(error::on_session(error, doing)),
                         }
@@ -106,19 +108,44 @@ impl Look {
                     }
                     return Err(error);
                 }
+                Ok(None) => {
+                    self.is_current.store(false, Ordering::Release);
+                    return Ok(None);
+                }
                 answer => return answer,
             }
         }
     }
 
-    /// Creates the tables if they are missing.
+    /// Creates the tables if they are missing, and brings them up to date. What was found in order once is not looked for again: whoever finds
+    /// it missing says so.
     pub(crate) async fn ensure_tables(&self) -> Result<()> {
+        if self.is_current.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let Seat { link, .. } = self.seat().await?;
         let settings = self.settings.clone();
         link.run(self.settings.connect_timeout, "look for the tables", move |connection| {
             Box::pin(async move {
                 let connection = connection.acquire().await.map_err(|error| error::of(error, "look for the tables"))?;
                 schema::ensure(connection, &settings).await
+            })
+        })
+        .await
+        .map_err(error::outside)?;
+        self.is_current.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// What is in the schema.
+    pub(crate) async fn found(&self) -> Result<Found> {
+        const DOING: &str = "look for the tables";
+        let Seat { link, .. } = self.seat().await?;
+        let settings = self.settings.clone();
+        link.run(self.settings.statement_timeout, DOING, move |connection| {
+            Box::pin(async move {
+                let connection = connection.acquire().await.map_err(|error| error::of(error, DOING))?;
+                Found::look(connection, &settings).await
             })
         })
         .await
@@ -172,4 +199,16 @@ impl Look {
             seat.audience.dismiss();
         }
     }
+}
+
+/// Why something in the schema was not found, or not allowed: fine where the tables are not there yet.
+async fn explain(connection: &mut PgConnection, settings: &Settings, error: Error) -> Result<()> {
+    let found = Found::look(connection, settings).await?;
+    if !found.has_tables {
+        return Ok(());
+    }
+    found.refuse_foreign(settings)?;
+    found.refuse_lacking(settings, Need::Read)?;
+    found.refuse_lacking(settings, Need::Own)?;
+    Err(error)
 }

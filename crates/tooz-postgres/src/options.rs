@@ -4,15 +4,19 @@ use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use tooz_core::{ConnectArgs, Error, Result};
+use tooz_core::{ConnectArgs, CredentialSource, Error, Options, Result};
+
+use crate::schema::DEFAULT;
 
 /// The longest name that PostgreSQL keeps of an identifier.
 const LONGEST_IDENTIFIER: usize = 63;
 
-/// What a URL asks for.
-#[derive(Clone, Debug)]
+/// What a URL asks for. It can't be shown, since what it connects with may have a password from the environment.
+#[derive(Clone)]
 pub(crate) struct Settings {
-    pub(crate) connect: PgConnectOptions,
+    /// All but who logs in. The files of certificates are read by each connection that is made.
+    connect: PgConnectOptions,
+    credentials: CredentialSource,
     /// The name of the schema, as it is.
     pub(crate) schema: String,
     /// How many connections may wait for locks at a time.
@@ -28,7 +32,8 @@ impl Settings {
     pub(crate) fn read(args: &ConnectArgs) -> Result<Self> {
         Ok(Settings {
             connect: connect_options(args)?,
-            schema: schema(args.options.text("schema").unwrap_or("tooz"))?,
+            credentials: args.credentials.clone(),
+            schema: schema(args.options.text("schema").unwrap_or(DEFAULT))?,
             waiters: match args.options.integer("waiters")? {
                 None => 4,
                 Some(0) => return Err(Error::config("option waiters=0 is wrong: at least one connection must wait")),
@@ -38,6 +43,29 @@ impl Settings {
             connect_timeout: args.connect_timeout,
             statement_timeout: args.statement_timeout(),
         })
+    }
+
+    /// How to make one connection, with the user and the password as they are now.
+    pub(crate) async fn connect_options(&self) -> Result<PgConnectOptions> {
+        let who = self.credentials.read().await?;
+        let mut connect = self.connect.clone();
+        if let Some(user) = &who.username {
+            connect = connect.username(user);
+        }
+        if let Some(password) = &who.password {
+            connect = connect.password(password);
+        }
+        Ok(connect)
+    }
+
+    /// Where the server is: not with whom to log in.
+    pub(crate) fn address(&self) -> (&str, u16) {
+        (self.connect.get_host(), self.connect.get_port())
+    }
+
+    /// Whether it is reached by a socket in a folder.
+    pub(crate) fn is_local(&self) -> bool {
+        self.connect.get_socket().is_some() || self.connect.get_host().starts_with('/')
     }
 }
 
@@ -49,6 +77,11 @@ fn schema(name: &str) -> Result<String> {
     }
     if name.starts_with("pg_") {
         return Err(Error::config(format!("option schema={name:?} is wrong: names from pg_ on are PostgreSQL's own")));
+    }
+    if name == "$user" {
+        return Err(Error::config(format!(
+            "option schema={name:?} is wrong: in a search path PostgreSQL takes it for the name of whoever logs in"
+        )));
     }
     Ok(name.to_owned())
 }
@@ -85,12 +118,6 @@ fn connect_options(args: &ConnectArgs) -> Result<PgConnectOptions> {
         let port = u16::try_from(port).ok().filter(|port| *port > 0);
         connect = connect.port(port.ok_or_else(|| Error::config("option port takes a number from 1 to 65535"))?);
     }
-    if let Some(user) = url.username() {
-        connect = connect.username(user);
-    }
-    if let Some(password) = url.password() {
-        connect = connect.password(password);
-    }
     let database = url.path().trim_start_matches('/');
     if !database.is_empty() {
         connect = connect.database(database);
@@ -109,16 +136,24 @@ fn connect_options(args: &ConnectArgs) -> Result<PgConnectOptions> {
         }
         connect = connect.ssl_mode(parsed);
     }
-    if let Some(file) = options.text("sslrootcert") {
+    if let Some(file) = file(options, "ca", "sslrootcert")? {
         connect = connect.ssl_root_cert(file);
     }
-    if let Some(file) = options.text("sslcert") {
+    if let Some(file) = file(options, "cert", "sslcert")? {
         connect = connect.ssl_client_cert(file);
     }
-    if let Some(file) = options.text("sslkey") {
+    if let Some(file) = file(options, "key", "sslkey")? {
         connect = connect.ssl_client_key(file);
     }
     Ok(connect)
+}
+
+/// A file that is named as in every driver, or as everywhere with PostgreSQL.
+fn file<'o>(options: &'o Options, name: &str, other_name: &str) -> Result<Option<&'o str>> {
+    match (options.text(name), options.text(other_name)) {
+        (Some(_), Some(_)) => Err(Error::config(format!("{name} and {other_name} are the same: give one of them"))),
+        (one, other) => Ok(one.or(other)),
+    }
 }
 
 #[cfg(test)]
@@ -128,7 +163,8 @@ mod tests {
     #[test]
     fn a_schema_is_a_name_that_postgresql_keeps_whole() {
         assert_eq!(schema("my schema").unwrap(), "my schema");
-        for bad in ["", "pg_catalog", "a\nb", &"x".repeat(64)] {
+        assert_eq!(schema("my$user").unwrap(), "my$user");
+        for bad in ["", "pg_catalog", "$user", "a\nb", &"x".repeat(64)] {
             assert!(schema(bad).unwrap_err().to_string().contains("schema"), "{bad}");
         }
     }

@@ -3,8 +3,7 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use sqlx::Row as _;
-use sqlx::postgres::PgListener;
+use sqlx::{Acquire as _, Row as _};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tooz_core::{
@@ -14,12 +13,13 @@ use tooz_core::{
 
 use crate::holdings::Holdings;
 use crate::key::{self, Keys};
+use crate::layout::{self, LAYOUT};
 use crate::link::SharedLink;
 use crate::lock::Way;
 use crate::look::{Look, Repeat};
 use crate::options::Settings;
 use crate::waiter::Waiters;
-use crate::{BEST, checkup, error, group, holders, setup};
+use crate::{BEST, checkup, error, group, holders, schema, setup, sweep};
 
 /// The clocks of two machines and the timers of the server are not finer than this.
 const MARGIN: Duration = Duration::from_millis(50);
@@ -49,7 +49,7 @@ pub(crate) struct Own {
 
 pub(crate) async fn connect(args: ConnectArgs) -> Result<Arc<dyn Session>> {
     let settings = Settings::read(&args)?;
-    let look = Look::open(&settings, args.namespace.as_str()).await?;
+    let look = Look::open(&settings).await?;
     Ok(Arc::new(PostgresSession {
         keys: Keys::new(&settings.schema, args.namespace.as_str()),
         member: args.member,
@@ -68,7 +68,7 @@ impl Own {
         // statement, so that no two sessions ever live on one process.
         const OPEN: &str = "SELECT CASE WHEN pg_backend_pid() = $6 AND NOT EXISTS \
             (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()) \
-            THEN open_session($1, $2, $3, $4, $5) END";
+            THEN open_session($1, $2, $3, $4, $5, $7) END";
         let settings = &session.settings;
         session.look.ensure_tables().await?;
         let number = key::fresh_session();
@@ -77,20 +77,32 @@ impl Own {
         let (keys, namespace, member) = (&session.keys, session.namespace.clone(), session.member.to_string());
         let (lifting, lifted) = (keys.lifting(), keys.lifted());
         setup::refuse_pooler(settings, link.pid).await?;
-        let pid = link.pid;
+        let (pid, theirs) = (link.pid, settings.clone());
         link.run(settings.connect_timeout, DOING, move |connection| {
             Box::pin(async move {
                 let failed = |error| error::of(error, DOING);
-                let opening = sqlx::query_scalar::<_, Option<bool>>(OPEN)
-                    .bind(number)
-                    .bind(namespace)
-                    .bind(member)
-                    .bind(lifting)
-                    .bind(lifted)
-                    .bind(pid);
-                match opening.fetch_one(&mut *connection).await.map_err(failed)? {
-                    Some(true) => {}
-                    Some(false) => return Err(error::of(sqlx::Error::PoolTimedOut, DOING)),
+                let open = || {
+                    sqlx::query_scalar::<_, Option<String>>(OPEN)
+                        .bind(number)
+                        .bind(namespace.clone())
+                        .bind(member.clone())
+                        .bind(lifting)
+                        .bind(lifted)
+                        .bind(pid)
+                        .bind(LAYOUT)
+                };
+                let opened = match open().fetch_one(&mut *connection).await {
+                    // The tables were there when they were last looked for.
+                    Err(error) if error::is_missing(&error) => {
+                        schema::ensure(connection.acquire().await.map_err(failed)?, &theirs).await?;
+                        open().fetch_one(&mut *connection).await
+                    }
+                    opened => opened,
+                };
+                match opened.map_err(failed)?.as_deref() {
+                    Some("ok") => {}
+                    Some("taken") => return Err(error::of(sqlx::Error::PoolTimedOut, DOING)),
+                    Some(layout) => return Err(layout::foreign(&theirs.schema, layout)),
                     None => return Err(error::pooled()),
                 }
                 connection.listen(&key::channel(number)).await.map_err(failed)
@@ -110,7 +122,7 @@ impl Own {
         };
         own.keep(watch_over(Arc::clone(&own.link), session.reporter.clone(), Arc::clone(&own.closing)));
         own.keep(holders::keep_written(Arc::clone(&own.link), Arc::clone(&own.holdings), own.limit));
-        own.keep(sweep(Arc::clone(&own.link), Arc::clone(&own.holdings), own.limit));
+        own.keep(sweep::after_opening(Arc::clone(&own.link), Arc::clone(&own.holdings), own.limit));
         Ok(own)
     }
 
@@ -128,21 +140,22 @@ impl Own {
 
     async fn beat(&self) -> Result<Vec<RequestId>> {
         const DOING: &str = "beat";
-        const BEAT: &str =
-            "SELECT pg_backend_pid() AS pid, ARRAY(SELECT request FROM members WHERE session = $1) AS memberships";
+        // Which ones they are is asked where some are missing: a beat costs the same however many there are.
+        const BEAT: &str = "SELECT pg_backend_pid() AS pid, CASE WHEN (SELECT count(*) FROM members WHERE session = $1) <> $2 \
+            THEN ARRAY(SELECT request FROM members WHERE session = $1) END AS memberships";
         let (holdings, pid) = (Arc::clone(&self.holdings), self.link.pid);
         self.link
             .run_first(self.limit, DOING, move |connection| {
                 Box::pin(async move {
                     let failed = |error| error::on_session(error, DOING);
-                    let beating = sqlx::query(BEAT).bind(holdings.session);
+                    let beating = sqlx::query(BEAT).bind(holdings.session).bind(holdings.memberships());
                     let row = beating.fetch_one(connection).await.map_err(failed)?;
                     if row.try_get::<i32, _>("pid").map_err(failed)? != pid {
                         return Err(holdings.shared_connection());
                     }
-                    let there: Vec<Vec<u8>> = row.try_get("memberships").map_err(failed)?;
-                    let there: Vec<_> = there.iter().filter_map(|id| group::request_id(id)).collect();
-                    holdings.robbed_of_all_but(&there);
+                    if let Some(there) = row.try_get::<Option<Vec<Vec<u8>>>, _>("memberships").map_err(failed)? {
+                        holdings.robbed_of_all_but(&there.iter().filter_map(|id| group::request_id(id)).collect());
+                    }
                     Ok(Vec::new())
                 })
             })
@@ -152,8 +165,8 @@ impl Own {
     /// Frees all that the session owns, and ends its connections.
     async fn close(&self, look: &Look) -> Result<()> {
         const DOING: &str = "close the session";
-        const CLOSE: &str = "SELECT CASE WHEN pg_backend_pid() = $2 THEN pg_advisory_unlock_all() IS NOT NULL ELSE false END \
-            FROM (SELECT bury($1)) AS buried";
+        const CLOSE: &str =
+            "SELECT CASE WHEN pg_backend_pid() = $1 THEN pg_advisory_unlock_all() IS NOT NULL ELSE false END";
         const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_locks \
             WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND mode = 'ExclusiveLock' \
             AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
@@ -163,22 +176,24 @@ impl Own {
             task.abort();
         }
         self.waiters.close();
-        let (holdings, number, pid) = (Arc::clone(&self.holdings), self.holdings.session, self.link.pid);
+        let (number, pid) = (self.holdings.session, self.link.pid);
         let mut result = Ok(());
         if !self.link.is_dead() {
-            result = self
-                .link
-                .run(self.limit, DOING, move |connection| {
-                    Box::pin(async move {
-                        // The dead may have left something for which nobody else will come. What fails here is left to others.
-                        let _ = sweep_now(connection, &holdings).await;
-                        let closing = sqlx::query_scalar::<_, bool>(CLOSE).bind(number).bind(pid);
-                        let closed = closing.fetch_one(connection).await.map_err(|error| error::of(error, DOING))?;
-                        if closed { Ok(()) } else { Err(error::pooled()) }
+            result = self.bury_own().await;
+            if result.is_ok() {
+                result = self
+                    .link
+                    .run(self.limit, DOING, move |connection| {
+                        Box::pin(async move {
+                            let closing = sqlx::query_scalar::<_, bool>(CLOSE).bind(pid);
+                            let closed =
+                                closing.fetch_one(connection).await.map_err(|error| error::of(error, DOING))?;
+                            if closed { Ok(()) } else { Err(error::pooled()) }
+                        })
                     })
-                })
-                .await
-                .map_err(error::outside);
+                    .await
+                    .map_err(error::outside);
+            }
             if result.is_err() {
                 // Its connection hangs: the server is told by another one, if that gets through.
                 result = look.apart(DOING, sqlx::query(TERMINATE).bind(number)).await;
@@ -186,6 +201,29 @@ impl Own {
         }
         self.link.cut();
         result
+    }
+
+    /// Takes away the session's rows, by small steps: they go before the locks, so that a row is never there without its lock. What the server
+    /// refuses is left to those who clear up; an error says that it does not answer.
+    async fn bury_own(&self) -> Result<()> {
+        const DOING: &str = "take away the session's rows";
+        const BURY: &str = "SELECT bury(ARRAY[$1]::bigint[], 500)";
+        let number = self.holdings.session;
+        loop {
+            let burying = self.link.run(self.limit, DOING, move |connection| {
+                Box::pin(async move {
+                    // The dead may have left something for which nobody else will come.
+                    let _ = sweep::step(&mut *connection, number, Duration::ZERO).await;
+                    match sqlx::query_scalar::<_, bool>(BURY).bind(number).fetch_one(connection).await {
+                        Err(error) if error::is_dead(&error) => Err(error::of(error, DOING)),
+                        more => Ok(more.unwrap_or(false)),
+                    }
+                })
+            });
+            if !burying.await.map_err(error::outside)? {
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -203,20 +241,6 @@ async fn watch_over(link: SharedLink, reporter: Reporter, closing: Arc<watch::Se
     link.died().await;
     reporter.session_lost("the connection to the server has ended");
     closing.send_replace(true);
-}
-
-const SWEEPING: &str = "take away what the dead left";
-
-/// Takes away what dead sessions left in the tables. What fails is left to the next one who opens a session.
-async fn sweep(link: SharedLink, holdings: Arc<Holdings>, limit: Duration) {
-    let sweeping =
-        link.run(limit, SWEEPING, move |connection| Box::pin(async move { sweep_now(connection, &holdings).await }));
-    let _ = sweeping.await;
-}
-
-async fn sweep_now(connection: &mut PgListener, holdings: &Holdings) -> Result<()> {
-    let sweeping = sqlx::query("SELECT sweep($1, $2)").bind(holdings.session).bind(holdings.namespace.clone());
-    sweeping.execute(connection).await.map(drop).map_err(|error| error::of(error, SWEEPING))
 }
 
 impl PostgresSession {

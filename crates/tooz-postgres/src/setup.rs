@@ -31,8 +31,8 @@ pub(crate) enum Role {
 pub(crate) async fn connect(settings: &Settings, role: Role) -> Result<(PgConnection, i32)> {
     let doing = || format!("connect to {}", place(settings));
     let connecting = async {
-        let mut connection =
-            PgConnection::connect_with(&settings.connect).await.map_err(|error| error::of(error, doing()))?;
+        let options = settings.connect_options().await?;
+        let mut connection = PgConnection::connect_with(&options).await.map_err(|error| error::of(error, doing()))?;
         let pid = begin(&mut connection, settings, role).await?;
         Ok((connection, pid))
     };
@@ -54,13 +54,12 @@ pub(crate) async fn refuse_pooler(settings: &Settings, pid: i32) -> Result<()> {
 
 /// Sees whether anybody is at the address: a pool, which makes the other connections, goes on knocking in silence.
 pub(crate) async fn knock(settings: &Settings) -> Result<()> {
-    let connect = &settings.connect;
     // A Unix socket that is not there is told by the pool at once.
-    if connect.get_socket().is_some() || connect.get_host().starts_with('/') {
+    if settings.is_local() {
         return Ok(());
     }
     let doing = || format!("connect to {}", place(settings));
-    let knocking = tokio::net::TcpStream::connect((connect.get_host(), connect.get_port()));
+    let knocking = tokio::net::TcpStream::connect(settings.address());
     match tokio::time::timeout(settings.connect_timeout, knocking).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error::of(sqlx::Error::Io(error), doing())),
@@ -70,8 +69,8 @@ pub(crate) async fn knock(settings: &Settings) -> Result<()> {
 
 /// The server's address, for messages.
 pub(crate) fn place(settings: &Settings) -> String {
-    let connect = &settings.connect;
-    format!("{}:{}", connect.get_host(), connect.get_port())
+    let (host, port) = settings.address();
+    format!("{host}:{port}")
 }
 
 /// Tells a fresh connection how to behave, and answers the process of the server behind it.
@@ -88,10 +87,19 @@ pub(crate) async fn begin(connection: &mut PgConnection, settings: &Settings, ro
     let seconds = |duration: Duration| duration.as_secs_f64().ceil().max(1.0).to_string();
     let timeout = settings.session_timeout;
     let off = || "0".to_owned();
+    let limit = millis(settings.statement_timeout);
+    // The limit of a statement ends before its commit, in which a notification waits for those of all others: that is for the limit of locks.
+    // It is the shorter one, so that who asked hears that nothing was done.
+    let locking = millis(settings.statement_timeout * 4 / 5);
     let (statement, wait, idle) = match role {
-        Role::Session => (millis(settings.statement_timeout), off(), millis(timeout)),
-        Role::Look => (millis(settings.statement_timeout), off(), off()),
+        Role::Session => (limit, locking, millis(timeout)),
+        Role::Look => (limit, locking, off()),
         Role::Wait => (off(), millis(SLICE), millis(timeout)),
+    };
+    // What a lock writes may be lost with the server, which loses the locks as well. A group that was created is to outlive that.
+    let commit = match role {
+        Role::Session | Role::Wait => "off",
+        Role::Look => "local",
     };
     let row = sqlx::query(include_str!("sql/begin.sql"))
         .bind(schema::quoted(&settings.schema))
@@ -102,6 +110,7 @@ pub(crate) async fn begin(connection: &mut PgConnection, settings: &Settings, ro
         // Where the system knows no tcp_user_timeout: together not below the session timeout.
         .bind(seconds(timeout / 2))
         .bind(seconds(timeout / 4))
+        .bind(commit)
         .fetch_one(&mut *connection)
         .await
         .map_err(failed)?;
@@ -111,6 +120,13 @@ pub(crate) async fn begin(connection: &mut PgConnection, settings: &Settings, ro
             "the server is a standby, on which nothing can be locked: name the primary",
         )
         .with_outcome(Outcome::NotApplied));
+    }
+    let encoding: &str = row.try_get("encoding").map_err(failed)?;
+    if encoding != "UTF8" {
+        return Err(Error::config(format!(
+            "the database is kept in {encoding}, but names and capabilities are UTF-8: name a database in the URL that was created with \
+             ENCODING 'UTF8'"
+        )));
     }
     let pid: i32 = row.try_get("pid").map_err(failed)?;
     let again = "SELECT pg_backend_pid() AS pid, \

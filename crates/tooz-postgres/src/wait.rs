@@ -26,8 +26,10 @@ const WAIT_FOR_SHARED_LOCK: &str =
 const CANCEL: &str = "SELECT pg_cancel_backend($1)";
 
 /// When others want the connection, the first turn is this long, and each further one twice as long as the one before: whoever stands in a
-/// long queue gets the time that it takes.
+/// long queue gets the time that it takes, as far as those who wait for their turn let it.
 const FIRST_TURN: Duration = Duration::from_secs(1);
+/// All who have no connection try once in this time each, together.
+const TRY: Duration = Duration::from_millis(2);
 /// When to look whether it is really this lock that is held, and not one of another name with the same key.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 
@@ -68,12 +70,14 @@ impl Own {
                         if let Some(granted) = self.acquire(request, Way::AskAtGate).await? {
                             return Ok(Some(granted));
                         }
-                        pause = (pause * 2).min(Duration::from_secs(1));
+                        // However many try, they leave the session's connection to those who have a lock.
+                        let longest = TRY * u32::try_from(self.waiters.queued()).unwrap_or(u32::MAX);
+                        pause = (pause * 2).min(longest.max(Duration::from_secs(1)));
                     }
                 }
             };
             let waiter = self.waiters.lend(permit).await?;
-            match self.take_turn(waiter, request, wanted, patience).await? {
+            match self.take_turn(waiter, request, wanted, self.waiters.turn_length(patience)).await? {
                 Turn::Granted(granted) => return Ok(Some(granted)),
                 Turn::Unwanted => return Ok(None),
                 Turn::Over => patience = (patience * 2).min(SLICE),

@@ -15,6 +15,11 @@ use crate::setup::{self, Role};
 
 const LET_GO: &str = "SELECT CASE WHEN pg_backend_pid() = $1 THEN pg_advisory_unlock_all() IS NOT NULL ELSE false END";
 
+/// In this time everybody who wants a connection has had a turn, as long as no turn would be shorter than the shortest.
+const CYCLE: Duration = Duration::from_mins(2);
+/// What a turn at least takes to be worth its round trips.
+const SHORTEST_TURN: Duration = Duration::from_millis(200);
+
 /// Ends when what a lent connection held is free for others; with an error if that is for the server to find out.
 pub(crate) type Opened = oneshot::Receiver<()>;
 
@@ -68,7 +73,17 @@ impl Waiters {
 
     /// Whether somebody wants a connection and has none.
     pub(crate) fn is_pressed(&self) -> bool {
-        self.queued.load(Ordering::Acquire) > 0
+        self.queued() > 0
+    }
+
+    /// How many want a connection and have none.
+    pub(crate) fn queued(&self) -> usize {
+        self.queued.load(Ordering::Acquire)
+    }
+
+    /// How long a turn may be for somebody who would take that long: so short that all who wait for theirs have one within the cycle.
+    pub(crate) fn turn_length(&self, patience: Duration) -> Duration {
+        patience.min(longest_turn(self.settings.waiters, self.queued()))
     }
 
     /// A connection for one's turn: one that is there, else a new one.
@@ -124,10 +139,34 @@ async fn let_go(waiter: &mut Waiter, limit: Duration) -> bool {
     matches!(tokio::time::timeout(limit, letting_go).await, Ok(Ok(true)))
 }
 
+/// The longest turn where so many wait for so few connections.
+fn longest_turn(connections: usize, queued: usize) -> Duration {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    (CYCLE / count(queued).max(1)).saturating_mul(count(connections)).max(SHORTEST_TURN)
+}
+
 struct Counted<'a>(&'a AtomicUsize);
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_has_a_turn_within_minutes() {
+        for (connections, queued, limit) in
+            [(4, 1, CYCLE), (4, 240, CYCLE), (1, 600, CYCLE), (4, 2400, CYCLE), (4, 10_000, Duration::from_mins(9))]
+        {
+            let rounds = u32::try_from(queued / connections).unwrap();
+            let cycle = longest_turn(connections, queued) * rounds;
+            assert!(cycle <= limit, "{queued} on {connections}: {cycle:?}");
+        }
+        // Who has the connections almost for himself takes the time of a slice.
+        assert!(longest_turn(4, 0) >= Duration::from_mins(1) && longest_turn(4, 8) >= Duration::from_mins(1));
     }
 }

@@ -5,15 +5,18 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use serde::Deserialize;
-use sqlx::postgres::PgNotification;
+use sqlx::Acquire as _;
+use sqlx::postgres::{PgListener, PgNotification};
 use tooz_core::{Change, MemberId, PushStream, Pushed, Pusher, RequestId, Result, push_channel};
 
 use crate::group::read_entry;
 use crate::holdings::Holdings;
+use crate::layout::Found;
 use crate::link::Link;
 use crate::look::{Look, Seat};
 use crate::options::Settings;
-use crate::{error, holders, key};
+use crate::sweep::{Step, next_look};
+use crate::{error, holders, key, sweep};
 
 /// Who hears what is told to a connection.
 #[derive(Default)]
@@ -114,38 +117,67 @@ impl Look {
 const TICK: Duration = Duration::from_secs(1);
 
 /// As long as anybody watches: looks from time to time who has died, since nothing is told by the dead, and takes away and tells what
-/// they left. Sees to it that the watches end with the connection, also when that is cut without a word. Ends with the link.
-pub(crate) async fn attend(link: Weak<Link>, audience: Arc<Audience>, settings: Settings, namespace: String) {
-    const DOING: &str = "look who has died";
+/// they left. However many watch, few of them look; the others see to it from time to time that somebody does. Sees to it that the watches end
+/// with the connection, also when that is cut without a word. Ends with the link.
+pub(crate) async fn attend(link: Weak<Link>, audience: Arc<Audience>, settings: Settings) {
     // The session timeout is how long a death may take anyway.
     let period = TICK.min(settings.session_timeout / 4);
+    let rest = settings.session_timeout / 2;
+    let mut pause = period;
+    let mut may_look = false;
     // No hold is kept of the link while this waits: it ends when those who use it let go.
     while let Some(died) = link.upgrade().map(|link| link.died()) {
         // Not in step with all others who watch.
-        if tokio::time::timeout(period.mul_f64(0.75 + 0.25 * fastrand::f64()), died).await.is_ok() {
+        if tokio::time::timeout(pause.mul_f64(0.75 + 0.25 * fastrand::f64()), died).await.is_ok() {
             break;
         }
         if audience.owner.get().is_some() {
             return;
         }
         let Some(link) = link.upgrade().filter(|_| !audience.is_empty()) else { continue };
-        let namespace = namespace.clone();
-        let asking = link.run(settings.statement_timeout, DOING, move |connection| {
-            Box::pin(async move {
-                let asked = sqlx::query("SELECT sweep(0, $1)").bind(namespace).execute(connection).await;
-                match asked {
-                    // Who may not take away what the dead left hears of it from those who may.
-                    Err(error) if error::is_dead(&error) => Err(error::of(error, DOING)),
-                    _ => Ok(()),
-                }
-            })
+        let (theirs, knows) = (settings.clone(), may_look);
+        let looking = link.run(settings.statement_timeout, sweep::DOING, move |connection| {
+            Box::pin(async move { look_for_the_dead(connection, &theirs, knows, period).await })
         });
-        if asking.await.is_err() {
-            link.cut();
-            break;
+        match looking.await {
+            Ok(Some(step)) => {
+                may_look = true;
+                pause = next_look(step, pause, period, rest);
+            }
+            Ok(None) => {
+                may_look = false;
+                pause = settings.session_timeout;
+            }
+            Err(_) => {
+                link.cut();
+                break;
+            }
         }
     }
     audience.dismiss();
+}
+
+/// `None`: this user may not, or not yet; it hears of the dead from those who may. That is found out without an error in the server's log.
+async fn look_for_the_dead(
+    connection: &mut PgListener,
+    settings: &Settings,
+    may_look: bool,
+    period: Duration,
+) -> Result<Option<Step>> {
+    if !may_look {
+        let plain = connection.acquire().await.map_err(|error| error::of(error, sweep::DOING))?;
+        if !Found::look(plain, settings).await?.can_clear_up() {
+            return Ok(None);
+        }
+    }
+    // Short of the period, so that who looks in every period finds that it is over.
+    match sweep::step(connection, 0, period.mul_f64(0.7)).await {
+        Ok(step) => Ok(Some(step)),
+        Err(error) if error::is_dead(&error) => Err(error::of(error, sweep::DOING)),
+        // The server has no time for it now.
+        Err(error) if error::is_cancelled(&error) || error::is_end_of_slice(&error) => Ok(Some(Step::Done)),
+        Err(_) => Ok(None),
+    }
 }
 
 /// A change of a group as `schema.sql` tells it.

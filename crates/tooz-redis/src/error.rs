@@ -17,12 +17,28 @@ pub(crate) fn of_client(error: &ClientError) -> Error {
     if begins(&["BUSYGROUP", "BUSYKEY"]) {
         return made(ErrorKind::Backend, "the server answers");
     }
-    if said.contains("MISCONF") || said.contains("OOM command") || said.contains("READONLY") {
+    if said.contains("counter fence is at its end") {
+        return Error::new(
+            ErrorKind::Backend,
+            "the counter `fence` of this namespace is no number below 2^53, which only somebody else can have made of it: there is no \
+             greater token any more. Use another namespace, or delete that key once nothing remembers a token of before",
+        )
+        .with_outcome(Outcome::NotApplied);
+    }
+    if said.contains("READONLY") {
+        // Every write of a replica is refused, so that none was done.
+        return made(ErrorKind::Unavailable, "the server is a replica by now").with_outcome(Outcome::NotApplied);
+    }
+    if said.contains("MISCONF") || said.contains("OOM command") {
         // A script may have done a part before it was refused.
         return made(ErrorKind::Unavailable, "the server takes no writes just now");
     }
     if begins(NOT_NOW) {
         return made(ErrorKind::Unavailable, "the server can't serve just now").with_outcome(Outcome::NotApplied);
+    }
+    if said.contains("max number of clients") {
+        return made(ErrorKind::Unavailable, "the server has no room for another client: raise its maxclients")
+            .with_outcome(Outcome::NotApplied);
     }
     if begins(&["NOPROTO", "ERR unknown command"]) {
         return made(ErrorKind::Config, "this driver needs Redis 6.2 or later, or Valkey");
@@ -54,9 +70,28 @@ pub(crate) fn cut() -> Error {
     Error::new(ErrorKind::Unavailable, "the connection to the server was lost while this was under way")
 }
 
-/// There is no connection at all.
-pub(crate) fn not_connected() -> Error {
-    Error::new(ErrorKind::Unavailable, "there is no connection to the server").with_outcome(Outcome::NotApplied)
+/// Whether this connection can't be used any more: its server has become a replica, or wants to be logged in at again.
+pub(crate) fn ends_the_link(error: &ClientError) -> bool {
+    let said = error.details();
+    said.contains("READONLY") || said.starts_with("MASTERDOWN") || said.starts_with("NOAUTH")
+}
+
+/// There is no connection at all, and why the last attempt to make one has failed.
+pub(crate) fn not_connected(why: Option<&str>) -> Error {
+    let message = match why {
+        Some(why) => format!("there is no connection to the server: {why}"),
+        None => "there is no connection to the server".to_owned(),
+    };
+    Error::new(ErrorKind::Unavailable, message).with_outcome(Outcome::NotApplied)
+}
+
+/// So many requests are under way that this one has not had its turn.
+pub(crate) fn no_turn(most: usize) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("{most} requests are under way, and this one has not had its turn in time"),
+    )
+    .with_outcome(Outcome::NotApplied)
 }
 
 /// The session is over at the server.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tooz_core::{FencingToken, Granted, GroupId, Pushed, Pusher, Reporter, RequestId, decode_name};
@@ -14,6 +15,16 @@ pub(crate) const FIRST_EPOCH: u64 = 1;
 
 /// How many of the grants and as many of the waiting requests each beat looks after, so that it costs the same whatever is held.
 const LOOKED_AFTER: usize = 16;
+
+/// The same for memberships.
+const MEMBERSHIPS: usize = 4;
+
+/// How many are looked after in one request besides the beats.
+const AT_ONCE: usize = 64;
+
+/// Within this time each grant and each membership has its turn, however many there are: its keys are kept for thrice as long
+/// (`common.lua`).
+const ROUND: Duration = Duration::from_hours(20 * 24);
 
 pub(crate) struct Feed {
     reporter: Reporter,
@@ -32,9 +43,26 @@ struct State {
     waiting: BTreeMap<RequestId, (String, oneshot::Sender<News>)>,
     /// Grants, and of which lock.
     held: BTreeMap<RequestId, String>,
-    /// Up to where waiting requests and grants were looked after.
-    turn: (RequestId, RequestId),
+    /// Memberships by their joins.
+    joined: BTreeMap<RequestId, Joined>,
+    /// Up to where waiting requests, grants and memberships were looked after.
+    turn: Turn,
     watching: HashMap<String, Vec<Pusher>>,
+}
+
+#[derive(Default)]
+struct Turn {
+    waiting: Option<RequestId>,
+    held: Option<RequestId>,
+    joined: Option<RequestId>,
+}
+
+struct Joined {
+    group: GroupId,
+    /// Where it stands, as `common.lua` has it in what a session owns.
+    place: String,
+    /// The connection on which it was missed once.
+    missed: Option<u64>,
 }
 
 /// What one who waits for a lock hears.
@@ -45,11 +73,30 @@ pub(crate) enum News {
     AskAgain,
 }
 
-/// A request whose grant or place should still be at the server.
+/// A request whose grant, place or entry should still be at the server.
 pub(crate) struct LookedAfter {
     pub(crate) request: RequestId,
-    pub(crate) lock: String,
-    pub(crate) is_waiting: bool,
+    pub(crate) place: String,
+    pub(crate) how: How,
+}
+
+/// What a request has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    Held,
+    Waiting,
+    Joined,
+}
+
+impl How {
+    /// As `look.lua` reads it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            How::Held => "held",
+            How::Waiting => "waiting",
+            How::Joined => "joined",
+        }
+    }
 }
 
 impl Default for State {
@@ -60,7 +107,8 @@ impl Default for State {
             epoch: FIRST_EPOCH,
             waiting: BTreeMap::new(),
             held: BTreeMap::new(),
-            turn: (RequestId(0), RequestId(0)),
+            joined: BTreeMap::new(),
+            turn: Turn::default(),
             watching: HashMap::new(),
         }
     }
@@ -70,17 +118,33 @@ impl Default for State {
 enum Missed {
     Grant,
     Place(oneshot::Sender<News>),
+    Membership(GroupId),
 }
 
 impl State {
     /// One who waited when the question was sent may have been asked for before its own request reached the server, and may have the
     /// lock by now: what is missed must be what was looked after.
-    fn miss(&mut self, missing: &LookedAfter) -> Option<Missed> {
-        if missing.is_waiting {
-            self.waiting.remove(&missing.request).map(|(_, waiter)| Missed::Place(waiter))
-        } else {
-            self.held.remove(&missing.request).map(|_| Missed::Grant)
+    fn miss(&mut self, missing: &LookedAfter, epoch: u64) -> Option<Missed> {
+        match missing.how {
+            How::Waiting => self.waiting.remove(&missing.request).map(|(_, waiter)| Missed::Place(waiter)),
+            How::Held => self.held.remove(&missing.request).map(|_| Missed::Grant),
+            How::Joined => {
+                // What a fail-over has forgotten core says again soon after the reconnect; what is missing a round later on the same
+                // connection was taken away.
+                let joined = self.joined.get_mut(&missing.request)?;
+                if joined.missed.replace(epoch) != Some(epoch) {
+                    return None;
+                }
+                self.joined.remove(&missing.request).map(|joined| Missed::Membership(joined.group))
+            }
         }
+    }
+
+    fn waiters_after_turn(&mut self, count: usize) -> Vec<LookedAfter> {
+        next_few(&self.waiting, &mut self.turn.waiting, count)
+            .into_iter()
+            .map(|(request, (lock, _))| LookedAfter { request, place: lock.clone(), how: How::Waiting })
+            .collect()
     }
 }
 
@@ -153,33 +217,60 @@ impl Feed {
     pub(crate) fn held(&self) -> Vec<LookedAfter> {
         let looked_after = |(request, lock): (&RequestId, &String)| LookedAfter {
             request: *request,
-            lock: lock.clone(),
-            is_waiting: false,
+            place: lock.clone(),
+            how: How::Held,
         };
         self.state().held.iter().map(looked_after).collect()
     }
 
-    /// The next few of what should still be at the server. Whatever is there has its turn.
-    pub(crate) fn look_after(&self) -> Vec<LookedAfter> {
+    /// From now on the beats look after this membership.
+    pub(crate) fn join(&self, request: RequestId, group: GroupId, place: String) {
+        self.state().joined.insert(request, Joined { group, place, missed: None });
+    }
+
+    /// The membership is about to end.
+    pub(crate) fn leave(&self, request: RequestId) {
+        self.state().joined.remove(&request);
+    }
+
+    /// The next few of what should still be at the server, for one of the beats that are so far apart. Whatever is there has its turn.
+    pub(crate) fn look_after(&self, interval: Duration) -> Vec<LookedAfter> {
         let mut state = self.state();
-        let (mut waiting_turn, mut held_turn) = state.turn;
-        let mut all = Vec::new();
-        for (request, (lock, _)) in next_few(&state.waiting, &mut waiting_turn) {
-            all.push(LookedAfter { request, lock: lock.clone(), is_waiting: true });
+        let mut all = state.waiters_after_turn(LOOKED_AFTER);
+        let State { held, joined, turn, .. } = &mut *state;
+        for (request, lock) in next_few(held, &mut turn.held, share(held.len(), interval).max(LOOKED_AFTER)) {
+            all.push(LookedAfter { request, place: lock.clone(), how: How::Held });
         }
-        for (request, lock) in next_few(&state.held, &mut held_turn) {
-            all.push(LookedAfter { request, lock: lock.clone(), is_waiting: false });
+        for (request, entry) in next_few(joined, &mut turn.joined, share(joined.len(), interval).max(MEMBERSHIPS)) {
+            all.push(LookedAfter { request, place: entry.place.clone(), how: How::Joined });
         }
-        state.turn = (waiting_turn, held_turn);
         all
     }
 
-    /// The server has something else of that request than was thought.
-    pub(crate) fn miss(&self, missing: &LookedAfter) {
-        let missed = self.state().miss(missing);
+    /// What is to be looked after besides each beat, so that every waiting request has had its turn after two beats: in parts, each for
+    /// one request.
+    pub(crate) fn the_rest(&self) -> Vec<Vec<LookedAfter>> {
+        let mut state = self.state();
+        let mut left = state.waiting.len().div_ceil(2).saturating_sub(LOOKED_AFTER);
+        let mut parts = Vec::new();
+        while left > 0 {
+            let part = state.waiters_after_turn(left.min(AT_ONCE));
+            if part.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(part.len());
+            parts.push(part);
+        }
+        parts
+    }
+
+    /// The server has something else of that request than was thought, as the connection of that number has told.
+    pub(crate) fn miss(&self, missing: &LookedAfter, epoch: u64) {
+        let missed = self.state().miss(missing, epoch);
         match missed {
             Some(Missed::Grant) => self.reporter.grant_lost(missing.request),
             Some(Missed::Place(waiter)) => drop(waiter.send(News::AskAgain)),
+            Some(Missed::Membership(group)) => self.reporter.membership_lost(&group, missing.request),
             None => {}
         }
     }
@@ -261,6 +352,7 @@ impl Feed {
                 self.reporter.grant_lost(request);
             }
             ("ousted", Some(group)) => {
+                self.leave(request);
                 if let Some(group) = decode_name(group).and_then(|group| GroupId::new(group).ok()) {
                     self.reporter.membership_lost(&group, request);
                 }
@@ -320,15 +412,29 @@ impl Feed {
         state.ended = true;
         state.waiting.clear();
         state.held.clear();
+        state.joined.clear();
         state.watching.clear();
     }
 }
 
+/// How many of so many each beat has to look after, so that all have had their turn in time.
+fn share(all: usize, interval: Duration) -> usize {
+    let each = interval.as_secs_f64() / ROUND.as_secs_f64();
+    // Far below the number of all, which fits.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    let share = (all as f64 * each).ceil() as usize;
+    share
+}
+
 /// The next few behind `turn`, which moves on, and begins anew behind the last.
-fn next_few<'a, V>(all: &'a BTreeMap<RequestId, V>, turn: &mut RequestId) -> Vec<(RequestId, &'a V)> {
-    let behind = (Bound::Excluded(*turn), Bound::Unbounded);
-    let few: Vec<_> = all.range(behind).take(LOOKED_AFTER).map(|(request, value)| (*request, value)).collect();
-    *turn = few.last().filter(|_| few.len() == LOOKED_AFTER).map_or(RequestId(0), |(request, _)| *request);
+fn next_few<'a, V>(
+    all: &'a BTreeMap<RequestId, V>,
+    turn: &mut Option<RequestId>,
+    count: usize,
+) -> Vec<(RequestId, &'a V)> {
+    let behind = (turn.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+    let few: Vec<_> = all.range(behind).take(count).map(|(request, value)| (*request, value)).collect();
+    *turn = few.last().filter(|_| few.len() == count).map(|(request, _)| *request);
     few
 }
 
@@ -345,16 +451,41 @@ mod tests {
     fn a_grant_is_not_missed_that_was_a_wish_when_the_question_was_sent() {
         let mut state = State::default();
         let request = RequestId(1);
-        let asked = |is_waiting| LookedAfter { request, lock: "l:x".into(), is_waiting };
+        let asked = |how| LookedAfter { request, place: "l:x".into(), how };
         // The question was on its way before the request was, and the answers to both have come.
         state.held.insert(request, "l:x".into());
-        assert!(state.miss(&asked(true)).is_none());
+        assert!(state.miss(&asked(How::Waiting), 1).is_none());
         assert!(state.held.contains_key(&request));
-        assert!(matches!(state.miss(&asked(false)), Some(Missed::Grant)));
+        assert!(matches!(state.miss(&asked(How::Held), 1), Some(Missed::Grant)));
         // The other way round: it waits again under the same request.
         let (sender, _receiver) = oneshot::channel();
         state.waiting.insert(request, ("l:x".into(), sender));
-        assert!(state.miss(&asked(false)).is_none());
-        assert!(matches!(state.miss(&asked(true)), Some(Missed::Place(_))));
+        assert!(state.miss(&asked(How::Held), 1).is_none());
+        assert!(matches!(state.miss(&asked(How::Waiting), 1), Some(Missed::Place(_))));
+    }
+
+    #[test]
+    fn a_membership_is_missed_when_it_is_for_the_second_time_on_one_connection() {
+        let mut state = State::default();
+        let request = RequestId(1);
+        let group: GroupId = "g".parse().unwrap();
+        let asked = LookedAfter { request, place: "g:g\nm".into(), how: How::Joined };
+        state.joined.insert(request, Joined { group, place: asked.place.clone(), missed: None });
+        assert!(state.miss(&asked, 1).is_none());
+        assert!(state.miss(&asked, 2).is_none());
+        assert!(matches!(state.miss(&asked, 2), Some(Missed::Membership(_))));
+        assert!(state.miss(&asked, 2).is_none());
+    }
+
+    #[test]
+    fn all_have_their_turn_in_time_however_many_they_are() {
+        let day = Duration::from_hours(24);
+        assert_eq!(share(10_000, Duration::from_secs(3)), 1);
+        assert_eq!(share(1_000, day), 50);
+        let all: BTreeMap<_, _> = (0..5).map(|number| (RequestId(number), number)).collect();
+        let mut turn = None;
+        let mut few =
+            |count| next_few(&all, &mut turn, count).into_iter().map(|(request, _)| request.0).collect::<Vec<_>>();
+        assert_eq!([few(2), few(2), few(2), few(2)], [vec![0, 1], vec![2, 3], vec![4], vec![0, 1]]);
     }
 }

@@ -1,53 +1,68 @@
-//! The task that keeps the connection: it reads what comes by itself, looks for the dead, and connects anew when a link ends.
+//! The task that keeps the connection: it reads what comes by itself, and connects anew when a link ends.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fred::types::Message;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{Instant, sleep, sleep_until};
-use tooz_core::{ErrorKind, Pushed, Result};
+use tokio::time::{Instant, sleep, timeout};
+use tooz_core::{Error, ErrorKind, Pushed, Result};
 
 use crate::connection::{NO_SESSION, Shared};
 use crate::error::strange;
 use crate::feed::Heard;
 use crate::link::{Dial, Incoming, Link, Peer, number, server_at};
+use crate::login::Words;
 use crate::options::Target;
 use crate::script::Script;
 use crate::sentinel::find_primary;
-use crate::server::Server;
+use crate::server::{Server, Visit};
 use crate::watch::read_change;
 
-/// A session that is due is looked for so much later, and up to as much again: the server's clock ticks in milliseconds, and not
-/// all who are curious should look at once.
-const TACT: Duration = Duration::from_millis(20);
+/// The addresses that have led this process to a primary, up to as many: one that leads to a replica now is being switched over, which
+/// passes; where it never led to another, the URL is wrong.
+static PRIMARIES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+const MOST_PRIMARIES: usize = 1000;
 
 impl Shared {
     /// Connects to the server that is the right one now.
     pub(crate) async fn establish(&self, epoch: u64) -> Result<(Arc<Link>, Incoming)> {
         let settings = &self.settings;
+        let limit = self.connect_limit;
+        // For each connection anew: passwords are changed while we live.
+        let credentials = timeout(limit, self.credentials.read()).await.map_err(|_| {
+            Error::new(ErrorKind::TimedOut, format!("the credentials were not there within {limit:?}"))
+        })??;
         let (server, known_replicas) = match &settings.target {
             Target::Sentinel(sentinels) => {
-                let primary = find_primary(sentinels, &settings.encryption, self.connect_limit).await?;
-                (server_at(&primary.address), Some(primary.replicas))
+                let primary = find_primary(sentinels, &settings.encryption, limit).await?;
+                (server_at(&primary.address), primary.replicas)
             }
-            target => (target.fixed().ok_or_else(|| strange("no server"))?, None),
+            target => (target.fixed().ok_or_else(|| strange("no server"))?, 0),
         };
         let dial = Dial {
             peer: Peer::Data,
             server,
-            credentials: &settings.credentials,
+            words: Words::in_a_line(credentials)?,
             database: settings.database,
             encryption: &settings.encryption,
             limit: self.limit,
-            connect_limit: self.connect_limit,
+            connect_limit: limit,
         };
-        let at = |error: tooz_core::Error| error.context(format!("connect to {}", settings.target));
+        let at = |error: Error| error.context(format!("connect to {}", settings.target));
         let (link, incoming) = Link::open(dial, epoch).await.map_err(at)?;
-        let server = Server::read(&link, known_replicas).await.map_err(at)?;
-        server.judge(settings)?;
+        let server = Server::read(&link).await.map_err(at)?;
+        let address = settings.target.to_string();
+        server.judge(settings, if was_a_primary(&address) { Visit::Again } else { Visit::First })?;
+        remember_a_primary(address);
         link.load_scripts().await.map_err(at)?;
+        {
+            let mut replicas = self.replicas();
+            replicas.asked(known_replicas, self.timeout);
+            replicas.saw(server.seen());
+        }
+        self.set_trouble(None);
         *self.server() = server;
         Ok((Arc::new(link), incoming))
     }
@@ -55,7 +70,8 @@ impl Shared {
     /// Serves one link after another.
     pub(crate) async fn keep(self: Arc<Self>, mut link: Arc<Link>, mut incoming: Incoming) {
         loop {
-            self.serve(&link, &mut incoming).await;
+            // In a box, since it is long and the task lives as long as the session.
+            Box::pin(self.serve(&link, &mut incoming)).await;
             link.end();
             self.link.send_replace(None);
             self.reporter.disconnected();
@@ -72,20 +88,25 @@ impl Shared {
         let mut pause = Duration::from_millis(10);
         loop {
             epoch += 1;
-            if let Ok((link, incoming)) = self.establish(epoch).await
-                && self.resume(&link).await.is_ok()
-            {
-                return (link, incoming);
+            match self.take_up(epoch).await {
+                Ok(taken_up) => return taken_up,
+                Err(error) => self.set_trouble(Some(&error)),
             }
             sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
             pause = (pause * 2).min(Duration::from_millis(500));
         }
     }
 
+    async fn take_up(&self, epoch: u64) -> Result<(Arc<Link>, Incoming)> {
+        let (link, incoming) = self.establish(epoch).await?;
+        self.resume(&link).await?;
+        Ok((link, incoming))
+    }
+
     /// The first words on a new link. From here on nothing that was under way on an older one takes effect.
     async fn resume(&self, link: &Arc<Link>) -> Result<()> {
         let mut channels = self.feed.channels();
-        let is_open = self.is_open.load(Ordering::Acquire);
+        let is_open = self.is_open();
         if is_open {
             channels.push(format!("{}c:{}", self.channels, self.session));
         }
@@ -101,20 +122,33 @@ impl Shared {
         Ok(())
     }
 
-    /// Hears what this session was told while nobody listened.
+    /// Hears what this session was told while nobody listened, a part at a time.
     async fn catch_up(&self, link: &Arc<Link>) -> Result<()> {
-        let reply = self.run_on(link, Script::Hello, vec![number(self.feed.heard())]).await?;
-        let last = u64::try_from(reply.number(0)?).unwrap_or(0);
-        self.feed.begin(link.epoch, last, &reply.texts(1)?);
-        Ok(())
+        let (mut messages, mut behind) = (Vec::new(), String::new());
+        loop {
+            let reply = self.run_on(link, Script::Hello, vec![number(self.feed.heard()), behind.into()]).await?;
+            let (last, until) = (reply.number(0)?, reply.number(1)?);
+            messages.extend(reply.texts(2)?);
+            if until >= last {
+                self.feed.begin(link.epoch, u64::try_from(last).unwrap_or(0), &messages);
+                return Ok(());
+            }
+            behind = until.to_string();
+        }
     }
 
-    /// Reads what comes by itself, and looks for the dead, until the link ends.
+    /// Serves a link until it ends.
     async fn serve(&self, link: &Arc<Link>, incoming: &mut Incoming) {
-        let mut look = self.look.subscribe();
-        let mut tidy = tokio::time::interval(self.timeout / 3);
+        tokio::select! {
+            biased;
+            () = self.listen(link, incoming) => {}
+            () = self.tend(link) => {}
+        }
+    }
+
+    /// Reads what comes by itself.
+    async fn listen(&self, link: &Arc<Link>, incoming: &mut Incoming) {
         loop {
-            let due = *look.borrow_and_update() + TACT.mul_f64(1.0 + fastrand::f64());
             tokio::select! {
                 biased;
                 pushed = incoming.pushes.recv() => match pushed {
@@ -131,15 +165,6 @@ impl Shared {
                 },
                 () = incoming.running.ended() => return,
                 () = link.is_to_end() => return,
-                Ok(()) = look.changed() => {}
-                () = sleep_until(due), if self.feed.is_curious() => {
-                    let next = match self.run_on(link, Script::SweepUp, Vec::new()).await {
-                        Ok(reply) => reply.number(0).unwrap_or(-1),
-                        Err(_) => 100,
-                    };
-                    self.look_in(next);
-                }
-                _ = tidy.tick() => self.unsubscribe_the_gone(link).await,
             }
         }
     }
@@ -155,9 +180,8 @@ impl Shared {
                 Some((pushed, life)) => {
                     self.feed.push(&message.channel, &pushed);
                     // Somebody new may die before the next look that was planned.
-                    let until = Instant::now() + life;
-                    if !life.is_zero() && until < *self.look.borrow() {
-                        self.look.send_replace(until);
+                    if !life.is_zero() {
+                        self.look_at(Instant::now() + life);
                     }
                 }
                 None => self.feed.push(&message.channel, &Pushed::Dirty),
@@ -167,14 +191,15 @@ impl Shared {
         }
         Heard::Everything
     }
+}
 
-    async fn unsubscribe_the_gone(&self, link: &Arc<Link>) {
-        for channel in self.feed.forget_the_gone() {
-            let _ = link.unsubscribe(channel.clone()).await;
-            // Somebody may have begun to watch it in between.
-            if self.feed.is_watched(&channel) && link.subscribe(vec![channel.clone()]).await.is_ok() {
-                self.feed.push(&channel, &Pushed::Gap);
-            }
-        }
+fn was_a_primary(address: &str) -> bool {
+    PRIMARIES.lock().unwrap_or_else(PoisonError::into_inner).contains(address)
+}
+
+fn remember_a_primary(address: String) {
+    let mut primaries = PRIMARIES.lock().unwrap_or_else(PoisonError::into_inner);
+    if primaries.len() < MOST_PRIMARIES {
+        primaries.insert(address);
     }
 }

@@ -13,9 +13,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tooz_core::{Error, ErrorKind, Result};
 
-use crate::error::{cut, is_unknown_script, of_client, strange};
-use crate::options::{Address, Credentials, Encryption, Target};
+use crate::error::{cut, ends_the_link, is_unknown_script, of_client, strange};
+use crate::login::Words;
+use crate::options::{Address, Encryption, Target};
+use crate::replicas::Seen;
 use crate::script::{self, Script};
+use crate::server::lines_of;
 use crate::tls;
 
 /// How many pushes wait for the task that reads them before the oldest is lost; what is lost is asked for again.
@@ -34,7 +37,7 @@ pub(crate) enum Peer {
 pub(crate) struct Dial<'a> {
     pub(crate) peer: Peer,
     pub(crate) server: ServerConfig,
-    pub(crate) credentials: &'a Credentials,
+    pub(crate) words: Words,
     pub(crate) database: u8,
     pub(crate) encryption: &'a Encryption,
     /// How long one request may take.
@@ -50,6 +53,27 @@ pub(crate) struct Link {
     pub(crate) epoch: u64,
     limit: Duration,
     ended: watch::Sender<bool>,
+}
+
+/// What is asked behind a script on the same connection, in one sending.
+#[derive(Clone, Copy)]
+pub(crate) struct Behind {
+    /// How many replicas to wait for; 0: none.
+    pub(crate) replicas: u64,
+    /// Whether to look how many there are.
+    pub(crate) look: bool,
+}
+
+impl Behind {
+    pub(crate) const NOTHING: Behind = Behind { replicas: 0, look: false };
+}
+
+/// What a script answered, and what was asked behind it.
+pub(crate) struct Done {
+    pub(crate) answer: Value,
+    /// How many replicas have it.
+    pub(crate) reached: u64,
+    pub(crate) seen: Option<Seen>,
 }
 
 /// What comes by itself, and the end.
@@ -95,13 +119,13 @@ impl Link {
         let mut config = Config {
             fail_fast: true,
             server: dial.server,
-            username: dial.credentials.username.clone(),
-            password: dial.credentials.password.clone(),
+            username: dial.words.username,
+            password: dial.words.password,
             version: if dial.peer == Peer::Data { RespVersion::RESP3 } else { RespVersion::RESP2 },
             database: (dial.peer == Peer::Data && dial.database > 0).then_some(dial.database),
             ..Config::default()
         };
-        tls::apply(dial.encryption, &mut config)?;
+        tls::apply(dial.encryption, &mut config).await?;
         let client = Builder::from_config(config)
             .with_connection_config(|connection| {
                 connection.connection_timeout = dial.connect_limit;
@@ -134,6 +158,11 @@ impl Link {
         self.ended.send_replace(true);
     }
 
+    /// Whether somebody ended the connection.
+    pub(crate) fn was_ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+
     /// Ends when somebody ended the connection.
     pub(crate) async fn is_to_end(&self) {
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
@@ -142,7 +171,7 @@ impl Link {
     /// One command and its reply.
     pub(crate) async fn ask(&self, command: &'static str, arguments: Vec<Value>) -> Result<Value> {
         let asking = self.client.custom(custom(command), arguments);
-        self.within(Instant::now() + self.limit, asking).await?.map_err(|error| of_client(&error))
+        self.within(Instant::now() + self.limit, asking).await?.map_err(|error| self.refused(&error))
     }
 
     /// Hears a channel from now on: what is asked behind this is answered after it.
@@ -184,54 +213,103 @@ impl Link {
         Ok(())
     }
 
-    /// Runs a script; with `replicas`, answers also how many have it.
+    /// Runs a script, and asks what is to be asked behind it.
     pub(crate) async fn run(
         &self,
         script: Script,
         arguments: Vec<Value>,
-        replicas: Option<u64>,
+        behind: Behind,
         deadline: Instant,
-    ) -> Result<(Value, i64)> {
+    ) -> Result<Done> {
         if let Some(digest) = script.digest() {
             let arguments = called(Value::from_static_str(digest), &arguments);
-            match self.run_once("EVALSHA", arguments, replicas, deadline).await? {
+            match self.run_once("EVALSHA", arguments, behind, deadline).await? {
                 // The server was restarted or its scripts were flushed. It has done nothing.
                 Err(error) if is_unknown_script(&error) => {}
-                other => return other.map_err(|error| of_client(&error)),
+                other => return other.map_err(|error| self.refused(&error)),
             }
         }
         let arguments = called(Value::from_static_str(script.text()), &arguments);
-        self.run_once("EVAL", arguments, replicas, deadline).await?.map_err(|error| of_client(&error))
+        self.run_once("EVAL", arguments, behind, deadline).await?.map_err(|error| self.refused(&error))
     }
 
     async fn run_once(
         &self,
         command: &'static str,
         arguments: Vec<Value>,
-        replicas: Option<u64>,
+        behind: Behind,
         deadline: Instant,
-    ) -> Result<Result<(Value, i64), fred::error::Error>> {
-        let Some(replicas) = replicas else {
+    ) -> Result<Result<Done, fred::error::Error>> {
+        if !behind.look && behind.replicas == 0 {
             let answer = self.within(deadline, self.client.custom(custom(command), arguments)).await?;
-            return Ok(answer.map(|answer| (answer, 0)));
-        };
-        // Behind the script on the same connection: it waits for the replicas to have that very script's writes.
-        let patience = u64::try_from(self.limit.as_millis() * 2 / 3).unwrap_or(u64::MAX).max(1);
+            return Ok(answer.map(|answer| Done { answer, reached: 0, seen: None }));
+        }
+        // In a box, so that the usual case stays small.
+        Box::pin(self.run_with(command, arguments, behind, deadline)).await
+    }
+
+    async fn run_with(
+        &self,
+        command: &'static str,
+        arguments: Vec<Value>,
+        behind: Behind,
+        deadline: Instant,
+    ) -> Result<Result<Done, fred::error::Error>> {
+        let mut all = vec![(command, arguments)];
+        if behind.look {
+            all.push(("INFO", vec![Value::from_static_str("replication")]));
+            // Where there are none, one may have come and gone since.
+            if behind.replicas == 0 {
+                all.push(("INFO", vec![Value::from_static_str("stats")]));
+            }
+        }
+        // Last on the same connection: it waits for the replicas to have that very script's writes.
+        if behind.replicas > 0 {
+            all.push(("WAIT", self.wait_arguments(behind.replicas, deadline)));
+        }
         let pipeline = self.client.pipeline();
-        let queued: Result<(), fred::error::Error> = async {
-            let _: Value = pipeline.custom(custom(command), arguments).await?;
-            let _: Value = pipeline.custom(custom("WAIT"), vec![number(replicas), number(patience)]).await?;
-            Ok(())
+        for (command, arguments) in all {
+            let _: Value = pipeline.custom(custom(command), arguments).await.map_err(|error| of_client(&error))?;
         }
-        .await;
-        queued.map_err(|error| of_client(&error))?;
         let asking = async { Ok::<_, fred::error::Error>(pipeline.try_all::<Value>().await) };
-        let mut answers = self.within(deadline, asking).await?.map_err(|error| of_client(&error))?.into_iter();
-        match (answers.next(), answers.next()) {
-            (Some(Ok(answer)), Some(Ok(Value::Integer(reached)))) => Ok(Ok((answer, reached))),
-            (Some(Err(error)), _) | (_, Some(Err(error))) => Ok(Err(error)),
-            other => Err(strange(other)),
+        let answers = self.within(deadline, asking).await?.map_err(|error| of_client(&error))?;
+        let mut answers = match answers.into_iter().collect::<std::result::Result<Vec<_>, _>>() {
+            Ok(answers) => answers.into_iter(),
+            Err(error) => return Ok(Err(error)),
+        };
+        let answer = answers.next().ok_or_else(|| strange("nothing"))?;
+        let (mut reached, mut text) = (0, String::new());
+        for behind in answers {
+            match behind {
+                Value::Integer(number) => reached = u64::try_from(number).unwrap_or(0),
+                info => text += &info.as_string().ok_or_else(|| strange(&info))?,
+            }
         }
+        let seen = behind.look.then(|| Seen::read(&lines_of(&text)));
+        Ok(Ok(Done { answer, reached, seen }))
+    }
+
+    /// Waits until as many replicas have all that was written on this connection, and answers how many have.
+    pub(crate) async fn wait_for(&self, replicas: u64, deadline: Instant) -> Result<u64> {
+        let asking = self.client.custom::<Value, Value>(custom("WAIT"), self.wait_arguments(replicas, deadline));
+        let answer = self.within(deadline, asking).await?.map_err(|error| self.refused(&error))?;
+        answer.as_u64().ok_or_else(|| strange(answer))
+    }
+
+    /// The server answers before the deadline, so that it is known how many have it.
+    fn wait_arguments(&self, replicas: u64, deadline: Instant) -> Vec<Value> {
+        let left = deadline.saturating_duration_since(Instant::now()).min(self.limit);
+        let patience = u64::try_from(left.as_millis() * 2 / 3).unwrap_or(u64::MAX).max(1);
+        vec![number(replicas), number(patience)]
+    }
+
+    /// What the server says no with. A server that has been demoted, or knows this connection no more, ends it: the next one leads elsewhere
+    /// or logs in anew.
+    fn refused(&self, error: &fred::error::Error) -> Error {
+        if ends_the_link(error) {
+            self.end();
+        }
+        of_client(error)
     }
 
     /// Gives a request its time. One that takes longer ends the connection: it may be frozen, and what is late must not be

@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use tooz_core::{BackendUrl, ConnectArgs, Error, Host, OptionSpec, OptionValue, Options, Result};
+use tooz_core::{BackendUrl, ConnectArgs, Error, Host, OptionSpec, OptionValue, Options, PASSWORD_FILE, Result};
 
 /// The options beside the common ones.
 pub(crate) const OPTIONS: &[OptionSpec] = &[
@@ -15,6 +16,13 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     ),
     OptionSpec::new("sentinel_user", OptionValue::Text, "none", "the user at the Sentinels"),
     OptionSpec::new("sentinel_password", OptionValue::Secret, "none", "the password at the Sentinels"),
+    OptionSpec::new(
+        "sentinel_password_file",
+        OptionValue::Text,
+        "none",
+        "a file with the password at the Sentinels, read again at each connection",
+    ),
+    PASSWORD_FILE,
     OptionSpec::new(
         "wait",
         OptionValue::Integer,
@@ -48,25 +56,37 @@ pub(crate) struct Address {
 pub(crate) struct Sentinels {
     pub(crate) addresses: Vec<Address>,
     pub(crate) primary: String,
-    pub(crate) credentials: Credentials,
+    pub(crate) username: Option<String>,
+    pub(crate) password: SentinelPassword,
 }
 
-/// Who connects.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub(crate) struct Credentials {
-    pub(crate) username: Option<String>,
-    pub(crate) password: Option<String>,
+/// What one logs in with at the Sentinels.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum SentinelPassword {
+    None,
+    Given(String),
+    File(PathBuf),
 }
 
 /// Everything that the URL says.
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) target: Target,
-    pub(crate) credentials: Credentials,
     pub(crate) database: u8,
     pub(crate) encryption: Encryption,
     pub(crate) wait: Option<u64>,
     pub(crate) eviction: Eviction,
+}
+
+/// What must have a heartbeat, a grant or a join before it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Confirmation {
+    /// The primary alone.
+    None,
+    /// As many replicas.
+    Replicas(u64),
+    /// A majority of all instances that there are just then.
+    Majority,
 }
 
 /// Whether the connection is encrypted.
@@ -90,29 +110,51 @@ pub(crate) enum Eviction {
     Allowed,
 }
 
+/// The longest session timeout.
+const LONGEST_TIMEOUT: Duration = Duration::from_hours(24);
+
+pub(crate) const NO_PASSWORD: &str =
+    "a user without a password can't log in: write redis://user:password@host, or name a password_file";
+
 const FORMS: &str = "the URL is redis://user:password@host:port/0, rediss:// for TLS, redis+unix:///path/of/socket?db=0, or \
                      redis://sentinel1:port,sentinel2:port/0?sentinel=NAME";
 
 impl Settings {
     pub(crate) fn read(args: &ConnectArgs) -> Result<Self> {
-        Self::of(&args.url, &args.options)
+        // More than this would need keys that are kept for longer than `common.lua` keeps them.
+        if args.session_timeout > LONGEST_TIMEOUT {
+            return Err(Error::config(format!(
+                "session_timeout is at most {} hours here",
+                LONGEST_TIMEOUT.as_secs() / 3600
+            )));
+        }
+        let settings = Self::of(&args.url, &args.options)?;
+        if args.url.username().is_some() && args.url.password().is_none() && !args.credentials.may_change() {
+            return Err(wrong(NO_PASSWORD));
+        }
+        Ok(settings)
     }
 
     fn of(url: &BackendUrl, options: &Options) -> Result<Self> {
         let encryption = encryption(url, options)?;
         let target = target(url, options)?;
         let database = database(url, options)?;
-        let credentials =
-            Credentials { username: url.username().map(str::to_owned), password: url.password().map(str::to_owned) };
-        if credentials.username.is_some() && credentials.password.is_none() {
-            return Err(wrong("a user without a password can't log in: write redis://user:password@host"));
-        }
         let wait = options.integer("wait")?;
         let eviction = match options.boolean("allow_eviction")? {
             Some(true) => Eviction::Allowed,
             Some(false) | None => Eviction::Refused,
         };
-        Ok(Settings { target, credentials, database, encryption, wait, eviction })
+        Ok(Settings { target, database, encryption, wait, eviction })
+    }
+
+    /// How many replicas have to have what counts.
+    pub(crate) fn confirmation(&self) -> Confirmation {
+        match self.wait {
+            Some(0) => Confirmation::None,
+            Some(replicas) => Confirmation::Replicas(replicas),
+            None if self.is_watched_by_sentinels() => Confirmation::Majority,
+            None => Confirmation::None,
+        }
     }
 
     pub(crate) fn is_watched_by_sentinels(&self) -> bool {
@@ -146,7 +188,9 @@ fn encryption(url: &BackendUrl, options: &Options) -> Result<Encryption> {
 }
 
 fn target(url: &BackendUrl, options: &Options) -> Result<Target> {
-    let sentinel_only = ["sentinel_user", "sentinel_password"].iter().find(|name| options.text(name).is_some());
+    let sentinel_only = ["sentinel_user", "sentinel_password", "sentinel_password_file"]
+        .iter()
+        .find(|name| options.text(name).is_some());
     if let (Some(option), None) = (sentinel_only, options.text("sentinel")) {
         return Err(wrong(format_args!("{option} needs sentinel=NAME beside it")));
     }
@@ -168,11 +212,20 @@ fn target(url: &BackendUrl, options: &Options) -> Result<Target> {
             if addresses.is_empty() {
                 addresses.push(Address { host: "127.0.0.1".to_owned(), port: 26379 });
             }
-            let credentials = Credentials {
-                username: options.text("sentinel_user").map(str::to_owned),
-                password: options.text("sentinel_password").map(str::to_owned),
+            let username = options.text("sentinel_user").map(str::to_owned);
+            let password = match (options.text("sentinel_password"), options.text("sentinel_password_file")) {
+                (Some(_), Some(_)) => {
+                    return Err(wrong("sentinel_password and sentinel_password_file at once: give one of them"));
+                }
+                (None, Some("")) => return Err(wrong("sentinel_password_file is empty: it names a file")),
+                (None, Some(path)) => SentinelPassword::File(path.into()),
+                (Some(password), None) => SentinelPassword::Given(password.to_owned()),
+                (None, None) if username.is_some() => {
+                    return Err(wrong("sentinel_user without a password can't log in: add sentinel_password"));
+                }
+                (None, None) => SentinelPassword::None,
             };
-            Ok(Target::Sentinel(Sentinels { addresses, primary: primary.to_owned(), credentials }))
+            Ok(Target::Sentinel(Sentinels { addresses, primary: primary.to_owned(), username, password }))
         }
         (None, []) => Ok(Target::Server(Address { host: "127.0.0.1".to_owned(), port: 6379 })),
         (None, [host]) => Ok(Target::Server(address(host, 6379))),

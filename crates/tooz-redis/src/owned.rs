@@ -1,34 +1,45 @@
 //! What a session owns at the server: after a fail-over that may be less than it was given, or more than it has given back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tooz_core::{Owned, Result};
 
 use crate::connection::Connection;
+use crate::error::strange;
 use crate::group::{entry, group_of};
 use crate::lock::key_of;
-use crate::reply::request_id;
+use crate::reply::{FROM_THE_FIRST, request_id};
 use crate::script::Script;
 
 /// Also finds every grant that the server does not know of any more, where the beats look after a few each time.
 pub(crate) async fn owned(connection: &Connection) -> Result<Owned> {
     let believed = connection.feed().held();
-    let reply = connection.run(Script::Owned, Vec::new()).await?;
-    let (mut locks, mut members, mut held) = (Vec::new(), Vec::new(), BTreeSet::new());
-    for owned in reply.texts(0)?.chunks_exact(4) {
-        let [request, what, how, capabilities] = owned else { return reply.strange() };
-        if let Some(group) = what.strip_prefix("g:") {
-            members.push((group_of(group)?, entry(how, request, capabilities)?));
-            continue;
+    let (mut locks, mut members, mut held) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+    let mut place = FROM_THE_FIRST.to_owned();
+    let mut last = None;
+    while last.as_deref() != Some(FROM_THE_FIRST) {
+        let reply = connection.run(Script::Owned, vec![place.as_str().into()]).await?;
+        let texts = reply.texts(0)?;
+        let (next, owned) = texts.split_first().ok_or_else(|| strange(&reply))?;
+        // A part may tell again what an earlier one has told.
+        for owned in owned.chunks_exact(4) {
+            let [request, what, how, capabilities] = owned else { return reply.strange() };
+            let id = request_id(request)?;
+            if let Some(group) = what.strip_prefix("g:") {
+                members.insert(id, (group_of(group)?, entry(how, request, capabilities)?));
+                continue;
+            }
+            if how == "held" {
+                held.insert(id);
+            }
+            locks.extend(key_of(what).map(|key| (id, key)));
         }
-        let request = request_id(request)?;
-        if how == "held" {
-            held.insert(request);
-        }
-        locks.extend(key_of(what).map(|key| (key, request)));
+        place.clone_from(next);
+        last = Some(place.clone());
     }
     for grant in believed.iter().filter(|grant| !held.contains(&grant.request)) {
-        connection.feed().miss(grant);
+        connection.feed().miss(grant, 0);
     }
-    Ok(Owned::new(locks).with_members(members))
+    let locks = locks.into_iter().map(|(id, key)| (key, id)).collect();
+    Ok(Owned::new(locks).with_members(members.into_values().collect()))
 }

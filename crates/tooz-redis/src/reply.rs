@@ -5,6 +5,9 @@ use tooz_core::{Error, ErrorKind, Outcome, RequestId, Result};
 
 use crate::error::{lost, strange};
 
+/// The place in a scan at which it begins; the one that it ends with is the same.
+pub(crate) const FROM_THE_FIRST: &str = "0";
+
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) word: String,
@@ -29,6 +32,11 @@ impl Reply {
 
     pub(crate) fn is(&self, word: &str) -> bool {
         self.word == word
+    }
+
+    /// Whether the script says there that others have to go on with what it has begun.
+    pub(crate) fn leaves_over(&self, index: usize) -> bool {
+        self.rest.get(index).and_then(Value::as_string).is_some_and(|word| word == "more")
     }
 
     pub(crate) fn number(&self, index: usize) -> Result<i64> {

@@ -8,6 +8,7 @@ pub(crate) enum Script {
     Open,
     Beat,
     Hello,
+    LookAfter,
     SweepUp,
     Close,
     Acquire,
@@ -26,12 +27,14 @@ pub(crate) enum Script {
 
 /// What scripts begin with: each takes what it needs, since the server makes these functions anew at each run.
 const COMMON: &str = include_str!("scripts/common.lua");
+const READING: &str = include_str!("scripts/reading.lua");
 const NEWS: &str = include_str!("scripts/news.lua");
 const GRANT: &str = include_str!("scripts/grant.lua");
 const ACQUIRE_AT_ONCE: &str = include_str!("scripts/acquire_at_once.lua");
 const RELEASE_AT_ONCE: &str = include_str!("scripts/release_at_once.lua");
 const LOCK: &str = include_str!("scripts/lock.lua");
 const GROUP: &str = include_str!("scripts/group.lua");
+const LOOK: &str = include_str!("scripts/look.lua");
 const SWEEP: &str = include_str!("scripts/sweep.lua");
 
 const COUNT: usize = Script::ALL.len();
@@ -45,6 +48,7 @@ impl Script {
         Script::Open,
         Script::Beat,
         Script::Hello,
+        Script::LookAfter,
         Script::SweepUp,
         Script::Close,
         Script::Acquire,
@@ -66,6 +70,7 @@ impl Script {
             Script::Open => include_str!("scripts/open.lua"),
             Script::Beat => include_str!("scripts/beat.lua"),
             Script::Hello => include_str!("scripts/hello.lua"),
+            Script::LookAfter => include_str!("scripts/look_after.lua"),
             Script::SweepUp => include_str!("scripts/sweep_up.lua"),
             Script::Close => include_str!("scripts/close.lua"),
             Script::Acquire => include_str!("scripts/acquire.lua"),
@@ -85,14 +90,20 @@ impl Script {
 
     const fn prelude(self) -> &'static [&'static str] {
         match self {
-            Script::Create | Script::Groups => &[COMMON],
+            Script::Create => &[COMMON],
+            Script::Groups => &[COMMON, READING],
             Script::Owned => &[COMMON, GROUP],
             Script::Hello => &[COMMON, NEWS],
             Script::Acquire => &[COMMON, GRANT, ACQUIRE_AT_ONCE, NEWS, LOCK],
             Script::Release => &[COMMON, GRANT, RELEASE_AT_ONCE, NEWS, LOCK],
-            Script::Holders | Script::Break => &[COMMON, GRANT, NEWS, LOCK],
-            Script::Delete | Script::Join | Script::Update | Script::Leave | Script::Members => &[COMMON, NEWS, GROUP],
-            Script::Open | Script::Beat | Script::SweepUp | Script::Close => &[COMMON, GRANT, NEWS, LOCK, GROUP, SWEEP],
+            Script::Holders => &[COMMON, READING, GRANT, NEWS, LOCK],
+            Script::Break => &[COMMON, GRANT, NEWS, LOCK],
+            Script::Members => &[COMMON, READING, NEWS, GROUP],
+            Script::Delete | Script::Join | Script::Update | Script::Leave => &[COMMON, NEWS, GROUP],
+            Script::LookAfter => &[COMMON, GRANT, NEWS, LOCK, GROUP, LOOK],
+            Script::Beat => &[COMMON, GRANT, NEWS, LOCK, GROUP, SWEEP, LOOK],
+            Script::SweepUp => &[COMMON, READING, GRANT, NEWS, LOCK, GROUP, SWEEP],
+            Script::Open | Script::Close => &[COMMON, GRANT, NEWS, LOCK, GROUP, SWEEP],
         }
     }
 
@@ -122,12 +133,21 @@ impl Script {
             Script::Open
             | Script::Beat
             | Script::Hello
+            | Script::LookAfter
             | Script::SweepUp
             | Script::Close
             | Script::Break
             | Script::Create
             | Script::Delete => false,
         }
+    }
+
+    /// Whether it stands in line with the other requests: what keeps, takes up or ends a session goes first.
+    pub(crate) const fn waits_for_its_turn(self) -> bool {
+        !matches!(
+            self,
+            Script::Open | Script::Beat | Script::Hello | Script::LookAfter | Script::SweepUp | Script::Close
+        )
     }
 
     /// The digest, once [`learn_digests`] was told.

@@ -8,6 +8,7 @@ use tooz_core::{Error, ErrorKind, Result};
 
 use crate::error::strange;
 use crate::link::{Dial, Link, Peer, server_at};
+use crate::login::Words;
 use crate::options::{Address, Encryption, Sentinels};
 use crate::server::map_of;
 
@@ -36,8 +37,11 @@ pub(crate) async fn find_primary(sentinels: &Sentinels, encryption: &Encryption,
         match answer {
             Ok(Ok(primary)) => {
                 patience = SECOND_OPINION;
-                if best.as_ref().is_none_or(|best| primary.epoch > best.epoch) {
-                    best = Some(primary);
+                // Of one fail-over they know alike, but not all of them of each replica.
+                match &mut best {
+                    Some(best) if primary.epoch < best.epoch => {}
+                    Some(best) if primary.epoch == best.epoch => best.replicas = best.replicas.max(primary.replicas),
+                    _ => best = Some(primary),
                 }
             }
             // What somebody who knows better would have to mend is worth more than that one of them is dead.
@@ -58,7 +62,7 @@ async fn ask(address: &Address, sentinels: &Sentinels, encryption: &Encryption, 
     let dial = Dial {
         peer: Peer::Sentinel,
         server: server_at(address),
-        credentials: &sentinels.credentials,
+        words: Words::of_sentinels(sentinels).await?,
         database: 0,
         encryption,
         limit,

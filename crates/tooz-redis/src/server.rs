@@ -8,32 +8,47 @@ use tooz_core::{Characteristic, Characteristics, Checkup, Error, ErrorKind, Resu
 use crate::DRIVER;
 use crate::error::strange;
 use crate::link::Link;
-use crate::options::{Eviction, Settings};
+use crate::options::{Confirmation, Eviction, Settings};
+use crate::replicas::Seen;
 
-/// The lines of `INFO`, and what the Sentinels know.
+/// The lines of `INFO`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Server {
     lines: HashMap<String, String>,
-    /// The replicas that the Sentinels know, dead ones too; `None`: there are no Sentinels.
-    pub(crate) known_replicas: Option<u64>,
+}
+
+/// Whether the address has led here before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Visit {
+    First,
+    Again,
+}
+
+/// The names and values of `INFO`.
+pub(crate) fn lines_of(text: &str) -> HashMap<String, String> {
+    let lines = text.lines().filter_map(|line| line.split_once(':'));
+    lines.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
 }
 
 impl Server {
-    pub(crate) async fn read(link: &Link, known_replicas: Option<u64>) -> Result<Self> {
+    pub(crate) async fn read(link: &Link) -> Result<Self> {
         let answer = link.ask("INFO", Vec::new()).await.map_err(|error| match error.kind() {
             ErrorKind::Unauthorized => error.context("this user must be allowed INFO (ACL +info)"),
             _ => error,
         })?;
         match answer.as_string() {
-            Some(text) => Ok(Self::parse(&text, known_replicas)),
+            Some(text) => Ok(Self::parse(&text)),
             None => Err(strange(answer)),
         }
     }
 
-    fn parse(text: &str, known_replicas: Option<u64>) -> Self {
-        let lines = text.lines().filter_map(|line| line.split_once(':'));
-        let lines = lines.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
-        Server { lines, known_replicas }
+    fn parse(text: &str) -> Self {
+        Server { lines: lines_of(text) }
+    }
+
+    /// The replicas that follow it.
+    pub(crate) fn seen(&self) -> Seen {
+        Seen::read(&self.lines)
     }
 
     fn line(&self, name: &str) -> &str {
@@ -68,7 +83,7 @@ impl Server {
     }
 
     /// Whether this server will do.
-    pub(crate) fn judge(&self, settings: &Settings) -> Result<()> {
+    pub(crate) fn judge(&self, settings: &Settings, visit: Visit) -> Result<()> {
         let product = self.product();
         if self.line("redis_mode") == "sentinel" {
             return Err(Error::config(
@@ -86,6 +101,13 @@ impl Server {
         if self.line("role") != "master" {
             if settings.is_watched_by_sentinels() {
                 return Err(Error::new(ErrorKind::Unavailable, "the Sentinels still name a server that is no primary"));
+            }
+            if visit == Visit::Again {
+                // Behind one address there are two servers at least, which are changing places.
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "this address led to a primary and leads to a replica now",
+                ));
             }
             return Err(Error::config(format!(
                 "this server is a replica of {}:{}: connect to the primary, or through Sentinels",
@@ -106,19 +128,14 @@ impl Server {
         Ok(())
     }
 
-    /// How many replicas have to acknowledge; `None`: nobody is asked.
-    pub(crate) fn wait(&self, settings: &Settings) -> Option<u64> {
-        settings.wait.or_else(|| self.known_replicas.map(majority)).filter(|replicas| *replicas > 0)
-    }
-
-    /// What can be promised here.
-    pub(crate) fn characteristics(&self, settings: &Settings) -> Characteristics {
+    /// What can be promised here, where so many replicas must have what counts.
+    pub(crate) fn characteristics(&self, settings: &Settings, needed: u64) -> Characteristics {
         let mut all = DRIVER.most_characteristics();
         if !self.appends() {
             all = all.without(Characteristic::HoldsAcrossRestart);
         }
-        if settings.is_watched_by_sentinels() {
-            // A fail-over may go back to before what was acknowledged.
+        if settings.is_watched_by_sentinels() || self.number("connected_slaves") > 0 {
+            // Whoever makes one of them the primary, a fail-over may go back to before what was acknowledged.
             all = [
                 Characteristic::DurableFencing,
                 Characteristic::Linearizable,
@@ -130,14 +147,14 @@ impl Server {
             ]
             .into_iter()
             .fold(all, Characteristics::without);
-            if self.wait(settings).is_none() {
+            if settings.is_watched_by_sentinels() && needed == 0 {
                 all = all.without(Characteristic::HoldsAcrossRestart);
             }
         }
         all
     }
 
-    pub(crate) fn check_up(&self, settings: &Settings) -> Checkup {
+    pub(crate) fn check_up(&self, settings: &Settings, needed: u64) -> Checkup {
         let mut found = Checkup::new(format!("{} at {}", self.product(), settings.target));
         found = if self.appends() {
             found.good("appendonly is on: what is held outlives a restart of the server")
@@ -170,40 +187,46 @@ impl Server {
             );
         }
         let connected = self.number("connected_slaves");
-        match (self.known_replicas, self.wait(settings)) {
-            (None, None) => {
+        match (settings.confirmation(), settings.is_watched_by_sentinels()) {
+            (Confirmation::None, false) => {
                 if connected > 0 {
                     found = found.warning(
-                        format!("{connected} replicas, and no Sentinels: this driver does not follow a fail-over"),
-                        "connect through Sentinels, with ?sentinel=NAME",
+                        format!("{connected} replicas, and no Sentinels: a switch-over may go back to before what was acknowledged"),
+                        "connect through Sentinels, with ?sentinel=NAME, or set wait=",
                     );
                 }
             }
-            (_, Some(wait)) if connected < wait => {
+            (Confirmation::None, true) => {
+                found = found.warning(
+                    format!("{connected} replicas, and a heartbeat counts without them: a deposed primary keeps sessions alive"),
+                    "leave out wait=0, and have at least one replica",
+                );
+            }
+            (_, _) if needed == 0 => {
+                found = found.warning(
+                    "no replicas: a heartbeat counts without any, and there is nothing that the Sentinels could fail over to",
+                    "have two replicas",
+                );
+            }
+            (_, _) if connected < needed => {
                 found = found.wrong(
-                    format!("{connected} replicas are connected, and a heartbeat counts only with {wait}"),
+                    format!("{connected} replicas are connected, and a heartbeat counts only with {needed}"),
                     "start the replicas, or set wait=",
                 );
             }
-            (_, Some(wait)) => {
-                found = found.good(format!("a heartbeat counts when {wait} of {connected} connected replicas have it"));
-            }
-            (Some(known), None) => {
+            (_, _) if connected == needed => {
                 found = found.warning(
-                    format!(
-                        "{known} replicas, and a heartbeat counts without them: a deposed primary keeps sessions alive"
-                    ),
-                    "leave out wait=0, and have at least one replica",
+                    format!("a heartbeat counts when {needed} of {connected} connected replicas have it: one that is lost stops all grants"),
+                    "have one replica more",
                 );
+            }
+            (_, _) => {
+                found =
+                    found.good(format!("a heartbeat counts when {needed} of {connected} connected replicas have it"));
             }
         }
         found
     }
-}
-
-/// How many replicas make a majority of all instances together with the primary.
-fn majority(replicas: u64) -> u64 {
-    replicas.div_ceil(2)
 }
 
 /// The flat list of names and values by which RESP2 tells a map, or RESP3's map.
@@ -216,15 +239,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_majority_of_all_instances_is_asked_for() {
-        assert_eq!([0, 1, 2, 3, 4].map(majority), [0, 1, 1, 2, 2]);
-    }
-
-    #[test]
     fn versions_are_read_from_either_product() {
-        assert!(Server::parse("redis_version:6.2.0\r\n", None).is_recent());
-        assert!(!Server::parse("redis_version:6.0.16\r\n", None).is_recent());
-        let valkey = Server::parse("redis_version:7.2.4\r\nvalkey_version:8.1.0\r\n", None);
+        assert!(Server::parse("redis_version:6.2.0\r\n").is_recent());
+        assert!(!Server::parse("redis_version:6.0.16\r\n").is_recent());
+        let valkey = Server::parse("redis_version:7.2.4\r\nvalkey_version:8.1.0\r\n");
         assert!(valkey.is_recent());
         assert_eq!(valkey.product(), "Valkey 8.1.0");
     }

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use fred::types::Value;
 use tooz_core::{
-    Checkup, ConnectArgs, ConnectFuture, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey, LockRequest,
-    MemberId, Owned, Probe, PushStream, RequestId, Result, Roster, Session, Space, Terms, Wanted, async_trait,
+    Checkup, ConnectArgs, ConnectFuture, Error, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey,
+    LockRequest, MemberId, Owned, Probe, PushStream, RequestId, Result, Roster, Session, Space, Terms, Wanted,
+    async_trait,
 };
 
 use crate::connection::Connection;
-use crate::error::strange;
+use crate::layout::LAYOUT;
 use crate::link::number;
-use crate::reply::request_id;
 use crate::script::Script;
 use crate::{group, lock, owned, watch};
 
@@ -47,33 +47,27 @@ impl Session for RedisSession {
         let link = self.connection.link().await?;
         link.subscribe(vec![self.connection.session_channel()]).await?;
         self.connection.set_open();
-        let arguments = vec![self.milliseconds(), self.member.as_str().into()];
+        let arguments = vec![self.milliseconds(), self.member.as_str().into(), Value::from_static_str(LAYOUT)];
         let reply = self.connection.run_surely(Script::Open, arguments).await?;
+        if reply.is("layout") {
+            let found = reply.texts(0)?.concat();
+            return Err(Error::foreign_layout(self.connection.namespace(), found, LAYOUT));
+        }
         self.connection.look_in(reply.number(0)?);
+        if reply.leaves_over(1) {
+            self.connection.go_on();
+        }
         Ok(())
     }
 
     async fn beat(&self) -> Result<Vec<RequestId>> {
-        let feed = self.connection.feed();
-        let mut arguments = vec![self.milliseconds(), number(feed.heard())];
-        let looked_after = feed.look_after();
-        for one in &looked_after {
-            arguments.push(Value::from_static_str(if one.is_waiting { "waiting" } else { "held" }));
-            arguments.push(one.lock.as_str().into());
-            arguments.push(one.request.to_string().into());
-        }
+        let shared = self.connection.shared();
+        let looked_after = self.connection.feed().look_after(self.timeout / 3);
+        let mut arguments = vec![self.milliseconds()];
+        arguments.extend(shared.named(&looked_after));
         let reply = self.connection.run_surely(Script::Beat, arguments).await?;
         self.connection.look_in(reply.number(0)?);
-        let epoch = u64::try_from(reply.number(1)?).unwrap_or(0);
-        let mistaken = usize::try_from(reply.number(2)?).unwrap_or(0);
-        let texts = reply.texts(3)?;
-        let (mistaken, messages) = texts.split_at_checked(mistaken).ok_or_else(|| strange(&reply))?;
-        for request in mistaken {
-            let request = request_id(request)?;
-            looked_after.iter().filter(|one| one.request == request).for_each(|one| feed.miss(one));
-        }
-        // Broken locks are among the messages; core hears of all of it from the feed, as of what was pushed.
-        feed.catch_up(epoch, messages);
+        shared.attend(&reply, &looked_after)?;
         Ok(Vec::new())
     }
 
@@ -147,15 +141,23 @@ impl Session for RedisSession {
     }
 
     async fn check_up(&self) -> Result<Checkup> {
-        let server = self.connection.read_server().await?;
-        Ok(server.check_up(self.connection.settings()))
+        self.connection.check_up().await
     }
 
     async fn close(&self) -> Result<()> {
         // Whoever waits here must not keep the close waiting.
         self.connection.feed().end();
         if self.connection.is_open() {
-            while self.connection.run(Script::Close, Vec::new()).await?.is("more") {}
+            let mut left_over = loop {
+                let reply = self.connection.run(Script::Close, Vec::new()).await?;
+                if !reply.is("more") {
+                    break reply.leaves_over(0);
+                }
+            };
+            // What was freed and is not handed over yet would have to wait for somebody's beat.
+            while left_over {
+                left_over = self.connection.run(Script::SweepUp, Vec::new()).await?.leaves_over(1);
+            }
         }
         self.connection.end();
         Ok(())

@@ -12,17 +12,20 @@ use crate::options::Encryption;
 
 /// Turns TLS on where the URL wants it.
 #[cfg(feature = "tls")]
-pub(crate) fn apply(encryption: &Encryption, config: &mut Config) -> Result<()> {
-    if let Encryption::Tls { authorities, identity } = encryption {
-        config.tls = Some(connector(authorities.as_deref(), identity.as_ref())?.into());
+pub(crate) async fn apply(encryption: &Encryption, config: &mut Config) -> Result<()> {
+    if let Encryption::Tls { authorities, identity } = encryption.clone() {
+        // The files are read for each connection, since certificates are renewed; and on a thread that may wait for a disk.
+        let making = tokio::task::spawn_blocking(move || connector(authorities.as_deref(), identity.as_ref()));
+        let made = making.await.map_err(|error| Error::config("TLS can't be set up").with_source(error))?;
+        config.tls = Some(made?.into());
     }
     Ok(())
 }
 
 /// Without the feature, reading the options has refused `rediss://` already.
 #[cfg(not(feature = "tls"))]
-#[allow(clippy::unnecessary_wraps)]
-pub(crate) fn apply(_encryption: &Encryption, _config: &mut Config) -> Result<()> {
+#[allow(clippy::unnecessary_wraps, clippy::unused_async)]
+pub(crate) async fn apply(_encryption: &Encryption, _config: &mut Config) -> Result<()> {
     Ok(())
 }
 

@@ -16,10 +16,10 @@ const MIRROR: &str = "TOOZ_TESTBED_MIRROR";
 /// The keys of Debian, where the machine has them as a package. Elsewhere the client's own trusted keys have to do.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// What a package depends on is not all needed just to run its programs: the libraries are, and the C library is not, since
-/// this machine's own loader goes with this machine's own.
+/// What a package depends on is not all needed just to run its programs: all its libraries are, whether this machine has them or not. Only the C
+/// library is not, since this machine's own loader goes with this machine's own; nor is what configures an installed system.
 fn is_needed(package: &str, asked: &[&str]) -> bool {
-    let of_this_machine = ["libc6", "libc-bin", "libgcc-s1", "libcrypt1", "libpam", "libdebconf", "libperl"];
+    let of_this_machine = ["libc6", "libc-bin", "libpam-", "libdebconf", "libperl"];
     let library = package.starts_with("lib") || package.starts_with("lua-");
     asked.contains(&package) || (library && !of_this_machine.iter().any(|name| package.starts_with(name)))
 }
@@ -248,7 +248,9 @@ mod tests {
     fn libraries_come_along_and_what_only_an_installation_needs_does_not() {
         let asked = ["redis-server"];
         assert!(is_needed("redis-server", &asked) && is_needed("libssl3", &asked) && is_needed("lua-cjson", &asked));
+        assert!(is_needed("libgcc-s1", &asked) && is_needed("libpam0g", &asked) && is_needed("libcrypt1", &asked));
         assert!(!is_needed("adduser", &asked) && !is_needed("libc6", &asked) && !is_needed("perl-base", &asked));
+        assert!(!is_needed("libpam-runtime", &asked) && !is_needed("libpam-modules-bin", &asked));
     }
 
     #[test]

@@ -35,9 +35,15 @@ pub(crate) trait Backend: Sync {
         self.card().packages.to_vec()
     }
 
-    /// Adds what is missing to a tree that was just unpacked.
+    /// Adds what is missing to a tree that was just unpacked, and mends what would make it depend on this machine. May be repeated, also
+    /// while servers run from the tree.
     fn finish(&self, _root: &Path) -> Result<()> {
         Ok(())
+    }
+
+    /// Changes whenever [`finish`](Self::finish) does something else: trees that were unpacked before are finished again.
+    fn edition(&self) -> &'static str {
+        "1"
     }
 
     /// Writes what has to be in the folder before the first start.

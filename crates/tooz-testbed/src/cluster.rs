@@ -186,7 +186,13 @@ impl Cluster {
                 }
             }
         });
-        whole.with_context(|| format!("at last: {why}"))
+        whole.with_context(|| {
+            // One that died or throws says why in its log.
+            let logs = self.nodes.iter().chain(&self.sentinels).enumerate();
+            let logs: Vec<String> =
+                logs.map(|(at, node)| format!("the log of server {at}:\n{}", node.end_of_log())).collect();
+            format!("at last: {why}; {}", logs.join("\n"))
+        })
     }
 
     /// Cuts one node off from the others, and for Redis from the Sentinels: silently, both ways. Connections between them

@@ -87,14 +87,28 @@ impl Installation {
         if let Some(linker) = &self.linker {
             let mut command = Command::new(linker);
             command.arg("--library-path").arg(join(paths)).arg(path);
+            without_settings(&mut command);
             return Ok(command);
         }
         let mut command = Command::new(path);
+        without_settings(&mut command);
         if !paths.is_empty() {
             paths.extend(env::var_os("LD_LIBRARY_PATH").iter().flat_map(env::split_paths));
             command.env("LD_LIBRARY_PATH", join(paths));
         }
         Ok(command)
+    }
+}
+
+/// Settings that a user's environment may have for servers and their tools, by the beginnings of their names. They are meant for the user's own.
+const SETTINGS: [&str; 5] = ["ETCD_", "ETCDCTL_", "PG", "REDISCLI_", "OPENSSL_CONF"];
+
+/// Keeps such settings from a program.
+fn without_settings(command: &mut Command) {
+    for (name, _) in env::vars_os() {
+        if SETTINGS.iter().any(|start| name.to_string_lossy().starts_with(start)) {
+            command.env_remove(name);
+        }
     }
 }
 

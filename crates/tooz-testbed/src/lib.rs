@@ -10,6 +10,7 @@ mod etcd;
 mod family;
 mod for_tests;
 mod installation;
+mod jar;
 mod keeper;
 mod kind;
 mod pgbouncer;

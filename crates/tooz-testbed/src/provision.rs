@@ -14,6 +14,9 @@ use crate::{apt, docker};
 /// The variable that names another folder for what is fetched.
 const FOLDER: &str = "TOOZ_TESTBED_DIR";
 
+/// The file in an unpacked tree that says by which [`edition`](crate::backend::Backend::edition) it was finished.
+const EDITION: &str = ".edition";
+
 /// Makes the programs of a server available, as a plain user and without installing anything.
 ///
 /// They come, in this order: from this machine, where they are installed; from Debian packages, which the system's own
@@ -141,6 +144,7 @@ fn from_packages(kind: Kind, suite: &str, progress: &dyn Fn(&str)) -> Result<Ins
     let finish = |root: &Path| backend.finish(root);
     let folder = package_folder(kind, suite)?;
     let root = unpacked(&folder, suite, &backend.packages(suite), card.programs[0], &told, &finish)?;
+    refresh(&root, kind)?;
     complete(Installation::unpacked(Source::Packages(suite.to_owned()), &root), kind, &root)
 }
 
@@ -183,6 +187,7 @@ fn from_image(kind: Kind, progress: &dyn Fn(&str)) -> Result<Installation> {
         }
         Ok(())
     })?;
+    refresh(&root, kind)?;
     complete(Installation::unpacked(Source::Image(card.image.to_owned()), &root), kind, &root)
 }
 
@@ -230,6 +235,22 @@ fn once(folder: &Path, progress: &dyn Fn(&str), fill: impl FnOnce(&Path) -> Resu
         fs::rename(&aside, folder)?;
     }
     Ok(folder.to_owned())
+}
+
+/// Finishes a tree anew that an earlier version of the testbed has unpacked.
+fn refresh(root: &Path, kind: Kind) -> Result<()> {
+    let (backend, mark) = (kind.backend(), root.join(EDITION));
+    let is_done = || fs::read_to_string(&mark).is_ok_and(|edition| edition == backend.edition());
+    if is_done() {
+        return Ok(());
+    }
+    let lock = File::create(root.join(".edition.lock"))?;
+    lock.lock()?;
+    if !is_done() {
+        backend.finish(root)?;
+        fs::write(&mark, backend.edition())?;
+    }
+    Ok(())
 }
 
 /// Where everything that is fetched goes: always the same place, however cargo was called.

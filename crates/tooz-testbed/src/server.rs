@@ -210,15 +210,10 @@ impl Server {
         })
     }
 
-    fn end_of_log(&self) -> String {
+    /// The words of its log that tell most.
+    pub(crate) fn end_of_log(&self) -> String {
         let log = fs::read(self.plan.log()).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        let mut lines: Vec<&str> = log.lines().collect();
-        if lines.len() > 25 {
-            // What was wrong stands first where the rest is its usage, and last where the rest is its doings.
-            lines.splice(5..lines.len() - 15, ["…"]);
-        }
-        lines.join("\n")
+        told_of_log(&String::from_utf8_lossy(&log))
     }
 
     /// Its other processes, if it is one that has any.
@@ -231,6 +226,27 @@ impl Server {
     }
 }
 
+/// What was wrong stands first where the rest is a server's usage, and last where the rest is its doings. What a program of Java throws is
+/// followed by where it did so, at length; the line that says what it was is kept.
+fn told_of_log(log: &str) -> String {
+    const FIRST: usize = 5;
+    const LAST: usize = 20;
+    let lines: Vec<&str> = log.lines().collect();
+    if lines.len() <= FIRST + LAST {
+        return lines.join("\n");
+    }
+    let (first, rest) = lines.split_at(FIRST);
+    let (middle, last) = rest.split_at(rest.len() - LAST);
+    let is_thrown =
+        |line: &&&str| !line.trim_start().starts_with("at ") && (line.contains("Exception") || line.contains("Error"));
+    // Of what is thrown again and again the latest will do.
+    let mut thrown: Vec<&str> = middle.iter().rev().filter(is_thrown).take(5).copied().collect();
+    thrown.reverse();
+    let pause = ["…"];
+    let parts = if thrown.is_empty() { vec![first, &pause, last] } else { vec![first, &pause, &thrown, &pause, last] };
+    parts.concat().join("\n")
+}
+
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -240,5 +256,20 @@ impl Drop for Server {
         // Nobody is left to tell an error to; the keeper tries both once more at the end of this process.
         let _ = self.kill();
         let _ = fs::remove_dir_all(&self.plan.folder);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_thrown_is_told_beside_the_end_of_the_log() {
+        let trace = "\tat org.example.Thing.error(Error.java)\n".repeat(30);
+        let log = format!("one\ntwo\n{}java.lang.NoSuchMethodError: thing\n{trace}the end", "doing\n".repeat(20));
+        let told = told_of_log(&log);
+        assert!(told.starts_with("one\n") && told.ends_with("the end"), "{told}");
+        assert!(told.contains("NoSuchMethodError: thing") && told.lines().count() < 30, "{told}");
+        assert_eq!(told_of_log("short\nand good"), "short\nand good");
     }
 }

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::backend::{Backend, Card, Plan, Role, text};
 use crate::installation::Installation;
 use crate::keeper::private_folder;
-use crate::probe;
+use crate::{jar, probe};
 
 pub(crate) struct ZooKeeper;
 
@@ -42,6 +42,9 @@ const SETTINGS: &str = "zoo.cfg";
 /// the same arguments, as far as they are used here.
 const SCRIPT: &str = include_str!("zookeeper.sh");
 
+/// The Java archives that it names to Java, by the beginnings of their names.
+const ARCHIVES: &[&str] = &["zookeeper", "slf4j", "metrics", "snappy", "commons-cli", "netty"];
+
 /// A small Java machine that starts fast. Peers are told apart by the kernel's list of IPv4 sockets.
 const JAVA: &str = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData -Xmx128m -Djava.net.preferIPv4Stack=true \
                     -Dzookeeper.admin.enableServer=false  -Dzookeeper.extendedTypesEnabled=true \
@@ -68,11 +71,23 @@ impl Backend for ZooKeeper {
         let folder = root.join("usr/bin");
         fs::create_dir_all(&folder)?;
         for name in [PROGRAM, CLIENT] {
-            let script = folder.join(name);
-            fs::write(&script, SCRIPT)?;
-            fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+            // Whoever runs the old one goes on with it.
+            let (script, aside) = (folder.join(name), folder.join(format!(".{name}.part")));
+            fs::write(&aside, SCRIPT)?;
+            fs::set_permissions(&aside, fs::Permissions::from_mode(0o755))?;
+            fs::rename(aside, script)?;
+        }
+        let of_image = fs::read_dir(root)?.flatten().map(|entry| entry.path());
+        let of_image =
+            of_image.filter(|path| path.to_string_lossy().contains("apache-zookeeper-")).map(|path| path.join("lib"));
+        for archives in of_image.chain([root.join("usr/share/java")]).filter(|folder| folder.is_dir()) {
+            jar::stand_alone(&archives, ARCHIVES)?;
         }
         Ok(())
+    }
+
+    fn edition(&self) -> &'static str {
+        "2"
     }
 
     fn prepare(&self, plan: &Plan) -> Result<()> {
@@ -132,8 +147,8 @@ impl Backend for ZooKeeper {
     fn is_ready(&self, plan: &Plan) -> Result<bool> {
         match &plan.tls {
             // It opens the plain port first.
-            Some(_) => Ok(mode(plan.health)?.is_some() && TcpStream::connect(plan.listen).is_ok()),
-            None => Ok(mode(plan.listen)?.is_some()),
+            Some(_) => Ok(serves(plan.health)? && TcpStream::connect(plan.listen).is_ok()),
+            None => serves(plan.listen),
         }
     }
 
@@ -164,6 +179,32 @@ pub(crate) fn mode(address: SocketAddr) -> Result<Option<String>> {
     let answer = probe::ask(address, b"srvr", |_| false)?;
     let answer = String::from_utf8_lossy(&answer).into_owned();
     Ok(answer.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_owned))
+}
+
+/// Whether it serves: says what it is, and begins a session. One that lacks half of its archives says the first and can't do the second.
+pub(crate) fn serves(address: SocketAddr) -> Result<bool> {
+    if mode(address)?.is_none() {
+        return Ok(false);
+    }
+    let mut question = Vec::new();
+    let hello: [&[u8]; 8] = [
+        &45_i32.to_be_bytes(),
+        // The version of the protocol, what was seen last, the session timeout, no session to take up, and no password for it.
+        &0_i32.to_be_bytes(),
+        &0_i64.to_be_bytes(),
+        &500_i32.to_be_bytes(),
+        &0_i64.to_be_bytes(),
+        &16_i32.to_be_bytes(),
+        &[0; 16],
+        // Not one that only reads.
+        &[0],
+    ];
+    question.extend(hello.concat());
+    // And its end.
+    question.extend([8_i32.to_be_bytes(), 1_i32.to_be_bytes(), (-11_i32).to_be_bytes()].concat());
+    let answer = probe::ask(address, &question, |answer| answer.len() >= 20)?;
+    // The length, the version, the timeout, and then the session.
+    Ok(answer.get(12..20).is_some_and(|session| session != [0; 8]))
 }
 
 fn has_java() -> bool {

@@ -4,6 +4,8 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 # This machine's own programs go with this machine's own libraries, an unpacked Java with those it came with.
 libraries=$LD_LIBRARY_PATH
 unset LD_LIBRARY_PATH
+# What this machine wants of its own Java programs is nothing to this one.
+unset CLASSPATH JAVA_TOOL_OPTIONS JDK_JAVA_OPTIONS _JAVA_OPTIONS
 for java in "$(command -v java)" "$root"/usr/lib/jvm/*/bin/java "$root"/opt/java/*/bin/java; do
     [ -x "$java" ] && break
 done

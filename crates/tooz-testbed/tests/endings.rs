@@ -63,7 +63,10 @@ fn victim(ending: &str) {
 }
 
 fn end(ending: &str) -> anyhow::Result<()> {
-    let mut victim = Command::new(env::current_exe()?)
+    // Whoever starts the tests in the background may ignore SIGINT, and the victim would inherit that.
+    let mut victim = Command::new("env")
+        .arg("--default-signal")
+        .arg(env::current_exe()?)
         .env(VICTIM, ending)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -20,6 +20,11 @@ fn main() -> ExitCode {
             trial(kind, "says_why_it_does_not_start", says_why_it_does_not_start),
             trial(kind, "speaks_tls", speaks_tls),
             trial(kind, "comes_in_other_versions", comes_in_other_versions),
+            trial(
+                kind,
+                "runs_on_nothing_of_this_machine_where_it_was_fetched",
+                runs_on_nothing_of_this_machine_where_it_was_fetched,
+            ),
         ]
     });
     let only_redis = trial(Kind::Redis, "listens_on_a_unix_socket", listens_on_a_unix_socket);
@@ -64,7 +69,7 @@ fn talk(server: &Server, write: Option<&str>) -> Option<String> {
     };
     let program = command.get_program().to_owned();
     let mut limited = std::process::Command::new("timeout");
-    limited.arg("3").arg(program).args(command.get_args());
+    limited.arg("10").arg(program).args(command.get_args());
     for (name, value) in command.get_envs() {
         limited.env(name, value.unwrap_or_default());
     }
@@ -218,4 +223,35 @@ fn comes_in_other_versions(kind: Kind) -> anyhow::Result<()> {
 fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"));
     stat.is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
+}
+
+/// Libraries of a fetched server are the fetched ones, but for the C library's, and so are archives of Java. Java itself is this machine's, and
+/// so are its libraries, where there is one.
+fn runs_on_nothing_of_this_machine_where_it_was_fetched(kind: Kind) -> anyhow::Result<()> {
+    const OF_C: [&str; 8] = ["ld-linux", "libc.", "libm.", "libdl.", "librt.", "libpthread.", "libresolv.", "libnss_"];
+    let server = Server::start(kind)?;
+    let found = tooz_testbed::at_hand(kind)?.context("it runs")?;
+    if *found.source() == tooz_testbed::Source::Path {
+        return Ok(());
+    }
+    let process = Path::new("/proc").join(server.pid().to_string());
+    let maps = fs::read_to_string(process.join("maps"))?;
+    let mapped = maps.lines().filter_map(|line| Some(line[line.find('/')?..].to_owned()));
+    let open = fs::read_dir(process.join("fd"))?.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+    let used: Vec<String> = mapped.chain(open.map(|path| path.display().to_string())).collect();
+    let strange = used.iter().filter(|path| !path.contains("/testbed/") && !path.contains(&fetched_to()));
+    let strange = strange.filter(|path| match kind {
+        Kind::ZooKeeper => path.contains(".jar"),
+        _ => path.contains(".so"),
+    });
+    let strange: Vec<&String> =
+        strange.filter(|path| !OF_C.iter().any(|name| path.contains(&format!("/{name}")))).collect();
+    assert!(strange.is_empty(), "{strange:?}");
+    assert!(kind != Kind::ZooKeeper || used.iter().any(|path| path.contains("zookeeper") && path.contains(".jar")));
+    Ok(())
+}
+
+/// Where the fetched programs are, if that is another folder than usual.
+fn fetched_to() -> String {
+    std::env::var("TOOZ_TESTBED_DIR").ok().filter(|folder| !folder.is_empty()).unwrap_or_else(|| "/testbed/".to_owned())
 }

@@ -13,11 +13,17 @@ pub(crate) type Content = Option<(Vec<u8>, Stat)>;
 
 /// Reads the data of nodes below `parent`, in one round trip. Nothing is read before what was asked for earlier by the same client.
 pub(crate) async fn read(client: &Client, parent: &str, nodes: &[String]) -> Result<Vec<Content>, Zk> {
+    let paths: Vec<String> = nodes.iter().map(|node| format!("{parent}/{node}")).collect();
+    read_all(client, &paths).await
+}
+
+/// The same for nodes anywhere.
+pub(crate) async fn read_all(client: &Client, nodes: &[String]) -> Result<Vec<Content>, Zk> {
     let mut asked = Vec::with_capacity(nodes.len().div_ceil(MOST));
     for some in nodes.chunks(MOST) {
         let mut reader = client.new_multi_reader();
         for node in some {
-            reader.add_get_data(&format!("{parent}/{node}"))?;
+            reader.add_get_data(node)?;
         }
         asked.push(reader.commit());
     }

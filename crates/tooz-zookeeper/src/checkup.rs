@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tooz_core::{Checkup, Probe, Result};
+use tooz_core::{Checkup, LockKey, LockName, Probe, Result};
 use zookeeper_client::{CreateMode, Error as Zk};
 
-use crate::error;
+use crate::layout;
 use crate::session::Inner;
 use crate::tls::Tls;
 
@@ -20,7 +20,7 @@ impl Inner {
     pub(crate) async fn probe(&self, probe: Probe) -> Result<()> {
         let connection = self.link.up_within(self.limit).await?;
         let scratch = self.layout.scratch(self.link.session().id().0);
-        let probing = async {
+        let probing = async || {
             let client = connection.client()?;
             match probe {
                 // Whether the root exists may be asked by anybody.
@@ -31,17 +31,29 @@ impl Inner {
                 },
             }
         };
-        connection.ask(probing).await.map_err(|why| error::of("measure the round trip", why))
+        let mut probed = connection.ask(probing()).await;
+        if matches!(probed, Err(Zk::NoNode)) {
+            // Nobody has used the namespace yet.
+            self.settle(&connection).await?;
+            probed = connection.ask(probing()).await;
+        }
+        probed.map_err(|why| self.failed("measure the round trip", why))
     }
 
     pub(crate) async fn check_up(&self) -> Result<Checkup> {
         let mut servers = Vec::new();
+        let tls = match &self.settings.certificates {
+            Some(certificates) => Some(certificates.load().await?),
+            None => None,
+        };
         for host in self.link.hosts() {
-            let tls = self.settings.tls.as_ref();
+            let tls = tls.as_ref();
             servers.push((host, about(host, tls, "srvr").await, about(host, tls, "conf").await));
         }
         let mut checkup = Checkup::new(self.title(&servers));
         checkup = self.look_at_terms(checkup);
+        checkup = self.look_at_room(checkup).await;
+        checkup = self.look_at_secrets(checkup);
         for (host, state, _) in &servers {
             checkup = match state.as_deref().and_then(|state| value(state, "Mode:")) {
                 Some(mode) => checkup.good(format!("{host} serves as {mode}")),
@@ -78,9 +90,43 @@ impl Inner {
         }
     }
 
+    /// How much a session may hold, and whether the servers take as much as is counted on.
+    async fn look_at_room(&self, mut checkup: Checkup) -> Checkup {
+        let (most, used) = self.holdings.weights();
+        // Of a name that stands there as it is; longer ones take less.
+        let lock = LockName::new("x".repeat(layout::LONGEST)).map(|name| LockKey::lock(&name));
+        let each = lock.map_or(1, |lock| self.layout.weight_of_request(&lock));
+        let locks = most.saturating_sub(used) / each.max(1);
+        let buffer = self.settings.buffer();
+        checkup = checkup.good(format!(
+            "this session may hold about {locks} more locks, places in queues and memberships: their paths may take {most} bytes, since \
+             servers whose jute.maxbuffer is {buffer} can't read the end of a session beyond {} (ZOOKEEPER-4306)",
+            buffer.saturating_mul(2)
+        ));
+        for host in self.link.hosts() {
+            if self.settings.certificates.is_none() && takes(host, buffer).await == Some(false) {
+                checkup = checkup.wrong(
+                    format!("{host} takes no packet of {buffer} bytes: its jute.maxbuffer is smaller"),
+                    "add jute_maxbuffer= with the smallest of the servers' values to the URL, or one session may stop the whole ensemble",
+                );
+            }
+        }
+        checkup
+    }
+
+    fn look_at_secrets(&self, checkup: Checkup) -> Checkup {
+        if self.link.greeting().logs_in() && self.settings.certificates.is_none() {
+            return checkup.warning(
+                "the password goes to the servers in the clear, at each connection",
+                "use zookeeper+tls://, or a network that nobody listens to",
+            );
+        }
+        checkup
+    }
+
     /// Settings that servers tell only where the question `conf` is allowed.
     fn look_at_settings(&self, mut checkup: Checkup, conf: &[(&String, &str)]) -> Checkup {
-        let assumed = self.settings.tick(self.link.session_timeout());
+        let assumed = self.tick();
         let mut most = Vec::new();
         for (host, conf) in conf {
             let number =
@@ -141,6 +187,18 @@ async fn about(host: &str, tls: Option<&Tls>, question: &str) -> Option<String> 
         }
     };
     timeout(PATIENCE, asking).await.ok().flatten()
+}
+
+/// Whether a server takes a packet of that length, which it says by hanging up as soon as it has read the length. `None`: nobody knows.
+async fn takes(host: &str, length: usize) -> Option<bool> {
+    let length = u32::try_from(length).ok()?;
+    let mut stream = timeout(PATIENCE, TcpStream::connect(host)).await.ok()?.ok()?;
+    stream.write_u32(length).await.ok()?;
+    match timeout(Duration::from_millis(250), stream.read_u8()).await {
+        Err(_) => Some(true),
+        Ok(Err(_)) => Some(false),
+        Ok(Ok(_)) => None,
+    }
 }
 
 async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, question: &str) -> Option<String> {

@@ -4,7 +4,7 @@
 //! persistent watches on the way, and takes a session for expired by its own clock. So its task is ended with the connection.
 
 use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -12,19 +12,24 @@ use spawns_core::{Spawn, Task};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
-use tooz_core::{Clock, Moment};
-use zookeeper_client::{Client, Error as Zk, SessionInfo, SessionState, StateWatcher};
+use tooz_core::{Clock, CredentialSource, Error, Moment, Result as ToozResult};
+use zookeeper_client::{Client, Error as Zk, MultiWriteError, SessionInfo, SessionState, StateWatcher};
 
+use crate::options::identity;
 #[cfg(feature = "tls")]
 use crate::relay::Relay;
-use crate::tls::{Refused, Tls};
+use crate::tls::{Certificates, Refused};
+
+/// As so many users a session logs in, those whose passwords were the latest.
+const MOST_IDENTITIES: usize = 16;
 
 /// What is said to every server that is connected to.
-#[derive(Clone)]
 pub(crate) struct Greeting {
     pub(crate) session_timeout: Duration,
-    pub(crate) credentials: Option<String>,
-    pub(crate) tls: Option<Tls>,
+    pub(crate) credentials: CredentialSource,
+    /// All `user:password` of this session, the latest last. What it made before its password was changed belongs to the earlier ones.
+    pub(crate) identities: Mutex<Vec<String>>,
+    pub(crate) certificates: Option<Certificates>,
     /// The limit of one request.
     pub(crate) statement_timeout: Duration,
 }
@@ -34,9 +39,11 @@ pub(crate) struct Connection {
     states: StateWatcher,
     session: SessionInfo,
     session_timeout: Duration,
-    statement_timeout: Duration,
     gone: watch::Sender<bool>,
     given_up: Notify,
+    greeting: Arc<Greeting>,
+    /// As whom it logged in.
+    identity: Option<String>,
     /// Before the server was greeted: the leader has heard of the session since.
     opened: Moment,
     tasks: Nursery,
@@ -47,6 +54,8 @@ pub(crate) enum Unopened {
     ZooKeeper(Zk),
     /// It did not come to ZooKeeper's own words.
     Tls(Refused),
+    /// What is needed to connect can't be had: a file with a password or a certificate.
+    Unprepared(Error),
 }
 
 impl From<Zk> for Unopened {
@@ -56,6 +65,33 @@ impl From<Zk> for Unopened {
 }
 
 impl Greeting {
+    /// Reads the credentials as they are now.
+    async fn log_in(&self) -> ToozResult<Option<String>> {
+        let identity = identity(&self.credentials.read().await?)?;
+        if let Some(identity) = &identity {
+            let mut identities = self.identities();
+            identities.retain(|known| known != identity);
+            identities.push(identity.clone());
+            let surplus = identities.len().saturating_sub(MOST_IDENTITIES);
+            identities.drain(..surplus);
+        }
+        Ok(identity)
+    }
+
+    /// Whether it would be somebody else by now who logs in.
+    async fn has_changed_since(&self, identity: Option<&String>) -> bool {
+        self.credentials.may_change() && self.log_in().await.is_ok_and(|now| now.as_ref() != identity)
+    }
+
+    /// Whether there is somebody to log in as.
+    pub(crate) fn logs_in(&self) -> bool {
+        !self.identities().is_empty()
+    }
+
+    fn identities(&self) -> MutexGuard<'_, Vec<String>> {
+        self.identities.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A connection is dead when nothing has come from the server for this long; the library pings often enough to know.
     fn idle_timeout(&self) -> Duration {
         self.session_timeout / 5
@@ -73,39 +109,43 @@ impl Greeting {
 impl Connection {
     /// Connects to one host, for a new session or for one that is to live on.
     pub(crate) async fn open(
-        greeting: &Greeting,
+        greeting: &Arc<Greeting>,
         host: &str,
         resumed: Option<&SessionInfo>,
         limit: Duration,
     ) -> Result<Self, Unopened> {
         let opening = async {
-            match &greeting.tls {
+            let identity = greeting.log_in().await.map_err(Unopened::Unprepared)?;
+            let opened = match &greeting.certificates {
                 None => Self::greet(greeting, host, resumed).await.map_err(Unopened::ZooKeeper),
-                Some(tls) => Self::greet_by_tls(tls, greeting, host, resumed).await,
-            }
+                Some(certificates) => Self::greet_by_tls(certificates, greeting, host, resumed).await,
+            };
+            opened.map(|connection| Connection { identity, ..connection })
         };
         timeout(limit, opening).await.unwrap_or(Err(Zk::Timeout.into()))
     }
 
     #[cfg(not(feature = "tls"))]
     async fn greet_by_tls(
-        tls: &Tls,
-        _greeting: &Greeting,
+        certificates: &Certificates,
+        _greeting: &Arc<Greeting>,
         host: &str,
         _resumed: Option<&SessionInfo>,
     ) -> Result<Self, Unopened> {
         // Without the feature there is no such way.
+        let tls = certificates.load().await.map_err(Unopened::Unprepared)?;
         tls.dial(host).await.map_err(Unopened::Tls).and(Err(Zk::NoHosts.into()))
     }
 
     /// The same behind a relay to which the library connects.
     #[cfg(feature = "tls")]
     async fn greet_by_tls(
-        tls: &Tls,
-        greeting: &Greeting,
+        certificates: &Certificates,
+        greeting: &Arc<Greeting>,
         host: &str,
         resumed: Option<&SessionInfo>,
     ) -> Result<Self, Unopened> {
+        let tls = certificates.load().await.map_err(Unopened::Unprepared)?;
         let secured = tls.dial(host).await.map_err(Unopened::Tls)?;
         let relay = Relay::start(secured).await.map_err(|why| {
             Unopened::Tls(Refused::Passing(format!("no relay to the client library can be made: {why}")))
@@ -119,14 +159,14 @@ impl Connection {
         }
     }
 
-    async fn greet(greeting: &Greeting, host: &str, resumed: Option<&SessionInfo>) -> Result<Self, Zk> {
+    async fn greet(greeting: &Arc<Greeting>, host: &str, resumed: Option<&SessionInfo>) -> Result<Self, Zk> {
         let (tasks, opened) = (Nursery::default(), Clock::boot_time().now());
         let mut connector = Client::connector()
             .with_session_timeout(greeting.session_timeout)
             .with_connection_timeout(greeting.idle_timeout())
             .with_fail_eagerly();
-        if let Some(credentials) = &greeting.credentials {
-            connector = connector.with_auth("digest", credentials.as_bytes());
+        for identity in greeting.identities().iter() {
+            connector = connector.with_auth("digest", identity.as_bytes());
         }
         if let Some(session) = resumed {
             connector = connector.with_session(session.clone());
@@ -144,10 +184,11 @@ impl Connection {
             states: client.state_watcher(),
             session: client.session().clone(),
             session_timeout: client.session_timeout(),
-            statement_timeout: greeting.statement_timeout,
             client: Mutex::new(Some(client)),
             gone: watch::Sender::new(false),
             given_up: Notify::new(),
+            greeting: Arc::clone(greeting),
+            identity: None,
             opened,
             tasks,
         })
@@ -175,7 +216,7 @@ impl Connection {
 
     /// Waits for an answer: not longer than a statement may take, nor than the connection lives.
     pub(crate) async fn ask<T>(&self, answer: impl Future<Output = Result<T, Zk>>) -> Result<T, Zk> {
-        self.ask_within(self.statement_timeout, answer).await
+        self.ask_within(self.greeting.statement_timeout, answer).await
     }
 
     pub(crate) async fn ask_within<T>(
@@ -183,11 +224,39 @@ impl Connection {
         limit: Duration,
         answer: impl Future<Output = Result<T, Zk>>,
     ) -> Result<T, Zk> {
-        tokio::select! {
+        let answer = tokio::select! {
             biased;
             () = self.gone() => Err(Zk::ConnectionLoss),
             answer = timeout(limit, answer) => answer.unwrap_or(Err(Zk::Timeout)),
+        };
+        if matches!(answer, Err(Zk::NoAuth)) && self.is_outdated().await {
+            return Err(Zk::SessionMoved);
         }
+        answer
+    }
+
+    /// The same for a transaction, which may be refused as a whole for one of its parts.
+    pub(crate) async fn ask_to_change<T>(
+        &self,
+        answer: impl Future<Output = Result<Result<T, MultiWriteError>, Zk>>,
+    ) -> Result<Result<T, MultiWriteError>, Zk> {
+        let answer = self.ask(answer).await;
+        if matches!(answer, Ok(Err(MultiWriteError::OperationFailed { source: Zk::NoAuth, .. })))
+            && self.is_outdated().await
+        {
+            return Err(Zk::SessionMoved);
+        }
+        answer
+    }
+
+    /// What was refused may be meant for whoever this process is by now: its password was changed, and in its file too. Then it goes on over
+    /// a connection that says so.
+    async fn is_outdated(&self) -> bool {
+        let is_outdated = self.greeting.has_changed_since(self.identity.as_ref()).await;
+        if is_outdated {
+            self.give_up();
+        }
+        is_outdated
     }
 
     /// Ends when nothing of this connection may be used any more. Whoever waits for a watch asks this first: a watch panics
@@ -226,16 +295,17 @@ impl Connection {
     /// Ends the session at the server.
     pub(crate) async fn close(&self) -> Result<(), Zk> {
         let mut states = self.states.clone();
-        self.gone.send_replace(true);
-        // The library ends the session when the last client goes; those who ask let go of theirs now.
+        // The library ends the session when the last client goes; those who ask let go of theirs now. Watches that are dropped later than
+        // that are not taken back one by one.
         self.slot().take();
+        self.gone.send_replace(true);
         let closed = async {
             while !matches!(
                 states.changed().await,
                 SessionState::Closed | SessionState::Expired | SessionState::AuthFailed
             ) {}
         };
-        let closed = timeout(self.statement_timeout, closed).await;
+        let closed = timeout(self.greeting.statement_timeout, closed).await;
         self.tasks.end();
         closed.map_err(|_| Zk::Timeout)
     }

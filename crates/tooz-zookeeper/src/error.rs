@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use tooz_core::{Error, ErrorKind, Outcome};
+use tooz_core::{Error, ErrorKind, LockKey, Outcome};
 use zookeeper_client::Error as Zk;
 
 /// A node would have to be an ephemeral one of a session that lives on one server alone.
@@ -83,10 +83,37 @@ pub(crate) fn is_doubtful(error: &Zk) -> bool {
     )
 }
 
-/// There is no connection, and nothing was sent.
-pub(crate) fn disconnected(limit: Duration) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("no connection to the ensemble within {limit:?}"))
-        .with_outcome(Outcome::NotApplied)
+/// There is no connection, and nothing was sent. What the last attempt to make one came to says more.
+pub(crate) fn disconnected(limit: Duration, last: Option<&Trouble>) -> Error {
+    let why = last.map(|last| format!(": {}", last.why)).unwrap_or_default();
+    let kind = last.map_or(ErrorKind::Unavailable, |last| last.kind);
+    Error::new(kind, format!("no connection to the ensemble within {limit:?}{why}")).with_outcome(Outcome::NotApplied)
+}
+
+/// Why a connection can't be made now. It is tried again, whatever it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Trouble {
+    pub(crate) kind: ErrorKind,
+    pub(crate) why: String,
+}
+
+/// A grant that was not there any more when it was to be given back.
+pub(crate) fn gone_before(key: &LockKey) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("the {key} had been taken away from this session before it was given back; whoever has it now was not touched"),
+    )
+    .with_outcome(Outcome::NotApplied)
+}
+
+/// More nodes than a session may have.
+pub(crate) fn too_much(nodes: usize, weight: usize, most: usize) -> Error {
+    Error::config(format!(
+        "this session has {nodes} locks, places in queues and memberships, whose paths take {weight} bytes of {most}: ZooKeeper ends a \
+         session by one record with all its paths, and one that is too long stops the whole ensemble (ZOOKEEPER-4306). Give some back, spread \
+         them over more coordinators, or shorten the chroot and the namespace"
+    ))
+    .with_outcome(Outcome::NotApplied)
 }
 
 /// A heartbeat that the leader might hear of too late.
@@ -110,6 +137,15 @@ pub(crate) fn unreachable(reasons: &[String]) -> Error {
 /// No host of the URL takes this client, because of a certificate each time: theirs or ours.
 pub(crate) fn distrusted(reasons: &[String]) -> Error {
     Error::config(format!("no server of the ensemble can be reached: {}", reasons.join("; ")))
+}
+
+/// A node that other programs have made, where ours would have to be.
+pub(crate) fn foreign_node(path: &str) -> Error {
+    Error::new(
+        ErrorKind::Backend,
+        format!("{path} is there, and nothing of tooz's: delete it, or choose another namespace"),
+    )
+    .with_outcome(Outcome::NotApplied)
 }
 
 /// Somebody else wrote into our nodes, or a value is not what it should be.

@@ -4,19 +4,19 @@
 //! of the mailbox of whose entry it is: a leave and a take-over both change that version, so neither can meet a later entry of
 //! the same name, whose own version would look just like the old one's.
 
-use tooz_core::{Error, ErrorKind, GroupId, JoinRequest, Meeting, Result, Roster, RosterEntry, decode_name};
+use std::sync::atomic::Ordering;
+
+use tooz_core::{Error, ErrorKind, GroupId, JoinRequest, Meeting, Result, Roster, RosterEntry};
 use zookeeper_client::{Client, CreateMode, Error as Zk, MultiWriteError, Stat};
 
 use crate::bulk;
 use crate::connection::Connection;
 use crate::error;
+use crate::layout;
 use crate::mailbox::Mailbox;
 use crate::record::{self, GroupRecord, MemberRecord};
-use crate::session::{Inner, lock};
+use crate::session::Inner;
 
-/// The most that a node takes, with room for the request around it: what is larger, the server answers by hanging up
-/// (`jute.maxbuffer`, a megabyte unless it is told otherwise).
-const LARGEST: usize = 1_000_000;
 /// How often a change is tried again that met another one.
 const ATTEMPTS: usize = 20;
 
@@ -37,21 +37,26 @@ impl Inner {
         let path = self.layout.group(group);
         let data = record::write(&GroupRecord { group: group.as_str().to_owned() })?;
         let connection = self.link.up_within(self.limit).await?;
-        let creating = async {
-            let client = connection.client()?;
-            let options = self.made(CreateMode::Persistent);
-            match client.create(&path, &data, &options).await {
-                Err(Zk::NoNode) => {
-                    self.make(&client, &self.layout.groups(), CreateMode::Persistent).await?;
-                    client.create(&path, &data, &options).await
-                }
-                created => created,
-            }
-        };
-        match connection.ask(creating).await {
+        if !self.is_settled.load(Ordering::Relaxed) {
+            // In another layout nobody would find it.
+            self.settle(&connection).await?;
+        }
+        let options = self.made(CreateMode::Persistent);
+        let creating = async || connection.client()?.create(&path, &data, &options).await;
+        let mut created = connection.ask(creating()).await;
+        if matches!(created, Err(Zk::NoNode)) {
+            // Somebody deleted the namespace by hand, or this branch of it.
+            self.settle(&connection).await?;
+            let making = async {
+                self.make(&connection.client()?, &self.layout.groups(), CreateMode::Persistent).await?;
+                creating().await
+            };
+            created = connection.ask(making).await;
+        }
+        match created {
             Ok(_) => Ok(()),
             Err(Zk::NodeExists) => Err(Error::group_exists(group)),
-            Err(why) => Err(error::of(format_args!("create {path}"), why)),
+            Err(why) => Err(self.failed(format_args!("create {path}"), why)),
         }
     }
 
@@ -70,7 +75,7 @@ impl Inner {
             Ok(None) => Ok(()),
             Ok(Some(members)) => Err(Error::group_not_empty(group, members)),
             Err(Zk::NoNode) => Err(Error::no_group(group)),
-            Err(why) => Err(error::of(format_args!("delete {path}"), why)),
+            Err(why) => Err(self.failed(format_args!("delete {path}"), why)),
         }
     }
 
@@ -83,20 +88,18 @@ impl Inner {
                 Err(Zk::NoNode) => return Ok(Vec::new()),
                 nodes => nodes?,
             };
-            let mut names = Vec::new();
+            // A name that is too long for the node stands in it.
+            let (mut names, mut long) = (Vec::new(), Vec::new());
             for node in nodes {
-                let name = match decode_name(&node) {
-                    Some(name) => Some(name),
-                    // The name was too long for the node; it stands in it.
-                    None => match client.get_data(&format!("{branch}/{node}")).await {
-                        Ok((data, _)) => record::read::<GroupRecord>("a group", &data).ok().map(|record| record.group),
-                        Err(Zk::NoNode) => None,
-                        Err(why) => return Err(why),
-                    },
-                };
-                names.extend(name.and_then(|name| GroupId::new(name).ok()));
+                match layout::name_at(&node) {
+                    Some(name) => names.push(name),
+                    None => long.push(node),
+                }
             }
-            Ok(names)
+            for (data, _) in bulk::read(&client, branch, &long).await?.into_iter().flatten() {
+                names.extend(record::read::<GroupRecord>("a group", &data).ok().map(|record| record.group));
+            }
+            Ok(names.into_iter().filter_map(|name| GroupId::new(name).ok()).collect())
         });
         listing.await
     }
@@ -114,25 +117,28 @@ impl Inner {
             Ok(Some((entries, version(&stat))))
         });
         let Some((found, version)) = listing.await? else { return Err(Error::no_group(group)) };
-        // Who left between the listing and the reading is not among them.
-        let entries: Result<Vec<_>> = found.into_iter().flatten().collect();
-        Ok(Roster::new(entries?, version))
+        // Who left between the listing and the reading is not among them, and nobody can say who a node of somebody else's is.
+        Ok(Roster::new(found.into_iter().flatten().flatten().collect(), version))
     }
 
     pub(crate) async fn join(&self, request: &JoinRequest) -> Result<()> {
         let path = self.layout.member(&request.group, &request.member);
-        let data = member_data(request)?;
+        let data = self.member_data(request)?;
         // Known before it is made, so that a take-over right after it is understood.
-        lock(&self.joins).insert(request.id, request.group.clone());
+        self.holdings.join(request.id, &request.group, &path)?;
         let joined = self.enter_group(request, &path, &data).await;
-        if joined.as_ref().is_err_and(|error| error.outcome() == tooz_core::Outcome::NotApplied) {
-            lock(&self.joins).remove(&request.id);
+        match &joined {
+            Ok(()) => self.holdings.joined(request.id),
+            Err(error) if error.outcome() == tooz_core::Outcome::NotApplied => {
+                _ = self.holdings.forget_join(request.id);
+            }
+            Err(_) => {}
         }
         joined
     }
 
     async fn enter_group(&self, request: &JoinRequest, path: &str, data: &[u8]) -> Result<()> {
-        let failed = |why| error::of(format_args!("create {path}"), why);
+        let failed = |why| self.failed(format_args!("create {path}"), why);
         for _ in 0..ATTEMPTS {
             let connection = self.link.up_within(self.limit).await?;
             let options = self.made(CreateMode::Ephemeral);
@@ -144,7 +150,7 @@ impl Inner {
                 Err(why) => return Err(failed(why)),
             }
             let Some((found, mailbox)) = self.find_entry(&connection, path).await.map_err(failed)? else { continue };
-            let there = found.record()?.join();
+            let there = found.record().map_err(|_| error::foreign_node(path))?.join();
             match there.map_or(Meeting::Refused, |there| request.meets(there)) {
                 Meeting::Itself if found.stat.ephemeral_owner == self.link.session().id().0 => return Ok(()),
                 Meeting::Itself | Meeting::Refused => {
@@ -168,7 +174,7 @@ impl Inner {
                 }
                 Ok(transaction.commit().await)
             };
-            match connection.ask(replacing).await.map_err(failed)? {
+            match connection.ask_to_change(replacing).await.map_err(failed)? {
                 Ok(_) => return Ok(()),
                 Err(why) => met_another_change(why).map_err(failed)?,
             }
@@ -178,7 +184,7 @@ impl Inner {
 
     pub(crate) async fn update(&self, request: &JoinRequest) -> Result<()> {
         let path = self.layout.member(&request.group, &request.member);
-        let data = member_data(request)?;
+        let data = self.member_data(request)?;
         let group = self.layout.group(&request.group);
         let unchanged = record::write(&GroupRecord { group: request.group.as_str().to_owned() })?;
         self.change(request, &path, |entry, mailbox, transaction| {
@@ -193,17 +199,28 @@ impl Inner {
 
     pub(crate) async fn leave(&self, request: &JoinRequest) -> Result<()> {
         let path = self.layout.member(&request.group, &request.member);
+        self.holdings.leave_group(request.id);
         let left = self.change(request, &path, |entry, mailbox, transaction| {
             let mail = mailbox.unchanged().unwrap_or_default();
             transaction.add_set_data(&mailbox.path, &mail, Some(mailbox.version))?;
             transaction.add_delete(&path, Some(entry.version))
         });
-        lock(&self.joins).remove(&request.id);
         match left.await {
             // The session is over, and with it all its memberships.
-            Err(error) if error.kind() == ErrorKind::Lost => Ok(()),
-            left => left.map(drop),
+            Err(error) if error.kind() == ErrorKind::Lost => {}
+            left => _ = left?,
         }
+        self.holdings.forget_join(request.id);
+        Ok(())
+    }
+
+    /// The data of a member's node.
+    fn member_data(&self, request: &JoinRequest) -> Result<Vec<u8>> {
+        let (data, most) = (record::write(&MemberRecord::new(request)?)?, self.settings.largest_node());
+        if data.len() > most {
+            return Err(error::too_large(data.len(), most));
+        }
+        Ok(data)
     }
 
     /// Changes the entry that the request's join has made; false if there is none any more.
@@ -213,14 +230,14 @@ impl Inner {
         path: &str,
         change: impl Fn(&Stat, &Mailbox, &mut zookeeper_client::MultiWriter<'_>) -> Result<(), Zk>,
     ) -> Result<bool> {
-        let failed = |why| error::of(format_args!("change {path}"), why);
+        let failed = |why| self.failed(format_args!("change {path}"), why);
         for _ in 0..ATTEMPTS {
             let connection = self.link.up_within(self.limit).await?;
             let Some((found, mailbox)) = self.find_own_entry(&connection, path).await.map_err(failed)? else {
                 return Ok(false);
             };
             let own = found.stat.ephemeral_owner == self.link.session().id().0;
-            if !own || found.record()?.join() != Some(request.id) {
+            if !own || found.record().ok().and_then(|record| record.join()) != Some(request.id) {
                 return Ok(false);
             }
             let Some(mailbox) = mailbox else {
@@ -234,7 +251,7 @@ impl Inner {
                 change(&found.stat, &mailbox, &mut transaction)?;
                 Ok(transaction.commit().await)
             };
-            match connection.ask(changing).await.map_err(failed)? {
+            match connection.ask_to_change(changing).await.map_err(failed)? {
                 Ok(_) => return Ok(true),
                 Err(why) => met_another_change(why).map_err(failed)?,
             }
@@ -282,15 +299,6 @@ impl Inner {
         };
         connection.ask(finding).await
     }
-}
-
-/// The data of a member's node.
-fn member_data(request: &JoinRequest) -> Result<Vec<u8>> {
-    let data = record::write(&MemberRecord::new(request)?)?;
-    if data.len() > LARGEST {
-        return Err(error::too_large(data.len(), LARGEST));
-    }
-    Ok(data)
 }
 
 /// Reads entries of a group in one round trip; `None` for those that are gone.

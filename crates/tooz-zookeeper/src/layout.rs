@@ -1,19 +1,40 @@
-//! Where everything lies: the namespace is one node, with a branch each for locks, elections, groups and sessions.
+//! Where everything lies: the namespace is one node, with a branch each for locks, elections, groups and mailboxes.
 //!
 //! | node | what it is |
 //! |---|---|
+//! | `.` | the namespace; it says which layout it is kept in |
 //! | `locks/NAME`, `elections/GROUP` | a container, which the server takes away when nobody has been in it for a while |
-//! | `locks/NAME/ID-MODE-SEQUENCE` | one request: an ephemeral node, whose place in the sequence is its place in the queue |
+//! | `locks/NAME/ID MODE SEQUENCE` | one request: an ephemeral node, whose place in the sequence is its place in the queue |
 //! | `groups/GROUP` | a group; its data version counts the updates of its members |
 //! | `groups/GROUP/MEMBER` | a member: an ephemeral node |
-//! | `sessions/ID` | the mailbox of a session: an ephemeral node, by which others tell it what they took from it |
+//! | `mail/ID` | the mailbox of a session: an ephemeral node, by which others tell it what they took from it |
+//! | `sessions` | nothing; it keeps those out who speak layout 1 and would put their mailboxes there |
+//!
+//! Paths are short on purpose: a server ends a session by one record with the paths of all its nodes, and that has a limit.
 
-use tooz_core::{GroupId, LockKey, MemberId, Namespace, RequestId, Space, encode_name};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use sha2::{Digest as _, Sha256};
+use tooz_core::{GroupId, LockKey, MemberId, Namespace, RequestId, Space, decode_name, encode_name};
 
 use crate::queue;
 
-/// Names are cut at this length. Nothing in ZooKeeper asks for it, but paths are sent with every request.
-const LONGEST: usize = 200;
+/// Where all this lies is said by this number; it changes when members that speak the old one would look in other places.
+pub(crate) const LAYOUT: u32 = 2;
+
+/// A namespace is cut at this length.
+const LONGEST_NAMESPACE: usize = 200;
+/// A member is cut at this length: whoever sees its node go has to know whose it was.
+const LONGEST_MEMBER: usize = 80;
+/// Names of locks and groups that are longer when they are encoded stand there as a hash.
+pub(crate) const LONGEST: usize = 32;
+/// So much of a hash: 160 bits, 27 letters.
+const HASH: usize = 20;
+/// It stands before a hash, and in no encoded name.
+const HASHED: char = '~';
+
+/// What one path takes beside its letters in the record by which a session ends.
+const LENGTH: usize = 4;
 
 /// The paths of one namespace.
 #[derive(Clone, Debug)]
@@ -23,7 +44,8 @@ pub(crate) struct Layout {
 
 impl Layout {
     pub(crate) fn new(chroot: &str, namespace: &Namespace) -> Self {
-        Layout { root: format!("{chroot}/{}", encode_name(namespace.as_str(), LONGEST)) }
+        // As in layout 1, so that members of both find the same node and with it the record.
+        Layout { root: format!("{chroot}/{}", encode_name(namespace.as_str(), LONGEST_NAMESPACE)) }
     }
 
     /// The node of the namespace.
@@ -42,10 +64,10 @@ impl Layout {
 
     /// The container of a lock's queue.
     pub(crate) fn queue(&self, key: &LockKey) -> String {
-        format!("{}/{}", self.space(key.space), encode_name(&key.name, LONGEST))
+        format!("{}/{}", self.space(key.space), node_of(&key.name))
     }
 
-    /// Takes the path of a request's node apart: the space, the encoded name, and whose request it is.
+    /// Takes the path of a request's node apart: the space, the name as it stands there, and whose request it is.
     pub(crate) fn parse_request<'a>(&self, path: &'a str) -> Option<(Space, &'a str, RequestId)> {
         for space in [Space::Lock, Space::Election] {
             let below = path.strip_prefix(&self.space(space)).and_then(|below| below.strip_prefix('/'));
@@ -61,22 +83,57 @@ impl Layout {
     }
 
     pub(crate) fn group(&self, group: &GroupId) -> String {
-        format!("{}/groups/{}", self.root, encode_name(group.as_str(), LONGEST))
+        format!("{}/groups/{}", self.root, node_of(group.as_str()))
     }
 
     pub(crate) fn member(&self, group: &GroupId, member: &MemberId) -> String {
-        format!("{}/{}", self.group(group), encode_name(member.as_str(), LONGEST))
+        format!("{}/{}", self.group(group), encode_name(member.as_str(), LONGEST_MEMBER))
+    }
+
+    /// The branch of all mailboxes.
+    pub(crate) fn mail(&self) -> String {
+        format!("{}/mail", self.root)
     }
 
     /// The mailbox of the session with that id.
     pub(crate) fn mailbox(&self, session: i64) -> String {
-        format!("{}/sessions/{session:016x}", self.root)
+        format!("{}/mail/{session:016x}", self.root)
     }
 
     /// The node that measuring writes to.
     pub(crate) fn scratch(&self, session: i64) -> String {
-        format!("{}/sessions/{session:016x}-probe", self.root)
+        format!("{}/mail/{session:016x}-probe", self.root)
     }
+
+    /// Where sessions of layout 1 have their mailboxes. In this layout nobody may make a node there.
+    pub(crate) fn stop_sign(&self) -> String {
+        format!("{}/sessions", self.root)
+    }
+
+    /// What the node of a request takes in the record by which its session ends.
+    pub(crate) fn weight_of_request(&self, key: &LockKey) -> usize {
+        weight(&self.queue(key)) + 1 + queue::LONGEST
+    }
+}
+
+/// What a node with that path takes in the record by which its session ends.
+pub(crate) fn weight(path: &str) -> usize {
+    path.len() + LENGTH
+}
+
+/// How a name stands in a path: encoded, or where that would be long, as a hash. Then the full name stands in the node's data, or below it.
+fn node_of(name: &str) -> String {
+    let encoded = encode_name(name, usize::MAX);
+    if encoded.len() <= LONGEST {
+        return encoded.into_owned();
+    }
+    let hash = Sha256::digest(name.as_bytes());
+    format!("{HASHED}{}", BASE64_URL_SAFE_NO_PAD.encode(&hash[..HASH]))
+}
+
+/// The name that stands so in a path; `None` for a hash, and for what is none of ours.
+pub(crate) fn name_at(node: &str) -> Option<String> {
+    decode_name(node)
 }
 
 #[cfg(test)]
@@ -85,13 +142,34 @@ mod tests {
 
     use super::*;
 
+    fn layout() -> Layout {
+        Layout::new("/a", &Namespace::new("tooz").unwrap())
+    }
+
     #[test]
     fn the_path_of_a_request_tells_whose_it_is() {
-        let layout = Layout::new("/a", &Namespace::new("tooz").unwrap());
+        let layout = layout();
         let queue = layout.queue(&LockKey::lock(&LockName::new("../x").unwrap()));
         assert_eq!(queue, "/a/tooz/locks/%2e.%2fx");
-        let path = format!("{queue}/{}-x-0000000007", RequestId(9));
+        let path = format!("{queue}/{}0000000007", queue::prefix(RequestId(9), tooz_core::LockMode::Exclusive));
         assert_eq!(layout.parse_request(&path), Some((Space::Lock, "%2e.%2fx", RequestId(9))));
         assert_eq!(layout.parse_request("/a/tooz/groups/g/m"), None);
+    }
+
+    #[test]
+    fn long_names_are_short_and_stay_distinct() {
+        let short = "x".repeat(LONGEST);
+        assert_eq!(node_of(&short), short);
+        let long: Vec<String> = ["a", "b", "A"].iter().map(|end| node_of(&("x".repeat(254) + end))).collect();
+        assert!(long.iter().all(|node| node.len() == 28 && node.starts_with(HASHED) && name_at(node).is_none()));
+        assert!(long[0] != long[1] && long[0] != long[2] && long[1] != long[2]);
+    }
+
+    #[test]
+    fn ten_thousand_locks_of_any_name_weigh_less_than_a_megabyte() {
+        for name in ["x".repeat(255), "x".repeat(LONGEST), "Ä".repeat(100)] {
+            let key = LockKey::lock(&LockName::new(name).unwrap());
+            assert!(layout().weight_of_request(&key) * 10_000 < 1_000_000, "{}", layout().weight_of_request(&key));
+        }
     }
 }

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
-use tooz_core::{Reporter, Result};
+use tooz_core::{Error, ErrorKind, Reporter, Result};
 use zookeeper_client::{Error as Zk, SessionInfo, SessionState};
 
 use crate::connection::{Connection, Greeting, Unopened};
-use crate::error;
+use crate::error::{self, Trouble};
 use crate::tls::Refused;
 
 /// The pauses between two rounds over all hosts.
@@ -24,7 +25,7 @@ pub(crate) struct Link {
 }
 
 struct Shared {
-    greeting: Greeting,
+    greeting: Arc<Greeting>,
     /// In an order of this coordinator's own, so that a fleet spreads over the ensemble.
     hosts: Vec<String>,
     session: SessionInfo,
@@ -37,15 +38,18 @@ struct Shared {
 #[derive(Clone)]
 enum State {
     Up(Arc<Connection>),
-    Down,
-    /// The session has ended, and why.
+    /// What the last attempt to make the next one came to, if there was one.
+    Down(Option<Arc<Trouble>>),
+    /// The session is of no use any more, and why.
     Over(Arc<str>),
+    /// The server says that there is no such session.
+    Expired(Arc<str>),
 }
 
 impl Link {
     /// Begins a session at the first host that serves. One round: core decides whether to try again.
     pub(crate) async fn connect(
-        greeting: Greeting,
+        greeting: Arc<Greeting>,
         mut hosts: Vec<String>,
         limit: Duration,
         reporter: Reporter,
@@ -61,7 +65,7 @@ impl Link {
                         greeting,
                         session: connection.session().clone(),
                         session_timeout: connection.session_timeout(),
-                        state: watch::Sender::new(State::Down),
+                        state: watch::Sender::new(State::Down(None)),
                         reporter,
                         hosts: hosts.clone(),
                     });
@@ -73,6 +77,8 @@ impl Link {
                 Err(Unopened::ZooKeeper(why @ Zk::AuthFailed)) => {
                     return Err(error::of(format_args!("connect to {host}"), why));
                 }
+                // A file that is missing is not there for any host.
+                Err(Unopened::Unprepared(why)) => return Err(why),
                 Err(Unopened::ZooKeeper(why)) => reasons.push(reason(host, &why, share).await),
                 Err(Unopened::Tls(Refused::Passing(why))) => reasons.push(format!("{host}: {why}")),
                 Err(Unopened::Tls(Refused::Certificates(why))) => {
@@ -107,31 +113,44 @@ impl Link {
     /// session from the server only that it was last seen at, and each server takes them in the order in which they came.
     pub(crate) async fn up(&self) -> Result<Arc<Connection>> {
         let mut states = self.shared.state.subscribe();
-        let state = states.wait_for(|state| !matches!(state, State::Down)).await.map(|state| state.clone());
+        let state = states.wait_for(|state| !matches!(state, State::Down(_))).await.map(|state| state.clone());
         match state {
             Ok(State::Up(connection)) => Ok(connection),
-            Ok(State::Over(why)) => Err(error::over(&why)),
-            Ok(State::Down) | Err(_) => Err(error::over("the session has no connection any more")),
+            Ok(State::Over(why) | State::Expired(why)) => Err(error::over(&why)),
+            Ok(State::Down(_)) | Err(_) => Err(error::over("the session has no connection any more")),
+        }
+    }
+
+    /// The error of a session that is over, if it is.
+    pub(crate) fn over(&self) -> Option<Error> {
+        match &*self.shared.state.borrow() {
+            State::Over(why) | State::Expired(why) => Some(error::over(why)),
+            State::Up(_) | State::Down(_) => None,
         }
     }
 
     /// The same with patience.
     pub(crate) async fn up_within(&self, limit: Duration) -> Result<Arc<Connection>> {
-        timeout(limit, self.up()).await.unwrap_or_else(|_| Err(error::disconnected(limit)))
+        timeout(limit, self.up()).await.unwrap_or_else(|_| Err(self.disconnected(limit)))
+    }
+
+    /// That there was no connection for so long, and why.
+    pub(crate) fn disconnected(&self, limit: Duration) -> Error {
+        match &*self.shared.state.borrow() {
+            State::Down(Some(trouble)) => error::disconnected(limit, Some(trouble)),
+            _ => error::disconnected(limit, None),
+        }
     }
 
     /// Ends the session at the server, over a connection that is made for it if need be.
     pub(crate) async fn close(&self) -> Result<()> {
         self.keeper.abort();
         let closed = |why| error::of("close the session", why);
-        match self.shared.state.send_replace(State::Over("the session was closed".into())) {
+        match self.shared.state.send_replace(State::Expired("the session was closed".into())) {
             State::Up(connection) => connection.close().await.map_err(closed),
-            State::Over(_) => Ok(()),
-            // Whoever waits for the close sets the limit.
-            State::Down => match self.shared.resume(0).await {
-                Ok((connection, _)) => connection.close().await.map_err(closed),
-                Err(_) => Ok(()),
-            },
+            State::Expired(_) => Ok(()),
+            // It may be of no use and yet keep its locks until its timeout. Whoever waits for the close sets the limit.
+            State::Down(_) | State::Over(_) => self.shared.close_anew().await,
         }
     }
 }
@@ -149,9 +168,9 @@ impl Shared {
             let state = connection.ended().await;
             if state == SessionState::Expired {
                 connection.abandon();
-                return self.end("the server says that the session has expired");
+                return self.end(State::Expired, "the server says that the session has expired");
             }
-            self.state.send_replace(State::Down);
+            self.state.send_replace(State::Down(None));
             connection.abandon();
             self.reporter.disconnected();
             match self.resume(at + 1).await {
@@ -160,34 +179,61 @@ impl Shared {
                     self.state.send_replace(State::Up(Arc::clone(&connection)));
                     self.reporter.connected();
                 }
-                Err(why) => return self.end(&why),
+                Err(Ended::Expired(why)) => return self.end(State::Expired, &why),
+                Err(Ended::OfNoUse(why)) => return self.end(State::Over, &why),
             }
         }
     }
 
-    fn end(&self, why: &str) {
-        self.state.send_replace(State::Over(why.into()));
+    fn end(&self, state: impl FnOnce(Arc<str>) -> State, why: &str) {
+        self.state.send_replace(state(why.into()));
         self.reporter.session_lost(why);
+    }
+
+    /// Ends the session at the first host that takes it, whatever that agrees to.
+    async fn close_anew(&self) -> Result<()> {
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            for host in &self.hosts {
+                match Connection::open(&self.greeting, host, Some(&self.session), self.limit()).await {
+                    Ok(connection) if connection.close().await.is_ok() => return Ok(()),
+                    Err(Unopened::ZooKeeper(Zk::SessionExpired)) => return Ok(()),
+                    _ => {}
+                }
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// How long a host may take to take the session up: one that is starting may take a connection and never answer.
+    fn limit(&self) -> Duration {
+        (self.session_timeout / 5).max(Duration::from_millis(250))
     }
 
     /// Takes the session up again at the first host that serves, beginning with that number. Goes on until it works or the
     /// session is over; the error says why.
-    async fn resume(&self, first: usize) -> Result<(Connection, usize), String> {
+    async fn resume(&self, first: usize) -> Result<(Connection, usize), Ended> {
         let mut pause = SHORTEST_PAUSE;
         let mut at = first;
-        // A server that is starting may take a connection and never answer.
-        let limit = (self.session_timeout / 5).max(Duration::from_millis(250));
+        // One that hangs is left early at first: who asks meanwhile waits as long as a statement may take. What is only slow gets more time
+        // in each round.
+        let mut limit = self.limit().min(self.greeting.statement_timeout / 2);
         loop {
             for _ in 0..self.hosts.len() {
                 let host = at % self.hosts.len();
                 match self.resume_at(&self.hosts[host], limit).await {
                     Ok(connection) => return Ok((connection, host)),
-                    Err(NotHere::Over(why)) => return Err(why),
-                    Err(NotHere::Next) => at += 1,
+                    Err(NotHere::Ended(why)) => return Err(why),
+                    Err(NotHere::Next(trouble)) => {
+                        self.state.send_replace(State::Down(Some(Arc::new(trouble))));
+                        at += 1;
+                    }
                 }
             }
             sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+            limit = (limit * 2).min(self.limit());
         }
     }
 
@@ -195,40 +241,58 @@ impl Shared {
         let connection = match Connection::open(&self.greeting, host, Some(&self.session), limit).await {
             Ok(connection) => connection,
             Err(Unopened::ZooKeeper(Zk::SessionExpired)) => {
-                return Err(NotHere::Over(format!("{host} says that the session has expired")));
+                return Err(NotHere::Ended(Ended::Expired(format!("{host} says that the session has expired"))));
             }
-            Err(Unopened::ZooKeeper(Zk::AuthFailed)) => {
-                return Err(NotHere::Over(format!("{host} refuses the credentials")));
-            }
-            Err(_) => return Err(NotHere::Next),
+            // What is refused now may be mended before the session ends: a password, a certificate, a file that was not there.
+            Err(why) => return Err(NotHere::Next(Trouble::of(host, &why))),
         };
         let negotiated = connection.session_timeout();
         if negotiated < self.session_timeout {
             connection.abandon();
             // From now on the server may end it before the deadline that everybody counts on.
-            return Err(NotHere::Over(format!(
+            return Err(NotHere::Ended(Ended::OfNoUse(format!(
                 "{host} agrees to a session timeout of {negotiated:?} only, where another server of the ensemble agreed to {:?}: \
                  give all of them the same maxSessionTimeout",
                 self.session_timeout
-            )));
+            ))));
         }
         // This server may be behind the one before. What it shows after this is at least as new.
         let synced = match connection.client() {
             Ok(client) => connection.ask_within(limit, client.sync("/")).await,
             Err(why) => Err(why),
         };
-        if synced.is_err() {
+        if let Err(why) = synced {
             connection.abandon();
-            return Err(NotHere::Next);
+            return Err(NotHere::Next(Trouble::of(host, &why.into())));
         }
         Ok(connection)
     }
 }
 
+impl Trouble {
+    fn of(host: &str, why: &Unopened) -> Self {
+        let (kind, why) = match why {
+            Unopened::ZooKeeper(Zk::AuthFailed) => (ErrorKind::Unauthorized, "refuses the credentials".to_owned()),
+            Unopened::ZooKeeper(why) => (ErrorKind::Unavailable, format!("does not serve ({why})")),
+            Unopened::Tls(Refused::Passing(why) | Refused::Certificates(why)) => (ErrorKind::Unavailable, why.clone()),
+            Unopened::Unprepared(why) => (ErrorKind::Unavailable, why.to_string()),
+        };
+        Trouble { kind, why: format!("{host}: {why}") }
+    }
+}
+
 /// Why a host does not take the session.
 enum NotHere {
-    Next,
-    Over(String),
+    Next(Trouble),
+    Ended(Ended),
+}
+
+/// Why the session is over.
+enum Ended {
+    /// There is none at the server.
+    Expired(String),
+    /// It may be there yet, and is given up.
+    OfNoUse(String),
 }
 
 /// Why a host does not serve, in words. The client library does not say, so the host is asked once more without it.
@@ -236,9 +300,20 @@ async fn reason(host: &str, why: &Zk, limit: Duration) -> String {
     if *why == Zk::Timeout {
         return format!("{host} does not answer within {limit:?}, it may have no quorum");
     }
-    match timeout(limit.min(Duration::from_millis(250)), TcpStream::connect(host)).await {
-        Err(_) => format!("{host} can't be reached"),
-        Ok(Err(why)) => format!("{host}: {why}"),
-        Ok(Ok(_)) => format!("{host} takes connections but not sessions, it may be starting or have no quorum ({why})"),
+    let patience = limit.min(Duration::from_millis(250));
+    let mut stream = match timeout(patience, TcpStream::connect(host)).await {
+        Err(_) => return format!("{host} can't be reached"),
+        Ok(Err(why)) => return format!("{host}: {why}"),
+        Ok(Ok(stream)) => stream,
+    };
+    // Without being told anything a server that has no quorum waits; one that has as many connections as it takes hangs up.
+    match timeout(patience, stream.read_u8()).await {
+        Err(_) | Ok(Ok(_)) => {
+            format!("{host} takes connections but not sessions, it may be starting or have no quorum ({why})")
+        }
+        Ok(Err(_)) => format!(
+            "{host} hangs up on every new connection: it may have as many as it takes from one client or altogether (maxClientCnxns, \
+             maxCnxns), or what is there passes on to a server that is down ({why})"
+        ),
     }
 }

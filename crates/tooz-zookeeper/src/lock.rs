@@ -8,34 +8,28 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tooz_core::{
     Error, ErrorKind, FencingToken, Granted, GroupId, Holder, LockKey, LockName, LockRequest, MemberId, Outcome, Owned,
-    RequestId, Result, Space, Wanted, decode_name,
+    RequestId, Result, Space, Wanted,
 };
 use zookeeper_client::{CreateMode, Error as Zk, MultiWriteError, Stat};
 
 use crate::bulk;
 use crate::connection::Connection;
 use crate::error;
+use crate::gates::Gate;
+use crate::holdings::{Leaving, Place, Standing};
+use crate::layout;
 use crate::queue::{self, Turn};
 use crate::record::{self, LockRecord};
-use crate::session::{Inner, lock};
+use crate::session::Inner;
 
 /// How often a queue is made again that the server took away as empty just before somebody entered it, and the like.
 const ATTEMPTS: usize = 5;
 
-/// What is known of a request's node.
-#[derive(Clone)]
-pub(crate) enum Standing {
-    /// It was asked for, and the answer did not come.
-    Doubtful,
-    /// It is there, or was.
-    Placed(Place),
-}
-
-/// A place in a queue.
-#[derive(Clone)]
-pub(crate) struct Place {
-    node: String,
-    token: FencingToken,
+/// What taking a request's node away came to.
+enum Withdrawn {
+    Ended,
+    /// It was held, and somebody else had taken its node away before.
+    GoneBefore,
 }
 
 /// What one look at the queue came to.
@@ -48,10 +42,15 @@ enum Look {
 impl Inner {
     pub(crate) async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
         let connection = self.link.up_within(self.limit).await?;
-        let looked = self.stand(&connection, request).await;
-        let (place, children) = looked.map_err(|why| self.unsettled(request, error::of("enter the queue", why)))?;
+        self.reserve(request)?;
+        let mut looked = self.stand(&connection, request).await;
+        if matches!(looked, Err(Zk::NoNode)) {
+            self.settle_for(&connection, request).await?;
+            looked = self.stand(&connection, request).await;
+        }
+        let (place, children) = looked.map_err(|why| self.unsettled(request, self.failed("enter the queue", why)))?;
         match queue::turn(&children, &place.node) {
-            Turn::Mine => Ok(Some(Granted::new(place.token))),
+            Turn::Mine => Ok(Some(self.granted(request, &place))),
             Turn::After(_) | Turn::Absent => {
                 self.withdraw(&connection, request).await?;
                 Ok(None)
@@ -60,23 +59,28 @@ impl Inner {
     }
 
     pub(crate) async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
+        self.reserve(request)?;
         loop {
             let connection = tokio::select! {
                 biased;
-                connection = self.link.up() => connection?,
-                () = wanted.unwanted() => return match self.standing(request.id) {
-                    None => Ok(None),
-                    // Its node can't be taken away now. Core withdraws for as long as it takes.
-                    Some(_) => Err(error::disconnected(self.limit).with_outcome(Outcome::Unknown)),
-                },
+                connection = self.link.up() => connection.map_err(|why| self.unsettled(request, why))?,
+                () = wanted.unwanted() => {
+                    // If it may have a node, that can't be taken away now. Core withdraws for as long as it takes.
+                    let error = self.unsettled(request, self.link.disconnected(self.limit));
+                    return if error.outcome() == Outcome::Unknown { Err(error) } else { Ok(None) };
+                }
             };
             match self.look_and_wait(&connection, request, wanted).await {
                 Ok(Look::Granted(granted)) => return Ok(Some(granted)),
-                Ok(Look::Unwanted) => return self.withdraw(&connection, request).await.map(|()| None),
+                Ok(Look::Unwanted) => {
+                    let _turn = self.gates.pass(Gate::Leave).await;
+                    return self.withdraw(&connection, request).await.map(|_| None);
+                }
                 Ok(Look::Again) => {}
+                Err(Zk::NoNode) => self.settle_for(&connection, request).await?,
                 // The place, if there is one, is kept; the next connection finds it.
                 Err(why) if error::is_passing(&why) => sleep(Duration::from_millis(20)).await,
-                Err(why) => return Err(self.unsettled(request, error::of("wait in the queue", why))),
+                Err(why) => return Err(self.unsettled(request, self.failed("wait in the queue", why))),
             }
         }
     }
@@ -86,13 +90,18 @@ impl Inner {
         if !wanted.is_wanted() {
             return Ok(Look::Unwanted);
         }
+        let turn = tokio::select! {
+            biased;
+            turn = self.gates.pass(Gate::Enter) => turn,
+            () = wanted.unwanted() => return Ok(Look::Unwanted),
+        };
         let (place, children) = self.stand(connection, request).await?;
         let before = match queue::turn(&children, &place.node) {
-            Turn::Mine => return Ok(Look::Granted(Granted::new(place.token))),
+            Turn::Mine => return Ok(Look::Granted(self.granted(request, &place))),
             Turn::After(before) => format!("{}/{before}", self.layout.queue(&request.key)),
             Turn::Absent => {
                 // Somebody took it away by hand: back to the end, if the next look does not find it after all.
-                lock(&self.standings).insert(request.id, Standing::Doubtful);
+                self.holdings.stands(request.id, Standing::Doubtful);
                 return Ok(Look::Again);
             }
         };
@@ -104,6 +113,7 @@ impl Inner {
             Err(Zk::NoNode) => return Ok(Look::Again),
             Err(why) => return Err(why),
         };
+        drop(turn);
         tokio::select! {
             biased;
             () = connection.gone() => Ok(Look::Again),
@@ -117,8 +127,8 @@ impl Inner {
     /// The place of a request, made if need be, and a view of the queue that is not older than it.
     async fn stand(&self, connection: &Connection, request: &LockRequest) -> Result<(Place, Vec<String>), Zk> {
         let queue = self.layout.queue(&request.key);
-        match self.standing(request.id) {
-            Some(Standing::Placed(place)) => {
+        match self.holdings.standing(request.id) {
+            Standing::Placed(place) => {
                 let listing = async { connection.client()?.list_children(&queue).await };
                 match connection.ask(listing).await {
                     // Without a node of ours in it the server took the queue away.
@@ -126,11 +136,11 @@ impl Inner {
                     children => Ok((place, children?)),
                 }
             }
-            Some(Standing::Doubtful) => match self.find(connection, &queue, request.id).await? {
+            Standing::Doubtful => match self.find(connection, &queue, request.id).await? {
                 Some(found) => Ok(found),
                 None => self.enter(connection, &queue, request).await,
             },
-            None => self.enter(connection, &queue, request).await,
+            Standing::Unasked => self.enter(connection, &queue, request).await,
         }
     }
 
@@ -146,7 +156,7 @@ impl Inner {
         let data = serde_json::to_vec(&LockRecord::new(&self.member, &request.key)).unwrap_or_default();
         let options = self.made(CreateMode::EphemeralSequential);
         for _ in 0..ATTEMPTS {
-            lock(&self.standings).insert(request.id, Standing::Doubtful);
+            self.holdings.stands(request.id, Standing::Doubtful);
             let entering = async {
                 let client = connection.client()?;
                 let created = client.create(&prefix, &data, &options);
@@ -161,14 +171,14 @@ impl Inner {
                     return Ok((place, listed?));
                 }
                 Err(Zk::NoNode) => {
-                    lock(&self.standings).remove(&request.id);
+                    self.holdings.stands(request.id, Standing::Unasked);
                     // A container, which the server takes away when it has been empty for a while.
                     let making = async { self.make(&connection.client()?, queue, CreateMode::Container).await };
                     connection.ask(making).await?;
                 }
                 Err(why) => {
                     if !error::is_doubtful(&why) {
-                        lock(&self.standings).remove(&request.id);
+                        self.holdings.stands(request.id, Standing::Unasked);
                     }
                     return Err(why);
                 }
@@ -209,33 +219,59 @@ impl Inner {
         }
         let token = FencingToken(u64::try_from(stat.czxid).unwrap_or(0));
         let place = Place { node, token };
-        lock(&self.standings).insert(id, Standing::Placed(place.clone()));
+        self.holdings.stands(id, Standing::Placed(place.clone()));
         Ok(place)
+    }
+
+    /// Sees to the namespace, which somebody has deleted by hand.
+    async fn settle_for(&self, connection: &Connection, request: &LockRequest) -> Result<()> {
+        self.settle(connection).await.map_err(|why| self.unsettled(request, why))?;
+        // Whoever deletes it again and again is not answered as fast as it goes.
+        sleep(Duration::from_millis(20)).await;
+        Ok(())
+    }
+
+    /// Counts the node that the request is going to have, or says that the session has too many.
+    fn reserve(&self, request: &LockRequest) -> Result<()> {
+        self.holdings.enter(request, || self.layout.weight_of_request(&request.key))
+    }
+
+    fn granted(&self, request: &LockRequest, place: &Place) -> Granted {
+        self.holdings.granted(request.id);
+        Granted::new(place.token)
     }
 
     /// The error of a request that may have a node: whatever the server refused last, the node may stand. Core withdraws it then.
     fn unsettled(&self, request: &LockRequest, error: Error) -> Error {
-        let settled = error.kind() == ErrorKind::Lost || self.standing(request.id).is_none();
-        if settled { error } else { error.with_outcome(Outcome::Unknown) }
-    }
-
-    fn standing(&self, id: RequestId) -> Option<Standing> {
-        lock(&self.standings).get(&id).cloned()
+        let is_unasked = matches!(self.holdings.standing(request.id), Standing::Unasked);
+        if is_unasked {
+            self.holdings.forget(request.id);
+        }
+        match error.kind() {
+            ErrorKind::Lost => error,
+            _ if is_unasked => error.with_outcome(Outcome::NotApplied),
+            _ => error.with_outcome(Outcome::Unknown),
+        }
     }
 
     pub(crate) async fn release(&self, request: &LockRequest) -> Result<()> {
         let connection = self.link.up_within(self.limit).await?;
-        self.withdraw(&connection, request).await
+        match self.withdraw(&connection, request).await? {
+            Withdrawn::Ended => Ok(()),
+            Withdrawn::GoneBefore => Err(error::gone_before(&request.key)),
+        }
     }
 
     /// Takes a request's node away, whatever it stands for. It comes after everything that was sent for the request before.
-    async fn withdraw(&self, connection: &Connection, request: &LockRequest) -> Result<()> {
+    async fn withdraw(&self, connection: &Connection, request: &LockRequest) -> Result<Withdrawn> {
         let queue = self.layout.queue(&request.key);
+        let Leaving { standing, is_first } = self.holdings.leave(request.id);
         let withdrawing = async {
             let client = connection.client()?;
-            let nodes = match self.standing(request.id) {
-                Some(Standing::Placed(place)) => vec![place.node],
-                Some(Standing::Doubtful) | None => match client.list_children(&queue).await {
+            let nodes = match standing {
+                Standing::Unasked => Vec::new(),
+                Standing::Placed(place) => vec![place.node],
+                Standing::Doubtful => match client.list_children(&queue).await {
                     Err(Zk::NoNode) => Vec::new(),
                     children => {
                         let children = children?;
@@ -245,27 +281,39 @@ impl Inner {
                     }
                 },
             };
+            let mut withdrawn = Withdrawn::GoneBefore;
             for node in nodes {
                 match client.delete(&format!("{queue}/{node}"), None).await {
-                    Ok(()) | Err(Zk::NoNode) => {}
+                    Ok(()) => withdrawn = Withdrawn::Ended,
+                    Err(Zk::NoNode) => {}
                     Err(why) => return Err(why),
                 }
             }
-            Ok(())
+            Ok(withdrawn)
         };
         let withdrawn = connection.ask(withdrawing).await;
-        withdrawn.map_err(|why| self.unsettled(request, error::of("leave the queue", why)))?;
-        lock(&self.standings).remove(&request.id);
-        Ok(())
+        let withdrawn = withdrawn.map_err(|why| match self.failed("leave the queue", why) {
+            error if error.kind() == ErrorKind::Lost => error,
+            error => error.with_outcome(Outcome::Unknown),
+        })?;
+        self.holdings.forget(request.id);
+        // Only the first one knows: what a later one does not find may have been taken away by an earlier one that was not answered.
+        Ok(if is_first { withdrawn } else { Withdrawn::Ended })
     }
 
     pub(crate) async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
         let mut holders = Vec::new();
         for (node, data, stat) in self.holding(key).await? {
             let Some(entry) = queue::parse(&node) else { continue };
-            let record: LockRecord = record::read("the node of a lock", &data)?;
+            // Whoever wrote it stands in everybody's way, and can be told of and broken.
+            let record = record::read::<LockRecord>("the node of a lock", &data);
+            let member = record.and_then(|record| MemberId::new(record.member));
+            let member = match member {
+                Ok(member) => member,
+                Err(_) => MemberId::new(format!("unreadable-of-session-{:x}", stat.ephemeral_owner))?,
+            };
             let token = FencingToken(u64::try_from(stat.czxid).unwrap_or(0));
-            holders.push(Holder::new(MemberId::new(record.member)?, entry.mode, token));
+            holders.push(Holder::new(member, entry.mode, token));
         }
         Ok(holders)
     }
@@ -305,7 +353,7 @@ impl Inner {
                 format!("no grant with token {token} is there any more; it was not touched"),
             )
         };
-        let failed = |why| error::of("break the lock", why);
+        let failed = |why| self.failed("break the lock", why);
         for _ in 0..ATTEMPTS {
             let holding = self.holding(key).await?;
             let found = holding.into_iter().find(|(_, _, stat)| u64::try_from(stat.czxid) == Ok(token.0));
@@ -329,7 +377,7 @@ impl Inner {
                 }
                 Ok(transaction.commit().await)
             };
-            match connection.ask(breaking).await.map_err(failed)? {
+            match connection.ask_to_change(breaking).await.map_err(failed)? {
                 Ok(_) => return Ok(()),
                 Err(MultiWriteError::OperationFailed { index: 0, source: Zk::NoNode }) => return Err(missing()),
                 // Other mail came, or the holder's session ends just now.
@@ -342,40 +390,37 @@ impl Inner {
 
     /// What the ensemble has of this session in all queues.
     pub(crate) async fn owned(&self) -> Result<Owned> {
-        let root = self.layout.root();
-        let paths =
-            self.look("list what this session owns", |client| async move { client.list_ephemerals(root).await });
-        let mut locks = Vec::new();
-        for path in paths.await? {
-            let Some((space, encoded, id)) = self.layout.parse_request(&path) else { continue };
-            let name = match decode_name(encoded) {
-                Some(name) => name,
-                None => match self.full_name(&path).await? {
-                    Some(name) => name,
-                    None => continue,
-                },
-            };
-            let key = match space {
-                Space::Lock => LockKey::lock(&LockName::new(name)?),
-                Space::Election => LockKey::election(&GroupId::new(name)?),
-            };
-            locks.push((key, id));
+        let paths = self.ephemerals().await?;
+        let (mut locks, mut strange) = (Vec::new(), Vec::new());
+        for path in &paths {
+            let Some((space, node, id)) = self.layout.parse_request(path) else { continue };
+            // The full name of one that stands there as a hash is known here, but for requests that were given up.
+            match self.holdings.key(id).or_else(|| key(space, layout::name_at(node)?)) {
+                Some(key) => locks.push((key, id)),
+                None => strange.push((space, id, path.clone())),
+            }
+        }
+        let nodes = &strange.iter().map(|(_, _, path)| path.clone()).collect::<Vec<_>>();
+        let contents =
+            self.look("read the names of locks", |client| async move { bulk::read_all(&client, nodes).await });
+        for ((space, id, _), content) in strange.iter().zip(contents.await?) {
+            let record = content.and_then(|(data, _)| record::read::<LockRecord>("the node of a lock", &data).ok());
+            locks.extend(record.and_then(|record| key(*space, record.name)).map(|key| (key, *id)));
         }
         Ok(Owned::new(locks))
     }
 
-    /// The name of a lock that was too long for its container.
-    async fn full_name(&self, path: &str) -> Result<Option<String>> {
-        let data = self.look("read a lock's name", |client| async move {
-            match client.get_data(path).await {
-                Ok((data, _)) => Ok(Some(data)),
-                Err(Zk::NoNode) => Ok(None),
-                Err(why) => Err(why),
-            }
-        });
-        match data.await? {
-            Some(data) => Ok(Some(record::read::<LockRecord>("the node of a lock", &data)?.name)),
-            None => Ok(None),
-        }
+    /// The paths of all nodes of this session in the namespace.
+    pub(crate) async fn ephemerals(&self) -> Result<Vec<String>> {
+        let root = self.layout.root();
+        self.look("list what this session owns", |client| async move { client.list_ephemerals(root).await }).await
+    }
+}
+
+/// The lock of that name; `None` where no lock can have it.
+fn key(space: Space, name: String) -> Option<LockKey> {
+    match space {
+        Space::Lock => LockName::new(name).ok().map(|name| LockKey::lock(&name)),
+        Space::Election => GroupId::new(name).ok().map(|group| LockKey::election(&group)),
     }
 }

@@ -1,12 +1,12 @@
 //! From the URL and its options to what the driver connects to.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use tooz_core::{BackendUrl, ConnectArgs, Error, OptionSpec, OptionValue, Options, Result};
-use zookeeper_client::Acls;
+use tooz_core::{BackendUrl, ConnectArgs, Credentials, Error, OptionSpec, OptionValue, Options, PASSWORD_FILE, Result};
 
-use crate::tls::Tls;
+use crate::tls::Certificates;
 
 /// The options beside the common ones.
 pub(crate) const OPTIONS: &[OptionSpec] = &[
@@ -20,10 +20,22 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         "ca",
         OptionValue::Text,
         "the system's authorities",
-        "PEM file of the authorities that may vouch for the servers (TLS)",
+        "PEM file of the authorities that may vouch for the servers (TLS); read again at each connection",
     ),
-    OptionSpec::new("cert", OptionValue::Text, "none", "PEM file of the client's own certificate (TLS; with key)"),
+    OptionSpec::new(
+        "cert",
+        OptionValue::Text,
+        "none",
+        "PEM file of the client's own certificate (TLS; with key); read again at each connection",
+    ),
     OptionSpec::new("key", OptionValue::Text, "none", "PEM file of the key to that certificate (TLS; with cert)"),
+    OptionSpec::new(
+        "jute_maxbuffer",
+        OptionValue::Integer,
+        "1048575",
+        "the servers' jute.maxbuffer in bytes, where it is not ZooKeeper's usual one: how much a session may hold depends on it",
+    ),
+    PASSWORD_FILE,
     OptionSpec::new(
         "tick_time",
         OptionValue::Duration,
@@ -37,6 +49,10 @@ const PORT: u16 = 2181;
 const SECURE_PORT: u16 = 2281;
 /// What the samples of ZooKeeper's configuration set.
 const USUAL_TICK: Duration = Duration::from_secs(2);
+/// The longest packet that a server takes, unless told so.
+const USUAL_BUFFER: u64 = 1_048_575;
+/// Below the first even the driver's own small requests would not fit; a server counts up to the second.
+const BUFFERS: RangeInclusive<u64> = 16 * 1024..=0x7fff_ffff;
 
 /// Everything that the URL says.
 #[derive(Clone)]
@@ -45,11 +61,10 @@ pub(crate) struct Settings {
     pub(crate) hosts: Vec<String>,
     /// Empty, or an absolute path without a slash at its end.
     pub(crate) chroot: String,
-    /// `user:password`, as the digest scheme takes it.
-    pub(crate) credentials: Option<String>,
     pub(crate) access: Access,
-    pub(crate) tls: Option<Tls>,
+    pub(crate) certificates: Option<Certificates>,
     tick: Option<Duration>,
+    buffer: usize,
 }
 
 /// Who may touch what is made.
@@ -59,23 +74,14 @@ pub(crate) enum Access {
     Creator,
 }
 
-impl Access {
-    pub(crate) fn acls(self) -> Acls<'static> {
-        match self {
-            Access::Open => Acls::anyone_all(),
-            Access::Creator => Acls::creator_all(),
-        }
-    }
-}
-
 impl Settings {
-    pub(crate) fn read(args: &ConnectArgs) -> Result<Self> {
-        Self::of(&args.url, &args.options)
+    /// `identity` is what the first connection logs in with.
+    pub(crate) fn read(args: &ConnectArgs, identity: Option<&String>) -> Result<Self> {
+        Self::of(&args.url, &args.options, identity)
     }
 
-    fn of(url: &BackendUrl, options: &Options) -> Result<Self> {
-        let credentials = credentials(url)?;
-        let access = match (options.text("acl"), &credentials) {
+    fn of(url: &BackendUrl, options: &Options, identity: Option<&String>) -> Result<Self> {
+        let access = match (options.text("acl"), identity) {
             (None | Some("creator"), Some(_)) => Access::Creator,
             (None, None) | (Some("open"), _) => Access::Open,
             (Some("creator"), None) => {
@@ -83,24 +89,56 @@ impl Settings {
             }
             (Some(other), _) => return Err(wrong(format!("acl={other:?} is neither creator nor open"))),
         };
+        let buffer = options.integer("jute_maxbuffer")?.unwrap_or(USUAL_BUFFER);
+        if !BUFFERS.contains(&buffer) {
+            return Err(Error::config(format!(
+                "option jute_maxbuffer={buffer} can't be that of a server: it is in bytes, from {} to {}",
+                BUFFERS.start(),
+                BUFFERS.end()
+            )));
+        }
         let tick = options.duration("tick_time")?;
         if tick.is_some_and(|tick| tick.is_zero()) {
             return Err(wrong("tick_time must be longer than zero"));
         }
         let with_tls = url.scheme().ends_with("+tls");
-        let tls = if with_tls { Some(Tls::read(options)?) } else { None };
+        let certificates = if with_tls { Some(Certificates::named(options)?) } else { None };
         if let Some(name) = ["ca", "cert", "key"].iter().find(|name| !with_tls && options.text(name).is_some()) {
             return Err(Error::config(format!(
                 "option {name} is about TLS, but the URL is without: write zookeeper+tls://…, or leave it out"
             )));
         }
         let port = if with_tls { SECURE_PORT } else { PORT };
-        Ok(Settings { hosts: hosts(url, port)?, chroot: chroot(url.path())?, credentials, access, tls, tick })
+        Ok(Settings {
+            hosts: hosts(url, port)?,
+            chroot: chroot(url.path())?,
+            access,
+            certificates,
+            tick,
+            buffer: usize::try_from(buffer).unwrap_or(usize::MAX),
+        })
     }
 
-    /// The servers' tick, as well as it can be known: no session is shorter than two ticks unless the server is told so.
-    pub(crate) fn tick(&self, negotiated: Duration) -> Duration {
-        self.tick.unwrap_or_else(|| USUAL_TICK.min(negotiated / 2))
+    /// The servers' tick, as well as it can be known: no session is shorter than two ticks unless the server is told so. A server that
+    /// makes the timeout longer than was asked for makes it the shortest that it allows, so that its tick may be half of that.
+    pub(crate) fn tick(&self, asked: Duration, negotiated: Duration) -> Duration {
+        let longest = negotiated / 2;
+        self.tick.unwrap_or(if negotiated > asked { longest } else { USUAL_TICK.min(longest) })
+    }
+
+    /// The most that the paths of all nodes of a session may take: three quarters of what the servers can read (`jute.maxbuffer`, and as
+    /// much again for what goes from server to server).
+    pub(crate) fn heaviest_session(&self) -> usize {
+        self.buffer.saturating_add(self.buffer / 2)
+    }
+
+    /// The most that is put into one node, with room for the request around it: what is larger, the server answers by hanging up.
+    pub(crate) fn largest_node(&self) -> usize {
+        self.buffer - self.buffer / 20
+    }
+
+    pub(crate) fn buffer(&self) -> usize {
+        self.buffer
     }
 }
 
@@ -127,8 +165,9 @@ fn hosts(url: &BackendUrl, port: u16) -> Result<Vec<String>> {
     Ok(hosts)
 }
 
-fn credentials(url: &BackendUrl) -> Result<Option<String>> {
-    match (url.username(), url.password()) {
+/// `user:password`, as the digest scheme takes it.
+pub(crate) fn identity(credentials: &Credentials) -> Result<Option<String>> {
+    match (&credentials.username, &credentials.password) {
         (None, None) => Ok(None),
         (Some(user), Some(_)) if user.contains(':') => {
             Err(wrong("a user of ZooKeeper's digest scheme has no colon in its name"))
@@ -183,9 +222,9 @@ mod tests {
 
     #[test]
     fn credentials_come_in_pairs() {
-        let of = |text: &str| credentials(&BackendUrl::parse(text).unwrap());
-        assert_eq!(of("zookeeper://h").unwrap(), None);
-        assert_eq!(of("zookeeper://u:p%3Aq@h").unwrap(), Some("u:p:q".to_owned()));
-        assert!(of("zookeeper://u@h").is_err());
+        assert_eq!(identity(&Credentials::default()).unwrap(), None);
+        assert_eq!(identity(&Credentials::new("u", "p:q")).unwrap(), Some("u:p:q".to_owned()));
+        assert!(identity(&Credentials::password("p")).is_err());
+        assert!(identity(&Credentials::new("u:v", "p")).is_err());
     }
 }

@@ -1,9 +1,14 @@
 //! The order of a lock's queue, read off the names of its nodes. Nothing here asks the server.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use tooz_core::{LockMode, RequestId};
 
-/// The letters and digits of a request id.
-const ID: usize = 32;
+/// The letters of a request id: its sixteen bytes by base64.
+const ID: usize = 22;
+
+/// The longest name of a request's node: a sequence has ten digits, and a sign once it has wrapped around.
+pub(crate) const LONGEST: usize = ID + 1 + 11;
 
 /// One request's node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,18 +36,19 @@ pub(crate) fn prefix(id: RequestId, mode: LockMode) -> String {
         LockMode::Exclusive => 'x',
         LockMode::Shared => 's',
     };
-    format!("{id}-{letter}-")
+    format!("{}{letter}", BASE64_URL_SAFE_NO_PAD.encode(id.0.to_be_bytes()))
 }
 
 /// Reads the name of a node; `None` for what is no request of ours.
 pub(crate) fn parse(name: &str) -> Option<Entry<'_>> {
     let (id, rest) = name.split_at_checked(ID)?;
-    let mode = match rest.get(..3)? {
-        "-x-" => LockMode::Exclusive,
-        "-s-" => LockMode::Shared,
+    let mode = match rest.get(..1)? {
+        "x" => LockMode::Exclusive,
+        "s" => LockMode::Shared,
         _ => return None,
     };
-    Some(Entry { id: id.parse().ok()?, mode, sequence: rest[3..].parse().ok()?, name })
+    let id = BASE64_URL_SAFE_NO_PAD.decode(id).ok()?.try_into().ok()?;
+    Some(Entry { id: RequestId(u128::from_be_bytes(id)), mode, sequence: rest[1..].parse().ok()?, name })
 }
 
 /// The requests among the children of a queue, first come first.
@@ -83,6 +89,12 @@ pub(crate) fn holders(children: &[String]) -> Vec<Entry<'_>> {
     entries
 }
 
+/// The node of one who holds the lock and lets nobody beside: until it is gone, whoever else comes holds nothing.
+pub(crate) fn only_holder(children: &[String]) -> Option<&str> {
+    let first = sorted(children).into_iter().next()?;
+    (first.mode == LockMode::Exclusive).then_some(first.name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +121,7 @@ mod tests {
         assert_eq!(turn(&queue, &queue[0]), Turn::After(&queue[4]));
         assert_eq!(turn(&queue, &node(9, Exclusive, 99)), Turn::Absent);
         assert_eq!(holders(&queue).iter().map(|entry| entry.id.0).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!((only_holder(&queue), only_holder(&queue[3..])), (None, Some(&*queue[3])));
         assert_eq!(holders(&queue[3..]).iter().map(|entry| entry.id.0).collect::<Vec<_>>(), [3]);
     }
 
@@ -116,7 +129,7 @@ mod tests {
     fn the_sequence_wraps_around() {
         let last = node(1, LockMode::Exclusive, i64::from(i32::MAX));
         let first = node(2, LockMode::Exclusive, i64::from(i32::MIN));
-        assert!(first.ends_with("--2147483648"));
+        assert!(first.ends_with("x-2147483648") && first.len() == LONGEST);
         for queue in [[last.clone(), first.clone()], [first.clone(), last.clone()]] {
             assert_eq!(turn(&queue, &last), Turn::Mine);
             assert_eq!(turn(&queue, &first), Turn::After(&last));
@@ -125,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_strange_node_is_nobodys_request() {
-        for name in ["", "x", "lock-0000000001", &"Ä".repeat(20), &format!("{}-y-0000000001", RequestId(1))] {
+        for name in ["", "x", "lock-0000000001", &"Ä".repeat(20), &node(1, LockMode::Shared, 1).replace('s', "y")] {
             assert_eq!(parse(name), None, "{name}");
         }
     }

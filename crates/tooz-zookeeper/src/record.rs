@@ -10,7 +10,7 @@ use crate::error;
 #[derive(Serialize, Deserialize)]
 pub(crate) struct LockRecord {
     pub(crate) member: String,
-    /// The full name of the lock; the container's name may be cut.
+    /// The full name of the lock; the container's name may be a hash.
     pub(crate) name: String,
 }
 
@@ -28,10 +28,13 @@ pub(crate) struct MemberRecord {
     pub(crate) capabilities: Box<RawValue>,
 }
 
-/// In the mailbox of a session: what others took from it, the latest last.
+/// In the mailbox of a session: what others took from it.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct MailRecord {
     pub(crate) member: String,
+    /// More was taken than is listed: everything is to be compared.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) overflowed: bool,
     /// Requests whose grants were broken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) locks: Vec<String>,
@@ -83,7 +86,8 @@ mod tests {
         let mail = MailRecord { member: "m".to_owned(), ..MailRecord::default() };
         let bytes = write(&mail).unwrap();
         assert_eq!(bytes, br#"{"member":"m"}"#);
-        assert!(read::<MailRecord>("mail", &bytes).unwrap().locks.is_empty());
+        let mail = read::<MailRecord>("mail", &bytes).unwrap();
+        assert!(mail.locks.is_empty() && !mail.overflowed);
         assert!(read::<MailRecord>("mail", b"spoiled").is_err());
     }
 }

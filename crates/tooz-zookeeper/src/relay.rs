@@ -1,8 +1,8 @@
 //! A relay between the client library, which only makes plain TCP connections, and a server that is reached by TLS.
 //!
 //! It listens on the loopback interface, where every user of the machine may connect. Behind it is a connection that may have
-//! been opened with this program's certificate, so it takes one connection only, and of this very process: the other end must
-//! be a socket among the process's own descriptors.
+//! been opened with this program's certificate, so it takes one connection only, and of this very process: among the process's own
+//! descriptors there must be the other end of that very connection, a TCP socket with its two addresses. There are no two of those at a time.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -31,7 +31,9 @@ impl Relay {
         let relaying = async move {
             let mut own = loop {
                 let (stream, peer) = listener.accept().await?;
-                if is_own(peer) {
+                // The kernel's lists may be long.
+                let looking = tokio::task::spawn_blocking(move || is_own(peer, address));
+                if looking.await.unwrap_or(false) {
                     break stream;
                 }
             };
@@ -69,9 +71,9 @@ impl Drop for Relay {
     }
 }
 
-/// Whether the socket with that address is one of this process.
-fn is_own(peer: SocketAddr) -> bool {
-    descriptors().is_ok_and(|own| own.filter_map(address_of).any(|address| SocketAddr::V4(address) == peer))
+/// Whether the TCP connection from `peer` to `address` is one that this process has made.
+fn is_own(peer: SocketAddr, address: SocketAddr) -> bool {
+    descriptors().is_ok_and(|own| own.filter(|one| ends_of(*one) == Some((peer, address))).any(is_tcp))
 }
 
 /// The numbers of this process's open files and sockets.
@@ -81,31 +83,66 @@ fn descriptors() -> io::Result<impl Iterator<Item = i32>> {
     Ok(folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
 }
 
+/// The addresses of a connected socket, its own first.
 #[cfg(unix)]
-fn address_of(descriptor: i32) -> Option<SocketAddrV4> {
-    use nix::sys::socket::{SockaddrIn, getsockname};
-    getsockname::<SockaddrIn>(descriptor).ok().map(SocketAddrV4::from)
+fn ends_of(descriptor: i32) -> Option<(SocketAddr, SocketAddr)> {
+    use nix::sys::socket::{SockaddrIn, getpeername, getsockname};
+    let own = getsockname::<SockaddrIn>(descriptor).ok()?;
+    let other = getpeername::<SockaddrIn>(descriptor).ok()?;
+    Some((SocketAddrV4::from(own).into(), SocketAddrV4::from(other).into()))
+}
+
+/// Whether a socket is one of TCP, by the kernel's list of those: a UDP socket may have the same addresses as a stranger's TCP connection.
+#[cfg(target_os = "linux")]
+fn is_tcp(descriptor: i32) -> bool {
+    let Ok(link) = std::fs::read_link(format!("/proc/self/fd/{descriptor}")) else { return false };
+    let link = link.to_string_lossy();
+    let Some(inode) = link.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')) else { return false };
+    // sl local_address rem_address st queues tr:tm->when retrnsmt uid timeout inode …
+    std::fs::read_to_string("/proc/self/net/tcp")
+        .is_ok_and(|all| all.lines().any(|line| line.split_whitespace().nth(9) == Some(inode)))
+}
+
+/// Elsewhere the two addresses have to do.
+#[cfg(not(target_os = "linux"))]
+fn is_tcp(_descriptor: i32) -> bool {
+    true
 }
 
 /// The options are refused before it comes to this.
 #[cfg(not(unix))]
-fn address_of(_descriptor: i32) -> Option<SocketAddrV4> {
+fn ends_of(_descriptor: i32) -> Option<(SocketAddr, SocketAddr)> {
     None
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
 
     use super::*;
 
     #[test]
-    fn a_socket_of_this_process_is_known_and_another_is_not() {
+    fn a_connection_of_this_process_is_known_and_another_is_not() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = TcpStream::connect(address).unwrap();
         let (_accepted, peer) = listener.accept().unwrap();
-        assert!(is_own(peer));
+        assert!(is_own(peer, address));
+        let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(!is_own(peer, elsewhere.local_addr().unwrap()), "it is a connection to somewhere else");
         drop(client);
-        assert!(!is_own(peer), "its address outlived it");
+        assert!(!is_own(peer, address), "its address outlived it");
+    }
+
+    #[test]
+    fn a_udp_socket_with_the_same_addresses_is_no_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let peer = udp.local_addr().unwrap();
+        assert!(!is_own(peer, address));
+        udp.connect(address).unwrap();
+        assert_eq!(ends_of(std::os::fd::AsRawFd::as_raw_fd(&udp)), Some((peer, address)));
+        assert!(!is_own(peer, address));
     }
 }

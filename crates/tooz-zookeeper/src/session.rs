@@ -1,30 +1,33 @@
 //! The session: what it agreed upon with the ensemble, its heartbeat, and the way from each call to its room.
 
-use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 use tooz_core::{
-    Checkup, ConnectArgs, ConnectFuture, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey, LockRequest,
-    MemberId, Moment, Owned, Probe, PushStream, Reporter, RequestId, Result, Roster, Session, Terms, Wanted,
-    async_trait,
+    Checkup, ConnectArgs, ConnectFuture, Error, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey,
+    LockRequest, MemberId, Moment, Namespace, Owned, Probe, PushStream, Reporter, RequestId, Result, Roster, Session,
+    Terms, Wanted, async_trait,
 };
 use zookeeper_client::{Client, CreateMode, CreateOptions, Error as Zk};
 
 use crate::connection::Greeting;
-use crate::layout::Layout;
+use crate::gates::{Gate, Gates};
+use crate::holdings::Holdings;
+use crate::layout::{self, Layout};
 use crate::link::Link;
-use crate::lock::Standing;
-use crate::options::Settings;
+use crate::options::{Settings, identity};
 use crate::pulse::Pulse;
 use crate::{DRIVER, error};
 
 struct ZooKeeperSession {
     inner: Arc<Inner>,
     pulse: AbortHandle,
-    listener: Mutex<Option<AbortHandle>>,
+    /// What listens to mail, and what watches over all that is held.
+    attendants: Mutex<Vec<AbortHandle>>,
     feeds: Mutex<JoinSet<()>>,
 }
 
@@ -33,43 +36,50 @@ pub(crate) struct Inner {
     pub(crate) link: Link,
     pub(crate) layout: Layout,
     pub(crate) settings: Settings,
+    pub(crate) namespace: Namespace,
     pub(crate) member: MemberId,
     pub(crate) reporter: Reporter,
     /// The limit of one request.
     pub(crate) limit: Duration,
     pub(crate) pulse: Pulse,
-    /// The requests that have, or may have, a node of their own.
-    pub(crate) standings: Mutex<HashMap<RequestId, Standing>>,
-    /// The joins of this session, by which a take-over is told.
-    pub(crate) joins: Mutex<HashMap<RequestId, GroupId>>,
+    pub(crate) holdings: Holdings,
+    pub(crate) gates: Gates,
+    /// The namespace was found to be kept in the layout that is spoken here.
+    pub(crate) is_settled: AtomicBool,
 }
 
 pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
     Box::pin(async move {
-        let settings = Settings::read(&args)?;
-        let greeting = Greeting {
+        let settings = Settings::read(&args, identity(&args.credentials.read().await?)?.as_ref())?;
+        let greeting = Arc::new(Greeting {
             session_timeout: args.session_timeout,
-            credentials: settings.credentials.clone(),
-            tls: settings.tls.clone(),
+            credentials: args.credentials.clone(),
+            identities: Mutex::default(),
+            certificates: settings.certificates.clone(),
             statement_timeout: args.statement_timeout(),
-        };
+        });
         let link = Link::connect(greeting, settings.hosts.clone(), args.connect_timeout, args.reporter.clone()).await?;
         let pulse = Pulse::new(tolerated_standstill(&link));
+        let layout = Layout::new(&settings.chroot, &args.namespace);
+        let session = link.session().id().0;
+        let own = layout::weight(&layout.mailbox(session)) + layout::weight(&layout.scratch(session));
         let inner = Inner {
             link,
             pulse,
-            layout: Layout::new(&settings.chroot, &args.namespace),
+            layout,
+            gates: Gates::new(),
+            holdings: Holdings::new(own, settings.heaviest_session()),
             settings,
+            namespace: args.namespace.clone(),
             limit: args.statement_timeout(),
             member: args.member,
             reporter: args.reporter,
-            standings: Mutex::default(),
-            joins: Mutex::default(),
+            is_settled: AtomicBool::new(false),
         };
         let inner = Arc::new(inner);
         let watched = Arc::clone(&inner);
         let pulse = tokio::spawn(async move { watched.pulse.run().await }).abort_handle();
-        let session = ZooKeeperSession { inner, pulse, listener: Mutex::default(), feeds: Mutex::default() };
+        let session = ZooKeeperSession { inner, pulse, attendants: Mutex::default(), feeds: Mutex::default() };
         Ok(Arc::new(session) as Arc<dyn Session>)
     })
 }
@@ -94,21 +104,27 @@ impl Inner {
         }
     }
 
+    /// What a failed question comes to: that the session is over, if it is.
+    pub(crate) fn failed(&self, what: impl fmt::Display, why: Zk) -> Error {
+        let over = if error::is_passing(&why) { self.link.over() } else { None };
+        over.unwrap_or_else(|| error::of(what, why))
+    }
+
     /// How a node of this kind is made.
     pub(crate) fn made(&self, mode: CreateMode) -> CreateOptions<'static> {
         mode.with_acls(self.settings.access.acls())
     }
 
-    /// Makes a node and those above it, where they are missing. Begins at the lowest: who may write below a node need not be
-    /// allowed to make its neighbours.
+    /// Makes a node and those above it in the namespace, where they are missing. Begins at the lowest: who may write below a node need not
+    /// be allowed to make its neighbours. Without the namespace itself it is `NoNode`: see [`settle`](Self::settle).
     pub(crate) async fn make(&self, client: &Client, path: &str, mode: CreateMode) -> Result<(), Zk> {
         let mut missing = vec![path];
         while let Some(next) = missing.last() {
             let mode = if *next == path { mode } else { CreateMode::Persistent };
             match client.create(next, b"", &self.made(mode)).await {
                 Ok(_) | Err(Zk::NodeExists) => _ = missing.pop(),
-                Err(Zk::NoNode) => match next.rfind('/') {
-                    Some(at) if at > 0 => missing.push(&next[..at]),
+                Err(Zk::NoNode) => match next.rsplit_once('/') {
+                    Some((above, _)) if above.len() > self.layout.root().len() => missing.push(above),
                     _ => return Err(Zk::NoNode),
                 },
                 Err(why) => return Err(why),
@@ -133,9 +149,14 @@ impl Inner {
         self.lag().max(self.link.session_timeout() / 4)
     }
 
+    /// The servers' tick, as well as it is known.
+    pub(crate) fn tick(&self) -> Duration {
+        self.settings.tick(self.link.greeting().session_timeout, self.link.session_timeout())
+    }
+
     /// After how long the servers have told their leader which sessions are alive: they do so twice in a tick.
     pub(crate) fn telling(&self) -> Duration {
-        self.settings.tick(self.link.session_timeout()).mul_f64(0.6)
+        self.tick().mul_f64(0.6)
     }
 }
 
@@ -156,8 +177,9 @@ impl Session for ZooKeeperSession {
             sleep(self.inner.telling()).await;
             self.inner.open_mailbox().await?;
         }
-        let listener = tokio::spawn(Arc::clone(&self.inner).listen()).abort_handle();
-        *lock(&self.listener) = Some(listener);
+        let listening = tokio::spawn(Arc::clone(&self.inner).listen()).abort_handle();
+        let watching = tokio::spawn(Arc::clone(&self.inner).keep_vigil()).abort_handle();
+        *lock(&self.attendants) = vec![listening, watching];
         Ok(())
     }
 
@@ -166,6 +188,7 @@ impl Session for ZooKeeperSession {
     }
 
     async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
+        let _turn = self.inner.gates.pass(Gate::Enter).await;
         self.inner.try_lock(request).await
     }
 
@@ -174,10 +197,12 @@ impl Session for ZooKeeperSession {
     }
 
     async fn release(&self, request: &LockRequest) -> Result<()> {
+        let _turn = self.inner.gates.pass(Gate::Leave).await;
         self.inner.release(request).await
     }
 
     async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
+        let _turn = self.inner.gates.pass(Gate::Groups).await;
         self.inner.holders(key).await
     }
 
@@ -198,18 +223,22 @@ impl Session for ZooKeeperSession {
     }
 
     async fn join(&self, request: &JoinRequest) -> Result<()> {
+        let _turn = self.inner.gates.pass(Gate::Groups).await;
         self.inner.join(request).await
     }
 
     async fn update(&self, request: &JoinRequest) -> Result<()> {
+        let _turn = self.inner.gates.pass(Gate::Groups).await;
         self.inner.update(request).await
     }
 
     async fn leave(&self, request: &JoinRequest) -> Result<()> {
+        let _turn = self.inner.gates.pass(Gate::Leave).await;
         self.inner.leave(request).await
     }
 
     async fn members(&self, group: &GroupId) -> Result<Roster> {
+        let _turn = self.inner.gates.pass(Gate::Groups).await;
         self.inner.members(group).await
     }
 
@@ -238,8 +267,10 @@ impl Session for ZooKeeperSession {
     }
 
     async fn close(&self) -> Result<()> {
+        // First the session: a watch that is dropped before it is taken back by a request, and there may be ten thousand.
+        let closed = self.inner.link.close().await;
         self.stop();
-        self.inner.link.close().await
+        closed
     }
 }
 
@@ -258,9 +289,7 @@ impl ZooKeeperSession {
 
     fn stop(&self) {
         self.pulse.abort();
-        if let Some(listener) = lock(&self.listener).take() {
-            listener.abort();
-        }
+        lock(&self.attendants).drain(..).for_each(|attendant| attendant.abort());
         lock(&self.feeds).abort_all();
     }
 }

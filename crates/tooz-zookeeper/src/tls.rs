@@ -15,9 +15,9 @@ pub(crate) enum Refused {
 }
 
 #[cfg(feature = "tls")]
-pub(crate) use with::{Stream, Tls, refused};
+pub(crate) use with::{Certificates, Stream, Tls, refused};
 #[cfg(not(feature = "tls"))]
-pub(crate) use without::Tls;
+pub(crate) use without::{Certificates, Tls};
 
 #[cfg(feature = "tls")]
 mod with {
@@ -30,40 +30,66 @@ mod with {
     use tokio_rustls::rustls::pki_types::pem::PemObject;
     use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
     use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, crypto};
-    use tooz_core::Error;
+    use tooz_core::{Error, ErrorKind};
 
     use super::{Options, Refused, Result};
 
     pub(crate) type Stream = tokio_rustls::client::TlsStream<TcpStream>;
 
-    /// How connections are secured.
+    /// Which files the certificates stand in. They are read again for each connection: one that was renewed on disk needs no restart.
+    #[derive(Clone)]
+    pub(crate) struct Certificates {
+        ca: Option<String>,
+        /// The client's own, and its key.
+        own: Option<(String, String)>,
+    }
+
+    /// How one connection is secured.
     #[derive(Clone)]
     pub(crate) struct Tls(TlsConnector);
 
-    impl Tls {
-        /// Reads the certificates that the options name.
-        pub(crate) fn read(options: &Options) -> Result<Self> {
+    impl Certificates {
+        /// The files that the options name.
+        pub(crate) fn named(options: &Options) -> Result<Self> {
             if cfg!(not(unix)) {
                 return Err(Error::config("TLS for ZooKeeper needs a Unix system: use zookeeper:// by a tunnel"));
             }
+            let named = |option: &str| options.text(option).map(str::to_owned);
+            let own = match (named("cert"), named("key")) {
+                (Some(cert), Some(key)) => Some((cert, key)),
+                (None, None) => None,
+                _ => return Err(Error::config("a client's certificate wants both options, cert=FILE and key=FILE")),
+            };
+            Ok(Certificates { ca: named("ca"), own })
+        }
+
+        /// Reads them as they are now, on a thread that may block.
+        pub(crate) async fn load(&self) -> Result<Tls> {
+            let files = self.clone();
+            let loading = tokio::task::spawn_blocking(move || files.read());
+            loading.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Backend, "the certificates could not be read")))
+        }
+
+        fn read(&self) -> Result<Tls> {
             // The provider is named, so that another one elsewhere in the program makes no difference.
             let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
                 .with_safe_default_protocol_versions()
                 .map_err(|why| Error::config("TLS can't be set up").with_source(why))?
-                .with_root_certificates(authorities(options)?);
-            let config = match (options.text("cert"), options.text("key")) {
-                (Some(cert), Some(key)) => {
+                .with_root_certificates(authorities(self.ca.as_deref())?);
+            let config = match &self.own {
+                Some((cert, key)) => {
                     let secret = PrivateKeyDer::from_pem_file(key).map_err(|why| unusable("key", key, &why))?;
                     config
                         .with_client_auth_cert(certificates("cert", cert)?, secret)
                         .map_err(|why| unusable("key", key, &why))?
                 }
-                (None, None) => config.with_no_client_auth(),
-                _ => return Err(Error::config("a client's certificate wants both options, cert=FILE and key=FILE")),
+                None => config.with_no_client_auth(),
             };
             Ok(Tls(TlsConnector::from(Arc::new(config))))
         }
+    }
 
+    impl Tls {
         /// Connects to `name:port`. Whoever waits sets the limit.
         pub(crate) async fn dial(&self, host: &str) -> std::result::Result<Stream, Refused> {
             let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
@@ -76,9 +102,9 @@ mod with {
         }
     }
 
-    fn authorities(options: &Options) -> Result<RootCertStore> {
+    fn authorities(ca: Option<&str>) -> Result<RootCertStore> {
         let mut trusted = RootCertStore::empty();
-        if let Some(file) = options.text("ca") {
+        if let Some(file) = ca {
             for certificate in certificates("ca", file)? {
                 trusted.add(certificate).map_err(|why| unusable("ca", file, &why))?;
             }
@@ -128,15 +154,24 @@ mod without {
     use super::{Options, Refused, Result};
 
     #[derive(Clone)]
+    pub(crate) struct Certificates(std::convert::Infallible);
+
     pub(crate) struct Tls(std::convert::Infallible);
 
-    impl Tls {
-        pub(crate) fn read(_options: &Options) -> Result<Self> {
+    impl Certificates {
+        pub(crate) fn named(_options: &Options) -> Result<Self> {
             Err(Error::config(
                 "this program was built without TLS for ZooKeeper: enable the feature `tls`, or use zookeeper://",
             ))
         }
 
+        #[allow(clippy::unused_async)]
+        pub(crate) async fn load(&self) -> Result<Tls> {
+            match self.0 {}
+        }
+    }
+
+    impl Tls {
         #[allow(clippy::unused_async)]
         pub(crate) async fn dial(&self, _host: &str) -> std::result::Result<tokio::net::TcpStream, Refused> {
             match self.0 {}

@@ -12,13 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tooz_core::{
-    Change, Error, GroupId, LockKey, MemberId, PushStream, Pushed, Pusher, Result, decode_name, push_channel,
-};
+use tooz_core::{Change, Error, GroupId, LockKey, MemberId, PushStream, Pushed, Pusher, Result, push_channel};
 use zookeeper_client::{AddWatchMode, Error as Zk, EventType, OneshotWatcher, PersistentWatcher, WatchedEvent};
 
 use crate::connection::Connection;
 use crate::group::{read_entries, version};
+use crate::layout::name_at;
 use crate::session::Inner;
 use crate::{error, queue};
 
@@ -262,12 +261,26 @@ impl LockFeed {
         }
     }
 
-    /// Looks at the queue and tells if others hold the lock than before. Who waits is of no interest.
+    /// Looks at the queue and tells if others hold the lock than before. Who waits is of no interest, and does not wake this: where one
+    /// alone holds the lock, it is that one's node that is watched, and not the queue.
     async fn look(&mut self, connection: &Connection, watch: &mut Option<Armed>) -> Result<(), Zk> {
         let looking = async {
             let client = connection.client()?;
             loop {
+                let children = match client.list_children(&self.path).await {
+                    Err(Zk::NoNode) => Vec::new(),
+                    children => children?,
+                };
+                if let Some(holder) = queue::only_holder(&children) {
+                    match client.get_and_watch_data(&format!("{}/{holder}", self.path)).await {
+                        Ok((_, _, armed)) => return Ok((children, armed)),
+                        Err(Zk::NoNode) => continue,
+                        Err(why) => return Err(why),
+                    }
+                }
                 match client.list_and_watch_children(&self.path).await {
+                    // Somebody has come meanwhile who is to be watched alone.
+                    Ok((children, _)) if queue::only_holder(&children).is_some() => continue,
                     Ok((children, armed)) => return Ok((children, armed)),
                     Err(Zk::NoNode) => {}
                     Err(why) => return Err(why),
@@ -294,7 +307,7 @@ impl LockFeed {
 
 /// Who had that node; `None` where the name was too long for it.
 fn member_at(node: &str) -> Option<MemberId> {
-    decode_name(node).and_then(|name| MemberId::new(name).ok())
+    name_at(node).and_then(|name| MemberId::new(name).ok())
 }
 
 /// The next event, if it is there already.

@@ -21,7 +21,7 @@ cases! { "ensemble", Cluster, alone: true;
 /// The one of these servers that has the session of that member.
 fn whose_is(member: &str, servers: &[&Server]) -> u32 {
     let mut raw = Raw::connect(servers[0].address()).expect("the server takes one more session");
-    let branch = "/tooz/sessions";
+    let branch = "/tooz/mail";
     let sessions = raw.children(branch).expect("the sessions can be listed");
     let own = sessions.into_iter().find(|session| {
         let mail = raw.data(&format!("{branch}/{session}")).expect("a mailbox can be read").unwrap_or_default();

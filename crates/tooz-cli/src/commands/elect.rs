@@ -1,70 +1,103 @@
 //! `tooz elect`: CMD while this member leads its group.
 
-use tooz::{ErrorKind, GroupId, JoinOptions, Leadership, LossReason, Membership};
+use tooz::{Coordinator, ErrorKind, GroupId, Leadership, LossReason, Membership};
 
-use super::{capabilities, kill_after, over, unless_signalled, with_coordinator};
+use super::membership::{self, until_over};
+use super::{kill_after, unless_signalled, with_coordinator};
 use crate::args::{ElectArguments, Global};
 use crate::exit::{self, Failure};
 use crate::run::{self, Grant, Job, OnLoss, Outcome, Signals};
 
 pub(super) async fn run(global: &Global, arguments: ElectArguments) -> Result<u8, Failure> {
     let name = GroupId::new(arguments.group.name())?;
-    let capabilities = capabilities(arguments.capabilities.as_deref())?;
+    let options = membership::options(&arguments.member)?;
     with_coordinator(global, async |coordinator| {
         kill_after(coordinator, arguments.kill_after.kill_after)?;
         let mut signals = Signals::listen()?;
-        let options = JoinOptions::new().capabilities(capabilities).create();
-        let group = coordinator.group(&name)?;
-        let membership = unless_signalled(&mut signals, group.join_with(options)).await?;
-        loop {
-            let leadership = unless_signalled(&mut signals, campaign(&membership)).await?;
-            let job = Job {
-                command: &arguments.command,
-                environment: vec![
-                    ("TOOZ_EPOCH", leadership.epoch().to_string()),
-                    ("TOOZ_FENCING_TOKEN", leadership.epoch().to_string()),
-                    ("TOOZ_GROUP", name.to_string()),
-                    ("TOOZ_MEMBER", coordinator.member().to_string()),
-                ],
-                kill_after: kill_after(coordinator, arguments.kill_after.kill_after)?,
-                descriptors: coordinator.descriptors(),
-            };
-            let outcome = lead(job, &leadership, &mut signals).await;
-            let resigned = leadership.resign().await;
-            match outcome? {
-                Outcome::Ended(code) => {
-                    if let Err(error) = resigned {
-                        exit::say(error);
-                    }
-                    membership.leave().await?;
-                    return Ok(code);
-                }
-                Outcome::Lost(why) => {
-                    let lost = format!("the leadership of group {name:?} was lost: {why}");
-                    if arguments.once {
-                        return Err(Failure::new(exit::LOST, lost));
-                    }
-                    exit::say(format_args!("{lost}; campaigning again"));
-                }
-            }
+        let membership = unless_signalled(&mut signals, membership::join(coordinator, &name, &options)).await?;
+        let code = terms(coordinator, &membership, &arguments, &mut signals).await?;
+        if let Err(why) = membership::leave(membership, &mut signals).await {
+            // CMD has ended as the leader: its result stands.
+            exit::say(why);
         }
+        Ok(code)
     })
     .await
 }
 
+/// One term after another, until CMD ends by itself.
+async fn terms(
+    coordinator: &Coordinator,
+    membership: &Membership,
+    arguments: &ElectArguments,
+    signals: &mut Signals,
+) -> Result<u8, Failure> {
+    let name = membership.group();
+    let over = until_over(membership);
+    tokio::pin!(over);
+    loop {
+        let leadership = tokio::select! {
+            elected = unless_signalled(signals, campaign(membership)) => elected?,
+            reason = &mut over => return Err(membership::lost(name, &reason)),
+        };
+        let job = Job {
+            command: &arguments.command,
+            environment: vec![
+                ("TOOZ_EPOCH", leadership.epoch().to_string()),
+                ("TOOZ_FENCING_TOKEN", leadership.epoch().to_string()),
+                ("TOOZ_GROUP", name.to_string()),
+                ("TOOZ_MEMBER", coordinator.member().to_string()),
+            ],
+            kill_after: kill_after(coordinator, arguments.kill_after.kill_after)?,
+            descriptors: coordinator.descriptors(),
+        };
+        let mut ended = None;
+        let outcome = {
+            let leading = lead(job, &leadership, signals);
+            tokio::pin!(leading);
+            loop {
+                tokio::select! {
+                    biased;
+                    outcome = &mut leading => break outcome,
+                    // The leadership ends with it, and CMD with the leadership: that is waited for.
+                    reason = &mut over, if ended.is_none() => ended = Some(reason),
+                }
+            }
+        };
+        let resigned = tokio::select! {
+            resigned = leadership.resign() => resigned.map_err(|error| error.to_string()),
+            signal = signals.end_tidying_up() => Err(format!("resigning was given up: signal {signal} came")),
+        };
+        match outcome? {
+            Outcome::Ended(code) => {
+                if let Err(why) = resigned {
+                    exit::say(why);
+                }
+                return Ok(code);
+            }
+            Outcome::Lost(why) => {
+                let lost = format!("the leadership of group {name:?} was lost: {why}");
+                if arguments.once {
+                    return Err(Failure::new(exit::LOST, lost));
+                }
+                if let Some(reason) = ended {
+                    exit::say(lost);
+                    return Err(membership::lost(name, &reason));
+                }
+                exit::say(format_args!("{lost}; campaigning again"));
+            }
+        }
+    }
+}
+
 /// Waits to be elected; an end of the membership for ever is a loss, not an error of ours.
 async fn campaign(membership: &Membership) -> Result<Leadership, Failure> {
-    let lost = |reason: &dyn std::fmt::Display| {
-        let group = membership.group();
-        Failure::new(exit::LOST, format!("the membership of group {group:?} was lost: {reason}"))
-    };
-    tokio::select! {
-        elected = membership.campaign() => match elected {
-            Ok(leadership) => Ok(leadership),
-            Err(error) if error.kind() == ErrorKind::NotMember => Err(lost(&LossReason::NotMember)),
-            Err(error) => Err(error.into()),
-        },
-        reason = over(membership) => Err(lost(&reason)),
+    match membership.campaign().await {
+        Ok(leadership) => Ok(leadership),
+        Err(error) if error.kind() == ErrorKind::NotMember => {
+            Err(membership::lost(membership.group(), &LossReason::NotMember))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -1,42 +1,51 @@
 //! `tooz join`: a member while CMD runs, or until a signal.
 
-use tooz::{Coordinator, GroupId, JoinOptions, Membership};
+use nix::sys::signal::Signal;
+use tooz::{Coordinator, GroupId, Membership};
 
-use super::{capabilities, kill_after, over, unless_signalled, with_coordinator};
+use super::membership::{self, until_over};
+use super::{kill_after, unless_signalled, with_coordinator};
 use crate::args::{Global, JoinArguments};
 use crate::exit::{self, Failure};
 use crate::run::{self, Grant, Job, OnLoss, Outcome, Signals};
 
+/// The signals that ask for a proper leave, which then is a good end.
+const ASKS_TO_LEAVE: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
+
 pub(super) async fn run(global: &Global, arguments: JoinArguments) -> Result<u8, Failure> {
     let name = GroupId::new(arguments.group.name())?;
-    let capabilities = capabilities(arguments.capabilities.as_deref())?;
+    let options = membership::options(&arguments.member)?;
     with_coordinator(global, async |coordinator| {
         kill_after(coordinator, arguments.kill_after.kill_after)?;
         let mut signals = Signals::listen()?;
-        let options = JoinOptions::new().capabilities(capabilities).create();
-        let group = coordinator.group(&name)?;
-        let membership = unless_signalled(&mut signals, group.join_with(options)).await?;
+        let membership = unless_signalled(&mut signals, membership::join(coordinator, &name, &options)).await?;
         exit::say(format_args!("joined group {name:?} as {:?}", coordinator.member()));
-        let outcome = if arguments.command.is_empty() {
-            tokio::select! {
-                // Asked to leave, it leaves: that is a good end.
-                _ = signals.next_to_end() => Outcome::Ended(exit::SUCCESS),
-                reason = over(&membership) => Outcome::Lost(reason.to_string()),
-            }
-        } else {
-            run_command(coordinator, &membership, &arguments, &mut signals).await?
-        };
-        match outcome {
+        if arguments.command.is_empty() {
+            return alone(membership, &mut signals).await;
+        }
+        match run_command(coordinator, &membership, &arguments, &mut signals).await? {
             Outcome::Ended(code) => {
-                membership.leave().await?;
+                if let Err(why) = membership::leave(membership, &mut signals).await {
+                    // CMD has ended as a member: its result stands.
+                    exit::say(why);
+                }
                 Ok(code)
             }
-            Outcome::Lost(why) => {
-                Err(Failure::new(exit::LOST, format!("the membership of group {name:?} was lost: {why}")))
-            }
+            Outcome::Lost(why) => Err(membership::lost(&name, &why)),
         }
     })
     .await
+}
+
+/// A member without a CMD, until a signal.
+async fn alone(membership: Membership, signals: &mut Signals) -> Result<u8, Failure> {
+    let signal = tokio::select! {
+        signal = signals.next_to_end() => signal,
+        reason = until_over(&membership) => return Err(membership::lost(membership.group(), &reason)),
+    };
+    membership::leave(membership, signals).await.map_err(Failure::error)?;
+    let asked = ASKS_TO_LEAVE.iter().any(|one| *one as i32 == signal);
+    Ok(if asked { exit::SUCCESS } else { exit::by_signal(signal) })
 }
 
 async fn run_command(
@@ -58,7 +67,7 @@ async fn run_command(
     let mut grant = Grant {
         remaining: Box::new(|| None),
         is_held: Box::new(|| true),
-        lost: Box::pin(over(membership)),
+        lost: Box::pin(until_over(membership)),
         on_loss: OnLoss::Terminate,
     };
     run::run(job, &mut grant, signals).await

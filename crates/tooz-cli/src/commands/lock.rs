@@ -79,13 +79,16 @@ async fn under(
     };
     let outcome = run::run(job, &mut grant, signals).await;
     drop(grant);
-    let released = guard.release().await;
+    let released = tokio::select! {
+        released = guard.release() => released.map_err(|error| error.to_string()),
+        signal = signals.end_tidying_up() => Err(format!("releasing lock {name:?} was given up: signal {signal} came")),
+    };
     match outcome? {
         Outcome::Lost(why) => Err(Failure::new(exit::LOST, format!("lock {name:?} was lost: {why}"))),
         Outcome::Ended(code) => {
-            if let Err(error) = released {
+            if let Err(why) = released {
                 // CMD has ended under the lock: its result stands. The release goes on until the session ends.
-                exit::say(error);
+                exit::say(why);
             }
             Ok(code)
         }

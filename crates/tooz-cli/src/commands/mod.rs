@@ -7,14 +7,16 @@ mod groups;
 mod join;
 mod lock;
 mod locks;
+mod membership;
 mod owners;
 mod schema;
 mod watch;
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::CommandFactory;
-use tooz::{Capabilities, Characteristic, ConnectOptions, Coordinator, LossReason, MemberId, Membership};
+use tooz::{Capabilities, Characteristic, ConnectOptions, Coordinator, MemberId, PASSWORD_FILE};
 
 use crate::args::{Arguments, Command, Global, GroupCommand};
 use crate::exit::{self, Failure};
@@ -54,7 +56,17 @@ async fn connect(global: &Global) -> Result<Coordinator, Failure> {
         Some(id) => MemberId::new(id)?,
         None => MemberId::new(default_member())?,
     };
-    Ok(ConnectOptions::new(&global.url)?.member(member)?.connect().await?)
+    let mut options = ConnectOptions::new(&global.url)?.member(member)?;
+    if let Some(path) = &global.password_file {
+        options = options.option(PASSWORD_FILE.name, absolute(path)?);
+    }
+    Ok(options.connect().await?)
+}
+
+/// So that errors name the file wherever they are read.
+fn absolute(path: &Path) -> Result<String, Failure> {
+    let path = std::path::absolute(path).map_err(|error| Failure::error(format!("--password-file: {error}")))?;
+    path.into_os_string().into_string().map_err(|_| Failure::error("--password-file: the path is no UTF-8"))
 }
 
 /// Host, pid and a random part: nobody else has it, and somebody who reads it knows where to look.
@@ -71,8 +83,18 @@ async fn with_coordinator<T>(
 ) -> Result<T, Failure> {
     let coordinator = connect(global).await?;
     let result = work(&coordinator).await;
-    if let Err(error) = coordinator.close().await {
-        exit::say(format_args!("{error}; what was held stays so until the session timeout"));
+    let told = async {
+        match Signals::listen_on() {
+            Some(mut signals) => signals.end_tidying_up().await,
+            None => std::future::pending().await,
+        }
+    };
+    let closed = tokio::select! {
+        closed = coordinator.close() => closed.map_err(|error| error.to_string()),
+        signal = told => Err(format!("closing was given up: signal {signal} came")),
+    };
+    if let Err(why) = closed {
+        exit::say(format_args!("{why}; what was held stays so until the session timeout"));
     }
     result
 }
@@ -108,17 +130,5 @@ fn kill_after(coordinator: &Coordinator, wanted: Option<Duration>) -> Result<Dur
         ))),
         Some(wanted) => Ok(wanted),
         None => Ok(timeout / 4),
-    }
-}
-
-/// Waits until the membership is over for ever. Those losses that core mends by joining again are none of them.
-async fn over(membership: &Membership) -> LossReason {
-    loop {
-        let reason = membership.loss().wait().await;
-        if !matches!(reason, LossReason::Expired | LossReason::SessionEnded) {
-            return reason;
-        }
-        // Joined again, it has a loss of its own; until then the old one would answer at once.
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -6,9 +6,17 @@ use crate::args::{Database, SchemaArguments};
 use crate::exit::{self, Failure};
 
 pub(crate) fn run(arguments: &SchemaArguments) -> Result<u8, Failure> {
-    let statements = match arguments.database {
-        Database::Postgres => tooz::postgres::ddl(&arguments.schema),
+    let schema = &arguments.schema;
+    let (mut statements, grants): (_, fn(&str, &str) -> String) = match arguments.database {
+        Database::Postgres => (tooz::postgres::ddl(schema), tooz::postgres::grants),
     };
-    writeln!(std::io::stdout(), "{}", statements.trim_end())?;
+    if arguments.role.is_empty() {
+        statements +=
+            "\n-- Members that do not own the schema need privileges: --role NAME prints the GRANTs for their role.\n";
+    }
+    for role in &arguments.role {
+        statements += &format!("\n-- What members need that log in as this role.\n{}", grants(schema, role));
+    }
+    write!(std::io::stdout(), "{statements}")?;
     Ok(exit::SUCCESS)
 }

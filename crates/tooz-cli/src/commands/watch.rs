@@ -2,8 +2,9 @@
 
 use std::time::SystemTime;
 
+use nix::sys::signal::Signal;
 use serde_json::{Map, Value, json};
-use tooz::{GroupEvent, Leader, LeaderEvent, RosterEntry};
+use tooz::{Group, GroupEvent, Leader, LeaderEvent, RosterEntry};
 
 use super::with_coordinator;
 use crate::args::{Global, WatchArguments};
@@ -11,48 +12,68 @@ use crate::exit::{self, Failure};
 use crate::output;
 use crate::run::Signals;
 
+/// The signals by which a watch is ended: that is no failure.
+const ENDS_WELL: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
+
 pub(super) async fn run(global: &Global, arguments: &WatchArguments) -> Result<u8, Failure> {
     with_coordinator(global, async |coordinator| {
         let mut signals = Signals::listen()?;
         let group = coordinator.group(arguments.group.name())?;
-        if arguments.leader {
-            let mut watch = super::unless_signalled(&mut signals, group.watch_leader()).await?;
-            while let Some(event) = until_signalled(&mut signals, watch.next()).await {
-                print(global, of_leader(&event))?;
+        let watching =
+            async { if arguments.leader { leaders(global, &group).await } else { members(global, &group).await } };
+        tokio::select! {
+            // Whoever reads has gone: nobody is there for whom to wait for the next event.
+            biased;
+            () = output::reader_gone() => Ok(exit::SUCCESS),
+            signal = signals.next_to_end() => {
+                let well = ENDS_WELL.iter().any(|one| *one as i32 == signal);
+                Ok(if well { exit::SUCCESS } else { exit::by_signal(signal) })
             }
-        } else {
-            let mut watch = super::unless_signalled(&mut signals, group.watch()).await?;
-            while let Some(event) = until_signalled(&mut signals, watch.next()).await {
-                print(global, of_group(event))?;
-            }
+            result = watching => result,
         }
-        Ok(exit::SUCCESS)
     })
     .await
 }
 
-/// A signal is how a watch is ended; that is no failure.
-async fn until_signalled<T>(signals: &mut Signals, next: impl Future<Output = Option<T>>) -> Option<T> {
-    tokio::select! {
-        item = next => item,
-        _ = signals.next_to_end() => None,
-    }
-}
-
-fn print(global: &Global, mut event: Map<String, Value>) -> std::io::Result<()> {
-    let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-    if global.json {
-        event.insert("at".to_owned(), at.into());
-        return output::json(&Value::Object(event));
-    }
-    let mut words = vec![at];
-    for value in event.values() {
-        match value {
-            Value::String(text) => words.push(text.clone()),
-            other => words.push(other.to_string()),
+async fn members(global: &Global, group: &Group) -> Result<u8, Failure> {
+    let mut watch = group.watch().await?;
+    while let Some(event) = watch.next().await {
+        let is_last = event == GroupEvent::Deleted;
+        print(global, of_group(event)).await?;
+        if is_last {
+            return Ok(exit::SUCCESS);
         }
     }
-    output::line(words.join("\t"))
+    Err(ended("the stream of its events has ended"))
+}
+
+async fn leaders(global: &Global, group: &Group) -> Result<u8, Failure> {
+    let mut watch = group.watch_leader().await?;
+    while let Some(event) = watch.next().await {
+        print(global, of_leader(&event)).await?;
+    }
+    Err(ended("the stream of its events has ended"))
+}
+
+/// Whoever waits for events must not take silence for a good end.
+fn ended(why: impl std::fmt::Display) -> Failure {
+    Failure::error(format!("the watch ended: {why}"))
+}
+
+/// On a thread of its own: a reader that does not read must not keep a signal from ending the watch.
+async fn print(global: &Global, mut event: Map<String, Value>) -> std::io::Result<()> {
+    let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+    let text = if global.json {
+        event.insert("at".to_owned(), at.into());
+        Value::Object(event).to_string()
+    } else {
+        let cell = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let words: Vec<String> = std::iter::once(at).chain(event.values().map(cell)).collect();
+        words.join("\t")
+    };
+    tokio::task::spawn_blocking(move || output::line(text))
+        .await
+        .unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 
 /// A member as it stands in lists and events, its capabilities as JSON and not as a text of it.

@@ -8,35 +8,28 @@ use std::ffi::OsString;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::protocol::{Cause, Ending, Frame, NEVER, meet, now, receive, receive_keeping, send};
+use super::dispositions::{self, Ignored};
+use super::ears::Ears;
+use super::protocol::{Cause, Ending, Frame, Term, meet, now, receive_keeping, send};
 use super::trampoline::{Order, pid};
 use super::{processes, this_program};
 use crate::exit;
 
-enum Event {
-    Frame(Frame),
-    /// `tooz` has gone.
-    Gone,
-    /// Something happened to a process below us.
-    Child(WaitStatus),
-    /// Nothing lives below us any more.
-    Childless,
-}
+/// How long a `tooz` that stands still may keep the guard from its last word.
+const LAST_WORD: Duration = Duration::from_millis(500);
 
-/// `__guard ADDRESS PARENT FOREGROUND CMD…`
+/// `__guard ADDRESS PARENT FOREGROUND IGNORED CMD…`
 pub(super) fn main(arguments: &[OsString]) -> u8 {
     // From here on only SIGKILL and SIGSTOP reach the guard: what the terminal and the shell send is for `tooz` to judge.
     let blocked = SigSet::all().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK);
-    let [address, parent, foreground, command @ ..] = arguments else {
+    let [address, parent, foreground, ignored, command @ ..] = arguments else {
         exit::say("__guard is started by tooz itself");
         return exit::ERROR;
     };
@@ -48,19 +41,43 @@ pub(super) fn main(arguments: &[OsString]) -> u8 {
             return exit::ERROR;
         }
     };
+    dispositions::hear_of_children();
     processes::adopt_orphans();
-    let (deadline, kill_after) = loop {
+    let term = loop {
         match receive_keeping(&stream) {
             Some(Frame::Keep) => {}
-            Some(Frame::Start { deadline, kill_after }) => break (deadline, kill_after),
+            Some(Frame::Start(term)) => break term,
             // Nothing was started, so there is nothing to end.
             _ => return exit::SUCCESS,
         }
     };
+    let ears = match Ears::open(&stream) {
+        Ok(ears) => ears,
+        Err(error) => {
+            exit::say(format_args!("the guard can't listen: {error}"));
+            return exit::ERROR;
+        }
+    };
+    let mut watch = Watch {
+        stream: &stream,
+        ears,
+        group: None,
+        term,
+        ending: None,
+        killing: None,
+        status: None,
+        out_of_reach: false,
+    };
+    // Between the word to start and now the machine may have slept.
+    if let Some(ending) = watch.look_before_the_start() {
+        return watch.say_the_last_word(ending);
+    }
     let order = Order {
         guard: std::process::id(),
         foreground: text(foreground) == "true",
         blocked: blocked.unwrap_or_else(|_| SigSet::empty()),
+        ignored: Ignored(text(ignored).parse().unwrap_or(0)),
+        term: watch.term,
     };
     let child = this_program().arg("__exec").args(order.words()).args(command).process_group(0).spawn();
     let group = match child {
@@ -72,73 +89,49 @@ pub(super) fn main(arguments: &[OsString]) -> u8 {
     };
     // If it can't be told, the end of the socket is seen next.
     let _ = send(&stream, Frame::Started(group.as_raw()));
-    let events = listen(&stream);
-    let mut watch = Watch { group, deadline, kill_after, ending: None, killing: false, status: None };
-    let ending = watch.until_the_end(&stream, &events);
-    let _ = send(&stream, Frame::Ended(ending));
-    exit::SUCCESS
+    watch.group = Some(group);
+    let ending = watch.until_the_end();
+    watch.say_the_last_word(ending)
 }
 
-/// Two threads that wait for one thing each. They end with the process.
-fn listen(stream: &UnixStream) -> Receiver<Event> {
-    let (sender, events) = channel();
-    let frames: Sender<Event> = sender.clone();
-    match stream.try_clone() {
-        Ok(stream) => drop(thread::spawn(move || {
-            while let Some(frame) = receive(&stream) {
-                let _ = frames.send(Event::Frame(frame));
-            }
-            let _ = frames.send(Event::Gone);
-        })),
-        // Without ears the only safe thing is to end CMD.
-        Err(_) => drop(frames.send(Event::Gone)),
-    }
-    thread::spawn(move || {
-        loop {
-            let event = match waitpid(None, Some(WaitPidFlag::WUNTRACED)) {
-                Ok(status) => Event::Child(status),
-                Err(Errno::EINTR) => continue,
-                Err(_) => Event::Childless,
-            };
-            let last = matches!(event, Event::Childless);
-            if sender.send(event).is_err() || last {
-                return;
-            }
-        }
-    });
-    events
-}
-
-struct Watch {
-    group: Pid,
-    deadline: u64,
-    kill_after: u64,
+struct Watch<'a> {
+    stream: &'a UnixStream,
+    ears: Ears<'a>,
+    group: Option<Pid>,
+    term: Term,
     /// Why CMD is being ended. Once begun it is final: CMD was told, and may have begun to give up.
     ending: Option<Cause>,
-    killing: bool,
-    /// How CMD itself ended.
+    /// Since when all of it is being killed.
+    killing: Option<Instant>,
+    /// How CMD itself ended. Until then its process group is its own; afterwards it may be anybody's.
     status: Option<u8>,
+    /// Whether only processes are left that may not be signalled from here.
+    out_of_reach: bool,
 }
 
-impl Watch {
-    fn until_the_end(&mut self, stream: &UnixStream, events: &Receiver<Event>) -> Ending {
+impl Watch<'_> {
+    fn look_before_the_start(&mut self) -> Option<Ending> {
+        self.obey_all();
+        if self.ending.is_none() && self.term.is_nearly_over() {
+            self.ending = Some(Cause::Deadline);
+        }
+        self.ending.map(|_| self.result())
+    }
+
+    fn until_the_end(&mut self) -> Ending {
         loop {
-            self.judge();
-            let event = match events.recv_timeout(self.patience()) {
-                Ok(event) => event,
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => Event::Childless,
-            };
-            match event {
-                Event::Frame(frame) => self.obey(frame),
-                Event::Gone => self.kill(Cause::Order),
-                Event::Child(status) => self.note(status, stream),
-                Event::Childless => return self.result(),
-            }
+            // All that was said counts before the clock does, and the kernel may have let the frames lie while this process stood still.
+            self.obey_all();
+            let childless = self.reap();
             // Ended by itself: what it leaves behind was not asked to end.
-            if self.status.is_some() && self.ending.is_none() {
+            if childless || (self.status.is_some() && self.ending.is_none()) {
                 return self.result();
             }
+            self.judge();
+            if self.out_of_reach && self.status.is_some() {
+                return self.result();
+            }
+            self.ears.wait(self.patience());
         }
     }
 
@@ -149,52 +142,63 @@ impl Watch {
         }
     }
 
+    fn say_the_last_word(&self, ending: Ending) -> u8 {
+        // Unlike all other words this one must arrive, unless nobody reads at all.
+        let _ = self.stream.set_nonblocking(false);
+        let _ = self.stream.set_write_timeout(Some(LAST_WORD));
+        let _ = send(self.stream, Frame::Ended(ending));
+        exit::SUCCESS
+    }
+
     /// Looks at the clock, and at whether CMD itself has gone before the rest of what it started.
     fn judge(&mut self) {
-        let left = self.deadline.saturating_sub(now());
-        if self.deadline != NEVER {
-            if left == 0 {
-                self.kill(Cause::Deadline);
-            } else if left <= self.kill_after && self.ending.is_none() {
-                self.terminate(Cause::Deadline);
-            }
+        if self.term.is_over() {
+            self.kill(Cause::Deadline);
+        } else if self.term.is_nearly_over() && self.ending.is_none() {
+            self.terminate(Cause::Deadline);
         }
-        if self.ending.is_some() && self.status.is_some() {
-            self.killing = true;
+        if let (Some(cause), Some(_)) = (self.ending, self.status) {
+            self.kill(cause);
         }
-        if self.killing {
-            // The group's id is CMD's own as long as CMD has not been reaped; afterwards it may be anybody's.
-            if self.status.is_none() {
-                processes::signal_group(self.group, Signal::SIGKILL);
+        if self.killing.is_some() {
+            self.signal_group(Signal::SIGKILL);
+            let below = processes::kill_below();
+            self.out_of_reach = below.is_out_of_reach();
+            if self.out_of_reach && self.status.is_some() {
+                below.say();
             }
-            processes::kill_below();
         }
     }
 
     /// Until when nothing has to be done unless something happens. At most a second: a machine that sleeps does not count
     /// the time of a wait, but the deadline goes on.
     fn patience(&self) -> Duration {
-        if self.killing {
-            return Duration::from_millis(2);
+        if let Some(since) = self.killing {
+            return processes::pause(since.elapsed());
         }
-        let next = match self.ending {
-            None => self.deadline.saturating_sub(self.kill_after),
-            Some(_) => self.deadline,
-        };
-        let next = if self.deadline == NEVER { NEVER } else { next };
+        let next = if self.ending.is_none() { self.term.warning() } else { self.term.deadline };
         Duration::from_nanos(next.saturating_sub(now())).min(Duration::from_secs(1))
+    }
+
+    fn obey_all(&mut self) {
+        for frame in self.ears.frames() {
+            self.obey(frame);
+        }
+        if self.ears.is_deaf() {
+            self.kill(Cause::Order);
+        }
     }
 
     fn obey(&mut self, frame: Frame) {
         match frame {
-            Frame::Deadline(moment) if self.ending.is_none() => self.deadline = moment,
-            Frame::Signal(signal) if self.status.is_none() => {
+            Frame::Deadline(moment) if self.ending.is_none() => self.term.deadline = moment,
+            Frame::Signal(signal) => {
                 if let Ok(signal) = Signal::try_from(signal) {
-                    processes::signal_group(self.group, signal);
+                    self.signal_group(signal);
                 }
             }
             Frame::Terminate(moment) => {
-                self.deadline = self.deadline.min(moment);
+                self.term.deadline = self.term.deadline.min(moment);
                 if self.ending.is_none() {
                     self.terminate(Cause::Order);
                 }
@@ -206,29 +210,45 @@ impl Watch {
 
     fn terminate(&mut self, cause: Cause) {
         self.ending = Some(cause);
-        if self.status.is_none() {
-            processes::signal_group(self.group, Signal::SIGTERM);
-            // One that is stopped would not hear it.
-            processes::signal_group(self.group, Signal::SIGCONT);
-        }
+        self.signal_group(Signal::SIGTERM);
+        // One that is stopped would not hear it.
+        self.signal_group(Signal::SIGCONT);
     }
 
     fn kill(&mut self, cause: Cause) {
         self.ending.get_or_insert(cause);
-        self.killing = true;
+        self.killing.get_or_insert_with(Instant::now);
     }
 
-    fn note(&mut self, status: WaitStatus, stream: &UnixStream) {
+    fn signal_group(&self, signal: Signal) {
+        if let (Some(group), None) = (self.group, self.status) {
+            processes::signal_group(group, signal);
+        }
+    }
+
+    /// Takes note of what happened to the children. True: there is none any more.
+    fn reap(&mut self) -> bool {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WUNTRACED | WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => return false,
+                Ok(status) => self.note(status),
+                Err(Errno::EINTR) => {}
+                Err(_) => return true,
+            }
+        }
+    }
+
+    fn note(&mut self, status: WaitStatus) {
         match status {
-            WaitStatus::Exited(pid, code) if pid == self.group => {
+            WaitStatus::Exited(pid, code) if Some(pid) == self.group => {
                 self.status = Some(u8::try_from(code).unwrap_or(exit::ERROR));
             }
-            WaitStatus::Signaled(pid, signal, _) if pid == self.group => {
+            WaitStatus::Signaled(pid, signal, _) if Some(pid) == self.group => {
                 self.status = Some(exit::by_signal(signal as i32));
             }
-            WaitStatus::Stopped(pid, signal) if pid == self.group => {
-                // If it can't be told, the end of the socket is seen next.
-                let _ = send(stream, Frame::Stopped(signal as i32));
+            WaitStatus::Stopped(pid, signal) if Some(pid) == self.group => {
+                // If it can't be told, the end of the socket is seen next; and one that reads nothing needs not know.
+                let _ = send(self.stream, Frame::Stopped(signal as i32));
             }
             _ => {}
         }
@@ -238,7 +258,9 @@ impl Watch {
 /// The command that becomes a guard.
 pub(super) fn command(address: &str, foreground: bool, command: &[OsString]) -> Command {
     let mut guard = this_program();
-    guard.arg("__guard").arg(address).arg(std::process::id().to_string()).arg(foreground.to_string()).args(command);
+    let ignored = Ignored::at_start().0.to_string();
+    guard.arg("__guard").arg(address).arg(std::process::id().to_string());
+    guard.arg(foreground.to_string()).arg(ignored).args(command);
     // Away from the group that Ctrl-C, Ctrl-Z and the shell's signals go to.
     guard.process_group(0);
     guard

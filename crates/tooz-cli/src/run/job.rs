@@ -11,15 +11,21 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tooz::LossReason;
 
-use super::protocol::{Cause, Ending, Frame, Meeting, NEVER, now, receive, send, send_descriptors};
-use super::{Signals, guard, processes, terminal};
+use super::protocol::{Cause, Ending, Frame, Meeting, NEVER, Term, now, receive, send, send_descriptors};
+use super::{Signals, dispositions, guard, processes, terminal};
 use crate::exit::{self, Failure};
 
 /// How long the guard may take to end what it was told to kill, before `tooz` does it.
 const GUARD_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long the guard may take to come. Its start takes a millisecond; what is longer than this is a machine that is stuck.
+const LONGEST_START: Duration = Duration::from_secs(10);
+
+/// The shortest and the longest time between two looks at the deadline.
+const LOOKS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(500)];
 
 /// What CMD runs under.
 pub(crate) struct Grant<'a> {
@@ -61,13 +67,15 @@ pub(crate) enum Outcome {
 
 /// Runs CMD to its end. When this returns, nothing runs any more that must not run without the grant.
 pub(crate) async fn run(job: Job<'_>, grant: &mut Grant<'_>, signals: &mut Signals) -> Result<Outcome, Failure> {
-    let mut run = Run::start(job, grant)?;
+    let mut run = match Run::start(job, grant, signals).await? {
+        Started::Running(run) => run,
+        Started::Lost(why) => return Ok(Outcome::Lost(why)),
+    };
     let ending = run.until_the_end(grant, signals).await;
     if let Some(group) = run.group {
         terminal::take_back(group);
     }
-    // Reaped already where its orphans had to be ended from here.
-    let _ = run.guard.wait();
+    run.end_guard();
     let ending = ending?;
     Ok(match (run.lost, ending.cause) {
         (Some(why), _) => Outcome::Lost(why),
@@ -82,46 +90,72 @@ struct Run {
     guard: Child,
     stream: UnixStream,
     frames: UnboundedReceiver<Frame>,
+    /// Until when CMD may run, as the guard knows it.
+    told: Term,
     kill_after: Duration,
-    /// The deadline as the guard knows it.
-    told: u64,
     group: Option<Pid>,
     lost: Option<String>,
     /// When the guard must have ended CMD after a loss.
     patience: Option<Instant>,
 }
 
+enum Started {
+    Running(Run),
+    /// What CMD was to run under has gone meanwhile, or is about to.
+    Lost(String),
+}
+
 impl Run {
-    fn start(job: Job<'_>, grant: &Grant<'_>) -> Result<Self, Failure> {
+    async fn start(job: Job<'_>, grant: &mut Grant<'_>, signals: &mut Signals) -> Result<Started, Failure> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |error: std::io::Error| Failure::error(format!("{what}: {error}"))
         };
+        // Who was started with SIGCHLD ignored would never hear how the guard and CMD ended.
+        dispositions::hear_of_children();
         // For the case that the guard is killed: its orphans come to us.
         processes::adopt_orphans();
         let meeting = Meeting::open().map_err(failed("no socket for the guard"))?;
         let mut command = guard::command(meeting.address(), terminal::hand_over_at_start(), job.command);
         let mut guard = command.envs(job.environment).spawn().map_err(failed("the guard process can't be started"))?;
-        let pid = guard.id();
-        let connected = meeting.accept(pid, || !matches!(guard.try_wait(), Ok(None)));
-        let stream = connected.map_err(failed("the guard process does not answer"))?;
+        let connected = {
+            let child = &mut guard;
+            let coming = meeting.accept(child.id(), LONGEST_START, || !matches!(child.try_wait(), Ok(None)));
+            tokio::select! {
+                connected = coming => connected.map_err(failed("the guard process does not answer")).map(Ok),
+                reason = &mut grant.lost => Ok(Err(reason.to_string())),
+                signal = signals.next_to_end() => Err(Failure::quiet(exit::by_signal(signal))),
+            }
+        };
+        let stream = match connected {
+            Ok(Ok(stream)) => stream,
+            otherwise => {
+                // Nothing runs yet, and a guard that comes too late finds nobody.
+                let _ = guard.kill();
+                let _ = guard.wait();
+                return otherwise.map(|lost| Started::Lost(lost.err().unwrap_or_default()));
+            }
+        };
         // A guard that reads nothing for so long (stopped, and its buffer full) is no guard.
         stream.set_write_timeout(Some(GUARD_PATIENCE)).map_err(failed("the guard's socket"))?;
-        let told = deadline(grant);
-        let nanos = u64::try_from(job.kill_after.as_nanos()).unwrap_or(NEVER);
-        send_descriptors(&stream, &job.descriptors)
-            .and_then(|()| send(&stream, Frame::Start { deadline: told, kill_after: nanos }))
-            .map_err(failed("the guard process has gone"))?;
+        let kill_after = u64::try_from(job.kill_after.as_nanos()).unwrap_or(NEVER);
+        let told = Term { deadline: deadline(grant), kill_after };
         let frames = listen(&stream).map_err(failed("the guard's socket"))?;
-        let kill_after = job.kill_after;
-        Ok(Run { guard, stream, frames, kill_after, told, group: None, lost: None, patience: None })
+        let mut run =
+            Run { guard, stream, frames, told, kill_after: job.kill_after, group: None, lost: None, patience: None };
+        // The guard looks once more, and so does the last step before CMD: the machine may sleep at any moment.
+        if told.is_nearly_over() || !(grant.is_held)() {
+            run.end_guard();
+            return Ok(Started::Lost("its deadline came near before CMD was started".to_owned()));
+        }
+        send_descriptors(&run.stream, &job.descriptors)
+            .and_then(|()| send(&run.stream, Frame::Start(told)))
+            .map_err(failed("the guard process has gone"))?;
+        Ok(Started::Running(run))
     }
 
     async fn until_the_end(&mut self, grant: &mut Grant<'_>, signals: &mut Signals) -> Result<Ending, Failure> {
-        // Often enough for a deadline to be known well before a shorter session's CMD would be terminated.
-        let every = self.kill_after.div_f64(4.0).clamp(Duration::from_millis(10), Duration::from_millis(500));
-        let mut ticks = interval(every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next_look = Instant::now();
         loop {
             let patience = self.patience;
             tokio::select! {
@@ -135,16 +169,34 @@ impl Run {
                     }
                     Some(Frame::Stopped(signal)) => self.stopped(signal, grant),
                     Some(_) => {}
-                    None => return self.without_guard(),
+                    None => return self.without_guard().await,
                 },
                 reason = &mut grant.lost, if self.lost.is_none() => self.lose(grant, reason.to_string()),
                 () = sleep_until(patience.unwrap_or_else(Instant::now)), if patience.is_some() => {
-                    return self.without_guard();
+                    return self.without_guard().await;
                 }
                 signal = signals.next() => self.tell(Frame::Signal(signal as i32)),
-                _ = ticks.tick() => self.check(grant),
+                () = sleep_until(next_look), if self.lost.is_none() => {
+                    self.check(grant);
+                    next_look = Instant::now() + self.until_next_look();
+                }
             }
         }
+    }
+
+    /// The nearer the moment at which the guard would end CMD, the more often the deadline is looked at: one that a heartbeat has moved is
+    /// known there before.
+    fn until_next_look(&self) -> Duration {
+        let [shortest, longest] = LOOKS;
+        let left = Duration::from_nanos(self.told.warning().saturating_sub(now()));
+        // Often enough for a deadline to be known well before a shorter session's CMD would be terminated.
+        (left / 4).min(self.kill_after / 4).clamp(shortest, longest)
+    }
+
+    /// The guard has said its last word, or has nothing to do: whatever became of it, it does not keep anybody waiting.
+    fn end_guard(&mut self) {
+        let _ = self.guard.kill();
+        let _ = self.guard.wait();
     }
 
     fn tell(&mut self, frame: Frame) {
@@ -160,8 +212,8 @@ impl Run {
             return;
         }
         let deadline = deadline(grant);
-        if deadline != self.told {
-            self.told = deadline;
+        if deadline != self.told.deadline {
+            self.told.deadline = deadline;
             self.tell(Frame::Deadline(deadline));
         }
         if !(grant.is_held)() {
@@ -177,8 +229,7 @@ impl Run {
                 self.patience = Some(Instant::now() + GUARD_PATIENCE);
             }
             OnLoss::Terminate => {
-                let nanos = u64::try_from(self.kill_after.as_nanos()).unwrap_or(NEVER);
-                self.tell(Frame::Terminate(now().saturating_add(nanos)));
+                self.tell(Frame::Terminate(now().saturating_add(self.told.kill_after)));
                 self.patience = Some(Instant::now() + self.kill_after + GUARD_PATIENCE);
             }
         }
@@ -209,9 +260,10 @@ impl Run {
     }
 
     /// The guard was killed or hangs: CMD is not to run unguarded.
-    fn without_guard(&mut self) -> Result<Ending, Failure> {
-        let _ = self.guard.kill();
-        processes::end_all(self.group);
+    async fn without_guard(&mut self) -> Result<Ending, Failure> {
+        // Its orphans are ours as soon as it is dead.
+        self.end_guard();
+        processes::end_all(self.group).await;
         match self.lost {
             Some(_) => Ok(Ending { cause: Cause::Order, code: exit::by_signal(Signal::SIGKILL as i32) }),
             None => Err(Failure::error("the guard process was killed, so CMD was killed too")),

@@ -4,6 +4,8 @@
 //! *trampoline* that becomes CMD. `tooz` tells the guard how long what it holds holds for sure, and the guard ends CMD in time
 //! also when it hears nothing more. If the guard is killed, `tooz` inherits CMD and ends it.
 
+mod dispositions;
+mod ears;
 mod guard;
 mod job;
 mod processes;

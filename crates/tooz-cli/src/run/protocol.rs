@@ -6,24 +6,28 @@
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, recvmsg, sendmsg};
 
 /// The moment that never comes: the kernel is the judge.
 pub(super) const NEVER: u64 = u64::MAX;
 
+/// How often to look whether the guard has ended before it came.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+
 /// The kernel passes at most 253 descriptors in one message.
 const DESCRIPTORS_AT_ONCE: usize = 200;
 
-const LENGTH: usize = 17;
+pub(super) const LENGTH: usize = 17;
 
 /// One word. Moments are nanoseconds of [`now`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Frame {
     /// To the guard: keep the descriptors that come with it.
     Keep,
-    /// To the guard: start CMD; SIGTERM it `kill_after` nanoseconds before the deadline, SIGKILL it at the deadline.
-    Start { deadline: u64, kill_after: u64 },
+    /// To the guard: start CMD; SIGTERM it at the warning, SIGKILL it at the deadline.
+    Start(Term),
     /// To the guard: the deadline has moved.
     Deadline(u64),
     /// To the guard: forward this signal to CMD's group.
@@ -40,6 +44,32 @@ pub(super) enum Frame {
     Stopped(i32),
     /// From the guard, its last: CMD has ended.
     Ended(Ending),
+}
+
+/// Until when CMD may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Term {
+    /// From this moment on another may have what CMD runs under.
+    pub(super) deadline: u64,
+    /// So many nanoseconds before, CMD is told to end.
+    pub(super) kill_after: u64,
+}
+
+impl Term {
+    /// The moment at which CMD is told to end.
+    pub(super) fn warning(self) -> u64 {
+        if self.deadline == NEVER { NEVER } else { self.deadline.saturating_sub(self.kill_after) }
+    }
+
+    /// Whether CMD would be told to end at once.
+    pub(super) fn is_nearly_over(self) -> bool {
+        self.deadline != NEVER && self.warning() <= now()
+    }
+
+    /// Whether CMD must not run any more.
+    pub(super) fn is_over(self) -> bool {
+        self.deadline != NEVER && self.deadline <= now()
+    }
 }
 
 /// How CMD ended.
@@ -67,7 +97,7 @@ impl Frame {
         let signed = |number: i32| u64::from(number.cast_unsigned());
         let (tag, first, second) = match self {
             Frame::Keep => (0, 0, 0),
-            Frame::Start { deadline, kill_after } => (1, deadline, kill_after),
+            Frame::Start(Term { deadline, kill_after }) => (1, deadline, kill_after),
             Frame::Deadline(moment) => (2, moment, 0),
             Frame::Signal(signal) => (3, signed(signal), 0),
             Frame::Terminate(moment) => (4, moment, 0),
@@ -90,7 +120,7 @@ impl Frame {
         bytes
     }
 
-    fn decode(bytes: [u8; LENGTH]) -> io::Result<Self> {
+    pub(super) fn decode(bytes: [u8; LENGTH]) -> io::Result<Self> {
         let number = |at: usize| {
             let mut number = [0; 8];
             number.copy_from_slice(&bytes[at..at + 8]);
@@ -101,7 +131,7 @@ impl Frame {
         let signed = |number: u64| Ok::<_, io::Error>(u32::try_from(number).map_err(|_| strange())?.cast_signed());
         Ok(match bytes[0] {
             0 => Frame::Keep,
-            1 => Frame::Start { deadline: first, kill_after: second },
+            1 => Frame::Start(Term { deadline: first, kill_after: second }),
             2 => Frame::Deadline(first),
             3 => Frame::Signal(signed(first)?),
             4 => Frame::Terminate(first),
@@ -204,24 +234,35 @@ impl Meeting {
         &self.address
     }
 
-    /// Waits for the process of that id, and for nobody else; `gone` says that it won't come any more.
-    pub(super) fn accept(self, pid: u32, mut gone: impl FnMut() -> bool) -> io::Result<UnixStream> {
+    /// Waits for the process of that id, and for nobody else, but not for ever; `gone` says that it won't come any more.
+    pub(super) async fn accept(
+        &self,
+        pid: u32,
+        longest: Duration,
+        mut gone: impl FnMut() -> bool,
+    ) -> io::Result<UnixStream> {
         self.listener.set_nonblocking(true)?;
+        let listener = tokio::net::UnixListener::from_std(self.listener.try_clone()?)?;
+        let limit = tokio::time::sleep(longest);
+        tokio::pin!(limit);
         loop {
-            match self.listener.accept() {
-                Ok((stream, _)) if is_peer(&stream, pid) => {
-                    stream.set_nonblocking(false)?;
-                    return Ok(stream);
+            tokio::select! {
+                accepted = listener.accept() => {
+                    let stream = accepted?.0.into_std()?;
+                    if is_peer(&stream, pid) {
+                        stream.set_nonblocking(false)?;
+                        return Ok(stream);
+                    }
                 }
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                () = tokio::time::sleep(BETWEEN_LOOKS) => {
                     if gone() {
                         return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "it ended at once"));
                     }
-                    // Its start takes a millisecond; there is nothing else to do meanwhile.
-                    std::thread::sleep(std::time::Duration::from_micros(200));
                 }
-                Err(error) => return Err(error),
+                () = &mut limit => {
+                    let why = format!("it was not there after {longest:?}");
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+                }
             }
         }
     }
@@ -275,7 +316,7 @@ mod tests {
     fn every_frame_comes_out_as_it_went_in() {
         let frames = [
             Frame::Keep,
-            Frame::Start { deadline: 5, kill_after: NEVER },
+            Frame::Start(Term { deadline: 5, kill_after: NEVER }),
             Frame::Deadline(NEVER),
             Frame::Signal(15),
             Frame::Terminate(7),
@@ -306,5 +347,26 @@ mod tests {
         nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
         let error = (&reader).read(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    fn accept(longest: Duration, gone: impl FnMut() -> bool) -> io::ErrorKind {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let meeting = Meeting::open().unwrap();
+            // Somebody comes, but not the one who is waited for.
+            let _stranger = meet(meeting.address(), std::process::id()).unwrap();
+            meeting.accept(1, longest, gone).await.unwrap_err().kind()
+        })
+    }
+
+    #[test]
+    fn nobody_is_waited_for_in_vain() {
+        let mut looks = 0;
+        let gone = || {
+            looks += 1;
+            looks == 3
+        };
+        assert_eq!(accept(Duration::from_mins(1), gone), io::ErrorKind::ConnectionAborted);
+        assert_eq!(accept(Duration::from_millis(50), || false), io::ErrorKind::TimedOut);
     }
 }

@@ -1,13 +1,20 @@
 //! The signals that somebody sends to `tooz`.
 
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
 
+use super::dispositions::Ignored;
 use super::terminal;
 use crate::exit::Failure;
+
+/// So long what is held is given back, whatever signals come.
+const TIDYING_UP: Duration = Duration::from_secs(1);
 
 const FORWARDED: [Signal; 7] = [
     Signal::SIGHUP,
@@ -19,6 +26,9 @@ const FORWARDED: [Signal; 7] = [
     Signal::SIGTSTP,
 ];
 
+/// Whether signals are handled. Once they are, they are so for ever.
+static LISTENED: AtomicBool = AtomicBool::new(false);
+
 /// The signals that have arrived, one after another.
 pub(crate) struct Signals(Vec<(Signal, tokio::signal::unix::Signal)>);
 
@@ -26,17 +36,22 @@ impl Signals {
     /// From now on they are handled. One that was ignored when `tooz` was started (`nohup`, a shell's `&` in a script) stays
     /// ignored, here and in CMD.
     pub(crate) fn listen() -> Result<Self, Failure> {
-        let ignored = ignored();
+        let ignored = Ignored::at_start();
         let mut streams = Vec::new();
         for one in FORWARDED {
-            let number = one as i32;
-            if ignored >> (number - 1) & 1 == 0 {
-                let stream = signal(SignalKind::from_raw(number))
+            if !ignored.has(one) {
+                let stream = signal(SignalKind::from_raw(one as i32))
                     .map_err(|error| Failure::error(format!("{one} can't be handled: {error}")))?;
                 streams.push((one, stream));
             }
         }
+        LISTENED.store(true, Ordering::Relaxed);
         Ok(Signals(streams))
+    }
+
+    /// Where this program handles signals already, they are handled here too; else they end it without a word.
+    pub(crate) fn listen_on() -> Option<Self> {
+        LISTENED.load(Ordering::Relaxed).then(Signals::listen)?.ok()
     }
 
     /// The next one, whichever.
@@ -62,11 +77,12 @@ impl Signals {
             }
         }
     }
-}
 
-/// The set of ignored signals, as the kernel shows it; empty where it does not.
-fn ignored() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
+    /// A signal that ends a tidying up, which on a healthy backend takes milliseconds: whoever signals several times only means CMD.
+    pub(crate) async fn end_tidying_up(&mut self) -> i32 {
+        let patience = sleep(TIDYING_UP);
+        let signal = self.next_to_end().await;
+        patience.await;
+        signal
+    }
 }

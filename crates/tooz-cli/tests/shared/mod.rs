@@ -39,7 +39,7 @@ impl Bench {
 
     /// `tooz` with these words, in the bench's folder.
     pub(crate) fn tooz<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tooz"));
+        let mut command = with_default_signals(env!("CARGO_BIN_EXE_tooz"));
         command.env("TOOZ_URL", self.url()).current_dir(self.folder.path()).args(words).stdin(Stdio::null());
         command
     }
@@ -72,6 +72,23 @@ impl Bench {
         until(&format!("{name} is written"), || self.text(name).trim().parse::<i32>().is_ok());
         self.text(name).trim().parse().unwrap()
     }
+}
+
+/// A command that no signal is ignored in, whatever the tests themselves were started by: `nohup` ignores SIGHUP, a shell's `&` in a script
+/// SIGINT and SIGQUIT, and children inherit it.
+pub(crate) fn with_default_signals(program: &str) -> Command {
+    with_signals(&[], program)
+}
+
+/// The same, but for those that it says.
+pub(crate) fn with_signals(ignored: &[&str], program: &str) -> Command {
+    let mut command = Command::new("env");
+    command.arg("--default-signal");
+    if !ignored.is_empty() {
+        command.arg(format!("--ignore-signal={}", ignored.join(",")));
+    }
+    command.arg(program);
+    command
 }
 
 /// What became of a run.

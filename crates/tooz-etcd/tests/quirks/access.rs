@@ -15,7 +15,7 @@ pub(crate) const QUIRKS: &[Quirk] = &[
 ];
 
 /// A server with users: `root`, and `bob` who may do everything in the namespace `tooz` and nothing elsewhere.
-fn with_users(server: &Server) -> Result<()> {
+pub(crate) fn with_users(server: &Server) -> Result<()> {
     for command in [
         "user add root:secret",
         "user grant-role root root",
@@ -35,7 +35,7 @@ fn with_users(server: &Server) -> Result<()> {
     Ok(())
 }
 
-fn as_bob(server: &Server) -> String {
+pub(crate) fn as_bob(server: &Server) -> String {
     server.url().replace("://", "://bob:hunter2@")
 }
 

@@ -1,7 +1,7 @@
 //! Several endpoints, of which some are dead or hang.
 
 use std::net::TcpListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use tooz_core::{ConnectOptions, ErrorKind, Verdict};
@@ -13,6 +13,8 @@ use crate::stage::{connect, keys, play, within};
 pub(crate) const QUIRKS: &[Quirk] = &[
     ("endpoints::a_dead_one_is_left_for_the_next", || play(dead())),
     ("endpoints::a_hung_one_is_left_for_the_next", || play(hung())),
+    ("endpoints::two_hung_ones_beside_three_others_are_hardly_noticed", || play(two_hung())),
+    ("endpoints::two_that_hang_later_lose_nothing", || play(two_hang_later())),
     ("endpoints::one_that_hangs_later_loses_nothing", || play(hangs_later())),
     ("endpoints::a_check_up_tells_of_a_dead_one_and_of_a_lone_member", || play(check_up())),
     ("endpoints::nothing_that_listens_is_an_error_that_says_so", || play(nothing())),
@@ -46,6 +48,50 @@ async fn hung() -> Result<()> {
         ensure!(guard.is_held(), "the beat did not leave the hung one");
         guard.release().await?;
         one.close().await?;
+    }
+    Ok(())
+}
+
+fn five(server: &Server) -> Result<(Vec<Proxy>, String)> {
+    let proxies = (0..5).map(|_| Proxy::start(server.address())).collect::<Result<Vec<_>>>()?;
+    let addresses: Vec<_> = proxies.iter().map(|proxy| proxy.address().to_string()).collect();
+    let url = format!("etcd://{}", addresses.join(","));
+    Ok((proxies, url))
+}
+
+async fn two_hung() -> Result<()> {
+    let server = Server::start(Kind::Etcd)?;
+    let (proxies, url) = five(&server)?;
+    let mut slowest = Duration::ZERO;
+    for round in 0..20 {
+        // Wherever it begins, some time the next is hung too.
+        proxies.iter().for_each(Proxy::heal);
+        proxies[round % 5].stall();
+        proxies[(round + 1) % 5].stall();
+        let began = Instant::now();
+        let one = connect(&url, "one").await?;
+        slowest = slowest.max(began.elapsed());
+        within("acquiring", one.lock("x")?.acquire()).await??.release().await?;
+        one.close().await?;
+    }
+    ensure!(slowest < Duration::from_millis(1500), "the slowest of twenty took {slowest:?}");
+    Ok(())
+}
+
+async fn two_hang_later() -> Result<()> {
+    let server = Server::start(Kind::Etcd)?;
+    let (proxies, url) = five(&server)?;
+    let one = connect(&format!("{url}&session_timeout=4s").replacen('&', "?", 1), "one").await?;
+    let guard = one.lock("x")?.acquire().await?;
+    for round in 0..5 {
+        proxies.iter().for_each(Proxy::heal);
+        proxies[round].stall();
+        proxies[(round + 1) % 5].stall();
+        let began = Instant::now();
+        within("acquiring", one.lock("y")?.acquire()).await??.release().await?;
+        ensure!(began.elapsed() < Duration::from_secs(4), "round {round}: it took {:?}", began.elapsed());
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        ensure!(guard.is_held(), "round {round}: the session was lost");
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use crate::stage::{connect, etcdctl, keys, play, within};
 
 pub(crate) const QUIRKS: &[Quirk] = &[
     ("force::a_holder_whose_key_is_deleted_is_told", || play(deleted())),
+    ("force::a_release_of_what_was_taken_at_that_moment_is_no_success", || play(taken_at_the_release())),
     ("force::a_waiter_whose_key_is_deleted_waits_on", || play(waiter())),
     ("force::a_member_whose_key_is_deleted_is_told", || play(member())),
     ("force::a_deleted_session_key_ends_the_session", || play(session())),
@@ -30,6 +31,24 @@ async fn deleted() -> Result<()> {
     let reason = tokio::time::timeout(Duration::from_secs(1), taken.loss().wait()).await?;
     ensure!(reason == LossReason::Broken, "told {reason:?}");
     ensure!(kept.is_held() && !taken.is_held(), "one was taken, one was not");
+    Ok(())
+}
+
+/// The key goes so shortly before the release that the holder has heard nothing of it.
+async fn taken_at_the_release() -> Result<()> {
+    let server = Server::start(Kind::Etcd)?;
+    let proxy = Proxy::start(server.address())?;
+    let one = connect(&format!("{}?session_timeout=10s", proxy.url("etcd")), "one").await?;
+    let guard = one.lock("x")?.acquire().await?;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    proxy.drop_to_client();
+    delete(&server, "/tooz/tooz/locks/x/")?;
+    let releasing = tokio::spawn(guard.release());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    proxy.heal();
+    let released = within("the release", releasing).await??;
+    ensure!(released.is_err(), "it was another's in between, perhaps");
+    drop(within("acquiring again", one.lock("x")?.acquire()).await??);
     Ok(())
 }
 

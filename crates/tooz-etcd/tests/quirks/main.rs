@@ -1,11 +1,17 @@
-//! What only etcd can show, on servers of its own: lost replies, costs by etcd's own metrics, endpoints, users, clusters.
+//! What only etcd can show, on servers of its own: lost replies, costs by etcd's own metrics, endpoints, users, clusters, backups.
 
 mod access;
+mod alarms;
 mod cost;
+mod crowd;
 mod endpoints;
 mod force;
+mod foreign;
+mod layout;
 mod quorum;
 mod replies;
+mod rotation;
+mod set_back;
 mod stage;
 mod watches;
 
@@ -28,11 +34,17 @@ fn main() -> ExitCode {
     };
     let quirks = [
         access::QUIRKS,
+        alarms::QUIRKS,
         cost::QUIRKS,
+        crowd::QUIRKS,
         endpoints::QUIRKS,
         force::QUIRKS,
+        foreign::QUIRKS,
+        layout::QUIRKS,
         quorum::QUIRKS,
         replies::QUIRKS,
+        rotation::QUIRKS,
+        set_back::QUIRKS,
         watches::QUIRKS,
     ];
     let trials = quirks.into_iter().flatten().map(|&(name, quirk)| match &missing {

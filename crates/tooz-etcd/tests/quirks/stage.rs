@@ -49,10 +49,22 @@ pub(crate) fn etcdctl(server: &Server, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// All keys of this driver.
+/// All keys of this driver, but for the record of the layout, which stays.
 pub(crate) fn keys(server: &Server) -> Result<Vec<String>> {
     let listed = etcdctl(server, &["get", "--prefix", "/tooz/", "--keys-only"])?;
-    Ok(listed.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+    let is_meant = |line: &&str| !line.is_empty() && !line.ends_with("/layout");
+    Ok(listed.lines().filter(is_meant).map(str::to_owned).collect())
+}
+
+/// Asks etcd by its interface in JSON.
+pub(crate) fn post(address: SocketAddr, path: &str, body: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    ensure!(text.starts_with("HTTP/1.0 200") || text.starts_with("HTTP/1.1 200"), "{path}: {text}");
+    Ok(text)
 }
 
 /// The sum of etcd's counter of that name over all of its lines that hold every one of these words.

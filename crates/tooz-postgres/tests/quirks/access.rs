@@ -58,9 +58,11 @@ pub(crate) async fn without_rights_to_create_the_ddl_is_named_and_is_enough(_sha
     let error = ours.lock("x").unwrap().try_acquire().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
     assert!(error.to_string().contains("tooz schema postgres"), "{error}");
-    // What an administrator does: runs it, and the grants at its end for the role of the members.
-    let ddl = tooz_postgres::ddl("tooz");
-    store.sql(&ddl.replace("-- GRANT", "GRANT").replace("TO MEMBERS", "TO plain"));
+    // What an administrator does: runs it, and the grants for the role of the members.
+    store.sql(&tooz_postgres::ddl("tooz"));
+    let error = ours.lock("x").unwrap().try_acquire().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
+    store.sql(&tooz_postgres::grants("tooz", "plain"));
     let guard = within(ours.lock("x").unwrap().acquire()).await.unwrap();
     let membership = within(ours.group("g").unwrap().join_or_create(&1)).await.unwrap();
     within(membership.campaign()).await.unwrap().resign().await.unwrap();
@@ -70,16 +72,123 @@ pub(crate) async fn without_rights_to_create_the_ddl_is_named_and_is_enough(_sha
 }
 
 pub(crate) async fn a_schema_may_have_any_name(store: Store) {
-    let options =
-        ConnectOptions::new(&store.url()).unwrap().option("schema", "it's \"my\" Schema, 100%").member("ours").unwrap();
     let other = ConnectOptions::new(&store.url()).unwrap().member("other").unwrap().connect().await.unwrap();
-    let ours = options.connect().await.unwrap();
-    let _guard = within(ours.lock("x").unwrap().acquire()).await.unwrap();
-    let _membership = within(ours.group("g").unwrap().join_or_create(&1)).await.unwrap();
-    assert_eq!(ours.lock("x").unwrap().holders().await.unwrap().len(), 1);
-    // Another schema is another store.
-    assert!(other.lock("x").unwrap().try_acquire().await.unwrap().is_some());
-    assert!(other.groups().await.unwrap().is_empty());
+    let names = [
+        "it's \"my\" Schema, 100%",
+        "a$$b",
+        "$tooz$",
+        "my$user",
+        "{schema}{body}",
+        "back\\slash\\'",
+        "$name$ $toozx$",
+        "user",
+        "Ä ö",
+    ];
+    for name in names {
+        let ours = ConnectOptions::new(&store.url()).unwrap().option("schema", name).member("ours").unwrap();
+        let ours = within(ours.connect()).await.unwrap();
+        let _guard = within(ours.lock("x").unwrap().acquire()).await.unwrap();
+        let membership = within(ours.group("g").unwrap().join_or_create(&1)).await.unwrap();
+        assert_eq!(ours.lock("x").unwrap().holders().await.unwrap().len(), 1);
+        let found = within(ours.check_up()).await.unwrap();
+        assert!(found.findings.iter().all(|one| one.verdict != Verdict::Wrong), "{name}: {found:?}");
+        // What is printed for an operator makes the same once more.
+        store.sql(&format!("SET client_min_messages = warning; {}", tooz_postgres::ddl(name)));
+        membership.leave().await.unwrap();
+        // Another schema is another store.
+        assert!(other.lock("x").unwrap().try_acquire().await.unwrap().is_some());
+        assert!(other.groups().await.unwrap().is_empty());
+    }
+    let error = ConnectOptions::new(&store.url()).unwrap().option("schema", "$user").member("ours").unwrap();
+    let error = within(error.connect()).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Config && error.to_string().contains("$user"), "{error}");
+}
+
+/// Each privilege is named by the statement that gives it, and that statement is enough.
+pub(crate) async fn a_missing_grant_is_named(_shared: Store) {
+    let store = Store::own(Setup::new(Kind::Postgres));
+    store.connect("first").await.group("g").unwrap().create().await.unwrap();
+    store.sql("CREATE ROLE \"pla in\" LOGIN");
+    let url = format!("postgres://pla%20in@{}/postgres?namespace=own", store.server.address());
+    let ours = within(connect(&url, "ours")).await.unwrap();
+    // Nothing is taken for empty that may not be looked at.
+    for error in [ours.groups().await.unwrap_err(), ours.lock("x").unwrap().holders().await.unwrap_err()] {
+        assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
+        assert!(error.to_string().contains("GRANT USAGE ON SCHEMA \"tooz\" TO \"pla in\";"), "{error}");
+    }
+    let mut given = Vec::new();
+    let guard = loop {
+        let error = match within(ours.lock("x").unwrap().try_acquire()).await {
+            Ok(guard) => break guard.unwrap(),
+            Err(error) => error,
+        };
+        assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
+        let found = within(within(connect(&url, "looker")).await.unwrap().check_up()).await.unwrap();
+        let of_tables: Vec<_> = found.findings.iter().filter(|one| one.what.contains("schema \"tooz\"")).collect();
+        assert!(of_tables.len() == 1 && of_tables[0].verdict == Verdict::Wrong, "{found:?}");
+        let text = error.to_string();
+        let named = text.split("GRANT ").nth(1).unwrap_or_else(|| panic!("{text}"));
+        let grant = format!("GRANT {}", named.split_once(';').unwrap().0);
+        assert!(of_tables[0].mend.contains(&grant), "{found:?}");
+        assert!(!given.contains(&grant), "{grant} was not enough: {text}");
+        store.sql(&grant);
+        given.push(grant);
+    };
+    assert_eq!(given.len(), 3, "{given:?}");
+    let membership = within(ours.group("g").unwrap().join(&1)).await.unwrap();
+    membership.leave().await.unwrap();
+    guard.release().await.unwrap();
+    ours.close().await.unwrap();
+    // One that is taken away later is told as well.
+    let ours = within(connect(&url, "ours")).await.unwrap();
+    drop(within(ours.lock("x").unwrap().acquire()).await.unwrap());
+    store.sql("REVOKE USAGE ON SCHEMA tooz FROM \"pla in\"");
+    let error = within(ours.groups()).await.unwrap_err();
+    assert!(error.to_string().contains("GRANT USAGE"), "{error}");
+}
+
+pub(crate) async fn a_database_that_is_not_utf_8_is_refused(store: Store) {
+    for encoding in ["LATIN1", "SQL_ASCII"] {
+        let name = format!("in_{}", encoding.to_lowercase());
+        store.sql(&format!("CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"));
+        let url = format!("postgres://postgres@{}/{name}", store.server.address());
+        let error = within(connect(&url, "ours")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(error.to_string().contains(encoding) && error.to_string().contains("UTF8"), "{error}");
+    }
+}
+
+/// What an administrator has set for the role is for its other programs.
+pub(crate) async fn limits_that_are_set_for_the_role_end_no_wait(_shared: Store) {
+    let store = Store::own(Setup::new(Kind::Postgres));
+    store.sql(
+        "CREATE ROLE hasty LOGIN SUPERUSER;
+        ALTER ROLE hasty SET statement_timeout = '300ms'; ALTER ROLE hasty SET lock_timeout = '300ms';
+        ALTER ROLE hasty SET idle_session_timeout = '300ms'; ALTER ROLE hasty SET idle_in_transaction_session_timeout = '300ms';
+        ALTER ROLE hasty SET default_transaction_read_only = on; ALTER ROLE hasty SET default_transaction_isolation = 'serializable';
+        ALTER ROLE hasty SET standard_conforming_strings = off; ALTER ROLE hasty SET search_path = 'elsewhere'",
+    );
+    if store.sql("SELECT current_setting('transaction_timeout', true) IS NOT NULL") == "t" {
+        store.sql("ALTER ROLE hasty SET transaction_timeout = '300ms'");
+    }
+    let url = format!("postgres://hasty@{}/postgres?session_timeout=3s", store.server.address());
+    let (one, two) = (within(connect(&url, "one")).await.unwrap(), within(connect(&url, "two")).await.unwrap());
+    let guard = within(one.lock("x").unwrap().acquire()).await.unwrap();
+    let mut watch = {
+        within(two.group("g").unwrap().create()).await.unwrap();
+        within(two.group("g").unwrap().watch()).await.unwrap()
+    };
+    within(watch.next()).await.unwrap();
+    let lock = two.lock("x").unwrap();
+    let waiting = tokio::spawn(async move { lock.acquire().await.unwrap() });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(guard.is_held());
+    // It stands in the queue, where nobody passes.
+    assert!(store.sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") != "0");
+    guard.release().await.unwrap();
+    drop(within(waiting).await.unwrap());
+    let _membership = within(one.group("g").unwrap().join(&1)).await.unwrap();
+    within(watch.next()).await.unwrap();
 }
 
 pub(crate) async fn a_unix_socket_will_do(_shared: Store) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tooz_core::{GroupEvent, LeaderEvent, LossReason};
+use tooz_core::{GroupEvent, LeaderEvent, LossReason, connect};
 use tooz_testbed::{Kind, Proxy, Setup};
 
 use crate::bed::{LATE, Store, within};
@@ -218,4 +218,101 @@ pub(crate) async fn what_the_dead_left_is_swept(store: Store) {
         }
     })
     .await;
+}
+
+/// Commits wait for a standby that does not come. Nothing of a lock's is a commit that waits, and so a dead process keeps nothing either.
+pub(crate) async fn a_lost_synchronous_standby_takes_no_lock_and_keeps_none(_shared: Store) {
+    let store = Store::own(Setup::new(Kind::Postgres).argument("-c synchronous_standby_names=ghost"));
+    let ours = store.connect("ours").await;
+    let kept = within(ours.lock("kept").unwrap().acquire()).await.unwrap();
+    let lock = ours.lock("x").unwrap();
+    for _ in 0..200 {
+        within(lock.acquire()).await.unwrap().release().await.unwrap();
+    }
+    let group = ours.group("g").unwrap();
+    within(group.create()).await.unwrap();
+    for round in 0..3 {
+        let membership = within(group.join(&round)).await.unwrap();
+        within(membership.update(&7)).await.unwrap();
+        within(within(membership.campaign()).await.unwrap().resign()).await.unwrap();
+        within(membership.leave()).await.unwrap();
+    }
+    let mut watch = within(group.watch()).await.unwrap();
+    within(watch.next()).await.unwrap();
+    let mut leader = store.start(&["lead", "g"]);
+    assert_eq!(leader.line(), "leading");
+    let mut holder = store.start_as("holder", &["hold", "x"]);
+    holder.line();
+    assert!(matches!(within(watch.next()).await, Some(GroupEvent::Joined(_))));
+    leader.kill();
+    holder.kill();
+    let killed = Instant::now();
+    drop(within(lock.acquire()).await.unwrap());
+    assert!(killed.elapsed() <= LATE, "the dead one kept its lock for {:?}", killed.elapsed());
+    assert!(matches!(within(watch.next()).await, Some(GroupEvent::Left(_))));
+    within(group.delete()).await.unwrap();
+    assert!(kept.is_held());
+    within(ours.close()).await.unwrap();
+    assert_eq!(store.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"), "0");
+}
+
+/// Somebody else's commit hangs with the one lock that all notifications of a server pass: locks and heartbeats go on.
+pub(crate) async fn a_notification_that_hangs_takes_no_lock(_shared: Store) {
+    let store = Store::own(Setup::new(Kind::Postgres).argument("-c synchronous_standby_names=ghost"));
+    let ours = store.connect("ours").await;
+    let kept = within(ours.lock("kept").unwrap().acquire()).await.unwrap();
+    ours.group("g").unwrap().create().await.unwrap();
+    let mut psql = store.server.tool("psql").unwrap();
+    psql.args(["-d", "postgres", "-qc", "CREATE TABLE wal AS SELECT 1; NOTIFY anything"]);
+    let mut stuck = psql.spawn().unwrap();
+    within(async {
+        while store.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") != "1" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let lock = ours.lock("x").unwrap();
+    let until = Instant::now() + Duration::from_secs(5);
+    let mut refused = 0;
+    while Instant::now() < until {
+        // It tells, so it can't be done now; the answer comes, and the beats between.
+        refused += usize::from(within(ours.group("g").unwrap().join(&())).await.is_err());
+        within(lock.acquire()).await.unwrap().release().await.unwrap();
+        assert!(kept.is_held());
+    }
+    assert!(refused > 0, "nothing hung");
+    stuck.kill().unwrap();
+    stuck.wait().unwrap();
+    store.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+    // The last one that hung may have been done in the end, and is being taken back.
+    let membership = within(async {
+        loop {
+            match ours.group("g").unwrap().join(&()).await {
+                Ok(membership) => break membership,
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    })
+    .await;
+    within(membership.leave()).await.unwrap();
+    assert!(kept.is_held());
+}
+
+/// The server stands still for longer than a session lives. When it goes on, it finds the connections of the lost ones closed.
+pub(crate) async fn a_server_that_stood_still_frees_the_locks_of_the_lost_when_it_goes_on(_shared: Store) {
+    let store = Store::own(Setup::new(Kind::Postgres));
+    let url = format!("{}?session_timeout=6s&namespace=own", store.server.url());
+    let one = within(connect(&url, "one")).await.unwrap();
+    let guard = within(one.lock("x").unwrap().acquire()).await.unwrap();
+    let server = Arc::clone(&store.server);
+    tokio::task::spawn_blocking(move || server.pause().unwrap()).await.unwrap();
+    within(guard.loss().wait()).await;
+    // Time to close.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    let server = Arc::clone(&store.server);
+    tokio::task::spawn_blocking(move || server.resume().unwrap()).await.unwrap();
+    let resumed = Instant::now();
+    drop(within(one.lock("x").unwrap().acquire()).await.unwrap());
+    println!("a server that stood still goes on to the next grant: {:?}", resumed.elapsed());
+    assert!(resumed.elapsed() < Duration::from_secs(4), "{:?}", resumed.elapsed());
 }

@@ -3,9 +3,12 @@
 
 mod access;
 mod bed;
+mod dead;
 mod faults;
+mod layout;
 mod locks;
 mod pooler;
+mod rotation;
 
 use std::process::ExitCode;
 
@@ -33,7 +36,8 @@ fn main() -> ExitCode {
             vec![$(trial(stringify!($name), missing.as_deref(), |store| run($module::$name(store)))),*]
         };
     }
-    let trials = trials![
+    #[cfg_attr(not(feature = "tls"), expect(unused_mut, reason = "certificates are one more"))]
+    let mut trials = trials![
         faults::the_lock_of_a_killed_holder_is_the_next_ones,
         faults::a_killed_member_has_left_and_a_stopped_one_too,
         faults::a_killed_leader_leaves_a_vacancy,
@@ -66,7 +70,29 @@ fn main() -> ExitCode {
         pooler::in_transaction_mode_grants_nothing_twice_however_busy,
         pooler::in_session_mode_will_do,
         pooler::that_refuses_what_is_sent_is_told_as_one,
+        dead::three_thousand_dead_of_other_namespaces_are_no_line_in_the_log,
+        dead::thousands_of_dead_in_one_group_are_gone_within_seconds_and_all_are_told,
+        dead::a_group_and_a_lock_full_of_dead_fill_no_lock_table,
+        dead::what_one_session_leaves_in_thousands_is_taken_away_by_steps,
+        dead::few_of_many_watchers_look_who_has_died,
+        dead::who_may_only_read_hears_of_deaths_and_fills_no_log,
+        layout::the_first_member_brings_an_older_schema_up_to_date,
+        layout::members_of_an_older_revision_go_on_beside_newer_ones,
+        layout::who_does_not_own_an_older_schema_is_told_who_does,
+        layout::another_layout_is_refused_before_anything_is_owned,
+        layout::what_a_newer_version_has_made_is_left_alone,
+        layout::a_schema_that_was_dropped_is_made_anew,
+        rotation::a_password_that_was_changed_at_the_server_and_in_its_file_needs_no_restart,
+        rotation::the_application_is_asked_for_the_password_at_each_connection,
+        access::a_missing_grant_is_named,
+        access::a_database_that_is_not_utf_8_is_refused,
+        access::limits_that_are_set_for_the_role_end_no_wait,
+        faults::a_lost_synchronous_standby_takes_no_lock_and_keeps_none,
+        faults::a_notification_that_hangs_takes_no_lock,
+        faults::a_server_that_stood_still_frees_the_locks_of_the_lost_when_it_goes_on,
     ];
+    #[cfg(feature = "tls")]
+    trials.extend(trials![rotation::certificates_are_read_again_at_each_connection]);
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

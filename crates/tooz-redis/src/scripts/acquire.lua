@@ -1,23 +1,26 @@
--- Where somebody has the lock or waits for it. A repetition finds its own grant or place.
-local holders, waited_for = hand_over(lock)
-local token
-for _, holder in ipairs(holders) do
-  if holder.request == request then
-    token = holder.token
-    -- A write, so that a WAIT behind this script counts from here.
-    call('HSET', prefix .. 'o:' .. sid, request, lock)
-  end
+-- Where somebody has the lock or waits for it. A repetition finds its own grant or place, also on a server that is full.
+if call('HEXISTS', prefix .. lock, request) == 1 or call('HEXISTS', prefix .. 'w:' .. lock, request) == 1 then
+  write_though_full()
 end
-if not token and not waited_for and admits(holders, mode) then
+local held, waited_for = hand_over(lock)
+local own = call('HGET', prefix .. lock, request)
+local token = own and (holder_in(own) or {}).token
+if token then
+  -- A write, so that a WAIT behind this script counts from here.
+  call('HSET', prefix .. 'o:' .. sid, request, lock)
+elseif held == 'unknown' and ARGV[7] == 'try' then
+  return { 'again' }
+elseif not waited_for and (not held or (held == 'S' and mode == 'S')) then
   token = grant(lock, request, mode, sid)
-end
-if not token and ARGV[7] == 'wait' and not call('ZSCORE', prefix .. 'q:' .. lock, request) then
+elseif ARGV[7] == 'wait' and not call('ZSCORE', prefix .. 'q:' .. lock, request) then
   call('ZADD', prefix .. 'q:' .. lock, next_token(), request)
   call('HSET', prefix .. 'w:' .. lock, request, mode .. ' ' .. sid)
   call('HSET', prefix .. 'o:' .. sid, request, lock)
+  keep('q:' .. lock)
+  keep('w:' .. lock)
 end
 tell_lock_watchers()
 if token then
-  return { 'granted', token }
+  return { 'granted', token, over() }
 end
-return { 'busy', next_death() }
+return { 'busy', next_death(), over() }

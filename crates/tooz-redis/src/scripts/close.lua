@@ -3,7 +3,7 @@ if bury(sid) then
   call('DEL', prefix .. 's:' .. sid)
   call('ZREM', prefix .. 'sessions', sid)
   tell_lock_watchers()
-  return { 'ok' }
+  return { 'ok', over() }
 end
 tell_lock_watchers()
 return { 'more' }

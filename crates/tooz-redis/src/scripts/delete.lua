@@ -1,13 +1,19 @@
--- ARGV[4] group. Only without living members.
+-- ARGV[4] group. Only without living members. "again": those looked at are dead, and there are more.
 local group = ARGV[4]
 if call('HEXISTS', prefix .. 'groups', group) == 0 then
   return { 'no group' }
 end
-local living = #members_of(group)
-if living > 0 then
-  return { 'not empty', living }
+local some = call('HRANDFIELD', prefix .. 'g:' .. group, 30, 'WITHVALUES')
+for index = 1, #some, 2 do
+  local join, owner = string.match(some[index + 1], '^(%x+) (%x+) ')
+  if owner and alive(owner) then
+    return { 'not empty', call('HLEN', prefix .. 'g:' .. group) }
+  end
+  drop_member(group, some[index], join or '', owner or '')
+end
+if call('EXISTS', prefix .. 'g:' .. group) == 1 then
+  return { 'again' }
 end
 call('HDEL', prefix .. 'groups', group)
-call('DEL', prefix .. 'g:' .. group)
 call('PUBLISH', channels .. 'g:' .. group, 'gone')
 return { 'ok' }

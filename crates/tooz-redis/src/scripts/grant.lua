@@ -20,6 +20,7 @@ end
 local function grant(lock, request, mode, owner)
   local token, since = next_token(), string.format('%.0f', milliseconds())
   call('HSET', prefix .. lock, request, mode .. ' ' .. token .. ' ' .. since .. ' ' .. owner)
+  keep(lock)
   call('HSET', prefix .. 'o:' .. owner, request, lock)
   stirred[lock] = true
   return token

@@ -2,8 +2,8 @@
 
 -- Pushes "AFTER\nVERSION\nKIND\nLIFE\nJOIN\nMEMBER\nCAPABILITIES"; names have no control characters, and what comes last may have any.
 -- LIFE is how long (ms) the member's session lives without a beat: from then on a silent death may be looked for.
-local function push_change(group, kind, life, join, member, capabilities)
-  local after, version = call('HGET', prefix .. 'groups', group) or '0', next_token()
+local function push_change(group, version, kind, life, join, member, capabilities)
+  local after = call('HGET', prefix .. 'groups', group) or '0'
   call('HSET', prefix .. 'groups', group, version)
   local change = { after, version, kind, life, join, member, capabilities }
   call('PUBLISH', channels .. 'g:' .. group, table.concat(change, '\n'))
@@ -17,27 +17,18 @@ local function member_of(group, member)
 end
 
 local function enter_member(group, kind, join, member, capabilities)
+  -- What may be refused comes before anything is done, here and below.
+  local version = next_token()
   call('HSET', prefix .. 'g:' .. group, member, join .. ' ' .. sid .. ' ' .. capabilities)
   call('HSET', prefix .. 'o:' .. sid, join, 'g:' .. group .. '\n' .. member)
-  push_change(group, kind, call('PTTL', prefix .. 's:' .. sid), join, member, capabilities)
+  keep('g:' .. group)
+  push_change(group, version, kind, call('PTTL', prefix .. 's:' .. sid), join, member, capabilities)
 end
 
 local function drop_member(group, member, join, owner)
+  write_though_full()
+  local version = next_token()
   call('HDEL', prefix .. 'g:' .. group, member)
   call('HDEL', prefix .. 'o:' .. owner, join)
-  push_change(group, 'left', 0, join, member, '')
-end
-
--- The living; the dead leave on the way.
-local function members_of(group)
-  local all, living = call('HGETALL', prefix .. 'g:' .. group), {}
-  for index = 1, #all, 2 do
-    local join, owner, capabilities = string.match(all[index + 1], '^(%x+) (%x+) (.*)$')
-    if alive(owner) then
-      living[#living + 1] = { member = all[index], join = join, capabilities = capabilities }
-    else
-      drop_member(group, all[index], join, owner)
-    end
-  end
-  return living
+  push_change(group, version, 'left', 0, join, member, '')
 end

@@ -32,13 +32,14 @@ local function forgotten(id)
   return tonumber(call('HGET', prefix .. 's:' .. id, 'heard') or 0)
 end
 
--- What a session was told since the message with that number.
+-- What a session was told since the message with that number, a part of it: answers the number up to which it is.
 local function unheard(id, heard, into)
-  for number = heard + 1, last_told(id) do
+  local last = math.min(last_told(id), heard + 500)
+  for number = heard + 1, last do
     local message = call('HGET', prefix .. 's:' .. id, 'x' .. number)
     if message then
       into[#into + 1] = number .. '\n' .. message
     end
   end
-  return into
+  return last
 end

@@ -1,7 +1,17 @@
--- ARGV[4] timeout (ms), ARGV[5] member. Begins the session.
+-- ARGV[4] timeout (ms), ARGV[5] member, ARGV[6] the layout that the session speaks. Begins the session.
+local layout = call('GET', prefix .. 'layout')
+if layout and layout ~= ARGV[6] then
+  return { 'layout', layout }
+end
 call('HSET', prefix .. 's:' .. sid, 'member', ARGV[5], 'epoch', epoch)
 call('PEXPIRE', prefix .. 's:' .. sid, ARGV[4])
+if not layout then
+  call('SET', prefix .. 'layout', ARGV[6])
+end
+call('HSET', prefix .. 'o:' .. sid, '', '')
+keep('o:' .. sid)
 call('ZADD', prefix .. 'sessions', milliseconds() + ARGV[4], sid)
-local next_look = sweep()
+keep('sessions')
+local swept, next_look = pcall(sweep)
 tell_lock_watchers()
-return { 'ok', next_look }
+return { 'ok', swept and next_look or -1, over() }

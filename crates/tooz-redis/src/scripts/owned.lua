@@ -1,10 +1,11 @@
--- What the session owns, in fours: request, lock, "held" or "waits", "" of each grant and each place in a queue; join, "g:" and the group,
--- member, capabilities of each membership.
+-- ARGV[4] from where on, "0" first. A part of what the session owns, and from where to go on, in fours: request, lock, "held" or "waits", ""
+-- of each grant and each place in a queue; join, "g:" and the group, member, capabilities of each membership.
 local refused = enter()
 if refused then
   return { refused }
 end
-local owned, answer = call('HGETALL', prefix .. 'o:' .. sid), { 'ok' }
+local page = call('HSCAN', prefix .. 'o:' .. sid, ARGV[4], 'COUNT', 200)
+local owned, answer = page[2], { 'ok', page[1] }
 local function tell_of(request, what, how, more)
   for _, text in ipairs({ request, what, how, more }) do
     answer[#answer + 1] = text
@@ -13,7 +14,9 @@ end
 for index = 1, #owned, 2 do
   local request, what = owned[index], owned[index + 1]
   local group, member = string.match(what, '^g:(.-)\n(.*)$')
-  if not group then
+  if request == '' then
+    -- It stands for nothing.
+  elseif not group then
     tell_of(request, what, call('HEXISTS', prefix .. what, request) == 1 and 'held' or 'waits', '')
   else
     local there, _, capabilities = member_of(group, member)

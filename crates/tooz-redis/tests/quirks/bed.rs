@@ -38,6 +38,21 @@ pub(crate) fn cli(server: &Server, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
+/// Cuts every client's connection.
+pub(crate) fn hang_up(server: &Server) {
+    for kind in ["normal", "pubsub"] {
+        cli(server, &["CLIENT", "KILL", "TYPE", kind]);
+    }
+}
+
+/// Lets the session of a member be over, as if nobody had beaten for it.
+pub(crate) fn let_die(server: &Server, member: &str) {
+    let script = "for _, id in ipairs(redis.call('ZRANGE', 'tooz:{tooz}:sessions', 0, -1)) do \
+        if redis.call('HGET', 'tooz:{tooz}:s:' .. id, 'member') == ARGV[1] then \
+        redis.call('DEL', 'tooz:{tooz}:s:' .. id) redis.call('ZADD', 'tooz:{tooz}:sessions', 1, id) end end";
+    cli(server, &["EVAL", script, "0", member]);
+}
+
 /// The keys of the database, sorted.
 pub(crate) fn keys(server: &Server) -> Vec<String> {
     let listed = cli(server, &["KEYS", "*"]);
@@ -64,7 +79,7 @@ pub(crate) fn wait_in_background(coordinator: &Coordinator, lock: &str) -> JoinH
     tokio::spawn(async move { lock.acquire().await })
 }
 
-static CARD: tooz_core::Driver = tooz_redis::DRIVER;
+pub(crate) static CARD: tooz_core::Driver = tooz_redis::DRIVER;
 
 /// Ends the trial when something takes longer than it ever may.
 #[track_caller]

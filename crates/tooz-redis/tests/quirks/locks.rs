@@ -41,7 +41,7 @@ async fn a_loop_of_everything_leaves_the_counters_alone() {
     }
     soon(a.close()).await.unwrap();
     soon(b.close()).await.unwrap();
-    assert_eq!(keys(&server), ["tooz:{tooz}:fence"]);
+    assert_eq!(keys(&server), ["tooz:{tooz}:fence", "tooz:{tooz}:layout"]);
 }
 
 async fn one_shared(coordinator: &tooz_core::Coordinator, round: i32) -> tooz_core::LockGuard {

@@ -2,9 +2,15 @@
 
 mod bed;
 mod faults;
+mod full;
+mod layout;
 mod locks;
+mod login;
+mod replicas;
+mod scale;
 mod sentinel;
 mod server;
+mod switch;
 mod traffic;
 
 use std::process::ExitCode;
@@ -19,7 +25,20 @@ fn main() -> ExitCode {
         Provided::Own(_) => Some("needs servers of its own: cargo xtask itest redis without TOOZ_REDIS_URL".to_owned()),
         Provided::Missing(reason) => Some(reason),
     };
-    let trials = [locks::TRIALS, faults::TRIALS, traffic::TRIALS, server::TRIALS, sentinel::TRIALS].concat();
+    let trials = [
+        locks::TRIALS,
+        faults::TRIALS,
+        traffic::TRIALS,
+        server::TRIALS,
+        full::TRIALS,
+        login::TRIALS,
+        layout::TRIALS,
+        switch::TRIALS,
+        scale::TRIALS,
+        sentinel::TRIALS,
+        replicas::TRIALS,
+    ]
+    .concat();
     let trials = trials.into_iter().map(|(name, run)| match &why_not {
         None => Trial::test(name, move || {
             run();

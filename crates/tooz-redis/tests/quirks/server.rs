@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tooz_core::{Characteristic, ErrorKind, Verdict};
 use tooz_testbed::{Kind, Setup};
 
-use crate::bed::{cli, connect, soon, start, trials, try_connect, wait_in_background};
+use crate::bed::{cli, connect, hang_up, soon, start, trials, try_connect, wait_in_background};
 
 trials! {
     a_server_that_evicts_is_refused
@@ -13,6 +13,7 @@ trials! {
     a_replica_is_refused
     a_cluster_is_refused
     an_old_server_is_refused
+    the_newest_server_will_do
     a_user_logs_in_and_a_wrong_password_is_refused
     a_password_alone_logs_in
     databases_are_apart
@@ -71,6 +72,27 @@ async fn an_old_server_is_refused() {
     let error = try_connect(&server.url(), "a").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("6.2") && error.to_string().contains("6.0"), "{error}");
+}
+
+async fn the_newest_server_will_do() {
+    let server = Setup::new(Kind::Redis).version("8.0").start().unwrap();
+    let (a, b) = (connect(&server.url(), "a").await, connect(&server.url(), "b").await);
+    let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
+    let membership = soon(a.group("g").unwrap().join_or_create(&1)).await.unwrap();
+    let mut watch = soon(b.group("g").unwrap().watch()).await.unwrap();
+    soon(watch.next()).await.unwrap();
+    let waiting = wait_in_background(&b, "x");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    // What depends on how a server treats scripts when it is full.
+    cli(&server, &["CONFIG", "SET", "maxmemory", "1"]);
+    hang_up(&server);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(guard.is_held() && membership.is_member());
+    soon(membership.leave()).await.unwrap();
+    soon(guard.release()).await.unwrap();
+    assert!(soon(waiting).await.unwrap().unwrap().is_held());
+    assert!(soon(a.group("g").unwrap().members()).await.unwrap().is_empty());
+    assert_eq!(soon(a.groups()).await.unwrap().len(), 1);
 }
 
 async fn a_user_logs_in_and_a_wrong_password_is_refused() {

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use super::{Cluster, Place, require};
 use crate::backend::Role;
 use crate::server::Server;
-use crate::zookeeper::mode;
+use crate::zookeeper::{mode, serves};
 
 pub(super) fn roles(places: &[Place]) -> Vec<Role> {
     let members: Vec<_> = places.iter().map(|place| (place.peer_front, place.vote_front)).collect();
@@ -35,5 +35,9 @@ pub(super) fn is_whole(cluster: &Cluster) -> Result<()> {
         let mode = mode(node.direct()).with_context(|| format!("node {index}"))?;
         require(mode.is_some(), || format!("node {index} does not serve"))?;
     }
-    require(leader(cluster).is_some(), || "there is no leader, or more than one".to_owned())
+    require(leader(cluster).is_some(), || "there is no leader, or more than one".to_owned())?;
+    for (index, node) in cluster.nodes.iter().enumerate() {
+        require(serves(node.direct()).is_ok_and(|serves| serves), || format!("node {index} begins no session"))?;
+    }
+    Ok(())
 }

@@ -10,12 +10,23 @@ use std::time::Duration;
 const CREATE: i32 = 1;
 const DELETE: i32 = 2;
 const GET_DATA: i32 = 4;
+const SET_DATA: i32 = 5;
+const SET_ACL: i32 = 7;
 const GET_CHILDREN: i32 = 8;
+const AUTH: i32 = 100;
 const CLOSE: i32 = -11;
 
 /// What may be done with a node: read, write, make nodes below it, delete nodes below it, say who may.
 const EVERYTHING: i32 = 31;
 pub(crate) const MAKE_AND_DELETE: i32 = 12;
+
+/// How long a node lives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    ForEver,
+    /// As long as the session that makes it.
+    WithSession,
+}
 
 /// No such node.
 const NO_NODE: i32 = -101;
@@ -66,15 +77,54 @@ impl Raw {
 
     /// Makes a node with which anybody may do that much.
     pub(crate) fn create_for(&mut self, path: &str, permissions: i32) -> io::Result<bool> {
+        self.create_kept(path, b"", permissions, Kept::ForEver)
+    }
+
+    /// Makes a node with something in it.
+    pub(crate) fn create_with(&mut self, path: &str, data: &[u8], kept: Kept) -> io::Result<bool> {
+        self.create_kept(path, data, EVERYTHING, kept)
+    }
+
+    fn create_kept(&mut self, path: &str, data: &[u8], permissions: i32, kept: Kept) -> io::Result<bool> {
         let mut body = Vec::new();
         bytes(&mut body, path.as_bytes());
-        bytes(&mut body, b"");
+        bytes(&mut body, data);
         body.extend(1_i32.to_be_bytes());
         body.extend(permissions.to_be_bytes());
         bytes(&mut body, b"world");
         bytes(&mut body, b"anyone");
-        body.extend(0_i32.to_be_bytes());
+        body.extend(i32::from(kept == Kept::WithSession).to_be_bytes());
         Ok(self.call(CREATE, &body)?.is_some())
+    }
+
+    /// Writes into a node, whatever its version.
+    pub(crate) fn write(&mut self, path: &str, data: &[u8]) -> io::Result<bool> {
+        let mut body = Vec::new();
+        bytes(&mut body, path.as_bytes());
+        bytes(&mut body, data);
+        body.extend((-1_i32).to_be_bytes());
+        Ok(self.call(SET_DATA, &body)?.is_some())
+    }
+
+    /// Logs in as `user:password`.
+    pub(crate) fn log_in(&mut self, identity: &str) -> io::Result<()> {
+        let mut body = Vec::new();
+        body.extend(0_i32.to_be_bytes());
+        bytes(&mut body, b"digest");
+        bytes(&mut body, identity.as_bytes());
+        self.call(AUTH, &body).map(drop)
+    }
+
+    /// Gives a node to a user alone, `user:hash of user:password`.
+    pub(crate) fn give_to(&mut self, path: &str, user: &str) -> io::Result<bool> {
+        let mut body = Vec::new();
+        bytes(&mut body, path.as_bytes());
+        body.extend(1_i32.to_be_bytes());
+        body.extend(EVERYTHING.to_be_bytes());
+        bytes(&mut body, b"digest");
+        bytes(&mut body, user.as_bytes());
+        body.extend((-1_i32).to_be_bytes());
+        Ok(self.call(SET_ACL, &body)?.is_some())
     }
 
     /// Deletes a node, whatever its version.
@@ -134,7 +184,7 @@ impl Raw {
 /// Ends the session of that member in that namespace, as a client that knows its password could.
 pub(crate) fn end_session(server: SocketAddr, namespace: &str, member: &str) -> io::Result<()> {
     let mut raw = Raw::connect(server)?;
-    let branch = format!("/{namespace}/sessions");
+    let branch = format!("/{namespace}/mail");
     for node in raw.children(&branch)? {
         let Ok(id) = u64::from_str_radix(&node, 16) else { continue };
         let mailbox = format!("{branch}/{node}");

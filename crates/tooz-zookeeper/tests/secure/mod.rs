@@ -9,6 +9,9 @@ use tooz_testbed::{Kind, Proxy, Server, Setup};
 
 use crate::{connect, connect_for, namespace, quirk, soon};
 
+/// The first handshake of a server of Java takes long on a busy machine.
+pub(crate) const PATIENT: &str = "&connect_timeout=30s";
+
 pub(crate) fn trials() -> Vec<Trial> {
     if cfg!(not(feature = "tls")) {
         return vec![quirk("without_the_feature_tls_is_refused", || Box::pin(without_the_feature_tls_is_refused()))];
@@ -40,7 +43,7 @@ async fn without_the_feature_tls_is_refused() -> Result<()> {
 
 async fn by_tls_everything_is_as_without() -> Result<()> {
     let (server, space) = (start(Setup::new(Kind::ZooKeeper)), namespace());
-    let url = format!("{}?ca={}", server.url(), ca(&server));
+    let url = format!("{}?ca={}{PATIENT}", server.url(), ca(&server));
     let one = connect_for(&url, "one", &space, Duration::from_secs(3)).await?;
     let two = connect_for(&url.replace("zookeeper+tls", "kazoo+tls"), "two", &space, Duration::from_secs(3)).await?;
     let guard = one.lock("l")?.acquire().await?;
@@ -72,7 +75,7 @@ async fn by_tls_everything_is_as_without() -> Result<()> {
 async fn by_tls_a_session_outlives_its_connection() -> Result<()> {
     let server = start(Setup::new(Kind::ZooKeeper));
     let proxy = Proxy::start(server.address()).expect("a proxy starts");
-    let url = format!("{}?ca={}", proxy.url("zookeeper+tls"), ca(&server));
+    let url = format!("{}?ca={}{PATIENT}", proxy.url("zookeeper+tls"), ca(&server));
     let coordinator = connect_for(&url, "m", &namespace(), Duration::from_secs(10)).await?;
     let guard = coordinator.lock("l")?.acquire().await?;
     let mut events = coordinator.events();
@@ -128,7 +131,7 @@ async fn certificates_that_do_not_fit_are_told() -> Result<()> {
 
 async fn a_server_may_want_a_certificate_of_the_client() -> Result<()> {
     let server = start(Setup::new(Kind::ZooKeeper).argument("ssl.clientAuth=need"));
-    let url = format!("{}?ca={}", server.url(), ca(&server));
+    let url = format!("{}?ca={}{PATIENT}", server.url(), ca(&server));
     let error = connect(&url, "m", "x").await.expect_err("who comes without one is not let in");
     assert!(error.to_string().contains("cert="), "{error}");
     assert_eq!(error.kind(), ErrorKind::Config, "{error}");

@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(global: &Global, arguments: &DoctorArguments) -> Result<u8, Failure> {
     // Whatever two members do to each other needs a second one.
-    let other = Global { url: global.url.clone(), member: None, json: global.json };
+    let other = Global { member: None, ..global.clone() };
     let (report, json) = with_coordinator(global, async |first| {
         with_coordinator(&other, async |second| {
             let mut signals = Signals::listen()?;

@@ -1,0 +1,106 @@
+//! Being a member, as `join` and `elect` are: joining in spite of an earlier run that has crashed, telling what becomes of the membership,
+//! and leaving without waiting for ever.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tooz::{Coordinator, ErrorKind, GroupId, JoinOptions, LossReason, Membership};
+
+use super::capabilities;
+use crate::args::MemberArguments;
+use crate::exit::{self, Failure};
+use crate::run::Signals;
+
+/// How much longer than it says a dead member's session may be listed: servers look after their dead in turns.
+const LATE: Duration = Duration::from_secs(2);
+
+/// How long leaving may take. What is left undone then ends with the session.
+const LONGEST_LEAVE: Duration = Duration::from_secs(5);
+
+/// How often a membership is looked at that does not stand.
+const LOOK: Duration = Duration::from_millis(100);
+
+pub(super) fn options(arguments: &MemberArguments) -> Result<JoinOptions, Failure> {
+    let options = JoinOptions::new().capabilities(capabilities(arguments.capabilities.as_deref())?).create();
+    Ok(if arguments.take_over { options.take_over() } else { options })
+}
+
+/// Joins. A namesake that may be dead is waited for, as long as a session can outlive its process, and not longer: one that is listed
+/// even then is alive.
+pub(super) async fn join(
+    coordinator: &Coordinator,
+    name: &GroupId,
+    options: &JoinOptions,
+) -> Result<Membership, Failure> {
+    let group = coordinator.group(name)?;
+    let mut until = None;
+    loop {
+        let error = match group.join_with(options.clone()).await {
+            Ok(membership) => return Ok(membership),
+            Err(error) => error,
+        };
+        let Some(after) = error.retry_after().filter(|_| error.kind() == ErrorKind::AlreadyExists) else {
+            return Err(error.into());
+        };
+        let until = *until.get_or_insert_with(|| {
+            exit::say(format_args!(
+                "group {name:?} has a member {:?} already, alive or dead for less than its session timeout: waiting for its end, at most {}; \
+                 --take-over takes its place at once",
+                coordinator.member(),
+                humantime::format_duration(rounded(after + LATE)),
+            ));
+            Instant::now() + after + LATE
+        });
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(error.into());
+        }
+        tokio::time::sleep((after / 20).clamp(LOOK, Duration::from_secs(1)).min(left)).await;
+    }
+}
+
+fn rounded(duration: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).next_multiple_of(100))
+}
+
+/// Waits until the membership is over for ever, and tells of the losses that are mended by joining again.
+pub(super) async fn until_over(membership: &Membership) -> LossReason {
+    let group = membership.group();
+    loop {
+        let reason = membership.loss().wait().await;
+        if is_for_ever(reason) {
+            return reason;
+        }
+        exit::say(format_args!("the membership of group {group:?} was lost: {reason}; joining again"));
+        while !membership.is_member() {
+            if let Some(reason) = membership.loss().reason().filter(|reason| is_for_ever(*reason)) {
+                return reason;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        exit::say(format_args!("joined group {group:?} again as {:?}", membership.member()));
+    }
+}
+
+/// Those losses that core mends by joining again are none of them.
+fn is_for_ever(reason: LossReason) -> bool {
+    !matches!(reason, LossReason::Expired | LossReason::SessionEnded)
+}
+
+/// An end that nobody asked for.
+pub(super) fn lost(group: &GroupId, reason: &dyn std::fmt::Display) -> Failure {
+    Failure::new(exit::LOST, format!("the membership of group {group:?} was lost: {reason}"))
+}
+
+/// Leaves, unless that takes too long or somebody does not want to wait for it: the session's end does it then. Answers why it is not known to
+/// be done.
+pub(super) async fn leave(membership: Membership, signals: &mut Signals) -> Result<(), String> {
+    let left_undone = |why: &str| {
+        Err(format!("leaving the group was given up: {why}; the member is listed until its session has ended"))
+    };
+    tokio::select! {
+        result = membership.leave() => result.map_err(|error| error.to_string()),
+        signal = signals.end_tidying_up() => left_undone(&format!("signal {signal} came")),
+        () = tokio::time::sleep(LONGEST_LEAVE) => left_undone(&format!("no answer for {LONGEST_LEAVE:?}")),
+    }
+}

@@ -1,0 +1,132 @@
+//! Many at once: heartbeats go first, and whatever can grow is bounded.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use tooz_core::ErrorKind;
+use tooz_testbed::{Kind, Server};
+
+use crate::Quirk;
+use crate::stage::{connect, etcdctl, eventually, metric, play, received, within};
+
+pub(crate) const QUIRKS: &[Quirk] = &[
+    ("crowd::twenty_thousand_acquires_at_once_starve_no_heartbeat_and_no_release", || play(at_once())),
+    ("crowd::a_large_roster_is_read_in_pages", || play(large_roster())),
+    ("crowd::what_is_too_large_for_etcd_is_refused_at_once", || play(too_large())),
+    ("crowd::a_long_queue_is_not_sorted_for_each_look", || play(long_queue())),
+];
+
+async fn at_once() -> Result<()> {
+    const MANY: usize = 20_000;
+    let server = Server::start(Kind::Etcd)?;
+    let one = connect(&format!("{}?session_timeout=3s&operation_timeout=60s", server.url()), "one").await?;
+    let (kept, freed) = (one.lock("kept")?.acquire().await?, one.lock("freed")?.acquire().await?);
+    let mut all = Vec::new();
+    for index in 0..MANY {
+        let lock = one.lock(format!("many-{index}"))?;
+        all.push(tokio::spawn(async move { lock.acquire().await }));
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let began = Instant::now();
+    freed.release().await?;
+    let took = began.elapsed();
+    let mut guards = Vec::new();
+    for one in all {
+        guards.push(one.await??);
+        ensure!(kept.is_held(), "lost after {} grants", guards.len());
+    }
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let lost = guards.iter().filter(|guard| !guard.is_held()).count();
+    ensure!(lost == 0 && kept.is_held(), "{lost} grants were lost");
+    ensure!(took < Duration::from_secs(2), "a release stood {took:?} behind the acquires");
+    // All of them end in bounded steps.
+    let began = Instant::now();
+    one.close().await?;
+    eventually("all is free", async || {
+        let left = etcdctl(&server, &["get", "--prefix", "/tooz/tooz/locks/", "--count-only", "-w", "fields"])?;
+        Ok(left.contains("\"Count\" : 0"))
+    })
+    .await?;
+    ensure!(began.elapsed() < Duration::from_secs(15), "the end took {:?}", began.elapsed());
+    Ok(())
+}
+
+async fn large_roster() -> Result<()> {
+    const MEMBERS: usize = 2300;
+    let server = Server::start(Kind::Etcd)?;
+    let one = connect(&server.url(), "one").await?;
+    let group = one.group("g")?;
+    group.create().await?;
+    let entry = |name: &str| {
+        format!("{{\"member\":\"{name}\",\"request\":\"{:032x}\",\"session\":\"0\",\"capabilities\":1}}", name.len())
+    };
+    // As other drivers would have written them.
+    for chunk in (0..MEMBERS).collect::<Vec<_>>().chunks(100) {
+        let put = |index: &usize| format!("put /tooz/tooz/members/g/m{index:05} {:?}", entry(&format!("m{index:05}")));
+        let puts = chunk.iter().map(put).collect::<Vec<_>>().join("\n");
+        let mut tool = server.tool("etcdctl")?;
+        let mut child =
+            tool.arg("txn").stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn()?;
+        std::io::Write::write_all(child.stdin.as_mut().expect("piped"), format!("\n{puts}\n\n\n").as_bytes())?;
+        drop(child.stdin.take());
+        ensure!(child.wait()?.success(), "etcdctl txn");
+    }
+    let before = received(server.address(), &["Txn", "Range"])?;
+    let members = group.members().await?;
+    let asked = received(server.address(), &["Txn", "Range"])? - before;
+    ensure!(members.len() == MEMBERS, "{} of {MEMBERS} are listed", members.len());
+    ensure!((asked - 3.0).abs() < 1.5, "{asked} requests for three pages");
+    Ok(())
+}
+
+async fn too_large() -> Result<()> {
+    let server = Server::start(Kind::Etcd)?;
+    let one = connect(&server.url(), "one").await?;
+    let group = one.group("g")?;
+    let membership = group.join_or_create(&1).await?;
+    // Above etcd's own limit, and above that of the transport below it.
+    for size in [1_700_000, 3_000_000] {
+        let error = within("updating", membership.update(&"x".repeat(size))).await?.err();
+        let words = error.map(|error| (error.kind(), error.to_string()));
+        ensure!(
+            words.as_ref().is_some_and(|(kind, words)| *kind == ErrorKind::Config && words.contains("1.5 MB")),
+            "{size} bytes: {words:?}"
+        );
+    }
+    ensure!(membership.is_member() && group.members().await?.len() == 1, "the membership was lost");
+    Ok(())
+}
+
+async fn long_queue() -> Result<()> {
+    const WAITERS: usize = 60;
+    let server = Server::start(Kind::Etcd)?;
+    let url = format!("{}?session_timeout=6s", server.url());
+    let first = connect(&url, "first").await?;
+    let mut turn = first.lock("x")?.acquire().await?;
+    let (granted, mut grants) = tokio::sync::mpsc::unbounded_channel();
+    let mut all = Vec::new();
+    for index in 0..WAITERS {
+        let one = connect(&url, &format!("m{index}")).await?;
+        let (lock, granted) = (one.lock("x")?, granted.clone());
+        tokio::spawn(async move { granted.send(lock.acquire().await) });
+        all.push(one);
+    }
+    let queued = async || {
+        let listed = etcdctl(&server, &["get", "--prefix", "/tooz/tooz/locks/x/", "--keys-only"])?;
+        Ok(listed.lines().filter(|line| !line.is_empty()).count() == WAITERS + 1)
+    };
+    eventually("all wait", queued).await?;
+    // Once in a timeout each looks whether it still waits for the right one.
+    let read = || metric(server.address(), "etcd_mvcc_range_total", &[]);
+    let before = read()?;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    ensure!(read()? - before < 1000.0, "{} readings in two timeouts", read()? - before);
+    // The turns are taken in the order of the queue, whoever is near and whoever is far.
+    for index in 0..WAITERS {
+        let before = turn.fencing_token();
+        turn.release().await?;
+        turn = within("the next turn", grants.recv()).await?.expect("a waiter sends it")?;
+        ensure!(turn.fencing_token() > before, "turn {index}: the token did not grow");
+    }
+    Ok(())
+}

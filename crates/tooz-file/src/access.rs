@@ -1,0 +1,127 @@
+//! For whom folders and files are made: for everybody who may write the folder that the URL names, and for nobody else. The umask of whoever
+//! happens to come first decides nothing: a file that others can't open would lock them out, or hide its member from them.
+//!
+//! Who may not write may not read either. The kernel gives a read lock to whoever may open a file for reading, and that keeps all others out
+//! as well as a write lock does.
+
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::path::Path;
+
+use nix::libc;
+
+/// Who uses a folder and all that is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Access {
+    user: u32,
+    group: u32,
+    /// The nine bits of a folder.
+    mode: u32,
+}
+
+/// What the bits are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Object {
+    Folder,
+    File,
+}
+
+/// What it took to give something away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Given {
+    /// Nothing: it was made with the right mode, and of the right group.
+    AsItWas,
+    Changed,
+}
+
+impl Access {
+    /// For those who may write this folder.
+    pub(crate) fn of(folder: &Path) -> io::Result<Self> {
+        Ok(Self::like(&fs::metadata(folder)?))
+    }
+
+    fn like(folder: &Metadata) -> Self {
+        const WRITE_AND_ENTER: u32 = 0o3;
+        let all_or_nothing = |shift: u32| match (folder.mode() >> shift) & WRITE_AND_ENTER {
+            WRITE_AND_ENTER => 0o7 << shift,
+            _ => 0,
+        };
+        Access { user: folder.uid(), group: folder.gid(), mode: 0o700 | all_or_nothing(3) | all_or_nothing(0) }
+    }
+
+    /// The mode to make it with.
+    pub(crate) fn mode(self, object: Object) -> u32 {
+        match object {
+            Object::Folder => self.mode,
+            Object::File => self.mode & 0o666,
+        }
+    }
+
+    /// Gives what was just made, and what nobody else has seen yet, to those who are to use it. Answers whether it was theirs already.
+    pub(crate) fn give(self, made: &File, object: Object) -> io::Result<Given> {
+        let mut found = made.metadata()?;
+        let mut given = Given::AsItWas;
+        if found.uid() != self.user || found.gid() != self.group {
+            // Only root can give away what it made in another's folder; anybody can give it to a group of their own.
+            if fchown(made, Some(self.user), Some(self.group)).is_err() && found.gid() != self.group {
+                let _ = fchown(made, None, Some(self.group));
+            }
+            found = made.metadata()?;
+            given = Given::Changed;
+        }
+        let mut mode = self.mode(object);
+        if found.gid() != self.group {
+            // The group's share would be another group's: those in there get no more than anybody.
+            mode = (mode & !0o070) | ((mode & 0o007) << 3);
+        }
+        if found.mode() & 0o777 == mode {
+            return Ok(given);
+        }
+        // A folder may have the bit by which the group is handed down.
+        let mode = mode | (found.mode() & libc::S_ISGID);
+        match made.set_permissions(Permissions::from_mode(mode)) {
+            // Some file systems have modes for the whole mount alone.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS)) => {
+                Ok(given)
+            }
+            result => result.map(|()| Given::Changed),
+        }
+    }
+
+    /// Makes a folder for them. It has another name at first, or is within such a one: nobody sees it before it is as it should be.
+    pub(crate) fn make_folder(self, path: &Path) -> io::Result<()> {
+        DirBuilder::new().mode(0o700).create(path)?;
+        let made = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)?;
+        self.give(&made, Object::Folder).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_write_the_folder_may_use_what_is_in_it_and_nobody_else_may_look() {
+        let folder = tempfile::tempdir().unwrap();
+        for (mode, folders, files) in [
+            (0o755, 0o700, 0o600),
+            (0o775, 0o770, 0o660),
+            (0o777, 0o777, 0o666),
+            (0o1777, 0o777, 0o666),
+            (0o700, 0o700, 0o600),
+            (0o773, 0o777, 0o666),
+            (0o722, 0o700, 0o600),
+        ] {
+            fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
+            let access = Access::of(folder.path()).unwrap();
+            let (sub, file) = (folder.path().join("folder"), folder.path().join("file"));
+            access.make_folder(&sub).unwrap();
+            access.give(&File::create(&file).unwrap(), Object::File).unwrap();
+            let mode_of = |path: &Path| path.metadata().unwrap().mode() & 0o777;
+            assert_eq!((mode_of(&sub), mode_of(&file)), (folders, files), "in {mode:o}");
+            fs::remove_dir(sub).unwrap();
+            fs::remove_file(file).unwrap();
+        }
+    }
+}

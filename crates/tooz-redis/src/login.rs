@@ -1,0 +1,112 @@
+//! Logging in: passwords as the wire wants them, and those of the Sentinels.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use tooz_core::{Credentials, Error, ErrorKind, Result};
+
+use crate::options::{NO_PASSWORD, SentinelPassword, Sentinels};
+
+/// The longest line that a server reads, in bytes, less what stands around user and password.
+const LONGEST: usize = 64 * 1024 - 256;
+
+/// The longest file that is taken for one with a password, in bytes.
+const LONGEST_FILE: u64 = 64 * 1024;
+
+/// A user and a password, as they stand in `HELLO`.
+pub(crate) struct Words {
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<String>,
+}
+
+impl Words {
+    /// For a server that holds data: the client sends `HELLO` as a line of text, which the server takes apart at blanks and ends at a
+    /// line feed. So both stand in quotes, as the server's own parser of such lines reads them.
+    pub(crate) fn in_a_line(credentials: Credentials) -> Result<Self> {
+        let Credentials { username, password, .. } = credentials;
+        if username.is_some() && password.is_none() {
+            return Err(Error::config(NO_PASSWORD));
+        }
+        let words = Words { username: username.as_deref().map(quoted), password: password.as_deref().map(quoted) };
+        let length = |word: &Option<String>| word.as_ref().map_or(0, String::len);
+        if length(&words.username) + length(&words.password) > LONGEST {
+            return Err(Error::config("user and password are too long together for a Redis server to read them"));
+        }
+        Ok(words)
+    }
+
+    /// For a Sentinel, which is sent lengths and bytes.
+    pub(crate) async fn of_sentinels(sentinels: &Sentinels) -> Result<Self> {
+        let password = match &sentinels.password {
+            SentinelPassword::None => None,
+            SentinelPassword::Given(password) => Some(password.clone()),
+            SentinelPassword::File(path) => Some(read_file(path.clone()).await?),
+        };
+        Ok(Words { username: sentinels.username.clone(), password })
+    }
+}
+
+/// Only what is plain stands for itself.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'\\' => quoted.extend(['\\', char::from(byte)]),
+            b' ' | b'!'..=b'~' => quoted.push(char::from(byte)),
+            _ => {
+                // Writing to a text never fails.
+                let _ = write!(quoted, "\\x{byte:02x}");
+            }
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+async fn read_file(path: PathBuf) -> Result<String> {
+    let reading = tokio::task::spawn_blocking(move || password_in(&path));
+    reading.await.map_err(|error| Error::new(ErrorKind::Backend, "reading a file failed").with_source(error))?
+}
+
+/// The whole of the file, without the end of the line that editors add.
+fn password_in(path: &Path) -> Result<String> {
+    let wrong = |why: &str| Error::config(format!("sentinel_password_file {}: {why}", path.display()));
+    let unreadable = |error: std::io::Error| wrong(&format!("it can't be read: {error}")).with_source(error);
+    if std::fs::metadata(path).map_err(unreadable)?.len() > LONGEST_FILE {
+        return Err(wrong("it is too long for a password"));
+    }
+    let text = String::from_utf8(std::fs::read(path).map_err(unreadable)?).map_err(|_| wrong("it is no UTF-8"))?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(wrong("it is empty")),
+        password => Ok(password.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_would_read_as_something_else_is_escaped() {
+        for (text, line) in [
+            ("plain", r#""plain""#),
+            ("two words", r#""two words""#),
+            (r#"a"b\c'd"#, r#""a\"b\\c'd""#),
+            ("x\r\nDEL k\0", r#""x\x0d\x0aDEL k\x00""#),
+            ("ü", r#""\xc3\xbc""#),
+            ("", r#""""#),
+        ] {
+            assert_eq!(quoted(text), line);
+        }
+    }
+
+    #[test]
+    fn a_user_needs_a_password_and_both_have_room() {
+        let mut alone = Credentials::default();
+        alone.username = Some("bob".to_owned());
+        assert!(Words::in_a_line(alone).is_err());
+        assert!(Words::in_a_line(Credentials::password("ü".repeat(10_000))).is_err());
+        assert!(Words::in_a_line(Credentials::password("x".repeat(60_000))).is_ok());
+    }
+}

@@ -1,0 +1,135 @@
+//! How many replicas there are, and with that how many must have what counts: judged at each request, since one that has just joined may
+//! be the primary a moment later.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What the Sentinels say, and what the primary was seen with.
+#[derive(Debug, Default)]
+pub(crate) struct Replicas {
+    /// Those that the Sentinels knew when they were asked last, dead ones too.
+    known: u64,
+    /// The most that followed the primary at once, and when it were as many for the last time.
+    most: Option<(u64, Instant)>,
+    /// How often a replica has begun to follow this primary, as of the first look of the present connection.
+    syncs: Option<u64>,
+}
+
+/// What a primary says of its replicas at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Those that follow it now.
+    pub(crate) online: u64,
+    /// How often one has begun to; `None`: it was not asked.
+    pub(crate) syncs: Option<u64>,
+}
+
+impl Replicas {
+    /// The Sentinels were asked, and a new connection begins. What was seen within that time before still counts: they hear of a new
+    /// replica late.
+    pub(crate) fn asked(&mut self, known: u64, recently: Duration) {
+        self.known = known;
+        self.syncs = None;
+        self.most = self.most.filter(|(_, last)| last.elapsed() < recently);
+    }
+
+    /// What the primary says. Fewer than before count for nothing as long as the connection lives: those that are missing may follow
+    /// another primary.
+    pub(crate) fn saw(&mut self, seen: Seen) {
+        let mut online = seen.online;
+        if let Some(syncs) = seen.syncs {
+            // One may have come and gone between two looks.
+            if syncs > *self.syncs.get_or_insert(syncs) {
+                online = online.max(1);
+            }
+        }
+        if self.most.is_none_or(|(most, _)| online >= most) {
+            self.most = Some((online, Instant::now()));
+        }
+    }
+
+    /// All that there are or may be.
+    pub(crate) fn count(&self) -> u64 {
+        self.known.max(self.most.map_or(0, |(most, _)| most))
+    }
+
+    /// How many must have it, so that a majority of all instances does.
+    pub(crate) fn needed(&self) -> u64 {
+        self.count().div_ceil(2)
+    }
+}
+
+impl Seen {
+    /// Reads the lines of `INFO`, of one section or of several.
+    pub(crate) fn read(lines: &HashMap<String, String>) -> Self {
+        let number = |name: &str| lines.get(name).and_then(|text| text.parse::<u64>().ok());
+        let is_online = |(name, value): (&String, &String)| {
+            name.strip_prefix("slave").is_some_and(|rest| rest.parse::<u64>().is_ok()) && value.contains("state=online")
+        };
+        let online = lines.iter().filter(|line| is_online(*line)).count();
+        let syncs = number("sync_full").map(|full| full + number("sync_partial_ok").unwrap_or(0));
+        Seen { online: u64::try_from(online).unwrap_or(u64::MAX), syncs }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECENTLY: Duration = Duration::from_secs(10);
+
+    fn seen(online: u64, syncs: u64) -> Seen {
+        Seen { online, syncs: Some(syncs) }
+    }
+
+    #[test]
+    fn a_majority_of_all_instances_is_asked_for() {
+        let needed = [0, 1, 2, 3, 4].map(|known| {
+            let mut replicas = Replicas::default();
+            replicas.asked(known, RECENTLY);
+            replicas.needed()
+        });
+        assert_eq!(needed, [0, 1, 1, 2, 2]);
+    }
+
+    #[test]
+    fn who_joined_counts_until_the_sentinels_say_otherwise_a_while_later() {
+        let mut replicas = Replicas::default();
+        replicas.asked(0, RECENTLY);
+        replicas.saw(seen(0, 0));
+        assert_eq!(replicas.needed(), 0);
+        replicas.saw(seen(3, 3));
+        replicas.saw(seen(0, 3));
+        assert_eq!(replicas.needed(), 2, "the connection is the same");
+        replicas.asked(1, Duration::ZERO);
+        assert_eq!(replicas.needed(), 1);
+    }
+
+    #[test]
+    fn what_was_seen_just_now_outweighs_sentinels_that_have_not_heard_of_it() {
+        let mut replicas = Replicas::default();
+        replicas.asked(0, RECENTLY);
+        replicas.saw(seen(2, 2));
+        replicas.asked(0, RECENTLY);
+        assert_eq!(replicas.needed(), 1);
+    }
+
+    #[test]
+    fn one_that_came_and_went_between_two_looks_counts() {
+        let mut replicas = Replicas::default();
+        replicas.asked(0, RECENTLY);
+        replicas.saw(seen(0, 5));
+        assert_eq!(replicas.needed(), 0);
+        replicas.saw(seen(0, 6));
+        assert_eq!(replicas.needed(), 1);
+    }
+
+    #[test]
+    fn replicas_that_are_still_loading_do_not_count() {
+        let text = "role:master\r\nconnected_slaves:2\r\nslave0:ip=1.2.3.4,port=1,state=online,offset=1,lag=0\r\n\
+                    slave1:ip=1.2.3.4,port=2,state=wait_bgsave,offset=0,lag=0\r\nslave_read_only:1\r\n";
+        assert_eq!(Seen::read(&crate::server::lines_of(text)), Seen { online: 1, syncs: None });
+    }
+}

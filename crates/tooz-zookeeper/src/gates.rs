@@ -1,0 +1,44 @@
+//! How many requests are under way at a time, so that a heartbeat never has to wait behind ten thousand of them on its connection.
+//!
+//! Each kind has a gate of its own: whoever gives something back does not wait behind those who want something. Heartbeats, and what reads
+//! the mail, pass by.
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// So many of one kind at a time. A server answers them within some milliseconds, and more would not make it faster.
+const AT_ONCE: usize = 64;
+
+pub(crate) struct Gates {
+    enter: Semaphore,
+    leave: Semaphore,
+    groups: Semaphore,
+}
+
+/// What is asked.
+#[derive(Clone, Copy)]
+pub(crate) enum Gate {
+    /// A place in a queue.
+    Enter,
+    /// The end of one.
+    Leave,
+    /// Something about groups and their members.
+    Groups,
+}
+
+impl Gates {
+    pub(crate) fn new() -> Self {
+        let gate = || Semaphore::new(AT_ONCE);
+        Gates { enter: gate(), leave: gate(), groups: gate() }
+    }
+
+    /// Waits until it is this one's turn; first come, first served. The turn lasts as long as what is answered.
+    pub(crate) async fn pass(&self, gate: Gate) -> Option<SemaphorePermit<'_>> {
+        let gate = match gate {
+            Gate::Enter => &self.enter,
+            Gate::Leave => &self.leave,
+            Gate::Groups => &self.groups,
+        };
+        // They are never closed.
+        gate.acquire().await.ok()
+    }
+}

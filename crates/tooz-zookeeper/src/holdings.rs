@@ -1,0 +1,275 @@
+//! What the session believes that it holds: its places in queues and its memberships, and how much their paths are together.
+//!
+//! A server ends a session by one record with the paths of all its nodes. One that is longer than the servers' `jute.maxbuffer` (and as much
+//! again, `jute.maxbuffer.extrasize`) is written, and then read by none of them any more: the whole ensemble stands still for good
+//! (ZOOKEEPER-4306). So whatever becomes a node of the session is counted before it is made.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tooz_core::{FencingToken, GroupId, LockKey, LockRequest, RequestId, Result};
+
+use crate::session::lock;
+use crate::{error, layout};
+
+/// A place in a queue.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) node: String,
+    pub(crate) token: FencingToken,
+}
+
+/// What is known of a request's node.
+#[derive(Clone)]
+pub(crate) enum Standing {
+    /// There is none yet.
+    Unasked,
+    /// It was asked for, and the answer did not come.
+    Doubtful,
+    /// It is there, or was.
+    Placed(Place),
+}
+
+/// What a release has to do.
+pub(crate) struct Leaving {
+    pub(crate) standing: Standing,
+    /// The lock was held, and nobody has asked yet for its node to be taken away.
+    pub(crate) is_first: bool,
+}
+
+/// What was taken away.
+pub(crate) enum Taken {
+    Lock(RequestId),
+    Membership(GroupId, RequestId),
+}
+
+pub(crate) struct Holdings {
+    state: Mutex<State>,
+    /// The most that all paths may take.
+    most: usize,
+    /// There is something to be watched.
+    pub(crate) fresh: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    locks: HashMap<RequestId, Lock>,
+    memberships: HashMap<RequestId, Membership>,
+    /// What all paths take.
+    weight: usize,
+    /// What nobody watches yet, and since when it is held; the oldest first.
+    unwatched: VecDeque<(RequestId, Instant)>,
+}
+
+struct Lock {
+    key: LockKey,
+    standing: Standing,
+    weight: usize,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Held,
+    /// It is being given back.
+    Leaving,
+}
+
+struct Membership {
+    group: GroupId,
+    path: String,
+    stage: Stage,
+}
+
+impl Holdings {
+    /// Nothing but the nodes that each session has, which weigh `own`.
+    pub(crate) fn new(own: usize, most: usize) -> Self {
+        Holdings { state: Mutex::new(State { weight: own, ..State::default() }), most, fresh: Notify::new() }
+    }
+
+    /// The most that all paths may take, and what they take.
+    pub(crate) fn weights(&self) -> (usize, usize) {
+        (self.most, self.state().weight)
+    }
+
+    /// Before a request's node is asked for. It counts until the server has said that there is none.
+    pub(crate) fn enter(&self, request: &LockRequest, weight: impl FnOnce() -> usize) -> Result<()> {
+        let mut state = self.state();
+        if !state.locks.contains_key(&request.id) {
+            let weight = weight();
+            state.make_room(weight, self.most)?;
+            let lock = Lock { key: request.key.clone(), standing: Standing::Unasked, weight, stage: Stage::Waiting };
+            state.locks.insert(request.id, lock);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn standing(&self, id: RequestId) -> Standing {
+        self.state().locks.get(&id).map_or(Standing::Unasked, |lock| lock.standing.clone())
+    }
+
+    /// Which lock that request is for.
+    pub(crate) fn key(&self, id: RequestId) -> Option<LockKey> {
+        self.state().locks.get(&id).map(|lock| lock.key.clone())
+    }
+
+    /// The node of a request was found.
+    pub(crate) fn stands(&self, id: RequestId, standing: Standing) {
+        if let Some(lock) = self.state().locks.get_mut(&id) {
+            lock.standing = standing;
+        }
+    }
+
+    /// The request has the lock.
+    pub(crate) fn granted(&self, id: RequestId) {
+        let mut state = self.state();
+        let Some(lock) = state.locks.get_mut(&id) else { return };
+        lock.stage = Stage::Held;
+        state.unwatched.push_back((id, Instant::now()));
+        self.fresh.notify_one();
+    }
+
+    /// The request's node is about to be taken away by its owner.
+    pub(crate) fn leave(&self, id: RequestId) -> Leaving {
+        let mut state = self.state();
+        // An id that is not known, of an earlier request that core gives up, may have a node all the same.
+        let Some(lock) = state.locks.get_mut(&id) else {
+            return Leaving { standing: Standing::Doubtful, is_first: false };
+        };
+        let before = std::mem::replace(&mut lock.stage, Stage::Leaving);
+        Leaving { standing: lock.standing.clone(), is_first: before == Stage::Held }
+    }
+
+    /// There is no node of the request.
+    pub(crate) fn forget(&self, id: RequestId) {
+        let mut state = self.state();
+        if let Some(lock) = state.locks.remove(&id) {
+            state.weight -= lock.weight;
+        }
+    }
+
+    /// Before a member's node is asked for.
+    pub(crate) fn join(&self, id: RequestId, group: &GroupId, path: &str) -> Result<()> {
+        let mut state = self.state();
+        if !state.memberships.contains_key(&id) {
+            state.make_room(layout::weight(path), self.most)?;
+            let membership = Membership { group: group.clone(), path: path.to_owned(), stage: Stage::Waiting };
+            state.memberships.insert(id, membership);
+        }
+        Ok(())
+    }
+
+    /// The member's node is there.
+    pub(crate) fn joined(&self, id: RequestId) {
+        let mut state = self.state();
+        let Some(membership) = state.memberships.get_mut(&id) else { return };
+        membership.stage = Stage::Held;
+        state.unwatched.push_back((id, Instant::now()));
+        self.fresh.notify_one();
+    }
+
+    /// The member's node is about to be taken away by its owner.
+    pub(crate) fn leave_group(&self, id: RequestId) {
+        if let Some(membership) = self.state().memberships.get_mut(&id) {
+            membership.stage = Stage::Leaving;
+        }
+    }
+
+    /// There is no node of the member.
+    pub(crate) fn forget_join(&self, id: RequestId) -> Option<GroupId> {
+        let mut state = self.state();
+        let membership = state.memberships.remove(&id)?;
+        state.weight -= layout::weight(&membership.path);
+        Some(membership.group)
+    }
+
+    /// The node is gone. Whether somebody took it away: who gives it back himself is told nothing.
+    pub(crate) fn taken(&self, id: RequestId) -> Option<Taken> {
+        let stage = |state: &State| {
+            let lock = state.locks.get(&id).map(|lock| lock.stage);
+            lock.or_else(|| state.memberships.get(&id).map(|membership| membership.stage))
+        };
+        if stage(&self.state()) != Some(Stage::Held) {
+            return None;
+        }
+        if let Some(group) = self.forget_join(id) {
+            return Some(Taken::Membership(group, id));
+        }
+        self.forget(id);
+        Some(Taken::Lock(id))
+    }
+
+    /// All that is held, with the paths of the nodes.
+    pub(crate) fn held(&self, queue: impl Fn(&LockKey) -> String) -> Vec<(RequestId, String)> {
+        let state = self.state();
+        let ids = state.locks.keys().chain(state.memberships.keys());
+        ids.filter_map(|id| Some((*id, state.path(*id, &queue)?))).collect()
+    }
+
+    /// Everything is to be watched anew: there is another connection.
+    pub(crate) fn watch_all_anew(&self) {
+        let mut state = self.state();
+        let now = Instant::now();
+        let all = state.locks.keys().chain(state.memberships.keys()).copied();
+        state.unwatched = all.filter(|id| state.is_held(*id)).map(|id| (id, now)).collect();
+        self.fresh.notify_one();
+    }
+
+    /// One is to be watched anew.
+    pub(crate) fn watch_anew(&self, id: RequestId) {
+        self.state().unwatched.push_back((id, Instant::now()));
+        self.fresh.notify_one();
+    }
+
+    /// Up to so many that are held since that moment or longer, and that nobody watches; and when the next one is due.
+    pub(crate) fn unwatched(
+        &self,
+        since: Instant,
+        most: usize,
+        queue: impl Fn(&LockKey) -> String,
+    ) -> (Vec<(RequestId, String)>, Option<Instant>) {
+        let mut state = self.state();
+        let mut due = Vec::new();
+        while due.len() < most && state.unwatched.front().is_some_and(|(_, held)| *held <= since) {
+            let Some((id, _)) = state.unwatched.pop_front() else { break };
+            due.extend(state.path(id, &queue).map(|path| (id, path)));
+        }
+        (due, state.unwatched.front().map(|(_, held)| *held))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+impl State {
+    fn make_room(&mut self, weight: usize, most: usize) -> Result<()> {
+        if self.weight + weight > most {
+            return Err(error::too_much(self.locks.len() + self.memberships.len(), self.weight, most));
+        }
+        self.weight += weight;
+        Ok(())
+    }
+
+    fn is_held(&self, id: RequestId) -> bool {
+        let lock = self.locks.get(&id).is_some_and(|lock| lock.stage == Stage::Held);
+        lock || self.memberships.get(&id).is_some_and(|membership| membership.stage == Stage::Held)
+    }
+
+    /// The path of what is held under that id.
+    fn path(&self, id: RequestId, queue: impl Fn(&LockKey) -> String) -> Option<String> {
+        match self.locks.get(&id) {
+            Some(Lock { key, standing: Standing::Placed(place), stage: Stage::Held, .. }) => {
+                Some(format!("{}/{}", queue(key), place.node))
+            }
+            Some(_) => None,
+            None => {
+                let membership = self.memberships.get(&id)?;
+                (membership.stage == Stage::Held).then(|| membership.path.clone())
+            }
+        }
+    }
+}
