@@ -217,7 +217,7 @@ impl Shared {
         let mut pause = SHORTEST_PAUSE;
         let mut at = first;
         // One that hangs is left early at first: who asks meanwhile waits as long as a statement may take. What is only slow gets more time
-        // in each round.
+        // each time.
         let mut limit = self.limit().min(self.greeting.statement_timeout / 2);
         loop {
             for _ in 0..self.hosts.len() {
@@ -225,7 +225,10 @@ impl Shared {
                 match self.resume_at(&self.hosts[host], limit).await {
                     Ok(connection) => return Ok((connection, host)),
                     Err(NotHere::Ended(why)) => return Err(why),
-                    Err(NotHere::Next(trouble)) => {
+                    Err(NotHere::Next(trouble, pace)) => {
+                        if pace == Pace::Hangs {
+                            limit = (limit * 2).min(self.limit());
+                        }
                         self.state.send_replace(State::Down(Some(Arc::new(trouble))));
                         at += 1;
                     }
@@ -233,7 +236,6 @@ impl Shared {
             }
             sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            limit = (limit * 2).min(self.limit());
         }
     }
 
@@ -244,7 +246,7 @@ impl Shared {
                 return Err(NotHere::Ended(Ended::Expired(format!("{host} says that the session has expired"))));
             }
             // What is refused now may be mended before the session ends: a password, a certificate, a file that was not there.
-            Err(why) => return Err(NotHere::Next(Trouble::of(host, &why))),
+            Err(why) => return Err(NotHere::next(host, &why)),
         };
         let negotiated = connection.session_timeout();
         if negotiated < self.session_timeout {
@@ -263,7 +265,7 @@ impl Shared {
         };
         if let Err(why) = synced {
             connection.abandon();
-            return Err(NotHere::Next(Trouble::of(host, &why.into())));
+            return Err(NotHere::next(host, &why.into()));
         }
         Ok(connection)
     }
@@ -283,8 +285,23 @@ impl Trouble {
 
 /// Why a host does not take the session.
 enum NotHere {
-    Next(Trouble),
+    Next(Trouble, Pace),
     Ended(Ended),
+}
+
+/// How a host does not take it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// It says so, or nobody is there.
+    Answers,
+    Hangs,
+}
+
+impl NotHere {
+    fn next(host: &str, why: &Unopened) -> Self {
+        let pace = if matches!(why, Unopened::ZooKeeper(Zk::Timeout)) { Pace::Hangs } else { Pace::Answers };
+        NotHere::Next(Trouble::of(host, why), pace)
+    }
 }
 
 /// Why the session is over.

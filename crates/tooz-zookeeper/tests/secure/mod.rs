@@ -76,7 +76,9 @@ async fn by_tls_a_session_outlives_its_connection() -> Result<()> {
     let server = start(Setup::new(Kind::ZooKeeper));
     let proxy = Proxy::start(server.address()).expect("a proxy starts");
     let url = format!("{}?ca={}{PATIENT}", proxy.url("zookeeper+tls"), ca(&server));
-    let coordinator = connect_for(&url, "m", &namespace(), Duration::from_secs(10)).await?;
+    // Long enough for a server of Java to come back, and for its first handshake, on a busy machine.
+    let lasting = Duration::from_secs(20);
+    let coordinator = connect_for(&url, "m", &namespace(), lasting).await?;
     let guard = coordinator.lock("l")?.acquire().await?;
     let mut events = coordinator.events();
     for _ in 0..3 {
@@ -86,7 +88,7 @@ async fn by_tls_a_session_outlives_its_connection() -> Result<()> {
     }
     server.restart().expect("it starts again");
     soon(coordinator.lock("other")?.acquire()).await?.release().await?;
-    sleep(Duration::from_secs(10)).await;
+    sleep(lasting).await;
     assert!(guard.is_held(), "the session was to live on: {:?}", guard.loss().reason());
     coordinator.close().await?;
     while let Some(event) = events.next().await {
