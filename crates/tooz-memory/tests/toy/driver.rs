@@ -1,5 +1,7 @@
 //! The toy driver: the memory driver behind a script that lets any of its methods fail, panic, hang, or answer late or twice.
 
+// Long because the script and the delegation of every method belong side by side.
+
 use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
