@@ -158,7 +158,10 @@ async fn mend_what_differs(live: &Arc<Live>, limit: Duration) -> Result<()> {
             let request = LockRequest::new(key, crate::LockMode::Exclusive, id);
             let what = || format!("release {}", request.key);
             let releasing = request.clone();
-            live.call_within(limit, what, |session| async move { session.release(&releasing).await }).await?;
+            match live.call_within(limit, what, |session| async move { session.release(&releasing).await }).await {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
     }
     Ok(())

@@ -67,6 +67,7 @@ impl Coordinator {
             desks: Mutex::default(),
             listeners: Mutex::new(Some(Vec::new())),
             troubles: Troubles::default(),
+            no_session: Mutex::default(),
             nonce,
             requests: AtomicU64::new(0),
         });

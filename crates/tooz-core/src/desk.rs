@@ -41,6 +41,9 @@ pub(crate) struct Grant {
 
 type Answer = Result<Option<Grant>>;
 
+/// What is to be said beside a release that comes too late.
+const UNTOUCHED: &str = "whoever holds it now was not touched";
+
 pub(crate) struct Desk {
     pub(crate) key: LockKey,
     pub(crate) inner: Arc<Inner>,
@@ -185,7 +188,7 @@ impl Desk {
             Phase::Closed => Err(heart::gone().in_driver(self.inner.driver.name())),
             Phase::Open(_) | Phase::Connected(_) | Phase::Down { error: None, .. } => match trouble {
                 Some(trouble) => Err(trouble),
-                None => match self.inner.troubles.latest() {
+                None => match self.inner.why_no_session() {
                     Some(trouble) => Err(trouble.with_outcome(Outcome::NotApplied)),
                     None => error(ErrorKind::Unavailable, "the session is not open yet"),
                 },
@@ -226,17 +229,13 @@ impl Desk {
     async fn request(self: &Arc<Self>, mode: LockMode, patience: Patience, wanted: &Wanted) -> Answer {
         let mut pauses = Backoff::for_reconnects();
         let mut worry = None;
-        let mut given_up = 0;
         loop {
             let error = match self.attempt(mode, patience, wanted, &mut worry).await {
                 Ok(Some(grant)) => return Ok(Some(grant)),
                 Ok(None) if patience == Patience::Try || !wanted.is_wanted() => return Ok(None),
-                // It may have been unwanted for a moment. A driver that goes on like that is asked with pauses.
+                // It was unwanted for a moment. A driver that gives up without that is asked again with pauses.
+                Ok(None) if wanted.was_unwanted() => continue,
                 Ok(None) => {
-                    given_up += 1;
-                    if given_up == 1 {
-                        continue;
-                    }
                     let why = "the driver gave up a wait that is still wanted";
                     Error::new(ErrorKind::Backend, why).in_driver(self.inner.driver.name())
                 }
@@ -476,7 +475,7 @@ impl Desk {
             }
             let error = Error::new(
                 if reason == LossReason::Closed { ErrorKind::Closed } else { ErrorKind::Lost },
-                format!("release {}: {reason}; whoever holds it now was not touched", self.key),
+                format!("release {}: {reason}; {UNTOUCHED}", self.key),
             );
             return Begun::Done(Err(error.in_driver(name)));
         }
@@ -492,6 +491,11 @@ impl Desk {
                 async move { session.release(&request).await }
             });
             match released.await {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    desk.gone(&hold);
+                    let taken = format!("release {}: {}; {}", desk.key, LossReason::Broken, UNTOUCHED);
+                    Err(Error::new(ErrorKind::Lost, taken).with_source(error).in_driver(desk.inner.driver.name()))
+                }
                 Err(error) if live.check().is_none() => {
                     let trying = Arc::clone(&desk);
                     tokio::spawn(async move {
@@ -559,6 +563,7 @@ impl Desk {
             let (what, request) = (|| format!("release {}", self.key), request.clone());
             match live.call_within(limit, what, |session| async move { session.release(&request).await }).await {
                 Ok(()) => return,
+                Err(error) if error.kind() == ErrorKind::NotFound => return,
                 Err(_) if clock.now() >= give_up => live.lose(LossReason::SessionEnded),
                 Err(_) => {
                     tokio::select! {

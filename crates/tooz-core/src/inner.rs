@@ -54,6 +54,8 @@ pub(crate) struct Inner {
     /// `None` once nothing can happen any more.
     pub(crate) listeners: Mutex<Option<Vec<Arc<Feeder<SessionEvent>>>>>,
     pub(crate) troubles: Troubles,
+    /// Why the latest attempt to have a session has failed; `None` while there is one.
+    pub(crate) no_session: Mutex<Option<Error>>,
     pub(crate) nonce: u64,
     pub(crate) requests: AtomicU64,
 }
@@ -244,6 +246,15 @@ impl Inner {
 
     fn listeners(&self) -> MutexGuard<'_, Option<Vec<Arc<Feeder<SessionEvent>>>>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn why_no_session(&self) -> Option<Error> {
+        self.no_session.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_no_session(&self, why: Option<Error>) {
+        let before = std::mem::replace(&mut *self.no_session.lock().unwrap_or_else(PoisonError::into_inner), why);
+        drop(before);
     }
 
     /// Whether heartbeats fail, or there is no session at all: then whatever else fails says nothing new.

@@ -414,6 +414,8 @@ pub(crate) struct Untold(Arc<WantedState>);
 #[derive(Debug, Default)]
 struct WantedState {
     unwanted: AtomicBool,
+    /// Whether it was unwanted for a moment since the attempt began.
+    was_unwanted: AtomicBool,
     /// Whether any attempt ever stood in the queue.
     has_stood: AtomicBool,
     word: Mutex<Word>,
@@ -456,6 +458,9 @@ impl WantedState {
 impl Wish {
     /// `None`: it was so before.
     pub(crate) fn set(&self, wanted: bool) -> Option<Untold> {
+        if !wanted {
+            self.0.was_unwanted.store(true, Ordering::Release);
+        }
         (self.0.unwanted.swap(!wanted, Ordering::AcqRel) == wanted).then(|| Untold(Arc::clone(&self.0)))
     }
 
@@ -527,9 +532,15 @@ impl Wanted {
 
     /// A new attempt has no place yet. Answers how many words there were.
     pub(crate) fn begin_attempt(&self) -> u64 {
+        self.0.was_unwanted.store(!self.is_wanted(), Ordering::Release);
         let mut word = self.0.word();
         word.latest = None;
         word.count
+    }
+
+    /// Whether the driver had a reason to withdraw the attempt.
+    pub(crate) fn was_unwanted(&self) -> bool {
+        self.0.was_unwanted.load(Ordering::Acquire)
     }
 
     /// The next word after that many.
@@ -601,7 +612,8 @@ pub trait Session: Send + Sync + 'static {
     /// repeated; a request that owns nothing is `Ok`. Never touches another request's grant.
     ///
     /// `Ok` tells the holder that nobody else could have the lock before, so it must come from a session that lives. Once that has
-    /// ended the answer is `Lost`: the release is often what finds out, and then the lock may long be another's.
+    /// ended the answer is `Lost`: the release is often what finds out, and then the lock may long be another's. `NotFound` where the session
+    /// lives and the grant had been taken away before.
     async fn release(&self, request: &LockRequest) -> Result<()>;
 
     /// Whether the grant of that request is still what it was, as far as the process itself can see without waiting (a

@@ -251,6 +251,7 @@ impl Supervisor {
 
     fn failed(&mut self, stage: Stage, error: &Error) {
         self.failed = Some(stage);
+        self.inner.set_no_session(Some(error.clone()));
         // The first coordinator of a program hears of it by the answer to `connect`.
         if self.attempts > 0 || self.opened_before {
             self.worry.say(error);
@@ -259,6 +260,7 @@ impl Supervisor {
 
     fn mended(&mut self) {
         self.failed = None;
+        self.inner.set_no_session(None);
         self.worry.is_over();
     }
 

@@ -59,7 +59,9 @@ impl Troubles {
     /// Answers whether nobody has said that before.
     fn add(&self, number: u64, told: Told) -> bool {
         let mut present = self.present();
-        let is_new = !present.by_worry.values().any(|other| other.cause == told.cause);
+        // Whoever fails again in the same way may say it in other words, such as with another port.
+        let said_before = present.by_worry.get(&number).is_some_and(|before| before.cause.kind() == told.cause.kind());
+        let is_new = !said_before && !present.by_worry.values().any(|other| other.cause == told.cause);
         present.by_worry.insert(number, told);
         present.latest = Some(number);
         is_new
