@@ -215,10 +215,12 @@ async fn failed_login() -> Result<()> {
     with_users(&server)?;
     let proxies = [Proxy::start(server.address())?, Proxy::start(server.address())?];
     let file = Scratch::new("password", b"hunter2")?;
-    let url = format!("etcd://bob@{},{}?session_timeout=20s", proxies[0].address(), proxies[1].address());
+    let addresses = format!("{},{}", proxies[0].address(), proxies[1].address());
+    // Time enough for the password to be changed between the two sendings.
+    let url = format!("etcd://bob@{addresses}?session_timeout=60s&operation_timeout=20s");
     let one = connect(&format!("{url}&password_file={}", file.0.display()), "one").await?;
     let kept = one.lock("kept")?.acquire().await?;
-    let swallows = [0, 1].map(|index| proxies[index].swallow_reply_for(b"/locks/x/", Duration::from_millis(1500)));
+    let swallows = [0, 1].map(|index| proxies[index].swallow_reply_for(b"/locks/x/", Duration::from_secs(6)));
     let lock = one.lock("x")?;
     let trying = tokio::spawn(async move { lock.try_acquire().await });
     let mut swallowed = None;
