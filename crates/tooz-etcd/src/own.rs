@@ -25,8 +25,7 @@ use crate::withdrawal::withdraw;
 const MOMENT: Duration = Duration::from_millis(50);
 /// How many keys are looked at in one request; etcd allows 128 operations.
 pub(crate) const BATCH: usize = 100;
-/// How many keys one session may have. When it dies, etcd deletes all of them in one step, for which it takes about 20 µs each and does
-/// nothing else.
+/// How many keys one session may have. When it dies, etcd deletes all of them in one step, at about 20 µs each.
 const MOST: usize = 50_000;
 /// How soon a withdrawal that etcd could not write is tried again.
 const AGAIN: Duration = Duration::from_secs(1);

@@ -13,7 +13,6 @@ pub(crate) use without::Tls;
 
 /// Why there is no connection: whatever was to be sent over it was not.
 #[derive(Debug)]
-#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "without TLS the library connects"))]
 pub(crate) struct Unreached(pub(crate) Box<dyn StdError + Send + Sync>);
 
 impl fmt::Display for Unreached {

@@ -19,9 +19,9 @@ pub(crate) const QUIRKS: &[Quirk] = &[
 async fn at_once() -> Result<()> {
     const MANY: usize = 20_000;
     let server = Server::start(Kind::Etcd)?;
-    let one = connect(&format!("{}?session_timeout=3s&operation_timeout=60s", server.url()), "one").await?;
+    let one = connect(&format!("{}?session_timeout=10s&operation_timeout=60s", server.url()), "one").await?;
     let (kept, freed) = (one.lock("kept")?.acquire().await?, one.lock("freed")?.acquire().await?);
-    let mut all = Vec::new();
+    let (mut all, all_began) = (Vec::new(), Instant::now());
     for index in 0..MANY {
         let lock = one.lock(format!("many-{index}"))?;
         all.push(tokio::spawn(async move { lock.acquire().await }));
@@ -35,10 +35,11 @@ async fn at_once() -> Result<()> {
         guards.push(one.await??);
         ensure!(kept.is_held(), "lost after {} grants", guards.len());
     }
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    let in_all = all_began.elapsed();
+    tokio::time::sleep(Duration::from_secs(10)).await;
     let lost = guards.iter().filter(|guard| !guard.is_held()).count();
     ensure!(lost == 0 && kept.is_held(), "{lost} grants were lost");
-    ensure!(took < Duration::from_secs(2), "a release stood {took:?} behind the acquires");
+    ensure!(took < in_all / 3, "a release stood {took:?} behind acquires that took {in_all:?}");
     // All of them end in bounded steps.
     let began = Instant::now();
     one.close().await?;

@@ -215,10 +215,12 @@ async fn failed_login() -> Result<()> {
     with_users(&server)?;
     let proxies = [Proxy::start(server.address())?, Proxy::start(server.address())?];
     let file = Scratch::new("password", b"hunter2")?;
-    let url = format!("etcd://bob@{},{}?session_timeout=20s", proxies[0].address(), proxies[1].address());
+    let addresses = format!("{},{}", proxies[0].address(), proxies[1].address());
+    // Time enough for the password to be changed between the two sendings.
+    let url = format!("etcd://bob@{addresses}?session_timeout=60s&operation_timeout=20s");
     let one = connect(&format!("{url}&password_file={}", file.0.display()), "one").await?;
     let kept = one.lock("kept")?.acquire().await?;
-    let swallows = [0, 1].map(|index| proxies[index].swallow_reply_for(b"/locks/x/", Duration::from_millis(1500)));
+    let swallows = [0, 1].map(|index| proxies[index].swallow_reply_for(b"/locks/x/", Duration::from_secs(6)));
     let lock = one.lock("x")?;
     let trying = tokio::spawn(async move { lock.try_acquire().await });
     let mut swallowed = None;
@@ -229,9 +231,12 @@ async fn failed_login() -> Result<()> {
     .await?;
     proxies[1 - swallowed.context("one has")?].heal();
     change_password(&server, "the-second")?;
+    // Past the second sending, and the login that it wanted. Who tried is answered only when all is taken back.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    ensure!(!trying.is_finished(), "it was answered though nobody knows");
+    file.write(b"the-second")?;
     let answer = within("trying", trying).await??;
     ensure!(answer.is_err(), "it was granted: {answer:?}");
-    file.write(b"the-second")?;
     eventually("nobody holds it", async || Ok(one.lock("x")?.holders().await.is_ok_and(|holders| holders.is_empty())))
         .await?;
     ensure!(kept.is_held(), "the session was lost");
