@@ -18,8 +18,8 @@ pub(crate) struct Found {
     pub(crate) who: String,
     pub(crate) has_schema: bool,
     pub(crate) has_tables: bool,
-    /// Who has made the tables.
-    owner: Option<String>,
+    /// Who owns what this user may not change.
+    owners: Option<String>,
     /// The layout and its revision; `None` where nothing is there, or where it may not be read.
     kept: Option<(i32, i32)>,
     /// Whether this user may create what is missing.
@@ -64,7 +64,7 @@ impl Found {
             who: row.try_get("who").map_err(failed)?,
             has_schema: is("has_schema")?,
             has_tables: is("has_tables")?,
-            owner: row.try_get("owner").map_err(failed)?,
+            owners: row.try_get("owners").map_err(failed)?,
             // What has no record was made before there were any.
             kept: (is("has_tables")? && !is("has_layout")?).then_some((1, 1)),
             may_create: is("may_create")?,
@@ -102,15 +102,24 @@ impl Found {
             if self.may_change && self.may_create {
                 return Ok(Todo::Create);
             }
-            let (owner, revision) = (self.owner.as_deref().unwrap_or_default(), self.revision());
-            return Err(unauthorized(
-                &format!(
-                    "schema {schema:?} is of an older version of tooz (revision {revision}, this one needs {REVISION}), and user {:?} \
-                     does not own it",
-                    self.who
+            let (who, revision) = (&self.who, self.revision());
+            let lacking = format!(
+                "schema {schema:?} is of an older version of tooz (revision {revision}, this one needs {REVISION}), and user {who:?}"
+            );
+            return Err(match &self.owners {
+                Some(owners) => unauthorized(
+                    &format!("{lacking} does not own it"),
+                    &format!("let its owner ({owners}) run {}; older members go on working", self.printed(settings)),
                 ),
-                &format!("let its owner, {owner:?}, run {}; older members go on working", self.printed(settings)),
-            ));
+                None => unauthorized(
+                    &format!("{lacking} may not create in it"),
+                    &format!(
+                        "let the schema's owner run: GRANT CREATE ON SCHEMA {} TO {};",
+                        schema::quoted(schema),
+                        schema::quoted(who)
+                    ),
+                ),
+            });
         }
         self.refuse_lacking(settings, Need::Own)?;
         Ok(Todo::Nothing)

@@ -44,7 +44,12 @@ const OPTIONS: &[OptionSpec] = &[
         "disable, allow, prefer, require, verify-ca or verify-full",
     ),
     PASSWORD_FILE,
-    OptionSpec::new("ca", OptionValue::Text, "the system's", "file of the authority that signed the server"),
+    OptionSpec::new(
+        "ca",
+        OptionValue::Text,
+        "the system's",
+        "file of the authority that signed the server; sslmode is verify-full then",
+    ),
     OptionSpec::new("cert", OptionValue::Text, "none", "file of the client's certificate"),
     OptionSpec::new("key", OptionValue::Text, "none", "file of the client's key"),
     OptionSpec::new("sslrootcert", OptionValue::Text, "none", "the same as ca"),

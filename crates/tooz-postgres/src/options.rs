@@ -122,7 +122,8 @@ fn connect_options(args: &ConnectArgs) -> Result<PgConnectOptions> {
     if !database.is_empty() {
         connect = connect.database(database);
     }
-    if let Some(mode) = options.text("sslmode") {
+    // Who names an authority wants the server to be vouched for by it.
+    if let Some(mode) = options.text("sslmode").or(options.text("ca").map(|_| "verify-full")) {
         let parsed: PgSslMode = mode.parse().map_err(|_| {
             Error::config(format!(
                 "option sslmode={mode:?} is wrong: it takes disable, allow, prefer, require, verify-ca or verify-full"

@@ -54,23 +54,24 @@ pub(crate) fn quoted(name: &str) -> String {
 /// Creates what is missing and brings up to date what is older, where this user may; else says who can. In one transaction, so that the
 /// record of the layout tells whether all is there.
 pub(crate) async fn ensure(connection: &mut PgConnection, settings: &Settings) -> Result<()> {
+    let doing = || format!("create the tables in schema {:?}", settings.schema);
+    let failed = |error| error::of(error, doing());
     let found = Found::look(connection, settings).await?;
     if found.todo(settings)? == Todo::Nothing {
         return Ok(());
     }
     // Who may create in a schema that is there may yet lack the right to create schemas.
     let template = if found.has_schema { TEMPLATE.replace(CREATE_SCHEMA, "") } else { TEMPLATE.to_owned() };
-    // A text without parameters is one transaction, and its locks go with it. The limit of a statement is for small ones; that of a lock is short,
-    // since whatever this waits for keeps others waiting behind it.
+    // A text without parameters is one transaction, and its locks go with it. The limit of a statement is for small ones, and whoever else is just
+    // creating may take its time. Whatever this waits for after that keeps others waiting behind it, so it is not patient with those who live
+    // in the tables.
     let script = format!(
-        "SELECT set_config('statement_timeout', '30s', true), set_config('lock_timeout', '1s', true);\n{}",
+        "SELECT set_config('statement_timeout', '30s', true), set_config('lock_timeout', '30s', true);\n\
+         SELECT pg_advisory_xact_lock({});\nSET LOCAL lock_timeout = '1s';\n{}",
+        key::creating(&settings.schema),
         fill(&template, &settings.schema)
     );
-    sqlx::raw_sql(AssertSqlSafe(script))
-        .execute(connection)
-        .await
-        .map_err(|error| error::of(error, format_args!("create the tables in schema {:?}", settings.schema)))?;
-    Ok(())
+    sqlx::raw_sql(AssertSqlSafe(script)).execute(connection).await.map(drop).map_err(failed)
 }
 
 /// Puts the names in, in one pass: what is put in may look like a place to put something in.
@@ -90,7 +91,7 @@ fn fill(template: &str, schema: &str) -> String {
     while let Some((before, after)) = rest.split_once('{') {
         filled += before;
         let (place, after) = after.split_once('}').unwrap_or((after, ""));
-        filled += &match place {
+        let value = match place {
             "schema" => schema_quoted.clone(),
             "body" => body.clone(),
             "fence" => format!("{literal}{schema_quoted}.fence{literal}"),
@@ -100,6 +101,7 @@ fn fill(template: &str, schema: &str) -> String {
             "revision" => REVISION.to_string(),
             other => unreachable!("schema.sql has no place {other}"),
         };
+        filled.push_str(&value);
         rest = after;
     }
     filled + rest

@@ -16,7 +16,8 @@ SELECT
     EXISTS (SELECT 1 FROM home) AS has_schema,
     EXISTS (SELECT 1 FROM functions WHERE name = 'sweep') AS has_tables,
     EXISTS (SELECT 1 FROM things WHERE name = 'layout') AS has_layout,
-    (SELECT pg_get_userbyid(owner)::text FROM things WHERE name = 'sessions') AS owner,
+    (SELECT string_agg(DISTINCT quote_ident(pg_get_userbyid(owner)), ', ')
+        FROM (SELECT owner FROM things UNION SELECT owner FROM functions) AS all_owners WHERE NOT pg_has_role(owner, 'USAGE')) AS owners,
     coalesce(
         (SELECT has_schema_privilege(oid, 'CREATE') FROM home),
         has_database_privilege(current_database(), 'CREATE')

@@ -77,7 +77,7 @@ pub(crate) async fn who_does_not_own_an_older_schema_is_told_who_does(_shared: S
     assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
     let text = error.to_string();
     assert!(
-        text.contains("revision 1") && text.contains("\"postgres\"") && text.contains("tooz schema postgres"),
+        text.contains("revision 1") && text.contains("owner (postgres)") && text.contains("tooz schema postgres"),
         "{text}"
     );
     let found = within(within(connect(&url, "looker")).await.unwrap().check_up()).await.unwrap();
