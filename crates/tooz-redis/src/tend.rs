@@ -10,7 +10,7 @@ use tooz_core::{ErrorKind, Pushed, Result};
 
 use crate::connection::Shared;
 use crate::error::strange;
-use crate::feed::LookedAfter;
+use crate::holdings::LookedAfter;
 use crate::link::{Link, number};
 use crate::reply::{Reply, request_id};
 use crate::script::Script;
