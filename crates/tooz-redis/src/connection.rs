@@ -15,6 +15,7 @@ use tooz_core::{
 
 use crate::error::{no_turn, not_connected, too_few_replicas};
 use crate::feed::{FIRST_EPOCH, Feed};
+use crate::layout::LAYOUT;
 use crate::link::{Behind, Link, number};
 use crate::options::{Confirmation, Settings};
 use crate::replicas::Replicas;
@@ -110,10 +111,6 @@ impl Connection {
 
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
-    }
-
-    pub(crate) fn namespace(&self) -> &Namespace {
-        &self.shared.namespace
     }
 
     /// What can be promised on the server that the last link has led to.
@@ -219,7 +216,7 @@ impl Connection {
             Confirmation::Majority => Behind { replicas: self.shared.replicas().needed(), look: true },
         };
         let done = link.run(script, self.shared.called(link, arguments), behind, deadline).await?;
-        let reply = Reply::read(done.answer)?;
+        let reply = self.shared.read(done.answer)?;
         if let Some(seen) = done.seen {
             self.shared.replicas().saw(seen);
         }
@@ -353,6 +350,15 @@ impl Shared {
 
     pub(crate) async fn run_on(&self, link: &Link, script: Script, arguments: Vec<Value>) -> Result<Reply> {
         let deadline = Instant::now() + self.limit;
-        Reply::read(link.run(script, self.called(link, arguments), Behind::NOTHING, deadline).await?.answer)
+        self.read(link.run(script, self.called(link, arguments), Behind::NOTHING, deadline).await?.answer)
+    }
+
+    /// Reads an answer. Scripts refuse what is kept in another layout, too.
+    fn read(&self, answer: Value) -> Result<Reply> {
+        let reply = Reply::read(answer)?;
+        if reply.is("layout") {
+            return Err(Error::foreign_layout(&self.namespace, reply.texts(0)?.concat(), LAYOUT));
+        }
+        Ok(reply)
     }
 }

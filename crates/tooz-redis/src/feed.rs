@@ -1,30 +1,17 @@
 //! What comes by itself, sorted by whom it concerns: grants to those who wait, losses to core, changes to those who watch.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tooz_core::{FencingToken, Granted, GroupId, Pushed, Pusher, Reporter, RequestId, decode_name};
 
+use crate::holdings::{AT_ONCE, How, Joined, LOOKED_AFTER, LookedAfter, MEMBERSHIPS, Turn, next_few, share};
 use crate::reply::request_id;
 
 /// The number of a session's first connection.
 pub(crate) const FIRST_EPOCH: u64 = 1;
-
-/// How many of the grants and as many of the waiting requests each beat looks after, so that it costs the same whatever is held.
-const LOOKED_AFTER: usize = 16;
-
-/// The same for memberships.
-const MEMBERSHIPS: usize = 4;
-
-/// How many are looked after in one request besides the beats.
-const AT_ONCE: usize = 64;
-
-/// Within this time each grant and each membership has its turn, however many there are: its keys are kept for thrice as long
-/// (`common.lua`).
-const ROUND: Duration = Duration::from_hours(20 * 24);
 
 pub(crate) struct Feed {
     reporter: Reporter,
@@ -50,53 +37,12 @@ struct State {
     watching: HashMap<String, Vec<Pusher>>,
 }
 
-#[derive(Default)]
-struct Turn {
-    waiting: Option<RequestId>,
-    held: Option<RequestId>,
-    joined: Option<RequestId>,
-}
-
-struct Joined {
-    group: GroupId,
-    /// Where it stands, as `common.lua` has it in what a session owns.
-    place: String,
-    /// The connection on which it was missed once.
-    missed: Option<u64>,
-}
-
 /// What one who waits for a lock hears.
 #[derive(Debug)]
 pub(crate) enum News {
     Granted(Granted),
     /// The place in the queue may be gone, or have become a grant: ask again.
     AskAgain,
-}
-
-/// A request whose grant, place or entry should still be at the server.
-pub(crate) struct LookedAfter {
-    pub(crate) request: RequestId,
-    pub(crate) place: String,
-    pub(crate) how: How,
-}
-
-/// What a request has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum How {
-    Held,
-    Waiting,
-    Joined,
-}
-
-impl How {
-    /// As `look.lua` reads it.
-    pub(crate) const fn word(self) -> &'static str {
-        match self {
-            How::Held => "held",
-            How::Waiting => "waiting",
-            How::Joined => "joined",
-        }
-    }
 }
 
 impl Default for State {
@@ -417,27 +363,6 @@ impl Feed {
     }
 }
 
-/// How many of so many each beat has to look after, so that all have had their turn in time.
-fn share(all: usize, interval: Duration) -> usize {
-    let each = interval.as_secs_f64() / ROUND.as_secs_f64();
-    // Far below the number of all, which fits.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-    let share = (all as f64 * each).ceil() as usize;
-    share
-}
-
-/// The next few behind `turn`, which moves on, and begins anew behind the last.
-fn next_few<'a, V>(
-    all: &'a BTreeMap<RequestId, V>,
-    turn: &mut Option<RequestId>,
-    count: usize,
-) -> Vec<(RequestId, &'a V)> {
-    let behind = (turn.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
-    let few: Vec<_> = all.range(behind).take(count).map(|(request, value)| (*request, value)).collect();
-    *turn = few.last().filter(|_| few.len() == count).map(|(request, _)| *request);
-    few
-}
-
 fn numbered(message: &str) -> Option<(u64, &str)> {
     let (number, message) = message.split_once('\n')?;
     Some((number.parse().ok()?, message))
@@ -475,17 +400,5 @@ mod tests {
         assert!(state.miss(&asked, 2).is_none());
         assert!(matches!(state.miss(&asked, 2), Some(Missed::Membership(_))));
         assert!(state.miss(&asked, 2).is_none());
-    }
-
-    #[test]
-    fn all_have_their_turn_in_time_however_many_they_are() {
-        let day = Duration::from_hours(24);
-        assert_eq!(share(10_000, Duration::from_secs(3)), 1);
-        assert_eq!(share(1_000, day), 50);
-        let all: BTreeMap<_, _> = (0..5).map(|number| (RequestId(number), number)).collect();
-        let mut turn = None;
-        let mut few =
-            |count| next_few(&all, &mut turn, count).into_iter().map(|(request, _)| request.0).collect::<Vec<_>>();
-        assert_eq!([few(2), few(2), few(2), few(2)], [vec![0, 1], vec![2, 3], vec![4], vec![0, 1]]);
     }
 }

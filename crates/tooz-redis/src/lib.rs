@@ -4,6 +4,7 @@ mod connection;
 mod error;
 mod feed;
 mod group;
+mod holdings;
 mod keeper;
 mod layout;
 mod link;

@@ -27,6 +27,7 @@ pub(crate) enum Script {
 
 /// What scripts begin with: each takes what it needs, since the server makes these functions anew at each run.
 const COMMON: &str = include_str!("scripts/common.lua");
+const LAYOUT: &str = include_str!("scripts/layout.lua");
 const READING: &str = include_str!("scripts/reading.lua");
 const NEWS: &str = include_str!("scripts/news.lua");
 const GRANT: &str = include_str!("scripts/grant.lua");
@@ -90,20 +91,22 @@ impl Script {
 
     const fn prelude(self) -> &'static [&'static str] {
         match self {
-            Script::Create => &[COMMON],
-            Script::Groups => &[COMMON, READING],
+            Script::Create => &[COMMON, LAYOUT],
+            Script::Groups => &[COMMON, LAYOUT, READING],
             Script::Owned => &[COMMON, GROUP],
             Script::Hello => &[COMMON, NEWS],
             Script::Acquire => &[COMMON, GRANT, ACQUIRE_AT_ONCE, NEWS, LOCK],
             Script::Release => &[COMMON, GRANT, RELEASE_AT_ONCE, NEWS, LOCK],
-            Script::Holders => &[COMMON, READING, GRANT, NEWS, LOCK],
-            Script::Break => &[COMMON, GRANT, NEWS, LOCK],
-            Script::Members => &[COMMON, READING, NEWS, GROUP],
-            Script::Delete | Script::Join | Script::Update | Script::Leave => &[COMMON, NEWS, GROUP],
+            Script::Holders => &[COMMON, LAYOUT, READING, GRANT, NEWS, LOCK],
+            Script::Break => &[COMMON, LAYOUT, GRANT, NEWS, LOCK],
+            Script::Members => &[COMMON, LAYOUT, READING, NEWS, GROUP],
+            Script::Delete => &[COMMON, LAYOUT, NEWS, GROUP],
+            Script::Join | Script::Update | Script::Leave => &[COMMON, NEWS, GROUP],
             Script::LookAfter => &[COMMON, GRANT, NEWS, LOCK, GROUP, LOOK],
             Script::Beat => &[COMMON, GRANT, NEWS, LOCK, GROUP, SWEEP, LOOK],
-            Script::SweepUp => &[COMMON, READING, GRANT, NEWS, LOCK, GROUP, SWEEP],
-            Script::Open | Script::Close => &[COMMON, GRANT, NEWS, LOCK, GROUP, SWEEP],
+            Script::SweepUp => &[COMMON, LAYOUT, READING, GRANT, NEWS, LOCK, GROUP, SWEEP],
+            Script::Open => &[COMMON, LAYOUT, GRANT, NEWS, LOCK, GROUP, SWEEP],
+            Script::Close => &[COMMON, GRANT, NEWS, LOCK, GROUP, SWEEP],
         }
     }
 
@@ -166,6 +169,11 @@ pub(crate) fn learn_digests(digests: Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_scripts_speak_the_layout_that_is_written_down() {
+        assert!(LAYOUT.contains(&format!("layout ~= '{}'", crate::layout::LAYOUT)));
+    }
 
     #[test]
     fn every_script_stands_at_its_own_place() {

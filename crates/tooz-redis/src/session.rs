@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use fred::types::Value;
 use tooz_core::{
-    Checkup, ConnectArgs, ConnectFuture, Error, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey,
-    LockRequest, MemberId, Owned, Probe, PushStream, RequestId, Result, Roster, Session, Space, Terms, Wanted,
-    async_trait,
+    Checkup, ConnectArgs, ConnectFuture, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey, LockRequest,
+    MemberId, Owned, Probe, PushStream, RequestId, Result, Roster, Session, Space, Terms, Wanted, async_trait,
 };
 
 use crate::connection::Connection;
@@ -49,10 +48,6 @@ impl Session for RedisSession {
         self.connection.set_open();
         let arguments = vec![self.milliseconds(), self.member.as_str().into(), Value::from_static_str(LAYOUT)];
         let reply = self.connection.run_surely(Script::Open, arguments).await?;
-        if reply.is("layout") {
-            let found = reply.texts(0)?.concat();
-            return Err(Error::foreign_layout(self.connection.namespace(), found, LAYOUT));
-        }
         self.connection.look_in(reply.number(0)?);
         if reply.leaves_over(1) {
             self.connection.go_on();

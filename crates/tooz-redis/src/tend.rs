@@ -10,7 +10,7 @@ use tooz_core::{ErrorKind, Pushed, Result};
 
 use crate::connection::Shared;
 use crate::error::strange;
-use crate::feed::LookedAfter;
+use crate::holdings::LookedAfter;
 use crate::link::{Link, number};
 use crate::reply::{Reply, request_id};
 use crate::script::Script;
@@ -57,7 +57,7 @@ impl Shared {
                 reply.number(0).unwrap_or(-1)
             }
             // Who is not let is not let the next time either.
-            Err(error) if error.kind() == ErrorKind::Unauthorized => -1,
+            Err(error) if matches!(error.kind(), ErrorKind::Unauthorized | ErrorKind::Config) => -1,
             Err(_) => 100,
         };
         self.look_in(next);

@@ -1,5 +1,9 @@
 -- ARGV[4] lock, ARGV[5] token, ARGV[6] from where on to look for it, "0" first. Takes away the grant with that token, and no other.
 -- "more": it is not among these, look on from there.
+local foreign = foreign_layout()
+if foreign then
+  return foreign
+end
 local page = call('HSCAN', prefix .. ARGV[4], ARGV[6], 'COUNT', 500)
 for index = 1, #page[2], 2 do
   local request, holder = page[2][index], holder_in(page[2][index + 1])

@@ -1,4 +1,8 @@
 -- ARGV[4] group. Only without living members. "again": those looked at are dead, and there are more.
+local foreign = foreign_layout()
+if foreign then
+  return foreign
+end
 local group = ARGV[4]
 if call('HEXISTS', prefix .. 'groups', group) == 0 then
   return { 'no group' }

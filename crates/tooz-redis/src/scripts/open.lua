@@ -1,13 +1,11 @@
 -- ARGV[4] timeout (ms), ARGV[5] member, ARGV[6] the layout that the session speaks. Begins the session.
-local layout = call('GET', prefix .. 'layout')
-if layout and layout ~= ARGV[6] then
-  return { 'layout', layout }
+local foreign = foreign_layout()
+if foreign then
+  return foreign
 end
 call('HSET', prefix .. 's:' .. sid, 'member', ARGV[5], 'epoch', epoch)
 call('PEXPIRE', prefix .. 's:' .. sid, ARGV[4])
-if not layout then
-  call('SET', prefix .. 'layout', ARGV[6])
-end
+call('SET', prefix .. 'layout', ARGV[6], 'NX')
 call('HSET', prefix .. 'o:' .. sid, '', '')
 keep('o:' .. sid)
 call('ZADD', prefix .. 'sessions', milliseconds() + ARGV[4], sid)

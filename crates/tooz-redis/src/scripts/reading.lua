@@ -2,6 +2,10 @@
 
 -- Whether this user may write, and the refusal where this server has become a replica, which would show what was.
 local function look()
+  local foreign = foreign_layout()
+  if foreign then
+    return false, foreign
+  end
   local tried = redis.pcall('HDEL', prefix .. 'groups', '')
   local trouble = type(tried) == 'table' and tried.err
   if not trouble then

@@ -31,6 +31,16 @@ async fn another_layout_is_refused_before_anything_is_owned() {
     let error = soon(a.lock("x").unwrap().try_acquire()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     assert!(error.to_string().contains("layout 9") && error.to_string().contains("\"tooz\""), "{error}");
+    let group = a.group("g").unwrap();
+    for error in [
+        soon(group.create()).await.unwrap_err(),
+        soon(group.delete()).await.unwrap_err(),
+        soon(group.members()).await.unwrap_err(),
+        soon(a.groups()).await.unwrap_err(),
+        soon(a.lock("x").unwrap().holders()).await.unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("layout 9"), "{error}");
+    }
     assert_eq!(cli(&server, &["KEYS", "*"]), LAYOUT);
     let elsewhere = connect(&format!("{}?namespace=other", server.url()), "a").await;
     assert!(soon(elsewhere.lock("x").unwrap().try_acquire()).await.unwrap().is_some());

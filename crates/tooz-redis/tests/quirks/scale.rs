@@ -24,13 +24,13 @@ trials! {
 }
 
 /// The processor time that the server has spent and the scripts that it has run: what the clock says is this machine's other work too.
-struct Meter<'a> {
+pub(crate) struct Meter<'a> {
     server: &'a Server,
     begun: (f64, f64),
 }
 
 impl<'a> Meter<'a> {
-    fn start(server: &'a Server) -> Self {
+    pub(crate) fn start(server: &'a Server) -> Self {
         Meter { server, begun: Self::read(server) }
     }
 
@@ -46,7 +46,7 @@ impl<'a> Meter<'a> {
 
     /// A script takes some milliseconds and not more, on a slow machine too.
     #[track_caller]
-    fn no_script_is_long(&self, what: &str) {
+    pub(crate) fn no_script_is_long(&self, what: &str) {
         let (spent, scripts) = Self::read(self.server);
         let (spent, scripts) = (spent - self.begun.0, scripts - self.begun.1);
         println!("{what}: {scripts} scripts, {:.2} ms each", spent / scripts);
