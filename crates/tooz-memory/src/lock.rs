@@ -1,6 +1,6 @@
 //! Locks: a FIFO queue for each, a grant for the longest compatible run at its head.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -12,11 +12,23 @@ use tooz_core::{
 
 use crate::store::State;
 
+/// What a lock has of a request, and where: each request is found at once, however many there are.
 #[derive(Default)]
 pub(crate) struct LockRecord {
-    holders: Vec<Grant>,
-    queue: VecDeque<Waiter>,
+    /// By their tokens, so in the order in which they were granted.
+    holders: BTreeMap<u64, Grant>,
+    exclusive: usize,
+    /// By the numbers of their coming.
+    queue: BTreeMap<u64, Waiter>,
+    last_place: u64,
+    requests: BTreeMap<RequestId, Standing>,
     pub(crate) watchers: Vec<Pusher>,
+}
+
+#[derive(Clone, Copy)]
+enum Standing {
+    Holds(u64),
+    Waits(u64),
 }
 
 struct Grant {
@@ -49,8 +61,8 @@ impl State {
         request: &LockRequest,
     ) -> Option<Granted> {
         let lock = self.locks.entry(place.clone()).or_default();
-        if let Some(grant) = lock.holders.iter().find(|grant| grant.request == request.id) {
-            return Some(Granted::new(grant.holder.token));
+        if let Some(Standing::Holds(token)) = lock.requests.get(&request.id) {
+            return Some(Granted::new(FencingToken(*token)));
         }
         let free = lock.queue.is_empty() && lock.admits(request.mode);
         if free {
@@ -75,33 +87,33 @@ impl State {
         let (sender, granted) = oneshot::channel();
         let lock = self.locks.entry(place.clone()).or_default();
         // A repetition takes its old place again.
-        if let Some(waiter) = lock.queue.iter_mut().find(|waiter| waiter.request == request.id) {
+        let old = match lock.requests.get(&request.id) {
+            Some(Standing::Waits(number)) => lock.queue.get_mut(number),
+            _ => None,
+        };
+        if let Some(waiter) = old {
             waiter.granted = sender;
         } else {
-            lock.queue.push_back(Waiter {
-                request: request.id,
-                session,
-                member: member.clone(),
-                mode: request.mode,
-                granted: sender,
-            });
+            lock.last_place += 1;
+            lock.requests.insert(request.id, Standing::Waits(lock.last_place));
+            let waiter =
+                Waiter { request: request.id, session, member: member.clone(), mode: request.mode, granted: sender };
+            lock.queue.insert(lock.last_place, waiter);
         }
         Place::Queued(granted)
     }
 
     /// Gives back what that request has, a grant or a place in the queue.
     pub(crate) fn release(&mut self, place: &(Arc<str>, LockKey), request: RequestId) {
-        self.change_lock(place, |lock| {
-            lock.holders.retain(|grant| grant.request != request);
-            lock.queue.retain(|waiter| waiter.request != request);
-        });
+        self.take_back(place, [request]);
     }
 
     pub(crate) fn break_lock(&mut self, place: &(Arc<str>, LockKey), token: FencingToken) -> Result<()> {
-        let broken = self.locks.get(place).and_then(|lock| {
-            let grant = lock.holders.iter().find(|grant| grant.holder.token == token)?;
-            Some((grant.session, grant.request))
-        });
+        let broken = self
+            .locks
+            .get(place)
+            .and_then(|lock| lock.holders.get(&token.0))
+            .map(|grant| (grant.session, grant.request));
         let Some((session, request)) = broken else {
             return Err(Error::new(ErrorKind::NotFound, format!("nobody holds it with token {token} any more")));
         };
@@ -117,55 +129,57 @@ impl State {
     pub(crate) fn holders(&self, place: &(Arc<str>, LockKey)) -> Vec<Holder> {
         self.locks
             .get(place)
-            .map(|lock| lock.holders.iter().map(|grant| grant.holder.clone()).collect())
+            .map(|lock| lock.holders.values().map(|grant| grant.holder.clone()).collect())
             .unwrap_or_default()
     }
 
     pub(crate) fn locks_of(&self, session: u64) -> Vec<(LockKey, RequestId)> {
-        let mut owned = Vec::new();
-        for ((_, key), lock) in &self.locks {
-            let grants = lock.holders.iter().filter(|grant| grant.session == session).map(|grant| grant.request);
-            let places = lock.queue.iter().filter(|waiter| waiter.session == session).map(|waiter| waiter.request);
-            owned.extend(grants.chain(places).map(|request| (key.clone(), request)));
-        }
-        owned
+        let of_lock = |((_, key), lock): (&(Arc<str>, LockKey), &LockRecord)| {
+            lock.requests_of(session).into_iter().map(|request| (key.clone(), request)).collect::<Vec<_>>()
+        };
+        self.locks.iter().flat_map(of_lock).collect()
     }
 
     pub(crate) fn end_locks_of(&mut self, session: u64) {
-        let touched: Vec<_> = self
-            .locks
-            .iter()
-            .filter(|(_, lock)| {
-                lock.holders.iter().any(|grant| grant.session == session)
-                    || lock.queue.iter().any(|waiter| waiter.session == session)
-            })
-            .map(|(place, _)| place.clone())
-            .collect();
-        for place in touched {
-            self.change_lock(&place, |lock| {
-                lock.holders.retain(|grant| grant.session != session);
-                lock.queue.retain(|waiter| waiter.session != session);
-            });
+        let of_lock = |(place, lock): (&(Arc<str>, LockKey), &LockRecord)| (place.clone(), lock.requests_of(session));
+        let owned: Vec<_> = self.locks.iter().map(of_lock).filter(|(_, requests)| !requests.is_empty()).collect();
+        for (place, requests) in owned {
+            self.take_back(&place, requests);
         }
     }
 
-    /// Changes a lock, hands over what became free, tells the watchers, and forgets a lock of which nothing is left.
-    fn change_lock(&mut self, place: &(Arc<str>, LockKey), change: impl FnOnce(&mut LockRecord)) {
+    /// Takes requests out of a lock, hands over what became free, tells the watchers, and forgets a lock of which nothing is left.
+    fn take_back(&mut self, place: &(Arc<str>, LockKey), requests: impl IntoIterator<Item = RequestId>) {
         let Some(lock) = self.locks.get_mut(place) else { return };
-        let before: Vec<_> = lock.holders.iter().map(|grant| grant.request).collect();
-        change(lock);
-        while let Some(head) = lock.queue.front() {
-            if !lock.admits(head.mode) {
-                break;
-            }
-            let Some(waiter) = lock.queue.pop_front() else { break };
-            let granted = lock.grant(&mut self.last_token, waiter.session, waiter.member, waiter.mode, waiter.request);
-            if waiter.granted.send(granted).is_err() {
-                // Nobody listens any more: the wait was ended together with its session.
-                lock.holders.pop();
+        let mut changed = false;
+        for request in requests {
+            match lock.requests.remove(&request) {
+                Some(Standing::Holds(token)) => {
+                    lock.end(token);
+                    changed = true;
+                }
+                Some(Standing::Waits(number)) => drop(lock.queue.remove(&number)),
+                None => {}
             }
         }
-        if !lock.holders.iter().map(|grant| grant.request).eq(before) {
+        while let Some(head) = lock.queue.first_entry() {
+            let mode = head.get().mode;
+            if lock.exclusive > 0 || (mode == LockMode::Exclusive && !lock.holders.is_empty()) {
+                break;
+            }
+            let waiter = head.remove();
+            lock.requests.remove(&waiter.request);
+            let granted = lock.grant(&mut self.last_token, waiter.session, waiter.member, waiter.mode, waiter.request);
+            let token = granted.token.0;
+            if waiter.granted.send(granted).is_err() {
+                // Nobody listens any more: the wait was ended together with its session.
+                lock.requests.remove(&waiter.request);
+                lock.end(token);
+            } else {
+                changed = true;
+            }
+        }
+        if changed {
             lock.tell();
         }
         if lock.holders.is_empty() && lock.queue.is_empty() && lock.watchers.is_empty() {
@@ -176,7 +190,7 @@ impl State {
 
 impl LockRecord {
     fn admits(&self, mode: LockMode) -> bool {
-        !self.holders.iter().any(|grant| grant.holder.mode.conflicts_with(mode))
+        self.exclusive == 0 && (mode == LockMode::Shared || self.holders.is_empty())
     }
 
     fn grant(
@@ -190,8 +204,23 @@ impl LockRecord {
         *last_token += 1;
         let token = FencingToken(*last_token);
         let holder = Holder::new(member, mode, token).since(SystemTime::now()).pid(std::process::id());
-        self.holders.push(Grant { request, session, holder });
+        self.exclusive += usize::from(mode == LockMode::Exclusive);
+        self.requests.insert(request, Standing::Holds(token.0));
+        self.holders.insert(token.0, Grant { request, session, holder });
         Granted::new(token)
+    }
+
+    fn end(&mut self, token: u64) {
+        if let Some(grant) = self.holders.remove(&token) {
+            self.exclusive -= usize::from(grant.holder.mode == LockMode::Exclusive);
+        }
+    }
+
+    /// What a session has of it, grants and places in the queue.
+    fn requests_of(&self, session: u64) -> Vec<RequestId> {
+        let grants = self.holders.values().filter(|grant| grant.session == session).map(|grant| grant.request);
+        let places = self.queue.values().filter(|waiter| waiter.session == session).map(|waiter| waiter.request);
+        grants.chain(places).collect()
     }
 
     fn tell(&mut self) {
