@@ -245,7 +245,7 @@ async fn thousands_share_a_lock_and_the_writer_behind_them_gets_it() {
     let waiting =
         tokio::spawn(async move { writer.lock("x").unwrap().acquire().await.map(|guard| guard.fencing_token()) });
     tokio::time::sleep(Duration::from_millis(20)).await;
-    let last = guards.iter().map(|guard| guard.fencing_token()).max();
+    let last = guards.iter().map(tooz_core::LockGuard::fencing_token).max();
     for guard in guards {
         guard.release().await.unwrap();
     }
