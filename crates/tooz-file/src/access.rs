@@ -70,17 +70,17 @@ impl Access {
             found = made.metadata()?;
             given = Given::Changed;
         }
-        let mut mode = self.mode(object);
+        let mut bits = self.mode(object);
         if found.gid() != self.group {
             // The group's share would be another group's: those in there get no more than anybody.
-            mode = (mode & !0o070) | ((mode & 0o007) << 3);
+            bits = (bits & !0o070) | ((bits & 0o007) << 3);
         }
-        if found.mode() & 0o777 == mode {
+        if found.mode() & 0o777 == bits {
             return Ok(given);
         }
         // A folder may have the bit by which the group is handed down.
-        let mode = mode | (found.mode() & libc::S_ISGID);
-        match made.set_permissions(Permissions::from_mode(mode)) {
+        let bits = bits | (found.mode() & libc::S_ISGID);
+        match made.set_permissions(Permissions::from_mode(bits)) {
             // Some file systems have modes for the whole mount alone.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS)) => {
                 Ok(given)

@@ -175,6 +175,7 @@ impl Layout {
     }
 
     /// Opens a file that is there as `how` says, without following a link out of the folder.
+    #[allow(clippy::unused_self)] // Whoever has a path has it from here.
     pub(crate) fn open(&self, path: &Path, how: How) -> io::Result<File> {
         let mut options = OpenOptions::new();
         options.read(true).write(how == How::Existing);
@@ -262,11 +263,11 @@ pub(crate) fn member_file(member: &MemberId) -> String {
 /// Makes a folder under another name beside its own, and lets it appear with all that `make` puts into it. One that is there already is as good.
 fn appear(parent: &Path, path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     let first = parent.join(unfinished::name());
-    let made = make(&first).and_then(|()| fs::rename(&first, path));
-    if made.is_err() {
+    let result = make(&first).and_then(|()| fs::rename(&first, path));
+    if result.is_err() {
         let _ = fs::remove_dir_all(&first);
     }
-    match made {
+    match result {
         // Somebody else has made it meanwhile. (It may be another user's, in a folder with the sticky bit.)
         Err(error)
             if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY | libc::EPERM | libc::EACCES))
@@ -274,7 +275,7 @@ fn appear(parent: &Path, path: &Path, make: impl FnOnce(&Path) -> io::Result<()>
         {
             Ok(())
         }
-        result => result,
+        other => other,
     }
 }
 

@@ -36,6 +36,7 @@ use crate::unfinished::{Naming, Unfinished};
 
 const DATA: Range = Range { start: line::WAY.start - 1, length: 1 };
 const FIRST_SLOT: libc::off_t = 1;
+#[allow(clippy::cast_possible_truncation)] // It is 512.
 const COUNTER_AT: usize = record::HEAD as usize;
 /// How often the file of a lock may come and go while it is being opened.
 const OVERTAKEN: usize = 8;

@@ -80,12 +80,11 @@ impl FileSession {
         }
         self.begin_rounds();
         let mut feed = lock(&self.state.feed);
-        let result = match &*feed {
-            Some(feed) => act(feed),
-            None => {
-                let memberships = Arc::clone(self.state.groups.memberships());
-                Feed::start(self.state.layout.clone(), memberships).and_then(|new| act(feed.insert(new)))
-            }
+        let result = if let Some(feed) = &*feed {
+            act(feed)
+        } else {
+            let memberships = Arc::clone(self.state.groups.memberships());
+            Feed::start(self.state.layout.clone(), memberships).and_then(|new| act(feed.insert(new)))
         };
         match result {
             Ok(value) => Ok(Some(value)),

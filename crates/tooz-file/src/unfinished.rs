@@ -57,11 +57,11 @@ impl Unfinished {
     /// A new folder, for those who use the namespace.
     pub(crate) fn folder(layout: &Layout) -> Result<Self> {
         let path = layout.sessions().join(name());
-        let make = || layout.access().and_then(|access| access.make_folder(&path));
-        let made = match make() {
+        let attempt = || layout.access().and_then(|access| access.make_folder(&path));
+        let made = match attempt() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 layout.make_branch(&layout.sessions())?;
-                make()
+                attempt()
             }
             result => result,
         };

@@ -308,7 +308,9 @@ impl Table {
                 roster.look(&self.layout, path, name, pushers);
             }
             Some(Watched { what: What::Lock, pushers, .. }) => {
-                pushers.iter().for_each(|pusher| pusher.push(Pushed::Dirty));
+                for pusher in &*pushers {
+                    pusher.push(Pushed::Dirty);
+                }
             }
             Some(Watched { what: What::Own(_), .. }) | None => {}
         }

@@ -244,13 +244,13 @@ async fn what_the_dead_leave_is_swept_however_many_live(folder: Folder) {
         let file = fs::File::create(sessions.join(name)).unwrap();
         file.set_modified(SystemTime::now() - age).unwrap();
     };
-    leftover(".new-0000000000000001", Duration::from_secs(3600));
+    leftover(".new-0000000000000001", Duration::from_hours(1));
     leftover(".new-0000000000000002", Duration::ZERO);
     fs::create_dir(sessions.join(".new-0000000000000003")).unwrap();
     fs::write(sessions.join(".new-0000000000000003/.group"), "").unwrap();
     fs::File::open(sessions.join(".new-0000000000000003"))
         .unwrap()
-        .set_modified(SystemTime::now() - Duration::from_secs(3600))
+        .set_modified(SystemTime::now() - Duration::from_hours(1))
         .unwrap();
     let last = folder.connect("last").await;
     take(&last).await;

@@ -232,3 +232,22 @@ async fn a_ring_that_takes_seconds_holds_up_no_heartbeat() {
     assert!(guard.is_held());
     guard.release().await.unwrap();
 }
+
+#[tokio::test]
+async fn thousands_share_a_lock_and_the_writer_behind_them_gets_it() {
+    let (readers, writer) = (connect("thousands", "readers").await, connect("thousands", "writer").await);
+    let shared = readers.lock("x").unwrap().shared();
+    let mut guards = Vec::new();
+    for _ in 0..3000 {
+        guards.push(shared.acquire().await.unwrap());
+    }
+    assert_eq!(writer.lock("x").unwrap().holders().await.unwrap().len(), guards.len());
+    let waiting =
+        tokio::spawn(async move { writer.lock("x").unwrap().acquire().await.map(|guard| guard.fencing_token()) });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let last = guards.iter().map(tooz_core::LockGuard::fencing_token).max();
+    for guard in guards {
+        guard.release().await.unwrap();
+    }
+    assert!(Some(within(waiting).await.unwrap().unwrap()) > last);
+}

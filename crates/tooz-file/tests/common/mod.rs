@@ -53,6 +53,7 @@ fn become_user(words: &str) {
 }
 
 /// What the processes do that the cases start of this program: `[url, member, what, name, …]`.
+#[expect(clippy::too_many_lines, reason = "one paragraph for each role")]
 pub(crate) async fn role(arguments: &[&str]) {
     let [url, member, what, name, rest @ ..] = arguments else { panic!("{arguments:?}") };
     let ours = ConnectOptions::new(url).unwrap().member(*member).unwrap().connect().await.unwrap();
@@ -131,7 +132,7 @@ pub(crate) async fn role(arguments: &[&str]) {
             tokio::time::sleep(Duration::from_secs(5)).await;
             let before = processor_time();
             tokio::time::sleep(Duration::from_secs(4)).await;
-            say(((processor_time() - before) / 4).as_micros());
+            say((processor_time().saturating_sub(before) / 4).as_micros());
             drop(kept);
         }
         "few-files" => {
