@@ -22,6 +22,9 @@ pub struct Group {
     name: GroupId,
 }
 
+/// How often a join makes its group, which others delete.
+const CREATIONS: u32 = 16;
+
 /// How much later than it said a backend may end a session.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -120,13 +123,18 @@ impl Group {
     /// Dropping it leaves again in the background.
     pub async fn join_with(&self, options: JoinOptions) -> Result<Membership> {
         let mut dead_at_the_latest = None;
+        let mut creations = 0;
         let mut pauses = Backoff::for_reconnects();
         loop {
             match Membership::join(Arc::clone(&self.handle), self.name.clone(), &options).await {
-                Err(error) if error.kind() == ErrorKind::NotFound && options.create => match self.create().await {
-                    Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-                    _ => {}
-                },
+                // Somebody may delete it in between, but not for ever.
+                Err(error) if error.kind() == ErrorKind::NotFound && options.create && creations < CREATIONS => {
+                    creations += 1;
+                    match self.create().await {
+                        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+                        _ => {}
+                    }
+                }
                 Err(error) if options.wait && error.retry_after().is_some() => {
                     let after = error.retry_after().unwrap_or_default();
                     let end = *dead_at_the_latest.get_or_insert(Instant::now() + after.min(A_DAY) + GRACE);

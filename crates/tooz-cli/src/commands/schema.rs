@@ -15,7 +15,8 @@ pub(crate) fn run(arguments: &SchemaArguments) -> Result<u8, Failure> {
             "\n-- Members that do not own the schema need privileges: --role NAME prints the GRANTs for their role.\n";
     }
     for role in &arguments.role {
-        statements += &format!("\n-- What members need that log in as this role.\n{}", grants(schema, role));
+        statements += "\n-- What members need that log in as this role.\n";
+        statements += &grants(schema, role);
     }
     write!(std::io::stdout(), "{statements}")?;
     Ok(exit::SUCCESS)
