@@ -201,7 +201,7 @@ impl Desk {
         while let Some(Errand { number, mode, patience, wanted }) = self.next_request() {
             let desk = Arc::clone(self);
             let request = async move {
-                let result = desk.request(number, mode, patience, &wanted).await;
+                let result = desk.request(mode, patience, &wanted).await;
                 desk.complete(number, mode, patience, result);
                 desk
             };
@@ -226,11 +226,11 @@ impl Desk {
     }
 
     /// Gets one grant from the backend: in as many sessions as it takes for one who waits, in one for one who tries.
-    async fn request(self: &Arc<Self>, number: u64, mode: LockMode, patience: Patience, wanted: &Wanted) -> Answer {
+    async fn request(self: &Arc<Self>, mode: LockMode, patience: Patience, wanted: &Wanted) -> Answer {
         let mut pauses = Backoff::for_reconnects();
         let mut worry = None;
         loop {
-            let error = match self.attempt(number, mode, patience, wanted, &mut worry).await {
+            let error = match self.attempt(mode, patience, wanted, &mut worry).await {
                 Ok(Some(grant)) => return Ok(Some(grant)),
                 Ok(None) if patience == Patience::Try || !wanted.is_wanted() => return Ok(None),
                 // It was unwanted for a moment. A driver that gives up without that is asked again with pauses.
@@ -279,7 +279,6 @@ impl Desk {
 
     async fn attempt(
         self: &Arc<Self>,
-        number: u64,
         mode: LockMode,
         patience: Patience,
         wanted: &Wanted,
@@ -335,13 +334,6 @@ impl Desk {
             self.state().trouble = Some(error.clone());
         }
         if !is_settled {
-            // One who tries has the answer now; what comes next for this lock comes after the withdrawal.
-            if patience == Patience::Try && error.kind() != ErrorKind::Lost {
-                let waiter = self.state().take(number);
-                if let Some(waiter) = waiter {
-                    let _ = waiter.answer.send(Err(error.clone()));
-                }
-            }
             self.withdraw_at_backend(&live, &request).await;
         }
         // A request may be what finds out that the session is over; nobody has lost anything that was asked for here. The next session
