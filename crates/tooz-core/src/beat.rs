@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::clock::Moment;
 use crate::events::SessionEvent;
+use crate::heart::RunsOn;
 use crate::inner::Inner;
 use crate::life::Live;
 use crate::loss::LossReason;
@@ -16,11 +19,11 @@ use crate::wait::Backoff;
 use crate::{ErrorKind, Result};
 
 /// Beats until the session is lost, and answers why. `sent` is when the first timeout began.
-pub(crate) async fn keep_alive(inner: &Arc<Inner>, live: &Arc<Live>, sent: Moment) -> LossReason {
-    let mut worry = Worry::new(inner, "keep the session alive");
+pub(crate) async fn keep_alive(inner: &Arc<Inner>, live: &Arc<Live>, sent: Moment, worry: &mut Worry) -> LossReason {
     let clock = live.clock().clone();
     let mut connection = live.watch_connection();
     let mut reconnects = live.reconnects.subscribe();
+    tokio::spawn(reconcile(Arc::clone(live), reconnects.clone(), inner.settings.operation_timeout));
     let mut interval = interval_of(live);
     let mut next = interval.map_or(Moment::NEVER, |interval| sent + interval);
     loop {
@@ -33,7 +36,6 @@ pub(crate) async fn keep_alive(inner: &Arc<Inner>, live: &Arc<Live>, sent: Momen
                 }
             }
             Ok(()) = reconnects.changed() => {
-                tokio::spawn(reconcile(Arc::clone(live), inner.settings.operation_timeout));
                 // A beat right away tells whether the session has outlived the cut.
                 if interval.is_some() {
                     next = clock.now();
@@ -85,8 +87,9 @@ fn interval_of(live: &Live) -> Option<Duration> {
 async fn beat(inner: &Arc<Inner>, live: &Arc<Live>, overdue: Moment) -> Option<Result<()>> {
     let clock = live.clock().clone();
     let sent = clock.now();
-    let beating = live.call(|session| session.beat());
-    tokio::pin!(beating);
+    let asked = Arc::clone(live);
+    // Where this is given up, at a loss or a close, the driver's future runs on.
+    let mut beating = RunsOn::new(async move { asked.call(|session| session.beat()).await });
     let mut told = false;
     let result = loop {
         // The deadline is watched while the beat is under way: a hung request must not delay it.
@@ -129,12 +132,19 @@ async fn beat(inner: &Arc<Inner>, live: &Arc<Live>, overdue: Moment) -> Option<R
 /// After a reconnect: what the backend has of this session, and what is known here, become the same. Until what nobody here knows of is
 /// given back, such as a grant whose release the backend has forgotten in a crash, it is nobody's and free for nobody: so it goes on
 /// until it is.
-async fn reconcile(live: Arc<Live>, limit: Duration) {
+async fn reconcile(live: Arc<Live>, mut reconnects: watch::Receiver<u64>, limit: Duration) {
     let mut pauses = Backoff::for_reconnects();
-    while mend_what_differs(&live, limit).await.is_err() && live.check().is_none() {
+    loop {
         tokio::select! {
-            () = pauses.pause() => {}
-            _ = live.lost() => {}
+            Ok(()) = reconnects.changed() => {}
+            _ = live.lost() => return,
+        }
+        pauses.reset();
+        while mend_what_differs(&live, limit).await.is_err() && live.check().is_none() {
+            tokio::select! {
+                () = pauses.pause() => {}
+                _ = live.lost() => return,
+            }
         }
     }
 }

@@ -150,7 +150,8 @@ impl Coordinator {
 
     /// What this very session can do and promises; before the first connection, what the driver can do at best.
     pub fn characteristics(&self) -> Characteristics {
-        match self.inner().phase.borrow().live() {
+        let live = if self.inner().is_forked() { None } else { self.inner().phase.borrow().live().cloned() };
+        match live {
             Some(live) => live.terms().map_or(self.driver().most_characteristics(), |terms| terms.characteristics),
             None => self.driver().most_characteristics(),
         }
@@ -158,6 +159,9 @@ impl Coordinator {
 
     /// What the open session and the backend agreed upon; `None` while no session is open.
     pub fn terms(&self) -> Option<Terms> {
+        if self.inner().is_forked() {
+            return None;
+        }
         let live = self.inner().phase.borrow().usable(Purpose::Own)?;
         live.terms().ok()
     }
@@ -179,22 +183,31 @@ impl Coordinator {
 
     /// How the session is now, and what is wrong if something is kept up that does not work just now.
     pub fn state(&self) -> SessionState {
-        let trouble = || self.inner().troubles.latest().map(SessionState::Troubled);
-        let phase = self.inner().phase.borrow();
-        match &*phase {
-            Phase::Closed => SessionState::Closed,
-            Phase::Open(live) if live.check().is_some() => SessionState::Lost,
-            Phase::Open(_) if self.inner().suspended.load(Ordering::Relaxed) => SessionState::Suspended,
-            Phase::Open(_) => trouble().unwrap_or(SessionState::Open),
-            Phase::Down { attempt: 0, .. } | Phase::Connected(_) => trouble().unwrap_or(SessionState::Idle),
-            Phase::Down { .. } => trouble().unwrap_or(SessionState::Lost),
+        let inner = self.inner();
+        if inner.is_forked() {
+            return SessionState::Closed;
+        }
+        let trouble = || inner.troubles.latest().map(SessionState::Troubled);
+        let phase = match &*inner.phase.borrow() {
+            Phase::Closed => return SessionState::Closed,
+            Phase::Open(live) => Some(Arc::clone(live)),
+            Phase::Down { attempt: 0, .. } | Phase::Connected(_) => None,
+            Phase::Down { .. } => return trouble().unwrap_or(SessionState::Lost),
+        };
+        match phase {
+            None => trouble().unwrap_or(SessionState::Idle),
+            Some(live) if live.check().is_some() => SessionState::Lost,
+            Some(_) if inner.suspended.load(Ordering::Relaxed) => SessionState::Suspended,
+            Some(_) => trouble().unwrap_or(SessionState::Open),
         }
     }
 
     /// What happens to the session from now on.
     pub fn events(&self) -> SessionEvents {
         let (feeder, reader) = mailbox();
-        self.inner().listen(feeder);
+        if !self.inner().is_forked() {
+            self.inner().listen(feeder);
+        }
         SessionEvents::new(reader)
     }
 

@@ -1,9 +1,13 @@
 //! Who logs in: read anew for each connection, so that a password that is changed at the server and in its file needs no restart.
 
 use std::fmt;
+use std::io::Read as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 
 use crate::options::{BackendUrl, OptionSpec, OptionValue, Options};
 use crate::{Error, ErrorKind, Result};
@@ -61,6 +65,8 @@ type Ask = Arc<dyn Fn() -> Result<Credentials> + Send + Sync>;
 #[derive(Clone)]
 pub struct CredentialSource {
     from: From,
+    /// The question that is under way: one whose asker has given up is not asked a second time beside it, but waited for by the next.
+    asking: Arc<Mutex<Option<JoinHandle<Result<Credentials>>>>>,
 }
 
 #[derive(Clone)]
@@ -77,7 +83,7 @@ impl CredentialSource {
             if !options.knows(PASSWORD_FILE.name) {
                 return Err(Error::config("this driver logs in nowhere: it takes no credentials"));
             }
-            return Ok(CredentialSource { from: From::Application(ask) });
+            return Ok(CredentialSource { from: From::Application(ask), asking: Arc::default() });
         }
         let (username, password) = (url.username().map(str::to_owned), url.password().map(str::to_owned));
         let from = match (options.text(PASSWORD_FILE.name), password) {
@@ -88,7 +94,7 @@ impl CredentialSource {
             (Some(path), None) => From::File { username, path: path.into() },
             (None, password) => From::Url(Credentials { username, password }),
         };
-        Ok(CredentialSource { from })
+        Ok(CredentialSource { from, asking: Arc::default() })
     }
 
     /// The credentials as they are now. A file is read, and the application asked, on a thread that may block.
@@ -100,16 +106,11 @@ impl CredentialSource {
             From::Url(credentials) => return Ok(credentials.clone()),
             from => from.clone(),
         };
-        let reading = tokio::task::spawn_blocking(move || match from {
-            From::Url(credentials) => Ok(credentials),
-            From::File { username, path } => {
-                password_in(&path).map(|password| Credentials { username, password: Some(password) })
-            }
-            From::Application(ask) => catch_unwind(AssertUnwindSafe(|| ask())).unwrap_or_else(|_| {
-                Err(Error::new(ErrorKind::Backend, "the application's function for credentials panicked"))
-            }),
-        });
-        reading.await.unwrap_or_else(|_| Err(crate::heart::gone()))
+        let mut asking = self.asking.lock().await;
+        let question = asking.get_or_insert_with(|| tokio::task::spawn_blocking(move || ask(from)));
+        let answer = question.await.unwrap_or_else(|_| Err(crate::heart::gone()));
+        *asking = None;
+        answer
     }
 
     /// Whether the credentials may be others the next time.
@@ -133,14 +134,29 @@ fn shown(path: &std::path::Path) -> String {
     if path.is_absolute() { path.display().to_string() } else { "(a relative path, or the password itself)".to_owned() }
 }
 
+fn ask(from: From) -> Result<Credentials> {
+    match from {
+        From::Url(credentials) => Ok(credentials),
+        From::File { username, path } => {
+            password_in(&path).map(|password| Credentials { username, password: Some(password) })
+        }
+        From::Application(ask) => catch_unwind(AssertUnwindSafe(|| ask())).unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Backend, "the application's function for credentials panicked"))
+        }),
+    }
+}
+
 /// The first line of the file would hide the rest of a wrong one, so it is the whole of it, without the end of the line that editors add.
 fn password_in(path: &std::path::Path) -> Result<String> {
     let wrong = |why: &str| Error::config(format!("password_file {}: {why}", shown(path)));
     let unreadable = |error: std::io::Error| wrong(&format!("it can't be read: {error}")).with_source(error);
-    if std::fs::metadata(path).map_err(unreadable)?.len() > LONGEST {
+    // What is no file may have no end, whatever length it says it has.
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).map_err(unreadable)?.take(LONGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > LONGEST {
         return Err(wrong("it is too long for a password"));
     }
-    let text = String::from_utf8(std::fs::read(path).map_err(unreadable)?).map_err(|_| wrong("it is no UTF-8"))?;
+    let text = String::from_utf8(bytes).map_err(|_| wrong("it is no UTF-8"))?;
     let password = text.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
         return Err(wrong("it is empty"));
@@ -169,6 +185,15 @@ mod tests {
             std::fs::write(&path, format!("{password}\n")).unwrap();
             assert_eq!(found.read().await.unwrap(), Credentials::new("bob", password));
         }
+        assert!(
+            source("d://bob@h?password_file=/dev/zero")
+                .unwrap()
+                .read()
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("too long")
+        );
         std::fs::write(&path, "\n").unwrap();
         assert!(found.read().await.unwrap_err().to_string().contains("empty"));
         std::fs::remove_file(&path).unwrap();

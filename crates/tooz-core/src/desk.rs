@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::contain::caught;
 use crate::heart::{self, Begun, Start};
 use crate::held::{Held, mode_of};
 use crate::inner::{Inner, Persistence, Purpose, is_final};
@@ -131,8 +132,12 @@ impl Desk {
         let (number, untold) = {
             let mut state = self.state();
             if patience == Patience::Try && state.queue.iter().any(|waiter| waiter.patience == Patience::Wait) {
-                // Whoever waits there may wait for a backend that refuses, and for nobody.
-                return state.trouble.clone().map_or(Ok(None), Err);
+                drop(state);
+                // Whoever waits there may wait for a backend that does not answer, and for nobody.
+                return match self.standing(mode) {
+                    Line::Moves | Line::Asks => Ok(None),
+                    Line::Stands(error) => Err(error),
+                };
             }
             state.numbers += 1;
             let number = state.numbers;
@@ -160,40 +165,55 @@ impl Desk {
 
     /// Why one whose time is over does not have the lock: `Ok` only where somebody else has it.
     pub(crate) fn verdict(&self, mode: LockMode, limit: Duration) -> Result<()> {
-        let error = |kind: ErrorKind, why: &str| {
-            let error = Error::new(kind, format!("acquire {}: {why}", self.key));
-            Err(error.with_outcome(Outcome::NotApplied).in_driver(self.inner.driver.name()))
-        };
-        let (stands, trouble) = {
+        match self.standing(mode) {
+            Line::Moves => Ok(()),
+            Line::Stands(error) => Err(error),
+            Line::Asks => {
+                Err(self.hindered(ErrorKind::TimedOut, &format!("the backend has not answered within {limit:?}")))
+            }
+        }
+    }
+
+    fn hindered(&self, kind: ErrorKind, why: &str) -> Error {
+        let error = Error::new(kind, format!("acquire {}: {why}", self.key));
+        error.with_outcome(Outcome::NotApplied).in_driver(self.inner.driver.name())
+    }
+
+    /// What is in the way of who is in the line.
+    fn standing(&self, mode: LockMode) -> Line {
+        let (is_queued, trouble, spent) = {
             let mut state = self.state();
-            if !state.held.admits(mode) {
-                return Ok(());
+            // What is just being given back is nobody's, but may not get through.
+            if !state.held.admits(mode) && !state.held.is_coming_back(mode) {
+                return Line::Moves;
             }
-            let stands = state.in_flight.as_ref().is_some_and(|in_flight| in_flight.wanted.is_queued());
-            (stands, state.trouble.clone())
+            let is_queued = state.in_flight.as_ref().is_some_and(|in_flight| in_flight.wanted.is_queued());
+            (is_queued, state.trouble.clone(), state.held.take_spent())
         };
+        drop(spent);
         if self.inner.heart().is_stopped() {
-            return Err(heart::gone().in_driver(self.inner.driver.name()));
+            return Line::Stands(heart::gone().in_driver(self.inner.driver.name()));
         }
-        let phase = self.inner.phase.borrow();
-        match &*phase {
+        let unreachable = |why: &str| Line::Stands(self.hindered(ErrorKind::Unavailable, why));
+        match &*self.inner.phase.borrow() {
             Phase::Open(_) if self.inner.suspended.load(Ordering::Relaxed) => {
-                error(ErrorKind::Unavailable, "the backend does not answer heartbeats")
+                return unreachable("the backend does not answer heartbeats");
             }
-            Phase::Open(_) if stands => Ok(()),
-            Phase::Open(_) if trouble.is_none() => {
-                error(ErrorKind::TimedOut, &format!("the backend has not answered within {limit:?}"))
-            }
-            Phase::Down { error: Some(error), .. } => Err(error.clone()),
-            Phase::Closed => Err(heart::gone().in_driver(self.inner.driver.name())),
-            Phase::Open(_) | Phase::Connected(_) | Phase::Down { error: None, .. } => match trouble {
-                Some(trouble) => Err(trouble),
-                None => match self.inner.why_no_session() {
-                    Some(trouble) => Err(trouble.with_outcome(Outcome::NotApplied)),
-                    None => error(ErrorKind::Unavailable, "the session is not open yet"),
-                },
-            },
+            Phase::Open(_) if is_queued => return Line::Moves,
+            Phase::Open(_) if trouble.is_none() => return Line::Asks,
+            Phase::Down { error: Some(error), .. } => return Line::Stands(error.clone()),
+            Phase::Closed => return Line::Stands(heart::gone().in_driver(self.inner.driver.name())),
+            Phase::Open(_) | Phase::Connected(_) | Phase::Down { error: None, .. } => {}
         }
+        match trouble.or_else(|| self.inner.why_no_session()) {
+            Some(trouble) => Line::Stands(trouble.with_outcome(Outcome::NotApplied)),
+            None => unreachable("the session is not open yet"),
+        }
+    }
+
+    fn set_trouble(&self, trouble: Option<Error>) {
+        let before = std::mem::replace(&mut self.state().trouble, trouble);
+        drop(before);
     }
 
     /// Starts the next request if one can be started.
@@ -218,7 +238,11 @@ impl Desk {
 
     fn next_request(&self) -> Option<Errand> {
         let mut refused = Vec::new();
-        let next = self.state().next_request(&mut refused);
+        let (next, spent) = {
+            let mut state = self.state();
+            (state.next_request(&mut refused), state.held.take_spent())
+        };
+        drop(spent);
         for waiter in refused {
             let _ = waiter.answer.send(Ok(None));
         }
@@ -246,19 +270,18 @@ impl Desk {
                         return Err(error);
                     }
                     // Its next attempt comes after a pause already.
-                    self.state().trouble = Some(error.clone());
+                    self.set_trouble(Some(error.clone()));
                     self.worry(&mut worry).about(&error);
                     continue;
                 }
                 Err(Stop::For(error)) => error,
             };
             if self.ends(&error, patience) {
-                return Err(error);
+                return Err(error.context(format!("acquire {}", self.key)));
             }
             if !wanted.is_wanted() {
                 return Ok(None);
             }
-            self.state().trouble = Some(error.clone());
             self.worry(&mut worry).about(&error);
             tokio::select! {
                 () = pauses.pause() => {}
@@ -328,10 +351,9 @@ impl Desk {
                 (error, is_settled)
             }
         };
-        let error = error.context(format!("acquire {}", self.key));
         // Known before the withdrawal, which takes as long as the trouble does.
         if patience == Patience::Wait && error.kind() != ErrorKind::Lost {
-            self.state().trouble = Some(error.clone());
+            self.set_trouble(Some(error.clone().context(format!("acquire {}", self.key))));
         }
         if !is_settled {
             self.withdraw_at_backend(&live, &request).await;
@@ -375,10 +397,10 @@ impl Desk {
                     match word {
                         Progress::Queued => {
                             worry.take();
-                            self.state().trouble = None;
+                            self.set_trouble(None);
                         }
                         Progress::Trouble(error) => {
-                            self.state().trouble = Some(error.clone().context(format!("acquire {}", self.key)));
+                            self.set_trouble(Some(error.clone().context(format!("acquire {}", self.key))));
                             self.worry(worry).about(&error);
                         }
                     }
@@ -399,15 +421,17 @@ impl Desk {
 
     /// Hands the result to whoever it is for now.
     fn complete(self: &Arc<Self>, number: u64, mode: LockMode, patience: Patience, result: Answer) {
-        let (in_flight, waiter, answer) = {
+        let (waiter, _garbage) = {
             let mut state = self.state();
             state.note_who_stood();
-            state.trouble = None;
-            let in_flight = state.in_flight.take();
+            let garbage = (state.in_flight.take(), state.trouble.take());
             let waiter = match &result {
                 Ok(Some(grant)) => {
                     state.held.add(&grant.hold);
-                    state.take_head(|head| head.mode == mode)
+                    let waiter = state.take_head(|head| head.mode == mode);
+                    // Whoever is behind stands in a line that has moved.
+                    state.note_who_stood();
+                    waiter
                 }
                 // One who tries is answered for the own try alone.
                 _ if patience == Patience::Try => state.take(number),
@@ -415,24 +439,34 @@ impl Desk {
                 Ok(None) => None,
                 Err(_) => state.take_head(|head| head.mode == mode && head.patience == Patience::Wait),
             };
-            (in_flight, waiter, result)
+            (waiter, garbage)
         };
-        drop(in_flight);
-        self.hand_over(mode, waiter, answer);
+        self.hand_over(mode, waiter, result);
     }
 
     /// Answers the waiter. A grant that he does not take any more goes to the next in this mode at the head, or back.
     fn hand_over(self: &Arc<Self>, mode: LockMode, mut waiter: Option<Waiter>, mut answer: Answer) {
         while let Some(next) = waiter {
-            match next.answer.send(answer) {
-                Err(Ok(Some(grant))) => answer = Ok(Some(grant)),
-                Ok(()) | Err(_) => return,
+            // A waker that panics has woken nobody; the answer is there all the same.
+            match caught(|| next.answer.send(answer)) {
+                Ok(Err(Ok(Some(grant)))) => answer = Ok(Some(grant)),
+                _ => return,
             }
-            waiter = self.state().take_head(|head| head.mode == mode);
+            waiter = self.next_in(mode);
         }
         if let Ok(Some(grant)) = answer {
             self.release_later(grant.hold);
         }
+    }
+
+    /// Takes the one at the head, if it is of that mode: a grant is there. What is in flight may be nobody's by that.
+    fn next_in(&self, mode: LockMode) -> Option<Waiter> {
+        let (waiter, untold) = {
+            let mut state = self.state();
+            (state.take_head(|head| head.mode == mode), state.update_wanted())
+        };
+        tell(untold);
+        waiter
     }
 
     /// Gives a grant that its waiter did not take to the next one of its mode, or back.
@@ -440,7 +474,7 @@ impl Desk {
         match grant.hold.check() {
             None => {
                 let mode = mode_of(&grant.hold);
-                let waiter = self.state().take_head(|head| head.mode == mode);
+                let waiter = self.next_in(mode);
                 self.hand_over(mode, waiter, Ok(Some(grant)));
             }
             Some(_) => self.release_later(grant.hold),
@@ -469,7 +503,10 @@ impl Desk {
     pub(crate) fn release(self: &Arc<Self>, hold: Arc<Hold>) -> Begun<Result<()>> {
         let name = self.inner.driver.name();
         if let Some(reason) = hold.check() {
-            self.gone(&hold);
+            // What is being given back is in the way until the backend has it.
+            if reason != LossReason::Released {
+                self.gone(&hold);
+            }
             if reason == LossReason::Broken {
                 self.withdraw_the_broken(&hold);
             }
@@ -541,14 +578,14 @@ impl Desk {
     }
 
     fn gone(self: &Arc<Self>, hold: &Arc<Hold>) {
-        {
+        let (removed, is_empty) = {
             let mut state = self.state();
-            state.held.remove(hold);
-            if state.queue.is_empty() {
-                return;
-            }
+            (state.held.remove(hold), state.queue.is_empty())
+        };
+        drop(removed);
+        if !is_empty {
+            self.pump();
         }
-        self.pump();
     }
 
     /// Takes a request back of which nobody knows whether it was done. One that stays unknown for a whole timeout ends the
@@ -586,6 +623,16 @@ fn tell(untold: Option<Untold>) {
     if let Some(untold) = untold {
         untold.tell();
     }
+}
+
+/// What is in the way of who waits.
+enum Line {
+    /// Somebody else has the lock.
+    Moves,
+    /// The backend was asked, and has not answered.
+    Asks,
+    /// It can't answer, and this is why.
+    Stands(Error),
 }
 
 /// Why an attempt has not led to a grant.

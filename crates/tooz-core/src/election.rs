@@ -55,7 +55,8 @@ impl Leadership {
                 .in_driver(handle.0.driver.name())
         };
         loop {
-            let membership = match &*standing.borrow_and_update() {
+            let present = standing.borrow_and_update().clone();
+            let membership = match &present {
                 Standing::In(hold) if hold.check().is_none() => Some(Arc::clone(hold)),
                 Standing::Over(hold) => return Err(over(hold.check().unwrap_or(LossReason::NotMember))),
                 _ => None,

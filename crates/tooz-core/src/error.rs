@@ -176,6 +176,15 @@ impl Error {
         error.with_outcome(Outcome::Unknown)
     }
 
+    /// Only core knows whether the coordinator is closed: who else says so, such as a function for credentials that asks another one, says
+    /// something that nobody here understands.
+    pub(crate) fn from_a_driver(mut self) -> Self {
+        if self.0.kind == ErrorKind::Closed {
+            self.0.kind = ErrorKind::Backend;
+        }
+        self
+    }
+
     pub(crate) fn is_panic(&self) -> bool {
         self.0.is_panic
     }

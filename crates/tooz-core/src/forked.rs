@@ -1,7 +1,7 @@
 //! What belongs to the process that made it: a forked child has the memory of its parent but none of its threads, so that a drop there
 //! could wait for ever for a mutex that nobody unlocks, or wake the parent's heart.
 
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 
 /// A value whose drop has an effect only in the process that made it. A forked child forgets it.
 pub(crate) struct Ours<T> {
@@ -30,6 +30,12 @@ impl<T> Deref for Ours<T> {
     type Target = T;
     fn deref(&self) -> &T {
         self.value.as_ref().expect("taken only by the drop")
+    }
+}
+
+impl<T> DerefMut for Ours<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.value.as_mut().expect("taken only by the drop")
     }
 }
 

@@ -1,5 +1,6 @@
 //! The heart: a thread of its own with a small runtime, in which every driver's future runs, whatever the application does.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::contain::{caught, contained};
 use crate::errand::{self, Boxed, Ended, Errands, Rest};
+use crate::forked::Ours;
 use crate::{Error, ErrorKind, Result, trace};
 
 pub(crate) struct Heart {
@@ -166,7 +168,7 @@ impl Heart {
         let inside = Inside::new(&self.shared);
         let sleep = (!inside.is_stopped()).then(|| {
             let _context = self.runtime.enter();
-            Box::pin(tokio::time::sleep(limit))
+            Ours::new(Box::pin(tokio::time::sleep(limit)))
         });
         Timer { shared: &self.shared, sleep }
     }
@@ -179,7 +181,8 @@ impl Heart {
 
     /// Waits for the end of the thread. Blocks; cheap when the thread is about to end. Whoever comes second waits as long.
     pub(crate) fn join(&self) {
-        if std::thread::current().id() == self.thread_id {
+        // A thread that is just inside is what the heart waits for before it ends.
+        if std::thread::current().id() == self.thread_id || DEPTH.try_with(Cell::get).unwrap_or(0) > 0 {
             return;
         }
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
@@ -212,7 +215,8 @@ fn can_poll_here() -> bool {
 /// A time limit that a heart keeps.
 pub(crate) struct Timer<'a> {
     shared: &'a Shared,
-    sleep: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// Dropping it takes it off the heart's list, whose lock nobody gives back in a forked child.
+    sleep: Option<Ours<Pin<Box<tokio::time::Sleep>>>>,
 }
 
 impl Timer<'_> {
@@ -227,12 +231,18 @@ impl Timer<'_> {
     }
 }
 
+thread_local! {
+    /// How often this thread is inside of hearts.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
 /// As long as this lives, the heart's runtime does too, unless it was [stopped](Self::is_stopped) before.
 pub(crate) struct Inside<'a>(&'a Shared);
 
 impl<'a> Inside<'a> {
     pub(crate) fn new(shared: &'a Shared) -> Self {
         shared.inside.fetch_add(1, Ordering::SeqCst);
+        let _ = DEPTH.try_with(|depth| depth.set(depth.get() + 1));
         Inside(shared)
     }
 
@@ -244,6 +254,7 @@ impl<'a> Inside<'a> {
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
         self.0.inside.fetch_sub(1, Ordering::SeqCst);
+        let _ = DEPTH.try_with(|depth| depth.set(depth.get().saturating_sub(1)));
     }
 }
 
@@ -264,6 +275,36 @@ impl<T> Begun<Result<T>> {
 
 pub(crate) fn gone() -> Error {
     Error::new(ErrorKind::Closed, "the coordinator is closed, or belongs to another process; connect a new one")
+}
+
+/// A future that is not dropped half-way: where this is, the heart runs the rest, and its answer is nobody's. Lives on the heart alone.
+pub(crate) struct RunsOn<T: Send + 'static>(Option<Pin<Box<dyn Future<Output = T> + Send>>>);
+
+impl<T: Send + 'static> RunsOn<T> {
+    pub(crate) fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
+        RunsOn(Some(Box::pin(future)))
+    }
+}
+
+impl<T: Send + 'static> Future for RunsOn<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let Some(future) = &mut self.0 else { return Poll::Pending };
+        let poll = future.as_mut().poll(context);
+        if poll.is_ready() {
+            self.0 = None;
+        }
+        poll
+    }
+}
+
+impl<T: Send + 'static> Drop for RunsOn<T> {
+    fn drop(&mut self) {
+        if let (Some(rest), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(async move { drop(rest.await) });
+        }
+    }
 }
 
 /// Waits for `future` at most `limit`. It is not dropped then: past the limit it runs on, and its result is nobody's.

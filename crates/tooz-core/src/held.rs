@@ -12,6 +12,8 @@ use crate::session::LockMode;
 pub(crate) struct Held {
     exclusive: Grants,
     shared: Grants,
+    /// What was found lost. With it may go the last of a session, which is not to be dropped under a lock.
+    spent: Vec<Arc<Hold>>,
 }
 
 type Grants = BTreeMap<RequestId, Arc<Hold>>;
@@ -21,8 +23,13 @@ impl Held {
         self.of(mode_of(hold)).insert(hold.id, Arc::clone(hold));
     }
 
-    pub(crate) fn remove(&mut self, hold: &Hold) {
-        self.of(mode_of(hold)).remove(&hold.id);
+    pub(crate) fn remove(&mut self, hold: &Hold) -> Option<Arc<Hold>> {
+        self.of(mode_of(hold)).remove(&hold.id)
+    }
+
+    /// What is to be dropped once no lock is held.
+    pub(crate) fn take_spent(&mut self) -> Vec<Arc<Hold>> {
+        std::mem::take(&mut self.spent)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -31,7 +38,8 @@ impl Held {
 
     /// Whether nothing is in the way of that mode. Takes out what is lost, as far as it looks.
     pub(crate) fn admits(&mut self, mode: LockMode) -> bool {
-        !stands(&mut self.exclusive) && (mode == LockMode::Shared || !stands(&mut self.shared))
+        let Held { exclusive, shared, spent } = self;
+        !stands(exclusive, spent) && (mode == LockMode::Shared || !stands(shared, spent))
     }
 
     /// Whether all that is in the way was given back, and only has not arrived yet.
@@ -49,17 +57,17 @@ impl Held {
 }
 
 /// Whether one of them is in the way. The lost ones before it are taken out: each is looked at once.
-fn stands(grants: &mut Grants) -> bool {
+fn stands(grants: &mut Grants, spent: &mut Vec<Arc<Hold>>) -> bool {
     while let Some(first) = grants.first_entry() {
         let is_over = match first.get().lost.get() {
             // Given back, but not yet at the backend: it is in the way as long as its session lives.
-            None | Some(LossReason::Released) => first.get().live.check().is_some(),
+            None | Some(LossReason::Released) => first.get().live.is_over(),
             Some(_) => true,
         };
         if !is_over {
             return true;
         }
-        first.remove();
+        spent.push(first.remove());
     }
     false
 }

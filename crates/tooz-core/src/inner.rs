@@ -183,6 +183,10 @@ impl Inner {
     }
 
     pub(crate) fn desk(self: &Arc<Self>, key: LockKey) -> Arc<Desk> {
+        // A forked child does not touch the list, which may be locked by a thread that is not there.
+        if self.is_forked() {
+            return Arc::new(Desk::new(key, Arc::clone(self)));
+        }
         let mut desks = self.desks.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(desk) = desks.get(&key).and_then(Weak::upgrade) {
             return desk;

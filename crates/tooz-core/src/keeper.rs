@@ -266,11 +266,16 @@ impl Keeper {
     /// After a reconnect: the backend may have fallen back to before this join, or before an update of it.
     async fn restore(&mut self, hold: &Arc<Hold>) {
         let found = Arc::clone(&self.found.borrow_and_update());
+        // What is over is not said again, and its end is about to be noted.
+        if hold.check().is_some() {
+            return;
+        }
         let there = found.get(&hold.id);
         if there == Some(&self.capabilities) {
             return;
         }
         let request = self.request(hold);
+        let said_again = request.clone();
         let live = &hold.live;
         let limit = self.inner.settings.operation_timeout;
         let is_listed = there.is_some();
@@ -281,6 +286,8 @@ impl Keeper {
         };
         let said = live.call_patiently(limit, what, say_again).await;
         match said {
+            // It was taken away meanwhile, and is not to come back by this.
+            Ok(()) if hold.check().is_some() => leave(&self.inner, live, &said_again).await,
             Ok(()) => self.worry.is_over(),
             Err(error) => match error.kind() {
                 ErrorKind::AlreadyExists | ErrorKind::NotMember => live.lose_one(hold.id, LossReason::TakenOver),
@@ -344,8 +351,15 @@ impl Keeper {
         self.standing.send_replace(Standing::Out(Arc::clone(old)));
         let mut pauses = Backoff::for_reconnects();
         let mut dead_at_the_latest = None;
+        let mut before: Option<Arc<Live>> = None;
         loop {
-            let entered = match self.session(old).await {
+            let session = self.session(old).await;
+            if let Some(Ok(live)) = &session
+                && before.replace(Arc::clone(live)).is_some_and(|before| !Arc::ptr_eq(&before, live))
+            {
+                dead_at_the_latest = None;
+            }
+            let entered = match session {
                 None => return false,
                 Some(Err(error)) => Err(error),
                 Some(Ok(live)) => match self.enter_again(old, live).await {
@@ -378,6 +392,10 @@ impl Keeper {
             if let Some(reason) = reason {
                 self.over(old, reason);
                 return false;
+            }
+            if error.kind() != ErrorKind::AlreadyExists {
+                // What kept this from the backend may have kept its dead listed there.
+                dead_at_the_latest = None;
             }
             self.worry.about(&error);
             if !self.pause(old, pauses.next()).await {
@@ -414,8 +432,7 @@ impl Keeper {
     fn note(&mut self, old: &Arc<Hold>, order: Option<Order>) -> Option<()> {
         match order {
             Some(Order::Update(capabilities, answer)) => {
-                self.capabilities = capabilities;
-                self.unfinished.push(answer);
+                self.note_update(capabilities, answer);
                 Some(())
             }
             Some(Order::Leave(answer)) => {
@@ -428,6 +445,13 @@ impl Keeper {
                 None
             }
         }
+    }
+
+    fn note_update(&mut self, capabilities: Capabilities, answer: Answer) {
+        self.capabilities = capabilities;
+        // Whoever has given up waiting is forgotten: an outage may be long.
+        self.unfinished.retain(|waiting| !waiting.is_closed());
+        self.unfinished.push(answer);
     }
 
     /// One join in that session. It is not dropped half-way: a leave that comes meanwhile is the second answer, and is done after it.
@@ -455,8 +479,7 @@ impl Keeper {
                 result = &mut attempt => return (result.unwrap_or_else(|_| Err(heart::gone())), leaving),
                 order = self.orders.recv(), if leaving.is_none() => match order {
                     Some(Order::Update(capabilities, answer)) => {
-                        self.capabilities = capabilities;
-                        self.unfinished.push(answer);
+                        self.note_update(capabilities, answer);
                     }
                     Some(Order::Leave(answer)) => leaving = Some(Some(answer)),
                     None => leaving = Some(None),

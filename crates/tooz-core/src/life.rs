@@ -121,6 +121,12 @@ impl Live {
         None
     }
 
+    /// Whether it is lost, judged now, without latching that: for who has a lock, since the latch wakes those who wait for the loss.
+    pub(crate) fn is_over(&self) -> bool {
+        let deadline = self.deadline.load(Ordering::Acquire);
+        deadline == LOST || (deadline != NEVER && self.clock().now().as_nanos() >= deadline)
+    }
+
     /// False in a forked child: what the parent holds is the parent's. Asked once at every entry, since it is a system call.
     pub(crate) fn is_ours(&self) -> bool {
         self.pid == std::process::id()
@@ -192,7 +198,7 @@ impl Live {
                 if error.kind() == ErrorKind::Lost {
                     self.lose(LossReason::SessionEnded);
                 }
-                error.in_driver(self.driver)
+                error.from_a_driver().in_driver(self.driver)
             }),
             reason = self.ended.wait() => Err(self.error_of(reason)),
         }

@@ -234,7 +234,7 @@ pub struct LockGuard {
     hold: Option<Arc<Hold>>,
     token: FencingToken,
     /// Open from the grant to the release.
-    _span: tracing::Span,
+    span: tracing::Span,
     // Last, so that a coordinator of which only this guard is left closes after the release was begun.
     coordinator: Arc<Handle>,
 }
@@ -248,7 +248,7 @@ impl LockGuard {
             lock = %desk.key,
             token = grant.token.0
         );
-        LockGuard { desk, hold: Some(grant.hold), token: grant.token, _span: span, coordinator: handle }
+        LockGuard { desk, hold: Some(grant.hold), token: grant.token, span, coordinator: handle }
     }
 
     pub(crate) fn hold(&self) -> &Arc<Hold> {
@@ -313,6 +313,7 @@ impl LockGuard {
             // A forked child: what the parent holds is the parent's, and is not even dropped here.
             let error = hold.live.error_of(LossReason::Forked);
             std::mem::forget(hold);
+            std::mem::forget(std::mem::replace(&mut self.span, tracing::Span::none()));
             return Some(Begun::Done(Err(error)));
         }
         Some(self.desk.release(hold))

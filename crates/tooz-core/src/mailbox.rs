@@ -9,6 +9,7 @@ use futures_core::Stream;
 use tokio::sync::Notify;
 
 use crate::Error;
+use crate::contain::caught;
 use crate::forked::Ours;
 use crate::heart::gone;
 use crate::session::Pushed;
@@ -77,8 +78,9 @@ pub(crate) struct Unsaid<G> {
 
 impl<G> Unsaid<G> {
     pub(crate) fn say(self) {
+        // A waker that panics has woken nobody, and is not to end the task that fed it.
         if let Some(waker) = self.waker {
-            waker.wake();
+            let _ = caught(|| waker.wake());
         }
     }
 }

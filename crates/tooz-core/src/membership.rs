@@ -47,6 +47,13 @@ pub(crate) enum Standing {
     Over(Arc<Hold>),
 }
 
+impl Standing {
+    /// Judged by the clock at this call.
+    pub(crate) fn is_in(&self) -> bool {
+        matches!(self, Standing::In(hold) if hold.judge().is_none())
+    }
+}
+
 impl Membership {
     pub(crate) async fn join(handle: Arc<Handle>, group: GroupId, options: &JoinOptions) -> Result<Self> {
         let inner = Arc::clone(&handle.0);
@@ -95,12 +102,17 @@ impl Membership {
 
     /// Whether it stands now, judged by the clock at this call.
     pub fn is_member(&self) -> bool {
-        matches!(&*self.standing.borrow(), Standing::In(hold) if hold.judge().is_none())
+        self.standing().is_in()
+    }
+
+    /// A copy: what is judged may wake somebody, which is not to happen while it is borrowed.
+    fn standing(&self) -> Standing {
+        self.standing.borrow().clone()
     }
 
     /// How long it stands for sure without another heartbeat; zero when lost; `None`: the kernel is the judge.
     pub fn remaining(&self) -> Option<Duration> {
-        match &*self.standing.borrow() {
+        match &self.standing() {
             Standing::In(hold) => remaining(hold),
             Standing::Out(_) | Standing::Over(_) => Some(Duration::ZERO),
         }
@@ -109,7 +121,7 @@ impl Membership {
     /// The loss of the present standing. After a re-join ([`SessionEvent::Reopened`](crate::SessionEvent::Reopened)) ask again for the
     /// new one. `TakenOver`, `GroupDeleted` and `NotMember` are for ever: then nothing joins again.
     pub fn loss(&self) -> Loss {
-        match &*self.standing.borrow() {
+        match &self.standing() {
             Standing::In(hold) | Standing::Out(hold) | Standing::Over(hold) => Loss::of(hold),
         }
     }
@@ -117,7 +129,7 @@ impl Membership {
     /// Why it is over for ever, if it is: left, taken over, its group deleted, the coordinator closed. `None` also while it is being
     /// re-established.
     pub fn over(&self) -> Option<LossReason> {
-        match &*self.standing.borrow() {
+        match &self.standing() {
             Standing::Over(hold) => Some(hold.judge().unwrap_or(LossReason::NotMember)),
             Standing::In(_) | Standing::Out(_) => None,
         }
@@ -140,7 +152,8 @@ impl Membership {
     pub async fn wait_standing(&self) -> Result<(), LossReason> {
         let mut standing = (*self.standing).clone();
         loop {
-            match &*standing.borrow_and_update() {
+            let present = standing.borrow_and_update().clone();
+            match &present {
                 Standing::In(hold) if hold.judge().is_none() => return Ok(()),
                 Standing::Over(hold) => return Err(hold.judge().unwrap_or(LossReason::NotMember)),
                 Standing::In(_) | Standing::Out(_) => {}

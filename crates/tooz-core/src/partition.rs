@@ -47,17 +47,14 @@ impl Partitioner {
         let first = members.clone();
         let first = handle.0.heart().begin(built(first)).answer().await?;
         let (sender, ring) = watch::channel(first);
+        let sender = Rings(sender);
         handle.0.heart().spawn(async move {
             loop {
                 let event = tokio::select! {
                     event = poll_fn(|context| group.poll_event(context)) => event,
                     _ = &mut left => return,
                 };
-                let Some(event) = event else {
-                    // Nobody is left who owns anything, as far as can be seen from here.
-                    sender.send_replace(Arc::default());
-                    return;
-                };
+                let Some(event) = event else { return };
                 apply(&mut members, event);
                 // A group that starts all at once is one ring, not one for each member.
                 // The end comes again at the next call.
@@ -69,7 +66,7 @@ impl Partitioner {
                     apply(&mut members, event);
                 }
                 let Ok(ring) = built(members.clone()).await else { return };
-                sender.send_replace(ring);
+                sender.0.send_replace(ring);
             }
         });
         Ok(Partitioner { ring, own, _following: Arc::new(Ours::new(following)), _handle: handle })
@@ -84,8 +81,8 @@ impl Partitioner {
     /// this call.
     pub fn belongs_to_self(&self, key: impl AsRef<[u8]>) -> bool {
         let Some((member, standing)) = &self.own else { return false };
-        let stands = matches!(&*standing.borrow(), Standing::In(hold) if hold.judge().is_none());
-        stands && self.ring.borrow().node_for(key) == Some(member.as_str())
+        let standing = standing.borrow().clone();
+        standing.is_in() && self.ring.borrow().node_for(key) == Some(member.as_str())
     }
 
     /// Divides these keys with bounded loads: no member gets more than 1.25 times its fair share; see [`HashRing::assign`].
@@ -109,6 +106,15 @@ impl Partitioner {
 impl fmt::Debug for Partitioner {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_tuple("Partitioner").field(&self.ring.borrow()).finish()
+    }
+}
+
+/// The rings of a group. Where its following ends, however it does, nobody is left who owns anything, as far as can be seen from here.
+struct Rings(watch::Sender<Arc<HashRing>>);
+
+impl Drop for Rings {
+    fn drop(&mut self) {
+        self.0.send_replace(Arc::default());
     }
 }
 

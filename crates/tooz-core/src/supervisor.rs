@@ -10,7 +10,6 @@ use crate::clock::{Clock, Moment};
 use crate::contain::contained;
 use crate::driver::ConnectArgs;
 use crate::events::SessionEvent;
-use crate::heart;
 use crate::inner::{Inner, Purpose};
 use crate::life::Live;
 use crate::loss::LossReason;
@@ -44,7 +43,7 @@ impl Phase {
             Phase::Connected(live) if purpose == Purpose::Look => live,
             _ => return None,
         };
-        live.check().is_none().then(|| Arc::clone(live))
+        (!live.is_over()).then(|| Arc::clone(live))
     }
 
     pub(crate) fn live(&self) -> Option<&Arc<Live>> {
@@ -76,6 +75,8 @@ pub(crate) struct Supervisor {
     /// When the present connection was made.
     born: Instant,
     worry: Worry,
+    /// What the heartbeats complain of: also past the end of their session, until another one is open.
+    beats: Worry,
     /// Which stage the worry is about.
     failed: Option<Stage>,
 }
@@ -97,6 +98,7 @@ impl Supervisor {
         let closing = inner.closing.subscribe();
         Supervisor {
             worry: Worry::new(&inner, "open a session"),
+            beats: Worry::new(&inner, "keep the session alive"),
             inner,
             closing,
             attempts: 0,
@@ -197,9 +199,16 @@ impl Supervisor {
             }
             () = inner.want_session.notified() => {}
         }
+        let mut opening = Box::pin(open(Arc::clone(&inner), Arc::clone(live)));
         let opened = tokio::select! {
-            () = said(&mut closing) => return End::Closing,
-            opened = open(&inner, live) => opened,
+            () = said(&mut closing) => {
+                // What is just being made is ended only once it is there. It is not dropped half-way, and not waited for for ever.
+                if tokio::time::timeout(inner.settings.operation_timeout / 2, opening.as_mut()).await.is_err() {
+                    tokio::spawn(opening);
+                }
+                return End::Closing;
+            }
+            opened = &mut opening => opened,
         };
         let sent = match opened {
             Ok(sent) => sent,
@@ -220,6 +229,7 @@ impl Supervisor {
             }
         };
         self.found_dead = false;
+        self.beats.is_over();
         self.mended();
         inner.suspended.store(false, Ordering::Relaxed);
         inner.phase.send_replace(Phase::Open(Arc::clone(live)));
@@ -228,7 +238,7 @@ impl Supervisor {
         }
         let reason = tokio::select! {
             () = said(&mut closing) => return End::Closing,
-            reason = crate::beat::keep_alive(&inner, live, sent) => reason,
+            reason = crate::beat::keep_alive(&inner, live, sent, &mut self.beats) => reason,
         };
         trace::lost(&inner, reason);
         inner.tell(&SessionEvent::Lost(reason));
@@ -368,7 +378,7 @@ async fn connect(inner: &Arc<Inner>) -> Result<Arc<Live>> {
                 format!("no connection to {} within {limit:?}; check the address, or raise connect_timeout", inner.url),
             ))
         })
-        .map_err(|error| error.in_driver(inner.driver.name()))?;
+        .map_err(|error| error.from_a_driver().in_driver(inner.driver.name()))?;
     live.attach(session)?;
     if let Err(error) = inner.require(&live) {
         // It was never opened, so there is nothing to end at the backend but the connection.
@@ -379,18 +389,14 @@ async fn connect(inner: &Arc<Inner>) -> Result<Arc<Live>> {
 }
 
 /// Opens the session; answers the moment at which its first timeout began.
-async fn open(inner: &Arc<Inner>, live: &Arc<Live>) -> Result<Moment> {
+async fn open(inner: Arc<Inner>, live: Arc<Live>) -> Result<Moment> {
     let sent = live.clock().now();
-    let session = Arc::clone(live.session());
-    heart::within(
-        inner.settings.connect_timeout,
-        || "open the session".to_owned(),
-        async move { session.open().await },
-    )
-    .await
-    .map_err(|error| error.in_driver(inner.driver.name()).context("the session can't be opened"))?;
+    let what = || "open the session".to_owned();
+    live.call_within(inner.settings.connect_timeout, what, |session| async move { session.open().await })
+        .await
+        .map_err(|error| error.context("the session can't be opened"))?;
     // A session that is opened anew may have another server behind it.
-    inner.require(live)?;
+    inner.require(&live)?;
     let terms = live.terms()?;
     if let Some(timeout) = terms.timeout {
         let margin = Live::margin_of(&terms, timeout);

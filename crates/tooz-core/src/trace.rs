@@ -73,7 +73,7 @@ impl Subscriber for Forwarder {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= LevelFilter::current()
+        !metadata.is_span() && *metadata.level() <= LevelFilter::current()
     }
 
     fn event(&self, event: &Event<'_>) {

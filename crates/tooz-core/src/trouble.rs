@@ -62,15 +62,21 @@ impl Troubles {
         // Whoever fails again in the same way may say it in other words, such as with another port.
         let said_before = present.by_worry.get(&number).is_some_and(|before| before.cause.kind() == told.cause.kind());
         let is_new = !said_before && !present.by_worry.values().any(|other| other.cause == told.cause);
-        present.by_worry.insert(number, told);
+        let before = present.by_worry.insert(number, told);
         present.latest = Some(number);
+        drop(present);
+        drop(before);
         is_new
     }
 
     /// Answers whether that was the last.
     fn remove(&self, number: u64) -> bool {
         let mut present = self.present();
-        present.by_worry.remove(&number).is_some() && present.by_worry.is_empty()
+        let removed = present.by_worry.remove(&number);
+        let is_last = removed.is_some() && present.by_worry.is_empty();
+        drop(present);
+        drop(removed);
+        is_last
     }
 }
 

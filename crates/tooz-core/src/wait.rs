@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-use crate::Result;
 use crate::contain::contained;
 use crate::mailbox::PushStream;
 use crate::session::{Granted, LockRequest, Pushed, Session, Wanted};
+use crate::{ErrorKind, Result};
 
 /// More than any limit that somebody waits for, and little enough to be added to a moment.
 pub(crate) const A_DAY: Duration = Duration::from_hours(24);
@@ -54,7 +54,11 @@ pub(crate) async fn by_trying<S: Session + ?Sized>(
         return Ok(Some(granted));
     }
     wanted.queued();
-    let mut hints = session.watch_lock(&request.key).await?;
+    // Without hints it is tried from time to time.
+    let mut hints = match session.watch_lock(&request.key).await {
+        Err(error) if error.kind() == ErrorKind::Lost => return Err(error),
+        hints => hints.unwrap_or(None),
+    };
     // Hints may be lost, so even with them the lock is tried from time to time.
     let most = if hints.is_some() { Duration::from_secs(1) } else { Duration::from_millis(200) };
     let mut pauses = Backoff::between(Duration::from_millis(5), most);
