@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tooz::{Error, ErrorKind};
 
@@ -58,10 +59,41 @@ impl Failure {
     }
 }
 
+/// Set when something could not be given back in time.
+static HURRIED: AtomicBool = AtomicBool::new(false);
+
+/// What is left to do is not waited for as long as usual.
+pub(crate) fn hurry() {
+    HURRIED.store(true, Ordering::Relaxed);
+}
+
+pub(crate) fn is_hurried() -> bool {
+    HURRIED.load(Ordering::Relaxed)
+}
+
 /// One line on stderr. Whoever closed stderr does not want to know.
 pub(crate) fn say(message: impl Display) {
-    let line = format!("tooz: {message}\n").replace('\n', " ");
-    let _ = writeln!(io::stderr(), "{}", line.trim_end());
+    let _ = writeln!(io::stderr(), "{}", on_one_line(&format!("tooz: {message}")));
+}
+
+/// The longest line, in characters: what a server says of itself may be a page.
+const LONGEST: usize = 2_000;
+
+/// What a server or a file has said goes to a terminal, which obeys some characters.
+fn on_one_line(text: &str) -> String {
+    let mut line = String::new();
+    for (count, character) in text.trim_end().chars().enumerate() {
+        match character {
+            _ if count == LONGEST => {
+                line.push('…');
+                break;
+            }
+            '\n' => line.push(' '),
+            control if control.is_control() => line.extend(control.escape_default()),
+            other => line.push(other),
+        }
+    }
+    line
 }
 
 /// An error with its causes. The last one is the one that says "permission denied"; each is added unless the message has it already.
@@ -92,5 +124,16 @@ impl From<io::Error> for Failure {
             io::ErrorKind::BrokenPipe => Failure::quiet(SUCCESS),
             _ => Failure::error(format!("writing the output: {error}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_not_told_what_to_do_by_a_server() {
+        assert_eq!(on_one_line("a\nb\u{1b}[2J\u{7}\n"), "a b\\u{1b}[2J\\u{7}");
+        assert_eq!(on_one_line(&"x".repeat(3_000)).chars().count(), LONGEST + 1);
     }
 }

@@ -6,8 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
+use tokio::sync::Semaphore;
 
 use crate::options::{BackendUrl, OptionSpec, OptionValue, Options};
 use crate::{Error, ErrorKind, Result};
@@ -19,6 +18,9 @@ pub const PASSWORD_FILE: OptionSpec = OptionSpec::new(
     "none",
     "a file with the password, read again at each connection; in place of a password in the URL",
 );
+
+/// How many questions for credentials may be under way at once.
+const QUESTIONS: usize = 4;
 
 /// The longest file that is taken for one with a password, in bytes.
 const LONGEST: u64 = 64 * 1024;
@@ -65,8 +67,8 @@ type Ask = Arc<dyn Fn() -> Result<Credentials> + Send + Sync>;
 #[derive(Clone)]
 pub struct CredentialSource {
     from: From,
-    /// The question that is under way: one whose asker has given up is not asked a second time beside it, but waited for by the next.
-    asking: Arc<Mutex<Option<JoinHandle<Result<Credentials>>>>>,
+    /// A question that hangs can't be taken back. So many may hang; after that the next one waits.
+    questions: Arc<Semaphore>,
 }
 
 #[derive(Clone)]
@@ -83,7 +85,7 @@ impl CredentialSource {
             if !options.knows(PASSWORD_FILE.name) {
                 return Err(Error::config("this driver logs in nowhere: it takes no credentials"));
             }
-            return Ok(CredentialSource { from: From::Application(ask), asking: Arc::default() });
+            return Ok(CredentialSource { from: From::Application(ask), questions: questions() });
         }
         let (username, password) = (url.username().map(str::to_owned), url.password().map(str::to_owned));
         let from = match (options.text(PASSWORD_FILE.name), password) {
@@ -94,7 +96,7 @@ impl CredentialSource {
             (Some(path), None) => From::File { username, path: path.into() },
             (None, password) => From::Url(Credentials { username, password }),
         };
-        Ok(CredentialSource { from, asking: Arc::default() })
+        Ok(CredentialSource { from, questions: questions() })
     }
 
     /// The credentials as they are now. A file is read, and the application asked, on a thread that may block.
@@ -106,11 +108,12 @@ impl CredentialSource {
             From::Url(credentials) => return Ok(credentials.clone()),
             from => from.clone(),
         };
-        let mut asking = self.asking.lock().await;
-        let question = asking.get_or_insert_with(|| tokio::task::spawn_blocking(move || ask(from)));
-        let answer = question.await.unwrap_or_else(|_| Err(crate::heart::gone()));
-        *asking = None;
-        answer
+        let Ok(turn) = Arc::clone(&self.questions).acquire_owned().await else { return Err(crate::heart::gone()) };
+        let question = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            ask(from)
+        });
+        question.await.unwrap_or_else(|_| Err(crate::heart::gone()))
     }
 
     /// Whether the credentials may be others the next time.
@@ -132,6 +135,10 @@ impl fmt::Debug for CredentialSource {
 /// The path as it may be shown: one that is not absolute may be the password itself, given in the wrong place.
 fn shown(path: &std::path::Path) -> String {
     if path.is_absolute() { path.display().to_string() } else { "(a relative path, or the password itself)".to_owned() }
+}
+
+fn questions() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(QUESTIONS))
 }
 
 fn ask(from: From) -> Result<Credentials> {

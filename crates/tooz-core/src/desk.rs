@@ -205,9 +205,10 @@ impl Desk {
             Phase::Closed => return Line::Stands(heart::gone().in_driver(self.inner.driver.name())),
             Phase::Open(_) | Phase::Connected(_) | Phase::Down { error: None, .. } => {}
         }
-        match trouble.or_else(|| self.inner.why_no_session()) {
-            Some(trouble) => Line::Stands(trouble.with_outcome(Outcome::NotApplied)),
-            None => unreachable("the session is not open yet"),
+        match (trouble, self.inner.why_no_session()) {
+            (Some(trouble), _) => Line::Stands(trouble),
+            (None, Some(why)) => Line::Stands(why.with_outcome(Outcome::NotApplied)),
+            (None, None) => unreachable("the session is not open yet"),
         }
     }
 

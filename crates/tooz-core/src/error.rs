@@ -178,7 +178,7 @@ impl Error {
 
     /// Only core knows whether the coordinator is closed: who else says so, such as a function for credentials that asks another one, says
     /// something that nobody here understands.
-    pub(crate) fn from_a_driver(mut self) -> Self {
+    pub(crate) fn not_of_core(mut self) -> Self {
         if self.0.kind == ErrorKind::Closed {
             self.0.kind = ErrorKind::Backend;
         }

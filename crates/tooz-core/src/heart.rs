@@ -326,7 +326,7 @@ pub(crate) async fn within<T: Send + 'static>(
     tokio::spawn(future);
     Err(Error::new(
         ErrorKind::TimedOut,
-        format!("no answer within {limit:?}: {}; raise operation_timeout if the backend is just slow", what()),
+        format!("no answer within {limit:.1?}: {}; raise operation_timeout if the backend is just slow", what()),
     ))
 }
 

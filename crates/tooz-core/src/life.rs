@@ -198,7 +198,7 @@ impl Live {
                 if error.kind() == ErrorKind::Lost {
                     self.lose(LossReason::SessionEnded);
                 }
-                error.from_a_driver().in_driver(self.driver)
+                error.not_of_core().in_driver(self.driver)
             }),
             reason = self.ended.wait() => Err(self.error_of(reason)),
         }

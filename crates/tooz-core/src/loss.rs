@@ -152,12 +152,19 @@ impl Loss {
 
     /// Why, if it has come.
     pub fn reason(&self) -> Option<LossReason> {
-        self.hold.judge().or_else(|| {
-            self.under.as_ref()?.check().map(|reason| match reason {
-                LossReason::Released => LossReason::NotMember,
-                other => other,
-            })
-        })
+        let own = self.hold.judge();
+        // What is given back because its membership has ended says why that has.
+        if !matches!(own, None | Some(LossReason::Released)) {
+            return own;
+        }
+        let under = self.under.as_ref().and_then(|under| under.check()).map(|reason| match reason {
+            LossReason::Released => LossReason::NotMember,
+            other => other,
+        });
+        match (own, under) {
+            (Some(LossReason::Released), Some(LossReason::NotMember) | None) => own,
+            (_, under) => under,
+        }
     }
 
     /// Waits until it comes: at the deadline, or as soon as the backend tells. Works under any executor.

@@ -306,7 +306,11 @@ impl Supervisor {
         let mut pauses = Backoff::for_reconnects();
         let ended = loop {
             let left = give_up.saturating_duration_since(Instant::now());
-            let ended = close_once(live, left).await;
+            let ended = close_once(live, left).await.map_err(|error| match error.kind() {
+                // The last of several attempts had less time than all of them.
+                ErrorKind::TimedOut => not_ended_within(limit),
+                _ => error,
+            });
             match &ended {
                 Err(error) if error.is_retryable() && give_up > Instant::now() => {
                     tokio::time::timeout_at(give_up.into(), pauses.pause()).await.unwrap_or_default();
@@ -341,12 +345,15 @@ impl Supervisor {
 
 async fn close_once(live: &Arc<Live>, limit: Duration) -> Result<()> {
     let session = Arc::clone(live.session());
-    tokio::time::timeout(limit, contained(async move { session.close().await })).await.unwrap_or_else(|_| {
-        Err(Error::new(
-            ErrorKind::TimedOut,
-            format!("the session could not be ended within {limit:.1?}; the backend ends it at its timeout"),
-        ))
-    })
+    let closing = contained(async move { session.close().await });
+    tokio::time::timeout(limit, closing).await.unwrap_or_else(|_| Err(not_ended_within(limit)))
+}
+
+fn not_ended_within(limit: Duration) -> Error {
+    Error::new(
+        ErrorKind::TimedOut,
+        format!("the session could not be ended within {limit:.1?}; the backend ends it at its timeout"),
+    )
 }
 
 /// Ends when the flag is up, without keeping the flag's lock.
@@ -378,7 +385,7 @@ async fn connect(inner: &Arc<Inner>) -> Result<Arc<Live>> {
                 format!("no connection to {} within {limit:?}; check the address, or raise connect_timeout", inner.url),
             ))
         })
-        .map_err(|error| error.from_a_driver().in_driver(inner.driver.name()))?;
+        .map_err(|error| error.not_of_core().in_driver(inner.driver.name()))?;
     live.attach(session)?;
     if let Err(error) = inner.require(&live) {
         // It was never opened, so there is nothing to end at the backend but the connection.

@@ -71,6 +71,7 @@ async fn terms(
         match outcome? {
             Outcome::Ended(code) => {
                 if let Err(why) = resigned {
+                    exit::hurry();
                     exit::say(why);
                 }
                 return Ok(code);
@@ -95,7 +96,8 @@ async fn campaign(membership: &Membership) -> Result<Leadership, Failure> {
     match membership.campaign().await {
         Ok(leadership) => Ok(leadership),
         Err(error) if error.kind() == ErrorKind::NotMember => {
-            Err(membership::lost(membership.group(), &LossReason::NotMember))
+            let reason = membership.over().unwrap_or(LossReason::NotMember);
+            Err(membership::lost(membership.group(), &reason))
         }
         Err(error) => Err(error.into()),
     }

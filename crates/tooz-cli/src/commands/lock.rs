@@ -87,6 +87,7 @@ async fn under(
         Outcome::Lost(why) => Err(Failure::new(exit::LOST, format!("lock {name:?} was lost: {why}"))),
         Outcome::Ended(code) => {
             if let Err(why) = released {
+                exit::hurry();
                 // CMD has ended under the lock: its result stands. The release goes on until the session ends.
                 exit::say(why);
             }

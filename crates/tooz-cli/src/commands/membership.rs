@@ -81,9 +81,13 @@ pub(super) async fn leave(membership: Membership, signals: &mut Signals) -> Resu
     let left_undone = |why: &str| {
         Err(format!("leaving the group was given up: {why}; the member is listed until its session has ended"))
     };
-    tokio::select! {
+    let left = tokio::select! {
         result = membership.leave() => result.map_err(|error| error.to_string()),
         signal = signals.end_tidying_up() => left_undone(&format!("signal {signal} came")),
         () = tokio::time::sleep(LONGEST_LEAVE) => left_undone(&format!("no answer for {LONGEST_LEAVE:?}")),
+    };
+    if left.is_err() {
+        exit::hurry();
     }
+    left
 }

@@ -59,7 +59,8 @@ async fn connect(global: &Global) -> Result<Coordinator, Failure> {
         None => MemberId::new(default_member())?,
     };
     let mut options = ConnectOptions::new(&global.url)?.member(member)?;
-    if let Some(path) = &global.password_file {
+    // As with all of its kind, an empty variable is one that is not set.
+    if let Some(path) = global.password_file.as_ref().filter(|path| !path.as_os_str().is_empty()) {
         options = options.option(PASSWORD_FILE.name, absolute(path)?);
     }
     Ok(options.connect().await?)
@@ -78,6 +79,9 @@ fn default_member() -> String {
     format!("{host}-{}-{:08x}", std::process::id(), fastrand::u32(..))
 }
 
+/// How long a close may take that is only a courtesy.
+const HURRIED: Duration = Duration::from_secs(1);
+
 /// Connects, does one thing, and closes, whatever became of it: nothing is left behind at the backend.
 async fn with_coordinator<T>(
     global: &Global,
@@ -94,7 +98,11 @@ async fn with_coordinator<T>(
             None => std::future::pending().await,
         }
     };
+    // Where it has not gone well, or something could not be given back, a healthy backend still closes within milliseconds, and another is
+    // not waited for once more.
+    let patience = if result.is_err() || exit::is_hurried() { HURRIED } else { Duration::MAX };
     let closed = tokio::select! {
+        () = tokio::time::sleep(patience) => Err(format!("closing was given up: no answer for {HURRIED:?}")),
         closed = coordinator.close() => closed.map_err(|error| error.to_string()),
         signal = told => Err(format!("closing was given up: signal {signal} came")),
     };

@@ -54,7 +54,10 @@ async fn leaders(global: &Global, group: &Group) -> Result<u8, Failure> {
     }
     match watch.end() {
         // The group was deleted: nobody will lead it.
-        Some(error) if error.kind() == ErrorKind::NotFound => Ok(exit::SUCCESS),
+        Some(error) if error.kind() == ErrorKind::NotFound => {
+            print(global, of_group(GroupEvent::Deleted)).await?;
+            Ok(exit::SUCCESS)
+        }
         why => Err(ended(why)),
     }
 }

@@ -130,7 +130,8 @@ async fn no_leak() -> Result<()> {
                 let lock = two.lock(format!("x-{index}"))?;
                 async move { lock.acquire_within(Duration::from_millis(5)).await }
             });
-            drop(waiter.await??);
+            // In so short a time the server may not have answered, which is an error.
+            drop(waiter.await?);
             guard.release().await?;
             drop(two.lock(format!("x-{index}"))?.shared().acquire().await?);
             group.join_or_create(&index).await?.leave().await?;
