@@ -10,6 +10,7 @@ mod driver;
 mod hangs;
 mod leaving;
 mod life;
+mod lines;
 mod panics;
 mod reports;
 mod secrets;

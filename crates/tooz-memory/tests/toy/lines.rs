@@ -1,0 +1,113 @@
+//! The line before a lock while the backend is in trouble: who stands in it is kept up, and who asks about it is told the truth.
+
+use std::time::Duration;
+
+use tooz_core::{ErrorKind, GroupEvent};
+
+use crate::driver::{Method, Mischief};
+use crate::stage::{SOON, Toy, comes_true, soon, trial, within};
+
+#[test]
+fn a_wait_behind_a_release_that_does_not_get_through_is_an_error() {
+    trial(async || {
+        let toy = Toy::named("behind-a-release");
+        let coordinator = toy.connect("one").await;
+        let lock = coordinator.lock("x").unwrap();
+        let guard = soon("a lock", lock.acquire()).await.unwrap();
+        toy.script.always(Method::Release, Mischief::Hangs);
+        let releasing = tokio::spawn(guard.release());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let waited = soon("a wait", lock.acquire_within(Duration::from_millis(200))).await;
+        assert!(waited.is_err(), "nobody has it: {waited:?}");
+        toy.script.heal();
+        drop(within(SOON, "the release", releasing).await);
+    });
+}
+
+#[test]
+fn a_try_behind_one_who_waits_for_a_server_that_is_gone_is_an_error() {
+    trial(async || {
+        let toy = Toy::named("behind-a-waiter");
+        let coordinator = toy.connect("one").await;
+        let lock = coordinator.lock("x").unwrap();
+        soon("a first lock", lock.acquire()).await.unwrap().release().await.unwrap();
+        toy.script.always(Method::Connect, Mischief::Fails(ErrorKind::Unavailable));
+        toy.expire("one");
+        let waiting = tokio::spawn({
+            let lock = lock.clone();
+            async move { lock.acquire().await }
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let tried = soon("a try", lock.try_acquire()).await;
+        assert!(tried.is_err(), "nobody has it: {tried:?}");
+        toy.script.heal();
+        let guard = soon("the one who waits", waiting).await.unwrap().expect("it is kept up");
+        let tried = soon("a try", lock.try_acquire()).await;
+        assert!(matches!(tried, Ok(None)), "somebody has it: {tried:?}");
+        drop(guard);
+    });
+}
+
+#[test]
+fn who_queued_while_the_first_grant_was_on_its_way_has_stood() {
+    trial(async || {
+        let toy = Toy::named("first-grant");
+        let coordinator = toy.connect("one").await;
+        let lock = coordinator.lock("x").unwrap();
+        soon("a first lock", lock.acquire()).await.unwrap().release().await.unwrap();
+        toy.script.once(Method::Lock, Mischief::AnswersLate(Duration::from_millis(100)));
+        let wait = || {
+            let lock = lock.clone();
+            tokio::spawn(async move { lock.acquire().await })
+        };
+        let first = wait();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let second = wait();
+        let guard = soon("the first", first).await.unwrap().unwrap();
+        toy.script.always(Method::Lock, Mischief::Fails(ErrorKind::Unauthorized));
+        soon("a release", guard.release()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!second.is_finished(), "it stood in the line while the first had the lock");
+        toy.script.heal();
+        assert!(soon("the second", second).await.unwrap().unwrap().is_held());
+    });
+}
+
+#[test]
+fn what_a_driver_calls_closed_is_not_the_end() {
+    trial(async || {
+        let toy = Toy::named("closed-by-word");
+        let coordinator = toy.connect("one").await;
+        let group = coordinator.group("g").unwrap();
+        let membership = group.join_or_create(&1).await.unwrap();
+        let mut watch = group.watch().await.unwrap();
+        assert!(matches!(soon("the snapshot", watch.next()).await, Some(GroupEvent::Snapshot(_))));
+        for method in [Method::Connect, Method::Open, Method::Join, Method::Members] {
+            toy.script.always(method, Mischief::Fails(ErrorKind::Closed));
+            toy.expire("one");
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            toy.script.heal();
+            let stands = within(SOON, "the membership", membership.wait_standing()).await;
+            assert_eq!(stands, Ok(()), "{method:?}");
+            assert!(watch.end().is_none(), "{method:?}: {:?}", watch.end());
+        }
+    });
+}
+
+#[test]
+fn nobody_owns_anything_after_the_close() {
+    trial(async || {
+        let toy = Toy::named("rings");
+        let coordinator = toy.connect("one").await;
+        let membership = coordinator.group("g").unwrap().join_or_create(&1).await.unwrap();
+        let partitioner = membership.partitioner().await.unwrap();
+        assert!(partitioner.belongs_to_self("key"));
+        soon("close()", coordinator.close()).await.unwrap();
+        comes_true(SOON, "nobody owns the key", async || match partitioner.members_for("key", 1) {
+            owners if owners.is_empty() => Ok(()),
+            owners => Err(format!("{owners:?}")),
+        })
+        .await;
+        assert!(!partitioner.belongs_to_self("key"));
+    });
+}
