@@ -85,8 +85,10 @@ pub(crate) async fn is_told_and_mended(stage: &Stage, (away, back): (Deed, Deed)
 
     stage.break_it(away);
     // Nothing that is sent from here on can prolong the session.
-    let expiry = Instant::now() + guard.expires_in().expect("a server is the judge");
+    let expires_in = guard.expires_in().expect("a server is the judge");
+    // The belief begins now, also where the end of a connection is known already, after which nothing has to expire.
     let belief = Belief::of(guard);
+    let expiry = Instant::now() + expires_in;
     // The end of a connection tells itself; that of a timeout has to be waited for.
     let limit = if why == LossReason::Expired { session } else { Duration::ZERO };
     let reason = within(limit + LATE, "the loss", loss.wait()).await;
