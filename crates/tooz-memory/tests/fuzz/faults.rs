@@ -79,7 +79,9 @@ async fn round(seed: u64) {
     }
     store.clear_script();
     let told = || format!("seed {seed}, after {script:#?}");
-    are_right(&mut followers, &truth, None).await.unwrap_or_else(|why| panic!("{why}: {}", told()));
+    // The members go on updating meanwhile. On a machine that has much else to do a watch may lag behind by one update all the time: what counts is
+    // judged once more when nobody updates any more.
+    let lagging = are_right(&mut followers, &truth, None).await.err();
     over.store(true, Ordering::Relaxed);
     let ended = timeout(RIGHT_AGAIN, async {
         while let Some(worker) = workers.join_next().await {
@@ -87,6 +89,10 @@ async fn round(seed: u64) {
         }
     });
     ended.await.unwrap_or_else(|_| panic!("{} workers are stuck: {}", workers.len(), told()));
+    if let Some(before) = lagging {
+        let right = are_right(&mut followers, &truth, None).await;
+        right.unwrap_or_else(|why| panic!("{why}; before that, {before}: {}", told()));
+    }
     for follower in &followers {
         let updated = timeout(SLACK, follower.membership.update(&"last")).await;
         let updated = updated.unwrap_or_else(|_| panic!("the last update is stuck: {}", told()));
