@@ -304,6 +304,8 @@ impl Supervisor {
         let limit = self.inner.settings.operation_timeout;
         let give_up = Instant::now() + limit.min(A_DAY);
         let mut pauses = Backoff::for_reconnects();
+        // A later Ok may mean no more than that there is nothing left to ask over: what the first attempt met is what is told.
+        let mut first = None;
         let ended = loop {
             let left = give_up.saturating_duration_since(Instant::now());
             let ended = close_once(live, left).await.map_err(|error| match error.kind() {
@@ -313,6 +315,7 @@ impl Supervisor {
             });
             match &ended {
                 Err(error) if error.is_retryable() && give_up > Instant::now() => {
+                    first.get_or_insert_with(|| error.clone());
                     tokio::time::timeout_at(give_up.into(), pauses.pause()).await.unwrap_or_default();
                     if Instant::now() >= give_up {
                         break ended;
@@ -322,7 +325,7 @@ impl Supervisor {
             }
         };
         live.ended.set(live.check().unwrap_or(LossReason::SessionEnded));
-        ended
+        first.map_or(ended, Err)
     }
 
     async fn close(&mut self) {

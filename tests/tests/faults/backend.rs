@@ -88,7 +88,7 @@ pub(crate) const BACKENDS: &[Backend] = &[
             stored
         },
         // The namespace, and its branches for locks, elections, groups and sessions.
-        counters: 5,
+        counters: 6,
         // Empty queues: the testbed's servers look for them every second.
         clearing: Duration::from_secs(2),
         sessions: Sessions::Timed,

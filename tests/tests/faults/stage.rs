@@ -284,8 +284,8 @@ impl Belief {
     pub(crate) fn of(guard: LockGuard) -> Self {
         let (guard, enough) = (Arc::new(guard), Arc::new(AtomicBool::new(false)));
         let (looked, ended) = (Arc::clone(&guard), Arc::clone(&enough));
+        let mut last = Instant::now();
         let looking = std::thread::spawn(move || {
-            let mut last = Instant::now();
             loop {
                 // First the time, then the look, so that a belief is never written down too long.
                 let now = Instant::now();
