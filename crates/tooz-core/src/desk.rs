@@ -589,15 +589,16 @@ impl Desk {
         }
     }
 
-    /// Takes a request back of which nobody knows whether it was done. One that stays unknown for a whole timeout ends the
-    /// session, so that no lock is left that nobody holds.
+    /// Takes a request back of which nobody knows whether it was done. One that stays unknown for so long that even a driver with
+    /// thousands of requests before it would have answered ends the session, so that no lock is left that nobody holds. It is asked once
+    /// more only after an error: an unanswered one is still on its way, and a second one would only lengthen the driver's queue.
     async fn withdraw_at_backend(&self, live: &Arc<Live>, request: &LockRequest) {
         let clock = live.clock().clone();
         let timeout = live.terms().ok().and_then(|terms| terms.timeout).unwrap_or(self.inner.settings.session_timeout);
-        let give_up = clock.now() + timeout.max(Duration::from_secs(1));
+        let give_up = clock.now() + timeout.max(self.inner.settings.operation_timeout) * 2;
         let mut pauses = Backoff::for_reconnects();
         while live.check().is_none() {
-            let limit = self.inner.settings.operation_timeout;
+            let limit = give_up.since(clock.now());
             let (what, request) = (|| format!("release {}", self.key), request.clone());
             match live.call_within(limit, what, |session| async move { session.release(&request).await }).await {
                 Ok(()) => return,

@@ -4,7 +4,7 @@
 //! whoever asked has given up: so the task always knows what the connection holds.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use sqlx::Acquire as _;
 use sqlx::postgres::{PgListener, PgNotification, PgPoolOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tooz_core::Result;
+use tooz_core::{Outcome, Result};
 
 use crate::error;
 use crate::options::Settings;
@@ -30,7 +30,35 @@ pub(crate) struct Link {
     done: Arc<AtomicU64>,
     dead: watch::Receiver<bool>,
     task: Mutex<Option<JoinHandle<()>>>,
+    /// How much longer than its limit a job waits for its turn while nothing gets done. A session's connection is dead by then.
+    patience: Duration,
     pub(crate) pid: i32,
+}
+
+/// How far a job is: either its turn comes, or whoever asked gives it up before.
+#[derive(Default)]
+struct Stage(AtomicU8);
+
+impl Stage {
+    const QUEUED: u8 = 0;
+    const BEGUN: u8 = 1;
+    const GIVEN_UP: u8 = 2;
+
+    fn leave_queue(&self, to: u8) -> bool {
+        self.0.compare_exchange(Self::QUEUED, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    fn begin(&self) -> bool {
+        self.leave_queue(Self::BEGUN)
+    }
+
+    fn give_up(&self) -> bool {
+        self.leave_queue(Self::GIVEN_UP)
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::BEGUN
+    }
 }
 
 impl Link {
@@ -76,11 +104,13 @@ impl Link {
         let (death, dead) = watch::channel(false);
         let done = Arc::new(AtomicU64::new(0));
         let task = tokio::spawn(serve(own, queue, urgent_queue, Arc::clone(&done), Death(death), news));
-        Ok(Link { jobs, urgent, done, dead, task: Mutex::new(Some(task)), pid })
+        let patience = settings.session_timeout;
+        Ok(Link { jobs, urgent, done, dead, task: Mutex::new(Some(task)), patience, pid })
     }
 
     /// Does `work` on the connection, after all that was asked before. What is still in the queue when nobody waits for it any
-    /// more is not begun. The limit is for one statement: it is over when the connection got nothing done for so long.
+    /// more is not begun. The limit is for one statement: it is over when the connection got nothing done for so long. What has not begun
+    /// waits for longer: one statement that is late must not fail the thousands behind it, which would all be asked again at once.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         limit: Duration,
@@ -108,23 +138,33 @@ impl Link {
         work: impl for<'c> FnOnce(&'c mut PgListener) -> Work<'c, Result<T>> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
+        let stage = Arc::new(Stage::default());
+        let its_stage = Arc::clone(&stage);
         let job: Job = Box::new(move |connection| {
             Box::pin(async move {
-                if !reply.is_closed() {
+                if !reply.is_closed() && its_stage.begin() {
                     let result = work(connection).await;
                     let _ = reply.send(result);
                 }
             })
         });
         let mut done = self.done.load(Ordering::Acquire);
-        queue.send(job).map_err(|_| error::lost(doing))?;
+        queue.send(job).map_err(|_| error::lost(doing).with_outcome(Outcome::NotApplied))?;
         tokio::pin!(answer);
+        let mut idle = Duration::ZERO;
         loop {
             match tokio::time::timeout(limit, &mut answer).await {
                 Ok(Ok(result)) => return result,
                 Ok(Err(_)) => return Err(error::cut_short(doing)),
-                Err(_) if self.done.load(Ordering::Acquire) == done => return Err(error::timed_out(limit, doing)),
-                Err(_) => done = self.done.load(Ordering::Acquire),
+                Err(_) => idle += limit,
+            }
+            let past = std::mem::replace(&mut done, self.done.load(Ordering::Acquire));
+            if past != done {
+                idle = Duration::ZERO;
+            } else if stage.has_begun() {
+                return Err(error::timed_out(limit, doing));
+            } else if idle > self.patience && stage.give_up() {
+                return Err(error::timed_out(idle, doing).with_outcome(Outcome::NotApplied));
             }
         }
     }

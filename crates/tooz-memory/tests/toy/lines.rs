@@ -5,7 +5,7 @@ use std::time::Duration;
 use tooz_core::{ErrorKind, GroupEvent};
 
 use crate::driver::{Method, Mischief};
-use crate::stage::{SOON, Toy, comes_true, soon, trial, within};
+use crate::stage::{OPERATION, SOON, Toy, comes_true, soon, trial, within};
 
 #[test]
 fn a_wait_behind_a_release_that_does_not_get_through_is_an_error() {
@@ -109,5 +109,22 @@ fn nobody_owns_anything_after_the_close() {
         })
         .await;
         assert!(!partitioner.belongs_to_self("key"));
+    });
+}
+
+#[test]
+fn a_withdrawal_that_waits_long_for_its_turn_ends_no_session() {
+    trial(async || {
+        let toy = Toy::named("late-withdrawal");
+        let coordinator = toy.connect("one").await;
+        let kept = soon("another lock", coordinator.lock("kept").unwrap().acquire()).await.unwrap();
+        // Thousands of requests stand before the withdrawal: it is done, but long after the time that one operation takes.
+        toy.script.once(Method::Lock, Mischief::FailsAfterwards(ErrorKind::TimedOut));
+        toy.script.always(Method::Release, Mischief::ArrivesLate(OPERATION + OPERATION / 2));
+        let guard = soon("a lock", coordinator.lock("x").unwrap().acquire()).await.unwrap();
+        assert_eq!(kept.loss().reason(), None);
+        toy.script.heal();
+        guard.release().await.unwrap();
+        kept.release().await.unwrap();
     });
 }
