@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use tooz::{ConnectArgs, ConnectFuture, Driver, OptionSpec, OptionValue};
+use tooz::Driver;
+use tooz::driver::{ConnectArgs, ConnectFuture, OptionSpec, OptionValue};
 use tooz_conformance::mutant::{self, Bug};
 use tooz_conformance::{Rig, run_case};
 

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use tooz::{Characteristic, CharacteristicKind, Driver};
+use tooz::driver::CharacteristicKind;
+use tooz::{Characteristic, Driver};
 
 const BEGIN: &str = "<!-- drivers: printed from the code, checked by a test -->\n";
 const END: &str = "<!-- /drivers -->";

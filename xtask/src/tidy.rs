@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: the house rules that no compiler knows. Each finding names a file and what would be right.
 
 mod facade;
+mod floors;
 mod layout;
 mod manifests;
 mod rooms;
@@ -35,6 +36,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Findings> {
     manifests::check(workspace, &mut findings)?;
     rooms::check(workspace, &mut findings)?;
     facade::check(workspace, &mut findings)?;
+    floors::check(workspace, &files, &mut findings)?;
     sources::check(workspace, &files, &mut findings)?;
     Ok(findings)
 }

@@ -5,7 +5,7 @@
 //! [`Bug::caught_by`] fails, and succeeds without the bug.
 //!
 //! ```no_run
-//! # use tooz_core::{ConnectArgs, ConnectFuture, Session};
+//! # use tooz_core::driver::{ConnectArgs, ConnectFuture, Session};
 //! # use tooz_conformance::mutant::{self, Bug};
 //! # async fn connect_memory(args: ConnectArgs) -> tooz_core::Result<std::sync::Arc<dyn Session>> { unimplemented!() }
 //! fn connect(args: ConnectArgs) -> ConnectFuture {
@@ -21,11 +21,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tooz_core::{
-    Checkup, Clock, ErrorKind, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey, LockMode, LockRequest,
-    Owned, Probe, PushStream, Pushed, Replace, RequestId, Result, Roster, RosterEntry, Session, Space, Terms, Wanted,
-    push_channel,
+use tooz_core::driver::{
+    Clock, Granted, JoinRequest, LockKey, LockRequest, Owned, PushStream, Pushed, Replace, RequestId, Roster, Session,
+    Space, Wanted, push_channel,
 };
+use tooz_core::{Checkup, ErrorKind, FencingToken, GroupId, Holder, LockMode, Probe, Result, RosterEntry, Terms};
 
 macro_rules! bugs {
     ($($(#[$doc:meta])* $name:ident => $case:literal;)*) => {
@@ -129,7 +129,7 @@ struct Mutant {
     session: Arc<dyn Session>,
     bug: Option<Bug>,
     /// Feeders of watches that never say anything again.
-    ghosts: Mutex<Vec<tooz_core::Pusher>>,
+    ghosts: Mutex<Vec<tooz_core::driver::Pusher>>,
     /// Whoever was ever listed.
     members: Mutex<Vec<(GroupId, RosterEntry)>>,
     tokens: Mutex<u64>,
@@ -395,7 +395,8 @@ impl Session for Mutant {
 mod tests {
     use std::sync::LazyLock;
 
-    use tooz_core::{Characteristic, Characteristics, ConnectArgs, ConnectFuture, ConnectOptions, Driver};
+    use tooz_core::driver::{ConnectArgs, ConnectFuture};
+    use tooz_core::{Characteristic, Characteristics, ConnectOptions, Driver};
 
     use super::*;
 

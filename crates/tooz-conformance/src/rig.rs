@@ -135,7 +135,7 @@ impl Rig {
         self
     }
 
-    /// How to move the clock forward that judges the sessions of that URL ([`tooz_core::Clock::advance`]).
+    /// How to move the clock forward that judges the sessions of that URL ([`tooz_core::driver::Clock::advance`]).
     pub fn advance_clock(mut self, deed: impl Fn(&str, Duration) + Send + Sync + 'static) -> Self {
         self.advance_clock = Some(Arc::new(deed));
         self

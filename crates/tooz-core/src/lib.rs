@@ -1,76 +1,34 @@
 #![doc = include_str!("../README.md")]
 
-mod beat;
-mod characteristic;
-mod checkup;
-mod clock;
-mod connect;
-mod contain;
-mod coordinator;
-mod credentials;
-mod desk;
-mod driver;
-mod election;
-mod errand;
-mod error;
-mod events;
-#[cfg(test)]
-mod fake;
-mod fence;
-mod forked;
-mod group;
-mod hashring;
-mod heart;
-mod held;
-mod id;
-mod inner;
-mod keeper;
-mod life;
-mod lock;
-mod loss;
-mod mailbox;
-mod membership;
-#[cfg(test)]
-mod mortal;
-mod options;
-mod partition;
-mod session;
-mod supervisor;
-mod trace;
-mod trouble;
-mod wait;
-mod watch;
+mod base;
+pub mod driver;
+mod engine;
+mod handles;
 
-pub use async_trait::async_trait;
-pub use characteristic::{Characteristic, CharacteristicKind, Characteristics};
-pub use checkup::{Checkup, Finding, Probe, Verdict};
-pub use clock::{Clock, Moment};
-pub use connect::{ConnectOptions, connect};
-pub use coordinator::Coordinator;
-pub use credentials::{CredentialSource, Credentials, PASSWORD_FILE};
-pub use driver::{ConnectArgs, ConnectFuture, Driver, drivers};
-pub use election::{Leader, LeaderEvent, LeaderWatch, Leadership};
-pub use error::{Error, ErrorKind, Outcome, Result};
-pub use events::{SessionEvent, SessionEvents, SessionState};
-pub use fence::FenceGate;
-pub use futures_core::Stream;
-pub use group::{Group, JoinOptions};
-pub use hashring::HashRing;
-pub use id::{GroupId, LockName, MemberId, Namespace, RequestId, decode_name, encode_name};
-pub use life::Reporter;
-pub use lock::{Lock, LockGuard, SharedLock};
-pub use loss::{Loss, LossReason};
-pub use mailbox::{PushStream, Pusher, push_channel};
-pub use membership::Membership;
-pub use options::{BackendUrl, COMMON_OPTIONS, Host, OptionSpec, OptionValue, Options};
-pub use partition::Partitioner;
-pub use session::{
-    Capabilities, Change, FencingToken, Granted, Holder, JoinRequest, LockKey, LockMode, LockRequest, Meeting, Owned,
-    Pushed, Replace, Roster, RosterEntry, Session, Space, Terms, Wanted,
-};
-pub use watch::{GroupEvent, GroupWatch};
+pub use base::characteristic::{Characteristic, Characteristics};
+pub use base::credentials::Credentials;
+pub use base::error::{Error, ErrorKind, Outcome, Result};
+pub use base::hashring::HashRing;
+pub use base::id::{GroupId, LockName, MemberId, Namespace};
+pub use base::loss_reason::LossReason;
+pub use base::session_event::{SessionEvent, SessionState};
+pub use driver::card::{Driver, drivers};
+pub use driver::checkup::{Checkup, Probe};
+pub use driver::group::{Capabilities, RosterEntry};
+pub use driver::lock::{FencingToken, Holder, LockMode};
+pub use driver::terms::Terms;
+pub use handles::connect::{ConnectOptions, connect};
+pub use handles::coordinator::Coordinator;
+pub use handles::election::{Leader, LeaderEvent, LeaderWatch, Leadership};
+pub use handles::fence::FenceGate;
+pub use handles::group::Group;
+pub use handles::join_options::JoinOptions;
+pub use handles::lock::{Lock, LockGuard, SharedLock};
+pub use handles::loss::Loss;
+pub use handles::membership::Membership;
+pub use handles::partition::Partitioner;
+pub use handles::session_events::SessionEvents;
+pub use handles::watch::{GroupEvent, GroupWatch};
 
-#[doc(hidden)]
-pub use driver::Registered;
 #[doc(hidden)]
 pub use inventory as __inventory;

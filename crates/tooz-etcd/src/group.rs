@@ -1,6 +1,7 @@
 //! Groups: a marker, and a key for each member under that member's lease. Whatever must hold together is one transaction.
 
-use tooz_core::{Error, ErrorKind, GroupId, JoinRequest, Meeting, Outcome, Replace, Result, Roster};
+use tooz_core::driver::{JoinConflict, JoinRequest, Replace, Roster};
+use tooz_core::{Error, ErrorKind, GroupId, Outcome, Result};
 
 use crate::cluster::Lane;
 use crate::error;
@@ -152,16 +153,18 @@ impl Etcd {
                                     replaced = None;
                                     continue;
                                 }
-                                Some((there, Meeting::Itself)) => {
+                                Some((there, JoinConflict::Itself)) => {
                                     self.own.doubt_making(request.id);
                                     self.own.confirm(request.id, there.mod_revision);
                                     return Ok(());
                                 }
-                                Some((there, Meeting::Replaces)) => {
+                                Some((there, JoinConflict::Replaces)) => {
                                     replaced = Some(there.mod_revision);
                                     continue;
                                 }
-                                Some((there, Meeting::Refused)) => Err(self.namesake(request, &folder, there).await),
+                                Some((there, JoinConflict::Refused)) => {
+                                    Err(self.namesake(request, &folder, there).await)
+                                }
                             },
                         },
                     }
@@ -298,13 +301,13 @@ fn meet<'a>(
     request: &JoinRequest,
     folder: &GroupFolder,
     there: Option<&'a KeyValue>,
-) -> Option<(&'a KeyValue, Meeting)> {
+) -> Option<(&'a KeyValue, JoinConflict)> {
     let there = there?;
     let meeting = match folder.entry(&there.key, &there.value) {
         Some(entry) => request.meets(entry.id),
         // Nobody's entry can be replaced by whoever may replace anybody's.
-        None if request.replace == Replace::Anybody => Meeting::Replaces,
-        None => Meeting::Refused,
+        None if request.replace == Replace::Anybody => JoinConflict::Replaces,
+        None => JoinConflict::Refused,
     };
     Some((there, meeting))
 }

@@ -17,10 +17,8 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tooz_core::{
-    Capabilities, Error, GroupId, JoinRequest, LockKey, LockMode, LockName, LockRequest, MemberId, Namespace,
-    RequestId, Result, RosterEntry, Space, decode_name, encode_name,
-};
+use tooz_core::driver::{JoinRequest, LockKey, LockRequest, RequestId, Space, decode_name, encode_name};
+use tooz_core::{Capabilities, Error, GroupId, LockMode, LockName, MemberId, Namespace, Result, RosterEntry};
 
 use crate::error;
 use crate::request::Prefix;

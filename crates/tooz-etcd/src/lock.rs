@@ -4,10 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tooz_core::{
-    Error, ErrorKind, FencingToken, Granted, Holder, LockKey, LockMode, LockRequest, Outcome, Owned as OwnedRequests,
-    Result, Wanted,
-};
+use tooz_core::driver::{Granted, LockKey, LockRequest, Owned as OwnedRequests, Wanted};
+use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockMode, Outcome, Result};
 
 use crate::cluster::Lane;
 use crate::error;

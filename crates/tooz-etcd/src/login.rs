@@ -7,7 +7,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tonic::metadata::{Ascii, MetadataValue};
-use tooz_core::{CredentialSource, Credentials, Error, ErrorKind, Outcome, Result};
+use tooz_core::driver::CredentialSource;
+use tooz_core::{Credentials, Error, ErrorKind, Outcome, Result};
 
 /// etcd hashes the password for some tenths of a second.
 const LIMIT: Duration = Duration::from_secs(2);

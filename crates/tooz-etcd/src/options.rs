@@ -1,6 +1,7 @@
 //! From the URL to endpoints and certificates.
 
-use tooz_core::{BackendUrl, ConnectArgs, CredentialSource, Error, OptionSpec, OptionValue, PASSWORD_FILE, Result};
+use tooz_core::driver::{BackendUrl, ConnectArgs, CredentialSource, OptionSpec, OptionValue, PASSWORD_FILE};
+use tooz_core::{Error, Result};
 
 use crate::tls::Tls;
 

@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
-use tooz_core::{Error, ErrorKind, GroupId, Reporter, RequestId, Result};
+use tooz_core::driver::{Reporter, RequestId};
+use tooz_core::{Error, ErrorKind, GroupId, Result};
 
 use crate::cluster::{Cluster, Lane};
 use crate::feed::{Feed, Notice, Scope, Watching};

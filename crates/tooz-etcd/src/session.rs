@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
-use tooz_core::{
-    Checkup, ConnectArgs, ConnectFuture, ErrorKind, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey,
-    LockRequest, MemberId, Owned, Probe, PushStream, Reporter, RequestId, Result, Roster, Session, Terms, Wanted,
-    async_trait,
+use tooz_core::driver::{
+    ConnectArgs, ConnectFuture, Granted, JoinRequest, LockKey, LockRequest, Owned, PushStream, Reporter, RequestId,
+    Roster, Session, Wanted, async_trait,
 };
+use tooz_core::{Checkup, ErrorKind, FencingToken, GroupId, Holder, MemberId, Probe, Result, Terms};
 
 use crate::cluster::{Cluster, Lane, Reply};
 use crate::feed::Feed;

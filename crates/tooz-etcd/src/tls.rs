@@ -43,7 +43,8 @@ mod with {
     use tonic::codegen::http::Uri;
     use tonic::codegen::{BoxFuture, Service};
     use tonic::transport::{Channel, Endpoint};
-    use tooz_core::{Error, Options, Result};
+    use tooz_core::driver::Options;
+    use tooz_core::{Error, Result};
 
     use super::Unreached;
 
@@ -172,7 +173,8 @@ mod without {
     use std::convert::Infallible;
 
     use tonic::transport::{Channel, Endpoint};
-    use tooz_core::{Error, Options, Result};
+    use tooz_core::driver::Options;
+    use tooz_core::{Error, Result};
 
     #[derive(Clone)]
     pub(crate) struct Tls(Infallible);

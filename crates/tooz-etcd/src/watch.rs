@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use tooz_core::{Change, GroupId, LockKey, LockMode, PushStream, Pushed, Pusher, Result, push_channel};
+use tooz_core::driver::{Change, LockKey, PushStream, Pushed, Pusher, push_channel};
+use tooz_core::{GroupId, LockMode, Result};
 
 use crate::cluster::Lane;
 use crate::feed::{Notice, Scope, Watching};

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tooz_core::{Error, ErrorKind, GroupId, JoinRequest, Meeting, Outcome, Reporter, Result, Roster};
+use tooz_core::driver::{JoinConflict, JoinRequest, Reporter, Roster};
+use tooz_core::{Error, ErrorKind, GroupId, Outcome, Result};
 
 use crate::alive::{self, AliveFile, Seen};
 use crate::error;
@@ -114,9 +115,11 @@ impl Groups {
                     return Err(error::collision(&path, entry.member.as_str(), request.member.as_str()));
                 }
                 match request.meets(entry.id) {
-                    Meeting::Itself => return Ok(path),
-                    Meeting::Refused => return Err(Error::namesake(request).with_retry_after(self.session_timeout)),
-                    Meeting::Replaces => {}
+                    JoinConflict::Itself => return Ok(path),
+                    JoinConflict::Refused => {
+                        return Err(Error::namesake(request).with_retry_after(self.session_timeout));
+                    }
+                    JoinConflict::Replaces => {}
                 }
             }
             // Of another user with other rights, or no member's file: whose it is, and whether that one lives, can't be seen.

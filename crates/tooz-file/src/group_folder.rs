@@ -10,7 +10,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::libc;
-use tooz_core::{Error, GroupId, Result, RosterEntry, decode_name};
+use tooz_core::driver::decode_name;
+use tooz_core::{Error, GroupId, Result, RosterEntry};
 
 use crate::alive::{self, Seen};
 use crate::error;

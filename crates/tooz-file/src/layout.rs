@@ -12,7 +12,8 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::lstat;
-use tooz_core::{Error, ErrorKind, GroupId, LockKey, MemberId, Namespace, Result, Space, encode_name};
+use tooz_core::driver::{LockKey, Space, encode_name};
+use tooz_core::{Error, ErrorKind, GroupId, MemberId, Namespace, Result};
 
 use crate::access::{Access, Given, Object};
 use crate::options::{Owner, Settings};

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
-use tooz_core::{Characteristic, Characteristics, ConnectArgs, ConnectFuture, Driver, OptionSpec, OptionValue};
+use tooz_core::driver::{ConnectArgs, ConnectFuture, OptionSpec, OptionValue};
+use tooz_core::{Characteristic, Characteristics, Driver};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod access;

@@ -6,10 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot::Receiver;
-use tooz_core::{
-    Error, ErrorKind, Granted, Holder, LockKey, LockMode, LockRequest, MemberId, Reporter, RequestId, Result, Space,
-    Wanted,
-};
+use tooz_core::driver::{Granted, LockKey, LockRequest, Reporter, RequestId, Space, Wanted};
+use tooz_core::{Error, ErrorKind, Holder, LockMode, MemberId, Result};
 
 use crate::glance::Glance;
 use crate::layout::Layout;

@@ -23,9 +23,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::libc;
-use tooz_core::{
-    Error, ErrorKind, FencingToken, Holder, LockKey, LockMode, MemberId, Outcome, RequestId, Result, Space,
-};
+use tooz_core::driver::{LockKey, RequestId, Space};
+use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockMode, MemberId, Outcome, Result};
 
 use crate::error;
 use crate::layout::{How, Identity, Layout, leave_some};

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tooz_core::{Capabilities, Error, ErrorKind, JoinRequest, MemberId, RequestId, Result, RosterEntry};
+use tooz_core::driver::{JoinRequest, RequestId};
+use tooz_core::{Capabilities, Error, ErrorKind, MemberId, Result, RosterEntry};
 
 use crate::{alive, error};
 

@@ -5,7 +5,8 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tooz_core::{Error, GroupId, JoinRequest, Reporter, RequestId, Result};
+use tooz_core::driver::{JoinRequest, Reporter, RequestId};
+use tooz_core::{Error, GroupId, Result};
 
 use crate::alive::AliveFile;
 

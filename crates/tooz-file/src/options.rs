@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use etcetera::BaseStrategy as _;
-use tooz_core::{BackendUrl, ConnectArgs, Error, Result};
+use tooz_core::driver::{BackendUrl, ConnectArgs};
+use tooz_core::{Error, Result};
 
 /// What a URL asks for.
 #[derive(Clone, Debug)]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use tooz_core::{Change, Pushed, Pusher, RosterEntry};
+use tooz_core::RosterEntry;
+use tooz_core::driver::{Change, Pushed, Pusher};
 
 use crate::alive::{self, Seen};
 use crate::group_folder::Seats;

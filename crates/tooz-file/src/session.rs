@@ -9,9 +9,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nix::libc;
 use tokio::task::AbortHandle;
+use tooz_core::driver::{
+    ConnectArgs, Granted, JoinRequest, LockKey, LockRequest, PushStream, Roster, Session, Space, Wanted,
+};
 use tooz_core::{
-    Characteristic, Characteristics, Checkup, ConnectArgs, Error, ErrorKind, FencingToken, Granted, GroupId, Holder,
-    JoinRequest, LockKey, LockRequest, MemberId, PushStream, Result, Roster, Session, Space, Terms, Wanted,
+    Characteristic, Characteristics, Checkup, Error, ErrorKind, FencingToken, GroupId, Holder, MemberId, Result, Terms,
 };
 
 use crate::alive::AliveFile;

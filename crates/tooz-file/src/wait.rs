@@ -8,7 +8,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
-use tooz_core::{Error, ErrorKind, LockKey, LockMode, MemberId, RequestId, Result};
+use tooz_core::driver::{LockKey, RequestId};
+use tooz_core::{Error, ErrorKind, LockMode, MemberId, Result};
 
 use crate::layout::Layout;
 use crate::line::Standing;

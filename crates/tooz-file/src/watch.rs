@@ -20,7 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask, Watches};
 use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
-use tooz_core::{GroupId, PushStream, Pushed, Pusher, Result, push_channel};
+use tooz_core::driver::{PushStream, Pushed, Pusher, push_channel};
+use tooz_core::{GroupId, Result};
 
 use crate::echo::Echoes;
 use crate::group::Read;

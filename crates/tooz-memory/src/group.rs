@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tooz_core::{
-    Change, Error, GroupId, JoinRequest, Meeting, MemberId, Pushed, Pusher, Reporter, RequestId, Result, Roster,
-    RosterEntry,
-};
+use tooz_core::driver::{Change, JoinConflict, JoinRequest, Pushed, Pusher, Reporter, RequestId, Roster};
+use tooz_core::{Error, GroupId, MemberId, Result, RosterEntry};
 
 use crate::store::State;
 
@@ -84,9 +82,9 @@ impl State {
         let old = self.group(place)?.members.get(&request.member).map(|(owner, entry)| (*owner, entry.id));
         if let Some((owner, id)) = old {
             match request.meets(id) {
-                Meeting::Itself => return Ok(None),
-                Meeting::Refused => return Err(Error::namesake(request).with_retry_after(timeout)),
-                Meeting::Replaces => {}
+                JoinConflict::Itself => return Ok(None),
+                JoinConflict::Refused => return Err(Error::namesake(request).with_retry_after(timeout)),
+                JoinConflict::Replaces => {}
             }
             replaced = self.sessions.get(&owner).map(|owner| (owner.reporter.clone(), id));
             self.group(place)?.remove(&request.member);

@@ -1,14 +1,13 @@
 //! Locks: a FIFO queue for each, a grant for the longest compatible run at its head.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::oneshot;
-use tooz_core::{
-    Error, ErrorKind, FencingToken, Granted, Holder, LockKey, LockMode, LockRequest, MemberId, Pushed, Pusher,
-    Reporter, RequestId, Result,
-};
+use tooz_core::driver::{Granted, LockKey, LockRequest, Pushed, Pusher, Reporter, RequestId};
+use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockMode, MemberId, Result};
 
 use crate::store::State;
 
@@ -16,7 +15,7 @@ use crate::store::State;
 pub(crate) struct LockRecord {
     /// By token: thousands of readers of one lock cost no more each than one does.
     holders: BTreeMap<FencingToken, Grant>,
-    tokens: HashMap<RequestId, FencingToken>,
+    tokens: BTreeMap<RequestId, FencingToken>,
     queue: VecDeque<Waiter>,
     pub(crate) watchers: Vec<Pusher>,
     /// Counts the grants that came and went.
@@ -168,7 +167,8 @@ impl State {
 
     /// Changes a lock, hands over what became free, tells the watchers, and forgets a lock of which nothing is left.
     fn change_lock(&mut self, place: &(Arc<str>, LockKey), change: impl FnOnce(&mut LockRecord)) {
-        let Some(lock) = self.locks.get_mut(place) else { return };
+        let Entry::Occupied(mut entry) = self.locks.entry(place.clone()) else { return };
+        let lock = entry.get_mut();
         let before = lock.changes;
         change(lock);
         while let Some(head) = lock.queue.front() {
@@ -186,7 +186,7 @@ impl State {
             lock.tell();
         }
         if lock.holders.is_empty() && lock.queue.is_empty() && lock.watchers.is_empty() {
-            self.locks.remove(place);
+            entry.remove();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The URL: `memory://NAME`, and nothing else.
 
-use tooz_core::{BackendUrl, Error, Result};
+use tooz_core::driver::BackendUrl;
+use tooz_core::{Error, Result};
 
 /// The name of the store; `memory:` alone is the store `default`.
 pub(crate) fn store_name(url: &BackendUrl) -> Result<String> {

@@ -5,11 +5,11 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
-use tooz_core::{
-    Clock, ConnectArgs, ConnectFuture, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey, LockRequest,
-    MemberId, Owned, PushStream, Pushed, Reporter, RequestId, Result, Roster, Session, Terms, Wanted, async_trait,
-    push_channel,
+use tooz_core::driver::{
+    Clock, ConnectArgs, ConnectFuture, Granted, JoinRequest, LockKey, LockRequest, Owned, PushStream, Pushed, Reporter,
+    RequestId, Roster, Session, Wanted, async_trait, push_channel,
 };
+use tooz_core::{FencingToken, GroupId, Holder, MemberId, Result, Terms};
 
 use crate::error::{cut_off, lost, reply_lost, taken_back};
 use crate::fault::{Effect, Operation, scripted};

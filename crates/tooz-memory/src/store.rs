@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tooz_core::{Clock, FencingToken, GroupId, LockKey, MemberId, Moment, Reporter, RequestId, Result};
+use tooz_core::driver::{Clock, LockKey, Moment, Reporter, RequestId};
+use tooz_core::{FencingToken, GroupId, MemberId, Result};
 
 use crate::fault::Fault;
 use crate::group::GroupRecord;
@@ -32,6 +33,8 @@ pub(crate) struct State {
     pub(crate) cut_off: Vec<MemberId>,
     pub(crate) last_token: u64,
     last_session: u64,
+    /// Whether any request was ever taken back before it arrived.
+    has_void: bool,
     /// No session ends before this moment: a lower bound, so that most calls need not look.
     next_expiry: Moment,
 }
@@ -89,6 +92,7 @@ impl Store {
                 cut_off: Vec::new(),
                 last_token: 0,
                 last_session: 0,
+                has_void: false,
                 next_expiry: Moment::NEVER,
             }),
         }))
@@ -237,11 +241,12 @@ impl State {
     pub(crate) fn void(&mut self, session: u64, request: RequestId) {
         if let Some(session) = self.sessions.get_mut(&session) {
             session.void.add(request);
+            self.has_void = true;
         }
     }
 
     pub(crate) fn is_void(&self, session: u64, request: RequestId) -> bool {
-        self.sessions.get(&session).is_some_and(|session| session.void.has(request))
+        self.has_void && self.sessions.get(&session).is_some_and(|session| session.void.has(request))
     }
 
     fn sweep(&mut self, now: Moment) {

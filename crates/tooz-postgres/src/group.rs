@@ -2,9 +2,8 @@
 
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
-use tooz_core::{
-    Capabilities, Error, ErrorKind, GroupId, JoinRequest, MemberId, Replace, RequestId, Result, Roster, RosterEntry,
-};
+use tooz_core::driver::{JoinRequest, Replace, RequestId, Roster};
+use tooz_core::{Capabilities, Error, ErrorKind, GroupId, MemberId, Result, RosterEntry};
 
 use crate::error;
 use crate::key::Keys;

@@ -9,9 +9,8 @@ use std::time::{Duration, SystemTime};
 use sqlx::Row as _;
 use sqlx::postgres::{PgListener, PgRow};
 use tokio::time::{Instant, sleep};
-use tooz_core::{
-    Error, ErrorKind, FencingToken, Holder, LockKey, LockMode, MemberId, Outcome, RequestId, Result, Space,
-};
+use tooz_core::driver::{LockKey, RequestId, Space};
+use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockMode, MemberId, Outcome, Result};
 
 use crate::error;
 use crate::holdings::Holdings;

@@ -5,7 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tooz_core::{Error, FencingToken, GroupId, LockKey, LockMode, LockRequest, Owned, Reporter, RequestId};
+use tooz_core::driver::{LockKey, LockRequest, Owned, Reporter, RequestId};
+use tooz_core::{Error, FencingToken, GroupId, LockMode};
 
 use crate::error;
 use crate::key::Doors;

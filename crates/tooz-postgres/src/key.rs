@@ -3,7 +3,8 @@
 use std::hash::{BuildHasher as _, RandomState};
 
 use sha2::{Digest as _, Sha256};
-use tooz_core::{GroupId, LockKey, Space};
+use tooz_core::GroupId;
+use tooz_core::driver::{LockKey, Space};
 
 /// The keys of one namespace in one schema. All are hashes of 64 bits: among a million names two share one with a chance of
 /// 1 in 37 million, and the stored name tells when it happens (`acquire.sql`).

@@ -1,8 +1,7 @@
 #![doc = include_str!("../README.md")]
 
-use tooz_core::{
-    Characteristic, Characteristics, ConnectArgs, ConnectFuture, Driver, OptionSpec, OptionValue, PASSWORD_FILE,
-};
+use tooz_core::driver::{ConnectArgs, ConnectFuture, OptionSpec, OptionValue, PASSWORD_FILE};
+use tooz_core::{Characteristic, Characteristics, Driver};
 
 mod checkup;
 mod error;

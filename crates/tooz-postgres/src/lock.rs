@@ -2,7 +2,8 @@
 
 use sqlx::Row as _;
 use sqlx::postgres::PgListener;
-use tooz_core::{Error, FencingToken, Granted, LockRequest, Result, Space};
+use tooz_core::driver::{Granted, LockRequest, Space};
+use tooz_core::{Error, FencingToken, Result};
 
 use crate::error;
 use crate::holders::write_down;

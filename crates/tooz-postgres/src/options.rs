@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use tooz_core::{ConnectArgs, CredentialSource, Error, Options, Result};
+use tooz_core::driver::{ConnectArgs, CredentialSource, Options};
+use tooz_core::{Error, Result};
 
 use crate::schema::DEFAULT;
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 use sqlx::{Acquire as _, Row as _};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tooz_core::{
-    Checkup, ConnectArgs, Error, ErrorKind, Granted, GroupId, Holder, JoinRequest, LockKey, LockRequest, MemberId,
-    Owned, Probe, PushStream, Reporter, RequestId, Result, Roster, Session, Space, Terms, Wanted, async_trait,
+use tooz_core::driver::{
+    ConnectArgs, Granted, JoinRequest, LockKey, LockRequest, Owned, PushStream, Reporter, RequestId, Roster, Session,
+    Space, Wanted, async_trait,
 };
+use tooz_core::{Checkup, Error, ErrorKind, GroupId, Holder, MemberId, Probe, Result, Terms};
 
 use crate::holdings::Holdings;
 use crate::key::{self, Keys};

@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tooz_core::{Granted, LockMode, LockRequest, Outcome, Result, Wanted};
+use tooz_core::driver::{Granted, LockRequest, Wanted};
+use tooz_core::{LockMode, Outcome, Result};
 
 use crate::error;
 use crate::lock::Way;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use sqlx::Acquire as _;
 use sqlx::postgres::{PgListener, PgNotification};
-use tooz_core::{Change, MemberId, PushStream, Pushed, Pusher, RequestId, Result, push_channel};
+use tooz_core::driver::{Change, PushStream, Pushed, Pusher, RequestId, push_channel};
+use tooz_core::{MemberId, Result};
 
 use crate::group::read_entry;
 use crate::holdings::Holdings;

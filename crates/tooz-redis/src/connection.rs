@@ -8,10 +8,8 @@ use fred::types::Value;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
-use tooz_core::{
-    Characteristics, Checkup, ConnectArgs, CredentialSource, Error, ErrorKind, Namespace, Outcome, Reporter, Result,
-    Wanted, encode_name,
-};
+use tooz_core::driver::{ConnectArgs, CredentialSource, Reporter, Wanted, encode_name};
+use tooz_core::{Characteristics, Checkup, Error, ErrorKind, Namespace, Outcome, Result};
 
 use crate::error::{no_turn, not_connected, too_few_replicas};
 use crate::feed::{FIRST_EPOCH, Feed};

@@ -5,7 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tooz_core::{FencingToken, Granted, GroupId, Pushed, Pusher, Reporter, RequestId, decode_name};
+use tooz_core::driver::{Granted, Pushed, Pusher, Reporter, RequestId, decode_name};
+use tooz_core::{FencingToken, GroupId};
 
 use crate::holdings::{AT_ONCE, How, Joined, LOOKED_AFTER, LookedAfter, MEMBERSHIPS, Turn, next_few, share};
 use crate::reply::request_id;

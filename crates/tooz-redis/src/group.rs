@@ -4,10 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fred::types::Value;
-use tooz_core::{
-    Capabilities, Error, ErrorKind, GroupId, JoinRequest, MemberId, Replace, Result, Roster, RosterEntry, decode_name,
-    encode_name,
-};
+use tooz_core::driver::{JoinRequest, Replace, Roster, decode_name, encode_name};
+use tooz_core::{Capabilities, Error, ErrorKind, GroupId, MemberId, Result, RosterEntry};
 
 use crate::connection::Connection;
 use crate::error::strange;

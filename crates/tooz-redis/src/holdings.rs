@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Duration;
 
-use tooz_core::{GroupId, RequestId};
+use tooz_core::GroupId;
+use tooz_core::driver::RequestId;
 
 /// How many of the grants and as many of the waiting requests each beat looks after, so that it costs the same whatever is held.
 pub(crate) const LOOKED_AFTER: usize = 16;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use fred::types::Message;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep, timeout};
-use tooz_core::{Error, ErrorKind, Pushed, Result};
+use tooz_core::driver::Pushed;
+use tooz_core::{Error, ErrorKind, Result};
 
 use crate::connection::{NO_SESSION, Shared};
 use crate::error::strange;

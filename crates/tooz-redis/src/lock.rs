@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use fred::types::Value;
-use tooz_core::{
-    Error, ErrorKind, FencingToken, Granted, Holder, LockKey, LockMode, LockRequest, MemberId, Result, Space, Wanted,
-    decode_name, encode_name,
-};
+use tooz_core::driver::{Granted, LockKey, LockRequest, Space, Wanted, decode_name, encode_name};
+use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockMode, MemberId, Result};
 
 use crate::connection::Connection;
 use crate::error::{lost, strange};

@@ -4,7 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tooz_core::{BackendUrl, ConnectArgs, Error, Host, OptionSpec, OptionValue, Options, PASSWORD_FILE, Result};
+use tooz_core::driver::{BackendUrl, ConnectArgs, Host, OptionSpec, OptionValue, Options, PASSWORD_FILE};
+use tooz_core::{Error, Result};
 
 /// The options beside the common ones.
 pub(crate) const OPTIONS: &[OptionSpec] = &[

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tooz_core::{Owned, Result};
+use tooz_core::Result;
+use tooz_core::driver::Owned;
 
 use crate::connection::Connection;
 use crate::error::strange;

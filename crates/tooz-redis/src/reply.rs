@@ -1,7 +1,8 @@
 //! What a script answered: a word that says how it went, and what comes with it.
 
 use fred::types::Value;
-use tooz_core::{Error, ErrorKind, Outcome, RequestId, Result};
+use tooz_core::driver::RequestId;
+use tooz_core::{Error, ErrorKind, Outcome, Result};
 
 use crate::error::{lost, strange};
 

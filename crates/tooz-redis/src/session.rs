@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fred::types::Value;
-use tooz_core::{
-    Checkup, ConnectArgs, ConnectFuture, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey, LockRequest,
-    MemberId, Owned, Probe, PushStream, RequestId, Result, Roster, Session, Space, Terms, Wanted, async_trait,
+use tooz_core::driver::{
+    ConnectArgs, ConnectFuture, Granted, JoinRequest, LockKey, LockRequest, Owned, PushStream, RequestId, Roster,
+    Session, Space, Wanted, async_trait,
 };
+use tooz_core::{Checkup, FencingToken, GroupId, Holder, MemberId, Probe, Result, Terms};
 
 use crate::connection::Connection;
 use crate::layout::LAYOUT;

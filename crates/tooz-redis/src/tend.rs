@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use fred::types::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tooz_core::{ErrorKind, Pushed, Result};
+use tooz_core::driver::Pushed;
+use tooz_core::{ErrorKind, Result};
 
 use crate::connection::Shared;
 use crate::error::strange;

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use tooz_core::{
-    Capabilities, Change, GroupId, LockKey, MemberId, PushStream, Pushed, Result, RosterEntry, push_channel,
-};
+use tooz_core::driver::{Change, LockKey, PushStream, Pushed, push_channel};
+use tooz_core::{Capabilities, GroupId, MemberId, Result, RosterEntry};
 
 use crate::connection::Connection;
 use crate::group::group_name;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tooz_core::{Checkup, LockKey, LockName, Probe, Result};
+use tooz_core::driver::LockKey;
+use tooz_core::{Checkup, LockName, Probe, Result};
 use zookeeper_client::{CreateMode, Error as Zk};
 
 use crate::layout;

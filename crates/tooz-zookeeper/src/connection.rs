@@ -12,7 +12,8 @@ use spawns_core::{Spawn, Task};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
-use tooz_core::{Clock, CredentialSource, Error, Moment, Result as ToozResult};
+use tooz_core::driver::{Clock, CredentialSource, Moment};
+use tooz_core::{Error, Result as ToozResult};
 use zookeeper_client::{Client, Error as Zk, MultiWriteError, SessionInfo, SessionState, StateWatcher};
 
 use crate::options::identity;

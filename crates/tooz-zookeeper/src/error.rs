@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use tooz_core::{Error, ErrorKind, LockKey, Outcome};
+use tooz_core::driver::LockKey;
+use tooz_core::{Error, ErrorKind, Outcome};
 use zookeeper_client::Error as Zk;
 
 /// A node would have to be an ephemeral one of a session that lives on one server alone.

@@ -6,7 +6,8 @@
 
 use std::sync::atomic::Ordering;
 
-use tooz_core::{Error, ErrorKind, GroupId, JoinRequest, Meeting, Result, Roster, RosterEntry};
+use tooz_core::driver::{JoinConflict, JoinRequest, Roster};
+use tooz_core::{Error, ErrorKind, GroupId, Result, RosterEntry};
 use zookeeper_client::{Client, CreateMode, Error as Zk, MultiWriteError, Stat};
 
 use crate::bulk;
@@ -151,12 +152,12 @@ impl Inner {
             }
             let Some((found, mailbox)) = self.find_entry(&connection, path).await.map_err(failed)? else { continue };
             let there = found.record().map_err(|_| error::foreign_node(path))?.join();
-            match there.map_or(Meeting::Refused, |there| request.meets(there)) {
-                Meeting::Itself if found.stat.ephemeral_owner == self.link.session().id().0 => return Ok(()),
-                Meeting::Itself | Meeting::Refused => {
+            match there.map_or(JoinConflict::Refused, |there| request.meets(there)) {
+                JoinConflict::Itself if found.stat.ephemeral_owner == self.link.session().id().0 => return Ok(()),
+                JoinConflict::Itself | JoinConflict::Refused => {
                     return Err(Error::namesake(request).with_retry_after(self.link.session_timeout()));
                 }
-                Meeting::Replaces => {}
+                JoinConflict::Replaces => {}
             }
             let letter = match (mailbox, there) {
                 (Some(mailbox), Some(there)) => {

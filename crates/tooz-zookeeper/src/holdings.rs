@@ -9,7 +9,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tooz_core::{FencingToken, GroupId, LockKey, LockRequest, RequestId, Result};
+use tooz_core::driver::{LockKey, LockRequest, RequestId};
+use tooz_core::{FencingToken, GroupId, Result};
 
 use crate::session::lock;
 use crate::{error, layout};

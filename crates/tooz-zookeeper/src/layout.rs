@@ -15,7 +15,8 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
-use tooz_core::{GroupId, LockKey, MemberId, Namespace, RequestId, Space, decode_name, encode_name};
+use tooz_core::driver::{LockKey, RequestId, Space, decode_name, encode_name};
+use tooz_core::{GroupId, MemberId, Namespace};
 
 use crate::queue;
 

@@ -8,7 +8,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
-use tooz_core::{Error, ErrorKind, Reporter, Result};
+use tooz_core::driver::Reporter;
+use tooz_core::{Error, ErrorKind, Result};
 use zookeeper_client::{Error as Zk, SessionInfo, SessionState};
 
 use crate::connection::{Connection, Greeting, Unopened};

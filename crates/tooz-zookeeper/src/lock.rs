@@ -6,10 +6,8 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tooz_core::{
-    Error, ErrorKind, FencingToken, Granted, GroupId, Holder, LockKey, LockName, LockRequest, MemberId, Outcome, Owned,
-    RequestId, Result, Space, Wanted,
-};
+use tooz_core::driver::{Granted, LockKey, LockRequest, Owned, RequestId, Space, Wanted};
+use tooz_core::{Error, ErrorKind, FencingToken, GroupId, Holder, LockName, MemberId, Outcome, Result};
 use zookeeper_client::{CreateMode, Error as Zk, MultiWriteError, Stat};
 
 use crate::bulk;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tooz_core::{Error, Moment, RequestId, Result};
+use tooz_core::driver::{Moment, RequestId};
+use tooz_core::{Error, Result};
 use zookeeper_client::{Client, CreateMode, Error as Zk, MultiWriteError};
 
 use crate::error;

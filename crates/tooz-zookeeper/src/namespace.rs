@@ -140,7 +140,7 @@ impl Inner {
     }
 
     fn branches(&self) -> [String; 4] {
-        use tooz_core::Space::{Election, Lock};
+        use tooz_core::driver::Space::{Election, Lock};
         [self.layout.space(Lock), self.layout.space(Election), self.layout.groups(), self.layout.mail()]
     }
 

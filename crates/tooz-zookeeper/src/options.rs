@@ -4,7 +4,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use tooz_core::{BackendUrl, ConnectArgs, Credentials, Error, OptionSpec, OptionValue, Options, PASSWORD_FILE, Result};
+use tooz_core::driver::{BackendUrl, ConnectArgs, OptionSpec, OptionValue, Options, PASSWORD_FILE};
+use tooz_core::{Credentials, Error, Result};
 
 use crate::tls::Certificates;
 

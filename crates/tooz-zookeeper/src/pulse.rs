@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tooz_core::{Clock, Moment};
+use tooz_core::driver::{Clock, Moment};
 
 use crate::session::lock;
 

@@ -2,7 +2,8 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use tooz_core::{LockMode, RequestId};
+use tooz_core::LockMode;
+use tooz_core::driver::RequestId;
 
 /// The letters of a request id: its sixteen bytes by base64.
 const ID: usize = 22;

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tooz_core::{Capabilities, JoinRequest, LockKey, MemberId, RequestId, Result, RosterEntry};
+use tooz_core::driver::{JoinRequest, LockKey, RequestId};
+use tooz_core::{Capabilities, MemberId, Result, RosterEntry};
 
 use crate::error;
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep};
-use tooz_core::{
-    Checkup, ConnectArgs, ConnectFuture, Error, FencingToken, Granted, GroupId, Holder, JoinRequest, LockKey,
-    LockRequest, MemberId, Moment, Namespace, Owned, Probe, PushStream, Reporter, RequestId, Result, Roster, Session,
-    Terms, Wanted, async_trait,
+use tooz_core::driver::{
+    ConnectArgs, ConnectFuture, Granted, JoinRequest, LockKey, LockRequest, Moment, Owned, PushStream, Reporter,
+    RequestId, Roster, Session, Wanted, async_trait,
 };
+use tooz_core::{Checkup, Error, FencingToken, GroupId, Holder, MemberId, Namespace, Probe, Result, Terms};
 use zookeeper_client::{Client, CreateMode, CreateOptions, Error as Zk};
 
 use crate::connection::Greeting;

@@ -3,7 +3,8 @@
 //! The client library has TLS too, but only by the default provider of rustls, which would be a second one in every program. So
 //! the driver shakes hands itself, and the library connects to it by a [relay](crate::relay).
 
-use tooz_core::{Options, Result};
+use tooz_core::Result;
+use tooz_core::driver::Options;
 
 /// Why a host was not reached by TLS.
 #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "without TLS nobody is refused"))]

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
-use tooz_core::{RequestId, Result};
+use tooz_core::Result;
+use tooz_core::driver::RequestId;
 use zookeeper_client::{Error as Zk, EventType};
 
 use crate::connection::Connection;

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tooz_core::{Change, Error, GroupId, LockKey, MemberId, PushStream, Pushed, Pusher, Result, push_channel};
+use tooz_core::driver::{Change, LockKey, PushStream, Pushed, Pusher, push_channel};
+use tooz_core::{Error, GroupId, MemberId, Result};
 use zookeeper_client::{AddWatchMode, Error as Zk, EventType, OneshotWatcher, PersistentWatcher, WatchedEvent};
 
 use crate::connection::Connection;

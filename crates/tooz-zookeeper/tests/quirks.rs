@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
+use tooz_core::driver::Verdict;
 use tooz_core::{
-    ConnectOptions, Coordinator, ErrorKind, GroupEvent, LeaderEvent, LossReason, Probe, Result, SessionEvent, Verdict,
+    ConnectOptions, Coordinator, ErrorKind, GroupEvent, LeaderEvent, LossReason, Probe, Result, SessionEvent,
 };
 use tooz_testbed::{Kind, Provided, Proxy, Server, Setup, for_tests};
 

@@ -7,11 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
-use tooz_core::{
-    Characteristic, Characteristics, ConnectArgs, ConnectFuture, Driver, Error, FencingToken, Granted, GroupId, Holder,
-    JoinRequest, LockKey, LockMode, LockRequest, Meeting, MemberId, Reporter, RequestId, Result, Roster, RosterEntry,
-    Session, Terms, async_trait,
-};
+use tooz_core::driver::{ConnectArgs, ConnectFuture, Granted, JoinRequest, LockKey, LockRequest, JoinConflict, Reporter, RequestId, Roster, Session, async_trait};
+use tooz_core::{Characteristic, Characteristics, Driver, Error, FencingToken, GroupId, Holder, LockMode, MemberId, Result, RosterEntry, Terms};
 
 const CHARACTERISTICS: Characteristics = Characteristics::of(&[
     Characteristic::Groups,
@@ -125,9 +122,9 @@ impl Session for Chalk {
         let members = board.groups.get_mut(&request.group).ok_or_else(|| Error::no_group(&request.group))?;
         if let Some((there, reporter)) = members.get(&request.member) {
             match request.meets(there.id) {
-                Meeting::Itself => return Ok(()),
-                Meeting::Replaces => reporter.membership_lost(&request.group, there.id),
-                Meeting::Refused => return Err(Error::namesake(request)),
+                JoinConflict::Itself => return Ok(()),
+                JoinConflict::Replaces => reporter.membership_lost(&request.group, there.id),
+                JoinConflict::Refused => return Err(Error::namesake(request)),
             }
         }
         let entry = RosterEntry::new(request.member.clone(), request.id, request.capabilities.clone());

@@ -1,7 +1,8 @@
 //! `tooz drivers`: what is linked, how its URLs look, what it takes and what it can.
 
 use serde_json::{Value, json};
-use tooz::{COMMON_OPTIONS, Characteristic, Driver, OptionSpec};
+use tooz::driver::{COMMON_OPTIONS, OptionSpec};
+use tooz::{Characteristic, Driver};
 
 use crate::args::Global;
 use crate::exit::{self, Failure};

@@ -16,9 +16,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::CommandFactory;
-use tooz::{
-    Capabilities, Characteristic, ConnectOptions, Coordinator, MemberId, PASSWORD_FILE, SessionEvent, SessionEvents,
-};
+use tooz::driver::PASSWORD_FILE;
+use tooz::{Capabilities, Characteristic, ConnectOptions, Coordinator, MemberId, SessionEvent, SessionEvents};
 
 use crate::args::{Arguments, Command, Global, GroupCommand};
 use crate::exit::{self, Failure};

@@ -56,7 +56,7 @@ async fn an_unknown_option_lists_the_valid_ones(stage: Stage) -> Verdict {
     let error = refused("an unknown option", stage.soon("connecting", options.connect()).await?, ErrorKind::Config)?;
     let text = error.to_string();
     ensure!(text.contains("nmespace"), "the message does not name the wrong option: {text}");
-    for option in tooz_core::COMMON_OPTIONS {
+    for option in tooz_core::driver::COMMON_OPTIONS {
         ensure!(text.contains(option.name), "the message does not list {}: {text}", option.name);
     }
     Ok(())

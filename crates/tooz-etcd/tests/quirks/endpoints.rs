@@ -4,7 +4,8 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use tooz_core::{ConnectOptions, ErrorKind, Verdict};
+use tooz_core::driver::Verdict;
+use tooz_core::{ConnectOptions, ErrorKind};
 use tooz_testbed::{Kind, Proxy, Server};
 
 use crate::Quirk;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tooz_core::{ErrorKind, Pushed};
+use tooz_core::ErrorKind;
+use tooz_core::driver::Pushed;
 
 use crate::cases::Cases;
 use crate::driver::{Method, Mischief};

@@ -7,10 +7,13 @@ use std::future::pending;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tooz_core::driver::{
+    Clock, ConnectArgs, ConnectFuture, Granted, JoinRequest, LockKey, LockRequest, Owned, PASSWORD_FILE, PushStream,
+    Pushed, Pusher, Reporter, RequestId, Roster, Session, Wanted, async_trait, push_channel,
+};
 use tooz_core::{
-    Characteristic, Checkup, Clock, ConnectArgs, ConnectFuture, Driver, Error, ErrorKind, FencingToken, Granted,
-    GroupId, Holder, JoinRequest, LockKey, LockRequest, MemberId, Outcome, Owned, PASSWORD_FILE, Probe, PushStream,
-    Pushed, Pusher, Reporter, RequestId, Result, Roster, Session, Terms, Wanted, async_trait, push_channel,
+    Characteristic, Checkup, Driver, Error, ErrorKind, FencingToken, GroupId, Holder, MemberId, Outcome, Probe, Result,
+    Terms,
 };
 
 pub(crate) static TOY: Driver = Driver::new("toy", &["toy"], connect)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tooz_core::{ErrorKind, GroupEvent};
 
 use crate::driver::{Method, Mischief};
-use crate::stage::{OPERATION, SOON, Toy, comes_true, soon, trial, within};
+use crate::stage::{OPERATION, SESSION, SOON, Toy, comes_true, soon, trial, within};
 
 #[test]
 fn a_wait_behind_a_release_that_does_not_get_through_is_an_error() {
@@ -125,6 +125,28 @@ fn a_withdrawal_that_waits_long_for_its_turn_ends_no_session() {
         assert_eq!(kept.loss().reason(), None);
         toy.script.heal();
         guard.release().await.unwrap();
+        kept.release().await.unwrap();
+    });
+}
+
+#[test]
+fn a_leave_that_waits_long_for_its_turn_ends_no_session() {
+    trial(async || {
+        let toy = Toy::named("late-leave");
+        let coordinator = toy.connect("one").await;
+        let kept = soon("a lock", coordinator.lock("kept").unwrap().acquire()).await.unwrap();
+        let membership = soon("a join", coordinator.group("g").unwrap().join_or_create(&())).await.unwrap();
+        toy.script.always(Method::Leave, Mischief::ArrivesLate(OPERATION + OPERATION / 2));
+        drop(soon("a leave", membership.leave()).await);
+        comes_true(SOON, "it has left", async || {
+            let members = coordinator.group("g").unwrap().members().await.map_err(|error| error.to_string())?;
+            if members.is_empty() { Ok(()) } else { Err(format!("{members:?}")) }
+        })
+        .await;
+        // The same once more, for as long as it would take to end the session.
+        tokio::time::sleep(SESSION + OPERATION).await;
+        assert_eq!(kept.loss().reason(), None);
+        toy.script.heal();
         kept.release().await.unwrap();
     });
 }

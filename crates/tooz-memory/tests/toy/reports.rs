@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tooz_core::{ErrorKind, GroupId, LossReason, RequestId};
+use tooz_core::driver::RequestId;
+use tooz_core::{ErrorKind, GroupId, LossReason};
 
 use crate::cases::Cases;
 use crate::driver::{Method, Mischief};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tooz_core::{ErrorKind, LossReason, Pushed};
+use tooz_core::driver::Pushed;
+use tooz_core::{ErrorKind, LossReason};
 
 use crate::cases::Cases;
 use crate::driver::{Method, Mischief};

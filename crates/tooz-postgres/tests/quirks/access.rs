@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tooz_core::{ConnectOptions, ErrorKind, Verdict, connect};
+use tooz_core::driver::Verdict;
+use tooz_core::{ConnectOptions, ErrorKind, connect};
 use tooz_testbed::{Kind, Setup};
 
 use crate::bed::{Store, within};

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use tooz_core::{Characteristic, ErrorKind, Verdict};
+use tooz_core::driver::Verdict;
+use tooz_core::{Characteristic, ErrorKind};
 use tooz_testbed::{Kind, Setup};
 
 use crate::bed::{cli, connect, hang_up, soon, start, trials, try_connect, wait_in_background};

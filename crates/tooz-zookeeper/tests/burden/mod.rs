@@ -208,7 +208,7 @@ async fn what_is_too_much_is_refused_and_what_was_given_back_is_not_counted() ->
 async fn the_limit_is_told() -> Result<()> {
     let coordinator = connect_for(&SERVER.url(), "m", &namespace(), Duration::from_secs(6)).await?;
     let checkup = coordinator.check_up().await?;
-    let room = |finding: &tooz_core::Finding| {
+    let room = |finding: &tooz_core::driver::Finding| {
         finding.what.contains("ZOOKEEPER-4306") && finding.what.contains("1572862 bytes")
     };
     assert!(checkup.findings.iter().any(room), "{checkup:?}");

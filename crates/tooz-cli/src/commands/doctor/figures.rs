@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tooz::{Coordinator, ErrorKind, Probe, Verdict};
+use tooz::driver::Verdict;
+use tooz::{Coordinator, ErrorKind, Probe};
 
 use super::report::Report;
 use super::scratch::Scratch;

@@ -10,7 +10,8 @@ mod server;
 use std::time::Duration;
 
 use serde_json::json;
-use tooz::{Characteristic, Coordinator, Verdict};
+use tooz::driver::Verdict;
+use tooz::{Characteristic, Coordinator};
 
 use self::report::{Report, Stage};
 use self::scratch::Scratch;

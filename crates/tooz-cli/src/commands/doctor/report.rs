@@ -5,7 +5,8 @@ use std::io::{IsTerminal, stdout};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use tooz::{Checkup, Error, ErrorKind, Verdict};
+use tooz::driver::Verdict;
+use tooz::{Checkup, Error, ErrorKind};
 
 use crate::output;
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tooz::{Coordinator, ErrorKind, Terms, Verdict};
+use tooz::driver::Verdict;
+use tooz::{Coordinator, ErrorKind, Terms};
 
 use super::report::Report;
 

@@ -1,0 +1,43 @@
+//! How long to pause before the next try.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+
+/// More than any limit that somebody waits for, and little enough to be added to a moment.
+pub(crate) const A_DAY: Duration = Duration::from_hours(24);
+
+/// How much later than it said a backend may end a session.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
+
+/// Growing, jittered pauses without an end.
+pub(crate) struct Backoff {
+    builder: ExponentialBuilder,
+    pauses: ExponentialBackoff,
+}
+
+impl Backoff {
+    pub(crate) fn between(least: Duration, most: Duration) -> Self {
+        let builder =
+            ExponentialBuilder::new().with_min_delay(least).with_max_delay(most).with_jitter().without_max_times();
+        Backoff { builder, pauses: builder.build() }
+    }
+
+    /// For a backend that can't be reached: soon at first, then about once in two seconds.
+    pub(crate) fn for_reconnects() -> Self {
+        Self::between(Duration::from_millis(50), Duration::from_secs(1))
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.pauses = self.builder.build();
+    }
+
+    pub(crate) async fn pause(&mut self) {
+        tokio::time::sleep(self.next()).await;
+    }
+
+    /// How long the next pause is.
+    pub(crate) fn next(&mut self) -> Duration {
+        self.pauses.next().unwrap_or(Duration::from_secs(1))
+    }
+}

@@ -1,0 +1,41 @@
+//! What happens to a session, as a value.
+
+use crate::base::error::Error;
+use crate::base::loss_reason::LossReason;
+
+/// How a session is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionState {
+    /// Nothing is owned yet, so there is nothing to lose.
+    Idle,
+    /// Alive.
+    Open,
+    /// Heartbeats fail or are overdue; what is held is still held until the deadline.
+    Suspended,
+    /// Lost; a new one is opened when something needs it.
+    Lost,
+    /// A session, or something that stood before (a membership, a watch, a wait for a lock), can't be had again just now. The error says
+    /// why, so that somebody can mend it; until then it is tried again.
+    Troubled(Error),
+    /// Closed for ever.
+    Closed,
+}
+
+/// What happens to a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionEvent {
+    /// The first failed or overdue heartbeat. Nothing is lost yet.
+    Suspended,
+    /// Heartbeats work again before the deadline: nothing was lost.
+    Resumed,
+    /// The session is dead for ever: locks and leaderships are lost.
+    Lost(LossReason),
+    /// A new session is open; memberships are re-established in it, locks are not.
+    Reopened,
+    /// A session, or something that stood before, can't be had again: told once for each reason, and tried again until it can.
+    Troubled(Error),
+    /// All that was [`Troubled`](Self::Troubled) stands again, or is not wanted any more.
+    Recovered,
+}

@@ -1,0 +1,26 @@
+//! What runs on the heart: the session and its life, heartbeats, local queues, memberships. It knows no handle of a user.
+
+pub(crate) mod claim;
+pub(crate) mod errand;
+#[cfg(test)]
+pub(crate) mod fake;
+pub(crate) mod heart;
+pub(crate) mod heartbeat;
+pub(crate) mod held;
+pub(crate) mod hold;
+pub(crate) mod inner;
+pub(crate) mod inside;
+pub(crate) mod keeper;
+pub(crate) mod live_session;
+pub(crate) mod local_queue;
+pub(crate) mod local_queues;
+#[cfg(test)]
+mod mortal;
+pub(crate) mod phase;
+pub(crate) mod registry;
+mod stall;
+pub(crate) mod standing;
+pub(crate) mod supervisor;
+pub(crate) mod trace;
+pub(crate) mod troubles;
+pub(crate) mod worry;

@@ -1,0 +1,30 @@
+//! What a session is asked to hold: by which request, and whether it is lost.
+
+use crate::base::id::RequestId;
+use crate::base::latch::Latch;
+use crate::driver::lock::{LockMode, LockRequest};
+
+/// One thing that a session holds or is about to.
+pub(crate) struct Claim {
+    pub(crate) id: RequestId,
+    pub(crate) what: Claimed,
+    pub(crate) lost: Latch,
+}
+
+/// What is claimed.
+pub(crate) enum Claimed {
+    /// The grant of a lock.
+    Lock(LockRequest),
+    /// A place in a group.
+    Membership,
+}
+
+impl Claim {
+    /// The mode of a lock's grant. A membership stands alone.
+    pub(crate) fn mode(&self) -> LockMode {
+        match &self.what {
+            Claimed::Lock(request) => request.mode,
+            Claimed::Membership => LockMode::Exclusive,
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The heartbeat: one in flight, credited to the moment at which it was sent, until the session is lost.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::base::backoff::Backoff;
+use crate::base::clock::Moment;
+use crate::base::error::{ErrorKind, Result};
+use crate::base::loss_reason::LossReason;
+use crate::base::session_event::SessionEvent;
+use crate::driver::group::{JoinRequest, Replace, RosterEntry};
+use crate::driver::lock::LockRequest;
+use crate::engine::heart::RunsOn;
+use crate::engine::inner::Inner;
+use crate::engine::live_session::LiveSession;
+use crate::engine::trace;
+use crate::engine::worry::Worry;
+
+/// Beats until the session is lost, and answers why. `sent` is when the first timeout began.
+pub(crate) async fn keep_alive(
+    inner: &Arc<Inner>,
+    live: &Arc<LiveSession>,
+    sent: Moment,
+    worry: &mut Worry,
+) -> LossReason {
+    let clock = live.clock().clone();
+    let mut connection = live.watch_connection();
+    let mut reconnects = live.reconnects.subscribe();
+    tokio::spawn(reconcile(Arc::clone(live), reconnects.clone(), inner.settings.operation_timeout));
+    let mut interval = interval_of(live);
+    let mut next = interval.map_or(Moment::NEVER, |interval| sent + interval);
+    loop {
+        let deadline = live.deadline();
+        tokio::select! {
+            reason = live.lost() => return reason,
+            Ok(()) = connection.changed() => {
+                if !*connection.borrow_and_update() {
+                    suspend(inner);
+                }
+            }
+            Ok(()) = reconnects.changed() => {
+                // A beat right away tells whether the session has outlived the cut.
+                if interval.is_some() {
+                    next = clock.now();
+                } else {
+                    resume(inner);
+                }
+            }
+            () = clock.sleep_until(next.min(deadline)) => {}
+        }
+        if let Some(reason) = live.check() {
+            return reason;
+        }
+        if clock.now() < next {
+            continue;
+        }
+        let beat_every = interval.unwrap_or(Duration::MAX);
+        if inner.is_stalled() {
+            suspend(inner);
+            next = clock.now() + beat_every / 4;
+            continue;
+        }
+        let sent = clock.now();
+        match beat(inner, live, sent + beat_every).await {
+            Some(Ok(())) => {
+                worry.is_over();
+                resume(inner);
+                interval = interval_of(live);
+                next = interval.map_or(Moment::NEVER, |interval| sent + interval);
+                trace::renewed(inner.driver.name(), &inner.member);
+            }
+            Some(Err(error)) => {
+                suspend(inner);
+                // A server that can't be reached is what `Suspended` tells; one that refuses says why.
+                if !error.is_retryable() {
+                    worry.say(&error);
+                }
+                next = clock.now() + beat_every / 10;
+            }
+            None => return live.check().unwrap_or(LossReason::SessionEnded),
+        }
+    }
+}
+
+fn interval_of(live: &LiveSession) -> Option<Duration> {
+    live.terms().ok()?.timeout.map(|timeout| timeout / 3)
+}
+
+/// One beat. `Ok`: it counts; `Err`: it failed, another may follow; `None`: the session is lost.
+async fn beat(inner: &Arc<Inner>, live: &Arc<LiveSession>, overdue: Moment) -> Option<Result<()>> {
+    let clock = live.clock().clone();
+    let sent = clock.now();
+    let asked = Arc::clone(live);
+    // Where this is given up, at a loss or a close, the driver's future runs on.
+    let mut beating = RunsOn::new(async move { asked.call(|session| session.beat()).await });
+    let mut told = false;
+    let result = loop {
+        // The deadline is watched while the beat is under way: a hung request must not delay it.
+        let until = if told { live.deadline() } else { overdue.min(live.deadline()) };
+        tokio::select! {
+            _ = live.lost() => return None,
+            result = &mut beating => break result,
+            () = clock.sleep_until(until) => {
+                live.check().is_none().then_some(())?;
+                suspend(inner);
+                told = true;
+            }
+        }
+    };
+    match result {
+        Ok(revoked) => {
+            for request in revoked {
+                live.lose_one(request, LossReason::Broken);
+            }
+            let terms = live.terms().ok()?;
+            if let Some(timeout) = terms.timeout
+                && !live.credit(sent, timeout, LiveSession::margin_of(&terms, timeout))
+            {
+                return None;
+            }
+            Some(Ok(()))
+        }
+        Err(error) if error.is_panic() => {
+            live.lose(LossReason::DriverPanicked);
+            None
+        }
+        Err(error) if error.kind() == ErrorKind::Lost => None,
+        Err(error) => {
+            trace::beat_failed(inner.driver.name(), &inner.member, &error);
+            Some(Err(error))
+        }
+    }
+}
+
+/// After a reconnect: what the backend has of this session, and what is known here, become the same. Until what nobody here knows of is
+/// given back, such as a grant whose release the backend has forgotten in a crash, it is nobody's and free for nobody: so it goes on
+/// until it is.
+async fn reconcile(live: Arc<LiveSession>, mut reconnects: watch::Receiver<u64>, limit: Duration) {
+    let mut pauses = Backoff::for_reconnects();
+    loop {
+        tokio::select! {
+            Ok(()) = reconnects.changed() => {}
+            _ = live.lost() => return,
+        }
+        pauses.reset();
+        while mend_what_differs(&live, limit).await.is_err() && live.check().is_none() {
+            tokio::select! {
+                () = pauses.pause() => {}
+                _ = live.lost() => return,
+            }
+        }
+    }
+}
+
+async fn mend_what_differs(live: &Arc<LiveSession>, limit: Duration) -> Result<()> {
+    let what = || "compare what is owned".to_owned();
+    let owned = live.call_within(limit, what, |session| async move { session.owned().await }).await?;
+    if let Some(members) = owned.members {
+        let (known, unknown): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, entry)| live.stands(entry.id));
+        // What is missing, or was said anew since, is told to whoever keeps that membership.
+        live.found.send_replace(Arc::new(known.into_iter().map(|(_, entry)| (entry.id, entry.capabilities)).collect()));
+        for (group, RosterEntry { member, id, capabilities }) in unknown {
+            let request = JoinRequest::new(group, member, id, capabilities, Replace::Nobody);
+            let what = || format!("leave group {:?}", request.group);
+            let leaving = request.clone();
+            live.call_within(limit, what, |session| async move { session.leave(&leaving).await }).await?;
+        }
+    }
+    for (key, id) in owned.locks {
+        if !live.knows(id) {
+            let request = LockRequest::new(key, crate::LockMode::Exclusive, id);
+            let what = || format!("release {}", request.key);
+            let releasing = request.clone();
+            match live.call_within(limit, what, |session| async move { session.release(&releasing).await }).await {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn suspend(inner: &Inner) {
+    if !inner.suspended.swap(true, Ordering::Relaxed) {
+        inner.tell(&SessionEvent::Suspended);
+    }
+}
+
+fn resume(inner: &Inner) {
+    if inner.suspended.swap(false, Ordering::Relaxed) {
+        inner.tell(&SessionEvent::Resumed);
+    }
+}

@@ -1,0 +1,63 @@
+//! One thing that a session holds, and how its loss is judged.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::id::RequestId;
+use crate::base::loss_reason::LossReason;
+use crate::engine::claim::{Claim, Claimed};
+use crate::engine::live_session::LiveSession;
+
+/// One thing that a session holds: a grant of a lock, or a membership.
+pub(crate) struct Hold {
+    pub(crate) live: Arc<LiveSession>,
+    claim: Arc<Claim>,
+}
+
+impl Deref for Hold {
+    type Target = Claim;
+
+    fn deref(&self) -> &Claim {
+        &self.claim
+    }
+}
+
+impl Hold {
+    pub(crate) fn new(live: &Arc<LiveSession>, id: RequestId, what: Claimed) -> Arc<Self> {
+        Arc::new(Hold { live: Arc::clone(live), claim: live.claim(id, what) })
+    }
+
+    /// Why the user does not hold it, judged now.
+    pub(crate) fn judge(&self) -> Option<LossReason> {
+        if self.live.is_ours() { self.check() } else { Some(LossReason::Forked) }
+    }
+
+    /// Why it is not held, judged now, in the process that connected.
+    pub(crate) fn check(&self) -> Option<LossReason> {
+        if let Some(reason) = self.lost.get() {
+            return Some(reason);
+        }
+        if let Some(reason) = self.live.check() {
+            return Some(reason);
+        }
+        if let Claimed::Lock(request) = &self.what
+            && !self.live.still_holds(request)
+        {
+            self.live.lose_one(self.id, LossReason::Broken);
+            return Some(self.lost.get().unwrap_or(LossReason::Broken));
+        }
+        None
+    }
+
+    /// How long until the backend may grant it to others. What was taken away or given back may be another's already.
+    pub(crate) fn expires_in(&self) -> Option<Duration> {
+        if self.lost.get().is_some() { Some(Duration::ZERO) } else { self.live.expires_in() }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.live.forget(self.id);
+    }
+}

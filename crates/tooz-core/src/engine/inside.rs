@@ -1,0 +1,62 @@
+//! Being inside of a heart's runtime, on any thread: as long as somebody is, the runtime stays.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::task::Waker;
+
+/// What a heart shares with all who poll inside its runtime.
+#[derive(Default)]
+pub(crate) struct HeartState {
+    pub(crate) stopped: AtomicBool,
+    /// How many callers are inside the runtime's context just now, polling inline.
+    pub(crate) inside: AtomicUsize,
+    /// Tasks whose futures have ended elsewhere.
+    pub(crate) ended: Ended,
+}
+
+thread_local! {
+    /// How often this thread is inside of hearts.
+    pub(crate) static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// As long as this lives, the heart's runtime does too, unless it was [stopped](Self::is_stopped) before.
+pub(crate) struct Inside<'a>(&'a HeartState);
+
+impl<'a> Inside<'a> {
+    pub(crate) fn new(shared: &'a HeartState) -> Self {
+        shared.inside.fetch_add(1, Ordering::SeqCst);
+        let _ = DEPTH.try_with(|depth| depth.set(depth.get() + 1));
+        Inside(shared)
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.0.stopped.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.inside.fetch_sub(1, Ordering::SeqCst);
+        let _ = DEPTH.try_with(|depth| depth.set(depth.get().saturating_sub(1)));
+    }
+}
+
+/// Tasks of a heart of which nothing is left but that the heart does not know it. Waking the thread of a heart for that costs more than the
+/// errand did, so they are told in batches.
+#[derive(Default)]
+pub(crate) struct Ended(Mutex<Vec<Waker>>);
+
+impl Ended {
+    const BATCH: usize = 32;
+
+    pub(crate) fn add(&self, task: Waker) {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.push(task);
+        if tasks.len() >= Self::BATCH {
+            let all = std::mem::take(&mut *tasks);
+            drop(tasks);
+            all.into_iter().for_each(Waker::wake);
+        }
+    }
+}

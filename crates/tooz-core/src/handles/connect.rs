@@ -1,0 +1,194 @@
+//! How a coordinator is configured: the URL and the builder reach the same settings.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::characteristic::Characteristics;
+use crate::base::credentials::{CredentialSource, Credentials};
+use crate::base::error::{Error, Result};
+use crate::base::id::{MemberId, Namespace};
+use crate::base::options::Options;
+use crate::base::options::backend_url::BackendUrl;
+use crate::base::settings::Settings;
+use crate::driver::card::{Driver, find};
+use crate::handles::coordinator::Coordinator;
+
+/// Connects `member` to the backend behind `url`; see [`ConnectOptions`] for everything that can be set.
+///
+/// Nothing is owned at the backend yet: the session opens with the first lock or join.
+///
+/// ```no_run
+/// # async fn example() -> tooz_core::Result<()> {
+/// let coordinator = tooz_core::connect("memory://example", "worker-1").await?;
+/// let guard = coordinator.lock("nightly")?.acquire().await?;
+/// println!("token {}", guard.fencing_token());
+/// guard.release().await?;
+/// coordinator.close().await
+/// # }
+/// ```
+///
+/// # Cancel safety
+/// Dropping it leaves nothing behind at the backend.
+pub async fn connect<N>(url: &str, member: N) -> Result<Coordinator>
+where
+    N: TryInto<MemberId>,
+    Error: From<N::Error>,
+{
+    ConnectOptions::new(url)?.member(member)?.connect().await
+}
+
+/// Everything that can be set before connecting. What the builder sets wins over the URL.
+#[derive(Clone)]
+pub struct ConnectOptions {
+    url: BackendUrl,
+    member: Option<MemberId>,
+    driver: Option<&'static Driver>,
+    require: Characteristics,
+    ask: Option<Arc<dyn Fn() -> Result<Credentials> + Send + Sync>>,
+}
+
+impl ConnectOptions {
+    /// Begins with a URL: `scheme://user:password@host1:port,host2:port/path?option=value`.
+    pub fn new(url: &str) -> Result<Self> {
+        Ok(ConnectOptions {
+            url: BackendUrl::parse(url)?,
+            member: None,
+            driver: None,
+            require: Characteristics::NONE,
+            ask: None,
+        })
+    }
+
+    /// Sets who connects. Needed: there is no default, since a name that nobody chose helps nobody at three in the morning.
+    pub fn member<N>(mut self, member: N) -> Result<Self>
+    where
+        N: TryInto<MemberId>,
+        Error: From<N::Error>,
+    {
+        self.member = Some(member.try_into()?);
+        Ok(self)
+    }
+
+    /// Sets the part of the backend to keep to; default `tooz`.
+    pub fn namespace(self, namespace: &Namespace) -> Self {
+        self.option("namespace", namespace.as_str())
+    }
+
+    /// Sets after how long without a heartbeat the session ends; default 10 s.
+    pub fn session_timeout(self, timeout: Duration) -> Self {
+        self.duration("session_timeout", timeout)
+    }
+
+    /// Sets how long connecting may take; default 5 s.
+    pub fn connect_timeout(self, timeout: Duration) -> Self {
+        self.duration("connect_timeout", timeout)
+    }
+
+    /// Sets how long one request may take; default 5 s.
+    pub fn operation_timeout(self, timeout: Duration) -> Self {
+        self.duration("operation_timeout", timeout)
+    }
+
+    /// Stops the heartbeat when a task on the runtime that calls [`connect`](Self::connect) has not run for that long, so
+    /// that a dead-locked application loses its session instead of keeping its locks for ever. Off by default; without
+    /// effect where the kernel is the judge.
+    pub fn stall_timeout(self, timeout: Duration) -> Self {
+        self.duration("stall_timeout", timeout)
+    }
+
+    /// Sets any option of the URL's query.
+    pub fn option(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.url.set_option(name, value.into());
+        self
+    }
+
+    /// Asks this function for user and password at each connection, in place of the URL: for secrets that are changed while the
+    /// application runs. It may block; it is called on a thread of its own.
+    ///
+    /// ```no_run
+    /// # fn from_the_vault() -> tooz_core::Result<String> { unimplemented!() }
+    /// # fn example() -> tooz_core::Result<()> {
+    /// let options = tooz_core::ConnectOptions::new("redis://localhost")?
+    ///     .credentials(|| Ok(tooz_core::Credentials::new("billing", from_the_vault()?)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn credentials(mut self, ask: impl Fn() -> Result<Credentials> + Send + Sync + 'static) -> Self {
+        self.ask = Some(Arc::new(ask));
+        self
+    }
+
+    /// Refuses to connect to a backend that lacks one of these, naming it.
+    pub fn require(mut self, characteristics: Characteristics) -> Self {
+        self.require = characteristics;
+        self
+    }
+
+    /// Connects through this driver, without looking for one by the scheme.
+    pub fn driver(mut self, driver: &'static Driver) -> Self {
+        self.driver = Some(driver);
+        self
+    }
+
+    /// Connects.
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves nothing behind at the backend.
+    pub async fn connect(self) -> Result<Coordinator> {
+        let driver = match self.driver {
+            Some(driver) => driver,
+            None => find(self.url.scheme())?,
+        };
+        let member = self.member.clone().ok_or_else(|| {
+            Error::config("no member id was given: ConnectOptions::member names who connects").in_driver(driver.name())
+        })?;
+        let options = self.url.options(driver.name(), driver.option_specs())?;
+        let settings = Settings::read(&options).map_err(|error| error.in_driver(driver.name()))?;
+        let credentials =
+            CredentialSource::choose(&self.url, &options, self.ask).map_err(|error| error.in_driver(driver.name()))?;
+        Coordinator::start(driver, self.url, options, credentials, member, settings, self.require).await
+    }
+
+    #[cfg(test)]
+    pub(crate) fn url(&self) -> &BackendUrl {
+        &self.url
+    }
+
+    fn duration(self, name: &str, duration: Duration) -> Self {
+        self.option(name, humantime::format_duration(duration).to_string())
+    }
+}
+
+impl fmt::Debug for ConnectOptions {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ConnectOptions")
+            .field("url", &self.url)
+            .field("member", &self.member)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Settings {
+    fn read(options: &Options) -> Result<Self> {
+        let namespace = Namespace::new(options.text("namespace").unwrap_or("tooz"))?;
+        let positive = |name: &str, default: Duration| match options.duration(name)? {
+            Some(duration) if duration.is_zero() => {
+                Err(Error::config(format!("option {name} must be longer than zero")))
+            }
+            Some(duration) => Ok(duration),
+            None => Ok(default),
+        };
+        Ok(Settings {
+            namespace,
+            session_timeout: positive("session_timeout", Duration::from_secs(10))?,
+            connect_timeout: positive("connect_timeout", Duration::from_secs(5))?,
+            operation_timeout: positive("operation_timeout", Duration::from_secs(5))?,
+            stall_timeout: match options.text("stall_timeout") {
+                Some(_) => Some(positive("stall_timeout", Duration::ZERO)?),
+                None => None,
+            },
+        })
+    }
+}

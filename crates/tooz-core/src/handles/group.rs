@@ -1,0 +1,178 @@
+//! Groups as the user sees them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::base::backoff::{A_DAY, Backoff, GRACE};
+use crate::base::error::{ErrorKind, Result};
+use crate::base::id::GroupId;
+use crate::driver::group::{Capabilities, RosterEntry};
+use crate::driver::session::Session;
+use crate::engine::phase::Need;
+use crate::handles::election::{Leader, LeaderWatch, leader};
+use crate::handles::handle::Handle;
+use crate::handles::join_options::JoinOptions;
+use crate::handles::membership::Membership;
+use crate::handles::partition::Partitioner;
+use crate::handles::watch::GroupWatch;
+
+/// A group by its name. A cheap clone; the group need not exist.
+#[derive(Clone)]
+pub struct Group {
+    pub(crate) handle: Arc<Handle>,
+    name: GroupId,
+}
+
+/// How often a join makes its group, which others delete.
+const CREATIONS: u32 = 16;
+
+impl Group {
+    pub(crate) fn new(handle: Arc<Handle>, name: GroupId) -> Self {
+        Group { handle, name }
+    }
+
+    /// The name.
+    pub fn name(&self) -> &GroupId {
+        &self.name
+    }
+
+    /// Creates the group; `AlreadyExists` if there is one.
+    ///
+    /// # Cancel safety
+    /// Once begun it goes on, also when this future is dropped.
+    pub async fn create(&self) -> Result<()> {
+        self.ask("create", |session, group| async move { session.create_group(&group).await }).await
+    }
+
+    /// Deletes the group; `NotEmpty` while it has living members, `NotFound` if there is none.
+    ///
+    /// # Cancel safety
+    /// Once begun it goes on, also when this future is dropped.
+    pub async fn delete(&self) -> Result<()> {
+        self.ask("delete", |session, group| async move { session.delete_group(&group).await }).await
+    }
+
+    /// Joins with these capabilities: any value of `serde`. `NotFound`: there is no such group; `AlreadyExists`: a living
+    /// member has this id, [`retry_after`](crate::Error::retry_after) says when it is dead at the latest.
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves again in the background.
+    pub async fn join(&self, capabilities: &(impl Serialize + ?Sized)) -> Result<Membership> {
+        let options = JoinOptions::new().capabilities(Capabilities::new(capabilities)?);
+        self.join_with(options).await
+    }
+
+    /// As [`join`](Self::join), and creates the group if it is missing.
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves again in the background; a group that was created stays.
+    pub async fn join_or_create(&self, capabilities: &(impl Serialize + ?Sized)) -> Result<Membership> {
+        let options = JoinOptions::new().capabilities(Capabilities::new(capabilities)?).create();
+        self.join_with(options).await
+    }
+
+    /// Joins as the options say.
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves again in the background.
+    pub async fn join_with(&self, options: JoinOptions) -> Result<Membership> {
+        let mut dead_at_the_latest = None;
+        let mut creations = 0;
+        let mut pauses = Backoff::for_reconnects();
+        loop {
+            match Membership::join(Arc::clone(&self.handle), self.name.clone(), &options).await {
+                // Somebody may delete it in between, but not for ever.
+                Err(error) if error.kind() == ErrorKind::NotFound && options.create && creations < CREATIONS => {
+                    creations += 1;
+                    match self.create().await {
+                        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+                        _ => {}
+                    }
+                }
+                Err(error) if options.wait && error.retry_after().is_some() => {
+                    let after = error.retry_after().unwrap_or_default();
+                    let end = *dead_at_the_latest.get_or_insert(Instant::now() + after.min(A_DAY) + GRACE);
+                    let left = end.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(error);
+                    }
+                    self.handle.inner.heart().pause(pauses.next().min(left)).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// The living members with their capabilities, sorted by id. One request.
+    ///
+    /// # Cancel safety
+    /// Dropping it changes nothing.
+    pub async fn members(&self) -> Result<Vec<RosterEntry>> {
+        let roster =
+            self.ask("list the members of", |session, group| async move { session.members(&group).await }).await?;
+        let mut members = roster.members;
+        members.sort_by(|one, other| one.member.cmp(&other.member));
+        Ok(members)
+    }
+
+    /// Watches the members: a snapshot first, then every change without a gap. `NotFound` if there is no such group.
+    ///
+    /// # Cancel safety
+    /// Dropping it ends the watch.
+    pub async fn watch(&self) -> Result<GroupWatch> {
+        GroupWatch::start(Arc::clone(&self.handle), self.name.clone()).await
+    }
+
+    /// Who leads now, if anybody.
+    ///
+    /// # Cancel safety
+    /// Dropping it changes nothing.
+    pub async fn leader(&self) -> Result<Option<Leader>> {
+        self.ask("read the leader of", |session, group| async move { leader(&*session, &group).await }).await
+    }
+
+    /// Watches who leads: the present state first, then every change, vacancy included.
+    ///
+    /// # Cancel safety
+    /// Dropping it ends the watch.
+    pub async fn watch_leader(&self) -> Result<LeaderWatch> {
+        LeaderWatch::start(Arc::clone(&self.handle), self.name.clone()).await
+    }
+
+    /// Divides keys between the members, from outside.
+    ///
+    /// # Cancel safety
+    /// Dropping it changes nothing.
+    pub async fn partitioner(&self) -> Result<Partitioner> {
+        Partitioner::start(self.watch().await?, None).await
+    }
+
+    async fn ask<T, F>(
+        &self,
+        doing: &'static str,
+        question: impl Fn(Arc<dyn Session>, GroupId) -> F + Send + Sync + 'static,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let (name, word) = (self.name.clone(), self.name.clone());
+        self.handle
+            .inner
+            .ask(
+                Need::Connection,
+                move || format!("{doing} group {word:?}"),
+                move |session| question(session, name.clone()),
+            )
+            .await
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Group").field(&self.name).finish()
+    }
+}

@@ -1,0 +1,47 @@
+//! How to join a group.
+
+use crate::driver::group::Capabilities;
+
+/// How to join.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct JoinOptions {
+    pub(crate) capabilities: Capabilities,
+    pub(crate) take_over: bool,
+    pub(crate) create: bool,
+    pub(crate) wait: bool,
+}
+
+impl JoinOptions {
+    /// Without capabilities, into a group that exists, in nobody's place.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What the member says of itself.
+    pub fn capabilities(mut self, capabilities: Capabilities) -> Self {
+        self.capabilities = capabilities;
+        self
+    }
+
+    /// Takes the place of a living member of the same id, in one step. The old membership reports its loss; its session and
+    /// its locks live on to their own end.
+    pub fn take_over(mut self) -> Self {
+        self.take_over = true;
+        self
+    }
+
+    /// Waits for the end of a living member of the same id, such as this service before its crash: at most as long as the backend says at
+    /// first ([`Error::retry_after`](crate::Error::retry_after), at most the session timeout). One that lives on after that is
+    /// `AlreadyExists`.
+    pub fn wait(mut self) -> Self {
+        self.wait = true;
+        self
+    }
+
+    /// Creates the group if it is missing.
+    pub fn create(mut self) -> Self {
+        self.create = true;
+        self
+    }
+}

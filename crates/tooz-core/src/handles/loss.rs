@@ -1,0 +1,108 @@
+//! The end of a grant, as the user waits for it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::base::loss_reason::LossReason;
+use crate::engine::hold::Hold;
+
+/// The end of a grant, as a value to wait for. A cheap clone that may outlive the grant.
+///
+/// It also ends when the grant is given back ([`LossReason::Released`]), so that nobody waits for ever.
+#[derive(Clone)]
+pub struct Loss {
+    pub(crate) hold: Arc<Hold>,
+    /// What it depends on: a leadership ends with its membership.
+    pub(crate) under: Option<Arc<Hold>>,
+}
+
+impl Loss {
+    pub(crate) fn of(hold: &Arc<Hold>) -> Self {
+        Loss { hold: Arc::clone(hold), under: None }
+    }
+
+    /// Whether it has come, judged by the clock at this call.
+    pub fn is_lost(&self) -> bool {
+        self.reason().is_some()
+    }
+
+    /// Why, if it has come.
+    pub fn reason(&self) -> Option<LossReason> {
+        let own = self.hold.judge();
+        // What is given back because its membership has ended says why that has.
+        if !matches!(own, None | Some(LossReason::Released)) {
+            return own;
+        }
+        let under = self.under.as_ref().and_then(|under| under.check()).map(|reason| match reason {
+            LossReason::Released => LossReason::NotMember,
+            other => other,
+        });
+        match (own, under) {
+            (Some(LossReason::Released), Some(LossReason::NotMember) | None) => own,
+            (_, under) => under,
+        }
+    }
+
+    /// Waits until it comes: at the deadline, or as soon as the backend tells. Works under any executor.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing.
+    pub async fn wait(&self) -> LossReason {
+        let under = async {
+            match &self.under {
+                Some(under) => tokio::select! {
+                    _ = under.lost.wait() => {}
+                    _ = under.live.lost() => {}
+                },
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(under);
+        if let Some(reason) = self.reason() {
+            return reason;
+        }
+        tokio::select! {
+            _ = self.hold.lost.wait() => {}
+            _ = self.hold.live.lost() => {}
+            () = &mut under => {}
+        }
+        self.reason().unwrap_or(LossReason::SessionEnded)
+    }
+
+    /// Runs `future` only as long as nothing is lost; the clock is read before each step of it.
+    pub(crate) async fn guard<F: Future>(&self, future: F) -> Result<F::Output, LossReason> {
+        let lost = self.wait();
+        tokio::pin!(future, lost);
+        std::future::poll_fn(|context| {
+            use std::task::Poll;
+            if let Some(reason) = self.reason() {
+                return Poll::Ready(Err(reason));
+            }
+            if let Poll::Ready(reason) = lost.as_mut().poll(context) {
+                return Poll::Ready(Err(reason));
+            }
+            future.as_mut().poll(context).map(Ok)
+        })
+        .await
+    }
+
+    /// A token that is cancelled when the loss comes. Needs a tokio runtime around it, which runs the small task that waits.
+    #[cfg(feature = "tokio-util")]
+    pub fn cancellation_token(&self) -> tokio_util::sync::CancellationToken {
+        let token = tokio_util::sync::CancellationToken::new();
+        let (child, loss) = (token.clone(), self.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = loss.wait() => child.cancel(),
+                () = child.cancelled() => {}
+            }
+        });
+        token
+    }
+}
+
+impl fmt::Debug for Loss {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Loss").field(&self.reason()).finish()
+    }
+}

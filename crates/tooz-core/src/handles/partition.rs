@@ -1,0 +1,156 @@
+//! Dividing keys between the members of a group: a hash ring that follows the group.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use tokio::sync::{oneshot, watch};
+
+use crate::base::error::{Error, Result};
+use crate::base::forked::Ours;
+use crate::base::hashring::HashRing;
+use crate::base::id::MemberId;
+use crate::driver::group::RosterEntry;
+use crate::engine::standing::Standing;
+use crate::handles::handle::Handle;
+use crate::handles::watch::{GroupEvent, GroupWatch};
+
+/// Up to these weights in all a ring is built in less time than it takes to wake a thread.
+const SMALL: u64 = 16;
+
+/// Says which member owns which key, by the consistent hash ring of Python's tooz, so that mixed fleets agree.
+///
+/// It follows the group by itself. A member's weight is its capability `{"weight": n}`, default 1; 0 means no share. While the
+/// members stay, no key moves between two that both stayed. Ownership is advice: for a moment two members may both believe
+/// that they own a key. Where that would hurt, take a lock as well.
+#[derive(Clone)]
+pub struct Partitioner {
+    ring: watch::Receiver<Arc<HashRing>>,
+    own: Option<(MemberId, watch::Receiver<Standing>)>,
+    /// Dropped with the last partitioner, which ends the task that follows the group.
+    _following: Arc<Ours<oneshot::Sender<()>>>,
+    _handle: Arc<Handle>,
+}
+
+impl Partitioner {
+    pub(crate) async fn start(
+        mut group: GroupWatch,
+        own: Option<(MemberId, watch::Receiver<Standing>)>,
+    ) -> Result<Self> {
+        let mut members = BTreeMap::new();
+        if let Some(event) = group.next().await {
+            apply(&mut members, event);
+        }
+        let (following, mut left) = oneshot::channel();
+        let (mut group, handle) = group.without_handle();
+        let first = members.clone();
+        let first = handle.inner.heart().begin(built(first)).answer().await?;
+        let (sender, ring) = watch::channel(first);
+        let sender = Rings(sender);
+        handle.inner.heart().spawn(async move {
+            loop {
+                let event = tokio::select! {
+                    event = poll_fn(|context| group.poll_event(context)) => event,
+                    _ = &mut left => return,
+                };
+                let Some(event) = event else { return };
+                apply(&mut members, event);
+                // A group that starts all at once is one ring, not one for each member.
+                // The end comes again at the next call.
+                while let Some(event) = tokio::select! {
+                    biased;
+                    event = poll_fn(|context| group.poll_event(context)) => event,
+                    () = std::future::ready(()) => None,
+                } {
+                    apply(&mut members, event);
+                }
+                let Ok(ring) = built(members.clone()).await else { return };
+                sender.0.send_replace(ring);
+            }
+        });
+        Ok(Partitioner { ring, own, _following: Arc::new(Ours::new(following)), _handle: handle })
+    }
+
+    /// The members that own `key`, the first owner first: at most `replicas`, fewer when the group is smaller.
+    pub fn members_for(&self, key: impl AsRef<[u8]>, replicas: usize) -> Vec<MemberId> {
+        self.ring.borrow().nodes_for(key, replicas).into_iter().filter_map(|name| MemberId::new(name).ok()).collect()
+    }
+
+    /// Whether `key` is one's own. False for every key for an observer, and once the membership is lost, judged by the clock at
+    /// this call.
+    pub fn belongs_to_self(&self, key: impl AsRef<[u8]>) -> bool {
+        let Some((member, standing)) = &self.own else { return false };
+        let standing = standing.borrow().clone();
+        standing.is_in() && self.ring.borrow().node_for(key) == Some(member.as_str())
+    }
+
+    /// Divides these keys with bounded loads: no member gets more than 1.25 times its fair share; see [`HashRing::assign`].
+    /// A few keys may move between members that stayed, which is the price of the bound.
+    pub fn assign<K: AsRef<[u8]> + Ord>(&self, keys: impl IntoIterator<Item = K>) -> BTreeMap<K, MemberId> {
+        let ring = Arc::clone(&self.ring.borrow());
+        let assigned = ring.assign(keys);
+        assigned.into_iter().filter_map(|(key, name)| Some((key, MemberId::new(name).ok()?))).collect()
+    }
+
+    /// Waits for the next change of owners since the last call. `false`: there will be none, the group or the coordinator
+    /// is gone.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses no change.
+    pub async fn changed(&mut self) -> bool {
+        self.ring.changed().await.is_ok()
+    }
+}
+
+impl fmt::Debug for Partitioner {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Partitioner").field(&self.ring.borrow()).finish()
+    }
+}
+
+/// The rings of a group. Where its following ends, however it does, nobody is left who owns anything, as far as can be seen from here.
+struct Rings(watch::Sender<Arc<HashRing>>);
+
+impl Drop for Rings {
+    fn drop(&mut self) {
+        self.0.send_replace(Arc::default());
+    }
+}
+
+fn apply(members: &mut BTreeMap<MemberId, u32>, event: GroupEvent) {
+    match event {
+        GroupEvent::Snapshot(all) | GroupEvent::Reset(all) => {
+            *members = all.into_iter().map(|entry| (entry.member.clone(), weight_of(&entry))).collect();
+        }
+        GroupEvent::Joined(entry) | GroupEvent::Updated(entry) => {
+            members.insert(entry.member.clone(), weight_of(&entry));
+        }
+        GroupEvent::Left(member) => {
+            members.remove(&member);
+        }
+        GroupEvent::Deleted => members.clear(),
+    }
+}
+
+fn weight_of(entry: &RosterEntry) -> u32 {
+    let capabilities = entry.capabilities.get::<serde_json::Value>().unwrap_or_default();
+    let weight = capabilities.get("weight").and_then(serde_json::Value::as_u64);
+    weight.map_or(1, |weight| u32::try_from(weight).unwrap_or(u32::MAX))
+}
+
+/// The ring of a group. Runs inside the heart's runtime, but is no work for the heart itself: of many members, or of great weights,
+/// which any member may say of itself, a ring takes seconds. It fails only when the runtime ends.
+async fn built(members: BTreeMap<MemberId, u32>) -> Result<Arc<HashRing>> {
+    let weights: u64 = members.values().map(|weight| u64::from(*weight)).sum();
+    if weights <= SMALL {
+        return Ok(Arc::new(ring_of(&members)));
+    }
+    tokio::task::spawn_blocking(move || Arc::new(ring_of(&members))).await.map_err(|_| Error::closed())
+}
+
+fn ring_of(members: &BTreeMap<MemberId, u32>) -> HashRing {
+    let mut ring = HashRing::new();
+    ring.add_nodes(members.iter().map(|(member, weight)| (member.to_string(), *weight)));
+    ring
+}

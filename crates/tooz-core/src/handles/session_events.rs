@@ -1,0 +1,42 @@
+//! What happens to a session, as a state to look at and as a stream to follow.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+
+use crate::base::event_queue::{Next, Reader};
+use crate::base::session_event::SessionEvent;
+
+/// The stream of [`SessionEvent`]s; it ends when the coordinator is closed. A reader that falls more than a thousand events
+/// behind misses some; [`Coordinator::state`](crate::Coordinator::state) is always the present one.
+pub struct SessionEvents {
+    reader: Reader<SessionEvent>,
+}
+
+impl SessionEvents {
+    pub(crate) fn new(reader: Reader<SessionEvent>) -> Self {
+        SessionEvents { reader }
+    }
+
+    /// The next event, `None` after the close.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses no event.
+    pub async fn next(&mut self) -> Option<SessionEvent> {
+        std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
+    }
+}
+
+impl Stream for SessionEvents {
+    type Item = SessionEvent;
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<SessionEvent>> {
+        loop {
+            match std::task::ready!(self.reader.poll_next(context)) {
+                Some(Next::Item(event)) => return Poll::Ready(Some(event)),
+                Some(Next::Lagged) => {}
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! Watching a group: the driver's hints become a snapshot and then every change, without a gap.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_core::Stream;
+use tokio::sync::oneshot;
+
+use crate::base::backoff::Backoff;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::event_queue::{Feeder, Next, Reader, event_queue};
+use crate::base::id::{GroupId, MemberId};
+use crate::driver::group::{Roster, RosterEntry};
+use crate::driver::push::{Change, PushStream, Pushed, next_push};
+use crate::engine::inner::Inner;
+use crate::engine::live_session::LiveSession;
+use crate::engine::worry::Worry;
+use crate::handles::handle::Handle;
+
+/// What happens in a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GroupEvent {
+    /// The members as the watch began. Always the first item.
+    Snapshot(Vec<RosterEntry>),
+    /// Somebody came.
+    Joined(RosterEntry),
+    /// Somebody left or died.
+    Left(MemberId),
+    /// Somebody's capabilities are new.
+    Updated(RosterEntry),
+    /// Changes may have been missed (a new session, a slow reader): these are the members now.
+    Reset(Vec<RosterEntry>),
+    /// The group was deleted. Always the last item.
+    Deleted,
+}
+
+/// The stream of a group's [`GroupEvent`]s. Where a backend says no more than that something changed, somebody who came and went
+/// between two readings, milliseconds apart, is not told of. It ends after `Deleted` and when the coordinator is closed; dropping it ends it.
+pub struct GroupWatch {
+    events: Events,
+    coordinator: Arc<Handle>,
+}
+
+/// The reading end of a watch.
+pub(crate) struct Events {
+    reader: Reader<GroupEvent>,
+    now: Arc<Now>,
+    /// Whether the snapshot was read.
+    has_begun: bool,
+}
+
+/// The members as the watch knows them, changed in one step with what is told of it.
+struct Now {
+    members: Mutex<Members>,
+}
+
+type Members = BTreeMap<MemberId, RosterEntry>;
+
+impl Now {
+    fn members(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl GroupWatch {
+    pub(crate) async fn start(handle: Arc<Handle>, group: GroupId) -> Result<Self> {
+        let (feeder, reader) = event_queue();
+        let now = Arc::new(Now { members: Mutex::default() });
+        let (started, start) = oneshot::channel();
+        let inner = Arc::clone(&handle.inner);
+        let watcher = Watcher {
+            worry: Worry::new(&inner, format!("watch group {group:?}")),
+            inner,
+            group: group.clone(),
+            feeder,
+            now: Arc::clone(&now),
+            started: Some(started),
+            version: 0,
+            due: None,
+        };
+        handle.inner.heart().spawn(watcher.run());
+        started_within(&handle.inner, start, || format!("watch group {group:?}")).await?;
+        Ok(GroupWatch { events: Events { reader, now, has_begun: false }, coordinator: handle })
+    }
+
+    /// The events alone, for a task on the heart: it must not keep the coordinator from closing.
+    pub(crate) fn without_handle(self) -> (Events, Arc<Handle>) {
+        (self.events, self.coordinator)
+    }
+
+    /// The next event; `None` after the end.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses no event.
+    pub async fn next(&mut self) -> Option<GroupEvent> {
+        poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
+    }
+}
+
+impl GroupWatch {
+    /// Why the stream has ended: the group was deleted (`NotFound`), or the coordinator closed (`Closed`). `None` as long as there is
+    /// something to come.
+    pub fn end(&self) -> Option<Error> {
+        self.events.reader.end()
+    }
+}
+
+impl Stream for GroupWatch {
+    type Item = GroupEvent;
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<GroupEvent>> {
+        self.events.poll_event(context)
+    }
+}
+
+impl Events {
+    pub(crate) fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<GroupEvent>> {
+        Poll::Ready(match ready!(self.reader.poll_next(context)) {
+            Some(Next::Item(event)) => {
+                self.has_begun = true;
+                Some(event)
+            }
+            Some(Next::Lagged) => {
+                let members = self.now.members();
+                // What came since is part of the members already. (A watcher that has told of the end tells no more.)
+                match self.reader.clear() {
+                    Some(GroupEvent::Deleted) => Some(GroupEvent::Deleted),
+                    _ if std::mem::replace(&mut self.has_begun, true) => {
+                        Some(GroupEvent::Reset(members.values().cloned().collect()))
+                    }
+                    _ => Some(GroupEvent::Snapshot(members.values().cloned().collect())),
+                }
+            }
+            None => None,
+        })
+    }
+}
+
+struct Watcher {
+    inner: Arc<Inner>,
+    group: GroupId,
+    feeder: Feeder<GroupEvent>,
+    now: Arc<Now>,
+    /// Until the snapshot is there, failures are the caller's.
+    started: Option<oneshot::Sender<Result<()>>>,
+    version: u64,
+    /// A reading that has not succeeded yet, and how it is to be told.
+    due: Option<Telling>,
+    worry: Worry,
+}
+
+/// How news of a reading are told: the greater one makes up for the other.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Telling {
+    Differences,
+    Everything,
+}
+
+/// Why the watch is over.
+enum Over {
+    Deleted,
+    /// Nobody reads it any more.
+    Unread,
+}
+
+enum Reading {
+    Told,
+    Gone,
+}
+
+impl Watcher {
+    async fn run(mut self) {
+        let mut pauses = Backoff::for_reconnects();
+        loop {
+            let error = match self.in_one_session(&mut pauses).await {
+                Ok(Over::Deleted) => return self.tell_of_the_end(),
+                Ok(Over::Unread) => return,
+                Err(error) => error,
+            };
+            if let Some(started) = self.started.take() {
+                let word = format!("watch group {:?}", self.group);
+                let _ = started.send(Err(error.in_driver(self.inner.driver.name()).context(word)));
+                return;
+            }
+            match error.kind() {
+                // It was deleted while there was no session to hear of it.
+                ErrorKind::NotFound => return self.tell_of_the_end(),
+                ErrorKind::Closed => return self.feeder.end(error),
+                _ => {}
+            }
+            // Whatever it is, somebody may mend it, and the watch has stood.
+            self.worry.about(&error);
+            tokio::select! {
+                () = pauses.pause() => {}
+                () = self.feeder.closed() => return,
+            }
+        }
+    }
+
+    async fn in_one_session(&mut self, pauses: &mut Backoff) -> Result<Over> {
+        let session = self.worry.session_for_watch(self.started.is_some());
+        let live = tokio::select! {
+            live = session => live?,
+            () = self.feeder.closed() => return Ok(Over::Unread),
+        };
+        let limit = self.inner.settings.operation_timeout;
+        let (group, what) = (self.group.clone(), || format!("watch group {:?}", self.group));
+        let asked = live.call_within(limit, what, |session| async move { session.watch_group(&group).await });
+        let mut stream = asked.await?;
+        if let Some(pushes) = &mut stream {
+            wait_for_ready(pushes, limit).await?;
+        }
+        self.due = Some(Telling::Everything);
+        let period = reading_period(&self.inner, stream.is_some());
+        let mut reconnects = live.reconnects.subscribe();
+        loop {
+            if self.due.is_some() {
+                match self.read(&live).await {
+                    Ok(Reading::Gone) => return Ok(Over::Deleted),
+                    Ok(Reading::Told) => {
+                        pauses.reset();
+                        self.worry.is_over();
+                    }
+                    // What was due stays so. Hints go on arriving meanwhile, and are part of what is read next.
+                    Err(error) if error.is_retryable() && self.started.is_none() => {
+                        self.worry.about(&error);
+                        tokio::select! {
+                            () = pauses.pause() => {}
+                            () = self.feeder.closed() => return Ok(Over::Unread),
+                            _ = live.lost() => {}
+                        }
+                        if live.check().is_none() {
+                            continue;
+                        }
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            let telling = tokio::select! {
+                () = self.feeder.closed() => return Ok(Over::Unread),
+                _ = live.lost() => return Err(Error::new(ErrorKind::Lost, "the session was lost")),
+                pushed = next_of(&mut stream) => match pushed? {
+                    // The stream has ended while the session lives: watch anew.
+                    None => return Err(Error::new(ErrorKind::Unavailable, "the backend ended the watch")),
+                    Some(Pushed::Ready) => continue,
+                    Some(Pushed::Delta { after, version, change }) => {
+                        if version <= self.version {
+                            continue;
+                        }
+                        if after.is_none_or(|after| after == self.version) {
+                            self.apply(version, change);
+                            continue;
+                        }
+                        Telling::Everything
+                    }
+                    Some(Pushed::Gap) => Telling::Everything,
+                    Some(Pushed::Dirty | Pushed::Gone) => Telling::Differences,
+                },
+                Ok(()) = reconnects.changed() => Telling::Differences,
+                () = tokio::time::sleep(period) => Telling::Differences,
+            };
+            self.due = self.due.max(Some(telling));
+        }
+    }
+
+    /// Reads the members and tells what is new.
+    async fn read(&mut self, live: &Arc<LiveSession>) -> Result<Reading> {
+        let limit = self.inner.settings.operation_timeout;
+        let (group, what) = (self.group.clone(), || format!("list the members of group {:?}", self.group));
+        let asked = live.call_within(limit, what, |session| async move { session.members(&group).await });
+        let roster: Roster = match asked.await {
+            Err(error) if error.kind() == ErrorKind::NotFound && self.started.is_none() => return Ok(Reading::Gone),
+            result => result?,
+        };
+        // The count of a server that has fallen back to an earlier state goes back too.
+        self.version = roster.version;
+        let new: Members = roster.members.into_iter().map(|entry| (entry.member.clone(), entry)).collect();
+        let started = self.started.take();
+        let told = {
+            let mut members = self.now.members();
+            let everything = || new.values().cloned().collect();
+            let events = match (&started, self.due) {
+                (Some(_), _) => vec![GroupEvent::Snapshot(everything())],
+                (None, Some(Telling::Everything)) => vec![GroupEvent::Reset(everything())],
+                (None, _) => differences(&members, &new),
+            };
+            *members = new;
+            self.feeder.put(events)
+        };
+        // Whoever is woken may read the members.
+        told.say();
+        if let Some(started) = started {
+            let _ = started.send(Ok(()));
+        }
+        self.due = None;
+        Ok(Reading::Told)
+    }
+
+    /// The group is gone, and so is everybody who was in it: a group with members can't be deleted.
+    fn tell_of_the_end(self) {
+        let told = {
+            let mut now = self.now.members();
+            let left = std::mem::take(&mut *now).into_keys().map(GroupEvent::Left);
+            self.feeder.put(left.chain([GroupEvent::Deleted]))
+        };
+        told.say();
+        let deleted = Error::new(ErrorKind::NotFound, format!("watch group {:?}: it was deleted", self.group));
+        self.feeder.end(deleted.in_driver(self.inner.driver.name()));
+    }
+
+    fn apply(&mut self, version: u64, change: Change) {
+        self.version = version;
+        let told = {
+            let mut members = self.now.members();
+            let mut new = members.clone();
+            match change {
+                Change::Joined(entry) | Change::Updated(entry) => new.insert(entry.member.clone(), entry),
+                Change::Left(member) => new.remove(&member),
+            };
+            let events = differences(&members, &new);
+            *members = new;
+            self.feeder.put(events)
+        };
+        told.say();
+    }
+}
+
+fn differences(old: &Members, new: &Members) -> Vec<GroupEvent> {
+    let mut events = Vec::new();
+    for (member, entry) in old {
+        // Another join under the same name is somebody else, or somebody who was away.
+        if new.get(member).is_none_or(|now| now.id != entry.id) {
+            events.push(GroupEvent::Left(member.clone()));
+        }
+    }
+    for (member, entry) in new {
+        match old.get(member) {
+            Some(before) if before.id == entry.id => {
+                if before.capabilities != entry.capabilities {
+                    events.push(GroupEvent::Updated(entry.clone()));
+                }
+            }
+            _ => events.push(GroupEvent::Joined(entry.clone())),
+        }
+    }
+    events
+}
+
+/// How often to read without being told: where nothing is pushed, often; where it is, once in a session timeout.
+pub(crate) fn reading_period(inner: &Inner, pushed: bool) -> Duration {
+    let timeout = inner.settings.session_timeout;
+    let period =
+        if pushed { timeout } else { (timeout / 20).clamp(Duration::from_millis(50), Duration::from_millis(500)) };
+    period.mul_f64(0.8 + 0.2 * f64::from(fastrand::u8(..)) / 255.0)
+}
+
+/// The first answer of a watch, under any executor, at most after the operation timeout: whoever gives up by that ends it.
+pub(crate) async fn started_within(
+    inner: &Inner,
+    start: oneshot::Receiver<Result<()>>,
+    what: impl FnOnce() -> String,
+) -> Result<()> {
+    let limit = inner.settings.operation_timeout;
+    let mut start = pin!(start);
+    let mut timer = inner.heart().timer(limit);
+    let answer = poll_fn(|context| match start.as_mut().poll(context) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => timer.poll(context).map(|()| None),
+    });
+    let late = || {
+        let message =
+            format!("no answer within {limit:?}: {}; raise operation_timeout if the backend is just slow", what());
+        Error::new(ErrorKind::TimedOut, message)
+    };
+    let result = match answer.await {
+        Some(answer) => answer.unwrap_or_else(|_| Err(Error::closed())),
+        None if inner.heart().is_stopped() => Err(Error::closed()),
+        None => Err(late()),
+    };
+    result.map_err(|error| error.in_driver(inner.driver.name()))
+}
+
+pub(crate) async fn wait_for_ready(stream: &mut PushStream, limit: Duration) -> Result<()> {
+    let ready = async {
+        while let Some(pushed) = next_push(stream).await? {
+            if matches!(pushed, Pushed::Ready) {
+                return Ok(());
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, "the backend ended the watch before it began"))
+    };
+    tokio::time::timeout(limit, ready)
+        .await
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::TimedOut, format!("the watch was not ready within {limit:?}"))))
+}
+
+/// The next push; never, where nothing is pushed.
+pub(crate) async fn next_of(stream: &mut Option<PushStream>) -> Result<Option<Pushed>> {
+    match stream {
+        Some(stream) => next_push(stream).await,
+        None => std::future::pending().await,
+    }
+}
