@@ -7,8 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
-use tooz_core::driver::{ConnectArgs, ConnectFuture, Granted, JoinRequest, LockKey, LockRequest, JoinConflict, Reporter, RequestId, Roster, Session, async_trait};
-use tooz_core::{Characteristic, Characteristics, Driver, Error, FencingToken, GroupId, Holder, LockMode, MemberId, Result, RosterEntry, Terms};
+use tooz_core::driver::{
+    ConnectArgs, ConnectFuture, Granted, JoinConflict, JoinRequest, LockKey, LockRequest, Reporter, RequestId, Roster,
+    Session, async_trait,
+};
+use tooz_core::{
+    Characteristic, Characteristics, Driver, Error, FencingToken, GroupId, Holder, LockMode, MemberId, Result,
+    RosterEntry, Terms,
+};
 
 const CHARACTERISTICS: Characteristics = Characteristics::of(&[
     Characteristic::Groups,

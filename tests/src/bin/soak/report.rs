@@ -19,7 +19,7 @@ struct Row {
     lost: usize,
     mean_wait: f64,
     worst_wait: f64,
-    /// Turns of others between asking and getting, at worst.
+    /// Turns of others between asking and getting, at worst. The first turn of a process is not counted.
     worst_passed: usize,
     errors: Vec<String>,
 }
@@ -64,7 +64,8 @@ impl Report {
         };
         let rows = processes.iter().map(|(turns, errors)| {
             let waits = turns.iter().map(|turn| span(turn.asked, turn.granted));
-            let passed = turns.iter().map(|turn| {
+            // Some backends first open the connection on which a process waits: until that stands, it stands in no line.
+            let passed = turns.iter().skip(1).map(|turn| {
                 let before = |time: u64| grants.partition_point(|granted| *granted < time);
                 before(turn.granted) - before(turn.asked)
             });
