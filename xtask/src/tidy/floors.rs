@@ -1,6 +1,6 @@
 //! The floors of core: arrows between its files point downwards, and never in a circle.
 //!
-//! The graph is made of the `use crate::…` lines that are not for tests. Each names the file that defines what it imports.
+//! The graph is made of the paths `crate::…` that are not for tests. Each names the file that defines what it leads to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -89,12 +89,11 @@ pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Find
         let mut below = BTreeSet::new();
         for import in imports {
             let Some(target) = defining(&import, &modules) else {
-                findings.error(&file, format!("`use crate::{import}`: import from the file that defines it"));
+                findings.error(&file, format!("`crate::{import}`: name the file that defines it"));
                 continue;
             };
             if height(&target) > height(module) {
-                findings
-                    .error(&file, format!("`use crate::{import}` points to a floor above; the floors are {FLOORS:?}"));
+                findings.error(&file, format!("`crate::{import}` points to a floor above; the floors are {FLOORS:?}"));
             }
             if target != *module && !is_inside(&target, module) {
                 below.insert(target);
@@ -135,11 +134,20 @@ fn test_modules(parent: &str, text: &str) -> Vec<String> {
     names.map(|name| if parent == "lib" { name } else { format!("{parent}::{name}") }).collect()
 }
 
-/// The paths behind `use crate::`, one for each name.
+/// The paths behind `crate::`, one for each name: of imports, and of what is named where it is used.
 fn imports(text: &str) -> Vec<String> {
     let code = code(text);
-    let uses = code.split("use crate::").skip(1).filter_map(|rest| rest.split_once(';'));
-    uses.flat_map(|(path, _)| leaves(path)).collect()
+    let mut paths = Vec::new();
+    for (at, word) in code.match_indices("crate::") {
+        let (before, after) = (&code[..at], &code[at + word.len()..]);
+        if before.ends_with("use ") {
+            paths.extend(after.split(';').next().map(leaves).unwrap_or_default());
+        } else if !before.ends_with('$') {
+            let end = after.find(|one: char| !(one.is_alphanumeric() || one == '_' || one == ':'));
+            paths.push(after[..end.unwrap_or(after.len())].to_owned());
+        }
+    }
+    paths
 }
 
 /// The public names of the root, macros and what is hidden from the documentation aside.
@@ -243,6 +251,8 @@ mod tests {
     fn an_arrow_upwards_and_one_through_the_root_are_named() {
         let found =
             errors(&[("base/id.rs", "use crate::handles::lock::Lock;\nuse crate::Error;"), ("handles/lock.rs", "")]);
+        let inline = errors(&[("base/id.rs", "fn f() { crate::Error::new() }")]);
+        assert_eq!(inline.len(), 1, "{inline:?}");
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].contains("floor above") && found[1].contains("the file that defines"), "{found:?}");
     }

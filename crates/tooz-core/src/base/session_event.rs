@@ -1,4 +1,4 @@
-//! What happens to a session, as a value.
+//! How a session is and what happens to it, as values.
 
 use crate::base::error::Error;
 use crate::base::loss_reason::LossReason;

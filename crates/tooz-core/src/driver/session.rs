@@ -4,8 +4,6 @@
 //! on top of it. Driver code runs in the heart's runtime, so `tokio::spawn`, timers and sockets of a driver live there,
 //! and a blocked application starves none of them. A driver's future is never dropped half-way while its session lives.
 
-// Long because it is THE contract: whoever writes a driver reads this one page.
-
 use std::time::Duration;
 
 use async_trait::async_trait;

@@ -12,7 +12,7 @@ use crate::base::error::{ErrorKind, Result};
 use crate::base::loss_reason::LossReason;
 use crate::base::session_event::SessionEvent;
 use crate::driver::group::{JoinRequest, Replace, RosterEntry};
-use crate::driver::lock::LockRequest;
+use crate::driver::lock::{LockMode, LockRequest};
 use crate::engine::heart::RunsOn;
 use crate::engine::inner::Inner;
 use crate::engine::live_session::LiveSession;
@@ -171,7 +171,7 @@ async fn mend_what_differs(live: &Arc<LiveSession>, limit: Duration) -> Result<(
     }
     for (key, id) in owned.locks {
         if !live.knows(id) {
-            let request = LockRequest::new(key, crate::LockMode::Exclusive, id);
+            let request = LockRequest::new(key, LockMode::Exclusive, id);
             let what = || format!("release {}", request.key);
             let releasing = request.clone();
             match live.call_within(limit, what, |session| async move { session.release(&releasing).await }).await {

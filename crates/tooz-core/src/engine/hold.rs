@@ -28,6 +28,11 @@ impl Hold {
         Arc::new(Hold { live: Arc::clone(live), claim: live.claim(id, what) })
     }
 
+    /// What is held, without the hold: the session forgets it with the hold, whoever still has the claim.
+    pub(crate) fn claim(&self) -> Arc<Claim> {
+        Arc::clone(&self.claim)
+    }
+
     /// Why the user does not hold it, judged now.
     pub(crate) fn judge(&self) -> Option<LossReason> {
         if self.live.is_ours() { self.check() } else { Some(LossReason::Forked) }
@@ -59,5 +64,22 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         self.live.forget(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::fake::Fake;
+
+    #[test]
+    fn what_a_hung_release_keeps_is_forgotten_with_its_hold() {
+        let (live, _clock) = Fake::live(Duration::from_secs(10));
+        let hold = Hold::new(&live, RequestId(1), Claimed::Membership);
+        let kept = hold.claim();
+        assert!(live.knows(RequestId(1)));
+        drop(hold);
+        assert!(!live.knows(RequestId(1)), "the backend's grant of that request is nobody's");
+        assert_eq!(kept.lost.get(), None);
     }
 }

@@ -129,11 +129,12 @@ async fn enter(
 /// nobody is to be listed who has left.
 async fn leave(inner: &Inner, live: &Arc<LiveSession>, request: &JoinRequest) {
     let mut pauses = Backoff::for_reconnects();
-    let give_up = live.clock().now() + inner.patience_with(live);
+    let patience = inner.patience_with(live);
+    let give_up = live.clock().now() + patience;
     while live.check().is_none() {
         let (what, leaving) = (|| format!("leave group {:?}", request.group), request.clone());
-        let limit = give_up.since(live.clock().now());
-        match live.call_within(limit, what, |session| async move { session.leave(&leaving).await }).await {
+        // Each has the whole of it: one that is asked after long refusals may have to wait for its turn too.
+        match live.call_within(patience, what, |session| async move { session.leave(&leaving).await }).await {
             Ok(()) => return,
             Err(error) if error.outcome() == Outcome::Unknown && live.clock().now() >= give_up => {
                 live.lose(LossReason::SessionEnded);

@@ -323,8 +323,7 @@ impl LocalQueue {
             Patience::Try => Retry::Never,
             Patience::Wait => Retry::UntilRefused,
         };
-        let usable = self.inner.usable(Need::Session);
-        let live = if let Some(live) = usable {
+        let live = if let Some(live) = self.inner.usable(Need::Session) {
             live
         } else {
             tokio::select! {
@@ -549,11 +548,12 @@ impl LocalQueue {
         let limit = self.inner.settings.operation_timeout;
         self.inner.heart().begin(async move {
             let live = Arc::clone(&hold.live);
-            let (what, given_back) = (|| format!("release {}", queue.key), Arc::clone(&hold));
+            // Not the hold: a driver that never answers must not keep alive what the session believes to have.
+            let (what, given_back) = (|| format!("release {}", queue.key), hold.claim());
             let released = live.call_patiently(limit, what, move |session| {
-                let hold = Arc::clone(&given_back);
+                let claim = Arc::clone(&given_back);
                 async move {
-                    match &hold.what {
+                    match &claim.what {
                         Claimed::Lock(request) => session.release(request).await,
                         Claimed::Membership => Ok(()),
                     }
@@ -627,12 +627,13 @@ impl LocalQueue {
     /// and a second one would only lengthen the driver's queue.
     async fn withdraw_at_backend(&self, live: &Arc<LiveSession>, request: &LockRequest) {
         let clock = live.clock().clone();
-        let give_up = clock.now() + self.inner.patience_with(live);
+        let patience = self.inner.patience_with(live);
+        let give_up = clock.now() + patience;
         let mut pauses = Backoff::for_reconnects();
         while live.check().is_none() {
-            let limit = give_up.since(clock.now());
             let (what, request) = (|| format!("release {}", self.key), request.clone());
-            match live.call_within(limit, what, |session| async move { session.release(&request).await }).await {
+            // Each has the whole of it: one that is asked after errors may have to wait for its turn too.
+            match live.call_within(patience, what, |session| async move { session.release(&request).await }).await {
                 Ok(()) => return,
                 Err(error) if error.kind() == ErrorKind::NotFound => return,
                 Err(_) if clock.now() >= give_up => live.lose(LossReason::SessionEnded),

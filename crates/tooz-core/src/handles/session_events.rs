@@ -1,4 +1,4 @@
-//! What happens to a session, as a state to look at and as a stream to follow.
+//! What happens to a session, as a stream to follow.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

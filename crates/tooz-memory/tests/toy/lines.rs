@@ -150,3 +150,27 @@ fn a_leave_that_waits_long_for_its_turn_ends_no_session() {
         kept.release().await.unwrap();
     });
 }
+
+#[test]
+fn a_leave_that_was_refused_for_long_and_then_waits_for_its_turn_ends_no_session() {
+    trial(async || {
+        let toy = Toy::named("refused-leave");
+        let coordinator = toy.connect("one").await;
+        let kept = soon("a lock", coordinator.lock("kept").unwrap().acquire()).await.unwrap();
+        let membership = soon("a join", coordinator.group("g").unwrap().join_or_create(&())).await.unwrap();
+        toy.script.always(Method::Leave, Mischief::Fails(ErrorKind::Unauthorized));
+        assert!(soon("a leave", membership.leave()).await.is_err());
+        // For longer than an unknown outcome is borne: a refusal says that nothing was done.
+        tokio::time::sleep(SESSION * 2 + SESSION / 2).await;
+        assert_eq!(kept.loss().reason(), None);
+        toy.script.always(Method::Leave, Mischief::ArrivesLate(OPERATION / 4));
+        comes_true(SOON, "it has left", async || {
+            let members = coordinator.group("g").unwrap().members().await.map_err(|error| error.to_string())?;
+            if members.is_empty() { Ok(()) } else { Err(format!("{members:?}")) }
+        })
+        .await;
+        assert_eq!(kept.loss().reason(), None);
+        toy.script.heal();
+        kept.release().await.unwrap();
+    });
+}
