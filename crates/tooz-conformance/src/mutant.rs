@@ -17,15 +17,17 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tooz_core::driver::{
-    Clock, Granted, JoinRequest, LockKey, LockRequest, Owned, PushStream, Pushed, Replace, RequestId, Roster, Session,
-    Space, Wanted, push_channel,
+    Clock, Granted, Groups, JoinRequest, LockKey, LockRequest, Locks, Mutex, Owned, PushStream, Pushed, Replace,
+    RequestId, Roster, Session, Space, Wanted, push_channel,
 };
-use tooz_core::{Checkup, ErrorKind, FencingToken, GroupId, Holder, LockMode, Probe, Result, RosterEntry, Terms};
+use tooz_core::{
+    Checkup, ErrorKind, FencingToken, GroupId, Holder, LockMode, Probe, Result, RosterEntry, Terms, Waiter,
+};
 
 macro_rules! bugs {
     ($($(#[$doc:meta])* $name:ident => $case:literal;)*) => {
@@ -75,6 +77,14 @@ bugs! {
     LeaksAFailedTry => "locks::a_hundred_failed_tries_leak_nothing";
     /// Nobody is told as a holder.
     ListsNoHolders => "locks::holders_tell_who_and_how";
+    /// Locks are listed also when they are free again.
+    ListsFreeLocks => "in_use::the_locks_in_use_are_listed";
+    /// Locks of another namespace, or elections, are listed.
+    ListsElections => "in_use::other_namespaces_and_elections_are_not_listed";
+    /// Those who wait are told in the wrong order.
+    TurnsTheQueueRound => "in_use::who_waits_is_told_in_order";
+    /// A holder is told to wait.
+    ListsHoldersAsWaiters => "in_use::who_waits_is_told";
     /// Names are folded to small letters.
     FoldsCase => "names::nasty_lock_names_work_and_stay_distinct";
     /// Names are cut at a slash.
@@ -105,18 +115,12 @@ bugs! {
 
 /// `session` with that bug.
 pub fn wrap(session: Arc<dyn Session>, bug: Bug) -> Arc<dyn Session> {
-    Arc::new(Mutant {
-        session,
-        bug: Some(bug),
-        ghosts: Mutex::default(),
-        members: Mutex::default(),
-        tokens: Mutex::new(0),
-    })
+    Arc::new(Mutant::new(session, Some(bug)))
 }
 
 /// `session` with no bug: what shows that the wrapper alone changes nothing.
 pub fn faithful(session: Arc<dyn Session>) -> Arc<dyn Session> {
-    Arc::new(Mutant { session, bug: None, ghosts: Mutex::default(), members: Mutex::default(), tokens: Mutex::new(0) })
+    Arc::new(Mutant::new(session, None))
 }
 
 impl fmt::Display for Bug {
@@ -133,9 +137,22 @@ struct Mutant {
     /// Whoever was ever listed.
     members: Mutex<Vec<(GroupId, RosterEntry)>>,
     tokens: Mutex<u64>,
+    /// All locks that were ever listed.
+    locks: Mutex<BTreeSet<LockKey>>,
 }
 
 impl Mutant {
+    fn new(session: Arc<dyn Session>, bug: Option<Bug>) -> Self {
+        Mutant {
+            session,
+            bug,
+            ghosts: Mutex::default(),
+            members: Mutex::default(),
+            tokens: Mutex::default(),
+            locks: Mutex::default(),
+        }
+    }
+
     fn has(&self, bug: Bug) -> bool {
         self.bug == Some(bug)
     }
@@ -172,7 +189,7 @@ impl Mutant {
         match self.bug {
             Some(Bug::TokensStandStill) => Granted::new(FencingToken(7)),
             Some(Bug::TokensBeginAgain) => {
-                let mut last = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut last = self.tokens.lock();
                 *last += 1;
                 Granted::new(FencingToken(*last))
             }
@@ -201,7 +218,7 @@ impl Mutant {
     fn silent(&self) -> PushStream {
         let (pusher, stream) = push_channel();
         pusher.push(Pushed::Ready);
-        self.ghosts.lock().unwrap_or_else(PoisonError::into_inner).push(pusher);
+        self.ghosts.lock().push(pusher);
         stream
     }
 }
@@ -229,6 +246,35 @@ impl Session for Mutant {
         }
     }
 
+    async fn owned(&self) -> Result<Owned> {
+        self.session.owned().await
+    }
+
+    #[cfg(unix)]
+    fn descriptors(&self) -> Vec<std::os::fd::OwnedFd> {
+        self.session.descriptors()
+    }
+
+    async fn probe(&self, probe: Probe) -> Result<()> {
+        self.session.probe(probe).await
+    }
+
+    async fn check_up(&self) -> Result<Checkup> {
+        self.session.check_up().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        if self.has(Bug::ClosesNothing) {
+            // The session must outlive its handle for the bug to show.
+            std::mem::forget(Arc::clone(&self.session));
+            return Ok(());
+        }
+        self.session.close().await
+    }
+}
+
+#[async_trait]
+impl Locks for Mutant {
     async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
         let request = self.request(request);
         let result = self.session.try_lock(&request).await?;
@@ -298,6 +344,41 @@ impl Session for Mutant {
         self.session.break_lock(&key, token).await
     }
 
+    async fn locks(&self) -> Result<Vec<LockKey>> {
+        let mut keys = self.session.locks().await?;
+        if self.has(Bug::ListsElections) {
+            for key in &mut keys {
+                key.space = Space::Lock;
+            }
+        }
+        if self.has(Bug::ListsFreeLocks) {
+            let mut seen = self.locks.lock();
+            seen.extend(keys);
+            keys = seen.iter().cloned().collect();
+        }
+        Ok(keys)
+    }
+
+    async fn waiters(&self, key: &LockKey) -> Result<Vec<Waiter>> {
+        let mut waiters = self.session.waiters(&self.key(key)).await?;
+        if self.has(Bug::TurnsTheQueueRound) {
+            waiters.reverse();
+        }
+        if self.has(Bug::ListsHoldersAsWaiters) {
+            let holders = self.session.holders(&self.key(key)).await?;
+            waiters.extend(holders.into_iter().map(|holder| Waiter::new(holder.member, holder.mode)));
+        }
+        Ok(waiters)
+    }
+
+    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
+        let stream = self.session.watch_lock(&self.key(key)).await?;
+        Ok(if self.has(Bug::ForgetsPushesOfLeaders) { Some(self.silent()) } else { stream })
+    }
+}
+
+#[async_trait]
+impl Groups for Mutant {
     async fn create_group(&self, group: &GroupId) -> Result<()> {
         match self.session.create_group(group).await {
             Err(error) if error.kind() == ErrorKind::AlreadyExists && self.has(Bug::CreatesTwice) => Ok(()),
@@ -341,7 +422,7 @@ impl Session for Mutant {
     async fn members(&self, group: &GroupId) -> Result<Roster> {
         let mut roster = self.session.members(group).await?;
         if self.has(Bug::ListsTheDead) {
-            let mut known = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = self.members.lock();
             let living: BTreeSet<_> = roster.members.iter().map(|entry| entry.member.clone()).collect();
             for entry in &roster.members {
                 if !known.iter().any(|(of, other)| of == group && other.member == entry.member) {
@@ -357,37 +438,6 @@ impl Session for Mutant {
     async fn watch_group(&self, group: &GroupId) -> Result<Option<PushStream>> {
         let stream = self.session.watch_group(group).await?;
         Ok(if self.has(Bug::ForgetsPushes) { Some(self.silent()) } else { stream })
-    }
-
-    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
-        let stream = self.session.watch_lock(&self.key(key)).await?;
-        Ok(if self.has(Bug::ForgetsPushesOfLeaders) { Some(self.silent()) } else { stream })
-    }
-
-    async fn owned(&self) -> Result<Owned> {
-        self.session.owned().await
-    }
-
-    #[cfg(unix)]
-    fn descriptors(&self) -> Vec<std::os::fd::OwnedFd> {
-        self.session.descriptors()
-    }
-
-    async fn probe(&self, probe: Probe) -> Result<()> {
-        self.session.probe(probe).await
-    }
-
-    async fn check_up(&self) -> Result<Checkup> {
-        self.session.check_up().await
-    }
-
-    async fn close(&self) -> Result<()> {
-        if self.has(Bug::ClosesNothing) {
-            // The session must outlive its handle for the bug to show.
-            std::mem::forget(Arc::clone(&self.session));
-            return Ok(());
-        }
-        self.session.close().await
     }
 }
 
@@ -427,7 +477,7 @@ mod tests {
     }
 
     fn note(method: &'static str) {
-        SEEN.lock().unwrap().methods.insert(method);
+        SEEN.lock().methods.insert(method);
     }
 
     #[async_trait]
@@ -436,100 +486,139 @@ mod tests {
             note("terms");
             Terms::new(None, HAS)
         }
+
         fn clock(&self) -> Clock {
             note("clock");
             Clock::boot_time()
         }
+
         async fn open(&self) -> Result<()> {
             note("open");
             Ok(())
         }
+
         async fn beat(&self) -> Result<Vec<RequestId>> {
             note("beat");
             Ok(Vec::new())
         }
-        async fn try_lock(&self, _request: &LockRequest) -> Result<Option<Granted>> {
-            note("try_lock");
-            Ok(None)
-        }
-        async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
-            note("lock");
-            SEEN.lock().unwrap().lock = Some((request.clone(), wanted.clone()));
-            Ok(Some(Granted::new(FencingToken(1))))
-        }
-        async fn release(&self, _request: &LockRequest) -> Result<()> {
-            note("release");
-            Ok(())
-        }
-        fn holds(&self, _request: &LockRequest) -> bool {
-            note("holds");
-            true
-        }
-        async fn holders(&self, _key: &LockKey) -> Result<Vec<Holder>> {
-            note("holders");
-            Ok(Vec::new())
-        }
-        async fn break_lock(&self, _key: &LockKey, _token: FencingToken) -> Result<()> {
-            note("break_lock");
-            Ok(())
-        }
-        async fn create_group(&self, _group: &GroupId) -> Result<()> {
-            note("create_group");
-            Ok(())
-        }
-        async fn delete_group(&self, _group: &GroupId) -> Result<()> {
-            note("delete_group");
-            Ok(())
-        }
-        async fn groups(&self) -> Result<Vec<GroupId>> {
-            note("groups");
-            Ok(Vec::new())
-        }
-        async fn join(&self, request: &JoinRequest) -> Result<()> {
-            note("join");
-            SEEN.lock().unwrap().join = Some(request.clone());
-            Ok(())
-        }
-        async fn update(&self, _request: &JoinRequest) -> Result<()> {
-            note("update");
-            Ok(())
-        }
-        async fn leave(&self, _request: &JoinRequest) -> Result<()> {
-            note("leave");
-            Ok(())
-        }
-        async fn members(&self, _group: &GroupId) -> Result<Roster> {
-            note("members");
-            Ok(Roster::default())
-        }
-        async fn watch_group(&self, _group: &GroupId) -> Result<Option<PushStream>> {
-            note("watch_group");
-            Ok(None)
-        }
-        async fn watch_lock(&self, _key: &LockKey) -> Result<Option<PushStream>> {
-            note("watch_lock");
-            Ok(None)
-        }
+
         async fn owned(&self) -> Result<Owned> {
             note("owned");
             Ok(Owned::default())
         }
+
         #[cfg(unix)]
         fn descriptors(&self) -> Vec<std::os::fd::OwnedFd> {
             note("descriptors");
             Vec::new()
         }
+
         async fn probe(&self, _probe: Probe) -> Result<()> {
             note("probe");
             Ok(())
         }
+
         async fn check_up(&self) -> Result<Checkup> {
             note("check_up");
             Ok(Checkup::default())
         }
+
         async fn close(&self) -> Result<()> {
             note("close");
             Ok(())
+        }
+    }
+
+    #[async_trait]
+    impl Locks for Recorder {
+        async fn try_lock(&self, _request: &LockRequest) -> Result<Option<Granted>> {
+            note("try_lock");
+            Ok(None)
+        }
+
+        async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
+            note("lock");
+            SEEN.lock().lock = Some((request.clone(), wanted.clone()));
+            Ok(Some(Granted::new(FencingToken(1))))
+        }
+
+        async fn release(&self, _request: &LockRequest) -> Result<()> {
+            note("release");
+            Ok(())
+        }
+
+        fn holds(&self, _request: &LockRequest) -> bool {
+            note("holds");
+            true
+        }
+
+        async fn holders(&self, _key: &LockKey) -> Result<Vec<Holder>> {
+            note("holders");
+            Ok(Vec::new())
+        }
+
+        async fn break_lock(&self, _key: &LockKey, _token: FencingToken) -> Result<()> {
+            note("break_lock");
+            Ok(())
+        }
+
+        async fn locks(&self) -> Result<Vec<LockKey>> {
+            note("locks");
+            Ok(Vec::new())
+        }
+
+        async fn waiters(&self, _key: &LockKey) -> Result<Vec<Waiter>> {
+            note("waiters");
+            Ok(Vec::new())
+        }
+
+        async fn watch_lock(&self, _key: &LockKey) -> Result<Option<PushStream>> {
+            note("watch_lock");
+            Ok(None)
+        }
+    }
+
+    #[async_trait]
+    impl Groups for Recorder {
+        async fn create_group(&self, _group: &GroupId) -> Result<()> {
+            note("create_group");
+            Ok(())
+        }
+
+        async fn delete_group(&self, _group: &GroupId) -> Result<()> {
+            note("delete_group");
+            Ok(())
+        }
+
+        async fn groups(&self) -> Result<Vec<GroupId>> {
+            note("groups");
+            Ok(Vec::new())
+        }
+
+        async fn join(&self, request: &JoinRequest) -> Result<()> {
+            note("join");
+            SEEN.lock().join = Some(request.clone());
+            Ok(())
+        }
+
+        async fn update(&self, _request: &JoinRequest) -> Result<()> {
+            note("update");
+            Ok(())
+        }
+
+        async fn leave(&self, _request: &JoinRequest) -> Result<()> {
+            note("leave");
+            Ok(())
+        }
+
+        async fn members(&self, _group: &GroupId) -> Result<Roster> {
+            note("members");
+            Ok(Roster::default())
+        }
+
+        async fn watch_group(&self, _group: &GroupId) -> Result<Option<PushStream>> {
+            note("watch_group");
+            Ok(None)
         }
     }
 
@@ -542,7 +631,7 @@ mod tests {
         coordinator.group("g")?.join(&1).await?.leave().await?;
         coordinator.close().await?;
         let (request, wanted, join) = {
-            let mut seen = SEEN.lock().unwrap();
+            let mut seen = SEEN.lock();
             seen.methods.clear();
             let (request, wanted) = seen.lock.take().expect("acquire calls lock");
             (request, wanted, seen.join.take().expect("join calls join"))
@@ -567,14 +656,16 @@ mod tests {
         session.members(&join.group).await?;
         session.watch_group(&join.group).await?;
         session.watch_lock(&request.key).await?;
+        session.locks().await?;
+        session.waiters(&request.key).await?;
         session.owned().await?;
         #[cfg(unix)]
         session.descriptors();
         session.probe(Probe::Read).await?;
         session.check_up().await?;
         session.close().await?;
-        let count = SEEN.lock().unwrap().methods.len();
-        assert_eq!(count, if cfg!(unix) { 24 } else { 23 }, "{:?}", SEEN.lock().unwrap().methods);
+        let count = SEEN.lock().methods.len();
+        assert_eq!(count, if cfg!(unix) { 26 } else { 25 }, "{:?}", SEEN.lock().methods);
         Ok(())
     }
 }

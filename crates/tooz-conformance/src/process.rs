@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::io::{BufRead, Write};
 use std::process::Stdio;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
+use tooz_core::driver::Mutex;
 use tooz_core::{ConnectOptions, Coordinator, Leadership, LockGuard, Membership};
 
 use crate::history::{Attempt, Play};
@@ -255,12 +255,12 @@ impl State {
 
     fn keep(&self, guard: LockGuard) -> Reply {
         let token = Some(guard.fencing_token().0);
-        self.guards.lock().expect("nobody panics with it").push_back(guard);
+        self.guards.lock().push_back(guard);
         Reply { token, ..Reply::default() }
     }
 
     fn is_held(&self) -> Option<bool> {
-        let guards = self.guards.lock().expect("nobody panics with it");
+        let guards = self.guards.lock();
         (!guards.is_empty()).then(|| guards.iter().all(LockGuard::is_held))
     }
 
@@ -286,7 +286,7 @@ impl State {
             }
             Command::IsHeld => Ok(Reply { held: self.is_held(), ..none }),
             Command::AwaitLoss => {
-                let loss = self.guards.lock().expect("nobody panics with it").front().map(LockGuard::loss);
+                let loss = self.guards.lock().front().map(LockGuard::loss);
                 loss.ok_or("nothing is held")?.wait().await;
                 Ok(Reply { held: self.is_held(), ..none })
             }
@@ -296,21 +296,21 @@ impl State {
                 Ok(Reply { held, ..none })
             }
             Command::Release => {
-                let guard = self.guards.lock().expect("nobody panics with it").pop_front();
+                let guard = self.guards.lock().pop_front();
                 guard.ok_or("nothing is held")?.release().await?;
                 Ok(none)
             }
             Command::Join { group } => {
                 let membership = self.coordinator.group(group)?.join_or_create(&1).await?;
-                self.memberships.lock().expect("nobody panics with it").push(membership);
+                self.memberships.lock().push(membership);
                 Ok(none)
             }
             Command::Lead { group } => {
                 let membership = self.coordinator.group(group)?.join_or_create(&1).await?;
                 let leadership = membership.campaign().await?;
                 let token = Some(leadership.epoch().0);
-                self.memberships.lock().expect("nobody panics with it").push(membership);
-                self.leaderships.lock().expect("nobody panics with it").push(leadership);
+                self.memberships.lock().push(membership);
+                self.leaderships.lock().push(leadership);
                 Ok(Reply { token, ..none })
             }
             Command::Play(play) => {

@@ -38,6 +38,8 @@ pub struct Rig {
     pub(crate) moment: Duration,
     pub(crate) session_timeout: Duration,
     pub(crate) across_processes: bool,
+    pub(crate) hides_locks: bool,
+    pub(crate) hides_waiters: bool,
     pub(crate) end_session: Option<DeedTo>,
     pub(crate) own_server: Option<MakeUrl>,
     pub(crate) path: Option<Path>,
@@ -61,6 +63,8 @@ impl Rig {
             moment: Duration::from_millis(60),
             session_timeout: Duration::from_secs(2),
             across_processes: false,
+            hides_locks: false,
+            hides_waiters: false,
             end_session: None,
             own_server: None,
             path: None,
@@ -94,6 +98,18 @@ impl Rig {
     /// Says that another process reaches the same store by the same URL.
     pub fn across_processes(mut self) -> Self {
         self.across_processes = true;
+        self
+    }
+
+    /// Says that the backend does not know the names of the locks that are in use: listing them is then `Unsupported`.
+    pub fn hides_locks(mut self) -> Self {
+        self.hides_locks = true;
+        self
+    }
+
+    /// Says that the backend does not know who waits for a lock: listing them is then `Unsupported`.
+    pub fn hides_waiters(mut self) -> Self {
+        self.hides_waiters = true;
         self
     }
 

@@ -8,14 +8,15 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::process;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use tooz_core::driver::Mutex;
 use tooz_core::{ConnectOptions, Coordinator, Error, ErrorKind, Group, GroupId, Lock, LockGuard, Membership};
 
 use crate::cases::{Case, Need};
@@ -258,7 +259,7 @@ impl Stage {
 
     pub(crate) async fn connect_with(&self, options: ConnectOptions) -> Verdict<Coordinator> {
         let coordinator = self.soon("connecting", options.connect()).await??;
-        self.0.open.lock().unwrap_or_else(PoisonError::into_inner).push(coordinator.clone());
+        self.0.open.lock().push(coordinator.clone());
         Ok(coordinator)
     }
 
@@ -438,7 +439,7 @@ impl Stage {
     }
 
     async fn close_all(&self) -> Verdict {
-        let open = std::mem::take(&mut *self.0.open.lock().unwrap_or_else(PoisonError::into_inner));
+        let open = std::mem::take(&mut *self.0.open.lock());
         let closing: Vec<_> =
             open.into_iter().map(|coordinator| tokio::spawn(async move { coordinator.close().await })).collect();
         for one in closing {

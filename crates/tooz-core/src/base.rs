@@ -1,6 +1,7 @@
 //! Values that stand on nothing else: names, errors, options, clocks, pauses. Nothing here starts a task or knows of a driver.
 
 pub(crate) mod backoff;
+pub(crate) mod certificate_files;
 pub(crate) mod characteristic;
 pub(crate) mod clock;
 pub(crate) mod contain;
@@ -12,6 +13,7 @@ pub(crate) mod hashring;
 pub(crate) mod id;
 pub(crate) mod latch;
 pub(crate) mod loss_reason;
+pub(crate) mod mutex;
 pub(crate) mod options;
 pub(crate) mod session_event;
 pub(crate) mod settings;

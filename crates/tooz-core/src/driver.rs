@@ -10,27 +10,34 @@ pub(crate) mod group;
 pub(crate) mod lock;
 pub(crate) mod push;
 pub(crate) mod reporter;
+pub(crate) mod roster;
 pub(crate) mod session;
 pub(crate) mod terms;
 pub(crate) mod wanted;
+pub(crate) mod watchers;
 
 pub use async_trait::async_trait;
 pub use futures_core::Stream;
 
+pub use crate::base::backoff::Backoff;
+pub use crate::base::certificate_files::{CertificateFiles, OwnCertificate};
 pub use crate::base::characteristic::CharacteristicKind;
 pub use crate::base::clock::{Clock, Moment};
 pub use crate::base::credentials::CredentialSource;
 pub use crate::base::id::{RequestId, decode_name, encode_name};
+pub use crate::base::mutex::{Mutex, MutexGuard};
 pub use crate::base::options::{BackendUrl, COMMON_OPTIONS, Host, OptionSpec, OptionValue, Options, PASSWORD_FILE};
 pub use card::{ConnectArgs, ConnectFuture};
 pub use checkup::{Finding, Verdict};
-pub use group::{JoinConflict, JoinRequest, Replace, Roster};
-pub use lock::{Granted, LockKey, LockRequest, Space};
+pub use group::{Groups, JoinConflict, JoinRequest, Replace};
+pub use lock::{Granted, LockKey, LockRequest, Locks, Space};
 pub use push::{Change, PushStream, Pushed, Pusher, push_channel};
 pub use reporter::Reporter;
+pub use roster::Roster;
 pub use session::Session;
 pub use terms::Owned;
 pub use wanted::Wanted;
+pub use watchers::{FanOut, Watchers};
 
 #[doc(hidden)]
 pub use card::Registered;

@@ -1,6 +1,6 @@
 //! One endpoint: a channel to one member of the cluster, and what every request to it carries.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::metadata::{Ascii, MetadataValue};
@@ -8,6 +8,7 @@ use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
+use tooz_core::driver::Mutex;
 use tooz_core::{Error, Result};
 
 use crate::error::{self, Failure};
@@ -64,14 +65,14 @@ impl Endpoint {
 
     /// The present channel, and the count by which [`renew`](Self::renew) knows it.
     pub(crate) fn channel(&self) -> (u64, Channel) {
-        let channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        let channel = self.channel.lock();
         (channel.0, channel.1.clone())
     }
 
     /// Puts a fresh connection in the place of one that did not answer: the network may have forgotten it without a word.
     /// Whatever still runs over the old one keeps it until it ends.
     pub(crate) fn renew(&self, count: u64) {
-        let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut channel = self.channel.lock();
         if channel.0 == count {
             *channel = (count + 1, connect(&self.plan, self.tls.as_ref()));
         }

@@ -3,13 +3,14 @@
 // Long because a stream, its watches and their refusals are one state machine.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tooz_core::driver::{Mutex, MutexGuard};
 use tooz_core::{ErrorKind, Result};
 
 use crate::cluster::{Class, Cluster, Lane};
@@ -174,7 +175,7 @@ impl Drop for Watching {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

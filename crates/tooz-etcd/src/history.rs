@@ -4,11 +4,10 @@
 //! be deaf until the new history has grown past the old one. Whatever is asked in a linearizable way is answered with a revision that no
 //! answer before the question has exceeded: if it is lower, the cluster was set back.
 
-use std::sync::{Mutex, PoisonError};
-
 use tokio::sync::watch;
 
 use crate::proto::etcdserverpb::ResponseHeader;
+use tooz_core::driver::Mutex;
 
 /// A point of a history.
 #[derive(Clone, Copy, Default)]
@@ -31,7 +30,7 @@ impl History {
 
     /// The furthest point so far: to be taken before a question is sent.
     pub(crate) fn seen(&self) -> Point {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.seen.lock()
     }
 
     /// Notes the answer to a linearizable question that was sent when `before` was seen.
@@ -42,7 +41,7 @@ impl History {
             || before.term > now.term
             || (before.cluster != 0 && before.cluster != now.cluster);
         {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut seen = self.seen.lock();
             if was_set_back {
                 *seen = now;
             } else {
@@ -58,7 +57,7 @@ impl History {
 
     /// Notes that a watch has told of that revision.
     pub(crate) fn reach(&self, revision: i64) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         seen.revision = seen.revision.max(revision);
     }
 

@@ -1,12 +1,12 @@
 //! The session's lease and its heartbeat: a keep-alive, then a read that proves who has seen it.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::time::timeout;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
+use tooz_core::driver::Mutex;
 use tooz_core::{ErrorKind, Result};
 
 use crate::cluster::{Class, Cluster, Lane, Round};
@@ -66,7 +66,7 @@ impl Lease {
 
     /// Ends the lease: etcd deletes all its keys in one step.
     pub(crate) async fn revoke(&self, cluster: &Cluster) -> Result<()> {
-        self.stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.stream.lock().take();
         let asked = cluster
             .ask(Lane::First, |line| async move { line.lease().lease_revoke(LeaseRevokeRequest { id: self.id }).await })
             .await;
@@ -88,7 +88,7 @@ impl Lease {
         let mut round = Round::new(cluster, Class::Beat, cluster.limit());
         let mut terms = 0;
         loop {
-            let kept = self.stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let kept = self.stream.lock().take();
             let line = kept.as_ref().map_or_else(|| cluster.line(Class::Beat), |stream| stream.line.clone());
             let (before, patience) = (cluster.history.seen(), round.patience());
             let failure = match timeout(patience, self.beat_over(&line, kept, session_key)).await {
@@ -138,7 +138,7 @@ impl Lease {
             return Err(over("the session's key is gone, and so is the session"));
         };
         let version = key.version;
-        *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+        *self.stream.lock() = Some(stream);
         Ok(match (reply.header, read.header) {
             (Some(kept), Some(header)) if kept.raft_term == header.raft_term => Beaten::Counts { version, header },
             _ => Beaten::LeaderChanged,

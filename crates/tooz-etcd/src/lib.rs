@@ -33,21 +33,9 @@ pub const DRIVER: Driver = Driver::new("etcd", &["etcd", "etcd+https", "etcd3+ht
 tooz_core::register!(DRIVER);
 
 /// Each is defended in the README.
-const BEST: Characteristics = Characteristics::of(&[
-    Characteristic::Groups,
-    Characteristic::SharedLocks,
-    Characteristic::BreakableLocks,
-    Characteristic::FairLocks,
-    Characteristic::PushedWatches,
-    Characteristic::DurableFencing,
-    Characteristic::HoldsAcrossRestart,
-    Characteristic::DistributedAcrossThreads,
-    Characteristic::DistributedAcrossProcesses,
-    Characteristic::DistributedAcrossHosts,
-    Characteristic::Linearizable,
-    Characteristic::Sequential,
-    Characteristic::Causal,
-    Characteristic::Serializable,
-    Characteristic::SameViewUnderPartitions,
-    Characteristic::SameViewAcrossClients,
-]);
+const BEST: Characteristics = Characteristics::FULL_SERVICE
+    .and(Characteristics::MANY_HOSTS)
+    .and(Characteristics::LINEARIZABLE)
+    .and(Characteristics::SAME_VIEW)
+    .with(Characteristic::Serializable)
+    .with(Characteristic::HoldsAcrossRestart);

@@ -1,13 +1,12 @@
 //! Logging in: one at a time, with the credentials of that moment, and for all who wait for it at once.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tonic::metadata::{Ascii, MetadataValue};
-use tooz_core::driver::CredentialSource;
+use tooz_core::driver::{CredentialSource, Mutex, MutexGuard};
 use tooz_core::{Credentials, Error, ErrorKind, Outcome, Result};
 
 /// etcd hashes the password for some tenths of a second.
@@ -153,6 +152,6 @@ impl Login {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }

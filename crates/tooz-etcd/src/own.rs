@@ -5,13 +5,13 @@
 //! of what a session owns would double every write.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
-use tooz_core::driver::{Reporter, RequestId};
+use tooz_core::driver::{Mutex, MutexGuard, Reporter, RequestId};
 use tooz_core::{Error, ErrorKind, GroupId, Result};
 
 use crate::cluster::{Cluster, Lane};
@@ -118,7 +118,7 @@ impl Own {
     }
 
     pub(crate) fn owned(&self) -> MutexGuard<'_, HashMap<RequestId, Owned>> {
-        self.0.owned.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.owned.lock()
     }
 
     /// Notes a key before it is made, unless it is known from an earlier sending.
@@ -204,7 +204,7 @@ impl Own {
     }
 
     fn doubts(&self) -> MutexGuard<'_, Doubts> {
-        self.0.doubts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.doubts.lock()
     }
 
     fn doubt(&self, id: RequestId) {

@@ -1,13 +1,13 @@
 //! The session: what connecting checks, what opening makes, and the contract's methods, each handed to its room.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
 use tooz_core::driver::{
-    ConnectArgs, ConnectFuture, Granted, JoinRequest, LockKey, LockRequest, Owned, PushStream, Reporter, RequestId,
-    Roster, Session, Wanted, async_trait,
+    ConnectArgs, ConnectFuture, Granted, Groups, JoinRequest, LockKey, LockRequest, Locks, Mutex, Owned, PushStream,
+    Reporter, RequestId, Roster, Session, Wanted, async_trait,
 };
 use tooz_core::{Checkup, ErrorKind, FencingToken, GroupId, Holder, MemberId, Probe, Result, Terms};
 
@@ -194,7 +194,7 @@ impl Etcd {
 
     /// Answers the keys that the session had.
     fn end_tasks(&self) -> Vec<Vec<u8>> {
-        if let Some(keeper) = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(keeper) = self.keeper.lock().take() {
             keeper.abort();
         }
         self.feed.end();
@@ -239,8 +239,8 @@ impl Session for Etcd {
             opened: Arc::clone(opened),
             since,
         };
-        if let Some(fresh) = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper.start(fresh));
+        if let Some(fresh) = self.fresh.lock().take() {
+            *self.keeper.lock() = Some(keeper.start(fresh));
         }
         Ok(())
     }
@@ -266,6 +266,49 @@ impl Session for Etcd {
         beaten.map(|_| Vec::new())
     }
 
+    async fn owned(&self) -> Result<Owned> {
+        self.owned_requests().await
+    }
+
+    async fn probe(&self, probe: Probe) -> Result<()> {
+        let key = self.keys.probe(self.probe);
+        match probe {
+            Probe::Read => self.range(Lane::First, &one(&key)).await.map(drop),
+            Probe::Write => {
+                self.has_probed.store(true, Ordering::Relaxed);
+                // Under the lease, where there is one, so that not even a crash leaves it behind.
+                let is_open = self.keeper.lock().is_some();
+                let lease = self.opened.get().filter(|_| is_open).map_or(0, |opened| opened.lease.id);
+                self.put(&key, b"", lease).await
+            }
+        }
+    }
+
+    async fn check_up(&self) -> Result<Checkup> {
+        checkup::look(&self.cluster, &self.layout, self.timeout).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        let keys = self.end_tasks();
+        let ended = match self.opened.get() {
+            Some(opened) => {
+                if keys.len() > MANY {
+                    self.clear_out(&keys).await;
+                }
+                opened.lease.revoke(&self.cluster).await
+            }
+            None => Ok(()),
+        };
+        // One that was written before there was a lease.
+        if self.has_probed.swap(false, Ordering::Relaxed) {
+            let _ = self.delete(&self.keys.probe(self.probe)).await;
+        }
+        ended
+    }
+}
+
+#[async_trait]
+impl Locks for Etcd {
     async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
         self.try_to_lock(request).await
     }
@@ -286,6 +329,13 @@ impl Session for Etcd {
         self.take_away(key, token).await
     }
 
+    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
+        self.push_lock(key).await.map(Some)
+    }
+}
+
+#[async_trait]
+impl Groups for Etcd {
     async fn create_group(&self, group: &GroupId) -> Result<()> {
         self.make_group(group).await
     }
@@ -316,49 +366,5 @@ impl Session for Etcd {
 
     async fn watch_group(&self, group: &GroupId) -> Result<Option<PushStream>> {
         self.push_group(group).await.map(Some)
-    }
-
-    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
-        self.push_lock(key).await.map(Some)
-    }
-
-    async fn owned(&self) -> Result<Owned> {
-        self.owned_requests().await
-    }
-
-    async fn probe(&self, probe: Probe) -> Result<()> {
-        let key = self.keys.probe(self.probe);
-        match probe {
-            Probe::Read => self.range(Lane::First, &one(&key)).await.map(drop),
-            Probe::Write => {
-                self.has_probed.store(true, Ordering::Relaxed);
-                // Under the lease, where there is one, so that not even a crash leaves it behind.
-                let is_open = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-                let lease = self.opened.get().filter(|_| is_open).map_or(0, |opened| opened.lease.id);
-                self.put(&key, b"", lease).await
-            }
-        }
-    }
-
-    async fn check_up(&self) -> Result<Checkup> {
-        checkup::look(&self.cluster, &self.layout, self.timeout).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        let keys = self.end_tasks();
-        let ended = match self.opened.get() {
-            Some(opened) => {
-                if keys.len() > MANY {
-                    self.clear_out(&keys).await;
-                }
-                opened.lease.revoke(&self.cluster).await
-            }
-            None => Ok(()),
-        };
-        // One that was written before there was a lease.
-        if self.has_probed.swap(false, Ordering::Relaxed) {
-            let _ = self.delete(&self.keys.probe(self.probe)).await;
-        }
-        ended
     }
 }

@@ -22,7 +22,7 @@ const QUICK_READS: u32 = 20;
 const READS: u32 = 100;
 
 /// The groups of one namespace, and the memberships of one session.
-pub(crate) struct Groups {
+pub(crate) struct GroupFolders {
     layout: Layout,
     patience: Duration,
     session_timeout: Duration,
@@ -32,9 +32,9 @@ pub(crate) struct Groups {
 /// One reading of a group. `None`: somebody was at it.
 pub(crate) type Read<'a> = &'a dyn Fn() -> Result<Option<Seats>>;
 
-impl Groups {
+impl GroupFolders {
     pub(crate) fn new(layout: Layout, patience: Duration, session_timeout: Duration, reporter: Reporter) -> Self {
-        Groups { layout, patience, session_timeout, memberships: Arc::new(Memberships::new(reporter)) }
+        GroupFolders { layout, patience, session_timeout, memberships: Arc::new(Memberships::new(reporter)) }
     }
 
     pub(crate) fn memberships(&self) -> &Arc<Memberships> {

@@ -69,21 +69,12 @@ const OPTIONS: &[OptionSpec] = &[OptionSpec::new(
 )];
 
 /// What a folder on a local file system gives. Each is defended in the README.
-const BEST: Characteristics = Characteristics::of(&[
-    Characteristic::Groups,
-    Characteristic::SharedLocks,
-    Characteristic::FairLocks,
-    Characteristic::PushedWatches,
-    Characteristic::DurableFencing,
-    Characteristic::DistributedAcrossThreads,
-    Characteristic::DistributedAcrossProcesses,
-    Characteristic::NonTimeoutBased,
-    Characteristic::Linearizable,
-    Characteristic::Sequential,
-    Characteristic::Causal,
-    Characteristic::SameViewUnderPartitions,
-    Characteristic::SameViewAcrossClients,
-]);
+const BEST: Characteristics = Characteristics::FULL_SERVICE
+    .and(Characteristics::ONE_HOST)
+    .and(Characteristics::LINEARIZABLE)
+    .and(Characteristics::SAME_VIEW)
+    .with(Characteristic::NonTimeoutBased)
+    .without(Characteristic::BreakableLocks);
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn connect(args: ConnectArgs) -> ConnectFuture {

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot::Receiver;
-use tooz_core::driver::{Granted, LockKey, LockRequest, Reporter, RequestId, Space, Wanted};
+use tooz_core::driver::{Granted, LockKey, LockRequest, Mutex, MutexGuard, Reporter, RequestId, Space, Wanted};
 use tooz_core::{Error, ErrorKind, Holder, LockMode, MemberId, Result};
 
 use crate::glance::Glance;
@@ -28,7 +28,7 @@ const GLANCES_AT_NOBODY: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// The locks of one session.
-pub(crate) struct Locks {
+pub(crate) struct HeldLocks {
     layout: Layout,
     member: MemberId,
     reporter: Reporter,
@@ -54,9 +54,9 @@ struct Grant {
     duplicated: bool,
 }
 
-impl Locks {
+impl HeldLocks {
     pub(crate) fn new(layout: Layout, member: MemberId, reporter: Reporter) -> Self {
-        Locks { layout, member, reporter, pid: std::process::id(), state: Mutex::default() }
+        HeldLocks { layout, member, reporter, pid: std::process::id(), state: Mutex::default() }
     }
 
     pub(crate) async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
@@ -287,7 +287,7 @@ impl Locks {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

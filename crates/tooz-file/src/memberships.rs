@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tooz_core::driver::{JoinRequest, Reporter, RequestId};
+use tooz_core::driver::{JoinRequest, Mutex, MutexGuard, Reporter, RequestId};
 use tooz_core::{Error, GroupId, Result};
 
 use crate::alive::AliveFile;
@@ -104,6 +103,6 @@ impl Memberships {
     }
 
     fn files(&self) -> MutexGuard<'_, Files> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+        self.files.lock()
     }
 }

@@ -3,23 +3,24 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use nix::libc;
 use tokio::task::AbortHandle;
 use tooz_core::driver::{
-    ConnectArgs, Granted, JoinRequest, LockKey, LockRequest, PushStream, Roster, Session, Space, Wanted,
+    ConnectArgs, Granted, Groups, JoinRequest, LockKey, LockRequest, Locks, Mutex, PushStream, Roster, Session, Space,
+    Wanted,
 };
 use tooz_core::{
     Characteristic, Characteristics, Checkup, Error, ErrorKind, FencingToken, GroupId, Holder, MemberId, Result, Terms,
 };
 
 use crate::alive::AliveFile;
-use crate::group::{Groups, Read};
+use crate::group::{GroupFolders, Read};
 use crate::layout::Layout;
-use crate::lock::Locks;
+use crate::lock::HeldLocks;
 use crate::sweep::{self, Sweep};
 use crate::watch::Feed;
 use crate::{checkup, error, options};
@@ -33,8 +34,13 @@ pub(crate) fn connect(args: &ConnectArgs) -> Result<Arc<dyn Session>> {
     let layout = Layout::new(&settings, &args.namespace);
     let remote = layout.is_remote()?;
     let state = Arc::new(State {
-        locks: Locks::new(layout.clone(), args.member.clone(), args.reporter.clone()),
-        groups: Groups::new(layout.clone(), args.statement_timeout(), args.session_timeout, args.reporter.clone()),
+        locks: HeldLocks::new(layout.clone(), args.member.clone(), args.reporter.clone()),
+        groups: GroupFolders::new(
+            layout.clone(),
+            args.statement_timeout(),
+            args.session_timeout,
+            args.reporter.clone(),
+        ),
         layout,
         session_timeout: args.session_timeout,
         remote,
@@ -57,8 +63,8 @@ struct State {
     layout: Layout,
     session_timeout: Duration,
     remote: bool,
-    locks: Locks,
-    groups: Groups,
+    locks: HeldLocks,
+    groups: GroupFolders,
     /// Whether changes are pushed; false as soon as the kernel refused to.
     pushes: AtomicBool,
     feed: Mutex<Option<Feed>>,
@@ -69,7 +75,7 @@ struct State {
 impl FileSession {
     /// Looks after the session's files each second, from the first watch or possession on.
     fn begin_rounds(&self) {
-        let mut rounds = lock(&self.rounds);
+        let mut rounds = self.rounds.lock();
         if rounds.is_none() {
             *rounds = Some(tokio::spawn(look_after(Arc::downgrade(&self.state))).abort_handle());
         }
@@ -81,7 +87,7 @@ impl FileSession {
             return Ok(None);
         }
         self.begin_rounds();
-        let mut feed = lock(&self.state.feed);
+        let mut feed = self.state.feed.lock();
         let result = if let Some(feed) = &*feed {
             act(feed)
         } else {
@@ -113,7 +119,7 @@ impl State {
     fn look_after(&self, round: u64) {
         self.locks.report_losses();
         let memberships = self.groups.memberships();
-        match &*lock(&self.feed) {
+        match &*self.feed.lock() {
             Some(feed) if self.pushes.load(Ordering::Relaxed) => {
                 feed.forget_unwatched();
                 // A push is only ever a hint.
@@ -127,7 +133,7 @@ impl State {
 
     /// Goes on with what the dead have left. The first round also looks where earlier versions left something.
     fn clear_away(&self) {
-        let mut sweep = lock(&self.sweep);
+        let mut sweep = self.sweep.lock();
         if let Some(rest) = &mut *sweep
             && !rest.go_on()
         {
@@ -152,12 +158,7 @@ impl Session for FileSession {
     fn terms(&self) -> Terms {
         let mut characteristics = crate::BEST;
         if self.state.remote {
-            characteristics = Characteristics::of(&[
-                Characteristic::Groups,
-                Characteristic::SharedLocks,
-                Characteristic::DistributedAcrossThreads,
-                Characteristic::DistributedAcrossProcesses,
-            ]);
+            characteristics = Characteristics::ONE_HOST.with(Characteristic::Groups).with(Characteristic::SharedLocks);
         }
         if !self.state.pushes.load(Ordering::Relaxed) {
             characteristics = characteristics.without(Characteristic::PushedWatches);
@@ -170,16 +171,38 @@ impl Session for FileSession {
         layout.settle()?;
         let mut sweep = Sweep::begin(layout);
         sweep.go_on();
-        *lock(&self.state.sweep) = Some(sweep);
+        *self.state.sweep.lock() = Some(sweep);
         let pid = std::process::id();
         let name = format!("{pid}-{:016x}", fastrand::u64(..));
         let about = serde_json::json!({ "member": self.member.as_str(), "pid": pid });
         let file = AliveFile::create(layout, &layout.sessions(), &name, format!("{about}\n").as_bytes())?;
-        *lock(&self.file) = Some(file);
+        *self.file.lock() = Some(file);
         self.begin_rounds();
         Ok(())
     }
 
+    async fn check_up(&self) -> Result<Checkup> {
+        checkup::look(&self.state.layout, self.state.remote, self.state.pushes.load(Ordering::Relaxed))
+    }
+
+    fn descriptors(&self) -> Vec<OwnedFd> {
+        let session = self.file.lock().as_ref().and_then(|file| file.duplicate().ok());
+        let mut all: Vec<OwnedFd> = session.map(OwnedFd::from).into_iter().collect();
+        all.extend(self.state.locks.descriptors());
+        all.extend(self.state.groups.memberships().descriptors());
+        all
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.state.locks.close();
+        self.state.groups.close().await;
+        self.end();
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Locks for FileSession {
     async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
         self.state.locks.try_lock(request).await
     }
@@ -209,6 +232,21 @@ impl Session for FileSession {
         ))
     }
 
+    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
+        // Locks ring no bell: nobody follows their holders, and it would cost each grant two writes.
+        if key.space == Space::Lock || !self.state.pushes.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        // There must be a file to watch. Who may not make one can still look from time to time.
+        self.state.layout.compare()?;
+        let Ok(file) = self.state.locks.file_to_watch(key) else { return Ok(None) };
+        self.with_feed(|feed| feed.watch_lock(file.path()))
+            .map_err(|error| error::at(error, "watch lock file", file.path()))
+    }
+}
+
+#[async_trait]
+impl Groups for FileSession {
     async fn create_group(&self, group: &GroupId) -> Result<()> {
         self.state.groups.create(group)
     }
@@ -239,7 +277,7 @@ impl Session for FileSession {
 
     async fn members(&self, group: &GroupId) -> Result<Roster> {
         let feed = &self.state.feed;
-        let reading = |read: Read<'_>| match &*lock(feed) {
+        let reading = |read: Read<'_>| match &*feed.lock() {
             Some(feed) => feed.read(group, read),
             None => Ok(read()?.map(|seats| (seats, 0))),
         };
@@ -254,47 +292,16 @@ impl Session for FileSession {
             _ => error::at(error, "watch group", &folder),
         })
     }
-
-    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
-        // Locks ring no bell: nobody follows their holders, and it would cost each grant two writes.
-        if key.space == Space::Lock || !self.state.pushes.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        // There must be a file to watch. Who may not make one can still look from time to time.
-        self.state.layout.compare()?;
-        let Ok(file) = self.state.locks.file_to_watch(key) else { return Ok(None) };
-        self.with_feed(|feed| feed.watch_lock(file.path()))
-            .map_err(|error| error::at(error, "watch lock file", file.path()))
-    }
-
-    async fn check_up(&self) -> Result<Checkup> {
-        checkup::look(&self.state.layout, self.state.remote, self.state.pushes.load(Ordering::Relaxed))
-    }
-
-    fn descriptors(&self) -> Vec<OwnedFd> {
-        let session = lock(&self.file).as_ref().and_then(|file| file.duplicate().ok());
-        let mut all: Vec<OwnedFd> = session.map(OwnedFd::from).into_iter().collect();
-        all.extend(self.state.locks.descriptors());
-        all.extend(self.state.groups.memberships().descriptors());
-        all
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.state.locks.close();
-        self.state.groups.close().await;
-        self.end();
-        Ok(())
-    }
 }
 
 impl FileSession {
     /// What is left when everything was given back.
     fn end(&self) {
-        if let Some(rounds) = lock(&self.rounds).take() {
+        if let Some(rounds) = self.rounds.lock().take() {
             rounds.abort();
         }
-        lock(&self.state.feed).take();
-        if let Some(file) = lock(&self.file).take() {
+        self.state.feed.lock().take();
+        if let Some(file) = self.file.lock().take() {
             let _ = file.remove();
         }
     }
@@ -307,8 +314,4 @@ impl Drop for FileSession {
         drop(self.state.groups.memberships().end_all());
         self.end();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

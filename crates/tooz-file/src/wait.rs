@@ -5,10 +5,10 @@
 //! mode stands in the line, and at most one waits for the data lock: who came through the gate while an older thread
 //! is still parked there leaves it the gate.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
-use tooz_core::driver::{LockKey, RequestId};
+use tooz_core::driver::{LockKey, Mutex, MutexGuard, RequestId};
 use tooz_core::{Error, ErrorKind, LockMode, MemberId, Result};
 
 use crate::layout::Layout;
@@ -211,7 +211,7 @@ impl Wait {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -15,12 +15,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask, Watches};
 use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
-use tooz_core::driver::{PushStream, Pushed, Pusher, push_channel};
+use tooz_core::driver::{Mutex, MutexGuard, PushStream, Pushed, Pusher, push_channel};
 use tooz_core::{GroupId, Result};
 
 use crate::echo::Echoes;
@@ -325,6 +325,6 @@ impl Table {
     }
 
     fn watched(&self) -> MutexGuard<'_, All> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watched.lock()
     }
 }

@@ -2,28 +2,32 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tooz_core::driver::{Change, JoinConflict, JoinRequest, Pushed, Pusher, Reporter, RequestId, Roster};
+use tooz_core::driver::{
+    Change, Groups, JoinConflict, JoinRequest, PushStream, Pushed, Reporter, RequestId, Roster, Watchers, async_trait,
+    push_channel,
+};
 use tooz_core::{Error, GroupId, MemberId, Result, RosterEntry};
 
+use crate::error::taken_back;
+use crate::fault::Operation;
+use crate::session::MemorySession;
 use crate::store::State;
 
 #[derive(Default)]
 pub(crate) struct GroupRecord {
     members: BTreeMap<MemberId, (u64, RosterEntry)>,
     version: u64,
-    pub(crate) watchers: Vec<Pusher>,
+    pub(crate) watchers: Watchers,
 }
 
 impl GroupRecord {
     fn change(&mut self, change: &Change) {
-        self.watchers.retain(|watcher| !watcher.is_closed());
-        let after = self.version;
+        let after = Some(self.version);
         self.version += 1;
-        for watcher in &self.watchers {
-            watcher.push(Pushed::Delta { after: Some(after), version: self.version, change: change.clone() });
-        }
+        self.watchers.push(&Pushed::Delta { after, version: self.version, change: change.clone() });
     }
 
     fn remove(&mut self, member: &MemberId) {
@@ -34,7 +38,7 @@ impl GroupRecord {
 
     /// How many are in it, and watch it.
     pub(crate) fn count(&self) -> [usize; 2] {
-        [self.members.len(), self.watchers.iter().filter(|watcher| !watcher.is_closed()).count()]
+        [self.members.len(), self.watchers.count()]
     }
 
     pub(crate) fn end_session(&mut self, session: u64) {
@@ -64,8 +68,8 @@ impl State {
         if count > 0 {
             return Err(Error::group_not_empty(&place.1, count));
         }
-        if let Some(group) = self.groups.remove(place) {
-            group.watchers.iter().for_each(|watcher| watcher.push(Pushed::Gone));
+        if let Some(mut group) = self.groups.remove(place) {
+            group.watchers.push(&Pushed::Gone);
         }
         Ok(())
     }
@@ -123,5 +127,81 @@ impl State {
     pub(crate) fn members(&mut self, place: &(Arc<str>, GroupId)) -> Result<Roster> {
         let group = self.group(place)?;
         Ok(Roster::new(group.members.values().map(|(_, entry)| entry.clone()).collect(), group.version))
+    }
+}
+
+#[async_trait]
+impl Groups for MemorySession {
+    async fn create_group(&self, group: &GroupId) -> Result<()> {
+        let reply = self.enter(Operation::ChangeGroup).await?;
+        let result = self.store.state().create_group(self.group_place(group));
+        reply.answer(result)
+    }
+
+    async fn delete_group(&self, group: &GroupId) -> Result<()> {
+        let reply = self.enter(Operation::ChangeGroup).await?;
+        let result = self.store.state().delete_group(&self.group_place(group));
+        reply.answer(result)
+    }
+
+    async fn groups(&self) -> Result<Vec<GroupId>> {
+        let reply = self.enter(Operation::Look).await?;
+        let groups = {
+            let state = self.store.state();
+            state
+                .groups
+                .keys()
+                .filter(|(namespace, _)| *namespace == self.namespace)
+                .map(|(_, group)| group.clone())
+                .collect()
+        };
+        reply.answer(Ok(groups))
+    }
+
+    async fn join(&self, request: &JoinRequest) -> Result<()> {
+        let reply = self.enter(Operation::Join).await?;
+        let replaced = {
+            let (mut state, id) = self.living()?;
+            if state.is_void(id, request.id) {
+                return Err(taken_back());
+            }
+            state.join(&self.group_place(&request.group), id, request, self.timeout)
+        };
+        let joined = replaced.map(|replaced| {
+            if let Some((reporter, old)) = replaced {
+                reporter.membership_lost(&request.group, old);
+            }
+        });
+        reply.answer(joined)
+    }
+
+    async fn update(&self, request: &JoinRequest) -> Result<()> {
+        let reply = self.enter(Operation::Update).await?;
+        let result = self.living()?.0.update(&self.group_place(&request.group), request);
+        reply.answer(result)
+    }
+
+    async fn leave(&self, request: &JoinRequest) -> Result<()> {
+        let reply = self.enter(Operation::Leave).await?;
+        let mut state = self.store.state();
+        if !state.leave(&self.group_place(&request.group), request) {
+            state.void(self.id.load(Ordering::Acquire), request.id);
+        }
+        drop(state);
+        reply.answer(Ok(()))
+    }
+
+    async fn members(&self, group: &GroupId) -> Result<Roster> {
+        let reply = self.enter(Operation::Look).await?;
+        let result = self.store.state().members(&self.group_place(group));
+        reply.answer(result)
+    }
+
+    async fn watch_group(&self, group: &GroupId) -> Result<Option<PushStream>> {
+        self.enter(Operation::Watch).await?;
+        let (pusher, stream) = push_channel();
+        pusher.push(Pushed::Ready);
+        self.store.state().group(&self.group_place(group))?.watchers.add(pusher);
+        Ok(Some(stream))
     }
 }

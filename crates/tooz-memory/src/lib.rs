@@ -17,20 +17,13 @@ pub use store::{Census, Store};
 pub const DRIVER: Driver = Driver::new("memory", &["memory", "zake"], session::connect)
     .about("one process; the reference model and a test double")
     .url("memory://NAME")
-    .characteristics(Characteristics::of(&[
-        Characteristic::Groups,
-        Characteristic::SharedLocks,
-        Characteristic::BreakableLocks,
-        Characteristic::FairLocks,
-        Characteristic::PushedWatches,
-        Characteristic::DurableFencing,
-        Characteristic::DistributedAcrossThreads,
-        Characteristic::Linearizable,
-        Characteristic::Sequential,
-        Characteristic::Causal,
-        Characteristic::Serializable,
-        Characteristic::SameViewUnderPartitions,
-        Characteristic::SameViewAcrossClients,
-    ]));
+    .characteristics(BEST);
 
 tooz_core::register!(DRIVER);
+
+/// What one process gives.
+const BEST: Characteristics = Characteristics::FULL_SERVICE
+    .and(Characteristics::LINEARIZABLE)
+    .and(Characteristics::SAME_VIEW)
+    .with(Characteristic::DistributedAcrossThreads)
+    .with(Characteristic::Serializable);

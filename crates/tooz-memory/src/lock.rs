@@ -6,9 +6,15 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::oneshot;
-use tooz_core::driver::{Granted, LockKey, LockRequest, Pushed, Pusher, Reporter, RequestId};
-use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockMode, MemberId, Result};
+use tooz_core::driver::{
+    Granted, LockKey, LockRequest, Locks, PushStream, Pushed, Reporter, RequestId, Wanted, Watchers, async_trait,
+    push_channel,
+};
+use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockMode, MemberId, Result, Waiter};
 
+use crate::error::{lost, reply_lost, taken_back};
+use crate::fault::Operation;
+use crate::session::{LoseReply, MemorySession};
 use crate::store::State;
 
 #[derive(Default)]
@@ -16,8 +22,8 @@ pub(crate) struct LockRecord {
     /// By token: thousands of readers of one lock cost no more each than one does.
     holders: BTreeMap<FencingToken, Grant>,
     tokens: BTreeMap<RequestId, FencingToken>,
-    queue: VecDeque<Waiter>,
-    pub(crate) watchers: Vec<Pusher>,
+    queue: VecDeque<Queued>,
+    pub(crate) watchers: Watchers,
     /// Counts the grants that came and went.
     changes: u64,
 }
@@ -28,11 +34,10 @@ struct Grant {
     holder: Holder,
 }
 
-struct Waiter {
+struct Queued {
     request: RequestId,
     session: u64,
-    member: MemberId,
-    mode: LockMode,
+    waiter: Waiter,
     granted: oneshot::Sender<Granted>,
 }
 
@@ -81,11 +86,10 @@ impl State {
         if let Some(waiter) = lock.queue.iter_mut().find(|waiter| waiter.request == request.id) {
             waiter.granted = sender;
         } else {
-            lock.queue.push_back(Waiter {
+            lock.queue.push_back(Queued {
                 request: request.id,
                 session,
-                member: member.clone(),
-                mode: request.mode,
+                waiter: Waiter::new(member.clone(), request.mode).since(SystemTime::now()),
                 granted: sender,
             });
         }
@@ -133,6 +137,17 @@ impl State {
             .unwrap_or_default()
     }
 
+    pub(crate) fn waiters(&self, place: &(Arc<str>, LockKey)) -> Vec<Waiter> {
+        let queue = self.locks.get(place).map(|lock| lock.queue.iter().map(|queued| queued.waiter.clone()).collect());
+        queue.unwrap_or_default()
+    }
+
+    /// Watched locks that are free are not in use.
+    pub(crate) fn locks_in_use(&self, namespace: &str) -> Vec<LockKey> {
+        let here = self.locks.iter().filter(|((there, _), lock)| **there == *namespace && !lock.is_free());
+        here.map(|((_, key), _)| key.clone()).collect()
+    }
+
     pub(crate) fn locks_of(&self, session: u64) -> Vec<(LockKey, RequestId)> {
         let mut owned = Vec::new();
         for ((_, key), lock) in &self.locks {
@@ -172,12 +187,13 @@ impl State {
         let before = lock.changes;
         change(lock);
         while let Some(head) = lock.queue.front() {
-            if !lock.admits(head.mode) {
+            if !lock.admits(head.waiter.mode) {
                 break;
             }
-            let Some(waiter) = lock.queue.pop_front() else { break };
-            let granted = lock.grant(&mut self.last_token, waiter.session, waiter.member, waiter.mode, waiter.request);
-            if waiter.granted.send(granted).is_err() {
+            let Some(first) = lock.queue.pop_front() else { break };
+            let Waiter { member, mode, .. } = first.waiter;
+            let granted = lock.grant(&mut self.last_token, first.session, member, mode, first.request);
+            if first.granted.send(granted).is_err() {
                 // Nobody listens any more: the wait was ended together with its session.
                 lock.remove(granted.token);
             }
@@ -185,13 +201,17 @@ impl State {
         if lock.changes != before {
             lock.tell();
         }
-        if lock.holders.is_empty() && lock.queue.is_empty() && lock.watchers.is_empty() {
+        if lock.is_free() && lock.watchers.is_empty() {
             entry.remove();
         }
     }
 }
 
 impl LockRecord {
+    fn is_free(&self) -> bool {
+        self.holders.is_empty() && self.queue.is_empty()
+    }
+
     fn admits(&self, mode: LockMode) -> bool {
         // Whoever holds it beside others holds it in the same mode.
         self.holders.values().next().is_none_or(|grant| !grant.holder.mode.conflicts_with(mode))
@@ -223,14 +243,101 @@ impl LockRecord {
 
     /// How many hold it, wait for it, and watch it.
     pub(crate) fn count(&self) -> [usize; 3] {
-        let watchers = self.watchers.iter().filter(|watcher| !watcher.is_closed()).count();
-        [self.holders.len(), self.queue.len(), watchers]
+        [self.holders.len(), self.queue.len(), self.watchers.count()]
     }
 
     fn tell(&mut self) {
-        self.watchers.retain(|watcher| !watcher.is_closed());
-        for watcher in &self.watchers {
-            watcher.push(Pushed::Dirty);
+        self.watchers.push(&Pushed::Dirty);
+    }
+}
+
+#[async_trait]
+impl Locks for MemorySession {
+    async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
+        let reply = self.enter(Operation::Lock).await?;
+        let granted = {
+            let (mut state, id) = self.living()?;
+            if state.is_void(id, request.id) {
+                return Err(taken_back());
+            }
+            state.try_lock(&self.lock_place(&request.key), id, &self.member, request)
+        };
+        reply.answer(Ok(granted))
+    }
+
+    async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
+        let reply = self.enter(Operation::Lock).await?;
+        let place = self.lock_place(&request.key);
+        let queued = {
+            let (mut state, id) = self.living()?;
+            if state.is_void(id, request.id) {
+                return Err(taken_back());
+            }
+            state.lock(&place, id, &self.member, request)
+        };
+        let mut granted = match queued {
+            Place::Granted(granted) => return reply.answer(Ok(Some(granted))),
+            Place::Queued(granted) => granted,
+        };
+        if reply == LoseReply::Yes {
+            return Err(reply_lost());
         }
+        wanted.queued();
+        tokio::select! {
+            biased;
+            granted = &mut granted => granted.map(Some).map_err(|_| lost()),
+            () = wanted.unwanted() => {
+                let mut state = self.store.state();
+                // The grant may have come just before: then it is not given up, but handed in.
+                if let Ok(granted) = granted.try_recv() {
+                    return Ok(Some(granted));
+                }
+                state.release(&place, request.id);
+                Ok(None)
+            }
+        }
+    }
+
+    async fn release(&self, request: &LockRequest) -> Result<()> {
+        let reply = self.enter(Operation::Release).await?;
+        // A session that has ended owns nothing that could be given back, and whoever held until then must hear of it: the lock
+        // may have been another's before it was released.
+        let released = self.living().map(|(mut state, id)| {
+            if !state.release(&self.lock_place(&request.key), request.id) {
+                state.void(id, request.id);
+            }
+        });
+        reply.answer(released)
+    }
+
+    async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
+        let reply = self.enter(Operation::Look).await?;
+        let holders = self.store.state().holders(&self.lock_place(key));
+        reply.answer(Ok(holders))
+    }
+
+    async fn break_lock(&self, key: &LockKey, token: FencingToken) -> Result<()> {
+        let reply = self.enter(Operation::Break).await?;
+        reply.answer(self.store.break_lock(&self.lock_place(key), token))
+    }
+
+    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
+        self.enter(Operation::Watch).await?;
+        let (pusher, stream) = push_channel();
+        pusher.push(Pushed::Ready);
+        self.store.state().locks.entry(self.lock_place(key)).or_default().watchers.add(pusher);
+        Ok(Some(stream))
+    }
+
+    async fn locks(&self) -> Result<Vec<LockKey>> {
+        let reply = self.enter(Operation::Look).await?;
+        let keys = self.store.state().locks_in_use(&self.namespace);
+        reply.answer(Ok(keys))
+    }
+
+    async fn waiters(&self, key: &LockKey) -> Result<Vec<Waiter>> {
+        let reply = self.enter(Operation::Look).await?;
+        let waiters = self.store.state().waiters(&self.lock_place(key));
+        reply.answer(Ok(waiters))
     }
 }

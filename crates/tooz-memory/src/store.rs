@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tooz_core::driver::{Clock, LockKey, Moment, Reporter, RequestId};
+use tooz_core::driver::{Clock, LockKey, Moment, Mutex, MutexGuard, Reporter, RequestId};
 use tooz_core::{FencingToken, GroupId, MemberId, Result};
 
 use crate::fault::Fault;
@@ -76,7 +76,7 @@ impl Store {
     pub fn named(name: &str) -> Self {
         static STORES: OnceLock<Mutex<HashMap<String, Store>>> = OnceLock::new();
         let stores = STORES.get_or_init(Mutex::default);
-        let mut stores = stores.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stores = stores.lock();
         stores.entry(name.to_owned()).or_insert_with(|| Store::new(name)).clone()
     }
 
@@ -197,7 +197,7 @@ impl fmt::Debug for Store {
 impl Shared {
     /// The state as of now: sessions whose time is over have ended.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let now = self.clock.now();
         if now >= state.next_expiry {
             state.sweep(now);

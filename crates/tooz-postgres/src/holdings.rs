@@ -1,11 +1,10 @@
 //! What the session holds, as its connection knows it: changed only in the order in which things happen on that connection.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tooz_core::driver::{LockKey, LockRequest, Owned, Reporter, RequestId};
+use tooz_core::driver::{LockKey, LockRequest, Mutex, MutexGuard, Owned, Reporter, RequestId};
 use tooz_core::{Error, FencingToken, GroupId, LockMode};
 
 use crate::error;
@@ -81,7 +80,7 @@ impl Holdings {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub(crate) fn held(&self, id: RequestId) -> Option<Held> {

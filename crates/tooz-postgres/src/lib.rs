@@ -59,21 +59,11 @@ const OPTIONS: &[OptionSpec] = &[
 ];
 
 /// What one primary server gives. Each is defended in the README.
-const BEST: Characteristics = Characteristics::of(&[
-    Characteristic::Groups,
-    Characteristic::SharedLocks,
-    Characteristic::FairLocks,
-    Characteristic::PushedWatches,
-    Characteristic::DurableFencing,
-    Characteristic::DistributedAcrossThreads,
-    Characteristic::DistributedAcrossProcesses,
-    Characteristic::DistributedAcrossHosts,
-    Characteristic::Linearizable,
-    Characteristic::Sequential,
-    Characteristic::Causal,
-    Characteristic::SameViewUnderPartitions,
-    Characteristic::SameViewAcrossClients,
-]);
+const BEST: Characteristics = Characteristics::FULL_SERVICE
+    .and(Characteristics::MANY_HOSTS)
+    .and(Characteristics::LINEARIZABLE)
+    .and(Characteristics::SAME_VIEW)
+    .without(Characteristic::BreakableLocks);
 
 fn connect(args: ConnectArgs) -> ConnectFuture {
     Box::pin(session::connect(args))

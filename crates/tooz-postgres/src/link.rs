@@ -4,14 +4,15 @@
 //! whoever asked has given up: so the task always knows what the connection holds.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::Acquire as _;
 use sqlx::postgres::{PgListener, PgNotification, PgPoolOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tooz_core::driver::Mutex;
 use tooz_core::{Outcome, Result};
 
 use crate::error;
@@ -183,7 +184,7 @@ impl Link {
 
     /// Ends the connection now, whatever it is doing.
     pub(crate) fn cut(&self) {
-        if let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(task) = self.task.lock().take() {
             task.abort();
         }
     }

@@ -1,14 +1,14 @@
 //! The session: one connection that owns, and beside it those that look, listen and wait.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sqlx::{Acquire as _, Row as _};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tooz_core::driver::{
-    ConnectArgs, Granted, JoinRequest, LockKey, LockRequest, Owned, PushStream, Reporter, RequestId, Roster, Session,
-    Space, Wanted, async_trait,
+    ConnectArgs, Granted, Groups, JoinRequest, LockKey, LockRequest, Locks, Mutex, Owned, PushStream, Reporter,
+    RequestId, Roster, Session, Space, Wanted, async_trait,
 };
 use tooz_core::{Checkup, Error, ErrorKind, GroupId, Holder, MemberId, Probe, Result, Terms};
 
@@ -130,7 +130,7 @@ impl Own {
     /// Runs a task until the session is closed.
     fn keep(&self, task: impl Future<Output = ()> + Send + 'static) {
         let handle = tokio::spawn(task).abort_handle();
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
+        self.tasks.lock().push(handle);
     }
 
     /// Ends when the session is closed or its connection is dead.
@@ -173,7 +173,7 @@ impl Own {
             AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
             AND ((classid::bigint << 32) | objid::bigint) = $1";
         self.closing.send_replace(true);
-        for task in std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner)) {
+        for task in std::mem::take(&mut *self.tasks.lock()) {
             task.abort();
         }
         self.waiters.close();
@@ -230,7 +230,7 @@ impl Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        for task in self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner) {
+        for task in self.tasks.get_mut() {
             task.abort();
         }
         self.waiters.close();
@@ -267,6 +267,44 @@ impl Session for PostgresSession {
         self.own()?.beat().await
     }
 
+    async fn owned(&self) -> Result<Owned> {
+        Ok(self.own()?.holdings.owned())
+    }
+
+    async fn probe(&self, _probe: Probe) -> Result<()> {
+        const DOING: &str = "ask for a sign of life";
+        // A write costs no more than a read: what a lock writes does not wait for a disk.
+        match self.own.get() {
+            Some(own) => {
+                own.link
+                    .run(own.limit, DOING, |connection| {
+                        Box::pin(async move {
+                            let asked = sqlx::query("SELECT 1").execute(connection).await;
+                            asked.map(drop).map_err(|error| error::on_session(error, DOING))
+                        })
+                    })
+                    .await
+            }
+            None => self.look.ask(DOING, Repeat::Allowed, || sqlx::query("SELECT 1")).await.map(drop),
+        }
+    }
+
+    async fn check_up(&self) -> Result<Checkup> {
+        checkup::check_up(&self.look, &self.settings).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        let result = match self.own.get() {
+            Some(own) => own.close(&self.look).await,
+            None => Ok(()),
+        };
+        self.look.close().await;
+        result
+    }
+}
+
+#[async_trait]
+impl Locks for PostgresSession {
     async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
         self.own()?.acquire(request, Way::AskAtGate).await
     }
@@ -283,6 +321,17 @@ impl Session for PostgresSession {
         holders::holders(&self.look, &self.keys, &self.namespace, key).await
     }
 
+    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
+        match key.space {
+            Space::Election => self.look.watch(self.keys.doors(key).lock).await.map(Some),
+            // Most locks come and go without anybody asking: that is not told.
+            Space::Lock => Ok(None),
+        }
+    }
+}
+
+#[async_trait]
+impl Groups for PostgresSession {
     async fn create_group(&self, group: &GroupId) -> Result<()> {
         group::create(&self.look, &self.keys, &self.namespace, group).await
     }
@@ -324,48 +373,5 @@ impl Session for PostgresSession {
 
     async fn watch_group(&self, group: &GroupId) -> Result<Option<PushStream>> {
         self.look.watch(self.keys.group(group)).await.map(Some)
-    }
-
-    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
-        match key.space {
-            Space::Election => self.look.watch(self.keys.doors(key).lock).await.map(Some),
-            // Most locks come and go without anybody asking: that is not told.
-            Space::Lock => Ok(None),
-        }
-    }
-
-    async fn owned(&self) -> Result<Owned> {
-        Ok(self.own()?.holdings.owned())
-    }
-
-    async fn probe(&self, _probe: Probe) -> Result<()> {
-        const DOING: &str = "ask for a sign of life";
-        // A write costs no more than a read: what a lock writes does not wait for a disk.
-        match self.own.get() {
-            Some(own) => {
-                own.link
-                    .run(own.limit, DOING, |connection| {
-                        Box::pin(async move {
-                            let asked = sqlx::query("SELECT 1").execute(connection).await;
-                            asked.map(drop).map_err(|error| error::on_session(error, DOING))
-                        })
-                    })
-                    .await
-            }
-            None => self.look.ask(DOING, Repeat::Allowed, || sqlx::query("SELECT 1")).await.map(drop),
-        }
-    }
-
-    async fn check_up(&self) -> Result<Checkup> {
-        checkup::check_up(&self.look, &self.settings).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        let result = match self.own.get() {
-            Some(own) => own.close(&self.look).await,
-            None => Ok(()),
-        };
-        self.look.close().await;
-        result
     }
 }

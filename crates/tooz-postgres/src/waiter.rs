@@ -1,13 +1,14 @@
 //! The few connections that wait in the server's own queues, lent to whoever waits for a lock.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnection;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tooz_core::Result;
+use tooz_core::driver::Mutex;
 
 use crate::error;
 use crate::options::Settings;
@@ -90,7 +91,7 @@ impl Waiters {
     pub(crate) async fn lend(&self, permit: OwnedSemaphorePermit) -> Result<Waiter> {
         let fresh_enough = self.settings.session_timeout / 2;
         let found = {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut idle = self.idle.lock();
             // The server ends those that were idle for the session timeout.
             idle.retain(|one| one.since.elapsed() < fresh_enough);
             idle.pop()
@@ -108,7 +109,7 @@ impl Waiters {
         let (open, opened) = oneshot::channel();
         let waiters = Arc::downgrade(self);
         let limit = self.settings.statement_timeout;
-        let mut cleaning = self.cleaning.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cleaning = self.cleaning.lock();
         while cleaning.try_join_next().is_some() {}
         cleaning.spawn(async move {
             if !let_go(&mut waiter, limit).await {
@@ -118,7 +119,7 @@ impl Waiters {
             if let Some(waiters) = waiters.upgrade() {
                 let Waiter { connection, pid, permit } = waiter;
                 let idle = Idle { connection, pid, since: Instant::now() };
-                waiters.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
+                waiters.idle.lock().push(idle);
                 drop(permit);
             }
         });
@@ -128,8 +129,8 @@ impl Waiters {
     /// Closes all connections that nobody uses; those who wait are told by the session.
     pub(crate) fn close(&self) {
         self.permits.close();
-        self.cleaning.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.cleaning.lock().abort_all();
+        self.idle.lock().clear();
     }
 }
 

@@ -1,13 +1,13 @@
 //! What the server tells by itself, on the connection of those who look, to all watches of a coordinator.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use serde::Deserialize;
 use sqlx::Acquire as _;
 use sqlx::postgres::{PgListener, PgNotification};
-use tooz_core::driver::{Change, PushStream, Pushed, Pusher, RequestId, push_channel};
+use tooz_core::driver::{Change, Mutex, MutexGuard, PushStream, Pushed, Pusher, RequestId, push_channel};
 use tooz_core::{MemberId, Result};
 
 use crate::group::read_entry;
@@ -36,7 +36,7 @@ struct Listener {
 
 impl Audience {
     fn channels(&self) -> MutexGuard<'_, HashMap<String, Vec<Listener>>> {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+        self.channels.lock()
     }
 
     /// From now on it is the session's, for good.

@@ -1,14 +1,14 @@
 //! The way to the server: requests go over the link of the moment, and are repeated on the next one where they may be.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fred::types::Value;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
-use tooz_core::driver::{ConnectArgs, CredentialSource, Reporter, Wanted, encode_name};
+use tooz_core::driver::{ConnectArgs, CredentialSource, Mutex, MutexGuard, Reporter, Wanted, encode_name};
 use tooz_core::{Characteristics, Checkup, Error, ErrorKind, Namespace, Outcome, Result};
 
 use crate::error::{no_turn, not_connected, too_few_replicas};
@@ -283,11 +283,11 @@ impl Drop for Connection {
 
 impl Shared {
     pub(crate) fn server(&self) -> MutexGuard<'_, Server> {
-        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+        self.server.lock()
     }
 
     pub(crate) fn replicas(&self) -> MutexGuard<'_, Replicas> {
-        self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
+        self.replicas.lock()
     }
 
     /// How many replicas must have what counts, as of now.
@@ -301,7 +301,7 @@ impl Shared {
 
     /// Remembers why there is no link; `None`: there is one.
     pub(crate) fn set_trouble(&self, trouble: Option<&Error>) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble.map(ToString::to_string);
+        *self.trouble.lock() = trouble.map(ToString::to_string);
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -309,7 +309,7 @@ impl Shared {
     }
 
     fn no_link(&self) -> Error {
-        not_connected(self.trouble.lock().unwrap_or_else(PoisonError::into_inner).as_deref())
+        not_connected(self.trouble.lock().as_deref())
     }
 
     pub(crate) fn look_in(&self, milliseconds: i64) {

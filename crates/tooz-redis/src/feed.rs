@@ -1,11 +1,10 @@
 //! What comes by itself, sorted by whom it concerns: grants to those who wait, losses to core, changes to those who watch.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tooz_core::driver::{Granted, Pushed, Pusher, Reporter, RequestId, decode_name};
+use tooz_core::driver::{Granted, Mutex, MutexGuard, Pushed, Pusher, Reporter, RequestId, decode_name};
 use tooz_core::{FencingToken, GroupId};
 
 use crate::holdings::{AT_ONCE, How, Joined, LOOKED_AFTER, LookedAfter, MEMBERSHIPS, Turn, next_few, share};
@@ -137,7 +136,7 @@ impl Feed {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Begins to listen for the grant of a request, which must not have been sent yet.

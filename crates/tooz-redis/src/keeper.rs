@@ -1,13 +1,13 @@
 //! The task that keeps the connection: it reads what comes by itself, and connects anew when a link ends.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fred::types::Message;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep, timeout};
-use tooz_core::driver::Pushed;
+use tooz_core::driver::{Mutex, Pushed};
 use tooz_core::{Error, ErrorKind, Result};
 
 use crate::connection::{NO_SESSION, Shared};
@@ -195,11 +195,11 @@ impl Shared {
 }
 
 fn was_a_primary(address: &str) -> bool {
-    PRIMARIES.lock().unwrap_or_else(PoisonError::into_inner).contains(address)
+    PRIMARIES.lock().contains(address)
 }
 
 fn remember_a_primary(address: String) {
-    let mut primaries = PRIMARIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut primaries = PRIMARIES.lock();
     if primaries.len() < MOST_PRIMARIES {
         primaries.insert(address);
     }

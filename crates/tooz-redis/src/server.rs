@@ -136,17 +136,11 @@ impl Server {
         }
         if settings.is_watched_by_sentinels() || self.number("connected_slaves") > 0 {
             // Whoever makes one of them the primary, a fail-over may go back to before what was acknowledged.
-            all = [
-                Characteristic::DurableFencing,
-                Characteristic::Linearizable,
-                Characteristic::Sequential,
-                Characteristic::Causal,
-                Characteristic::Serializable,
-                Characteristic::SameViewUnderPartitions,
-                Characteristic::SameViewAcrossClients,
-            ]
-            .into_iter()
-            .fold(all, Characteristics::without);
+            all = all
+                .without_any(Characteristics::LINEARIZABLE)
+                .without_any(Characteristics::SAME_VIEW)
+                .without(Characteristic::DurableFencing)
+                .without(Characteristic::Serializable);
             if settings.is_watched_by_sentinels() && needed == 0 {
                 all = all.without(Characteristic::HoldsAcrossRestart);
             }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use fred::types::Value;
 use tooz_core::driver::{
-    ConnectArgs, ConnectFuture, Granted, JoinRequest, LockKey, LockRequest, Owned, PushStream, RequestId, Roster,
-    Session, Space, Wanted, async_trait,
+    ConnectArgs, ConnectFuture, Granted, Groups, JoinRequest, LockKey, LockRequest, Locks, Owned, PushStream,
+    RequestId, Roster, Session, Space, Wanted, async_trait,
 };
 use tooz_core::{Checkup, FencingToken, GroupId, Holder, MemberId, Probe, Result, Terms};
 
@@ -67,66 +67,6 @@ impl Session for RedisSession {
         Ok(Vec::new())
     }
 
-    async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
-        lock::try_lock(&self.connection, request).await
-    }
-
-    async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
-        lock::lock(&self.connection, request, wanted).await
-    }
-
-    async fn release(&self, request: &LockRequest) -> Result<()> {
-        lock::release(&self.connection, request).await
-    }
-
-    async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
-        lock::holders(&self.connection, key).await
-    }
-
-    async fn break_lock(&self, key: &LockKey, token: FencingToken) -> Result<()> {
-        lock::break_lock(&self.connection, key, token).await
-    }
-
-    async fn create_group(&self, group: &GroupId) -> Result<()> {
-        group::create(&self.connection, group).await
-    }
-
-    async fn delete_group(&self, group: &GroupId) -> Result<()> {
-        group::delete(&self.connection, group).await
-    }
-
-    async fn groups(&self) -> Result<Vec<GroupId>> {
-        group::groups(&self.connection).await
-    }
-
-    async fn join(&self, request: &JoinRequest) -> Result<()> {
-        group::join(&self.connection, request).await
-    }
-
-    async fn update(&self, request: &JoinRequest) -> Result<()> {
-        group::update(&self.connection, request).await
-    }
-
-    async fn leave(&self, request: &JoinRequest) -> Result<()> {
-        group::leave(&self.connection, request).await
-    }
-
-    async fn members(&self, group: &GroupId) -> Result<Roster> {
-        group::members(&self.connection, group).await
-    }
-
-    async fn watch_group(&self, group: &GroupId) -> Result<Option<PushStream>> {
-        watch::watch_group(&self.connection, group).await.map(Some)
-    }
-
-    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
-        match key.space {
-            Space::Election => watch::watch_lock(&self.connection, key).await.map(Some),
-            // Who waits for a user's lock is told alone, so nobody tells the rest.
-            Space::Lock => Ok(None),
-        }
-    }
-
     async fn owned(&self) -> Result<Owned> {
         owned::owned(&self.connection).await
     }
@@ -157,5 +97,71 @@ impl Session for RedisSession {
         }
         self.connection.end();
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Locks for RedisSession {
+    async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
+        lock::try_lock(&self.connection, request).await
+    }
+
+    async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
+        lock::lock(&self.connection, request, wanted).await
+    }
+
+    async fn release(&self, request: &LockRequest) -> Result<()> {
+        lock::release(&self.connection, request).await
+    }
+
+    async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
+        lock::holders(&self.connection, key).await
+    }
+
+    async fn break_lock(&self, key: &LockKey, token: FencingToken) -> Result<()> {
+        lock::break_lock(&self.connection, key, token).await
+    }
+
+    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
+        match key.space {
+            Space::Election => watch::watch_lock(&self.connection, key).await.map(Some),
+            // Who waits for a user's lock is told alone, so nobody tells the rest.
+            Space::Lock => Ok(None),
+        }
+    }
+}
+
+#[async_trait]
+impl Groups for RedisSession {
+    async fn create_group(&self, group: &GroupId) -> Result<()> {
+        group::create(&self.connection, group).await
+    }
+
+    async fn delete_group(&self, group: &GroupId) -> Result<()> {
+        group::delete(&self.connection, group).await
+    }
+
+    async fn groups(&self) -> Result<Vec<GroupId>> {
+        group::groups(&self.connection).await
+    }
+
+    async fn join(&self, request: &JoinRequest) -> Result<()> {
+        group::join(&self.connection, request).await
+    }
+
+    async fn update(&self, request: &JoinRequest) -> Result<()> {
+        group::update(&self.connection, request).await
+    }
+
+    async fn leave(&self, request: &JoinRequest) -> Result<()> {
+        group::leave(&self.connection, request).await
+    }
+
+    async fn members(&self, group: &GroupId) -> Result<Roster> {
+        group::members(&self.connection, group).await
+    }
+
+    async fn watch_group(&self, group: &GroupId) -> Result<Option<PushStream>> {
+        watch::watch_group(&self.connection, group).await.map(Some)
     }
 }

@@ -4,7 +4,7 @@
 //! persistent watches on the way, and takes a session for expired by its own clock. So its task is ended with the connection.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use spawns_core::{Spawn, Task};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
-use tooz_core::driver::{Clock, CredentialSource, Moment};
+use tooz_core::driver::{Clock, CredentialSource, Moment, Mutex, MutexGuard};
 use tooz_core::{Error, Result as ToozResult};
 use zookeeper_client::{Client, Error as Zk, MultiWriteError, SessionInfo, SessionState, StateWatcher};
 
@@ -90,7 +90,7 @@ impl Greeting {
     }
 
     fn identities(&self) -> MutexGuard<'_, Vec<String>> {
-        self.identities.lock().unwrap_or_else(PoisonError::into_inner)
+        self.identities.lock()
     }
 
     /// A connection is dead when nothing has come from the server for this long; the library pings often enough to know.
@@ -312,7 +312,7 @@ impl Connection {
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Client>> {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+        self.client.lock()
     }
 }
 
@@ -322,11 +322,11 @@ struct Nursery(Mutex<Vec<AbortHandle>>);
 
 impl Nursery {
     fn keep(&self, task: AbortHandle) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        self.0.lock().push(task);
     }
 
     fn end(&self) {
-        for task in self.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for task in self.0.lock().drain(..) {
             task.abort();
         }
     }

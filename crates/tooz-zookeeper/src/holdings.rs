@@ -5,14 +5,12 @@
 //! (ZOOKEEPER-4306). So whatever becomes a node of the session is counted before it is made.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tooz_core::driver::{LockKey, LockRequest, RequestId};
+use tooz_core::driver::{LockKey, LockRequest, Mutex, MutexGuard, RequestId};
 use tooz_core::{FencingToken, GroupId, Result};
 
-use crate::session::lock;
 use crate::{error, layout};
 
 /// A place in a queue.
@@ -242,7 +240,7 @@ impl Holdings {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        self.state.lock()
     }
 }
 

@@ -36,18 +36,8 @@ pub const DRIVER: Driver =
 tooz_core::register!(DRIVER);
 
 /// What every ensemble gives. Each is defended in the README.
-const BEST: Characteristics = Characteristics::of(&[
-    Characteristic::Groups,
-    Characteristic::SharedLocks,
-    Characteristic::BreakableLocks,
-    Characteristic::FairLocks,
-    Characteristic::PushedWatches,
-    Characteristic::DurableFencing,
-    Characteristic::HoldsAcrossRestart,
-    Characteristic::DistributedAcrossThreads,
-    Characteristic::DistributedAcrossProcesses,
-    Characteristic::DistributedAcrossHosts,
-    Characteristic::Sequential,
-    Characteristic::Causal,
-    Characteristic::SameViewUnderPartitions,
-]);
+const BEST: Characteristics = Characteristics::FULL_SERVICE
+    .and(Characteristics::MANY_HOSTS)
+    .and(Characteristics::SEQUENTIAL)
+    .with(Characteristic::HoldsAcrossRestart)
+    .with(Characteristic::SameViewUnderPartitions);

@@ -5,13 +5,10 @@
 //! knows may be older: should the server die right after the first heartbeat, the session ends before the deadline that this
 //! heartbeat would give. Hence such a heartbeat has to show that the leader has heard of it.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tooz_core::driver::{Clock, Moment};
-
-use crate::session::lock;
+use tooz_core::driver::{Clock, Moment, Mutex};
 
 pub(crate) struct Pulse {
     /// It goes on while the machine is suspended.
@@ -47,12 +44,12 @@ impl Pulse {
     /// When it last ceased to stand still, if that is not longer ago than `time`.
     pub(crate) fn stood_still_within(&self, time: Duration) -> Option<Moment> {
         self.look();
-        let until = lock(&self.seen).stood_still_until;
+        let until = self.seen.lock().stood_still_until;
         until.filter(|until| self.clock.now().since(*until) < time)
     }
 
     fn look(&self) {
-        let mut seen = lock(&self.seen);
+        let mut seen = self.seen.lock();
         let now = self.clock.now();
         if now.since(seen.last) > self.tolerated {
             seen.stood_still_until = Some(now);

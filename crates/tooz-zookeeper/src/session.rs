@@ -1,15 +1,15 @@
 //! The session: what it agreed upon with the ensemble, its heartbeat, and the way from each call to its room.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 use tooz_core::driver::{
-    ConnectArgs, ConnectFuture, Granted, JoinRequest, LockKey, LockRequest, Moment, Owned, PushStream, Reporter,
-    RequestId, Roster, Session, Wanted, async_trait,
+    ConnectArgs, ConnectFuture, Granted, Groups, JoinRequest, LockKey, LockRequest, Locks, Moment, Mutex, Owned,
+    PushStream, Reporter, RequestId, Roster, Session, Wanted, async_trait,
 };
 use tooz_core::{Checkup, Error, FencingToken, GroupId, Holder, MemberId, Namespace, Probe, Result, Terms};
 use zookeeper_client::{Client, CreateMode, CreateOptions, Error as Zk};
@@ -179,7 +179,7 @@ impl Session for ZooKeeperSession {
         }
         let listening = tokio::spawn(Arc::clone(&self.inner).listen()).abort_handle();
         let watching = tokio::spawn(Arc::clone(&self.inner).keep_vigil()).abort_handle();
-        *lock(&self.attendants) = vec![listening, watching];
+        *self.attendants.lock() = vec![listening, watching];
         Ok(())
     }
 
@@ -187,6 +187,28 @@ impl Session for ZooKeeperSession {
         self.inner.beat_after(self.inner.standstill()).await
     }
 
+    async fn owned(&self) -> Result<Owned> {
+        self.inner.owned().await
+    }
+
+    async fn probe(&self, probe: Probe) -> Result<()> {
+        self.inner.probe(probe).await
+    }
+
+    async fn check_up(&self) -> Result<Checkup> {
+        self.inner.check_up().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        // First the session: a watch that is dropped before it is taken back by a request, and there may be ten thousand.
+        let closed = self.inner.link.close().await;
+        self.stop();
+        closed
+    }
+}
+
+#[async_trait]
+impl Locks for ZooKeeperSession {
     async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
         let _turn = self.inner.gates.pass(Gate::Enter).await;
         self.inner.try_lock(request).await
@@ -210,6 +232,15 @@ impl Session for ZooKeeperSession {
         self.inner.break_lock(key, token).await
     }
 
+    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
+        let (feed, stream) = self.inner.watch_lock(key);
+        self.spawn(feed.run());
+        Ok(Some(stream))
+    }
+}
+
+#[async_trait]
+impl Groups for ZooKeeperSession {
     async fn create_group(&self, group: &GroupId) -> Result<()> {
         self.inner.create_group(group).await
     }
@@ -247,31 +278,6 @@ impl Session for ZooKeeperSession {
         self.spawn(feed.run());
         Ok(Some(stream))
     }
-
-    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
-        let (feed, stream) = self.inner.watch_lock(key);
-        self.spawn(feed.run());
-        Ok(Some(stream))
-    }
-
-    async fn owned(&self) -> Result<Owned> {
-        self.inner.owned().await
-    }
-
-    async fn probe(&self, probe: Probe) -> Result<()> {
-        self.inner.probe(probe).await
-    }
-
-    async fn check_up(&self) -> Result<Checkup> {
-        self.inner.check_up().await
-    }
-
-    async fn close(&self) -> Result<()> {
-        // First the session: a watch that is dropped before it is taken back by a request, and there may be ten thousand.
-        let closed = self.inner.link.close().await;
-        self.stop();
-        closed
-    }
 }
 
 /// How long this process may stand still without more ado.
@@ -282,15 +288,15 @@ fn tolerated_standstill(link: &Link) -> Duration {
 impl ZooKeeperSession {
     /// Runs a feed for as long as the session is there, and clears away those that have ended.
     fn spawn(&self, feed: impl Future<Output = ()> + Send + 'static) {
-        let mut feeds = lock(&self.feeds);
+        let mut feeds = self.feeds.lock();
         while feeds.try_join_next().is_some() {}
         feeds.spawn(feed);
     }
 
     fn stop(&self) {
         self.pulse.abort();
-        lock(&self.attendants).drain(..).for_each(|attendant| attendant.abort());
-        lock(&self.feeds).abort_all();
+        self.attendants.lock().drain(..).for_each(|attendant| attendant.abort());
+        self.feeds.lock().abort_all();
     }
 }
 
@@ -298,8 +304,4 @@ impl Drop for ZooKeeperSession {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,10 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
-use tooz_core::driver::{
-    ConnectArgs, ConnectFuture, Granted, JoinConflict, JoinRequest, LockKey, LockRequest, Reporter, RequestId, Roster,
-    Session, async_trait,
-};
+use tooz_core::driver::{ConnectArgs, ConnectFuture, Granted, Groups, JoinConflict, JoinRequest, LockKey, LockRequest, Locks, Reporter, RequestId, Roster, Session, async_trait};
 use tooz_core::{
     Characteristic, Characteristics, Driver, Error, FencingToken, GroupId, Holder, LockMode, MemberId, Result,
     RosterEntry, Terms,
@@ -69,6 +66,19 @@ impl Session for Chalk {
         Terms::new(None, CHARACTERISTICS)
     }
 
+    async fn close(&self) -> Result<()> {
+        let mine = std::mem::take(&mut *open(&self.mine));
+        let mut board = open(&self.board);
+        board.held.retain(|_, (id, _)| !mine.contains(id));
+        for members in board.groups.values_mut() {
+            members.retain(|_, (entry, _)| !mine.contains(&entry.id));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Locks for Chalk {
     async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
         if request.mode == LockMode::Shared {
             return Err(Error::unsupported("a shared lock"));
@@ -99,7 +109,10 @@ impl Session for Chalk {
     async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
         Ok(open(&self.board).held.get(key).map(|(_, holder)| holder.clone()).into_iter().collect())
     }
+}
 
+#[async_trait]
+impl Groups for Chalk {
     async fn create_group(&self, group: &GroupId) -> Result<()> {
         let mut board = open(&self.board);
         if board.groups.contains_key(group) {
@@ -159,15 +172,5 @@ impl Session for Chalk {
         let board = open(&self.board);
         let members = board.groups.get(group).ok_or_else(|| Error::no_group(group))?;
         Ok(Roster::new(members.values().map(|(entry, _)| entry.clone()).collect(), 0))
-    }
-
-    async fn close(&self) -> Result<()> {
-        let mine = std::mem::take(&mut *open(&self.mine));
-        let mut board = open(&self.board);
-        board.held.retain(|_, (id, _)| !mine.contains(id));
-        for members in board.groups.values_mut() {
-            members.retain(|_, (entry, _)| !mine.contains(&entry.id));
-        }
-        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod election;
 pub(crate) mod groups;
 pub(crate) mod histories;
+pub(crate) mod in_use;
 pub(crate) mod lifecycle;
 pub(crate) mod liveness;
 pub(crate) mod locks;
@@ -51,6 +52,14 @@ pub(crate) enum Need {
     Cut,
     /// The rig can restart the server.
     Restart,
+    /// The backend knows the names of the locks that are in use.
+    ListsLocks,
+    /// It does not.
+    HidesLocks,
+    /// The backend knows who waits for a lock.
+    ListsWaiters,
+    /// It does not.
+    HidesWaiters,
     /// The rig can move the clock.
     AdvanceClock,
 }
@@ -80,6 +89,10 @@ impl Need {
             Need::EndSession => (rig.end_session.is_some(), "the rig can't end a session".to_owned()),
             Need::Cut => (rig.cut.is_some() && rig.heal.is_some(), "the rig can't cut a member off".to_owned()),
             Need::Restart => (rig.restart.is_some(), "the rig can't restart a server".to_owned()),
+            Need::ListsLocks => (!rig.hides_locks, "the rig says that the names of locks are hidden".to_owned()),
+            Need::HidesLocks => (rig.hides_locks, "the rig does not say that the names of locks are hidden".to_owned()),
+            Need::ListsWaiters => (!rig.hides_waiters, "the rig says that waiters are hidden".to_owned()),
+            Need::HidesWaiters => (rig.hides_waiters, "the rig does not say that waiters are hidden".to_owned()),
             Need::AdvanceClock => (rig.advance_clock.is_some(), "the rig can't move a clock".to_owned()),
         };
         (!met).then_some(why)
@@ -93,6 +106,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         names::CASES,
         locks::CASES,
         modes::CASES,
+        in_use::CASES,
         groups::CASES,
         watches::CASES,
         liveness::CASES,

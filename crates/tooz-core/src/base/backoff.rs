@@ -10,14 +10,19 @@ pub(crate) const A_DAY: Duration = Duration::from_hours(24);
 /// How much later than it said a backend may end a session.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
-/// Growing, jittered pauses without an end.
-pub(crate) struct Backoff {
+/// Growing pauses without an end, for what is tried again and again.
+///
+/// Each is up to twice as long as the one before, and up to twice as long as it says by chance (`backon`'s jitter), so that many who failed
+/// together do not come back together.
+#[derive(Debug)]
+pub struct Backoff {
     builder: ExponentialBuilder,
     pauses: ExponentialBackoff,
 }
 
 impl Backoff {
-    pub(crate) fn between(least: Duration, most: Duration) -> Self {
+    /// Pauses from the least to the most, to which chance adds up to as much again.
+    pub fn between(least: Duration, most: Duration) -> Self {
         let builder =
             ExponentialBuilder::new().with_min_delay(least).with_max_delay(most).with_jitter().without_max_times();
         Backoff { builder, pauses: builder.build() }
@@ -28,16 +33,22 @@ impl Backoff {
         Self::between(Duration::from_millis(50), Duration::from_secs(1))
     }
 
-    pub(crate) fn reset(&mut self) {
+    /// Begins at the least again: something worked.
+    pub fn reset(&mut self) {
         self.pauses = self.builder.build();
     }
 
-    pub(crate) async fn pause(&mut self) {
+    /// Sleeps until the next try.
+    ///
+    /// # Cancel safety
+    /// Dropping it ends the pause; the next one is longer nevertheless.
+    pub async fn pause(&mut self) {
         tokio::time::sleep(self.next()).await;
     }
 
     /// How long the next pause is.
-    pub(crate) fn next(&mut self) -> Duration {
+    #[expect(clippy::should_implement_trait, reason = "it never ends, and takes part in no chain of iterators")]
+    pub fn next(&mut self) -> Duration {
         self.pauses.next().unwrap_or(Duration::from_secs(1))
     }
 }

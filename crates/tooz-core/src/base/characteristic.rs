@@ -89,6 +89,33 @@ impl Characteristics {
     /// The empty set.
     pub const NONE: Characteristics = Characteristics(0);
 
+    /// The threads and processes of one host.
+    pub const ONE_HOST: Characteristics =
+        Self::of(&[Characteristic::DistributedAcrossThreads, Characteristic::DistributedAcrossProcesses]);
+
+    /// The threads and processes of many hosts.
+    pub const MANY_HOSTS: Characteristics = Self::ONE_HOST.with(Characteristic::DistributedAcrossHosts);
+
+    /// One order for all, which may be behind what happens now.
+    pub const SEQUENTIAL: Characteristics = Self::of(&[Characteristic::Sequential, Characteristic::Causal]);
+
+    /// One order for all, in real time.
+    pub const LINEARIZABLE: Characteristics = Self::SEQUENTIAL.with(Characteristic::Linearizable);
+
+    /// All clients see the same, also when the network is cut.
+    pub const SAME_VIEW: Characteristics =
+        Self::of(&[Characteristic::SameViewUnderPartitions, Characteristic::SameViewAcrossClients]);
+
+    /// All that tooz can do: groups, and locks of each kind that are shared, broken, fair, told of by pushes, and fenced for ever.
+    pub const FULL_SERVICE: Characteristics = Self::of(&[
+        Characteristic::Groups,
+        Characteristic::SharedLocks,
+        Characteristic::BreakableLocks,
+        Characteristic::FairLocks,
+        Characteristic::PushedWatches,
+        Characteristic::DurableFencing,
+    ]);
+
     /// The set of the given ones.
     pub const fn of(list: &[Characteristic]) -> Self {
         let mut bits = 0;
@@ -110,6 +137,16 @@ impl Characteristics {
         Characteristics(self.0 & !one.bit())
     }
 
+    /// This set and that one.
+    pub const fn and(self, other: Characteristics) -> Self {
+        Characteristics(self.0 | other.0)
+    }
+
+    /// This set without any of that one.
+    pub const fn without_any(self, other: Characteristics) -> Self {
+        Characteristics(self.0 & !other.0)
+    }
+
     /// Whether `one` is in the set.
     pub const fn has(self, one: Characteristic) -> bool {
         self.0 & one.bit() != 0
@@ -117,7 +154,7 @@ impl Characteristics {
 
     /// What of `wanted` this set lacks.
     pub const fn missing(self, wanted: Characteristics) -> Characteristics {
-        Characteristics(wanted.0 & !self.0)
+        wanted.without_any(self)
     }
 
     /// Whether nothing is in the set.

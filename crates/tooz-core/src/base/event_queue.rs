@@ -1,7 +1,7 @@
 //! A bounded queue between one feeder and one stream: it never blocks the feeder and never hides that it overflowed.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use tokio::sync::Notify;
@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use crate::base::contain::caught;
 use crate::base::error::Error;
 use crate::base::forked::Ours;
+use crate::base::mutex::{Mutex, MutexGuard};
 
 /// How many items wait for a slow reader before they are given up for one `Lagged`.
 const CAPACITY: usize = 1024;
@@ -55,7 +56,7 @@ pub(crate) fn event_queue<T>() -> (Feeder<T>, Reader<T>) {
 
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Whoever is woken may come back at once, and what is thrown away may have a drop of its own: both happen without the lock.
@@ -225,14 +226,14 @@ mod tests {
         struct ReadsAtOnce(Mutex<Option<Reader<u8>>>);
         impl std::task::Wake for ReadsAtOnce {
             fn wake(self: Arc<Self>) {
-                let mut reader = self.0.lock().unwrap().take().unwrap();
+                let mut reader = self.0.lock().take().unwrap();
                 assert!(reader.poll_next(&mut Context::from_waker(Waker::noop())).is_ready());
             }
         }
         let (feeder, mut reader) = event_queue();
         let wakes = Arc::new(ReadsAtOnce(Mutex::new(None)));
         assert!(reader.poll_next(&mut Context::from_waker(&Waker::from(Arc::clone(&wakes)))).is_pending());
-        *wakes.0.lock().unwrap() = Some(reader);
+        *wakes.0.lock() = Some(reader);
         feeder.push(1);
         assert!(feeder.is_closed(), "it has read, and is gone");
     }

@@ -1,59 +1,54 @@
-//! Groups and memberships as core asks for them and a driver answers.
+//! Groups and memberships as core asks for them and a driver answers: the second room of the contract, and the values that pass through it.
 
-use std::fmt;
-use std::sync::Arc;
+use async_trait::async_trait;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::error::{Error, Result};
 use crate::base::id::{GroupId, MemberId, RequestId};
+use crate::driver::push::PushStream;
+use crate::driver::roster::{Capabilities, Roster};
 
-/// What a member says of itself: any value of `serde`, kept as JSON so that other tools can read it.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Capabilities(Arc<str>);
-
-impl Capabilities {
-    /// From a value.
-    pub fn new(value: &(impl Serialize + ?Sized)) -> Result<Self> {
-        match serde_json::to_string(value) {
-            Ok(json) => Ok(Capabilities(json.into())),
-            Err(error) => Err(Error::config("these capabilities are no JSON").with_source(error)),
-        }
+/// What is asked of a session about groups. A backend without groups leaves it empty.
+#[async_trait]
+pub trait Groups: Send + Sync + 'static {
+    /// Makes a group; `AlreadyExists` if there is one.
+    async fn create_group(&self, _group: &GroupId) -> Result<()> {
+        Err(Error::unsupported("creating a group"))
     }
 
-    /// From JSON, as a driver reads it back.
-    pub fn from_json(json: impl AsRef<str>) -> Result<Self> {
-        let json = json.as_ref().trim();
-        match serde_json::from_str::<serde::de::IgnoredAny>(json) {
-            Ok(_) => Ok(Capabilities(json.into())),
-            Err(error) => Err(Error::config(format!("capabilities are JSON, but {json:.60?} is not: {error}"))),
-        }
+    /// Deletes a group without members; `NotFound`, `NotEmpty`.
+    async fn delete_group(&self, _group: &GroupId) -> Result<()> {
+        Err(Error::unsupported("deleting a group"))
     }
 
-    /// The JSON.
-    pub fn as_json(&self) -> &str {
-        &self.0
+    /// The groups of the namespace.
+    async fn groups(&self) -> Result<Vec<GroupId>> {
+        Err(Error::unsupported("listing groups"))
     }
 
-    /// As a value again.
-    pub fn get<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_str(&self.0).map_err(|error| {
-            Error::new(ErrorKind::Backend, "the capabilities are JSON of another shape").with_source(error)
-        })
+    /// Enters the member. `NotFound`: no such group; `AlreadyExists` with `retry_after`: another living member of that id, see
+    /// [`Replace`](crate::driver::Replace). A repetition with the same id finds its own entry and is `Ok`.
+    async fn join(&self, _request: &JoinRequest) -> Result<()> {
+        Err(Error::unsupported("joining a group"))
     }
-}
 
-/// `null`: nothing to say.
-impl Default for Capabilities {
-    fn default() -> Self {
-        Capabilities("null".into())
+    /// New capabilities for the membership of that join; `NotMember` if it is not there any more.
+    async fn update(&self, _request: &JoinRequest) -> Result<()> {
+        Err(Error::unsupported("updating capabilities"))
     }
-}
 
-impl fmt::Debug for Capabilities {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
+    /// Ends the membership of that join, also if it arrives only later. May be repeated; nothing to end is `Ok`.
+    async fn leave(&self, _request: &JoinRequest) -> Result<()> {
+        Err(Error::unsupported("leaving a group"))
+    }
+
+    /// The living members with their capabilities; `NotFound`.
+    async fn members(&self, _group: &GroupId) -> Result<Roster> {
+        Err(Error::unsupported("listing members"))
+    }
+
+    /// Watches a group; `None`: core polls. The stream ends with `Gone`, with the session, or when it is dropped.
+    async fn watch_group(&self, _group: &GroupId) -> Result<Option<PushStream>> {
+        Ok(None)
     }
 }
 
@@ -116,40 +111,4 @@ pub enum JoinConflict {
     Replaces,
     /// Somebody else: [`Error::namesake`].
     Refused,
-}
-
-/// A member as the backend lists it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RosterEntry {
-    /// Who.
-    pub member: MemberId,
-    /// By which join: another id under the same name means that it left and came back.
-    pub id: RequestId,
-    /// What it says of itself.
-    pub capabilities: Capabilities,
-}
-
-impl RosterEntry {
-    /// A living member.
-    pub const fn new(member: MemberId, id: RequestId, capabilities: Capabilities) -> Self {
-        RosterEntry { member, id, capabilities }
-    }
-}
-
-/// All living members of a group at one moment.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Roster {
-    /// The members, in any order.
-    pub members: Vec<RosterEntry>,
-    /// Grows with every change, in the same count as [`Pushed::Delta`](crate::driver::Pushed::Delta); 0 for a driver that pushes no deltas.
-    pub version: u64,
-}
-
-impl Roster {
-    /// The members as of that version.
-    pub const fn new(members: Vec<RosterEntry>, version: u64) -> Self {
-        Roster { members, version }
-    }
 }

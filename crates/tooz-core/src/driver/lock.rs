@@ -1,12 +1,79 @@
-//! Locks as core asks for them and a driver answers.
+//! Locks as core asks for them and a driver answers: the first room of the contract, and the values that pass through it.
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
 use serde::Serialize;
 
+use crate::base::backoff::Backoff;
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::{GroupId, LockName, MemberId, RequestId};
+use crate::driver::push::{PushStream, next_push};
+use crate::driver::wanted::Wanted;
+
+/// What is asked of a session about locks.
+///
+/// What core guarantees: one FIFO per lock and coordinator, at most one `try_lock` or `lock` in flight for a lock, none for
+/// a lock that this session holds in a conflicting mode, and a `release` that may run beside a waiting `lock` of the same
+/// lock. `acquire` calls `lock` alone, without a `try_lock` before it.
+#[async_trait]
+pub trait Locks: Send + Sync + 'static {
+    /// Takes the lock if it can be had now; `None` if not. A repetition with the same id finds its own grant.
+    async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>>;
+
+    /// Waits for the lock. Unwanted: withdraws and answers `None`, or `Some` if the grant won the race. A wait that can't
+    /// be cancelled may ignore `wanted`. As soon as the backend has answered that somebody else has the lock, the driver says so by
+    /// [`Wanted::queued`], and what it repeats by itself by [`Wanted::trouble`]. On an error core withdraws by [`release`](Self::release), also where what was asked last was
+    /// not done: the request may have a place in the queue.
+    ///
+    /// The default tries again at every hint of [`watch_lock`](Self::watch_lock), or after short jittered pauses.
+    async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
+        by_trying(self, request, wanted).await
+    }
+
+    /// Gives the grant of that request back, or withdraws it from the queue, also if it arrives there only later. May be
+    /// repeated; a request that owns nothing is `Ok`. Never touches another request's grant.
+    ///
+    /// `Ok` tells the holder that nobody else could have the lock before, so it must come from a session that lives. Once that has
+    /// ended the answer is `Lost`: the release is often what finds out, and then the lock may long be another's. `NotFound` where the session
+    /// lives and the grant had been taken away before.
+    async fn release(&self, request: &LockRequest) -> Result<()>;
+
+    /// Whether the grant of that request is still what it was, as far as the process itself can see without waiting (a
+    /// lock file that was not deleted). Called by every `is_held()`.
+    fn holds(&self, _request: &LockRequest) -> bool {
+        true
+    }
+
+    /// Who holds it now.
+    async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>>;
+
+    /// Takes away the grant with exactly that token; `NotFound` if it is not there any more.
+    async fn break_lock(&self, _key: &LockKey, _token: FencingToken) -> Result<()> {
+        Err(Error::unsupported("breaking a lock"))
+    }
+
+    /// Watches who holds a lock: `Ready`, then `Dirty` at each change; `None`: core polls.
+    async fn watch_lock(&self, _key: &LockKey) -> Result<Option<PushStream>> {
+        Ok(None)
+    }
+
+    /// The locks and elections of the namespace that are in use: somebody holds them or waits for them. In any order, each once.
+    ///
+    /// `Unsupported` where the backend does not know, because it keeps hashes in place of names.
+    async fn locks(&self) -> Result<Vec<LockKey>> {
+        Err(Error::unsupported("listing the locks in use"))
+    }
+
+    /// Who waits for it now, first come first: one entry for each request in the queue. Those whose turn has come are holders.
+    ///
+    /// `Unsupported` where the backend does not know.
+    async fn waiters(&self, _key: &LockKey) -> Result<Vec<Waiter>> {
+        Err(Error::unsupported("listing who waits for a lock"))
+    }
+}
 
 /// What tells one grant from the grants before it: it grows with every grant of the lock with which it conflicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -156,5 +223,70 @@ impl Holder {
     pub const fn pid(mut self, pid: u32) -> Self {
         self.pid = Some(pid);
         self
+    }
+}
+
+/// One who waits for a lock, as anybody may see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Waiter {
+    /// Who.
+    pub member: MemberId,
+    /// In which mode it wants the lock.
+    pub mode: LockMode,
+    /// Since when it waits, by the backend's wall clock, where that is known.
+    pub since: Option<SystemTime>,
+}
+
+impl Waiter {
+    /// A waiter of whom nothing more is known.
+    pub const fn new(member: MemberId, mode: LockMode) -> Self {
+        Waiter { member, mode, since: None }
+    }
+
+    /// Adds since when it waits.
+    pub const fn since(mut self, since: SystemTime) -> Self {
+        self.since = Some(since);
+        self
+    }
+}
+
+/// The default of [`Locks::lock`]: try, and try again at each hint of the lock's watch or after a short jittered pause.
+async fn by_trying<L: Locks + ?Sized>(session: &L, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
+    if let Some(granted) = session.try_lock(request).await? {
+        return Ok(Some(granted));
+    }
+    wanted.queued();
+    // Without hints it is tried from time to time.
+    let mut hints = match session.watch_lock(&request.key).await {
+        Err(error) if error.kind() == ErrorKind::Lost => return Err(error),
+        hints => hints.unwrap_or(None),
+    };
+    // Hints may be lost, so even with them the lock is tried from time to time.
+    let most = if hints.is_some() { Duration::from_secs(1) } else { Duration::from_millis(200) };
+    let mut pauses = Backoff::between(Duration::from_millis(5), most);
+    while wanted.is_wanted() {
+        if let Some(granted) = session.try_lock(request).await? {
+            return Ok(Some(granted));
+        }
+        tokio::select! {
+            () = pauses.pause() => {}
+            ended = hint(&mut hints) => {
+                pauses.reset();
+                if ended {
+                    hints = None;
+                }
+            }
+            () = wanted.unwanted() => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Waits for a hint; true when there will be no more.
+async fn hint(hints: &mut Option<PushStream>) -> bool {
+    match hints {
+        Some(stream) => !matches!(next_push(stream).await, Ok(Some(_))),
+        None => std::future::pending().await,
     }
 }

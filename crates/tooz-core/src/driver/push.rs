@@ -9,7 +9,7 @@ use crate::base::contain::contained;
 use crate::base::error::Result;
 use crate::base::event_queue::{Feeder, Next, Reader, event_queue};
 use crate::base::id::MemberId;
-use crate::driver::group::RosterEntry;
+use crate::driver::roster::RosterEntry;
 
 /// One change of a group.
 #[derive(Clone, Debug)]

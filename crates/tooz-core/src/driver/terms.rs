@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::base::characteristic::Characteristics;
 use crate::base::id::{GroupId, RequestId};
-use crate::driver::group::RosterEntry;
 use crate::driver::lock::LockKey;
+use crate::driver::roster::RosterEntry;
 
 /// What a session and its backend agreed upon.
 #[derive(Clone, Copy, Debug)]

@@ -1,11 +1,12 @@
 //! A waiting request as both sides see it: core says whether it is wanted, the driver how it goes.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use crate::base::error::Error;
+use crate::base::mutex::{Mutex, MutexGuard};
 
 /// Whether a waiting request is still wanted. It may change to false and back while the request waits. It is also the driver's way to
 /// say that the request stands in the queue.
@@ -50,7 +51,7 @@ pub(crate) enum Progress {
 
 impl WantedState {
     fn word(&self) -> MutexGuard<'_, Word> {
-        self.word.lock().unwrap_or_else(PoisonError::into_inner)
+        self.word.lock()
     }
 
     fn say(&self, progress: Option<Progress>) {

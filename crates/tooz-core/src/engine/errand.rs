@@ -7,11 +7,12 @@
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 use tokio::runtime::Handle;
 
+use crate::base::mutex::{Mutex, MutexGuard};
 use crate::engine::inside::{HeartState, Inside};
 use crate::engine::trace::quiet_step;
 
@@ -56,14 +57,14 @@ impl Future for Rest {
         let steps = &self.0;
         // First the waker, then the step: whoever wakes it meanwhile wakes the heart, which looks again.
         *steps.heart() = Some(context.waker().clone());
-        let mut future = steps.future.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut future = steps.future.lock();
         steps.step(&mut future, Place::Heart)
     }
 }
 
 impl Drop for Rest {
     fn drop(&mut self) {
-        let future = self.0.future.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let future = self.0.future.lock().take();
         drop(future);
     }
 }
@@ -89,12 +90,8 @@ impl Steps {
             if inside.is_stopped() {
                 return;
             }
-            let mut future = match self.future.try_lock() {
-                Ok(future) => future,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                // Whoever is at it may be past what it was woken for.
-                Err(TryLockError::WouldBlock) => return self.wake_heart(),
-            };
+            // Whoever is at it may be past what it was woken for.
+            let Some(mut future) = self.future.try_lock() else { return self.wake_heart() };
             let _context = self.runtime.enter();
             let _quiet = quiet_step();
             match catch_unwind(AssertUnwindSafe(|| self.step(&mut future, Place::Here))) {
@@ -119,7 +116,7 @@ impl Steps {
     }
 
     fn heart(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.heart.lock().unwrap_or_else(PoisonError::into_inner)
+        self.heart.lock()
     }
 }
 

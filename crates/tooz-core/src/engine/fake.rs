@@ -9,6 +9,8 @@ use tokio::sync::Notify;
 use crate::base::characteristic::Characteristics;
 use crate::base::clock::Clock;
 use crate::base::error::Result;
+use crate::driver::group::Groups;
+use crate::driver::lock::Locks;
 use crate::driver::lock::{Granted, Holder, LockKey, LockRequest};
 use crate::driver::session::Session;
 use crate::driver::terms::Terms;
@@ -39,6 +41,13 @@ impl Session for Fake {
         self.clock.clone()
     }
 
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Locks for Fake {
     async fn try_lock(&self, _request: &LockRequest) -> Result<Option<Granted>> {
         Ok(None)
     }
@@ -50,8 +59,7 @@ impl Session for Fake {
     async fn holders(&self, _key: &LockKey) -> Result<Vec<Holder>> {
         Ok(Vec::new())
     }
-
-    async fn close(&self) -> Result<()> {
-        Ok(())
-    }
 }
+
+#[async_trait]
+impl Groups for Fake {}

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::base::contain::{caught, contained};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::forked::Ours;
+use crate::base::mutex::Mutex;
 use crate::engine::errand::{Boxed, Errands, Rest, poll_here};
 use crate::engine::inside::{DEPTH, HeartState, Inside};
 use crate::engine::trace::{quiet_step, quietly};
@@ -178,7 +179,7 @@ impl Heart {
         if std::thread::current().id() == self.thread_id || DEPTH.try_with(Cell::get).unwrap_or(0) > 0 {
             return;
         }
-        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut thread = self.thread.lock();
         if let Some(thread) = thread.take() {
             let _ = thread.join();
         }

@@ -1,7 +1,7 @@
 //! What all handles of one coordinator share, and how each of them gets at the session.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -11,6 +11,7 @@ use crate::base::credentials::CredentialSource;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::event_queue::Feeder;
 use crate::base::id::{MemberId, RequestId};
+use crate::base::mutex::{Mutex, MutexGuard};
 use crate::base::options::Options;
 use crate::base::options::backend_url::BackendUrl;
 use crate::base::session_event::SessionEvent;
@@ -187,15 +188,15 @@ impl Inner {
     }
 
     fn listeners(&self) -> MutexGuard<'_, Option<Vec<Arc<Feeder<SessionEvent>>>>> {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+        self.listeners.lock()
     }
 
     pub(crate) fn why_no_session(&self) -> Option<Error> {
-        self.no_session.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.no_session.lock().clone()
     }
 
     pub(crate) fn set_no_session(&self, why: Option<Error>) {
-        let before = std::mem::replace(&mut *self.no_session.lock().unwrap_or_else(PoisonError::into_inner), why);
+        let before = std::mem::replace(&mut *self.no_session.lock(), why);
         drop(before);
     }
 

@@ -2,8 +2,9 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
+
+use crate::base::mutex::Mutex;
 
 /// What a heart shares with all who poll inside its runtime.
 #[derive(Default)]
@@ -51,7 +52,7 @@ impl Ended {
     const BATCH: usize = 32;
 
     pub(crate) fn add(&self, task: Waker) {
-        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.0.lock();
         tasks.push(task);
         if tasks.len() >= Self::BATCH {
             let all = std::mem::take(&mut *tasks);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -14,9 +14,10 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::RequestId;
 use crate::base::latch::Latch;
 use crate::base::loss_reason::LossReason;
-use crate::driver::group::Capabilities;
+use crate::base::mutex::{Mutex, MutexGuard};
 use crate::driver::lock::LockRequest;
 use crate::driver::reporter::{Hears, Reporter};
+use crate::driver::roster::Capabilities;
 use crate::driver::session::Session;
 use crate::driver::terms::Terms;
 use crate::engine::claim::{Claim, Claimed};
@@ -278,10 +279,9 @@ impl LiveSession {
     /// Called by the drop of a hold, which a forked child does too: there the lock may be held by a thread that is not there.
     pub(crate) fn forget(&self, id: RequestId) {
         let mut claims = match self.claims.try_lock() {
-            Ok(claims) => claims,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) if self.is_ours() => self.claims(),
-            Err(TryLockError::WouldBlock) => return,
+            Some(claims) => claims,
+            None if self.is_ours() => self.claims(),
+            None => return,
         };
         claims.remove(&id);
     }
@@ -318,7 +318,7 @@ impl LiveSession {
     }
 
     fn claims(&self) -> MutexGuard<'_, BTreeMap<RequestId, Weak<Claim>>> {
-        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+        self.claims.lock()
     }
 }
 

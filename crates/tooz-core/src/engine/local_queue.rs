@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use crate::base::backoff::{A_DAY, Backoff};
 use crate::base::contain::caught;
 use crate::base::error::{Error, ErrorKind, Outcome, Result};
 use crate::base::loss_reason::LossReason;
+use crate::base::mutex::{Mutex, MutexGuard};
 use crate::driver::lock::{FencingToken, Granted, LockKey, LockMode, LockRequest};
 use crate::driver::session::Session;
 use crate::driver::wanted::{Progress, Untold, Wanted, Wish};
@@ -127,7 +128,7 @@ impl LocalQueue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Takes a place at the end of the queue. `None`: it is a try, and somebody waits or holds in a conflicting mode.

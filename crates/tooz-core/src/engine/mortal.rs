@@ -10,7 +10,9 @@ use crate::base::characteristic::Characteristics;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::GroupId;
 use crate::driver::card::Driver;
+use crate::driver::group::Groups;
 use crate::driver::lock::FencingToken;
+use crate::driver::lock::Locks;
 use crate::driver::lock::{Granted, Holder, LockKey, LockRequest};
 use crate::driver::session::Session;
 use crate::driver::terms::Terms;
@@ -43,6 +45,13 @@ impl Session for Mortal {
         self.answer(())
     }
 
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Locks for Mortal {
     async fn try_lock(&self, _request: &LockRequest) -> Result<Option<Granted>> {
         self.answer(Some(Granted::new(FencingToken(1))))
     }
@@ -54,13 +63,12 @@ impl Session for Mortal {
     async fn holders(&self, _key: &LockKey) -> Result<Vec<Holder>> {
         self.answer(Vec::new())
     }
+}
 
+#[async_trait]
+impl Groups for Mortal {
     async fn groups(&self) -> Result<Vec<GroupId>> {
         self.answer(Vec::new())
-    }
-
-    async fn close(&self) -> Result<()> {
-        Ok(())
     }
 }
 

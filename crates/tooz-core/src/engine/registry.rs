@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+
+use crate::base::mutex::{Mutex, MutexGuard};
 
 pub(crate) struct Registry<K, V>(Mutex<HashMap<K, Weak<V>>>);
 
@@ -14,7 +16,7 @@ impl<K, V> Default for Registry<K, V> {
 
 impl<K: Clone + Eq + Hash, V> Registry<K, V> {
     fn entries(&self) -> MutexGuard<'_, HashMap<K, Weak<V>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// The value of that key that somebody has, or a new one.

@@ -202,10 +202,10 @@ pub(crate) fn lost(driver: &'static str, member: &MemberId, reason: LossReason) 
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;
-    use std::sync::{Mutex, PoisonError};
     use std::time::Duration;
 
     use super::*;
+    use crate::base::mutex::Mutex;
 
     /// Blocks at each event until it is let go, and hands over what it heard.
     struct Blocked {
@@ -228,11 +228,11 @@ mod tests {
             metadata.target() == "a_library"
         }
         fn event(&self, event: &Event<'_>) {
-            let _ = self.let_go.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(Duration::from_secs(10));
+            let _ = self.let_go.lock().recv_timeout(Duration::from_secs(10));
             let mut message = Message(String::new());
             event.record(&mut message);
             let thread = std::thread::current().name().unwrap_or_default().to_owned();
-            let _ = self.heard.lock().unwrap_or_else(PoisonError::into_inner).send((message.0, thread));
+            let _ = self.heard.lock().send((message.0, thread));
         }
         fn new_span(&self, _attributes: &span::Attributes<'_>) -> span::Id {
             span::Id::from_u64(1)

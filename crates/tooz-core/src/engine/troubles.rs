@@ -1,9 +1,9 @@
 //! What goes wrong again and again while tooz keeps it up: told once by `events()`, shown by `state()` until it is mended.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::base::error::Error;
+use crate::base::mutex::{Mutex, MutexGuard};
 
 /// The present troubles of a coordinator, by who has them.
 #[derive(Default)]
@@ -25,7 +25,7 @@ pub(crate) struct Told {
 
 impl Troubles {
     fn present(&self) -> MutexGuard<'_, Present> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// The latest word.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -12,12 +12,14 @@ use crate::base::credentials::CredentialSource;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::event_queue::event_queue;
 use crate::base::id::{GroupId, LockName, MemberId};
+use crate::base::mutex::Mutex;
 use crate::base::options::Options;
 use crate::base::options::backend_url::BackendUrl;
 use crate::base::session_event::SessionState;
 use crate::base::settings::Settings;
 use crate::driver::card::Driver;
 use crate::driver::checkup::{Checkup, Probe};
+use crate::driver::lock::Space;
 use crate::driver::terms::Terms;
 use crate::engine::heart::{Heart, within};
 use crate::engine::inner::{Inner, Retry};
@@ -134,6 +136,28 @@ impl Coordinator {
             .await?;
         groups.sort();
         Ok(groups)
+    }
+
+    /// The locks of the namespace that are in use: somebody holds them or waits for them. Sorted by name.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) where the backend does not know, because it keeps hashes in place of names.
+    ///
+    /// # Cancel safety
+    /// Dropping it changes nothing.
+    pub async fn locks(&self) -> Result<Vec<LockName>> {
+        let keys = self
+            .inner()
+            .ask(
+                Need::Connection,
+                || "list the locks in use".to_owned(),
+                |session| async move { session.locks().await },
+            )
+            .await?;
+        let users = keys.into_iter().filter(|key| key.space == Space::Lock);
+        let mut names = users.map(|key| LockName::new(&*key.name)).collect::<Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
     }
 
     /// One bare round trip to the backend, for measuring: what any operation costs at least.

@@ -1,7 +1,6 @@
 //! The resource's side of fencing.
 
-use std::sync::{Mutex, PoisonError};
-
+use crate::base::mutex::Mutex;
 use crate::driver::lock::{FencingToken, LockMode};
 
 /// Refuses what comes from a holder that others have overtaken. The resource asks it before every use.
@@ -34,7 +33,7 @@ impl FenceGate {
 
     /// Whether the holder of this token may go on; remembers the token if so.
     pub fn admit(&self, token: FencingToken, mode: LockMode) -> bool {
-        let mut highest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut highest = self.0.lock();
         let limit = match mode {
             LockMode::Exclusive => highest.any,
             LockMode::Shared => highest.exclusive,

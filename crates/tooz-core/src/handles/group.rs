@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::base::backoff::{A_DAY, Backoff, GRACE};
 use crate::base::error::{ErrorKind, Result};
 use crate::base::id::GroupId;
-use crate::driver::group::{Capabilities, RosterEntry};
+use crate::driver::roster::{Capabilities, RosterEntry};
 use crate::driver::session::Session;
 use crate::engine::phase::Need;
 use crate::handles::election::{Leader, LeaderWatch, leader};

@@ -1,6 +1,6 @@
 //! How to join a group.
 
-use crate::driver::group::Capabilities;
+use crate::driver::roster::Capabilities;
 
 /// How to join.
 #[derive(Clone, Debug, Default)]

@@ -12,7 +12,7 @@ use tracing::Instrument;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::LockName;
 use crate::base::loss_reason::LossReason;
-use crate::driver::lock::{FencingToken, Holder, LockKey, LockMode};
+use crate::driver::lock::{FencingToken, Holder, LockKey, LockMode, Waiter};
 use crate::driver::session::Session;
 use crate::engine::heart::Begun;
 use crate::engine::hold::Hold;
@@ -92,6 +92,23 @@ impl Lock {
             async move { session.holders(&key).await }
         };
         self.handle.inner.ask(Need::Connection, move || format!("read the holders of {word}"), question).await
+    }
+
+    /// Who waits for it now, first come first.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) where the backend does not know.
+    ///
+    /// # Cancel safety
+    /// Dropping it changes nothing.
+    pub async fn waiters(&self) -> Result<Vec<Waiter>> {
+        let key = self.queue.key.clone();
+        let word = key.clone();
+        let question = move |session: Arc<dyn Session>| {
+            let key = key.clone();
+            async move { session.waiters(&key).await }
+        };
+        self.handle.inner.ask(Need::Connection, move || format!("read who waits for {word}"), question).await
     }
 
     /// Frees, by force, exactly the grant that [`holders`](Self::holders) showed; `NotFound` if it is there no more. The

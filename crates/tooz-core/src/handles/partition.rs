@@ -11,7 +11,7 @@ use crate::base::error::{Error, Result};
 use crate::base::forked::Ours;
 use crate::base::hashring::HashRing;
 use crate::base::id::MemberId;
-use crate::driver::group::RosterEntry;
+use crate::driver::roster::RosterEntry;
 use crate::engine::standing::Standing;
 use crate::handles::handle::Handle;
 use crate::handles::watch::{GroupEvent, GroupWatch};

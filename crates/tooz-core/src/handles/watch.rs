@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,8 +14,9 @@ use crate::base::backoff::Backoff;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::event_queue::{Feeder, Next, Reader, event_queue};
 use crate::base::id::{GroupId, MemberId};
-use crate::driver::group::{Roster, RosterEntry};
+use crate::base::mutex::{Mutex, MutexGuard};
 use crate::driver::push::{Change, PushStream, Pushed, next_push};
+use crate::driver::roster::{Roster, RosterEntry};
 use crate::engine::inner::Inner;
 use crate::engine::live_session::LiveSession;
 use crate::engine::worry::Worry;
@@ -63,7 +64,7 @@ type Members = BTreeMap<MemberId, RosterEntry>;
 
 impl Now {
     fn members(&self) -> MutexGuard<'_, Members> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+        self.members.lock()
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tooz_core::driver::{
-    Clock, ConnectArgs, ConnectFuture, Granted, JoinRequest, LockKey, LockRequest, Owned, PASSWORD_FILE, PushStream,
-    Pushed, Pusher, Reporter, RequestId, Roster, Session, Wanted, async_trait, push_channel,
+    Clock, ConnectArgs, ConnectFuture, Granted, Groups, JoinRequest, LockKey, LockRequest, Locks, Owned, PASSWORD_FILE,
+    PushStream, Pushed, Pusher, Reporter, RequestId, Roster, Session, Wanted, async_trait, push_channel,
 };
 use tooz_core::{
     Characteristic, Checkup, Driver, Error, ErrorKind, FencingToken, GroupId, Holder, MemberId, Outcome, Probe, Result,
@@ -316,6 +316,36 @@ impl Session for Toy {
         self.script.perform(Method::Beat, || self.session.beat()).await
     }
 
+    async fn owned(&self) -> Result<Owned> {
+        let owned = self.script.perform(Method::Owned, || self.session.owned()).await?;
+        let group = self.script.state().owns_members.clone();
+        let Some(group) = group else { return Ok(owned) };
+        let all = self.session.members(&group).await?.members;
+        let own = all.into_iter().filter(|entry| entry.member == self.member);
+        Ok(owned.with_members(own.map(|entry| (group.clone(), entry)).collect()))
+    }
+
+    #[cfg(unix)]
+    fn descriptors(&self) -> Vec<std::os::fd::OwnedFd> {
+        self.script.perform_now(Method::Descriptors);
+        self.session.descriptors()
+    }
+
+    async fn probe(&self, probe: Probe) -> Result<()> {
+        self.script.perform(Method::Probe, || self.session.probe(probe)).await
+    }
+
+    async fn check_up(&self) -> Result<Checkup> {
+        self.script.perform(Method::CheckUp, || self.session.check_up()).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.script.perform(Method::Close, || self.session.close()).await
+    }
+}
+
+#[async_trait]
+impl Locks for Toy {
     async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
         let loses = self.loses_the_grant(Method::TryLock);
         let answer = self.script.perform(Method::TryLock, || self.session.try_lock(request)).await;
@@ -355,6 +385,15 @@ impl Session for Toy {
         self.script.perform(Method::BreakLock, || self.session.break_lock(key, token)).await
     }
 
+    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
+        let repeats = self.script.state().always.get(&Method::WatchLock) == Some(&Mischief::Twice);
+        let stream = self.script.perform(Method::WatchLock, || self.session.watch_lock(key)).await?;
+        Ok(stream.map(|stream| self.script.watched(stream, repeats)))
+    }
+}
+
+#[async_trait]
+impl Groups for Toy {
     async fn create_group(&self, group: &GroupId) -> Result<()> {
         self.script.perform(Method::CreateGroup, || self.session.create_group(group)).await
     }
@@ -392,38 +431,5 @@ impl Session for Toy {
         let repeats = self.script.state().always.get(&Method::WatchGroup) == Some(&Mischief::Twice);
         let stream = self.script.perform(Method::WatchGroup, || self.session.watch_group(group)).await?;
         Ok(stream.map(|stream| self.script.watched(stream, repeats)))
-    }
-
-    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
-        let repeats = self.script.state().always.get(&Method::WatchLock) == Some(&Mischief::Twice);
-        let stream = self.script.perform(Method::WatchLock, || self.session.watch_lock(key)).await?;
-        Ok(stream.map(|stream| self.script.watched(stream, repeats)))
-    }
-
-    async fn owned(&self) -> Result<Owned> {
-        let owned = self.script.perform(Method::Owned, || self.session.owned()).await?;
-        let group = self.script.state().owns_members.clone();
-        let Some(group) = group else { return Ok(owned) };
-        let all = self.session.members(&group).await?.members;
-        let own = all.into_iter().filter(|entry| entry.member == self.member);
-        Ok(owned.with_members(own.map(|entry| (group.clone(), entry)).collect()))
-    }
-
-    #[cfg(unix)]
-    fn descriptors(&self) -> Vec<std::os::fd::OwnedFd> {
-        self.script.perform_now(Method::Descriptors);
-        self.session.descriptors()
-    }
-
-    async fn probe(&self, probe: Probe) -> Result<()> {
-        self.script.perform(Method::Probe, || self.session.probe(probe)).await
-    }
-
-    async fn check_up(&self) -> Result<Checkup> {
-        self.script.perform(Method::CheckUp, || self.session.check_up()).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.script.perform(Method::Close, || self.session.close()).await
     }
 }

@@ -1,0 +1,53 @@
+//! Where the certificates of TLS stand: the options `ca`, `cert` and `key` of every driver, and what is said of files that can't be used.
+//!
+//! Core knows no TLS library: what a driver reads from these files, it reads by its own.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::base::error::{Error, Result};
+use crate::base::options::Options;
+
+/// The PEM files that secure a connection. They are read for each connection that is made, since certificates are renewed on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// Whom to trust; `None`: the authorities of the system.
+    pub ca: Option<PathBuf>,
+    /// Who the client is, where servers ask for it.
+    pub own: Option<OwnCertificate>,
+}
+
+/// The certificate of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnCertificate {
+    /// The file of the certificate, with those that it depends on behind it.
+    pub cert: PathBuf,
+    /// The file of its key.
+    pub key: PathBuf,
+}
+
+impl CertificateFiles {
+    /// The files that the options `ca`, `cert` and `key` name.
+    ///
+    /// # Errors
+    /// `Config` where only one of `cert` and `key` is there.
+    pub fn named(options: &Options) -> Result<Self> {
+        let path = |option: &str| options.text(option).map(PathBuf::from);
+        let own = match (path("cert"), path("key")) {
+            (Some(cert), Some(key)) => Some(OwnCertificate { cert, key }),
+            (None, None) => None,
+            _ => return Err(Error::config("a client's certificate wants both options, cert=FILE and key=FILE")),
+        };
+        Ok(CertificateFiles { ca: path("ca"), own })
+    }
+
+    /// The error of a file that can't be used.
+    pub fn unusable(option: &str, file: &Path, why: impl fmt::Display) -> Error {
+        Error::config(format!("option {option}={} names a PEM file that can't be used: {why}", file.display()))
+    }
+
+    /// The error of a system without authorities.
+    pub fn none_of_the_system() -> Error {
+        Error::config("this system has no certificates to trust: name some with the option ca=FILE")
+    }
+}
