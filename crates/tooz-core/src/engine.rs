@@ -1,5 +1,6 @@
 //! What runs on the heart: the session and its life, heartbeats, local queues, memberships. It knows no handle of a user.
 
+mod acquire;
 pub(crate) mod claim;
 pub(crate) mod errand;
 #[cfg(test)]
@@ -11,6 +12,7 @@ pub(crate) mod hold;
 pub(crate) mod inner;
 pub(crate) mod inside;
 pub(crate) mod keeper;
+pub(crate) mod line;
 pub(crate) mod live_session;
 pub(crate) mod local_queue;
 pub(crate) mod local_queues;
@@ -18,6 +20,7 @@ pub(crate) mod local_queues;
 mod mortal;
 pub(crate) mod phase;
 pub(crate) mod registry;
+mod release;
 mod stall;
 pub(crate) mod standing;
 pub(crate) mod supervisor;
