@@ -17,3 +17,4 @@ pub(crate) mod mutex;
 pub(crate) mod options;
 pub(crate) mod session_event;
 pub(crate) mod settings;
+pub(crate) mod sync;

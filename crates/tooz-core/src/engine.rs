@@ -2,6 +2,7 @@
 
 mod acquire;
 pub(crate) mod claim;
+pub(crate) mod deadline;
 pub(crate) mod errand;
 #[cfg(test)]
 pub(crate) mod fake;

@@ -4,6 +4,8 @@ mod base;
 pub mod driver;
 mod engine;
 mod handles;
+#[cfg(all(test, shuttle))]
+mod interleavings;
 
 pub use base::characteristic::{Characteristic, Characteristics};
 pub use base::credentials::Credentials;

@@ -4,12 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use tokio::sync::Notify;
-
 use crate::base::contain::caught;
 use crate::base::error::Error;
 use crate::base::forked::Ours;
 use crate::base::mutex::{Mutex, MutexGuard};
+use crate::base::sync::Notify;
 
 /// How many items wait for a slow reader before they are given up for one `Lagged`.
 const CAPACITY: usize = 1024;

@@ -1,10 +1,7 @@
 //! A loss that is known once and for all.
 
-use std::sync::OnceLock;
-
-use tokio::sync::Notify;
-
 use crate::base::loss_reason::LossReason;
+use crate::base::sync::{Notify, OnceLock};
 
 /// A reason that is set once and for all, and can be waited for under any executor.
 #[derive(Debug, Default)]

@@ -1,21 +1,20 @@
 //! A mutex that knows no poison, for core and for drivers.
 
+pub use crate::base::sync::MutexGuard;
+use crate::base::sync::{PoisonError, RawMutex, TryLockError};
 use std::fmt;
-use std::sync::{PoisonError, TryLockError};
-
-pub use std::sync::MutexGuard;
 
 /// The mutex of the standard library without poison.
 ///
 /// Code that panics under a lock of ours has changed either nothing or everything, so the value can still be used, and a panic in one
 /// place must not become a panic in every other.
 #[derive(Default)]
-pub struct Mutex<T: ?Sized>(std::sync::Mutex<T>);
+pub struct Mutex<T: ?Sized>(RawMutex<T>);
 
 impl<T> Mutex<T> {
     /// A mutex around that value.
     pub const fn new(value: T) -> Self {
-        Mutex(std::sync::Mutex::new(value))
+        Mutex(RawMutex::new(value))
     }
 
     /// The value, when the mutex is not needed any more.

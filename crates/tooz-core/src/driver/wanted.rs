@@ -1,12 +1,11 @@
 //! A waiting request as both sides see it: core says whether it is wanted, the driver how it goes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use tokio::sync::Notify;
 
 use crate::base::error::Error;
 use crate::base::mutex::{Mutex, MutexGuard};
+use crate::base::sync::Notify;
+use crate::base::sync::atomic::{AtomicBool, Ordering};
 
 /// Whether a waiting request is still wanted. It may change to false and back while the request waits. It is also the driver's way to
 /// say that the request stands in the queue.

@@ -1,7 +1,6 @@
-//! How long a session lives and how its end is known: one deadline judged by the clock, latched by whoever sees it first.
+//! One session and the state of its life: the one door to its driver, and what it is believed to hold.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -21,13 +20,9 @@ use crate::driver::roster::Capabilities;
 use crate::driver::session::Session;
 use crate::driver::terms::Terms;
 use crate::engine::claim::{Claim, Claimed};
+use crate::engine::deadline::{Deadline, Judgement};
 use crate::engine::heart::{Asked, within};
 use crate::engine::trace;
-
-/// The deadline while there is none to keep: not opened yet, or the kernel is the judge.
-const NEVER: u64 = Moment::NEVER.as_nanos();
-/// The deadline of what is lost for ever.
-const LOST: u64 = 0;
 
 /// Memberships as the backend has them: by which join, and with what capabilities.
 pub(crate) type Found = BTreeMap<RequestId, Capabilities>;
@@ -36,11 +31,7 @@ pub(crate) type Found = BTreeMap<RequestId, Capabilities>;
 pub(crate) struct LiveSession {
     session: OnceLock<Arc<dyn Session>>,
     clock: OnceLock<Clock>,
-    deadline: AtomicU64,
-    expiry: AtomicU64,
-    /// When the last heartbeat that counts was sent. Heartbeats of one session never overlap, so this has one writer.
-    credited: AtomicU64,
-    loss: Latch,
+    deadline: Deadline,
     /// Set when the session was ended at the backend too, or that was given up: from then on calls may be dropped.
     pub(crate) ended: Latch,
     claims: Mutex<BTreeMap<RequestId, Weak<Claim>>>,
@@ -60,10 +51,7 @@ impl LiveSession {
         Arc::new(LiveSession {
             session: OnceLock::new(),
             clock: OnceLock::new(),
-            deadline: AtomicU64::new(NEVER),
-            expiry: AtomicU64::new(NEVER),
-            credited: AtomicU64::new(0),
-            loss: Latch::default(),
+            deadline: Deadline::default(),
             ended: Latch::default(),
             claims: Mutex::default(),
             reconnects: watch::Sender::new(0),
@@ -117,23 +105,25 @@ impl LiveSession {
         })
     }
 
-    /// Why it is lost, judged now. Whoever finds the deadline passed latches that.
+    /// Why it is lost, judged now. A deadline that is found passed is latched.
     pub(crate) fn check(&self) -> Option<LossReason> {
-        let deadline = self.deadline.load(Ordering::Acquire);
-        if deadline == LOST {
-            return Some(self.loss.get().unwrap_or(LossReason::Expired));
+        match self.judge() {
+            Judgement::Lives => None,
+            Judgement::Lost(reason) => Some(reason),
+            Judgement::Passed => {
+                self.lose(LossReason::Expired);
+                Some(LossReason::Expired)
+            }
         }
-        if deadline != NEVER && self.clock().now().as_nanos() >= deadline {
-            self.lose(LossReason::Expired);
-            return Some(LossReason::Expired);
-        }
-        None
     }
 
-    /// Whether it is lost, judged now, without latching that: for who has a lock, since the latch wakes those who wait for the loss.
+    /// Whether it is lost, judged now, without latching that: for a caller that has a lock, since the latch wakes those that wait for the loss.
     pub(crate) fn is_over(&self) -> bool {
-        let deadline = self.deadline.load(Ordering::Acquire);
-        deadline == LOST || (deadline != NEVER && self.clock().now().as_nanos() >= deadline)
+        self.judge() != Judgement::Lives
+    }
+
+    fn judge(&self) -> Judgement {
+        self.deadline.judge(|| self.clock().now())
     }
 
     /// False in a forked child: what the parent holds is the parent's. Asked once at every entry, since it is a system call.
@@ -142,42 +132,24 @@ impl LiveSession {
     }
 
     pub(crate) fn lose(&self, reason: LossReason) {
-        // The deadline goes first: who is told of the loss must find `is_held()` false already.
-        self.deadline.store(LOST, Ordering::Release);
-        if self.loss.set(reason) {
+        if self.deadline.lose(reason) {
             self.stirred.notify_one();
         }
     }
 
     pub(crate) async fn lost(&self) -> LossReason {
-        self.loss.wait().await
+        self.deadline.loss.wait().await
     }
 
     /// Credits a heartbeat to the moment at which it was sent. False: it came too late, the session stays lost.
-    ///
-    /// An older heartbeat never moves the deadline back. A newer one does where the backend has shortened the timeout: from then on the
-    /// shorter one is what it keeps.
     pub(crate) fn credit(&self, sent: Moment, timeout: Duration, margin: Duration) -> bool {
-        let expiry = sent + timeout;
-        let new = expiry.before(margin).as_nanos().max(LOST + 1);
-        loop {
-            let current = self.deadline.load(Ordering::Acquire);
-            if self.check().is_some() {
-                return false;
-            }
-            if sent.as_nanos() < self.credited.load(Ordering::Acquire) {
-                return true;
-            }
-            if self.deadline.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-                self.credited.store(sent.as_nanos(), Ordering::Release);
-                self.expiry.store(expiry.as_nanos(), Ordering::Release);
-                return self.check().is_none();
-            }
-        }
+        let counts = self.deadline.credit(sent, timeout, margin, || self.clock().now());
+        // Judged once more: what it brings may be over by now.
+        self.check().is_none() && counts
     }
 
     pub(crate) fn deadline(&self) -> Moment {
-        Moment::from_nanos(self.deadline.load(Ordering::Acquire))
+        self.deadline.get()
     }
 
     /// To the deadline; `None`: there is none. Zero once it is lost.
@@ -188,10 +160,10 @@ impl LiveSession {
 
     /// To the moment at which the backend may grant to others. A backend that has ended the session may already.
     pub(crate) fn expires_in(&self) -> Option<Duration> {
-        if self.loss.get().is_some_and(|reason| reason != LossReason::Expired) {
+        if self.deadline.loss.get().is_some_and(|reason| reason != LossReason::Expired) {
             return Some(Duration::ZERO);
         }
-        let expiry = Moment::from_nanos(self.expiry.load(Ordering::Acquire));
+        let expiry = self.deadline.expiry();
         (expiry != Moment::NEVER).then(|| expiry.since(self.clock().now()))
     }
 
@@ -348,117 +320,4 @@ impl Hears for LiveSession {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::fake::Fake;
-    use crate::engine::hold::Hold;
-    use crate::handles::loss::Loss;
-
-    const TIMEOUT: Duration = Duration::from_secs(10);
-    const MARGIN: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn a_beat_that_comes_too_late_brings_nothing_back() {
-        let (live, clock) = Fake::live(TIMEOUT);
-        let opened = clock.now();
-        assert!(live.credit(opened, TIMEOUT, MARGIN));
-        let sent = clock.now();
-        // The reply is swallowed until the deadline has passed; nobody has looked in between.
-        clock.advance(TIMEOUT);
-        assert!(!live.credit(sent, TIMEOUT, MARGIN));
-        assert_eq!(live.check(), Some(LossReason::Expired));
-        assert!(!live.credit(clock.now(), TIMEOUT, MARGIN), "not even a fresh one");
-    }
-
-    #[test]
-    fn the_deadline_counts_from_the_sending_and_never_moves_back() {
-        let (live, clock) = Fake::live(TIMEOUT);
-        let early = clock.now();
-        clock.advance(Duration::from_secs(3));
-        let late = clock.now();
-        assert!(live.credit(late, TIMEOUT, MARGIN));
-        let deadline = live.deadline();
-        assert_eq!(deadline, (late + TIMEOUT).before(MARGIN));
-        assert!(live.credit(early, TIMEOUT, MARGIN));
-        assert_eq!(live.deadline(), deadline);
-        assert!(live.expires_in() > live.remaining());
-    }
-
-    #[test]
-    fn a_timeout_that_shrinks_pulls_the_deadline_in() {
-        let (live, clock) = Fake::live(TIMEOUT);
-        assert!(live.credit(clock.now(), TIMEOUT, MARGIN));
-        clock.advance(Duration::from_secs(3));
-        let sent = clock.now();
-        assert!(live.credit(sent, TIMEOUT / 5, MARGIN));
-        assert_eq!(live.deadline(), (sent + TIMEOUT / 5).before(MARGIN));
-        clock.advance(TIMEOUT / 5);
-        assert_eq!(live.check(), Some(LossReason::Expired));
-    }
-
-    #[test]
-    fn what_the_backend_has_ended_expires_at_once() {
-        let (live, clock) = Fake::live(TIMEOUT);
-        assert!(live.credit(clock.now(), TIMEOUT, MARGIN));
-        live.reporter().session_lost("the server said so");
-        assert_eq!(live.expires_in(), Some(Duration::ZERO));
-        let (live, clock) = Fake::live(TIMEOUT);
-        assert!(live.credit(clock.now(), TIMEOUT, MARGIN));
-        clock.advance(Duration::from_secs(9));
-        assert_eq!(live.check(), Some(LossReason::Expired));
-        assert!(live.expires_in() > Some(Duration::ZERO), "the margin is left");
-    }
-
-    #[test]
-    fn the_last_hold_of_a_membership_may_go_while_it_is_asked_for() {
-        let (live, _clock) = Fake::live(TIMEOUT);
-        let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        std::thread::scope(|scope| {
-            let asking = (Arc::clone(&live), Arc::clone(&done));
-            scope.spawn(move || {
-                while !asking.1.load(Ordering::Relaxed) {
-                    asking.0.stands(RequestId(1));
-                }
-            });
-            for _ in 0..20_000 {
-                drop(Hold::new(&live, RequestId(1), Claimed::Membership));
-            }
-            done.store(true, Ordering::Relaxed);
-        });
-    }
-
-    #[test]
-    fn one_lost_grant_is_not_the_others_loss() {
-        let (live, _clock) = Fake::live(TIMEOUT);
-        let (one, other) =
-            (Hold::new(&live, RequestId(1), Claimed::Membership), Hold::new(&live, RequestId(2), Claimed::Membership));
-        live.reporter().grant_lost(RequestId(1));
-        assert_eq!(one.judge(), Some(LossReason::Broken));
-        assert_eq!(other.judge(), None);
-        drop(other);
-        assert!(!live.knows(RequestId(2)), "what is dropped is forgotten");
-    }
-
-    #[tokio::test]
-    async fn who_is_told_of_a_loss_finds_it_lost() {
-        let (live, _clock) = Fake::live(TIMEOUT);
-        let hold = Hold::new(&live, RequestId(1), Claimed::Membership);
-        let loss = Loss::of(&hold);
-        let waiting = tokio::spawn(async move { (loss.wait().await, loss.is_lost()) });
-        tokio::task::yield_now().await;
-        live.reporter().session_lost("the server said so");
-        assert_eq!(waiting.await.unwrap(), (LossReason::SessionEnded, true));
-    }
-
-    #[tokio::test]
-    async fn a_guarded_future_is_not_polled_past_the_deadline() {
-        let (live, clock) = Fake::live(TIMEOUT);
-        assert!(live.credit(clock.now(), TIMEOUT, MARGIN));
-        let hold = Hold::new(&live, RequestId(1), Claimed::Membership);
-        assert_eq!(Loss::of(&hold).guard(async { 7 }).await, Ok(7));
-        clock.advance(TIMEOUT);
-        let polled = std::cell::Cell::new(false);
-        assert_eq!(Loss::of(&hold).guard(async { polled.set(true) }).await, Err(LossReason::Expired));
-        assert!(!polled.get());
-    }
-}
+mod tests;

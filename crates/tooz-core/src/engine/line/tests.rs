@@ -199,7 +199,7 @@ impl Model {
         }
         if let Some(errand) = next.ask {
             assert!(self.in_flight.is_none(), "two requests in flight");
-            let head = self.head().map(|(number, mode, patience)| (number, mode, patience));
+            let head = self.head();
             assert_eq!(head, Some((errand.number, errand.mode, errand.patience)), "the request is for the head");
             self.in_flight = Some(errand);
         }
