@@ -3,6 +3,7 @@
 mod acquire;
 pub(crate) mod claim;
 pub(crate) mod deadline;
+mod ending;
 pub(crate) mod errand;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -12,6 +13,7 @@ pub(crate) mod held;
 pub(crate) mod hold;
 pub(crate) mod inner;
 pub(crate) mod inside;
+pub(crate) mod join;
 pub(crate) mod keeper;
 pub(crate) mod line;
 pub(crate) mod live_session;
@@ -19,8 +21,10 @@ pub(crate) mod local_queue;
 pub(crate) mod local_queues;
 #[cfg(test)]
 mod mortal;
+mod opening;
 pub(crate) mod phase;
 pub(crate) mod registry;
+mod rejoin;
 mod release;
 mod stall;
 pub(crate) mod standing;

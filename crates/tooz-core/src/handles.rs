@@ -13,3 +13,4 @@ pub(crate) mod membership;
 pub(crate) mod partition;
 pub(crate) mod session_events;
 pub(crate) mod watch;
+mod watching;

@@ -6,18 +6,16 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::base::backoff::{A_DAY, Backoff};
-use crate::base::characteristic::Characteristics;
-use crate::base::clock::Moment;
-use crate::base::contain::contained;
+use crate::base::backoff::Backoff;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::loss_reason::LossReason;
 use crate::base::session_event::SessionEvent;
-use crate::driver::card::ConnectArgs;
+use crate::engine::ending::{end, end_for_good};
 use crate::engine::heartbeat::keep_alive;
 use crate::engine::inner::Inner;
 use crate::engine::live_session::LiveSession;
 use crate::engine::local_queues::LocalQueues;
+use crate::engine::opening::{connect, open};
 use crate::engine::phase::Phase;
 use crate::engine::trace;
 use crate::engine::worry::Worry;
@@ -160,7 +158,7 @@ impl Supervisor {
             () = said(&mut closing) => return End::Closing,
             _ = live.lost() => {
                 // What can't be ended now, the backend ends at its timeout.
-                let _ = self.end(live).await;
+                let _ = end(&self.inner, live).await;
                 return self.over(None);
             }
             () = inner.want_session.notified() => {}
@@ -181,7 +179,7 @@ impl Supervisor {
             Err(error) => {
                 live.lose(if error.is_panic() { LossReason::DriverPanicked } else { LossReason::SessionEnded });
                 // What can't be ended now, the backend ends at its timeout.
-                let _ = self.end(live).await;
+                let _ = end(&self.inner, live).await;
                 // A connection that nobody has used may outlive the session that it was made for. Whoever wanted one gets the next
                 // one then, and the error only if that is dead as well.
                 let again = std::mem::replace(&mut self.found_dead, error.kind() == ErrorKind::Lost);
@@ -212,7 +210,7 @@ impl Supervisor {
         self.queues.stir();
         // What is left of it is ended at the backend before anything new begins: a re-join must not find its own ghost.
         // What can't be ended now, the backend ends at its timeout.
-        let _ = self.end(live).await;
+        let _ = end(&self.inner, live).await;
         over
     }
 
@@ -245,55 +243,6 @@ impl Supervisor {
         self.inner.phase.send_replace(Phase::Down { attempt: self.attempts, error });
     }
 
-    /// Ends a session at the backend, for at most the operation timeout. What has failed then is asked again beside what comes next, as
-    /// long as the session could live: what it owned would be in the way of the next one.
-    async fn end(&self, live: &Arc<LiveSession>) -> Result<()> {
-        let limit = self.inner.settings.operation_timeout;
-        let ended = close_once(live, limit).await;
-        live.ended.set(live.check().unwrap_or(LossReason::SessionEnded));
-        if ended.is_err() {
-            let live = Arc::clone(live);
-            let timeout = live.terms().ok().and_then(|terms| terms.timeout);
-            let give_up = Instant::now() + timeout.unwrap_or(self.inner.settings.session_timeout).min(A_DAY);
-            tokio::spawn(async move {
-                let mut pauses = Backoff::for_reconnects();
-                while Instant::now() < give_up && close_once(&live, limit).await.is_err() {
-                    pauses.pause().await;
-                }
-            });
-        }
-        ended
-    }
-
-    /// The same for the last session, with nothing beside it.
-    async fn end_for_good(&self, live: &Arc<LiveSession>) -> Result<()> {
-        let limit = self.inner.settings.operation_timeout;
-        let give_up = Instant::now() + limit.min(A_DAY);
-        let mut pauses = Backoff::for_reconnects();
-        // A later Ok may mean no more than that there is nothing left to ask over: what the first attempt met is what is told.
-        let mut first = None;
-        let ended = loop {
-            let left = give_up.saturating_duration_since(Instant::now());
-            let ended = close_once(live, left).await.map_err(|error| match error.kind() {
-                // The last of several attempts had less time than all of them.
-                ErrorKind::TimedOut => not_ended_within(limit),
-                _ => error,
-            });
-            match &ended {
-                Err(error) if error.is_retryable() && give_up > Instant::now() => {
-                    first.get_or_insert_with(|| error.clone());
-                    tokio::time::timeout_at(give_up.into(), pauses.pause()).await.unwrap_or_default();
-                    if Instant::now() >= give_up {
-                        break ended;
-                    }
-                }
-                _ => break ended,
-            }
-        };
-        live.ended.set(live.check().unwrap_or(LossReason::SessionEnded));
-        first.map_or(ended, Err)
-    }
-
     async fn close(&mut self) {
         let inner = Arc::clone(&self.inner);
         let live = inner.phase.borrow().live().cloned();
@@ -304,7 +253,7 @@ impl Supervisor {
         inner.phase.send_replace(Phase::Closed);
         self.queues.refuse_all();
         let result = match &live {
-            Some(live) => self.end_for_good(live).await,
+            Some(live) => end_for_good(&self.inner, live).await,
             None => Ok(()),
         };
         inner.hush();
@@ -312,99 +261,9 @@ impl Supervisor {
     }
 }
 
-async fn close_once(live: &Arc<LiveSession>, limit: Duration) -> Result<()> {
-    let session = Arc::clone(live.session());
-    let closing = contained(async move { session.close().await });
-    tokio::time::timeout(limit, closing).await.unwrap_or_else(|_| Err(not_ended_within(limit)))
-}
-
-fn not_ended_within(limit: Duration) -> Error {
-    Error::new(
-        ErrorKind::TimedOut,
-        format!("the session could not be ended within {limit:.1?}; the backend ends it at its timeout"),
-    )
-}
-
 /// Ends when the flag is up, without keeping the flag's lock.
 async fn said(flag: &mut watch::Receiver<bool>) {
     let _ = flag.wait_for(|up| *up).await;
-}
-
-async fn connect(inner: &Arc<Inner>) -> Result<Arc<LiveSession>> {
-    let live = LiveSession::new(inner.driver.name(), Arc::clone(&inner.stirred));
-    let settings = &inner.settings;
-    let args = ConnectArgs {
-        url: inner.url.clone(),
-        credentials: inner.credentials.clone(),
-        options: inner.options.clone(),
-        member: inner.member.clone(),
-        namespace: settings.namespace.clone(),
-        session_timeout: settings.session_timeout,
-        connect_timeout: settings.connect_timeout,
-        operation_timeout: settings.operation_timeout,
-        reporter: live.reporter(),
-    };
-    let limit = settings.connect_timeout;
-    let connecting = contained(async { inner.driver.connect(args).await });
-    let session = tokio::time::timeout(limit, connecting)
-        .await
-        .unwrap_or_else(|_| {
-            Err(Error::new(
-                ErrorKind::TimedOut,
-                format!("no connection to {} within {limit:?}; check the address, or raise connect_timeout", inner.url),
-            ))
-        })
-        .map_err(|error| error.not_of_core().in_driver(inner.driver.name()))?;
-    live.attach(session)?;
-    if let Err(error) = inner.require(&live) {
-        // It was never opened, so there is nothing to end at the backend but the connection.
-        let _ = close_once(&live, limit).await;
-        return Err(error);
-    }
-    Ok(live)
-}
-
-/// Opens the session; answers the moment at which its first timeout began.
-async fn open(inner: Arc<Inner>, live: Arc<LiveSession>) -> Result<Moment> {
-    let sent = live.clock().now();
-    let what = || "open the session".to_owned();
-    live.call_within(inner.settings.connect_timeout, what, |session| async move { session.open().await })
-        .await
-        .map_err(|error| error.context("the session can't be opened"))?;
-    // A session that is opened anew may have another server behind it.
-    inner.require(&live)?;
-    let terms = live.terms()?;
-    if let Some(timeout) = terms.timeout {
-        let margin = LiveSession::margin_of(&terms, timeout);
-        if timeout <= margin * 2 {
-            return Err(Error::config(format!(
-                "session_timeout={timeout:?} is too short: this driver needs a margin of {margin:?}, and more than twice that"
-            ))
-            .in_driver(inner.driver.name()));
-        }
-        if !live.credit(sent, timeout, margin) {
-            return Err(Error::new(
-                ErrorKind::TimedOut,
-                format!("opening the session took longer than it lives; raise session_timeout={timeout:?}"),
-            )
-            .in_driver(inner.driver.name()));
-        }
-    }
-    Ok(sent)
-}
-
-impl Inner {
-    /// Whether the session has all that the application requires.
-    fn require(&self, live: &LiveSession) -> Result<()> {
-        let missing = live.terms()?.characteristics.missing(self.require);
-        if missing == Characteristics::NONE {
-            return Ok(());
-        }
-        Err(Error::config(format!(
-            "this backend lacks what is required: {missing}; `tooz drivers` lists which backends have it"
-        ))
-        .in_driver(self.driver.name()))
-    }
 }
 
 /// The last word when the heart has ended, however that came: nobody is left waiting. After a close there is nothing to do.

@@ -28,7 +28,7 @@ use crate::engine::worry::Worry;
 use crate::handles::handle::Handle;
 use crate::handles::lock::{LockGuard, answer};
 use crate::handles::loss::Loss;
-use crate::handles::watch::{next_of, reading_period, started_within, wait_for_ready};
+use crate::handles::watching::{next_of, reading_period, started_within, wait_for_ready};
 
 /// Who leads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

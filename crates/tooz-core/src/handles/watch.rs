@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use futures_core::Stream;
 use tokio::sync::oneshot;
@@ -15,12 +14,13 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::event_queue::{Feeder, Next, Reader, event_queue};
 use crate::base::id::{GroupId, MemberId};
 use crate::base::mutex::{Mutex, MutexGuard};
-use crate::driver::push::{Change, PushStream, Pushed, next_push};
+use crate::driver::push::{Change, Pushed};
 use crate::driver::roster::{Roster, RosterEntry};
 use crate::engine::inner::Inner;
 use crate::engine::live_session::LiveSession;
 use crate::engine::worry::Worry;
 use crate::handles::handle::Handle;
+use crate::handles::watching::{next_of, reading_period, started_within, wait_for_ready};
 
 /// What happens in a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -349,60 +349,4 @@ fn differences(old: &Members, new: &Members) -> Vec<GroupEvent> {
         }
     }
     events
-}
-
-/// How often to read without being told: where nothing is pushed, often; where it is, once in a session timeout.
-pub(crate) fn reading_period(inner: &Inner, pushed: bool) -> Duration {
-    let timeout = inner.settings.session_timeout;
-    let period =
-        if pushed { timeout } else { (timeout / 20).clamp(Duration::from_millis(50), Duration::from_millis(500)) };
-    period.mul_f64(0.8 + 0.2 * f64::from(fastrand::u8(..)) / 255.0)
-}
-
-/// The first answer of a watch, under any executor, at most after the operation timeout: whoever gives up by that ends it.
-pub(crate) async fn started_within(
-    inner: &Inner,
-    start: oneshot::Receiver<Result<()>>,
-    what: impl FnOnce() -> String,
-) -> Result<()> {
-    let limit = inner.settings.operation_timeout;
-    let mut start = pin!(start);
-    let mut timer = inner.heart().timer(limit);
-    let answer = poll_fn(|context| match start.as_mut().poll(context) {
-        Poll::Ready(answer) => Poll::Ready(Some(answer)),
-        Poll::Pending => timer.poll(context).map(|()| None),
-    });
-    let late = || {
-        let message =
-            format!("no answer within {limit:?}: {}; raise operation_timeout if the backend is just slow", what());
-        Error::new(ErrorKind::TimedOut, message)
-    };
-    let result = match answer.await {
-        Some(answer) => answer.unwrap_or_else(|_| Err(Error::closed())),
-        None if inner.heart().is_stopped() => Err(Error::closed()),
-        None => Err(late()),
-    };
-    result.map_err(|error| error.in_driver(inner.driver.name()))
-}
-
-pub(crate) async fn wait_for_ready(stream: &mut PushStream, limit: Duration) -> Result<()> {
-    let ready = async {
-        while let Some(pushed) = next_push(stream).await? {
-            if matches!(pushed, Pushed::Ready) {
-                return Ok(());
-            }
-        }
-        Err(Error::new(ErrorKind::Unavailable, "the backend ended the watch before it began"))
-    };
-    tokio::time::timeout(limit, ready)
-        .await
-        .unwrap_or_else(|_| Err(Error::new(ErrorKind::TimedOut, format!("the watch was not ready within {limit:?}"))))
-}
-
-/// The next push; never, where nothing is pushed.
-pub(crate) async fn next_of(stream: &mut Option<PushStream>) -> Result<Option<Pushed>> {
-    match stream {
-        Some(stream) => next_push(stream).await,
-        None => std::future::pending().await,
-    }
 }

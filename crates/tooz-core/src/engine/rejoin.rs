@@ -1,0 +1,192 @@
+//! How a membership comes back in a new session, and what is ordered of it meanwhile.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::base::backoff::{A_DAY, Backoff, GRACE};
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::loss_reason::LossReason;
+use crate::driver::group::Replace;
+use crate::driver::lock::LockKey;
+use crate::driver::roster::Capabilities;
+use crate::engine::heart::within;
+use crate::engine::hold::Hold;
+use crate::engine::join::{Entered, enter, leave};
+use crate::engine::keeper::{Answer, Keeper, Order};
+use crate::engine::live_session::LiveSession;
+use crate::engine::phase::Need;
+use crate::engine::standing::Standing;
+
+impl Keeper {
+    /// Joins again in a new session, and answers the updates that wait for it. False: the membership is over.
+    pub(super) async fn rejoin(&mut self, old: &Arc<Hold>) -> bool {
+        match old.check() {
+            // The session lives; the place is somebody else's now, or the group is gone.
+            Some(reason @ (LossReason::TakenOver | LossReason::GroupDeleted | LossReason::Broken)) => {
+                self.over(old, reason);
+                self.queues.of(&LockKey::election(&self.group)).resign_all(old).await;
+                return false;
+            }
+            Some(LossReason::Closed) => {
+                self.over(old, LossReason::Closed);
+                return false;
+            }
+            _ => {}
+        }
+        self.standing.send_replace(Standing::Out(Arc::clone(old)));
+        let mut pauses = Backoff::for_reconnects();
+        let mut dead_at_the_latest = None;
+        let mut before: Option<Arc<LiveSession>> = None;
+        loop {
+            let session = self.session(old).await;
+            if let Some(Ok(live)) = &session
+                && before.replace(Arc::clone(live)).is_some_and(|before| !Arc::ptr_eq(&before, live))
+            {
+                dead_at_the_latest = None;
+            }
+            let entered = match session {
+                None => return false,
+                Some(Err(error)) => Err(error),
+                Some(Ok(live)) => match self.enter_again(old, live).await {
+                    (entered, Some(leaving)) => {
+                        self.leave_again(old, entered, leaving).await;
+                        return false;
+                    }
+                    (entered, None) => entered,
+                },
+            };
+            let error = match entered {
+                Ok(entered) => {
+                    self.worry.is_over();
+                    self.stand(entered).await;
+                    return true;
+                }
+                Err(error) => error,
+            };
+            let reason = match (error.kind(), error.retry_after()) {
+                (ErrorKind::AlreadyExists, Some(after)) => {
+                    // It may be this member's own entry of a session that could not be ended. One that renews its session is another's.
+                    let end = *dead_at_the_latest.get_or_insert(Instant::now() + after.min(A_DAY) + GRACE);
+                    (Instant::now() >= end).then_some(LossReason::TakenOver)
+                }
+                (ErrorKind::AlreadyExists, None) => Some(LossReason::TakenOver),
+                (ErrorKind::NotFound, _) => Some(LossReason::GroupDeleted),
+                (ErrorKind::Closed, _) => Some(LossReason::Closed),
+                _ => None,
+            };
+            if let Some(reason) = reason {
+                self.over(old, reason);
+                return false;
+            }
+            if error.kind() != ErrorKind::AlreadyExists {
+                // What kept this from the backend may have kept its dead listed there.
+                dead_at_the_latest = None;
+            }
+            self.worry.about(&error);
+            if !self.pause(old, pauses.next()).await {
+                return false;
+            }
+        }
+    }
+
+    /// Waits for a session, which may be dropped at any moment. `None`: the membership was left meanwhile.
+    async fn session(&mut self, old: &Arc<Hold>) -> Option<Result<Arc<LiveSession>>> {
+        loop {
+            tokio::select! {
+                session = self.worry.session_kept(Need::Session) => return Some(session),
+                order = self.orders.recv() => self.note(old, order)?,
+            }
+        }
+    }
+
+    /// False: the membership was left meanwhile.
+    async fn pause(&mut self, old: &Arc<Hold>, pause: Duration) -> bool {
+        let sleep = tokio::time::sleep(pause);
+        tokio::pin!(sleep);
+        loop {
+            tokio::select! {
+                () = &mut sleep => return true,
+                order = self.orders.recv() => if self.note(old, order).is_none() {
+                    return false;
+                },
+            }
+        }
+    }
+
+    /// Notes an order that comes while nothing of this membership is at the backend. `None`: it was a leave, and that was done by it.
+    fn note(&mut self, old: &Arc<Hold>, order: Option<Order>) -> Option<()> {
+        match order {
+            Some(Order::Update(capabilities, answer)) => {
+                self.note_update(capabilities, answer);
+                Some(())
+            }
+            Some(Order::Leave(answer)) => {
+                self.over(old, LossReason::Released);
+                let _ = answer.send(Ok(()));
+                None
+            }
+            None => {
+                self.over(old, LossReason::Released);
+                None
+            }
+        }
+    }
+
+    fn note_update(&mut self, capabilities: Capabilities, answer: Answer) {
+        self.capabilities = capabilities;
+        // Whoever has given up waiting is forgotten: an outage may be long.
+        self.unfinished.retain(|waiting| !waiting.is_closed());
+        self.unfinished.push(answer);
+    }
+
+    /// One join in that session. It is not dropped half-way: a leave that comes meanwhile is the second answer, and is done after it.
+    async fn enter_again(
+        &mut self,
+        old: &Arc<Hold>,
+        live: Arc<LiveSession>,
+    ) -> (Result<Entered>, Option<Option<Answer>>) {
+        let inner = Arc::clone(&self.inner);
+        let (group, capabilities) = (self.group.clone(), self.capabilities.clone());
+        let replace = Replace::Own(old.id);
+        let limit = inner.settings.operation_timeout;
+        let word = format!("join group {group:?} again");
+        let entering = async move {
+            let give_up = Instant::now() + limit.min(A_DAY);
+            match enter(&inner, &live, &group, &capabilities, replace).await {
+                // Nobody listens any more: another attempt is under way.
+                Ok(Entered { request, .. }) if Instant::now() >= give_up => {
+                    leave(&inner, &live, &request).await;
+                    Err(Error::new(ErrorKind::TimedOut, "joined too late, and left again"))
+                }
+                entered => entered,
+            }
+        };
+        let mut attempt = tokio::spawn(async move { within(limit, || word, Box::pin(entering)).await });
+        let mut leaving = None;
+        loop {
+            tokio::select! {
+                result = &mut attempt => return (result.unwrap_or_else(|_| Err(Error::closed())), leaving),
+                order = self.orders.recv(), if leaving.is_none() => match order {
+                    Some(Order::Update(capabilities, answer)) => {
+                        self.note_update(capabilities, answer);
+                    }
+                    Some(Order::Leave(answer)) => leaving = Some(Some(answer)),
+                    None => leaving = Some(None),
+                },
+            }
+        }
+    }
+
+    async fn leave_again(&mut self, old: &Arc<Hold>, entered: Result<Entered>, answer: Option<Answer>) {
+        match entered {
+            Ok(Entered { hold, request, .. }) => {
+                self.over(&hold, LossReason::Released);
+                leave(&self.inner, &hold.live, &request).await;
+            }
+            Err(_) => self.over(old, LossReason::Released),
+        }
+        if let Some(answer) = answer {
+            let _ = answer.send(Ok(()));
+        }
+    }
+}
