@@ -4,6 +4,7 @@ mod bench;
 mod codegen;
 mod invocation;
 mod itest;
+mod mutants;
 mod programs;
 mod progress;
 mod serve;
@@ -41,6 +42,8 @@ enum Command {
     /// Measure every operation beside the raw round trip of the same server
     #[command(disable_help_flag = true)]
     Bench(bench::Options),
+    /// Put known faults into core, one by one, and see that core's own tests notice each
+    Mutants(mutants::Options),
     /// Write anew what is generated and checked in
     Codegen,
     /// Check the house rules that no compiler knows
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Itest(options) => itest::run(&workspace, &options),
         Command::Serve(options) => serve::run(&options),
         Command::Bench(options) => bench::run(&workspace, &options),
+        Command::Mutants(options) => mutants::run(&workspace, &options),
         Command::Codegen => codegen::run(&workspace),
         Command::Tidy => tidy::run(&workspace),
     });

@@ -1,7 +1,9 @@
 //! `cargo xtask tidy`: the house rules that no compiler knows. Each finding names a file and what would be right.
 
+mod circles;
 mod facade;
 mod floors;
+mod graph;
 mod layout;
 mod manifests;
 mod rooms;
@@ -37,6 +39,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Findings> {
     rooms::check(workspace, &mut findings)?;
     facade::check(workspace, &mut findings)?;
     floors::check(workspace, &files, &mut findings)?;
+    circles::check(workspace, &files, &mut findings)?;
     sources::check(workspace, &files, &mut findings)?;
     Ok(findings)
 }

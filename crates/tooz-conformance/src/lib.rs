@@ -4,6 +4,7 @@ mod cases;
 pub mod checker;
 pub mod history;
 pub mod mutant;
+mod perform;
 mod process;
 mod rig;
 mod stage;
@@ -47,10 +48,10 @@ pub fn main(rig: impl FnOnce() -> Rig) -> ExitCode {
                     .with_ignored_flag(true);
             }
             let rig = rig.clone();
-            Trial::ignorable_test(case.name, move || match stage::perform(&rig, case) {
-                stage::Outcome::Passed => Ok(Completion::Completed),
-                stage::Outcome::NotClaimed(reason) => Ok(Completion::ignored_with(reason)),
-                stage::Outcome::Failed(why) => Err(Failed::from(why)),
+            Trial::ignorable_test(case.name, move || match perform::perform(&rig, case) {
+                perform::Outcome::Passed => Ok(Completion::Completed),
+                perform::Outcome::NotClaimed(reason) => Ok(Completion::ignored_with(reason)),
+                perform::Outcome::Failed(why) => Err(Failed::from(why)),
             })
         })
         .collect();
@@ -84,9 +85,9 @@ pub fn run_case(rig: &Rig, name: &str) -> Result<(), String> {
     if let Some(reason) = case.unclaimed(rig) {
         return Err(format!("not claimed: {reason}"));
     }
-    match stage::perform(rig, case) {
-        stage::Outcome::Passed => Ok(()),
-        stage::Outcome::NotClaimed(reason) => Err(format!("not claimed: {reason}")),
-        stage::Outcome::Failed(why) => Err(why),
+    match perform::perform(rig, case) {
+        perform::Outcome::Passed => Ok(()),
+        perform::Outcome::NotClaimed(reason) => Err(format!("not claimed: {reason}")),
+        perform::Outcome::Failed(why) => Err(why),
     }
 }

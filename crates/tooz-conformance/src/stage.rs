@@ -2,15 +2,12 @@
 
 // Long because every short word of the cases is made here once.
 
-use std::any::Any;
 use std::fmt;
 use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
-use std::pin::Pin;
+use std::panic::Location;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
@@ -19,7 +16,6 @@ use tokio::time::{sleep, timeout};
 use tooz_core::driver::Mutex;
 use tooz_core::{ConnectOptions, Coordinator, Error, ErrorKind, Group, GroupId, Lock, LockGuard, Membership};
 
-use crate::cases::{Case, Need};
 use crate::rig::Rig;
 
 /// What a case answers.
@@ -27,7 +23,7 @@ pub(crate) type Verdict<T = ()> = Result<T, Failure>;
 
 /// Why a case failed, and where.
 #[derive(Debug)]
-pub(crate) struct Failure(String);
+pub(crate) struct Failure(pub(crate) String);
 
 impl Failure {
     #[track_caller]
@@ -85,91 +81,13 @@ macro_rules! ensure_eq {
 }
 pub(crate) use ensure_eq;
 
-/// How a case ended.
-pub(crate) enum Outcome {
-    Passed,
-    NotClaimed(String),
-    Failed(String),
-}
-
-/// Runs a case on a runtime of its own, within a limit.
-pub(crate) fn perform(rig: &Rig, case: Case) -> Outcome {
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .expect("a runtime of two threads can be made");
-        let outcome = runtime.block_on(perform_here(rig, case));
-        // A task that hangs in a failed case must not hang the suite.
-        runtime.shutdown_background();
-        outcome
-    }));
-    result.unwrap_or_else(|panic| Outcome::Failed(words(panic.as_ref())))
-}
-
-async fn perform_here(rig: &Rig, case: Case) -> Outcome {
-    // What this very session has may be less than what the card has at its best.
-    if case.needs.iter().any(|need| matches!(need, Need::Has(_))) {
-        match promised(rig).await {
-            Ok(()) => {}
-            Err(why) => return Outcome::Failed(format!("no session could be opened: {why}")),
-        }
-        let has = rig.session.get().copied().unwrap_or_default();
-        for need in case.needs {
-            if let Need::Has(one) = need
-                && !has.has(*one)
-            {
-                return Outcome::NotClaimed(format!("this session does not have {one}"));
-            }
-        }
-    }
-    let stage = Stage::new(rig, case.needs);
-    // Each wait has its own limit; this one catches what loops.
-    let limit = rig.patience * 6 + rig.session_timeout * 4;
-    let verdict = match timeout(limit, without_panic((case.run)(stage.clone()))).await {
-        Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(failure))) => Err(failure.0),
-        Ok(Err(panic)) => Err(panic),
-        Err(_) => Err(format!("the case did not end within {limit:?}")),
-    };
-    let closed = stage.close_all().await;
-    match (verdict, closed) {
-        (Err(why), _) => Outcome::Failed(why),
-        (Ok(()), Err(failure)) => Outcome::Failed(failure.0),
-        (Ok(()), Ok(())) => Outcome::Passed,
-    }
-}
-
-/// Turns a panic of the future into an error, so that what the case left behind can still be closed.
-async fn without_panic<T>(mut future: Pin<Box<dyn Future<Output = T>>>) -> Result<T, String> {
-    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-        Ok(poll) => poll.map(Ok),
-        Err(panic) => Poll::Ready(Err(words(panic.as_ref()))),
-    })
-    .await
-}
-
-/// Opens one session to see what it promises; once per rig.
-async fn promised(rig: &Rig) -> Verdict {
-    if rig.session.get().is_none() {
-        let stage = Stage::new(rig, &[]);
-        let coordinator = stage.connect("probe").await?;
-        drop(stage.soon("the first lock of all", coordinator.lock("probe")?.try_acquire()).await??);
-        let _ = rig.session.set(coordinator.characteristics());
-        stage.close_all().await?;
-    }
-    Ok(())
-}
-
-fn words(panic: &(dyn Any + Send)) -> String {
-    if let Some(text) = panic.downcast_ref::<&str>() {
-        (*text).to_owned()
-    } else if let Some(text) = panic.downcast_ref::<String>() {
-        text.clone()
-    } else {
-        "it panicked".to_owned()
-    }
+/// Where a case plays.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Venue {
+    /// The case has a server for itself.
+    pub(crate) has_own_server: bool,
+    /// Members are reached by ways that can be cut.
+    pub(crate) is_cuttable: bool,
 }
 
 /// What a case has in its hands.
@@ -185,16 +103,15 @@ struct Inner {
 }
 
 impl Stage {
-    fn new(rig: &Rig, needs: &[Need]) -> Self {
+    pub(crate) fn new(rig: &Rig, venue: Venue) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         // The time is in it so that a second run meets nothing of the first.
         let time = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros());
         let tag = format!("t{:x}-{time:x}-{count}", process::id());
-        let own_server = rig.own_server.as_ref().filter(|_| needs.iter().any(|need| matches!(need, Need::Restart)));
+        let own_server = rig.own_server.as_ref().filter(|_| venue.has_own_server);
         let url = own_server.unwrap_or(&rig.url)(&tag);
-        let cuttable = needs.iter().any(|need| matches!(need, Need::Cut));
-        Stage(Arc::new(Inner { rig: rig.clone(), url, cuttable, open: Mutex::default() }))
+        Stage(Arc::new(Inner { rig: rig.clone(), url, cuttable: venue.is_cuttable, open: Mutex::default() }))
     }
 
     pub(crate) fn rig(&self) -> &Rig {
@@ -438,7 +355,7 @@ impl Stage {
         deed(self.url(), by);
     }
 
-    async fn close_all(&self) -> Verdict {
+    pub(crate) async fn close_all(&self) -> Verdict {
         let open = std::mem::take(&mut *self.0.open.lock());
         let closing: Vec<_> =
             open.into_iter().map(|coordinator| tokio::spawn(async move { coordinator.close().await })).collect();

@@ -2,11 +2,12 @@
 //!
 //! The graph is made of the paths `crate::…` that are not for tests. Each names the file that defines what it leads to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use anyhow::Result;
 
 use super::Findings;
+use super::graph::{Sources, circle, code, graph, leaves};
 use crate::workspace::Workspace;
 
 const CORE: &str = "crates/tooz-core/src/";
@@ -15,7 +16,7 @@ const CORE: &str = "crates/tooz-core/src/";
 const FLOORS: [&str; 4] = ["base", "driver", "engine", "handles"];
 
 /// All that the root of core offers: what users type, and the face for those who write drivers.
-const ROOT_NAMES: [&str; 44] = [
+const ROOT_NAMES: [&str; 45] = [
     "Capabilities",
     "Characteristic",
     "Characteristics",
@@ -58,50 +59,33 @@ const ROOT_NAMES: [&str; 44] = [
     "SessionState",
     "SharedLock",
     "Terms",
+    "Waiter",
     "connect",
     "drivers",
 ];
 
-/// The imports of each file, as paths of modules.
-type Graph = BTreeMap<String, BTreeSet<String>>;
-
 pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Findings) -> Result<()> {
-    let mut texts = BTreeMap::new();
-    for file in files {
-        if let Some(module) = file.strip_prefix(CORE).and_then(|path| path.strip_suffix(".rs")) {
-            texts.insert(module.replace('/', "::"), workspace.read(file)?);
-        }
+    let sources = Sources::read(workspace, files, CORE)?;
+    if let Some(root) = sources.texts.get("lib") {
+        check_root(&names(root), findings);
     }
-    let modules: BTreeSet<_> = texts.keys().cloned().collect();
-    let only_for_tests: BTreeSet<_> = texts.iter().flat_map(|(module, text)| test_modules(module, text)).collect();
-    let mut graph = Graph::new();
-    for (module, text) in &texts {
-        let imports = imports(text);
-        if module == "lib" {
-            check_root(&names(text), findings);
-            continue;
-        }
-        // The face of the contract only says again what its rooms define.
-        if FLOORS.contains(&module.as_str()) || only_for_tests.contains(module) {
-            continue;
-        }
-        let file = format!("{CORE}{}.rs", module.replace("::", "/"));
-        let mut below = BTreeSet::new();
-        for import in imports {
-            let Some(target) = defining(&import, &modules) else {
-                findings.error(&file, format!("`crate::{import}`: name the file that defines it"));
-                continue;
-            };
-            if height(&target) > height(module) {
-                findings.error(&file, format!("`crate::{import}` points to a floor above; the floors are {FLOORS:?}"));
-            }
-            if target != *module && !is_inside(&target, module) {
-                below.insert(target);
+    // A floor's own file, and the face of the contract, only say again what their rooms define.
+    let arrows = sources.arrows(|module| FLOORS.contains(&module));
+    for (module, targets) in &arrows {
+        for target in targets {
+            match target {
+                Err(import) => {
+                    findings.error(&sources.file(module), format!("`crate::{import}`: name the file that defines it"))
+                }
+                Ok(target) if height(target) > height(module) => findings.error(
+                    &sources.file(module),
+                    format!("`crate::{target}` is on a floor above; the floors are {FLOORS:?}"),
+                ),
+                Ok(_) => {}
             }
         }
-        graph.insert(module.clone(), below);
     }
-    if let Some(circle) = circle(&graph) {
+    if let Some(circle) = circle(&graph(&arrows)) {
         findings.error(CORE, format!("these files import each other in a circle: {}", circle.join(" -> ")));
     }
     Ok(())
@@ -121,35 +105,6 @@ fn check_root(found: &BTreeSet<String>, findings: &mut Findings) {
     }
 }
 
-/// Without the tests of the file, and without its comments.
-fn code(text: &str) -> String {
-    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
-}
-
-/// The files that a module has for its tests alone.
-fn test_modules(parent: &str, text: &str) -> Vec<String> {
-    let after = text.split("#[cfg(test)]\n").skip(1).filter_map(|rest| rest.lines().next());
-    let names = after.filter_map(|line| line.rsplit("mod ").next()?.strip_suffix(';').map(str::to_owned));
-    names.map(|name| if parent == "lib" { name } else { format!("{parent}::{name}") }).collect()
-}
-
-/// The paths behind `crate::`, one for each name: of imports, and of what is named where it is used.
-fn imports(text: &str) -> Vec<String> {
-    let code = code(text);
-    let mut paths = Vec::new();
-    for (at, word) in code.match_indices("crate::") {
-        let (before, after) = (&code[..at], &code[at + word.len()..]);
-        if before.ends_with("use ") {
-            paths.extend(after.split(';').next().map(leaves).unwrap_or_default());
-        } else if !before.ends_with('$') {
-            let end = after.find(|one: char| !(one.is_alphanumeric() || one == '_' || one == ':'));
-            paths.push(after[..end.unwrap_or(after.len())].to_owned());
-        }
-    }
-    paths
-}
-
 /// The public names of the root, macros and what is hidden from the documentation aside.
 fn names(text: &str) -> BTreeSet<String> {
     let code = code(text);
@@ -158,63 +113,9 @@ fn names(text: &str) -> BTreeSet<String> {
     paths.filter_map(|path| path.rsplit("::").next().map(str::to_owned)).collect()
 }
 
-/// `a::{b, c}` is `a::b` and `a::c`.
-fn leaves(path: &str) -> Vec<String> {
-    let path: String = path.split_whitespace().collect::<Vec<_>>().join(" ");
-    match path.split_once("::{") {
-        None => vec![path.trim().to_owned()],
-        Some((before, inside)) => {
-            let names = inside.trim_end_matches('}').split(',').map(str::trim).filter(|name| !name.is_empty());
-            names.map(|name| format!("{before}::{name}")).collect()
-        }
-    }
-}
-
-/// The module that a path leads into; `None`: one that is no file of its own, such as the root or a floor.
-fn defining(import: &str, modules: &BTreeSet<String>) -> Option<String> {
-    let mut path = import;
-    loop {
-        if modules.contains(path) && !FLOORS.contains(&path) {
-            return Some(path.to_owned());
-        }
-        path = path.rsplit_once("::")?.0;
-    }
-}
-
 fn height(module: &str) -> Option<usize> {
     let floor = module.split("::").next().unwrap_or_default();
     FLOORS.iter().position(|known| *known == floor)
-}
-
-/// Whether one is a room inside the other, as `options::backend_url` is in `options`.
-fn is_inside(one: &str, other: &str) -> bool {
-    one.strip_prefix(other).is_some_and(|rest| rest.starts_with("::"))
-}
-
-/// One circle, if there is any: what is left when all that imports nothing of the rest is taken away, again and again.
-fn circle(graph: &Graph) -> Option<Vec<String>> {
-    let mut left = graph.clone();
-    loop {
-        let done: BTreeSet<_> = left
-            .iter()
-            .filter(|(_, below)| below.iter().all(|one| !left.contains_key(one)))
-            .map(|(one, _)| one.clone())
-            .collect();
-        if done.is_empty() {
-            break;
-        }
-        left.retain(|module, _| !done.contains(module));
-    }
-    let mut path = vec![left.keys().next()?.clone()];
-    loop {
-        let last = path.last()?;
-        let next = left.get(last)?.iter().find(|one| left.contains_key(*one))?.clone();
-        if let Some(begin) = path.iter().position(|one| *one == next) {
-            path.push(next);
-            return Some(path.split_off(begin));
-        }
-        path.push(next);
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,83 @@
+//! No library has a circle of files that import each other, and none imports through the root of its crate.
+
+use anyhow::Result;
+
+use super::Findings;
+use super::graph::{Sources, circle, graph};
+use crate::workspace::Workspace;
+
+/// The floors of the testbed, from the ground up; a file beside them is the house's door and may see all of them.
+const TESTBED: (&str, [&str; 3]) = ("crates/tooz-testbed/src/", ["provision", "server", "faults"]);
+
+pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Findings) -> Result<()> {
+    for member in workspace.members()? {
+        let folder = format!("{member}/src/");
+        // Core has floors besides, and checks its circles with them.
+        if member == "crates/tooz-core" || !files.contains(&format!("{folder}lib.rs")) {
+            continue;
+        }
+        let sources = Sources::read(workspace, files, &folder)?;
+        let arrows = sources.arrows(|_| false);
+        for (module, targets) in &arrows {
+            for target in targets {
+                if let Err(import) = target
+                    && !import.is_empty()
+                {
+                    findings.error(
+                        &sources.file(module),
+                        format!("`crate::{import}` goes through the root: name the file that defines it"),
+                    );
+                }
+                if let (Ok(target), true) = (target, folder == TESTBED.0)
+                    && height(target) > height(module)
+                {
+                    findings.error(
+                        &sources.file(module),
+                        format!("`crate::{target}` is on a floor above; the floors are {:?}", TESTBED.1),
+                    );
+                }
+            }
+        }
+        if let Some(circle) = circle(&graph(&arrows)) {
+            findings.error(&folder, format!("these files import each other in a circle: {}", circle.join(" -> ")));
+        }
+    }
+    Ok(())
+}
+
+/// What stands beside the floors is above all of them.
+fn height(module: &str) -> usize {
+    let floor = module.split("::").next().unwrap_or_default();
+    TESTBED.1.iter().position(|known| *known == floor).unwrap_or(TESTBED.1.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace::tests::repository;
+
+    fn errors(files: &[(&str, &str)]) -> Vec<String> {
+        let mut all = vec![
+            ("Cargo.toml", "[workspace]\nmembers = [\"crates/*\"]"),
+            ("crates/tooz-red/Cargo.toml", ""),
+            ("crates/tooz-red/src/lib.rs", "mod a;\nmod b;\npub const CARD: u8 = 0;"),
+        ];
+        all.extend_from_slice(files);
+        let (_folder, workspace) = repository(&all);
+        let names: Vec<_> = all.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let mut findings = Findings::default();
+        check(&workspace, &names, &mut findings).unwrap();
+        findings.errors
+    }
+
+    #[test]
+    fn a_circle_and_a_detour_by_the_root_are_named() {
+        let straight = [("crates/tooz-red/src/a.rs", "use crate::b::B;"), ("crates/tooz-red/src/b.rs", "")];
+        assert_eq!(errors(&straight), Vec::<String>::new());
+        let round =
+            [("crates/tooz-red/src/a.rs", "use crate::b::B;"), ("crates/tooz-red/src/b.rs", "use crate::a::A;")];
+        assert!(errors(&round)[0].contains("a -> b -> a"), "{:?}", errors(&round));
+        let detour = [("crates/tooz-red/src/a.rs", "use crate::CARD;"), ("crates/tooz-red/src/b.rs", "")];
+        assert!(errors(&detour)[0].contains("goes through the root"), "{:?}", errors(&detour));
+    }
+}
