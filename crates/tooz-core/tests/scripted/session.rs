@@ -1,0 +1,276 @@
+//! The scripted session: each method answers as the test has said, and counts.
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tooz_core::driver::{
+    Clock, ConnectArgs, ConnectFuture, Granted, Groups, JoinRequest, LockKey, LockRequest, Locks, Mutex, Owned,
+    Reporter, RequestId, Session, Wanted, async_trait,
+};
+use tooz_core::{
+    Characteristic, Characteristics, ConnectOptions, Coordinator, Driver, Error, ErrorKind, FencingToken, GroupId,
+    Holder, Outcome, Result, Terms,
+};
+
+/// The session timeout, by the clock of the script.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
+
+static DRIVER: Driver = Driver::new("scripted", &["scripted"], connect)
+    .characteristics(Characteristics::of(&[Characteristic::Groups, Characteristic::SharedLocks]));
+
+/// What the tests have said, by the name in the URL.
+static ALL: LazyLock<Mutex<HashMap<String, Arc<Script>>>> = LazyLock::new(Mutex::default);
+
+#[derive(Default)]
+struct State {
+    reporter: Option<Reporter>,
+    requests: Vec<RequestId>,
+    released: Vec<RequestId>,
+    gone: HashSet<RequestId>,
+    revoked: Vec<RequestId>,
+    owned: Vec<(LockKey, RequestId)>,
+    beats: usize,
+    granted: usize,
+    closes: usize,
+    failing_closes: usize,
+    failing_locks: usize,
+    releases_fail: bool,
+    updates_fail: Option<ErrorKind>,
+}
+
+struct Script {
+    state: Mutex<State>,
+    clock: Clock,
+    beats_held: watch::Sender<bool>,
+    locks_held: watch::Sender<bool>,
+}
+
+/// A script and its clock, as a test has them in hand.
+pub(crate) struct Scripted {
+    script: Arc<Script>,
+    name: String,
+    pub(crate) clock: Clock,
+}
+
+impl Scripted {
+    pub(crate) fn new(name: &str) -> Self {
+        let name = name.replace(' ', "-");
+        let clock = Clock::movable();
+        let script = Arc::new(Script {
+            state: Mutex::default(),
+            clock: clock.clone(),
+            beats_held: watch::Sender::new(false),
+            locks_held: watch::Sender::new(false),
+        });
+        ALL.lock().insert(name.clone(), Arc::clone(&script));
+        Scripted { script, name, clock }
+    }
+
+    pub(crate) fn options(&self) -> ConnectOptions {
+        let options = ConnectOptions::new(&format!("scripted://{}", self.name)).unwrap().driver(&DRIVER);
+        options.member("one").unwrap().session_timeout(TIMEOUT).operation_timeout(Duration::from_secs(2))
+    }
+
+    pub(crate) async fn connect(&self) -> Coordinator {
+        soon(self.options().connect()).await.unwrap()
+    }
+
+    pub(crate) fn reporter(&self) -> Reporter {
+        self.script.state.lock().reporter.clone().expect("it is connected")
+    }
+
+    pub(crate) fn requests(&self) -> Vec<RequestId> {
+        self.script.state.lock().requests.clone()
+    }
+
+    pub(crate) fn released(&self) -> Vec<RequestId> {
+        self.script.state.lock().released.clone()
+    }
+
+    pub(crate) fn beats(&self) -> usize {
+        self.script.state.lock().beats
+    }
+
+    pub(crate) fn granted(&self) -> usize {
+        self.script.state.lock().granted
+    }
+
+    pub(crate) fn closes(&self) -> usize {
+        self.script.state.lock().closes
+    }
+
+    /// The next heartbeat answers that this grant was taken away.
+    pub(crate) fn revoke(&self, request: RequestId) {
+        self.script.state.lock().revoked.push(request);
+    }
+
+    /// The driver sees that this grant is gone.
+    pub(crate) fn forget(&self, request: RequestId) {
+        self.script.state.lock().gone.insert(request);
+    }
+
+    pub(crate) fn owns(&self, owned: Vec<(LockKey, RequestId)>) {
+        self.script.state.lock().owned = owned;
+    }
+
+    /// Heartbeats are answered only when they are not held any more.
+    pub(crate) fn holds_beats(&self, held: bool) {
+        self.script.beats_held.send_replace(held);
+    }
+
+    /// The same for locks.
+    pub(crate) fn holds_locks(&self, held: bool) {
+        self.script.locks_held.send_replace(held);
+    }
+
+    pub(crate) fn fails_closes(&self, times: usize) {
+        self.script.state.lock().failing_closes = times;
+    }
+
+    pub(crate) fn fails_locks(&self, times: usize) {
+        self.script.state.lock().failing_locks = times;
+    }
+
+    pub(crate) fn fails_releases(&self, fail: bool) {
+        self.script.state.lock().releases_fail = fail;
+    }
+
+    pub(crate) fn fails_updates(&self, kind: Option<ErrorKind>) {
+        self.script.state.lock().updates_fail = kind;
+    }
+}
+
+/// Fails when the future has not ended soon.
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), future).await.expect("it ends soon")
+}
+
+/// Asks again until it is so.
+pub(crate) async fn eventually(is_so: impl Fn() -> bool) {
+    let asking = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon(asking).await;
+}
+
+fn connect(args: ConnectArgs) -> ConnectFuture {
+    Box::pin(async move {
+        let name = args.url.hosts().first().map(|host| host.name.clone()).unwrap_or_default();
+        let script = ALL.lock().get(&name).cloned().expect("the test has made it");
+        script.state.lock().reporter = Some(args.reporter);
+        Ok(Arc::new(ScriptedSession(script)) as Arc<dyn Session>)
+    })
+}
+
+struct ScriptedSession(Arc<Script>);
+
+fn refused(kind: ErrorKind) -> Error {
+    Error::new(kind, "as the test says").with_outcome(Outcome::Unknown)
+}
+
+async fn let_go(held: &watch::Sender<bool>) {
+    let _ = held.subscribe().wait_for(|held| !held).await;
+}
+
+#[async_trait]
+impl Session for ScriptedSession {
+    fn terms(&self) -> Terms {
+        Terms::new(Some(TIMEOUT), DRIVER.most_characteristics())
+    }
+
+    fn clock(&self) -> Clock {
+        self.0.clock.clone()
+    }
+
+    async fn beat(&self) -> Result<Vec<RequestId>> {
+        let revoked = {
+            let mut state = self.0.state.lock();
+            state.beats += 1;
+            std::mem::take(&mut state.revoked)
+        };
+        let_go(&self.0.beats_held).await;
+        Ok(revoked)
+    }
+
+    async fn owned(&self) -> Result<Owned> {
+        Ok(Owned::new(self.0.state.lock().owned.clone()))
+    }
+
+    async fn close(&self) -> Result<()> {
+        let mut state = self.0.state.lock();
+        state.closes += 1;
+        match state.failing_closes.checked_sub(1) {
+            Some(left) => {
+                state.failing_closes = left;
+                Err(refused(ErrorKind::Unavailable))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Locks for ScriptedSession {
+    async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
+        let mut state = self.0.state.lock();
+        state.requests.push(request.id);
+        state.granted += 1;
+        Ok(Some(Granted::new(FencingToken(1))))
+    }
+
+    async fn lock(&self, request: &LockRequest, _wanted: &Wanted) -> Result<Option<Granted>> {
+        {
+            let mut state = self.0.state.lock();
+            if let Some(left) = state.failing_locks.checked_sub(1) {
+                state.failing_locks = left;
+                return Err(refused(ErrorKind::Unavailable));
+            }
+        }
+        let_go(&self.0.locks_held).await;
+        self.try_lock(request).await
+    }
+
+    async fn release(&self, request: &LockRequest) -> Result<()> {
+        let mut state = self.0.state.lock();
+        if state.releases_fail {
+            return Err(refused(ErrorKind::Unavailable));
+        }
+        state.released.push(request.id);
+        Ok(())
+    }
+
+    fn holds(&self, request: &LockRequest) -> bool {
+        !self.0.state.lock().gone.contains(&request.id)
+    }
+
+    async fn holders(&self, _key: &LockKey) -> Result<Vec<Holder>> {
+        Ok(Vec::new())
+    }
+}
+
+#[async_trait]
+impl Groups for ScriptedSession {
+    async fn create_group(&self, _group: &GroupId) -> Result<()> {
+        Ok(())
+    }
+
+    async fn join(&self, _request: &JoinRequest) -> Result<()> {
+        Ok(())
+    }
+
+    async fn update(&self, _request: &JoinRequest) -> Result<()> {
+        match self.0.state.lock().updates_fail {
+            Some(kind) => Err(Error::new(kind, "as the test says")),
+            None => Ok(()),
+        }
+    }
+
+    async fn leave(&self, _request: &JoinRequest) -> Result<()> {
+        Ok(())
+    }
+}
