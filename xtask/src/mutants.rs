@@ -22,8 +22,14 @@ const CORE: &str = "crates/tooz-core";
 const LIST: &str = "crates/tooz-core/mutants.toml";
 /// The variable that says which of them lives.
 const WHICH: &str = "TOOZ_MUTANT";
+/// What answers in the copy which fault is alive.
+const MUTANT: &str = r#"
+pub(crate) fn mutant(name: &str) -> bool {
+    std::env::var_os("WHICH").is_some_and(|which| which == name)
+}
+"#;
 /// A test that takes longer hangs, and has noticed by that.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 /// How many run beside each other: most of their time they wait.
 const AT_ONCE: usize = 4;
 
@@ -53,7 +59,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     let tree = workspace.target().join("mutants");
     copy(workspace, &tree)?;
     mutate(workspace, &tree, &mutants)?;
-    let programs = build(workspace, &tree)?;
+    let programs = build(&tree)?;
     let wanted: Vec<_> = mutants.iter().filter(chosen).collect();
     ensure!(!wanted.is_empty(), "there is no such mutant; {LIST} lists them");
     println!("running {} tests", wanted.len() + 1);
@@ -126,8 +132,8 @@ fn copy(workspace: &Workspace, tree: &Path) -> Result<()> {
         for entry in fs::read_dir(workspace.root().join(&folder))? {
             let entry = entry?;
             let name = folder.join(entry.file_name());
-            let is_left_out = folder.as_os_str().is_empty()
-                && ["target", ".git"].iter().any(|out| entry.file_name() == *out || entry.path() == workspace.target());
+            let is_top = folder.as_os_str().is_empty();
+            let is_left_out = is_top && (entry.file_name() == "target" || entry.file_name() == ".git");
             if entry.file_type()?.is_dir() {
                 if !is_left_out {
                     folders.push(name);
@@ -177,9 +183,8 @@ fn mutate(workspace: &Workspace, tree: &Path, mutants: &[Mutant]) -> Result<()> 
         *text = text.replace(&mutant.from, &mutant.switch());
     }
     if let Some(root) = texts.get_mut(Path::new("lib.rs")) {
-        root.push_str(&format!(
-            "\n/// Which fault is alive.\npub(crate) fn mutant(name: &str) -> bool {{\n    std::env::var_os({WHICH:?}).is_some_and(|which| which == name)\n}}\n"
-        ));
+        root.insert_str(0, "#![allow(unused)]\n");
+        root.push_str(&MUTANT.replace("WHICH", WHICH));
     }
     let target = tree.join(CORE).join("src");
     for (name, text) in &texts {
@@ -208,9 +213,10 @@ impl Mutant {
 /// The test programs by name.
 type Programs = BTreeMap<String, PathBuf>;
 
-fn build(workspace: &Workspace, tree: &Path) -> Result<Programs> {
+fn build(tree: &Path) -> Result<Programs> {
     let arguments = ["test", "--package", "tooz-core", "--no-run", "--message-format=json-render-diagnostics"];
-    let cargo = Invocation::cargo(tree).arguments(arguments).environment("CARGO_TARGET_DIR", workspace.target());
+    // A folder of its own: cargo would take the copy's products for those of the original.
+    let cargo = Invocation::cargo(tree).arguments(arguments).environment("CARGO_TARGET_DIR", tree.join("target"));
     let mut programs = Programs::new();
     let finished = cargo.run(|line| {
         let message: serde_json::Value = serde_json::from_str(line).unwrap_or_default();

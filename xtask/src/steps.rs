@@ -82,6 +82,22 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
             work: Work::Tests { documentation: cargo("test --workspace --all-features --doc --no-fail-fast") },
         },
     ];
+    if workspace.has("crates/tooz-core/mutants.toml") {
+        steps.push(commands(
+            "interleavings",
+            "what threads share in core, in thousands of orders of their steps",
+            vec![
+                cargo("test --package tooz-core --lib interleavings")
+                    .environment("RUSTFLAGS", "--cfg shuttle")
+                    .environment("CARGO_TARGET_DIR", workspace.target().join("shuttle")),
+            ],
+        ));
+        steps.push(commands(
+            "mutants",
+            "known faults put into core, each of which its tests have to notice",
+            vec![cargo("run --quiet --package xtask -- mutants")],
+        ));
+    }
     if has_out_of_tree {
         // A folder of its own: it is another workspace with other features, and in one folder the two would
         // wait for each other's lock.

@@ -4,6 +4,7 @@ mod circles;
 mod facade;
 mod floors;
 mod graph;
+mod guide;
 mod layout;
 mod manifests;
 mod rooms;
@@ -40,6 +41,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Findings> {
     facade::check(workspace, &mut findings)?;
     floors::check(workspace, &files, &mut findings)?;
     circles::check(workspace, &files, &mut findings)?;
+    guide::check(workspace, &mut findings)?;
     sources::check(workspace, &files, &mut findings)?;
     Ok(findings)
 }

@@ -2,6 +2,8 @@
 //!
 //! A driver is a card ([`Driver`](crate::Driver)) with a function that connects, and a [`Session`] that owns at the backend. Everything else,
 //! guards, local queues, re-join, deadlines, the heart, election, partitioning, is written once in core on top of it.
+//!
+//! [`guide`] makes a whole driver, step by step.
 
 mod answers;
 pub(crate) mod card;
@@ -15,6 +17,12 @@ pub(crate) mod session;
 pub(crate) mod terms;
 pub(crate) mod wanted;
 pub(crate) mod watchers;
+
+#[doc = include_str!("driver/guide.md")]
+pub mod guide {
+    #[cfg(doc)]
+    use super::*;
+}
 
 pub use async_trait::async_trait;
 pub use futures_core::Stream;

@@ -5,9 +5,12 @@
 //! `tests/conformance.rs` shows with one line that it keeps what it promises.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock};
 
-use tooz_core::driver::{ConnectArgs, ConnectFuture, Granted, Groups, JoinConflict, JoinRequest, LockKey, LockRequest, Locks, Reporter, RequestId, Roster, Session, async_trait};
+use tooz_core::driver::{
+    ConnectArgs, ConnectFuture, Granted, Groups, JoinConflict, JoinRequest, LockKey, LockRequest, Locks, Mutex,
+    Reporter, RequestId, Roster, Session, async_trait,
+};
 use tooz_core::{
     Characteristic, Characteristics, Driver, Error, FencingToken, GroupId, Holder, LockMode, MemberId, Result,
     RosterEntry, Terms,
@@ -40,10 +43,6 @@ struct Board {
 
 static ROOMS: LazyLock<Mutex<HashMap<String, Arc<Mutex<Board>>>>> = LazyLock::new(Mutex::default);
 
-fn open<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 struct Chalk {
     board: Arc<Mutex<Board>>,
     member: MemberId,
@@ -54,7 +53,7 @@ struct Chalk {
 fn connect(args: ConnectArgs) -> ConnectFuture {
     Box::pin(async move {
         let room = format!("{} {:?}", args.url, args.namespace);
-        let board = Arc::clone(open(&ROOMS).entry(room).or_default());
+        let board = Arc::clone(ROOMS.lock().entry(room).or_default());
         Ok(Arc::new(Chalk { board, member: args.member, reporter: args.reporter, mine: Mutex::default() })
             as Arc<dyn Session>)
     })
@@ -67,8 +66,8 @@ impl Session for Chalk {
     }
 
     async fn close(&self) -> Result<()> {
-        let mine = std::mem::take(&mut *open(&self.mine));
-        let mut board = open(&self.board);
+        let mine = std::mem::take(&mut *self.mine.lock());
+        let mut board = self.board.lock();
         board.held.retain(|_, (id, _)| !mine.contains(id));
         for members in board.groups.values_mut() {
             members.retain(|_, (entry, _)| !mine.contains(&entry.id));
@@ -83,7 +82,7 @@ impl Locks for Chalk {
         if request.mode == LockMode::Shared {
             return Err(Error::unsupported("a shared lock"));
         }
-        let mut board = open(&self.board);
+        let mut board = self.board.lock();
         if let Some((id, holder)) = board.held.get(&request.key) {
             // A repetition finds its own grant.
             return Ok((*id == request.id).then(|| Granted::new(holder.token)));
@@ -92,29 +91,26 @@ impl Locks for Chalk {
         let token = FencingToken(board.last_token);
         let holder = Holder::new(self.member.clone(), request.mode, token);
         board.held.insert(request.key.clone(), (request.id, holder));
-        open(&self.mine).insert(request.id);
+        self.mine.lock().insert(request.id);
         Ok(Some(Granted::new(token)))
     }
 
     async fn release(&self, request: &LockRequest) -> Result<()> {
-        let mut board = open(&self.board);
         // Only the grant of that very request: the lock may be another's by now.
-        if board.held.get(&request.key).is_some_and(|(id, _)| *id == request.id) {
-            board.held.remove(&request.key);
-        }
-        open(&self.mine).remove(&request.id);
+        self.board.lock().held.retain(|_, (id, _)| *id != request.id);
+        self.mine.lock().remove(&request.id);
         Ok(())
     }
 
     async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
-        Ok(open(&self.board).held.get(key).map(|(_, holder)| holder.clone()).into_iter().collect())
+        Ok(self.board.lock().held.get(key).map(|(_, holder)| holder.clone()).into_iter().collect())
     }
 }
 
 #[async_trait]
 impl Groups for Chalk {
     async fn create_group(&self, group: &GroupId) -> Result<()> {
-        let mut board = open(&self.board);
+        let mut board = self.board.lock();
         if board.groups.contains_key(group) {
             return Err(Error::group_exists(group));
         }
@@ -123,7 +119,7 @@ impl Groups for Chalk {
     }
 
     async fn delete_group(&self, group: &GroupId) -> Result<()> {
-        let mut board = open(&self.board);
+        let mut board = self.board.lock();
         match board.groups.get(group).map(BTreeMap::len) {
             None => return Err(Error::no_group(group)),
             Some(0) => board.groups.remove(group),
@@ -133,11 +129,11 @@ impl Groups for Chalk {
     }
 
     async fn groups(&self) -> Result<Vec<GroupId>> {
-        Ok(open(&self.board).groups.keys().cloned().collect())
+        Ok(self.board.lock().groups.keys().cloned().collect())
     }
 
     async fn join(&self, request: &JoinRequest) -> Result<()> {
-        let mut board = open(&self.board);
+        let mut board = self.board.lock();
         let members = board.groups.get_mut(&request.group).ok_or_else(|| Error::no_group(&request.group))?;
         if let Some((there, reporter)) = members.get(&request.member) {
             match request.meets(there.id) {
@@ -148,12 +144,12 @@ impl Groups for Chalk {
         }
         let entry = RosterEntry::new(request.member.clone(), request.id, request.capabilities.clone());
         members.insert(request.member.clone(), (entry, self.reporter.clone()));
-        open(&self.mine).insert(request.id);
+        self.mine.lock().insert(request.id);
         Ok(())
     }
 
     async fn update(&self, request: &JoinRequest) -> Result<()> {
-        let mut board = open(&self.board);
+        let mut board = self.board.lock();
         let members = board.groups.get_mut(&request.group).ok_or_else(|| Error::no_group(&request.group))?;
         let mine = members.get_mut(&request.member).filter(|(entry, _)| entry.id == request.id);
         mine.ok_or_else(|| Error::not_member(request))?.0.capabilities = request.capabilities.clone();
@@ -161,15 +157,15 @@ impl Groups for Chalk {
     }
 
     async fn leave(&self, request: &JoinRequest) -> Result<()> {
-        if let Some(members) = open(&self.board).groups.get_mut(&request.group) {
+        if let Some(members) = self.board.lock().groups.get_mut(&request.group) {
             members.retain(|_, (entry, _)| entry.id != request.id);
         }
-        open(&self.mine).remove(&request.id);
+        self.mine.lock().remove(&request.id);
         Ok(())
     }
 
     async fn members(&self, group: &GroupId) -> Result<Roster> {
-        let board = open(&self.board);
+        let board = self.board.lock();
         let members = board.groups.get(group).ok_or_else(|| Error::no_group(group))?;
         Ok(Roster::new(members.values().map(|(entry, _)| entry.clone()).collect(), 0))
     }

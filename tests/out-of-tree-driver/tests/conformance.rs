@@ -3,4 +3,4 @@
 use chalk_driver as _;
 use tooz_conformance::Rig;
 
-tooz_conformance::suite!(Rig::new("chalk", |tag| format!("chalk://{tag}")));
+tooz_conformance::suite!(Rig::new("chalk", |tag| format!("chalk://{tag}")).hides_locks().hides_waiters());

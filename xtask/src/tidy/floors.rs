@@ -73,16 +73,14 @@ pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Find
     let arrows = sources.arrows(|module| FLOORS.contains(&module));
     for (module, targets) in &arrows {
         for target in targets {
-            match target {
-                Err(import) => {
-                    findings.error(&sources.file(module), format!("`crate::{import}`: name the file that defines it"))
+            let what = match target {
+                Err(import) => format!("`crate::{import}`: name the file that defines it"),
+                Ok(target) if height(target) > height(module) => {
+                    format!("`crate::{target}` is on a floor above; the floors are {FLOORS:?}")
                 }
-                Ok(target) if height(target) > height(module) => findings.error(
-                    &sources.file(module),
-                    format!("`crate::{target}` is on a floor above; the floors are {FLOORS:?}"),
-                ),
-                Ok(_) => {}
-            }
+                Ok(_) => continue,
+            };
+            findings.error(&sources.file(module), what);
         }
     }
     if let Some(circle) = circle(&graph(&arrows)) {

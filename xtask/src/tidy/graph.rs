@@ -107,7 +107,7 @@ fn imports(text: &str) -> Vec<String> {
 /// `a::{b, c}` is `a::b` and `a::c`.
 pub(super) fn leaves(path: &str) -> Vec<String> {
     let path: String = path.split_whitespace().collect::<Vec<_>>().join(" ");
-    let braced = if path.starts_with('{') { Some(("", &path[1..])) } else { path.split_once("::{") };
+    let braced = path.strip_prefix('{').map(|inside| ("", inside)).or_else(|| path.split_once("::{"));
     match braced {
         None => vec![path.trim().to_owned()],
         Some((before, inside)) => {

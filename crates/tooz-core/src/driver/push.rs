@@ -50,7 +50,7 @@ pub type PushStream = Pin<Box<dyn Stream<Item = Pushed> + Send>>;
 /// The driver's end of a [`push_channel`].
 pub struct Pusher(Feeder<Pushed>);
 
-/// Makes a stream for [`Session::watch_group`](crate::driver::Session::watch_group) that can be fed from any thread.
+/// Makes a stream for [`Groups::watch_group`](crate::driver::Groups::watch_group) that can be fed from any thread.
 ///
 /// It is bounded and never blocks: a reader that is too slow finds [`Pushed::Gap`] in place of what it missed.
 pub fn push_channel() -> (Pusher, PushStream) {

@@ -41,7 +41,7 @@ pub(super) async fn end_for_good(inner: &Inner, live: &Arc<LiveSession>) -> Resu
         let left = give_up.saturating_duration_since(Instant::now());
         let ended = close_once(live, left).await.map_err(|error| match error.kind() {
             // The last of several attempts had less time than all of them.
-            ErrorKind::TimedOut => not_ended_within(limit),
+            ErrorKind::TimedOut if Instant::now() >= give_up => not_ended_within(limit),
             _ => error,
         });
         match &ended {

@@ -215,24 +215,33 @@ impl LiveSession {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        // The last error tells more than "no answer in time", so it comes before that.
         let (begin, give_up) = (self.clock().now(), limit / 2);
-        let (mut past, mut pauses) = (Duration::ZERO, None);
+        let (mut past, mut pauses, mut before) = (Duration::ZERO, None, None::<Error>);
         loop {
-            match self.call_within(limit.saturating_sub(past), &what, ask.clone()).await {
-                Err(error) if error.is_retryable() && self.check().is_none() && past < give_up => {
-                    let pauses = pauses.get_or_insert_with(Backoff::for_reconnects);
-                    Box::pin(async {
-                        tokio::select! {
-                            () = pauses.pause() => {}
-                            _ = self.lost() => {}
-                        }
-                    })
-                    .await;
-                    past = self.clock().now().since(begin);
-                }
-                result => return result,
+            let error = match self.call_within(limit.saturating_sub(past), &what, ask.clone()).await {
+                Err(error) => error,
+                answer => return answer,
+            };
+            if !error.is_retryable() || self.check().is_some() || past >= give_up {
+                // What was left of the time says nothing; what the attempt before has met does. The outcome is that of the last.
+                return Err(match before {
+                    Some(before) if error.kind() == ErrorKind::TimedOut => before.with_outcome(error.outcome()),
+                    _ => error,
+                });
             }
+            let pauses = pauses.get_or_insert_with(Backoff::for_reconnects);
+            Box::pin(async {
+                tokio::select! {
+                    () = pauses.pause() => {}
+                    _ = self.lost() => {}
+                }
+            })
+            .await;
+            past = self.clock().now().since(begin);
+            if past >= limit {
+                return Err(error);
+            }
+            before = Some(error);
         }
     }
 

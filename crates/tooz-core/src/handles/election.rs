@@ -43,6 +43,20 @@ pub struct Leader {
 /// Being the leader of a group. It ends with the session and with the membership, and is never silently taken again.
 ///
 /// Dropping it resigns in the background.
+///
+/// ```no_run
+/// # async fn example(membership: tooz_core::Membership) -> tooz_core::Result<()> {
+/// # async fn lead(_epoch: tooz_core::FencingToken) {}
+/// while membership.over().is_none() {
+///     let leadership = membership.campaign().await?;
+///     match leadership.while_held(lead(leadership.epoch())).await {
+///         Ok(()) => return leadership.resign().await,
+///         Err(reason) => eprintln!("another leads now, or soon: {reason}"),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "the leadership is resigned when this is dropped"]
 pub struct Leadership {
     guard: LockGuard,

@@ -20,6 +20,17 @@ use crate::handles::partition::Partitioner;
 use crate::handles::watch::GroupWatch;
 
 /// A group by its name. A cheap clone; the group need not exist.
+///
+/// ```no_run
+/// # async fn example(coordinator: tooz_core::Coordinator) -> tooz_core::Result<()> {
+/// let group = coordinator.group("workers")?;
+/// let _membership = group.join_or_create(&"ready").await?;
+/// for entry in group.members().await? {
+///     println!("{} says {}", entry.member, entry.capabilities.get::<String>()?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Group {
     pub(crate) handle: Arc<Handle>,

@@ -26,6 +26,17 @@ use crate::handles::loss::Loss;
 ///
 /// Two tasks that share a coordinator exclude each other just as two processes do; a task that acquires twice waits for
 /// itself, as with `tokio::sync::Mutex`.
+///
+/// ```no_run
+/// # async fn example(coordinator: tooz_core::Coordinator) -> tooz_core::Result<()> {
+/// let lock = coordinator.lock("nightly")?;
+/// let Some(guard) = lock.try_acquire().await? else {
+///     println!("held by {:?}, and {} wait", lock.holders().await?, lock.waiters().await?.len());
+///     return Ok(());
+/// };
+/// guard.release().await
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Lock {
     handle: Arc<Handle>,
@@ -34,6 +45,16 @@ pub struct Lock {
 }
 
 /// The same lock in shared mode: shared grants stand beside each other and exclude exclusive ones.
+///
+/// ```no_run
+/// # async fn example(lock: tooz_core::Lock) -> tooz_core::Result<()> {
+/// let reader = lock.shared().acquire().await?;
+/// let beside = lock.shared().try_acquire().await?;
+/// assert!(beside.is_some(), "readers stand beside each other");
+/// # drop(reader);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct SharedLock(Lock);
 
@@ -252,6 +273,21 @@ pub(crate) async fn answer(place: &mut Place) -> Result<Option<Grant>> {
 ///
 /// Dropping it releases in the background: it never blocks, and a process that ends right after the drop is gone before the
 /// release happened. [`release`](Self::release) waits for it.
+///
+/// ```no_run
+/// # async fn example(lock: tooz_core::Lock) -> tooz_core::Result<()> {
+/// # async fn write_the_report(_token: tooz_core::FencingToken) {}
+/// let guard = lock.acquire().await?;
+/// // The work stops at the loss, and the resource is told under which token it is done.
+/// match guard.while_held(write_the_report(guard.fencing_token())).await {
+///     Ok(()) => guard.release().await,
+///     Err(reason) => {
+///         eprintln!("stopped: {reason}");
+///         Ok(())
+///     }
+/// }
+/// # }
+/// ```
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct LockGuard {
     queue: Arc<LocalQueue>,

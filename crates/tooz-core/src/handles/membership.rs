@@ -34,6 +34,15 @@ use crate::handles::watch::GroupWatch;
 /// lives, also where the backend refuses for a while: [`wait_standing`](Self::wait_standing) waits for that, and [`over`](Self::over) says
 /// whether it is over for ever. Each standing has a loss of its own: [`loss`](Self::loss) is that of the present one. Dropping the
 /// membership leaves in the background.
+///
+/// ```no_run
+/// # async fn example(group: tooz_core::Group) -> tooz_core::Result<()> {
+/// let membership = group.join(&serde_json::json!({ "weight": 2 })).await?;
+/// membership.update(&serde_json::json!({ "weight": 0 })).await?; // takes no new work
+/// assert!(membership.is_member(), "judged by the clock, at this call");
+/// membership.leave().await
+/// # }
+/// ```
 #[must_use = "the group is left when the membership is dropped"]
 pub struct Membership {
     orders: Ours<mpsc::UnboundedSender<Order>>,

@@ -24,6 +24,20 @@ const SMALL: u64 = 16;
 /// It follows the group by itself. A member's weight is its capability `{"weight": n}`, default 1; 0 means no share. While the
 /// members stay, no key moves between two that both stayed. Ownership is advice: for a moment two members may both believe
 /// that they own a key. Where that would hurt, take a lock as well.
+///
+/// ```no_run
+/// # async fn example(membership: tooz_core::Membership, customers: Vec<String>) -> tooz_core::Result<()> {
+/// let mut partitioner = membership.partitioner().await?;
+/// loop {
+///     for customer in customers.iter().filter(|customer| partitioner.belongs_to_self(customer)) {
+///         println!("{customer} is ours");
+///     }
+///     if !partitioner.changed().await {
+///         return Ok(());
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Partitioner {
     ring: watch::Receiver<Arc<HashRing>>,

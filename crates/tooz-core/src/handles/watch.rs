@@ -350,3 +350,36 @@ fn differences(old: &Members, new: &Members) -> Vec<GroupEvent> {
     }
     events
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::RequestId;
+    use crate::driver::roster::Capabilities;
+
+    fn members(entries: &[(&str, u128, i32)]) -> Members {
+        let entry = |(name, id, capabilities): &(&str, u128, i32)| {
+            let member: MemberId = name.parse().unwrap();
+            (member.clone(), RosterEntry::new(member, RequestId(*id), Capabilities::new(capabilities).unwrap()))
+        };
+        entries.iter().map(entry).collect()
+    }
+
+    fn told(old: &Members, new: &Members) -> Vec<String> {
+        let words = differences(old, new).into_iter().map(|event| match event {
+            GroupEvent::Joined(entry) => format!("joined {}", entry.member),
+            GroupEvent::Left(member) => format!("left {member}"),
+            GroupEvent::Updated(entry) => format!("updated {}", entry.member),
+            other => format!("{other:?}"),
+        });
+        words.collect()
+    }
+
+    #[test]
+    fn a_member_that_left_and_came_back_between_two_readings_is_told_as_both() {
+        let before = members(&[("a", 1, 0), ("b", 2, 0), ("c", 3, 0), ("d", 4, 0)]);
+        let after = members(&[("a", 1, 0), ("b", 5, 0), ("c", 3, 9), ("e", 6, 0)]);
+        assert_eq!(told(&before, &after), ["left b", "left d", "joined b", "updated c", "joined e"]);
+        assert!(told(&after, &after).is_empty());
+    }
+}

@@ -66,3 +66,22 @@ pub(crate) async fn next_of(stream: &mut Option<PushStream>) -> Result<Option<Pu
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::push::push_channel;
+
+    #[tokio::test]
+    async fn a_watch_has_begun_when_it_says_so_and_not_before() {
+        let (pusher, mut stream) = push_channel();
+        pusher.push(Pushed::Dirty);
+        let late = wait_for_ready(&mut stream, Duration::from_millis(20)).await.unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::TimedOut);
+        pusher.push(Pushed::Ready);
+        wait_for_ready(&mut stream, Duration::from_secs(10)).await.unwrap();
+        drop(pusher);
+        let ended = wait_for_ready(&mut stream, Duration::from_secs(10)).await.unwrap_err();
+        assert_eq!(ended.kind(), ErrorKind::Unavailable);
+    }
+}

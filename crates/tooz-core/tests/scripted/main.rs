@@ -4,8 +4,11 @@ mod session;
 
 use std::time::Duration;
 
-use tooz_core::driver::{LockKey, RequestId};
-use tooz_core::{Coordinator, ErrorKind, Group, LockGuard, LossReason, SessionEvent};
+use tooz_core::driver::{LockKey, Replace, RequestId};
+use tooz_core::{
+    Characteristic, Characteristics, Coordinator, ErrorKind, Group, JoinOptions, LockGuard, LockName, LossReason,
+    SessionEvent,
+};
 
 use crate::session::{Scripted, TIMEOUT, eventually, soon};
 
@@ -124,7 +127,7 @@ async fn a_withdrawal_that_stays_unknown_ends_the_session() {
     let coordinator = scripted.connect().await;
     let guard = soon(coordinator.lock("x").unwrap().acquire()).await.unwrap();
     let mut events = coordinator.events();
-    scripted.fails_releases(true);
+    scripted.fails_releases(usize::MAX);
     assert!(soon(guard.release()).await.is_err(), "it goes on in the background");
     // Longer than any patience with it, and beats go on.
     for _ in 0..40 {
@@ -162,6 +165,171 @@ async fn a_grant_that_was_not_looked_at_goes_back() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     drop(waiting);
     eventually(|| scripted.released().len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_grant_whose_time_is_over_before_it_is_looked_at_is_not_handed_out() {
+    let scripted = Scripted::new("late");
+    let coordinator = scripted.connect().await;
+    scripted.holds_locks(true);
+    let lock = coordinator.lock("x").unwrap();
+    let mut waiting = Box::pin(lock.acquire());
+    let polled = std::future::poll_fn(|context| std::task::Poll::Ready(waiting.as_mut().poll(context))).await;
+    assert!(polled.is_pending());
+    scripted.holds_locks(false);
+    eventually(|| scripted.granted() == 1).await;
+    // This process stands still: the answer lies there for longer than the session lives.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    scripted.clock.advance(TIMEOUT * 2);
+    assert!(soon(waiting).await.unwrap().is_held(), "it is asked for again");
+}
+
+#[tokio::test]
+async fn a_release_that_fails_once_is_asked_again() {
+    let scripted = Scripted::new("release");
+    let (_coordinator, guard, request) = hold(&scripted).await;
+    scripted.fails_releases(1);
+    soon(guard.release()).await.unwrap();
+    assert_eq!(scripted.released(), [request]);
+}
+
+#[tokio::test]
+async fn a_release_that_fails_and_then_hangs_says_why_it_failed() {
+    let scripted = Scripted::new("says why");
+    let (_coordinator, guard, _) = hold(&scripted).await;
+    scripted.fails_releases(1);
+    scripted.holds_releases(true);
+    let error = soon(guard.release()).await.unwrap_err().to_string();
+    assert!(error.contains("as the test says"), "not the rest of the time limit: {error}");
+}
+
+#[tokio::test]
+async fn an_update_during_a_rejoin_is_said_after_it() {
+    let scripted = Scripted::new("said after");
+    let membership = soon(group(&scripted).await.join(&1)).await.unwrap();
+    scripted.holds_joins(true);
+    scripted.reporter().session_lost("as the test says");
+    eventually(|| scripted.joins().len() == 2).await;
+    let updating = async {
+        let said = membership.update(&2);
+        tokio::pin!(said);
+        let polled = std::future::poll_fn(|context| std::task::Poll::Ready(said.as_mut().poll(context))).await;
+        assert!(polled.is_pending());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        scripted.holds_joins(false);
+        said.await
+    };
+    soon(updating).await.unwrap();
+    assert_eq!(scripted.updates(), ["2"]);
+}
+
+#[tokio::test]
+async fn a_leave_during_a_rejoin_is_done_after_it() {
+    let scripted = Scripted::new("left after");
+    let membership = soon(group(&scripted).await.join(&1)).await.unwrap();
+    scripted.holds_joins(true);
+    scripted.reporter().session_lost("as the test says");
+    eventually(|| scripted.joins().len() == 2).await;
+    let leaving = tokio::spawn(membership.leave());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    scripted.holds_joins(false);
+    soon(leaving).await.unwrap().unwrap();
+    assert_eq!(scripted.left().last(), scripted.joins().last(), "the entry of the new session is gone");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_namesake_joins_after_it_and_who_does_not_is_refused() {
+    let scripted = Scripted::new("namesake");
+    let group = group(&scripted).await;
+    scripted.refuses_joins(2);
+    assert_eq!(soon(group.join(&1)).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    let membership = soon(group.join_with(JoinOptions::new().wait())).await.unwrap();
+    assert!(membership.is_member());
+    assert!(scripted.replaces().iter().all(|replace| *replace == Replace::Nobody));
+}
+
+#[tokio::test]
+async fn a_join_whose_reply_was_lost_is_repeated_as_the_same() {
+    let scripted = Scripted::new("repeated");
+    scripted.loses_join_replies(1);
+    let membership = soon(group(&scripted).await.join(&1)).await.unwrap();
+    assert!(membership.is_member());
+    let joins = scripted.joins();
+    assert!(joins.len() == 2 && joins[0] == joins[1], "{joins:?}");
+}
+
+#[tokio::test]
+async fn who_takes_over_says_so() {
+    let scripted = Scripted::new("taken over");
+    let membership = soon(group(&scripted).await.join_with(JoinOptions::new().take_over())).await.unwrap();
+    assert!(membership.is_member());
+    assert_eq!(scripted.replaces(), [Replace::Anybody]);
+}
+
+#[tokio::test]
+async fn a_member_owns_no_key_past_its_deadline_and_waits_to_stand_again() {
+    let scripted = Scripted::new("keys");
+    let membership = soon(group(&scripted).await.join(&1)).await.unwrap();
+    let partitioner = soon(membership.partitioner()).await.unwrap();
+    assert!(partitioner.belongs_to_self("key"), "it is alone");
+    scripted.holds_joins(true);
+    scripted.clock.advance(TIMEOUT * 2);
+    assert!(!partitioner.belongs_to_self("key") && !membership.is_member());
+    let standing = async {
+        let standing = membership.wait_standing();
+        tokio::pin!(standing);
+        let polled = std::future::poll_fn(|context| std::task::Poll::Ready(standing.as_mut().poll(context))).await;
+        assert!(polled.is_pending(), "it does not stand");
+        scripted.holds_joins(false);
+        standing.await
+    };
+    soon(standing).await.unwrap();
+    assert!(membership.is_member());
+}
+
+#[tokio::test]
+async fn the_last_handle_closes() {
+    let scripted = Scripted::new("handles");
+    let (coordinator, guard, _) = hold(&scripted).await;
+    drop(coordinator);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(guard.is_held() && scripted.closes() == 0, "a guard is a handle too");
+    drop(guard);
+    eventually(|| scripted.closes() == 1).await;
+}
+
+#[tokio::test]
+async fn a_time_of_zero_is_no_time() {
+    let scripted = Scripted::new("zero");
+    let error = soon(scripted.options().operation_timeout(Duration::ZERO).connect()).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Config && error.to_string().contains("operation_timeout"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_required_is_looked_for() {
+    let scripted = Scripted::new("required");
+    let wanted = Characteristics::of(&[Characteristic::BreakableLocks]);
+    let error = soon(scripted.options().require(wanted).connect()).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Config && error.to_string().contains("BreakableLocks"), "{error}");
+}
+
+#[tokio::test]
+async fn elections_are_no_locks_in_use() {
+    let scripted = Scripted::new("in use");
+    let coordinator = scripted.connect().await;
+    let lock = LockKey::lock(&"x".parse().unwrap());
+    scripted.tells_in_use(vec![LockKey::election(&"g".parse().unwrap()), lock]);
+    let names = soon(coordinator.locks()).await.unwrap();
+    assert_eq!(names.iter().map(LockName::as_str).collect::<Vec<_>>(), ["x"]);
+}
+
+#[tokio::test]
+async fn no_group_is_no_vacancy() {
+    let scripted = Scripted::new("vacancy");
+    let group = group(&scripted).await;
+    assert_eq!(soon(group.leader()).await.unwrap(), None);
+    scripted.deletes_the_group();
+    assert_eq!(soon(group.leader()).await.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[test]

@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tooz_core::driver::{
     Clock, ConnectArgs, ConnectFuture, Granted, Groups, JoinRequest, LockKey, LockRequest, Locks, Mutex, Owned,
-    Reporter, RequestId, Session, Wanted, async_trait,
+    Replace, Reporter, RequestId, Roster, Session, Wanted, async_trait,
 };
 use tooz_core::{
-    Characteristic, Characteristics, ConnectOptions, Coordinator, Driver, Error, ErrorKind, FencingToken, GroupId,
-    Holder, Outcome, Result, Terms,
+    Capabilities, Characteristic, Characteristics, ConnectOptions, Coordinator, Driver, Error, ErrorKind, FencingToken,
+    GroupId, Holder, Outcome, Result, RosterEntry, Terms,
 };
 
 /// The session timeout, by the clock of the script.
@@ -37,8 +37,17 @@ struct State {
     closes: usize,
     failing_closes: usize,
     failing_locks: usize,
-    releases_fail: bool,
+    failing_releases: usize,
     updates_fail: Option<ErrorKind>,
+    updates: Vec<String>,
+    left: Vec<RequestId>,
+    joins: Vec<RequestId>,
+    holders: Vec<Holder>,
+    in_use: Vec<LockKey>,
+    group_is_missing: bool,
+    refused_joins: usize,
+    lost_join_replies: usize,
+    replaces: Vec<Replace>,
 }
 
 struct Script {
@@ -46,6 +55,8 @@ struct Script {
     clock: Clock,
     beats_held: watch::Sender<bool>,
     locks_held: watch::Sender<bool>,
+    joins_held: watch::Sender<bool>,
+    releases_held: watch::Sender<bool>,
 }
 
 /// A script and its clock, as a test has them in hand.
@@ -64,6 +75,8 @@ impl Scripted {
             clock: clock.clone(),
             beats_held: watch::Sender::new(false),
             locks_held: watch::Sender::new(false),
+            joins_held: watch::Sender::new(false),
+            releases_held: watch::Sender::new(false),
         });
         ALL.lock().insert(name.clone(), Arc::clone(&script));
         Scripted { script, name, clock }
@@ -126,6 +139,56 @@ impl Scripted {
         self.script.locks_held.send_replace(held);
     }
 
+    /// The same for joins.
+    pub(crate) fn holds_joins(&self, held: bool) {
+        self.script.joins_held.send_replace(held);
+    }
+
+    /// The same for releases that do not fail.
+    pub(crate) fn holds_releases(&self, held: bool) {
+        self.script.releases_held.send_replace(held);
+    }
+
+    /// The requests of all joins.
+    pub(crate) fn joins(&self) -> Vec<RequestId> {
+        self.script.state.lock().joins.clone()
+    }
+
+    /// So many joins find a living member of their name.
+    pub(crate) fn refuses_joins(&self, times: usize) {
+        self.script.state.lock().refused_joins = times;
+    }
+
+    /// So many joins are done, and their replies are lost.
+    pub(crate) fn loses_join_replies(&self, times: usize) {
+        self.script.state.lock().lost_join_replies = times;
+    }
+
+    /// Whose entry each join was ready to replace.
+    pub(crate) fn replaces(&self) -> Vec<Replace> {
+        self.script.state.lock().replaces.clone()
+    }
+
+    /// The joins that were left again.
+    pub(crate) fn left(&self) -> Vec<RequestId> {
+        self.script.state.lock().left.clone()
+    }
+
+    /// The capabilities of all updates.
+    pub(crate) fn updates(&self) -> Vec<String> {
+        self.script.state.lock().updates.clone()
+    }
+
+    /// Which locks are told to be in use.
+    pub(crate) fn tells_in_use(&self, keys: Vec<LockKey>) {
+        self.script.state.lock().in_use = keys;
+    }
+
+    /// From now on there is no group.
+    pub(crate) fn deletes_the_group(&self) {
+        self.script.state.lock().group_is_missing = true;
+    }
+
     pub(crate) fn fails_closes(&self, times: usize) {
         self.script.state.lock().failing_closes = times;
     }
@@ -134,8 +197,8 @@ impl Scripted {
         self.script.state.lock().failing_locks = times;
     }
 
-    pub(crate) fn fails_releases(&self, fail: bool) {
-        self.script.state.lock().releases_fail = fail;
+    pub(crate) fn fails_releases(&self, times: usize) {
+        self.script.state.lock().failing_releases = times;
     }
 
     pub(crate) fn fails_updates(&self, kind: Option<ErrorKind>) {
@@ -236,11 +299,15 @@ impl Locks for ScriptedSession {
     }
 
     async fn release(&self, request: &LockRequest) -> Result<()> {
-        let mut state = self.0.state.lock();
-        if state.releases_fail {
-            return Err(refused(ErrorKind::Unavailable));
+        {
+            let mut state = self.0.state.lock();
+            if let Some(left) = state.failing_releases.checked_sub(1) {
+                state.failing_releases = left;
+                return Err(refused(ErrorKind::Unavailable));
+            }
         }
-        state.released.push(request.id);
+        let_go(&self.0.releases_held).await;
+        self.0.state.lock().released.push(request.id);
         Ok(())
     }
 
@@ -249,7 +316,11 @@ impl Locks for ScriptedSession {
     }
 
     async fn holders(&self, _key: &LockKey) -> Result<Vec<Holder>> {
-        Ok(Vec::new())
+        Ok(self.0.state.lock().holders.clone())
+    }
+
+    async fn locks(&self) -> Result<Vec<LockKey>> {
+        Ok(self.0.state.lock().in_use.clone())
     }
 }
 
@@ -259,18 +330,44 @@ impl Groups for ScriptedSession {
         Ok(())
     }
 
-    async fn join(&self, _request: &JoinRequest) -> Result<()> {
+    async fn join(&self, request: &JoinRequest) -> Result<()> {
+        {
+            let mut state = self.0.state.lock();
+            state.replaces.push(request.replace);
+            if let Some(left) = state.refused_joins.checked_sub(1) {
+                state.refused_joins = left;
+                return Err(Error::namesake(request).with_retry_after(Duration::from_secs(1)));
+            }
+            state.joins.push(request.id);
+            if let Some(left) = state.lost_join_replies.checked_sub(1) {
+                state.lost_join_replies = left;
+                return Err(refused(ErrorKind::Unavailable));
+            }
+        }
+        let_go(&self.0.joins_held).await;
         Ok(())
     }
 
-    async fn update(&self, _request: &JoinRequest) -> Result<()> {
+    async fn update(&self, request: &JoinRequest) -> Result<()> {
+        self.0.state.lock().updates.push(request.capabilities.as_json().to_owned());
         match self.0.state.lock().updates_fail {
             Some(kind) => Err(Error::new(kind, "as the test says")),
             None => Ok(()),
         }
     }
 
-    async fn leave(&self, _request: &JoinRequest) -> Result<()> {
+    async fn leave(&self, request: &JoinRequest) -> Result<()> {
+        self.0.state.lock().left.push(request.id);
         Ok(())
+    }
+
+    async fn members(&self, group: &GroupId) -> Result<Roster> {
+        let state = self.0.state.lock();
+        if state.group_is_missing {
+            return Err(Error::no_group(group));
+        }
+        let own = state.joins.last().filter(|join| !state.left.contains(join));
+        let own = own.map(|join| RosterEntry::new("one".parse().unwrap(), *join, Capabilities::default()));
+        Ok(Roster::new(own.into_iter().collect(), 0))
     }
 }

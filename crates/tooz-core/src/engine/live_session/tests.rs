@@ -114,3 +114,23 @@ async fn a_guarded_future_is_not_polled_past_the_deadline() {
     assert_eq!(Loss::of(&hold).guard(async { polled.set(true) }).await, Err(LossReason::Expired));
     assert!(!polled.get());
 }
+
+#[tokio::test]
+async fn a_guarded_future_that_has_begun_is_not_polled_past_the_deadline_either() {
+    let (live, clock) = Fake::live(TIMEOUT);
+    assert!(live.credit(clock.now(), TIMEOUT, MARGIN));
+    let hold = Hold::new(&live, RequestId(1), Claimed::Membership);
+    let loss = Loss::of(&hold);
+    let polls = std::cell::Cell::new(0);
+    let counting = std::future::poll_fn(|_| {
+        polls.set(polls.get() + 1);
+        std::task::Poll::<()>::Pending
+    });
+    let mut guarded = Box::pin(loss.guard(counting));
+    let mut poll =
+        async || std::future::poll_fn(|context| std::task::Poll::Ready(guarded.as_mut().poll(context))).await;
+    assert!(poll().await.is_pending());
+    clock.advance(TIMEOUT);
+    assert_eq!(poll().await, std::task::Poll::Ready(Err(LossReason::Expired)));
+    assert_eq!(polls.get(), 1, "the clock alone has ended it");
+}
