@@ -1,4 +1,4 @@
-//! The few connections that wait in the server's own queues, lent to whoever waits for a lock.
+//! The pool of connections that wait in the server's own queues, lent by turns to the requests of one session that wait for a lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use crate::setup::{self, Role};
 
 const LET_GO: &str = "SELECT CASE WHEN pg_backend_pid() = $1 THEN pg_advisory_unlock_all() IS NOT NULL ELSE false END";
 
-/// In this time everybody who wants a connection has had a turn, as long as no turn would be shorter than the shortest.
+/// In this time each request that wants a connection has had a turn, as long as no turn would be shorter than the shortest.
 const CYCLE: Duration = Duration::from_mins(2);
 /// What a turn at least takes to be worth its round trips.
 const SHORTEST_TURN: Duration = Duration::from_millis(200);
@@ -25,13 +25,13 @@ const SHORTEST_TURN: Duration = Duration::from_millis(200);
 pub(crate) type Opened = oneshot::Receiver<()>;
 
 /// All waiting connections of one session.
-pub(crate) struct Waiters {
+pub(crate) struct Pool {
     settings: Settings,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Idle>>,
-    /// How many want a connection and have none.
+    /// How many requests want a connection and have none.
     queued: AtomicUsize,
-    /// Somebody has joined those who want one.
+    /// One more request wants one.
     pub(crate) pressed: Notify,
     /// What gives connections back in the background; stopped with the session.
     cleaning: Mutex<JoinSet<()>>,
@@ -44,17 +44,17 @@ struct Idle {
 }
 
 /// A connection on loan. Dropping it closes it, and with it ends whatever it waits for or holds.
-pub(crate) struct Waiter {
+pub(crate) struct Lent {
     pub(crate) connection: PgConnection,
     /// The server's process behind it, by which its wait can be cancelled.
     pub(crate) pid: i32,
     permit: OwnedSemaphorePermit,
 }
 
-impl Waiters {
+impl Pool {
     pub(crate) fn new(settings: Settings) -> Self {
         let permits = Arc::new(Semaphore::new(settings.waiters));
-        Waiters {
+        Pool {
             settings,
             permits,
             idle: Mutex::default(),
@@ -72,23 +72,23 @@ impl Waiters {
         Arc::clone(&self.permits).acquire_owned().await.map_err(|_| error::lost("wait for a turn"))
     }
 
-    /// Whether somebody wants a connection and has none.
+    /// Whether a request wants a connection and has none.
     pub(crate) fn is_pressed(&self) -> bool {
         self.queued() > 0
     }
 
-    /// How many want a connection and have none.
+    /// How many requests want a connection and have none.
     pub(crate) fn queued(&self) -> usize {
         self.queued.load(Ordering::Acquire)
     }
 
-    /// How long a turn may be for somebody who would take that long: so short that all who wait for theirs have one within the cycle.
+    /// How long a turn may be for a request that would take that long: so short that all that wait for theirs have one within the cycle.
     pub(crate) fn turn_length(&self, patience: Duration) -> Duration {
         patience.min(longest_turn(self.settings.waiters, self.queued()))
     }
 
-    /// A connection for one's turn: one that is there, else a new one.
-    pub(crate) async fn lend(&self, permit: OwnedSemaphorePermit) -> Result<Waiter> {
+    /// A connection for a turn: one that is there, else a new one.
+    pub(crate) async fn lend(&self, permit: OwnedSemaphorePermit) -> Result<Lent> {
         let fresh_enough = self.settings.session_timeout / 2;
         let found = {
             let mut idle = self.idle.lock();
@@ -100,33 +100,33 @@ impl Waiters {
             Some(one) => (one.connection, one.pid),
             None => setup::connect(&self.settings, Role::Wait).await?,
         };
-        Ok(Waiter { connection, pid, permit })
+        Ok(Lent { connection, pid, permit })
     }
 
     /// Takes a connection back in the background, and lets go of what it holds first. One that is not quick is closed. The answer
     /// ends when it holds nothing any more.
-    pub(crate) fn take_back(self: &Arc<Self>, mut waiter: Waiter) -> Opened {
+    pub(crate) fn take_back(self: &Arc<Self>, mut lent: Lent) -> Opened {
         let (open, opened) = oneshot::channel();
-        let waiters = Arc::downgrade(self);
+        let pool = Arc::downgrade(self);
         let limit = self.settings.statement_timeout;
         let mut cleaning = self.cleaning.lock();
         while cleaning.try_join_next().is_some() {}
         cleaning.spawn(async move {
-            if !let_go(&mut waiter, limit).await {
+            if !let_go(&mut lent, limit).await {
                 return;
             }
             let _ = open.send(());
-            if let Some(waiters) = waiters.upgrade() {
-                let Waiter { connection, pid, permit } = waiter;
+            if let Some(pool) = pool.upgrade() {
+                let Lent { connection, pid, permit } = lent;
                 let idle = Idle { connection, pid, since: Instant::now() };
-                waiters.idle.lock().push(idle);
+                pool.idle.lock().push(idle);
                 drop(permit);
             }
         });
         opened
     }
 
-    /// Closes all connections that nobody uses; those who wait are told by the session.
+    /// Closes all connections that are not in use; requests that wait are told by the session.
     pub(crate) fn close(&self) {
         self.permits.close();
         self.cleaning.lock().abort_all();
@@ -135,12 +135,12 @@ impl Waiters {
 }
 
 /// Whether the connection holds nothing any more. It must be the server's process that took it: what another one holds is another's.
-async fn let_go(waiter: &mut Waiter, limit: Duration) -> bool {
-    let letting_go = sqlx::query_scalar::<_, bool>(LET_GO).bind(waiter.pid).fetch_one(&mut waiter.connection);
+async fn let_go(lent: &mut Lent, limit: Duration) -> bool {
+    let letting_go = sqlx::query_scalar::<_, bool>(LET_GO).bind(lent.pid).fetch_one(&mut lent.connection);
     matches!(tokio::time::timeout(limit, letting_go).await, Ok(Ok(true)))
 }
 
-/// The longest turn where so many wait for so few connections.
+/// The longest turn where so many requests wait for so few connections.
 fn longest_turn(connections: usize, queued: usize) -> Duration {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     (CYCLE / count(queued).max(1)).saturating_mul(count(connections)).max(SHORTEST_TURN)
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everybody_has_a_turn_within_minutes() {
+    fn every_request_has_a_turn_within_minutes() {
         for (connections, queued, limit) in
             [(4, 1, CYCLE), (4, 240, CYCLE), (1, 600, CYCLE), (4, 2400, CYCLE), (4, 10_000, Duration::from_mins(9))]
         {
@@ -167,7 +167,7 @@ mod tests {
             let cycle = longest_turn(connections, queued) * rounds;
             assert!(cycle <= limit, "{queued} on {connections}: {cycle:?}");
         }
-        // Who has the connections almost for himself takes the time of a slice.
+        // A request that has the connections almost for itself takes the time of a slice.
         assert!(longest_turn(4, 0) >= Duration::from_mins(1) && longest_turn(4, 8) >= Duration::from_mins(1));
     }
 }

@@ -1,8 +1,14 @@
-//! Waiting for a lock that is not free: in the server's own queue, on a lent connection.
+//! One turn of a request that waits for a lock that is not free: in the server's own queue, on a lent connection.
 //!
-//! Who waits takes the gate first, and keeps it until the lock is its own: so nobody passes, and the gate's queue is first
+//! A waiting request takes the gate first, and keeps it until the lock is its own: so no other passes, and the gate's queue is first
 //! come, first served. A lent connection never holds the lock itself: it would have a life of its own. It waits until the
 //! lock could be had, lets it go with the same statement, and the session's connection takes it while the gate is shut.
+//!
+//! | state | then |
+//! |---|---|
+//! | at the gate | the gate is its own → behind the gate |
+//! | behind the gate | the lock could be had, and the session takes it → granted. Another request came first, whose gate was lost with its connection → behind the gate |
+//! | either | unwanted → the gate is opened, and the wait has ended; others want the connection → the gate is opened, and the next turn comes later |
 
 use std::time::Duration;
 
@@ -10,36 +16,40 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tooz_core::driver::{Granted, LockRequest, Wanted};
 use tooz_core::{LockMode, Outcome, Result};
 
+use crate::advisory_lock::Gate;
 use crate::error;
-use crate::lock::Way;
-use crate::session::Own;
+use crate::layout::waits;
+use crate::open_session::OpenSession;
+use crate::pool::Lent;
 use crate::setup::SLICE;
-use crate::waiter::Waiter;
 
 // Each answers whether it was done by the server's process that is this connection's ($2): behind a pooler it may be another one, whose
-// locks are another's.
-const WAIT_FOR_GATE: &str = "SELECT CASE WHEN pg_backend_pid() <> $2 OR pg_advisory_unlock_all() IS NULL THEN false \
-    ELSE pg_advisory_lock($1) IS NOT NULL END";
+// locks are another's. With the gate goes the pair of numbers that tells readers whose wait it is.
+const WAIT_FOR_GATE: &str = "SELECT CASE WHEN pg_backend_pid() <> $2 OR pg_advisory_unlock_all() IS NULL \
+    OR pg_try_advisory_lock_shared($3, $4) IS NULL THEN false ELSE pg_advisory_lock($1) IS NOT NULL END";
 const WAIT_FOR_LOCK: &str =
     "SELECT CASE WHEN pg_backend_pid() = $2 THEN pg_advisory_xact_lock($1) IS NOT NULL ELSE false END";
 const WAIT_FOR_SHARED_LOCK: &str =
     "SELECT CASE WHEN pg_backend_pid() = $2 THEN pg_advisory_xact_lock_shared($1) IS NOT NULL ELSE false END";
 const CANCEL: &str = "SELECT pg_cancel_backend($1)";
 
-/// When others want the connection, the first turn is this long, and each further one twice as long as the one before: whoever stands in a
-/// long queue gets the time that it takes, as far as those who wait for their turn let it.
-const FIRST_TURN: Duration = Duration::from_secs(1);
-/// All who have no connection try once in this time each, together.
-const TRY: Duration = Duration::from_millis(2);
 /// When to look whether it is really this lock that is held, and not one of another name with the same key.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 
 /// How a turn ended.
-enum Turn {
+pub(crate) enum Turn {
     Granted(Granted),
     Unwanted,
     /// Others want the connection, or the slice is over.
     Over,
+}
+
+/// What a statement waits for.
+#[derive(Clone, Copy)]
+enum Queue {
+    Gate,
+    /// The lock itself, at the head of all that wait.
+    Lock,
 }
 
 /// How one waiting statement ended.
@@ -49,85 +59,44 @@ enum Waited {
     Over,
 }
 
-impl Own {
-    /// Waits for the lock; `None` if it is not wanted any more.
-    pub(crate) async fn wait(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
-        if let Some(granted) = self.acquire(request, Way::AskAtGate).await? {
-            return Ok(Some(granted));
-        }
-        wanted.queued();
-        let mut patience = FIRST_TURN;
-        while wanted.is_wanted() {
-            let turn = self.waiters.turn();
-            tokio::pin!(turn);
-            let mut pause = Duration::from_millis(50);
-            let permit = loop {
-                tokio::select! {
-                    biased;
-                    permit = &mut turn => break permit?,
-                    () = wanted.unwanted() => return Ok(None),
-                    // Without a connection to wait on, trying is better than nothing. The place for a connection is kept.
-                    () = sleep(jittered(pause)) => {
-                        if let Some(granted) = self.acquire(request, Way::AskAtGate).await? {
-                            return Ok(Some(granted));
-                        }
-                        // However many try, they leave the session's connection to those who have a lock.
-                        let longest = TRY * u32::try_from(self.waiters.queued()).unwrap_or(u32::MAX);
-                        pause = (pause * 2).min(longest.max(Duration::from_secs(1)));
-                    }
-                }
-            };
-            let waiter = self.waiters.lend(permit).await?;
-            match self.take_turn(waiter, request, wanted, self.waiters.turn_length(patience)).await? {
-                Turn::Granted(granted) => return Ok(Some(granted)),
-                Turn::Unwanted => return Ok(None),
-                Turn::Over => patience = (patience * 2).min(SLICE),
-            }
-        }
-        Ok(None)
-    }
-
-    async fn take_turn(
+impl OpenSession {
+    /// Waits in the server's queue for so long, and longer as long as no other request wants the connection.
+    pub(crate) async fn take_turn(
         &self,
-        mut waiter: Waiter,
+        mut lent: Lent,
         request: &LockRequest,
         wanted: &Wanted,
         patience: Duration,
     ) -> Result<Turn> {
-        let doors = self.keys.doors(&request.key);
         let yields_at = Instant::now() + patience;
         // Errors leave the connection to be closed: with it ends whatever it waits for or holds.
-        let mut ended = self.blocked(&mut waiter, WAIT_FOR_GATE, doors.gate, wanted, yields_at, request).await?;
+        let mut ended = self.blocked(&mut lent, Queue::Gate, wanted, yields_at, request).await?;
         while let Waited::Done = ended {
-            let sql = match request.mode {
-                LockMode::Exclusive => WAIT_FOR_LOCK,
-                LockMode::Shared => WAIT_FOR_SHARED_LOCK,
-            };
-            ended = self.blocked(&mut waiter, sql, doors.lock, wanted, yields_at, request).await?;
+            ended = self.blocked(&mut lent, Queue::Lock, wanted, yields_at, request).await?;
             if let Waited::Over = ended
-                && !self.waiters.is_pressed()
+                && !self.pool.is_pressed()
             {
                 // The end of a slice alone is no reason to leave the gate to another.
                 ended = Waited::Done;
                 continue;
             }
             if let Waited::Done = ended {
-                // Somebody whose gate was lost with its connection may have come first; then this goes on at the gate.
-                if let Some(granted) = self.acquire(request, Way::GateIsOurs).await? {
-                    let opened = self.waiters.take_back(waiter);
+                // Another request whose gate was lost with its connection may have come first; then this waits again behind the gate.
+                if let Some(granted) = self.acquire(request, Gate::IsOurs).await? {
+                    let opened = self.pool.take_back(lent);
                     match request.mode {
-                        // Nobody can pass before the lock is given back, and that waits for the gate.
+                        // No other can pass before the lock is given back, and that waits for the gate.
                         LockMode::Exclusive => self.holdings.opens_its_gate(request.id, opened),
-                        // Others may have the lock as well, and whoever tries must not find the gate shut with nobody waiting.
+                        // Others may have the lock as well, and a try must not find the gate shut with no request waiting.
                         LockMode::Shared => drop(opened.await),
                     }
                     return Ok(Turn::Granted(granted));
                 }
             }
         }
-        let opened = self.waiters.take_back(waiter);
+        let opened = self.pool.take_back(lent);
         if let Waited::Unwanted = ended {
-            // Who does not wait any more keeps nobody out.
+            // A request that waits no more keeps no other out.
             drop(opened.await);
             return Ok(Turn::Unwanted);
         }
@@ -137,16 +106,23 @@ impl Own {
     /// Runs one waiting statement to its end, which comes early when it is not wanted any more or others want the connection.
     async fn blocked(
         &self,
-        waiter: &mut Waiter,
-        sql: &'static str,
-        lock: i64,
+        lent: &mut Lent,
+        queue: Queue,
         wanted: &Wanted,
         yields_at: Instant,
         request: &LockRequest,
     ) -> Result<Waited> {
         const DOING: &str = "wait for a lock";
-        let pid = waiter.pid;
-        let statement = sqlx::query_scalar::<_, bool>(sql).bind(lock).bind(pid).fetch_one(&mut waiter.connection);
+        let (doors, pid) = (self.layout.doors(&request.key), lent.pid);
+        let statement = match (queue, request.mode) {
+            (Queue::Gate, mode) => {
+                let (high, low) = waits(self.holdings.session, mode);
+                sqlx::query_scalar::<_, bool>(WAIT_FOR_GATE).bind(doors.gate).bind(pid).bind(high).bind(low)
+            }
+            (Queue::Lock, LockMode::Exclusive) => sqlx::query_scalar(WAIT_FOR_LOCK).bind(doors.lock).bind(pid),
+            (Queue::Lock, LockMode::Shared) => sqlx::query_scalar(WAIT_FOR_SHARED_LOCK).bind(doors.lock).bind(pid),
+        };
+        let statement = statement.fetch_one(&mut lent.connection);
         tokio::pin!(statement);
         let (first_look, too_long) = (sleep(FIRST_LOOK), sleep(SLICE + self.limit));
         tokio::pin!(first_look, too_long);
@@ -187,10 +163,10 @@ impl Own {
     async fn cancel<T>(&self, pid: i32, statement: &mut (impl Future<Output = T> + Unpin)) -> Result<Option<T>> {
         let until = Instant::now() + self.limit;
         while Instant::now() < until {
-            self.link
-                .run(self.limit, "cancel a wait", move |connection| {
+            self.connection
+                .run(self.limit, "cancel a wait", move |listener| {
                     Box::pin(async move {
-                        let cancelled = sqlx::query(CANCEL).bind(pid).execute(connection).await;
+                        let cancelled = sqlx::query(CANCEL).bind(pid).execute(listener).await;
                         cancelled.map(drop).map_err(|error| error::on_session(error, "cancel a wait"))
                     })
                 })
@@ -207,16 +183,11 @@ impl Own {
         sleep_until(at).await;
         loop {
             // Listening begins before the look, so that nothing is missed in between.
-            let pressed = self.waiters.pressed.notified();
-            if self.waiters.is_pressed() {
+            let pressed = self.pool.pressed.notified();
+            if self.pool.is_pressed() {
                 return;
             }
             pressed.await;
         }
     }
-}
-
-/// Between half of it and all of it, so that those who try do not try in step.
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(0.5 + 0.5 * fastrand::f64())
 }
