@@ -1,7 +1,7 @@
-//! Whether this process stood still of late: stopped, suspended, or kept from running by others.
+//! Whether this process stood still of late: stopped, suspended, or kept from running by other processes.
 //!
 //! The leader hears of a session's life from the servers, once in half a tick. The margin counts on something having been sent in
-//! each `longest_silence` before a heartbeat. From a process that stood still nothing came for longer, so that what the leader
+//! each of the longest silences (between two pings) before a heartbeat. From a process that stood still nothing came for longer, so that what the leader
 //! knows may be older: should the server die right after the first heartbeat, the session ends before the deadline that this
 //! heartbeat would give. Hence such a heartbeat has to show that the leader has heard of it.
 
@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tooz_core::driver::{Clock, Moment, Mutex};
 
-pub(crate) struct Pulse {
+/// Notices when this process stood still.
+pub(crate) struct Standstill {
     /// It goes on while the machine is suspended.
     clock: Clock,
     /// A longer time between two looks is a standstill.
@@ -23,14 +24,14 @@ struct Seen {
     stood_still_until: Option<Moment>,
 }
 
-impl Pulse {
+impl Standstill {
     pub(crate) fn new(tolerated: Duration) -> Self {
         Self::by(Clock::boot_time(), tolerated)
     }
 
     fn by(clock: Clock, tolerated: Duration) -> Self {
         let seen = Mutex::new(Seen { last: clock.now(), stood_still_until: None });
-        Pulse { clock, tolerated, seen }
+        Standstill { clock, tolerated, seen }
     }
 
     /// Looks twice in the tolerated time, for ever.
@@ -42,7 +43,7 @@ impl Pulse {
     }
 
     /// When it last ceased to stand still, if that is not longer ago than `time`.
-    pub(crate) fn stood_still_within(&self, time: Duration) -> Option<Moment> {
+    pub(crate) fn ended_within(&self, time: Duration) -> Option<Moment> {
         self.look();
         let until = self.seen.lock().stood_still_until;
         until.filter(|until| self.clock.now().since(*until) < time)
@@ -67,16 +68,16 @@ mod tests {
         const TOLERATED: Duration = Duration::from_mins(1);
         const MEMORY: Duration = Duration::from_secs(150);
         let clock = Clock::movable();
-        let pulse = Pulse::by(clock.clone(), TOLERATED);
+        let standstill = Standstill::by(clock.clone(), TOLERATED);
         // Between the steps the clock goes on by itself.
         clock.advance(TOLERATED / 2);
-        assert_eq!(pulse.stood_still_within(MEMORY), None, "it was in time");
+        assert_eq!(standstill.ended_within(MEMORY), None, "it was in time");
         clock.advance(TOLERATED * 2);
-        let until = pulse.stood_still_within(MEMORY);
+        let until = standstill.ended_within(MEMORY);
         for _ in 0..5 {
-            assert!(until.is_some() && pulse.stood_still_within(MEMORY) == until);
+            assert!(until.is_some() && standstill.ended_within(MEMORY) == until);
             clock.advance(TOLERATED / 2);
         }
-        assert_eq!(pulse.stood_still_within(MEMORY), None, "it is over");
+        assert_eq!(standstill.ended_within(MEMORY), None, "it is over");
     }
 }

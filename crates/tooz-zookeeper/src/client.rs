@@ -1,5 +1,13 @@
-//! The way to the ensemble: one connection at a time, and the same session over all of them.
+//! One connection after another, and the same session over all of them. Repeats the questions that may be repeated.
+//!
+//! | state | what is true | what comes next |
+//! |---|---|---|
+//! | `Up` | there is a connection that serves | `Down` when it ends or is given up, `Expired` when the server says so |
+//! | `Down` | the next connection is being made | `Up`, or one of the ends |
+//! | `Over` | the session is of no use any more, and may be there yet | `Expired` by a close |
+//! | `Expired` | there is no session at the server, or it is being closed | nothing |
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,25 +15,23 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
-use tooz_core::driver::Reporter;
+use tokio::time::{Instant, sleep, timeout};
+use tooz_core::driver::{Backoff, Reporter};
 use tooz_core::{Error, ErrorKind, Result};
-use zookeeper_client::{Error as Zk, SessionInfo, SessionState};
+use zookeeper_client::{Client as ZooKeeper, Error as ZkError, SessionInfo, SessionState};
 
 use crate::connection::{Connection, Greeting, Unopened};
 use crate::error::{self, Trouble};
 use crate::tls::Refused;
 
-/// The pauses between two rounds over all hosts.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-
-pub(crate) struct Link {
-    shared: Arc<Shared>,
-    keeper: AbortHandle,
+/// The way to the ensemble.
+pub(crate) struct Client {
+    connector: Arc<Connector>,
+    reconnecting: AbortHandle,
 }
 
-struct Shared {
+/// What makes the connections of a session.
+struct Connector {
     greeting: Arc<Greeting>,
     /// In an order of this coordinator's own, so that a fleet spreads over the ensemble.
     hosts: Vec<String>,
@@ -41,20 +47,19 @@ enum State {
     Up(Arc<Connection>),
     /// What the last attempt to make the next one came to, if there was one.
     Down(Option<Arc<Trouble>>),
-    /// The session is of no use any more, and why.
     Over(Arc<str>),
-    /// The server says that there is no such session.
     Expired(Arc<str>),
 }
 
-impl Link {
+impl Client {
     /// Begins a session at the first host that serves. One round: core decides whether to try again.
     pub(crate) async fn connect(
-        greeting: Arc<Greeting>,
+        greeting: Greeting,
         mut hosts: Vec<String>,
         limit: Duration,
         reporter: Reporter,
     ) -> Result<Self> {
+        let greeting = Arc::new(greeting);
         fastrand::shuffle(&mut hosts);
         // A host that hangs must leave time for the others, and for saying so.
         let share = limit * 9 / 10 / u32::try_from(hosts.len()).unwrap_or(u32::MAX);
@@ -62,20 +67,19 @@ impl Link {
         for (at, host) in hosts.iter().enumerate() {
             match Connection::open(&greeting, host, None, share).await {
                 Ok(connection) => {
-                    let shared = Arc::new(Shared {
+                    let connection = Arc::new(connection);
+                    let connector = Arc::new(Connector {
                         greeting,
                         session: connection.session().clone(),
                         session_timeout: connection.session_timeout(),
-                        state: watch::Sender::new(State::Down(None)),
+                        state: watch::Sender::new(State::Up(Arc::clone(&connection))),
                         reporter,
                         hosts: hosts.clone(),
                     });
-                    let connection = Arc::new(connection);
-                    shared.state.send_replace(State::Up(Arc::clone(&connection)));
-                    let keeper = tokio::spawn(Arc::clone(&shared).keep(connection, at)).abort_handle();
-                    return Ok(Link { shared, keeper });
+                    let reconnecting = tokio::spawn(Arc::clone(&connector).reconnect(connection, at)).abort_handle();
+                    return Ok(Client { connector, reconnecting });
                 }
-                Err(Unopened::ZooKeeper(why @ Zk::AuthFailed)) => {
+                Err(Unopened::ZooKeeper(why @ ZkError::AuthFailed)) => {
                     return Err(error::of(format_args!("connect to {host}"), why));
                 }
                 // A file that is missing is not there for any host.
@@ -92,20 +96,27 @@ impl Link {
         Err(if distrusted == hosts.len() { error::distrusted(&reasons) } else { error::unreachable(&reasons) })
     }
 
-    pub(crate) fn session(&self) -> &SessionInfo {
-        &self.shared.session
+    /// The session's id.
+    pub(crate) fn session_id(&self) -> i64 {
+        self.connector.session.id().0
     }
 
+    /// What the ensemble made of the session timeout.
     pub(crate) fn session_timeout(&self) -> Duration {
-        self.shared.session_timeout
+        self.connector.session_timeout
     }
 
     pub(crate) fn greeting(&self) -> &Greeting {
-        &self.shared.greeting
+        &self.connector.greeting
     }
 
     pub(crate) fn hosts(&self) -> &[String] {
-        &self.shared.hosts
+        &self.connector.hosts
+    }
+
+    /// The limit of one request.
+    pub(crate) fn limit(&self) -> Duration {
+        self.connector.greeting.statement_timeout
     }
 
     /// The connection, as soon as there is one; `Lost` when the session is over.
@@ -113,7 +124,7 @@ impl Link {
     /// Nothing that was sent over an earlier connection and not answered is done after this: the leader takes requests of a
     /// session from the server only that it was last seen at, and each server takes them in the order in which they came.
     pub(crate) async fn up(&self) -> Result<Arc<Connection>> {
-        let mut states = self.shared.state.subscribe();
+        let mut states = self.connector.state.subscribe();
         let state = states.wait_for(|state| !matches!(state, State::Down(_))).await.map(|state| state.clone());
         match state {
             Ok(State::Up(connection)) => Ok(connection),
@@ -122,49 +133,74 @@ impl Link {
         }
     }
 
-    /// The error of a session that is over, if it is.
-    pub(crate) fn over(&self) -> Option<Error> {
-        match &*self.shared.state.borrow() {
-            State::Over(why) | State::Expired(why) => Some(error::over(why)),
-            State::Up(_) | State::Down(_) => None,
-        }
+    /// The same within the limit of one request.
+    pub(crate) async fn connection(&self) -> Result<Arc<Connection>> {
+        self.up_within(self.limit()).await
     }
 
-    /// The same with patience.
+    /// The same within another limit.
     pub(crate) async fn up_within(&self, limit: Duration) -> Result<Arc<Connection>> {
         timeout(limit, self.up()).await.unwrap_or_else(|_| Err(self.disconnected(limit)))
     }
 
     /// That there was no connection for so long, and why.
     pub(crate) fn disconnected(&self, limit: Duration) -> Error {
-        match &*self.shared.state.borrow() {
+        match &*self.connector.state.borrow() {
             State::Down(Some(trouble)) => error::disconnected(limit, Some(trouble)),
             _ => error::disconnected(limit, None),
         }
     }
 
+    /// Asks something that may be asked again: once more on the next connection when this one is lost.
+    pub(crate) async fn ask<T, F>(&self, what: &str, question: impl Fn(ZooKeeper) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T, ZkError>>,
+    {
+        let end = Instant::now() + self.limit();
+        loop {
+            let connection = self.up_within(end.saturating_duration_since(Instant::now())).await?;
+            let answer = match connection.zookeeper() {
+                Ok(zookeeper) => connection.ask(question(zookeeper)).await,
+                Err(why) => Err(why),
+            };
+            match answer {
+                Err(why) if error::is_passing(&why) && Instant::now() < end => sleep(Duration::from_millis(10)).await,
+                answer => return answer.map_err(|why| error::of(what, why)),
+            }
+        }
+    }
+
+    /// What a failed request comes to: that the session is over, if it is.
+    pub(crate) fn failed(&self, what: impl fmt::Display, why: ZkError) -> Error {
+        let over = match &*self.connector.state.borrow() {
+            State::Over(over) | State::Expired(over) if error::is_passing(&why) => Some(error::over(over)),
+            _ => None,
+        };
+        over.unwrap_or_else(|| error::of(what, why))
+    }
+
     /// Ends the session at the server, over a connection that is made for it if need be.
     pub(crate) async fn close(&self) -> Result<()> {
-        self.keeper.abort();
+        self.reconnecting.abort();
         let closed = |why| error::of("close the session", why);
-        match self.shared.state.send_replace(State::Expired("the session was closed".into())) {
+        match self.connector.state.send_replace(State::Expired("the session was closed".into())) {
             State::Up(connection) => connection.close().await.map_err(closed),
             State::Expired(_) => Ok(()),
-            // It may be of no use and yet keep its locks until its timeout. Whoever waits for the close sets the limit.
-            State::Down(_) | State::Over(_) => self.shared.close_anew().await,
+            // It may be of no use and yet keep its locks until its timeout. Core sets the limit of a close.
+            State::Down(_) | State::Over(_) => self.connector.close_anew().await,
         }
     }
 }
 
-impl Drop for Link {
+impl Drop for Client {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.reconnecting.abort();
     }
 }
 
-impl Shared {
-    /// Watches over the connection and replaces it, until the session is over.
-    async fn keep(self: Arc<Self>, mut connection: Arc<Connection>, mut at: usize) {
+impl Connector {
+    /// Waits for the end of the connection and replaces it, until the session is over.
+    async fn reconnect(self: Arc<Self>, mut connection: Arc<Connection>, mut at: usize) {
         loop {
             let state = connection.ended().await;
             if state == SessionState::Expired {
@@ -193,17 +229,16 @@ impl Shared {
 
     /// Ends the session at the first host that takes it, whatever that agrees to.
     async fn close_anew(&self) -> Result<()> {
-        let mut pause = SHORTEST_PAUSE;
+        let mut pauses = between_rounds();
         loop {
             for host in &self.hosts {
                 match Connection::open(&self.greeting, host, Some(&self.session), self.limit()).await {
                     Ok(connection) if connection.close().await.is_ok() => return Ok(()),
-                    Err(Unopened::ZooKeeper(Zk::SessionExpired)) => return Ok(()),
+                    Err(Unopened::ZooKeeper(ZkError::SessionExpired)) => return Ok(()),
                     _ => {}
                 }
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pauses.pause().await;
         }
     }
 
@@ -215,9 +250,9 @@ impl Shared {
     /// Takes the session up again at the first host that serves, beginning with that number. Goes on until it works or the
     /// session is over; the error says why.
     async fn resume(&self, first: usize) -> Result<(Connection, usize), Ended> {
-        let mut pause = SHORTEST_PAUSE;
+        let mut pauses = between_rounds();
         let mut at = first;
-        // One that hangs is left early at first: who asks meanwhile waits as long as a statement may take. What is only slow gets more time
+        // One that hangs is left early at first: a request waits meanwhile as long as a statement may take. What is only slow gets more time
         // each time.
         let mut limit = self.limit().min(self.greeting.statement_timeout / 2);
         loop {
@@ -235,15 +270,14 @@ impl Shared {
                     }
                 }
             }
-            sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pauses.pause().await;
         }
     }
 
     async fn resume_at(&self, host: &str, limit: Duration) -> Result<Connection, NotHere> {
         let connection = match Connection::open(&self.greeting, host, Some(&self.session), limit).await {
             Ok(connection) => connection,
-            Err(Unopened::ZooKeeper(Zk::SessionExpired)) => {
+            Err(Unopened::ZooKeeper(ZkError::SessionExpired)) => {
                 return Err(NotHere::Ended(Ended::Expired(format!("{host} says that the session has expired"))));
             }
             // What is refused now may be mended before the session ends: a password, a certificate, a file that was not there.
@@ -252,7 +286,7 @@ impl Shared {
         let negotiated = connection.session_timeout();
         if negotiated < self.session_timeout {
             connection.abandon();
-            // From now on the server may end it before the deadline that everybody counts on.
+            // From now on the server may end it before the deadline that core counts on.
             return Err(NotHere::Ended(Ended::OfNoUse(format!(
                 "{host} agrees to a session timeout of {negotiated:?} only, where another server of the ensemble agreed to {:?}: \
                  give all of them the same maxSessionTimeout",
@@ -260,8 +294,8 @@ impl Shared {
             ))));
         }
         // This server may be behind the one before. What it shows after this is at least as new.
-        let synced = match connection.client() {
-            Ok(client) => connection.ask_within(limit, client.sync("/")).await,
+        let synced = match connection.zookeeper() {
+            Ok(zookeeper) => connection.ask_within(limit, zookeeper.sync("/")).await,
             Err(why) => Err(why),
         };
         if let Err(why) = synced {
@@ -275,13 +309,18 @@ impl Shared {
 impl Trouble {
     fn of(host: &str, why: &Unopened) -> Self {
         let (kind, why) = match why {
-            Unopened::ZooKeeper(Zk::AuthFailed) => (ErrorKind::Unauthorized, "refuses the credentials".to_owned()),
+            Unopened::ZooKeeper(ZkError::AuthFailed) => (ErrorKind::Unauthorized, "refuses the credentials".to_owned()),
             Unopened::ZooKeeper(why) => (ErrorKind::Unavailable, format!("does not serve ({why})")),
             Unopened::Tls(Refused::Passing(why) | Refused::Certificates(why)) => (ErrorKind::Unavailable, why.clone()),
             Unopened::Unprepared(why) => (ErrorKind::Unavailable, why.to_string()),
         };
         Trouble { kind, why: format!("{host}: {why}") }
     }
+}
+
+/// The pauses between two rounds over all hosts.
+fn between_rounds() -> Backoff {
+    Backoff::between(Duration::from_millis(10), Duration::from_millis(250))
 }
 
 /// Why a host does not take the session.
@@ -293,14 +332,14 @@ enum NotHere {
 /// How a host does not take it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pace {
-    /// It says so, or nobody is there.
+    /// It says so, or no server is there.
     Answers,
     Hangs,
 }
 
 impl NotHere {
     fn next(host: &str, why: &Unopened) -> Self {
-        let pace = if matches!(why, Unopened::ZooKeeper(Zk::Timeout)) { Pace::Hangs } else { Pace::Answers };
+        let pace = if matches!(why, Unopened::ZooKeeper(ZkError::Timeout)) { Pace::Hangs } else { Pace::Answers };
         NotHere::Next(Trouble::of(host, why), pace)
     }
 }
@@ -314,8 +353,8 @@ enum Ended {
 }
 
 /// Why a host does not serve, in words. The client library does not say, so the host is asked once more without it.
-async fn reason(host: &str, why: &Zk, limit: Duration) -> String {
-    if *why == Zk::Timeout {
+async fn reason(host: &str, why: &ZkError, limit: Duration) -> String {
+    if *why == ZkError::Timeout {
         return format!("{host} does not answer within {limit:?}, it may have no quorum");
     }
     let patience = limit.min(Duration::from_millis(250));

@@ -1,26 +1,36 @@
-//! Watches over the nodes that the session holds, so that one that is deleted by hand is told at once, and not never.
+//! The watches on the nodes that the session holds, so that the deletion of one by hand is told at once.
 //!
-//! The watch is set a moment after the grant: a lock that is held for less costs nothing more, and its release would be a second notice of
-//! what its owner does himself.
+//! A watch is set a moment after the grant: a lock that is held for less costs nothing more, and its release would be a second notice of
+//! what its owner does by itself.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tooz_core::Result;
-use tooz_core::driver::RequestId;
-use zookeeper_client::{Error as Zk, EventType};
+use tooz_core::driver::{Reporter, RequestId};
+use zookeeper_client::{Error as ZkError, EventType};
 
+use crate::client::Client;
 use crate::connection::Connection;
 use crate::error;
-use crate::holdings::Taken;
-use crate::session::Inner;
+use crate::holdings::{Holdings, Taken};
+use crate::tree::Tree;
 
 /// How long something is held before it is watched.
 const MOMENT: Duration = Duration::from_millis(100);
-/// So many watches are set at once, and then it is others' turn: after a reconnect there may be ten thousand, and heartbeats go before them.
+/// So many watches are set at once, and then other requests have their turn: after a reconnect there may be ten thousand, and heartbeats go before them.
 const AT_ONCE: usize = 32;
+
+/// Notices what others take from a session.
+pub(crate) struct NodeWatch {
+    pub(crate) client: Arc<Client>,
+    pub(crate) tree: Arc<Tree>,
+    pub(crate) holdings: Arc<Holdings>,
+    pub(crate) reporter: Reporter,
+}
 
 /// What a watch came to.
 enum Ended {
@@ -31,26 +41,26 @@ enum Ended {
     WithConnection,
 }
 
-impl Inner {
+impl NodeWatch {
     /// Watches until the session is over.
-    pub(crate) async fn keep_vigil(self: Arc<Self>) {
-        while let Ok(connection) = self.link.up().await {
+    pub(crate) async fn run(self: Arc<Self>) {
+        while let Ok(connection) = self.client.up().await {
             self.holdings.watch_all_anew();
-            if let Err(why) = self.watch_over(&connection).await {
+            if let Err(why) = self.run_over(&connection).await {
                 // What can't be watched is found by its owner's release.
                 let pause =
-                    if error::is_passing(&why) { Duration::from_millis(50) } else { self.link.session_timeout() };
+                    if error::is_passing(&why) { Duration::from_millis(50) } else { self.client.session_timeout() };
                 sleep(pause).await;
             }
         }
     }
 
     /// Watches for as long as one connection lasts.
-    async fn watch_over(&self, connection: &Arc<Connection>) -> Result<(), Zk> {
+    async fn run_over(&self, connection: &Arc<Connection>) -> Result<(), ZkError> {
         let mut watches = JoinSet::new();
         loop {
             let since = Instant::now().checked_sub(MOMENT).unwrap_or_else(Instant::now);
-            let (due, next) = self.holdings.unwatched(since, AT_ONCE, |key| self.layout.queue(key));
+            let (due, next) = self.holdings.unwatched(since, AT_ONCE, |key| self.tree.layout.queue(key));
             if !due.is_empty() {
                 self.set(connection, due, &mut watches).await?;
                 continue;
@@ -58,7 +68,7 @@ impl Inner {
             let next_is_due = async {
                 match next {
                     Some(held) => sleep_until(held + MOMENT).await,
-                    None => self.holdings.fresh.notified().await,
+                    None => self.holdings.unwatched_came.notified().await,
                 }
             };
             tokio::select! {
@@ -80,10 +90,10 @@ impl Inner {
         connection: &Arc<Connection>,
         due: Vec<(RequestId, String)>,
         watches: &mut JoinSet<Ended>,
-    ) -> Result<(), Zk> {
+    ) -> Result<(), ZkError> {
         let setting = async {
-            let client = connection.client()?;
-            let asked: Vec<_> = due.iter().map(|(_, path)| client.check_and_watch_stat(path)).collect();
+            let zookeeper = connection.zookeeper()?;
+            let asked: Vec<_> = due.iter().map(|(_, path)| zookeeper.check_and_watch_stat(path)).collect();
             let mut set = Vec::with_capacity(asked.len());
             for answer in asked {
                 set.push(answer.await?);
@@ -93,7 +103,7 @@ impl Inner {
         for ((id, _), (stat, watch)) in due.iter().zip(connection.ask(setting).await?) {
             let id = *id;
             // A member's node may be another session's by now, which took it over.
-            if stat.is_none_or(|stat| stat.ephemeral_owner != self.link.session().id().0) {
+            if stat.is_none_or(|stat| stat.ephemeral_owner != self.client.session_id()) {
                 self.tell_of(id);
                 continue;
             }
@@ -116,8 +126,8 @@ impl Inner {
     /// Compares all that is held with what the server has, tells what was taken away, and answers the requests of the locks among it.
     pub(crate) async fn compare_everything(&self) -> Result<Vec<RequestId>> {
         // What is held now has its node before the list is made.
-        let held = self.holdings.held(|key| self.layout.queue(key));
-        let there: std::collections::HashSet<String> = self.ephemerals().await?.into_iter().collect();
+        let held = self.holdings.held(|key| self.tree.layout.queue(key));
+        let there: HashSet<String> = self.tree.ephemerals().await?.into_iter().collect();
         let missing = held.into_iter().filter(|(_, path)| !there.contains(path));
         Ok(missing.filter_map(|(id, _)| self.take(id)).collect())
     }
