@@ -88,7 +88,7 @@ pub(crate) fn is_cancelled(error: &sqlx::Error) -> bool {
     code(error).as_deref() == Some("57014")
 }
 
-/// A table or function that is not there, or not for this user: who may not use a schema does not see what is in it.
+/// A table or function that is not there, or not for this user: one that may not use a schema does not see what is in it.
 pub(crate) fn is_missing(error: &sqlx::Error) -> bool {
     matches!(code(error).as_deref(), Some("42P01" | "42883" | "3F000" | "42501"))
 }

@@ -1,6 +1,6 @@
 //! Writing down what the session holds, once it is held for longer than a moment, for those that ask who holds what.
 //!
-//! Writing costs more than the lock itself, and most locks are held for less time than it takes to ask who has them.
+//! Writing costs more than the lock itself, and most locks are held for less time than it takes to ask for their holders.
 //! The advisory lock alone is the truth; a row tells the token and the time of what is locked by its session.
 
 use std::sync::Arc;

@@ -77,12 +77,12 @@ impl Settings {
 
     /// How to make one connection, with the user and the password as they are now.
     pub(crate) async fn connect_options(&self) -> Result<PgConnectOptions> {
-        let who = self.credentials.read().await?;
+        let login = self.credentials.read().await?;
         let mut connect = self.connect.clone();
-        if let Some(user) = &who.username {
+        if let Some(user) = &login.username {
             connect = connect.username(user);
         }
-        if let Some(password) = &who.password {
+        if let Some(password) = &login.password {
             connect = connect.password(password);
         }
         Ok(connect)

@@ -189,7 +189,7 @@ mod tests {
                 };
                 prop_assert_eq!((after, made), (Some(version - 1), version));
                 match change {
-                    Change::Left(who) => prop_assert_eq!(&who, &member),
+                    Change::Left(left) => prop_assert_eq!(&left, &member),
                     Change::Joined(entry) | Change::Updated(entry) => {
                         prop_assert_eq!(entry, RosterEntry::new(member.clone(), RequestId(id), capabilities.clone()));
                     }

@@ -16,7 +16,7 @@ pub(crate) struct Schema {
     user: String,
     pub(crate) exists: bool,
     pub(crate) has_tables: bool,
-    /// Who owns what this user may not change.
+    /// The owners of what this user may not change.
     owners: Option<String>,
     /// The layout and its revision; `None` where nothing is there, or where it may not be read.
     kept: Option<(i32, i32)>,
@@ -81,7 +81,7 @@ impl Schema {
         Ok(found)
     }
 
-    /// What is to be done before a session opens; an error that says who can do it, where this user can't.
+    /// What is to be done before a session opens; an error that names the user that can do it, where this one can't.
     pub(crate) fn todo(&self, settings: &Settings) -> Result<Todo> {
         let schema = &settings.schema;
         if !self.has_tables {
@@ -204,7 +204,7 @@ impl Schema {
     }
 }
 
-/// Creates what is missing and brings up to date what is older, where this user may; else says who can. In one transaction, so that the
+/// Creates what is missing and brings up to date what is older, where this user may; else names the one that can. In one transaction, so that the
 /// record of the layout tells whether all is there.
 pub(crate) async fn ensure(connection: &mut PgConnection, settings: &Settings) -> Result<()> {
     let doing = || format!("create the tables in schema {:?}", settings.schema);

@@ -62,7 +62,7 @@ impl PostgresSession {
     /// Enters the session of that number, which lives on this connection from then on.
     async fn enter(&self, connection: &Connection, number: i64) -> Result<()> {
         const DOING: &str = "open a session";
-        // Null: it is another process of the server than before, or one by which somebody holds locks already. Seen and opened by one
+        // Null: it is another process of the server than before, or one by which locks are held already. Seen and opened by one
         // statement, so that no two sessions ever live on one process.
         const OPEN: &str = "SELECT CASE WHEN pg_backend_pid() = $6 AND NOT EXISTS \
             (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()) \

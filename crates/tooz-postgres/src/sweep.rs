@@ -56,7 +56,7 @@ pub(crate) async fn after_opening(connection: Arc<Connection>, holdings: Arc<Hol
         match stepping.await {
             Ok(Step::More) => sleep(BREATH).await,
             Ok(Step::Others(age)) if age > opened.elapsed() || age.is_zero() => {
-                // Not in step with all others who have just opened.
+                // Not in step with all others that have just opened.
                 sleep(PERIOD.saturating_sub(age).mul_f64(1.0 + fastrand::f64()).max(BREATH)).await;
             }
             Ok(Step::Done | Step::Others(_)) | Err(_) => return,
@@ -84,7 +84,7 @@ enum Right {
     Given,
 }
 
-/// As long as anything is watched on this connection: looks from time to time who has died, and takes away and tells what they left. However many
+/// As long as anything is watched on this connection: looks from time to time for the dead, and takes away and tells what they left. However many
 /// watch, few of them look; the others see to it from time to time that one does. Sees to it that the watches end with the connection, also when that
 /// is cut without a word. Ends with the connection, of which it keeps no hold while it waits.
 ///

@@ -1,4 +1,4 @@
--- What of tooz is in the schema $1, and what this user may do with it; read from the catalog alone, which answers everybody.
+-- What of tooz is in the schema $1, and what this user may do with it; read from the catalog alone, which answers every user.
 -- The names of relations and functions are those of schema.sql.
 WITH home AS (SELECT oid, nspowner FROM pg_namespace WHERE nspname = $1),
 things AS (

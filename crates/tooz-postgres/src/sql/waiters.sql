@@ -1,4 +1,4 @@
--- Who waits at the gate $1 for the lock $2, first come first. Who has the gate is the first, until its session has the lock. A waiting connection
+-- The members that wait at the gate $1 for the lock $2, first come first. The one that has the gate is the first, until its session has the lock. A waiting connection
 -- holds the pair of numbers of its session beside it, or of its complement where it waits for a shared lock (`waits` in layout.rs).
 WITH advisory AS MATERIALIZED (
     SELECT pid, objsubid, mode, granted, waitstart, (classid::bigint << 32) | objid::bigint AS key
