@@ -270,7 +270,18 @@ fn causes(status: &Status) -> impl Iterator<Item = &(dyn StdError + 'static)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_answer_panics(code in 0..20, text: String) {
+            let failure = judge(Status::new(Code::from_i32(code), &text), "h:2379");
+            prop_assert!(failure.error.to_string().contains("h:2379"));
+            prop_assert!(failure.remedy != Remedy::LogIn || failure.error.outcome() == Outcome::NotApplied);
+        }
+    }
 
     #[test]
     fn every_answer_that_decides_something_has_its_kind() {

@@ -111,7 +111,7 @@ impl EtcdSession {
                 if there.count > LONGEST {
                     self.release(request).await?;
                     return Err(Error::config(format!(
-                        "{} has {} holders and waiters, and etcd looks at all of them for each who comes: more than {LONGEST} may not be",
+                        "{} has {} holders and waiters, and etcd looks at all of them for each that comes: more than {LONGEST} may not be",
                         request.key, there.count
                     )));
                 }

@@ -150,3 +150,27 @@ pub(crate) fn ranges(response: TxnResponse) -> Vec<RangeResponse> {
 pub(crate) fn first(response: TxnResponse) -> Option<KeyValue> {
     ranges(response).into_iter().next()?.kvs.into_iter().next()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::proto::etcdserverpb::{PutResponse, ResponseOp};
+
+    proptest! {
+        #[test]
+        fn answers_of_any_shape_are_read(shapes: Vec<Option<bool>>) {
+            let of = |shape: &Option<bool>| ResponseOp {
+                response: shape.map(|is_range| {
+                    let range = RangeResponse { count: 7, ..RangeResponse::default() };
+                    if is_range { Response::ResponseRange(range) } else { Response::ResponsePut(PutResponse::default()) }
+                }),
+            };
+            let response = TxnResponse { responses: shapes.iter().map(of).collect(), ..TxnResponse::default() };
+            prop_assert_eq!(revision_of(&response), 0);
+            prop_assert_eq!(first(response.clone()), None);
+            prop_assert_eq!(ranges(response).len(), shapes.iter().filter(|shape| **shape == Some(true)).count());
+        }
+    }
+}
