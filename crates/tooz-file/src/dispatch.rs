@@ -9,7 +9,7 @@
 //! | a lock file was written or closed | it has another holder |
 //! | a file of ours has one name less | our membership was taken over, or its file deleted |
 //!
-//! Each change costs a look at the one file that it is about, once for all watchers of the session, and wakes nobody but them.
+//! Each change costs a look at the one file that it is about, once for all watchers of the session, and wakes them alone.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -20,26 +20,23 @@ use std::sync::Arc;
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask, Watches};
 use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
-use tooz_core::driver::{Mutex, MutexGuard, PushStream, Pushed, Pusher, push_channel};
+use tooz_core::driver::{Mutex, MutexGuard, PushStream, Pushed, Pusher, Watchers, push_channel};
 use tooz_core::{GroupId, Result};
 
-use crate::echo::Echoes;
-use crate::group::Read;
-use crate::group_folder::Seats;
-use crate::layout::Layout;
-use crate::memberships::Memberships;
-use crate::roster::Roster;
+use crate::group_folder::{MemberFiles, Reading};
+use crate::holdings::Holdings;
+use crate::recheck::Rechecks;
+use crate::watched_group::WatchedGroup;
 
 /// The watches of one session.
-pub(crate) struct Feed {
+pub(crate) struct Dispatch {
     table: Arc<Table>,
     watches: Watches,
     task: AbortHandle,
 }
 
 struct Table {
-    layout: Layout,
-    memberships: Arc<Memberships>,
+    holdings: Arc<Holdings>,
     watched: Mutex<All>,
 }
 
@@ -52,37 +49,37 @@ struct All {
 struct Watched {
     path: PathBuf,
     what: What,
-    pushers: Vec<Pusher>,
+    watchers: Watchers,
 }
 
 enum What {
     /// The folder of a group.
-    Group(GroupId, Roster),
+    Group(GroupId, WatchedGroup),
     /// The file of a lock.
     Lock,
     /// The file of a membership of ours in that group.
     Own(GroupId),
 }
 
-impl Feed {
+impl Dispatch {
     /// Begins to listen. The kernel allows a user some 128 instances; there may be no more.
-    pub(crate) fn start(layout: Layout, memberships: Arc<Memberships>) -> io::Result<Self> {
+    pub(crate) fn start(holdings: Arc<Holdings>) -> io::Result<Self> {
         let inotify = readable(Inotify::init()?)?;
         let watches = inotify.get_ref().watches();
-        let table = Arc::new(Table { layout, memberships, watched: Mutex::default() });
+        let table = Arc::new(Table { holdings, watched: Mutex::default() });
         let task = tokio::spawn(listen(inotify, Arc::clone(&table))).abort_handle();
-        Ok(Feed { table, watches, task })
+        Ok(Dispatch { table, watches, task })
     }
 
     /// Watches the folder of a group.
     pub(crate) fn watch_group(&self, folder: &Path, group: &GroupId) -> io::Result<PushStream> {
         let (pusher, stream) = push_channel();
-        self.add(folder, What::Group(group.clone(), Roster::default()), Some(pusher))?;
+        self.add(folder, What::Group(group.clone(), WatchedGroup::default()), Some(pusher))?;
         Ok(stream)
     }
 
-    /// Listens to what happens to the file of a membership of ours.
-    pub(crate) fn keep_an_eye_on(&self, file: &Path, group: &GroupId) -> io::Result<()> {
+    /// Follows what happens to the file of a membership of ours.
+    pub(crate) fn follow_own(&self, file: &Path, group: &GroupId) -> io::Result<()> {
         self.add(file, What::Own(group.clone()), None)
     }
 
@@ -94,27 +91,26 @@ impl Feed {
     }
 
     /// Reads a group. No change is told of while that goes on, so that its watchers know which of them it has seen: by the version.
-    pub(crate) fn read(&self, group: &GroupId, read: Read<'_>) -> Result<Option<(Seats, u64)>> {
+    pub(crate) fn read(&self, group: &GroupId, read: Reading<'_>) -> Result<Option<(MemberFiles, u64)>> {
         let mut all = self.table.watched();
-        let Some(seats) = read()? else { return Ok(None) };
+        let Some(found) = read()? else { return Ok(None) };
         let version = match all.group(group) {
-            Some(Watched { what: What::Group(_, roster), pushers, .. }) => roster.read(&seats, pushers),
+            Some(Watched { what: What::Group(_, told), watchers, .. }) => told.read(&found, watchers),
             _ => 0,
         };
-        Ok(Some((seats, version)))
+        Ok(Some((found, version)))
     }
 
-    /// Forgets what nobody watches any more.
+    /// Forgets what is not watched any more.
     pub(crate) fn forget_unwatched(&self) {
         let mut watches = self.watches.clone();
         let mut all = self.table.watched();
         let unwatched: Vec<_> = all
             .by_descriptor
-            .iter_mut()
+            .iter()
             .filter_map(|(descriptor, watched)| {
-                watched.pushers.retain(|pusher| !pusher.is_closed());
                 // What is ours is watched until the kernel says that it is gone.
-                let stays = !watched.pushers.is_empty() || matches!(watched.what, What::Own(_));
+                let stays = !watched.watchers.is_empty() || matches!(watched.what, What::Own(_));
                 (!stays).then(|| descriptor.clone())
             })
             .collect();
@@ -154,18 +150,18 @@ impl Feed {
         let watched = all.by_descriptor.entry(descriptor).or_insert_with(|| Watched {
             path: path.to_owned(),
             what,
-            pushers: Vec::new(),
+            watchers: Watchers::default(),
         });
         if let Some(pusher) = pusher {
             pusher.push(Pushed::Ready);
-            watched.pushers.push(pusher);
+            watched.watchers.add(pusher);
         }
         Ok(())
     }
 }
 
 /// The streams end with the session.
-impl Drop for Feed {
+impl Drop for Dispatch {
     fn drop(&mut self) {
         self.task.abort();
         self.table.watched().clear();
@@ -214,20 +210,20 @@ fn readable(inotify: Inotify) -> io::Result<AsyncFd<Inotify>> {
 
 async fn listen(mut inotify: AsyncFd<Inotify>, table: Arc<Table>) {
     let mut buffer = [0; 8192];
-    let mut echoes = Echoes::default();
+    let mut rechecks = Rechecks::default();
     loop {
         tokio::select! {
             ready = inotify.readable_mut() => {
                 let Ok(mut ready) = ready else { break };
                 match ready.try_io(|inotify| read(inotify.get_mut(), &mut buffer, &table)) {
-                    Ok(Ok(closed)) => echoes.expect(closed),
+                    Ok(Ok(closed)) => rechecks.expect(closed),
                     // Nothing more to read.
                     Err(_) => {}
                     // The instance is of no use any more: the streams end, core watches anew or polls.
                     Ok(Err(_)) => break,
                 }
             }
-            (descriptor, name) = echoes.next() => table.look(&descriptor, &name),
+            (descriptor, name) = rechecks.next() => table.look(&descriptor, &name),
         }
     }
     table.watched().clear();
@@ -249,7 +245,7 @@ fn read(inotify: &mut Inotify, buffer: &mut [u8], table: &Table) -> io::Result<V
         } else if event.mask.intersects(EventMask::MOVE_SELF | EventMask::ATTRIB) {
             news.itself = true;
         } else if name == ".group" && event.mask.intersects(EventMask::DELETE | EventMask::MOVED_FROM) {
-            // Somebody removes the folder by hand.
+            // A user removes the folder by hand.
             news.over = true;
         } else if !name.as_encoded_bytes().starts_with(b".") {
             // What begins with a dot is the group's own file, or has no name yet.
@@ -277,19 +273,21 @@ impl Table {
         let mut over = news.over;
         let mut ours = None;
         match &mut watched.what {
-            What::Group(_, roster) => {
+            What::Group(_, told) => {
                 // The folder moves away when the group is deleted.
                 over |= news.itself;
                 if over {
-                    watched.pushers.iter().for_each(|pusher| pusher.push(Pushed::Gone));
+                    watched.watchers.push(&Pushed::Gone);
                 } else {
-                    news.names.iter().for_each(|name| roster.look(&self.layout, &watched.path, name, &watched.pushers));
+                    for name in &news.names {
+                        told.look(&watched.path, name, &mut watched.watchers);
+                    }
                 }
             }
             What::Lock => {
                 // A lock file that was deleted or replaced: the stream ends, core looks and watches the new one.
                 over |= news.itself;
-                watched.pushers.iter().for_each(|pusher| pusher.push(Pushed::Dirty));
+                watched.watchers.push(&Pushed::Dirty);
             }
             What::Own(group) => ours = Some(group.clone()),
         }
@@ -298,30 +296,24 @@ impl Table {
         }
         drop(all);
         if let Some(group) = ours {
-            self.memberships.report_losses_in(&group, &|_| true);
+            self.holdings.report_lost_memberships_in(&group);
         }
     }
 
     /// Looks once more at a file that was closed.
     fn look(&self, descriptor: &WatchDescriptor, name: &OsStr) {
         match self.watched().by_descriptor.get_mut(descriptor) {
-            Some(Watched { what: What::Group(_, roster), path, pushers }) => {
-                roster.look(&self.layout, path, name, pushers);
-            }
-            Some(Watched { what: What::Lock, pushers, .. }) => {
-                for pusher in &*pushers {
-                    pusher.push(Pushed::Dirty);
-                }
-            }
+            Some(Watched { what: What::Group(_, told), path, watchers }) => told.look(path, name, watchers),
+            Some(Watched { what: What::Lock, watchers, .. }) => watchers.push(&Pushed::Dirty),
             Some(Watched { what: What::Own(_), .. }) | None => {}
         }
     }
 
     fn tell_of_gap(&self) {
-        for pusher in self.watched().by_descriptor.values().flat_map(|watched| &watched.pushers) {
-            pusher.push(Pushed::Gap);
+        for watched in self.watched().by_descriptor.values_mut() {
+            watched.watchers.push(&Pushed::Gap);
         }
-        self.memberships.report_losses();
+        self.holdings.report_lost_memberships();
     }
 
     fn watched(&self) -> MutexGuard<'_, All> {

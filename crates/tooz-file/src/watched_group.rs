@@ -1,64 +1,63 @@
-//! Who is in a group that this session watches, as its watchers were told: a change is looked at where it happened, and told as that.
+//! The members of a group that this session watches, as its watchers were told: a change is looked at where it happened, and told as that.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use tooz_core::RosterEntry;
-use tooz_core::driver::{Change, Pushed, Pusher};
+use tooz_core::driver::{Change, Pushed, Watchers};
 
-use crate::alive::{self, Seen};
-use crate::group_folder::Seats;
-use crate::layout::Layout;
-use crate::member_record::MemberRecord;
+use crate::alive_file::{self, Seen};
+use crate::group_folder::MemberFiles;
+use crate::record::MemberRecord;
 
-/// The members by the names of their files. All of them are read when core asks for all, and never for a change.
+/// The members by the names of their files. All files are read when core asks for all members, and never for a change.
 #[derive(Default)]
-pub(crate) struct Roster {
+pub(crate) struct WatchedGroup {
     members: BTreeMap<OsString, RosterEntry>,
-    /// Counts changes; 0: nobody has read the group yet.
+    /// Counts changes; 0: the group was not read yet.
     version: u64,
 }
 
-impl Roster {
+impl WatchedGroup {
     /// Takes over what was read just now, tells what is new in it, and answers the version that it makes.
-    pub(crate) fn read(&mut self, seats: &Seats, tell: &[Pusher]) -> u64 {
+    pub(crate) fn read(&mut self, files: &MemberFiles, watchers: &mut Watchers) -> u64 {
         if self.version == 0 {
-            self.members = seats.living.iter().cloned().collect();
+            self.members = files.living.iter().cloned().collect();
             self.version = 1;
             return self.version;
         }
-        let now: BTreeMap<_, _> = seats.living.iter().map(|(name, entry)| (name.as_os_str(), entry)).collect();
+        let now: BTreeMap<_, _> = files.living.iter().map(|(name, entry)| (name.as_os_str(), entry)).collect();
         let gone: Vec<_> = self.members.keys().filter(|name| !now.contains_key(name.as_os_str())).cloned().collect();
         for name in gone {
-            self.set(&name, None, tell);
+            self.set(&name, None, watchers);
         }
         for (name, entry) in now {
-            self.set(name, Some(entry.clone()), tell);
+            self.set(name, Some(entry.clone()), watchers);
         }
         self.version
     }
 
     /// Looks at one file, and tells if it says something new.
-    pub(crate) fn look(&mut self, layout: &Layout, folder: &Path, name: &OsStr, tell: &[Pusher]) {
-        if tell.is_empty() {
+    pub(crate) fn look(&mut self, folder: &Path, name: &OsStr, watchers: &mut Watchers) {
+        if watchers.is_empty() {
             return;
         }
         let path = folder.join(name);
-        let entry = match alive::look(layout, &path) {
+        let entry = match alive_file::look(&path) {
             _ if self.version == 0 => Err(()),
             Ok(Seen::Alive(content)) => Ok(MemberRecord::read(&path, &content).ok()),
             Ok(Seen::Nothing | Seen::Dead | Seen::Strange) => Ok(None),
             Err(_) => Err(()),
         };
         match entry {
-            Ok(entry) => self.set(name, entry, tell),
+            Ok(entry) => self.set(name, entry, watchers),
             // Core reads again, and hears what is wrong.
-            Err(()) => tell.iter().for_each(|pusher| pusher.push(Pushed::Dirty)),
+            Err(()) => watchers.push(&Pushed::Dirty),
         }
     }
 
-    fn set(&mut self, name: &OsStr, entry: Option<RosterEntry>, tell: &[Pusher]) {
+    fn set(&mut self, name: &OsStr, entry: Option<RosterEntry>, watchers: &mut Watchers) {
         let before = self.members.get(name);
         if before == entry.as_ref() {
             return;
@@ -79,9 +78,7 @@ impl Roster {
         for change in changes {
             let after = self.version;
             self.version += 1;
-            for pusher in tell {
-                pusher.push(Pushed::Delta { after: Some(after), version: self.version, change: change.clone() });
-            }
+            watchers.push(&Pushed::Delta { after: Some(after), version: self.version, change });
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A folder at a glance: whether a file came, went or was replaced in it since the last time, by one call of the system.
+//! The stamp of a folder: whether a file came, went or was replaced in it since the last look, by one call of the system.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
@@ -10,7 +10,7 @@ const TICK: Duration = Duration::from_secs(3);
 
 /// What a folder looked like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Glance {
+pub(crate) struct FolderStamp {
     seen: Option<Seen>,
     /// The change that is seen is so old that a later one looks different.
     is_settled: bool,
@@ -24,21 +24,21 @@ struct Seen {
     changed: (i64, i64),
 }
 
-impl Glance {
-    pub(crate) fn at(folder: &Path) -> Self {
-        let Ok(found) = fs::symlink_metadata(folder) else { return Glance::default() };
-        Glance { seen: Some(Seen::of(&found)), is_settled: is_older(&found, SystemTime::now()) }
+impl FolderStamp {
+    pub(crate) fn of(folder: &Path) -> Self {
+        let Ok(found) = fs::symlink_metadata(folder) else { return FolderStamp::default() };
+        FolderStamp { seen: Some(Seen::of(&found)), is_settled: is_older(&found, SystemTime::now()) }
     }
 
-    /// Whether nothing happened in the folder between `before` and now. False also where nobody can say.
-    pub(crate) fn is_same(&self, before: &Glance) -> bool {
+    /// Whether nothing happened in the folder between `before` and now. False also where that can't be known.
+    pub(crate) fn is_same(&self, before: &FolderStamp) -> bool {
         before.is_settled && before.seen.is_some() && self.seen == before.seen
     }
 }
 
 impl Seen {
     fn of(found: &Metadata) -> Self {
-        // The time of the change of the folder itself: nobody can set it.
+        // The time of the change of the folder itself: no program can set it.
         let changed = (found.ctime(), found.ctime_nsec());
         Seen { device: found.dev(), inode: found.ino(), changed }
     }
@@ -57,13 +57,13 @@ mod tests {
     #[test]
     fn a_folder_that_has_just_changed_is_never_taken_for_unchanged() {
         let folder = tempfile::tempdir().unwrap();
-        let glance = Glance::at(folder.path());
-        assert!(!Glance::at(folder.path()).is_same(&glance), "another change may have come in the same tick");
-        let settled = Glance { is_settled: true, ..glance };
-        assert!(Glance::at(folder.path()).is_same(&settled));
+        let glance = FolderStamp::of(folder.path());
+        assert!(!FolderStamp::of(folder.path()).is_same(&glance), "another change may have come in the same tick");
+        let settled = FolderStamp { is_settled: true, ..glance };
+        assert!(FolderStamp::of(folder.path()).is_same(&settled));
         std::thread::sleep(Duration::from_millis(50));
         fs::write(folder.path().join("x"), "").unwrap();
-        assert!(!Glance::at(folder.path()).is_same(&settled));
-        assert!(!Glance::at(&folder.path().join("none")).is_same(&Glance { is_settled: true, seen: None }));
+        assert!(!FolderStamp::of(folder.path()).is_same(&settled));
+        assert!(!FolderStamp::of(&folder.path().join("none")).is_same(&FolderStamp { is_settled: true, seen: None }));
     }
 }

@@ -36,7 +36,7 @@ pub(crate) enum Kind {
     Alone,
 }
 
-/// Takes the lock if nobody else has it. Takes over what the same description holds already.
+/// Takes the lock if no other description has it. Takes over what the same description holds already.
 pub(crate) fn try_lock(file: &File, range: Range, kind: Kind) -> io::Result<bool> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&flock(range, of(kind)))) {
         Ok(_) => Ok(true),
@@ -45,7 +45,7 @@ pub(crate) fn try_lock(file: &File, range: Range, kind: Kind) -> io::Result<bool
     }
 }
 
-/// Waits in the kernel's queue, which whoever asks in the right moment may pass (hence the room `line`). Nothing but the grant ends it: for
+/// Waits in the kernel's queue, which a description that asks in the right moment may pass (hence the room `line`). Nothing but the grant ends it: for
 /// threads of our own.
 pub(crate) fn wait_lock(file: &File, range: Range, kind: Kind) -> io::Result<()> {
     let wanted = flock(range, of(kind));

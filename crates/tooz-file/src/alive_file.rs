@@ -1,6 +1,6 @@
 //! Files that live as long as a process keeps them: alive means locked. Sessions and members are such files.
 //!
-//! Such a file is locked before it gets its name, with all that stands in it, so that nobody ever sees it dead or half
+//! Such a file is locked before it gets its name, with all that stands in it, so that no process ever sees it dead or half
 //! written; and it gets its name by a rename, which takes the place of an older one in the same step.
 
 use std::fs::{self, File};
@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use tooz_core::Result;
 
+use crate::byte_lock::{self, Kind, Range};
 use crate::error;
-use crate::layout::{How, Identity, Layout, leave_some};
-use crate::ofd::{self, Kind, Range};
+use crate::namespace_folder::NamespaceFolder;
+use crate::open_file::{self, How, Identity, leave_some};
 use crate::unfinished::{Naming, Unfinished};
 
 const LIFE: Range = Range::byte(0);
@@ -31,28 +32,23 @@ pub(crate) struct AliveFile {
 
 impl AliveFile {
     /// Makes `folder/name` with this content, in place of what is there. The content is an object that begins with [`BEGINNING`].
-    pub(crate) fn create(layout: &Layout, folder: &Path, name: &str, content: &[u8]) -> Result<Self> {
+    pub(crate) fn create(namespace: &NamespaceFolder, folder: &Path, name: &str, content: &[u8]) -> Result<Self> {
         debug_assert!(content.starts_with(BEGINNING), "it is known as ours when its process has gone");
         let path = folder.join(name);
         let failed = |error| error::at(error, "make file", &path);
         for _ in 0..2 {
-            let (mut made, mut file) = Unfinished::file(layout)?;
+            let (mut made, mut file) = Unfinished::file(namespace)?;
             leave_some(&file).map_err(failed)?;
-            // Nobody else knows this file, so the lock is to be had.
-            ofd::try_lock(&file, LIFE, Kind::Alone).map_err(failed)?;
+            // No other process knows this file, so the lock is to be had.
+            byte_lock::try_lock(&file, LIFE, Kind::Alone).map_err(failed)?;
             file.write_all(content).map_err(failed)?;
             let identity = Identity::of(&file.metadata().map_err(failed)?);
-            // Where the wall clock jumped, somebody may have taken it for a leftover.
+            // Where the wall clock jumped, another process may have taken it for a leftover.
             if made.take_name(&path).map_err(failed)? == Naming::Done {
                 return Ok(AliveFile { file, path, identity });
             }
         }
         Err(failed(io::Error::from_raw_os_error(libc::ENOENT)))
-    }
-
-    /// The file's path, for watching it.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Whether the name still leads to this file: it may have been replaced or deleted.
@@ -83,14 +79,14 @@ pub(crate) enum Seen {
     Dead,
     /// Its process keeps it; this stands in it.
     Alive(Vec<u8>),
-    /// It is no file of ours, or not one that may be read: nobody can say whether it is alive, and it is left alone.
+    /// It is no file of ours, or not one that may be read: whether it is alive can't be said, and it is left alone.
     Strange,
 }
 
 /// Looks at a file without touching it.
-pub(crate) fn look(layout: &Layout, path: &Path) -> Result<Seen> {
+pub(crate) fn look(path: &Path) -> Result<Seen> {
     let failed = |error| error::at(error, "look at file", path);
-    let file = match layout.open(path, How::Look) {
+    let file = match open_file::open(path, How::Look) {
         Ok(file) => file,
         Err(error) => return strange(&error).ok_or_else(|| failed(error)),
     };
@@ -98,11 +94,11 @@ pub(crate) fn look(layout: &Layout, path: &Path) -> Result<Seen> {
     if !metadata.is_file() {
         return Ok(Seen::Strange);
     }
-    let alive = ofd::blocker(&file, LIFE, Kind::Alone).map_err(failed)?.is_some();
+    let alive = byte_lock::blocker(&file, LIFE, Kind::Alone).map_err(failed)?.is_some();
     // It is not written again once it has its name.
     let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
     let mut content = vec![0; if alive { length.min(LARGEST) } else { length.min(BEGINNING.len()) }];
-    let length = crate::record::read_up_to(&file, &mut content, 0).map_err(failed)?;
+    let length = open_file::read_up_to(&file, &mut content, 0).map_err(failed)?;
     content.truncate(length);
     if alive {
         return Ok(Seen::Alive(content));

@@ -1,6 +1,6 @@
 //! Second looks at files that were closed.
 //!
-//! The kernel tells of a closed file just before it drops the file's locks: who looks at once may see the dead alive, so everybody looks again
+//! The kernel tells of a closed file just before it drops the file's locks: a look at once may find the dead alive, so there is another
 //! after a moment, and again later in case that processor was busy.
 
 use std::collections::VecDeque;
@@ -14,18 +14,18 @@ const DELAYS: [Duration; 3] = [Duration::from_millis(2), Duration::from_millis(4
 
 /// The looks that are due, in one queue for each delay, so that the first of a queue is due first.
 #[derive(Default)]
-pub(crate) struct Echoes {
-    queues: [VecDeque<Echo>; DELAYS.len()],
+pub(crate) struct Rechecks {
+    queues: [VecDeque<Recheck>; DELAYS.len()],
 }
 
-struct Echo {
+struct Recheck {
     due: Instant,
     watch: WatchDescriptor,
     name: OsString,
 }
 
-impl Echoes {
-    /// Expects the echoes of files that were closed just now.
+impl Rechecks {
+    /// Expects the rechecks of files that were closed just now.
     pub(crate) fn expect(&mut self, closed: Vec<(WatchDescriptor, OsString)>) {
         let now = Instant::now();
         for (watch, name) in closed {
@@ -34,7 +34,7 @@ impl Echoes {
                 match queue.back_mut() {
                     // One that is closed again and again is looked at again when that is over.
                     Some(last) if last.watch == watch && last.name == name => last.due = due,
-                    _ => queue.push_back(Echo { due, watch: watch.clone(), name: name.clone() }),
+                    _ => queue.push_back(Recheck { due, watch: watch.clone(), name: name.clone() }),
                 }
             }
         }
@@ -43,14 +43,14 @@ impl Echoes {
     /// Waits for the next one. Dropped before, it loses nothing.
     pub(crate) async fn next(&mut self) -> (WatchDescriptor, OsString) {
         let first = self.queues.iter_mut().filter(|queue| !queue.is_empty());
-        let Some(queue) = first.min_by_key(|queue| queue.front().map(|echo| echo.due)) else {
+        let Some(queue) = first.min_by_key(|queue| queue.front().map(|recheck| recheck.due)) else {
             return std::future::pending().await;
         };
-        if let Some(due) = queue.front().map(|echo| echo.due) {
+        if let Some(due) = queue.front().map(|recheck| recheck.due) {
             sleep_until(due).await;
         }
         match queue.pop_front() {
-            Some(echo) => (echo.watch, echo.name),
+            Some(recheck) => (recheck.watch, recheck.name),
             None => std::future::pending().await,
         }
     }
