@@ -1,13 +1,13 @@
-//! Meeting the cluster for the first time, and looking at it for an operator.
+//! What the doctor looks at: each endpoint, the members, space, alarms, users and the layout.
 
 use std::time::Duration;
 
 use tokio::time::timeout;
 use tooz_core::{Checkup, Error, ErrorKind, Result};
 
-use crate::cluster::{Cluster, Lane};
-use crate::endpoint::Line;
+use crate::client::Client;
 use crate::error;
+use crate::lanes::Lane;
 use crate::layout::Layout;
 use crate::proto::etcdserverpb::alarm_request::AlarmAction;
 use crate::proto::etcdserverpb::{AlarmRequest, AlarmType, MemberListRequest, StatusRequest, StatusResponse};
@@ -18,35 +18,8 @@ const OLDEST: (u32, u32) = (3, 4);
 /// etcd's own default, and what it advises not to exceed.
 const QUOTA: i64 = 2 << 30;
 
-/// Finds out that an etcd is there, that it is young enough, that it has a leader and lets this user read, and that the namespace is kept in this
-/// driver's layout.
-pub(crate) async fn meet(cluster: &Cluster, layout: &Layout, limit: Duration) -> Result<()> {
-    let said = cluster.meet(limit).await.map_err(|error| error.context("ask etcd who it is"))?;
-    cluster.log_in().await?;
-    let status = if let Some(status) = said {
-        status
-    } else {
-        // It answers nobody who has not logged in.
-        let asking = |line: Line| async move { line.maintenance().status(StatusRequest {}).await };
-        cluster.ask_within(limit, asking).await.map_err(|error| error.context("ask etcd who it is"))?.message
-    };
-    check_version(&status.version)?;
-    let before = cluster.history.seen();
-    let read = cluster.ask_within(limit, |line| async move { line.kv().range(one(layout.key())).await }).await;
-    match read {
-        Ok(reply) => {
-            cluster.history.note(before, reply.message.header.as_ref());
-            layout.learn(reply.message.kvs.first())
-        }
-        // Whoever may read nothing here is told so by what is asked.
-        Err(error) if error.kind() == ErrorKind::Unauthorized && error.to_string().contains("permission denied") => {
-            Ok(())
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn check_version(text: &str) -> Result<()> {
+/// Refuses an etcd that is too old.
+pub(crate) fn check_version(text: &str) -> Result<()> {
     let mut parts = text.split('.').map_while(|part| part.parse::<u32>().ok());
     match (parts.next(), parts.next()) {
         (Some(major), Some(minor)) if (major, minor) >= OLDEST => Ok(()),
@@ -60,16 +33,16 @@ fn check_version(text: &str) -> Result<()> {
 }
 
 /// Looks at every endpoint of the URL and at what the cluster says of itself.
-pub(crate) async fn look(cluster: &Cluster, layout: &Layout, session_timeout: Duration) -> Result<Checkup> {
+pub(crate) async fn check_up(client: &Client, layout: &Layout, session_timeout: Duration) -> Result<Checkup> {
     let mut answers = Vec::new();
-    for endpoint in 0..cluster.len() {
-        let mut line = cluster.line_to(endpoint);
-        line.headers.require_leader = false;
-        let asked = timeout(cluster.limit(), line.maintenance().status(StatusRequest {})).await;
+    for endpoint in 0..client.endpoints.len() {
+        let mut connection = client.endpoints.connection_to(endpoint);
+        connection.headers.require_leader = false;
+        let asked = timeout(client.limit(), connection.maintenance().status(StatusRequest {})).await;
         answers.push(match asked {
             Ok(Ok(status)) => Ok(status.into_inner()),
-            Ok(Err(status)) => Err(line.judge(status).error.to_string()),
-            Err(_) => Err(error::no_answer(cluster.address(endpoint), cluster.limit()).error.to_string()),
+            Ok(Err(status)) => Err(connection.judge(status).error.to_string()),
+            Err(_) => Err(error::no_answer(client.endpoints.address(endpoint), client.limit()).error.to_string()),
         });
     }
     let Some((first, status)) =
@@ -78,19 +51,19 @@ pub(crate) async fn look(cluster: &Cluster, layout: &Layout, session_timeout: Du
         let words = answers.into_iter().find_map(Result::err).unwrap_or_default();
         return Err(Error::new(ErrorKind::Unavailable, words));
     };
-    let mut checkup = Checkup::new(format!("etcd {} at {}", status.version, cluster.address(first)));
+    let mut checkup = Checkup::new(format!("etcd {} at {}", status.version, client.endpoints.address(first)));
     for (index, answer) in answers.iter().enumerate() {
-        checkup = endpoint(checkup, cluster.address(index), answer.as_ref());
+        checkup = endpoint(checkup, client.endpoints.address(index), answer.as_ref());
     }
     checkup = match check_version(&status.version) {
         Ok(()) => checkup.good(format!("version {}", status.version)),
         Err(error) => checkup.wrong(error.to_string(), "upgrade the cluster"),
     };
-    checkup = members(checkup, cluster).await;
+    checkup = members(checkup, client).await;
     checkup = space(checkup, status);
-    checkup = alarms(checkup, cluster).await;
-    checkup = users(checkup, cluster).await;
-    checkup = kept(checkup, cluster, layout).await;
+    checkup = alarms(checkup, client).await;
+    checkup = users(checkup, client).await;
+    checkup = kept(checkup, client, layout).await;
     if session_timeout < Duration::from_secs(2) {
         checkup = checkup.warning(
             format!("session_timeout={session_timeout:?}, but etcd keeps a lease for whole seconds, and for two with its default election timeout"),
@@ -118,12 +91,11 @@ fn endpoint(checkup: Checkup, address: &str, answer: Result<&StatusResponse, &St
     }
 }
 
-async fn members(checkup: Checkup, cluster: &Cluster) -> Checkup {
-    let asked = cluster
-        .ask(
-            Lane::First,
-            |line| async move { line.cluster().member_list(MemberListRequest { linearizable: true }).await },
-        )
+async fn members(checkup: Checkup, client: &Client) -> Checkup {
+    let asked = client
+        .ask(Lane::First, |connection| async move {
+            connection.cluster().member_list(MemberListRequest { linearizable: true }).await
+        })
         .await;
     let members = match asked {
         Ok(reply) => reply.message.members,
@@ -132,7 +104,7 @@ async fn members(checkup: Checkup, cluster: &Cluster) -> Checkup {
     let voting = members.iter().filter(|member| !member.is_learner).count();
     match voting {
         1 => checkup.warning(
-            "the cluster has one member: while it is down, nobody gets a lock",
+            "the cluster has one member: while it is down, no lock can be had",
             "run three members where that matters",
         ),
         even if even % 2 == 0 => checkup.warning(
@@ -156,17 +128,17 @@ fn space(checkup: Checkup, status: &StatusResponse) -> Checkup {
     }
 }
 
-/// Who may come in, and what is sent to say so.
-async fn users(checkup: Checkup, cluster: &Cluster) -> Checkup {
-    match cluster.login().user().await {
+/// Which users may come in, and how the password is sent.
+async fn users(checkup: Checkup, client: &Client) -> Checkup {
+    match client.endpoints.login.user().await {
         Ok(None) => checkup,
-        Ok(Some(_)) if cluster.login().are_users_off() => checkup.warning(
-            "a user is named, but this etcd has no authentication: it lets everybody in",
+        Ok(Some(_)) if client.endpoints.login.are_users_off() => checkup.warning(
+            "a user is named, but this etcd has no authentication: it lets every client in",
             "switch it on with `etcdctl auth enable`, or restrict the network",
         ),
-        Ok(Some(_)) if !cluster.is_by_tls() => checkup.warning(
+        Ok(Some(_)) if !client.endpoints.are_by_tls() => checkup.warning(
             "the password is sent in the clear at each log-in",
-            "use etcd+https://, or a network that nobody else listens on",
+            "use etcd+https://, or a network on which no other listens",
         ),
         Ok(Some(_)) => checkup.good("the user logs in, by TLS"),
         Err(error) => {
@@ -176,17 +148,20 @@ async fn users(checkup: Checkup, cluster: &Cluster) -> Checkup {
 }
 
 /// Whether the namespace is kept as this driver keeps it.
-async fn kept(checkup: Checkup, cluster: &Cluster, layout: &Layout) -> Checkup {
-    let asked = cluster.ask(Lane::First, |line| async move { line.kv().range(one(layout.key())).await }).await;
+async fn kept(checkup: Checkup, client: &Client, layout: &Layout) -> Checkup {
+    let asked = client
+        .ask(Lane::First, |connection| async move { connection.kv().range(one(layout.version_key())).await })
+        .await;
     match asked.and_then(|reply| layout.learn(reply.message.kvs.first())) {
         Ok(()) => checkup.good("the namespace is kept in this driver's layout, or is new"),
         Err(error) => checkup.wrong(format!("{error}"), "see to the role of the user and to the namespace"),
     }
 }
 
-async fn alarms(checkup: Checkup, cluster: &Cluster) -> Checkup {
+async fn alarms(checkup: Checkup, client: &Client) -> Checkup {
     let request = AlarmRequest { action: AlarmAction::Get.into(), ..AlarmRequest::default() };
-    let asked = cluster.ask(Lane::First, |line| async move { line.maintenance().alarm(request).await }).await;
+    let asked =
+        client.ask(Lane::First, |connection| async move { connection.maintenance().alarm(request).await }).await;
     match asked {
         Ok(reply) if reply.message.alarms.is_empty() => checkup.good("no alarm is raised"),
         Ok(reply) => reply.message.alarms.iter().fold(checkup, |checkup, alarm| match alarm.alarm() {
@@ -199,5 +174,28 @@ async fn alarms(checkup: Checkup, cluster: &Cluster) -> Checkup {
         // Only an administrator may ask.
         Err(error) if error.kind() == ErrorKind::Unauthorized => checkup,
         Err(error) => checkup.warning(format!("alarms can't be read: {error}"), "see the line before"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_version_panics(text: String, numbers in "[0-9.]{0,30}") {
+            let _ = (check_version(&text), check_version(&numbers));
+        }
+    }
+
+    #[test]
+    fn only_a_version_that_is_known_to_be_older_is_refused() {
+        for (version, is_fine) in
+            [("3.4.0", true), ("3.6.1", true), ("10.0", true), ("3.3.27", false), ("2.4", false), ("mine", true)]
+        {
+            assert_eq!(check_version(version).is_ok(), is_fine, "{version}");
+        }
     }
 }

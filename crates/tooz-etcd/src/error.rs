@@ -1,4 +1,4 @@
-//! From what etcd or the connection says to a kind and to words that tell what to do. The only place where that is decided.
+//! What an error of etcd or of the connection means: its kind, its outcome, words that tell what to do, and the driver's own remedy.
 
 use std::error::Error as StdError;
 use std::fmt::{self, Write as _};
@@ -64,7 +64,7 @@ pub(crate) fn judge(status: Status, address: &str) -> Failure {
 
 type Verdict = (ErrorKind, Outcome, Remedy, &'static str);
 
-/// What etcd says no to, whoever of its members is asked.
+/// What etcd says no to, whichever of its members is asked.
 fn refusal(code: Code, text: &str) -> Option<Verdict> {
     Some(match code {
         Code::NotFound if text.contains("lease not found") => {
@@ -82,7 +82,7 @@ fn refusal(code: Code, text: &str) -> Option<Verdict> {
         Code::InvalidArgument if text.contains("user name is empty") => (
             ErrorKind::Unauthorized,
             Outcome::NotApplied,
-            // Users were switched on while this session ran, or nobody is named in the URL.
+            // Users were switched on while this session ran, or the URL names none.
             Remedy::LogIn,
             "this etcd wants a user: write etcd://user:password@host:2379, or name a password_file",
         ),
@@ -92,7 +92,7 @@ fn refusal(code: Code, text: &str) -> Option<Verdict> {
             Remedy::None,
             "the user needs a role that may read and write all keys that begin with /tooz/NAMESPACE/",
         ),
-        // Not `Unavailable`: whoever waits for a lock would go on waiting without a word until somebody makes room.
+        // Not `Unavailable`: a waiter would go on waiting without a word until an operator makes room.
         Code::ResourceExhausted if text.contains("database space exceeded") => (
             ErrorKind::Config,
             Outcome::NotApplied,
@@ -198,7 +198,7 @@ fn unusable_files(status: &Status, address: &str) -> Option<Failure> {
     Some(Failure { error, remedy: Remedy::AskAnother })
 }
 
-/// Nobody answered in time.
+/// No answer came in time.
 pub(crate) fn no_answer(address: &str, limit: Duration) -> Failure {
     let words = format!("no answer from {address} within {limit:?}; see whether etcd runs there and is reached");
     Failure { error: Error::new(ErrorKind::TimedOut, words), remedy: Remedy::FindAnother }
@@ -218,6 +218,11 @@ pub(crate) fn is_full(error: &Error) -> bool {
 /// The session is over at the server.
 pub(crate) fn lost(why: &str) -> Error {
     Error::new(ErrorKind::Lost, why)
+}
+
+/// The session's key is gone, which lives as long as its lease.
+pub(crate) fn session_is_gone() -> Error {
+    lost("the session's key is gone, and so is the session")
 }
 
 /// An answer that no etcd gives to what was asked.
@@ -265,7 +270,18 @@ fn causes(status: &Status) -> impl Iterator<Item = &(dyn StdError + 'static)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_answer_panics(code in 0..20, text: String) {
+            let failure = judge(Status::new(Code::from_i32(code), &text), "h:2379");
+            prop_assert!(failure.error.to_string().contains("h:2379"));
+            prop_assert!(failure.remedy != Remedy::LogIn || failure.error.outcome() == Outcome::NotApplied);
+        }
+    }
 
     #[test]
     fn every_answer_that_decides_something_has_its_kind() {

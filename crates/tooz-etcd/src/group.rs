@@ -1,35 +1,44 @@
-//! Groups: a marker, and a key for each member under that member's lease. Whatever must hold together is one transaction.
+//! Groups: a marker, and a key for each member under that member's lease. What must hold together is one transaction.
 
-use tooz_core::driver::{JoinConflict, JoinRequest, Replace, Roster};
+use std::time::Duration;
+
+use tooz_core::driver::{Groups, JoinConflict, JoinRequest, PushStream, Replace, Roster, async_trait};
 use tooz_core::{Error, ErrorKind, GroupId, Outcome, Result};
 
-use crate::cluster::Lane;
+use crate::client::PAGE;
 use crate::error;
-use crate::keys::{GroupFolder, GroupRecord, MemberRecord, write};
-use crate::own::{Certainty, Owned, What};
-use crate::proto::etcdserverpb::{LeaseTimeToLiveRequest, RangeRequest, TxnRequest, TxnResponse};
+use crate::holdings::{Certainty, Holding, HoldingKind};
+use crate::lanes::Lane;
+use crate::layout::GroupFolder;
+use crate::proto::etcdserverpb::{LeaseTimeToLiveRequest, RangeRequest, TxnRequest};
 use crate::proto::mvccpb::KeyValue;
-use crate::request::{Prefix, absent, all, delete, exists, get, none_of, one, put, ranges, version_is, written_at};
-use crate::session::{Etcd, PAGE};
+use crate::record::{GroupRecord, MemberRecord, write};
+use crate::request::{
+    Prefix, absent, all, delete, exists, first, get, none_of, one, put, ranges, revision_of, version_is, written_at,
+};
+use crate::session::EtcdSession;
+use crate::watch;
+use crate::withdrawal::{follow, withdraw_or_owe};
 
 /// How many keys that no driver wrote may lie among the members of a group that is to be deleted.
 const STRANGERS: usize = 32;
 
-impl Etcd {
-    pub(crate) async fn make_group(&self, group: &GroupId) -> Result<()> {
-        let folder = self.keys.group(group);
+#[async_trait]
+impl Groups for EtcdSession {
+    async fn create_group(&self, group: &GroupId) -> Result<()> {
+        let folder = self.layout.group(group);
         // By this mark a repetition knows its own work from another's.
         let made = format!("{:016x}", fastrand::u64(..));
         let record = write(&GroupRecord { group, made })?;
         for _ in 0..3 {
             let mut success = vec![put(folder.listed(), record.clone(), 0), put(folder.marker(), record.clone(), 0)];
-            success.extend(self.layout.record());
+            success.extend(self.layout.write_version());
             let txn = TxnRequest {
-                compare: vec![absent(folder.marker()), self.layout.unchanged()],
+                compare: vec![absent(folder.marker()), self.layout.version_unchanged()],
                 success,
-                failure: vec![get(one(folder.marker())), self.layout.look()],
+                failure: vec![get(one(folder.marker())), self.layout.read_version()],
             };
-            let reply = self.txn(Lane::Wish, &txn).await?.message;
+            let reply = self.client.txn(Lane::Wish, &txn).await?.message;
             if reply.succeeded {
                 return Ok(());
             }
@@ -49,8 +58,8 @@ impl Etcd {
     }
 
     /// Deletes a group, proving in the same step that it has no members.
-    pub(crate) async fn remove_group(&self, group: &GroupId) -> Result<()> {
-        let folder = self.keys.group(group);
+    async fn delete_group(&self, group: &GroupId) -> Result<()> {
+        let folder = self.layout.group(group);
         let mut strangers: Vec<Vec<u8>> = Vec::new();
         let mut was_repeated = false;
         loop {
@@ -62,7 +71,7 @@ impl Etcd {
                 success: vec![delete(folder.listed()), delete(folder.marker())],
                 failure: vec![get(one(folder.marker())), get(some)],
             };
-            let reply = self.txn(Lane::Wish, &txn).await?;
+            let reply = self.client.txn(Lane::Wish, &txn).await?;
             was_repeated |= reply.was_repeated;
             if reply.message.succeeded {
                 return Ok(());
@@ -77,7 +86,7 @@ impl Etcd {
                 true => return Err(Error::no_group(group)),
                 false => {}
             }
-            // Whatever stands there, only who was written by a driver is a member.
+            // Only what a driver wrote is a member.
             let (living, others): (Vec<_>, Vec<_>) =
                 members.kvs.iter().partition(|kv| folder.entry(&kv.key, &kv.value).is_some());
             let count = usize::try_from(members.count).unwrap_or(0).saturating_sub(others.len());
@@ -93,49 +102,49 @@ impl Etcd {
         }
     }
 
-    pub(crate) async fn list_groups(&self) -> Result<Vec<GroupId>> {
-        let range = RangeRequest { keys_only: true, limit: PAGE, ..all(&self.keys.groups()) };
-        let found = self.range(Lane::Wish, &range).await?;
+    async fn groups(&self) -> Result<Vec<GroupId>> {
+        let range = RangeRequest { keys_only: true, limit: PAGE, ..all(&self.layout.groups()) };
+        let found = self.client.range(Lane::Wish, &range).await?;
         let revision = found.header.as_ref().map_or(0, |header| header.revision);
-        let found = self.rest(&range, found, revision).await?;
-        Ok(found.iter().filter_map(|kv| self.keys.group_of(&kv.key)).collect())
+        let found = self.client.rest(&range, found, revision).await?;
+        Ok(found.iter().filter_map(|kv| self.layout.group_of(&kv.key)).collect())
     }
 
-    /// Enters the member, in one transaction where nobody of that name is there.
+    /// One transaction where no member of that name is there.
     ///
     /// The version of the session's key guards against a join that arrives after its withdrawal, as it does for locks.
-    pub(crate) async fn enter_group(&self, request: &JoinRequest) -> Result<()> {
-        let opened = self.opened()?;
-        let folder = self.keys.group(&request.group);
+    async fn join(&self, request: &JoinRequest) -> Result<()> {
+        let lease = self.lease()?;
+        let folder = self.layout.group(&request.group);
         let place = folder.member(&request.member);
-        let value = write(&MemberRecord::new(request, opened.lease.id)?)?;
-        self.own.enlist(request.id, Owned::new(&place, What::Membership(request.group.clone())))?;
+        let value = write(&MemberRecord::new(&request.member, request.id, &request.capabilities, lease.id)?)?;
+        self.holdings.enlist(request.id, Holding::new(&place, HoldingKind::Membership(request.group.clone())))?;
         let mut replaced = None;
         loop {
-            let version = opened.version();
+            let version = lease.version();
             let txn = TxnRequest {
                 compare: vec![
                     exists(folder.marker()),
-                    version_is(&opened.key, version),
+                    version_is(&lease.key, version),
                     // Absent, or still the entry that it may take the place of.
                     replaced.map_or_else(|| absent(&place), |revision| written_at(&place, revision)),
                 ],
-                success: vec![put(&place, value.clone(), opened.lease.id)],
-                failure: vec![get(one(folder.marker())), get(one(&opened.key)), get(one(&place))],
+                success: vec![put(&place, value.clone(), lease.id)],
+                failure: vec![get(one(folder.marker())), get(one(&lease.key)), get(one(&place))],
             };
-            let answered = self.txn(Lane::Wish, &txn).await;
+            let answered = self.client.txn(Lane::Wish, &txn).await;
             let in_doubt = match &answered {
                 Ok(reply) => reply.was_repeated,
                 Err(error) => error.outcome() == Outcome::Unknown,
             };
             if in_doubt {
-                self.own.doubt_making(request.id);
+                self.holdings.doubt_making(request.id);
             }
             let result = match answered {
                 Err(error) => Err(error),
                 Ok(reply) if reply.message.succeeded => {
                     let revision = reply.message.header.map_or(0, |header| header.revision);
-                    self.own.confirm(request.id, revision);
+                    self.holdings.confirm(request.id, revision);
                     return Ok(());
                 }
                 Ok(reply) => {
@@ -144,71 +153,57 @@ impl Etcd {
                         return Err(error::strange("a transaction without answers"));
                     };
                     match (marker.kvs.first(), session.kvs.first(), there.kvs.first()) {
-                        (_, None, _) => Err(error::lost("the session's key is gone, and so is the session")),
+                        (_, None, _) => Err(error::session_is_gone()),
                         (None, _, _) => Err(Error::no_group(&request.group)),
-                        (_, Some(session), there) => match self.follow(opened, version, session.version).await {
-                            Err(error) => Err(error),
-                            Ok(()) => match meet(request, &folder, there) {
-                                None => {
-                                    replaced = None;
-                                    continue;
-                                }
-                                Some((there, JoinConflict::Itself)) => {
-                                    self.own.doubt_making(request.id);
-                                    self.own.confirm(request.id, there.mod_revision);
-                                    return Ok(());
-                                }
-                                Some((there, JoinConflict::Replaces)) => {
-                                    replaced = Some(there.mod_revision);
-                                    continue;
-                                }
-                                Some((there, JoinConflict::Refused)) => {
-                                    Err(self.namesake(request, &folder, there).await)
-                                }
-                            },
-                        },
+                        (_, Some(session), there) => {
+                            match follow(&self.client, lease, version, session.version).await {
+                                Err(error) => Err(error),
+                                Ok(()) => match meet(request, &folder, there) {
+                                    None => {
+                                        replaced = None;
+                                        continue;
+                                    }
+                                    Some((there, JoinConflict::Itself)) => {
+                                        self.holdings.doubt_making(request.id);
+                                        self.holdings.confirm(request.id, there.mod_revision);
+                                        return Ok(());
+                                    }
+                                    Some((there, JoinConflict::Replaces)) => {
+                                        replaced = Some(there.mod_revision);
+                                        continue;
+                                    }
+                                    Some((there, JoinConflict::Refused)) => {
+                                        Err(self.namesake(request, &folder, there).await)
+                                    }
+                                },
+                            }
+                        }
                     }
                 }
             };
             // What was surely not done needs no withdrawal.
-            return match self.own.strike_unmade(request.id) {
+            return match self.holdings.strike_unmade(request.id) {
                 Certainty::Certain => result,
                 Certainty::Doubtful => result.map_err(|error| error.with_outcome(Outcome::Unknown)),
             };
         }
     }
 
-    /// The refusal, with the time after which the other's lease has ended unless it is kept alive.
-    async fn namesake(&self, request: &JoinRequest, folder: &GroupFolder, there: &KeyValue) -> Error {
-        if folder.entry(&there.key, &there.value).is_none() {
-            let key = String::from_utf8_lossy(&there.key);
-            let words = format!("what stands at {key} was written by no driver of tooz: delete it, or take it over");
-            return Error::new(ErrorKind::AlreadyExists, words);
-        }
-        let asking = LeaseTimeToLiveRequest { id: there.lease, keys: false };
-        let asked =
-            self.cluster.ask(Lane::Wish, |line| async move { line.lease().lease_time_to_live(asking).await }).await;
-        // Whole seconds, rounded down; one that is gone says less than zero.
-        let rest = asked.ok().and_then(|reply| u64::try_from(reply.message.ttl + 1).ok());
-        let rest = rest.map_or(self.timeout, std::time::Duration::from_secs);
-        Error::namesake(request).with_retry_after(rest.min(self.timeout))
-    }
-
-    pub(crate) async fn update_member(&self, request: &JoinRequest) -> Result<()> {
-        let opened = self.opened()?;
-        let place = self.keys.group(&request.group).member(&request.member);
-        let value = write(&MemberRecord::new(request, opened.lease.id)?)?;
-        let known = self.own.owned().get(&request.id).map(|owned| owned.revision).filter(|known| *known > 0);
+    async fn update(&self, request: &JoinRequest) -> Result<()> {
+        let lease = self.lease()?;
+        let place = self.layout.group(&request.group).member(&request.member);
+        let value = write(&MemberRecord::new(&request.member, request.id, &request.capabilities, lease.id)?)?;
+        let known = self.holdings.all().get(&request.id).map(|owned| owned.revision).filter(|known| *known > 0);
         let mut revision = known;
         loop {
             // Where nothing is known, this cannot succeed and reads what is there.
             let txn = TxnRequest {
                 compare: vec![exists(&place), written_at(&place, revision.unwrap_or(0))],
-                success: vec![put(&place, value.clone(), opened.lease.id)],
+                success: vec![put(&place, value.clone(), lease.id)],
                 failure: vec![get(one(&place))],
             };
-            let reply = self.txn(Lane::Duty, &txn).await?.message;
-            let (done, now) = (reply.succeeded, reply.header.as_ref().map_or(0, |header| header.revision));
+            let reply = self.client.txn(Lane::Duty, &txn).await?.message;
+            let (done, now) = (reply.succeeded, revision_of(&reply));
             if done {
                 self.note_revision(request, now);
                 return Ok(());
@@ -226,23 +221,17 @@ impl Etcd {
         }
     }
 
-    fn note_revision(&self, request: &JoinRequest, revision: i64) {
-        if let Some(owned) = self.own.owned().get_mut(&request.id) {
-            owned.revision = owned.revision.max(revision);
-        }
-    }
-
     /// Takes the entry out, if it is still that of this join.
-    pub(crate) async fn leave_group(&self, request: &JoinRequest) -> Result<()> {
-        let opened = self.opened()?;
-        let place = self.keys.group(&request.group).member(&request.member);
-        // Whoever hears of the deletion must not take it for one by force.
-        let struck = self.own.strike(request.id);
+    async fn leave(&self, request: &JoinRequest) -> Result<()> {
+        let lease = self.lease()?;
+        let place = self.layout.group(&request.group).member(&request.member);
+        // What is told of the deletion must not be taken for one by force.
+        let struck = self.holdings.strike(request.id);
         let certain = struck.as_ref().is_some_and(|owned| owned.certainty() == Certainty::Certain);
         let mut revision = struck.map_or(0, |owned| owned.revision);
         if !certain {
             // Nothing is deleted here: the entry may be another's. What may still arrive comes to nothing.
-            self.withdraw(opened, &[]).await?;
+            withdraw_or_owe(&self.client, lease, &self.holdings, &[]).await?;
         }
         loop {
             let txn = TxnRequest {
@@ -250,53 +239,78 @@ impl Etcd {
                 success: vec![delete(&place)],
                 failure: vec![get(one(&place))],
             };
-            let reply = self.txn(Lane::Duty, &txn).await?.message;
+            let reply = self.client.txn(Lane::Duty, &txn).await?.message;
             if reply.succeeded {
                 return Ok(());
             }
             match first(reply) {
                 Some(there) if is_of(request, &there) => revision = there.mod_revision,
-                // Nobody, or somebody else.
+                // Nothing, or another member's entry.
                 _ => return Ok(()),
             }
         }
     }
 
     /// The members with their capabilities, and whether there is such a group: one request, for a thousand members at a time.
-    pub(crate) async fn list_members(&self, group: &GroupId) -> Result<Roster> {
-        let folder = self.keys.group(group);
+    async fn members(&self, group: &GroupId) -> Result<Roster> {
+        let folder = self.layout.group(group);
         let marker = RangeRequest { keys_only: true, ..one(folder.marker()) };
         let members = RangeRequest { limit: PAGE, ..all(&folder.members()) };
         let reading = vec![get(marker), get(members.clone())];
-        let reply = self.txn(Lane::Wish, &TxnRequest { success: reading, ..TxnRequest::default() }).await?.message;
-        let revision = reply.header.as_ref().map_or(0, |header| header.revision);
+        let reply =
+            self.client.txn(Lane::Wish, &TxnRequest { success: reading, ..TxnRequest::default() }).await?.message;
+        let revision = revision_of(&reply);
         let Ok([marker, first]) = <[_; 2]>::try_from(ranges(reply)) else {
             return Err(error::strange("a transaction without answers"));
         };
         if marker.kvs.is_empty() {
             return Err(Error::no_group(group));
         }
-        let found = self.rest(&members, first, revision).await?;
-        // What no driver wrote is nobody.
+        let found = self.client.rest(&members, first, revision).await?;
+        // What no driver wrote is no member.
         let members = found.iter().filter_map(|kv| folder.entry(&kv.key, &kv.value)).collect();
         Ok(Roster::new(members, revision.unsigned_abs()))
     }
 
-    /// Where a group can be watched from, or why not.
-    pub(crate) async fn group_revision(&self, group: &GroupId) -> Result<i64> {
-        let folder = self.keys.group(group);
-        let found = self.range(Lane::Wish, &RangeRequest { keys_only: true, ..one(folder.marker()) }).await?;
+    /// Every change from before its members are read.
+    async fn watch_group(&self, group: &GroupId) -> Result<Option<PushStream>> {
+        let folder = self.layout.group(group);
+        let found = self.client.range(Lane::Wish, &RangeRequest { keys_only: true, ..one(folder.marker()) }).await?;
         if found.kvs.is_empty() {
             return Err(Error::no_group(group));
         }
-        found
-            .header
-            .map(|header| header.revision)
-            .ok_or_else(|| Error::new(ErrorKind::Backend, "etcd's answer has no revision"))
+        let Some(header) = found.header else { return Err(error::strange("a range without a header")) };
+        Ok(Some(watch::group(&self.dispatch, folder, header.revision)))
     }
 }
 
-/// Whom a join meets at its place.
+impl EtcdSession {
+    /// The refusal, with the time after which the other's lease has ended unless it is kept alive.
+    async fn namesake(&self, request: &JoinRequest, folder: &GroupFolder, there: &KeyValue) -> Error {
+        if folder.entry(&there.key, &there.value).is_none() {
+            let key = String::from_utf8_lossy(&there.key);
+            let words = format!("what stands at {key} was written by no driver of tooz: delete it, or take it over");
+            return Error::new(ErrorKind::AlreadyExists, words);
+        }
+        let asking = LeaseTimeToLiveRequest { id: there.lease, keys: false };
+        let asked = self
+            .client
+            .ask(Lane::Wish, |connection| async move { connection.lease().lease_time_to_live(asking).await })
+            .await;
+        // Whole seconds, rounded down; one that is gone says less than zero.
+        let rest = asked.ok().and_then(|reply| u64::try_from(reply.message.ttl + 1).ok());
+        let rest = rest.map_or(self.timeout, Duration::from_secs);
+        Error::namesake(request).with_retry_after(rest.min(self.timeout))
+    }
+
+    fn note_revision(&self, request: &JoinRequest, revision: i64) {
+        if let Some(owned) = self.holdings.all().get_mut(&request.id) {
+            owned.revision = owned.revision.max(revision);
+        }
+    }
+}
+
+/// What a join meets at its place.
 fn meet<'a>(
     request: &JoinRequest,
     folder: &GroupFolder,
@@ -305,7 +319,7 @@ fn meet<'a>(
     let there = there?;
     let meeting = match folder.entry(&there.key, &there.value) {
         Some(entry) => request.meets(entry.id),
-        // Nobody's entry can be replaced by whoever may replace anybody's.
+        // What is no entry can be replaced by a join that may replace any entry.
         None if request.replace == Replace::Anybody => JoinConflict::Replaces,
         None => JoinConflict::Refused,
     };
@@ -342,7 +356,23 @@ fn keys_in_the_way(group: &GroupId, keys: &[Vec<u8>]) -> Error {
     Error::new(ErrorKind::NotEmpty, words)
 }
 
-/// The first key that the first `get` of a transaction found.
-fn first(response: TxnResponse) -> Option<KeyValue> {
-    ranges(response).into_iter().next()?.kvs.into_iter().next()
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn all_but_some_are_the_rest(keys: std::collections::BTreeSet<String>, asked: String) {
+            let folder = Prefix::inside("/m/g/");
+            let keys: Vec<_> = keys.into_iter().filter(|key| !key.is_empty()).map(|key| format!("/m/g/{key}").into_bytes()).collect();
+            let rest = without(&folder, &keys);
+            prop_assert!(keys.iter().all(|key| !rest.iter().any(|range| range.has(key))));
+            let asked = format!("/m/g/{asked}").into_bytes();
+            let is_left = folder.has(&asked) && !keys.contains(&asked);
+            prop_assert_eq!(rest.iter().any(|range| range.has(&asked)), is_left);
+            prop_assert!(rest.iter().all(|range| range.from < range.to));
+        }
+    }
 }

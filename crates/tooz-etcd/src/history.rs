@@ -1,13 +1,13 @@
-//! How far the history of the cluster has come, by which a cluster is known that was set back to an earlier state.
+//! How far the cluster has come: its revision and its term, by which a cluster is known that was set back to an earlier state.
 //!
 //! A restored backup, or other servers at the same addresses, begin again at an earlier revision. Watches that wait for later ones would
-//! be deaf until the new history has grown past the old one. Whatever is asked in a linearizable way is answered with a revision that no
+//! be deaf until the new history has grown past the old one. A question that is asked in a linearizable way is answered with a revision that no
 //! answer before the question has exceeded: if it is lower, the cluster was set back.
 
 use tokio::sync::watch;
+use tooz_core::driver::Mutex;
 
 use crate::proto::etcdserverpb::ResponseHeader;
-use tooz_core::driver::Mutex;
 
 /// A point of a history.
 #[derive(Clone, Copy, Default)]

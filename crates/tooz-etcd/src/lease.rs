@@ -1,5 +1,6 @@
-//! The session's lease and its heartbeat: a keep-alive, then a read that proves who has seen it.
+//! What keeps the session alive at the server: its lease, its key, and the heartbeat, a keep-alive with a read that proves which leader has seen it.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{self, UnboundedSender};
@@ -7,52 +8,73 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
 use tooz_core::driver::Mutex;
-use tooz_core::{ErrorKind, Result};
+use tooz_core::{ErrorKind, MemberId, Result};
 
-use crate::cluster::{Class, Cluster, Lane, Round};
-use crate::endpoint::Line;
+use crate::client::{Client, Round};
+use crate::connection::Connection;
+use crate::endpoints::Class;
 use crate::error::{self, Failure, Remedy};
+use crate::lanes::Lane;
+use crate::layout::Layout;
 use crate::proto::etcdserverpb::{
     LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest, ResponseHeader,
 };
+use crate::record::{SessionRecord, write};
 use crate::request;
 
 /// The stream over which one lease is kept alive. After any failure it is thrown away, so that a late reply to an old
 /// keep-alive is never taken for the reply to a new one.
 struct Stream {
-    line: Line,
+    connection: Connection,
     sender: UnboundedSender<LeaseKeepAliveRequest>,
     replies: Streaming<LeaseKeepAliveResponse>,
 }
 
-/// One lease.
+/// A lease, and the key of its session.
 pub(crate) struct Lease {
     pub(crate) id: i64,
+    /// The session's own key, which lives as long as the lease.
+    pub(crate) key: Vec<u8>,
+    /// What stands there.
+    pub(crate) record: Vec<u8>,
+    /// How often the session's key was written: see `withdrawal.rs` for what that guards against.
+    version: AtomicI64,
     stream: Mutex<Option<Stream>>,
 }
 
 /// How a beat went at one endpoint.
 enum Beaten {
-    /// It counts; the session's key is at that version.
-    Counts { version: i64, header: ResponseHeader },
+    /// It counts.
+    Counts { header: ResponseHeader },
     /// Both halves were answered, but under two leaders.
     LeaderChanged,
 }
 
 impl Lease {
     /// The id is chosen here, so that a lease whose grant was never answered can be revoked all the same.
-    pub(crate) fn new() -> Self {
-        Lease { id: fastrand::i64(1..), stream: Mutex::default() }
+    pub(crate) fn new(layout: &Layout, member: &MemberId) -> Result<Self> {
+        let id = fastrand::i64(1..);
+        let record = write(&SessionRecord { member })?;
+        Ok(Lease { id, key: layout.session(id), record, version: AtomicI64::new(1), stream: Mutex::default() })
+    }
+
+    /// How often the session's key was written, as far as is known.
+    pub(crate) fn version(&self) -> i64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn raise(&self, version: i64) {
+        self.version.fetch_max(version, Ordering::AcqRel);
     }
 
     /// Asks for the lease. Answers the timeout that the server keeps, which is never below what was asked for.
-    pub(crate) async fn grant(&self, cluster: &Cluster, timeout: Duration) -> Result<Duration> {
+    pub(crate) async fn grant(&self, client: &Client, timeout: Duration) -> Result<Duration> {
         // etcd counts in whole seconds.
         let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
         let seconds = i64::try_from(seconds.max(1)).unwrap_or(i64::MAX);
-        let asked = cluster
-            .ask(Lane::First, |line| async move {
-                line.lease().lease_grant(LeaseGrantRequest { ttl: seconds, id: self.id }).await
+        let asked = client
+            .ask(Lane::First, |connection| async move {
+                connection.lease().lease_grant(LeaseGrantRequest { ttl: seconds, id: self.id }).await
             })
             .await;
         match asked {
@@ -65,10 +87,12 @@ impl Lease {
     }
 
     /// Ends the lease: etcd deletes all its keys in one step.
-    pub(crate) async fn revoke(&self, cluster: &Cluster) -> Result<()> {
+    pub(crate) async fn revoke(&self, client: &Client) -> Result<()> {
         self.stream.lock().take();
-        let asked = cluster
-            .ask(Lane::First, |line| async move { line.lease().lease_revoke(LeaseRevokeRequest { id: self.id }).await })
+        let asked = client
+            .ask(Lane::First, |connection| async move {
+                connection.lease().lease_revoke(LeaseRevokeRequest { id: self.id }).await
+            })
             .await;
         match asked {
             Ok(_) => Ok(()),
@@ -77,24 +101,25 @@ impl Lease {
         }
     }
 
-    /// One heartbeat. Answers the version of the session's key.
+    /// One heartbeat.
     ///
     /// An endpoint, or the leader behind it, may be cut off from the majority and answer keep-alives all the same (etcd issue
     /// 15247). So a keep-alive counts only if the same endpoint then reads the session's key in a linearizable way, which only
     /// a leader with a majority can answer, *and* both replies were given in the same term of the cluster: else a new leader,
     /// whose clock of this lease began to run before the keep-alive was sent, may have answered the read.
-    pub(crate) async fn beat(&self, cluster: &Cluster, session_key: &[u8]) -> Result<i64> {
-        let _way = cluster.clear_the_way();
-        let mut round = Round::new(cluster, Class::Beat, cluster.limit());
+    pub(crate) async fn beat(&self, client: &Client) -> Result<()> {
+        let _lanes = client.lanes.clear();
+        let mut round = Round::new(client, Class::Beat, client.limit());
         let mut terms = 0;
         loop {
             let kept = self.stream.lock().take();
-            let line = kept.as_ref().map_or_else(|| cluster.line(Class::Beat), |stream| stream.line.clone());
-            let (before, patience) = (cluster.history.seen(), round.patience());
-            let failure = match timeout(patience, self.beat_over(&line, kept, session_key)).await {
-                Ok(Ok(Beaten::Counts { version, header })) => {
-                    cluster.history.note(before, Some(&header));
-                    return Ok(version);
+            let fresh = || client.endpoints.connection(Class::Beat);
+            let connection = kept.as_ref().map_or_else(fresh, |stream| stream.connection.clone());
+            let (before, patience) = (client.history.seen(), round.patience());
+            let failure = match timeout(patience, self.beat_over(&connection, kept)).await {
+                Ok(Ok(Beaten::Counts { header })) => {
+                    client.history.note(before, Some(&header));
+                    return Ok(());
                 }
                 Ok(Ok(Beaten::LeaderChanged)) => {
                     terms += 1;
@@ -104,13 +129,13 @@ impl Lease {
                     error::ended("term of the leader")
                 }
                 Ok(Err(failure)) => failure,
-                Err(_) => cluster.hang_up(&line, patience),
+                Err(_) => client.endpoints.hang_up(&connection, patience),
             };
-            round.go_on(&line, failure).await?;
+            round.go_on(&connection, failure).await?;
         }
     }
 
-    async fn beat_over(&self, line: &Line, kept: Option<Stream>, session_key: &[u8]) -> Result<Beaten, Failure> {
+    async fn beat_over(&self, connection: &Connection, kept: Option<Stream>) -> Result<Beaten, Failure> {
         let request = LeaseKeepAliveRequest { id: self.id };
         let mut stream = if let Some(stream) = kept {
             // If it has ended, its replies say so.
@@ -120,27 +145,31 @@ impl Lease {
             let (sender, receiver) = mpsc::unbounded_channel();
             // The server answers a stream only when something came over it.
             let _ = sender.send(request);
-            let opened = line.lease().lease_keep_alive(UnboundedReceiverStream::new(receiver)).await;
-            let replies = opened.map_err(|status| line.judge(status))?.into_inner();
-            Stream { line: line.clone(), sender, replies }
+            let opened = connection.lease().lease_keep_alive(UnboundedReceiverStream::new(receiver)).await;
+            let replies = opened.map_err(|status| connection.judge(status))?.into_inner();
+            Stream { connection: connection.clone(), sender, replies }
         };
         let reply = match stream.replies.message().await {
             Ok(Some(reply)) => reply,
             Ok(None) => return Err(error::ended("stream of keep-alives")),
-            Err(status) => return Err(line.judge(status)),
+            Err(status) => return Err(connection.judge(status)),
         };
-        let over = |why| Failure { error: error::lost(why), remedy: Remedy::None };
+        let over = |error| Failure { error, remedy: Remedy::None };
         if reply.ttl <= 0 {
-            return Err(over("the lease has ended at the server"));
+            return Err(over(error::lost("the lease has ended at the server")));
         }
-        let read = line.kv().range(request::one(session_key)).await.map_err(|status| line.judge(status))?.into_inner();
+        let read = connection.kv().range(request::one(&self.key)).await.map_err(|status| connection.judge(status))?;
+        let read = read.into_inner();
         let Some(key) = read.kvs.first().filter(|key| key.lease == self.id) else {
-            return Err(over("the session's key is gone, and so is the session"));
+            return Err(over(error::session_is_gone()));
         };
         let version = key.version;
         *self.stream.lock() = Some(stream);
         Ok(match (reply.header, read.header) {
-            (Some(kept), Some(header)) if kept.raft_term == header.raft_term => Beaten::Counts { version, header },
+            (Some(kept), Some(header)) if kept.raft_term == header.raft_term => {
+                self.raise(version);
+                Beaten::Counts { header }
+            }
             _ => Beaten::LeaderChanged,
         })
     }

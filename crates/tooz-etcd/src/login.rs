@@ -1,4 +1,4 @@
-//! Logging in: one at a time, with the credentials of that moment, and for all who wait for it at once.
+//! Logging in: one attempt at a time, with the credentials of that moment, for all requests that wait for it.
 
 use std::time::Duration;
 
@@ -44,12 +44,17 @@ pub(crate) struct Token {
 pub(crate) enum LoggedIn {
     /// There is a token, or etcd wants none.
     Yes,
-    /// Nobody is named who could log in.
-    Nobody,
+    /// The application names no user.
+    WithoutUser,
 }
 
-/// What etcd answers to a user and a password; `None`: it takes everybody.
-pub(crate) type Answer = Result<Option<MetadataValue<Ascii>>>;
+/// What etcd answers to a user and a password that it takes.
+pub(crate) enum Admission {
+    /// Requests are to carry this.
+    Token(MetadataValue<Ascii>),
+    /// It has no users, and serves every client.
+    WithoutUsers,
+}
 
 impl Login {
     pub(crate) fn new(source: CredentialSource) -> Self {
@@ -70,7 +75,7 @@ impl Login {
         limit.max(LIMIT)
     }
 
-    /// Logs in by `authenticate`, unless somebody did since the log-in with that count. Whoever waits while another's attempt fails
+    /// Logs in by `authenticate`, unless that was done since the log-in with that count. A request that waits while another's attempt fails
     /// takes that answer: a hundred requests with one stale token are no reason to hash a hundred passwords.
     pub(crate) async fn after<F>(
         &self,
@@ -79,7 +84,7 @@ impl Login {
         authenticate: impl FnOnce(String, String) -> F,
     ) -> Result<LoggedIn>
     where
-        F: Future<Output = Answer>,
+        F: Future<Output = Result<Admission>>,
     {
         let ended = self.state().ended;
         let attempt = async {
@@ -96,21 +101,21 @@ impl Login {
                 }
             }
             let answered = match self.user().await {
-                Ok(None) => return Ok(LoggedIn::Nobody),
+                Ok(None) => return Ok(LoggedIn::WithoutUser),
                 Ok(Some((name, password))) => authenticate(name, password).await,
                 Err(error) => Err(error),
             };
             self.take(answered)
         };
         let result = timeout(Login::limit(limit), attempt).await.unwrap_or_else(|_| {
-            let words = "nobody answered in time, etcd or whoever gives the credentials";
+            let words = "no answer came in time, from etcd or from the source of the credentials";
             Err(Error::new(ErrorKind::TimedOut, words))
         });
-        // Whatever was to be asked after the log-in was not.
+        // What was to be asked after the log-in was not.
         result.map_err(|error| error.with_outcome(Outcome::NotApplied).context("log in"))
     }
 
-    /// The user and the password as they are now; `None`: nobody logs in.
+    /// The user and the password as they are now; `None`: the application names none.
     pub(crate) async fn user(&self) -> Result<Option<(String, String)>> {
         let read = {
             let mut reading = self.reading.lock().await;
@@ -120,7 +125,7 @@ impl Login {
             *reading = None;
             read
         };
-        let gone = |_| Err(Error::new(ErrorKind::Backend, "whoever gives the credentials has panicked"));
+        let gone = |_| Err(Error::new(ErrorKind::Backend, "the source of the credentials has panicked"));
         match read.unwrap_or_else(gone)? {
             Credentials { username: None, password: None, .. } => Ok(None),
             Credentials { username: Some(name), password: Some(password), .. } => Ok(Some((name, password))),
@@ -131,17 +136,20 @@ impl Login {
         }
     }
 
-    fn take(&self, answer: Answer) -> Result<LoggedIn> {
+    fn take(&self, answer: Result<Admission>) -> Result<LoggedIn> {
         let mut state = self.state();
         state.ended += 1;
         match answer {
-            Ok(value) => {
+            Ok(Admission::Token(value)) => {
                 state.failure = None;
-                state.are_users_off = value.is_none();
-                // Without users there is nothing that a later log-in could be newer than.
-                if value.is_some() {
-                    state.token = Token { count: state.token.count + 1, value };
-                }
+                state.are_users_off = false;
+                state.token = Token { count: state.token.count + 1, value: Some(value) };
+                Ok(LoggedIn::Yes)
+            }
+            // There is nothing that a later log-in could be newer than.
+            Ok(Admission::WithoutUsers) => {
+                state.failure = None;
+                state.are_users_off = true;
                 Ok(LoggedIn::Yes)
             }
             Err(error) => {

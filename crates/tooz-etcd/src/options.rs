@@ -1,4 +1,4 @@
-//! From the URL to endpoints and certificates.
+//! What a URL asks for: endpoints, credentials and certificates.
 
 use tooz_core::driver::{BackendUrl, ConnectArgs, CredentialSource, OptionSpec, OptionValue, PASSWORD_FILE};
 use tooz_core::{Error, Result};
@@ -24,7 +24,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
 pub(crate) struct Settings {
     /// `http://host:port`, one for each host of the URL, in its order.
     pub(crate) endpoints: Vec<String>,
-    /// Who logs in, asked at each log-in.
+    /// The user and the password, asked for at each log-in.
     pub(crate) credentials: CredentialSource,
     pub(crate) tls: Option<Tls>,
 }
@@ -74,6 +74,8 @@ fn endpoints(url: &BackendUrl, with_tls: bool) -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn of(text: &str) -> Result<Vec<String>> {
@@ -88,6 +90,17 @@ mod tests {
         );
         assert_eq!(of("etcd+https://h").unwrap(), ["https://h:2379"]);
         assert_eq!(of("etcd:").unwrap(), ["http://127.0.0.1:2379"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_url_panics(text: String, hosts in "[a-z0-9.:,\\[\\]%@-]{0,40}") {
+            for text in [text, format!("etcd://{hosts}"), format!("etcd+https://{hosts}/")] {
+                let Ok(url) = BackendUrl::parse(&text) else { continue };
+                let Ok(endpoints) = endpoints(&url, false) else { continue };
+                prop_assert!(!endpoints.is_empty() && endpoints.iter().all(|one| one.starts_with("http://")));
+            }
+        }
     }
 
     #[test]

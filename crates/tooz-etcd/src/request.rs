@@ -1,4 +1,4 @@
-//! Short words for the parts of a transaction.
+//! The parts of a transaction: what it compares, reads, writes and deletes, and what its answer holds.
 
 use crate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
@@ -7,6 +7,10 @@ use crate::proto::etcdserverpb::response_op::Response;
 use crate::proto::etcdserverpb::{
     Compare, DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnResponse,
 };
+use crate::proto::mvccpb::KeyValue;
+
+/// How many keys are read or deleted in one transaction; etcd allows 128 operations.
+pub(crate) const BATCH: usize = 100;
 
 /// All keys that begin with the same bytes: the first of them, and the first that does not.
 #[derive(Clone, Debug)]
@@ -32,6 +36,12 @@ impl Prefix {
         let mut inside = Prefix::below(folder);
         inside.from.push(0);
         inside
+    }
+
+    /// Whether that key is one of them.
+    #[cfg(test)]
+    pub(crate) fn has(&self, key: &[u8]) -> bool {
+        key >= self.from.as_slice() && key < self.to.as_slice()
     }
 }
 
@@ -122,6 +132,11 @@ pub(crate) fn oldest(keys: &Prefix) -> RangeRequest {
     RangeRequest { limit: 1, sort_order: SortOrder::Ascend.into(), sort_target: SortTarget::Create.into(), ..all(keys) }
 }
 
+/// The revision at which a transaction was carried out.
+pub(crate) fn revision_of(response: &TxnResponse) -> i64 {
+    response.header.as_ref().map_or(0, |header| header.revision)
+}
+
 /// The answers to the `get`s of a transaction, in their order.
 pub(crate) fn ranges(response: TxnResponse) -> Vec<RangeResponse> {
     let answers = response.responses.into_iter().filter_map(|answer| match answer.response {
@@ -129,4 +144,33 @@ pub(crate) fn ranges(response: TxnResponse) -> Vec<RangeResponse> {
         _ => None,
     });
     answers.collect()
+}
+
+/// The first key that the first `get` of a transaction found.
+pub(crate) fn first(response: TxnResponse) -> Option<KeyValue> {
+    ranges(response).into_iter().next()?.kvs.into_iter().next()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::proto::etcdserverpb::{PutResponse, ResponseOp};
+
+    proptest! {
+        #[test]
+        fn answers_of_any_shape_are_read(shapes: Vec<Option<bool>>) {
+            let of = |shape: &Option<bool>| ResponseOp {
+                response: shape.map(|is_range| {
+                    let range = RangeResponse { count: 7, ..RangeResponse::default() };
+                    if is_range { Response::ResponseRange(range) } else { Response::ResponsePut(PutResponse::default()) }
+                }),
+            };
+            let response = TxnResponse { responses: shapes.iter().map(of).collect(), ..TxnResponse::default() };
+            prop_assert_eq!(revision_of(&response), 0);
+            prop_assert_eq!(first(response.clone()), None);
+            prop_assert_eq!(ranges(response).len(), shapes.iter().filter(|shape| **shape == Some(true)).count());
+        }
+    }
 }

@@ -1,90 +1,79 @@
-//! The session: what connecting checks, what opening makes, and the contract's methods, each handed to its room.
+//! The session: what connecting checks, what opening makes, its heartbeat and its end.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
-use tooz_core::driver::{
-    ConnectArgs, ConnectFuture, Granted, Groups, JoinRequest, LockKey, LockRequest, Locks, Mutex, Owned, PushStream,
-    Reporter, RequestId, Roster, Session, Wanted, async_trait,
-};
-use tooz_core::{Checkup, ErrorKind, FencingToken, GroupId, Holder, MemberId, Probe, Result, Terms};
+use tooz_core::driver::{ConnectArgs, ConnectFuture, Mutex, Owned, Reporter, RequestId, Session, async_trait};
+use tooz_core::{Characteristic, Characteristics, Checkup, ErrorKind, MemberId, Probe, Result, Terms};
 
-use crate::cluster::{Cluster, Lane, Reply};
-use crate::feed::Feed;
-use crate::keys::{Keys, SessionRecord, write};
+use crate::client::Client;
+use crate::dispatch::Dispatch;
+use crate::endpoints::Greeting;
+use crate::holdings::{Confirmed, Holdings};
+use crate::key_watch::KeyWatch;
+use crate::lanes::Lane;
 use crate::layout::Layout;
 use crate::lease::Lease;
-use crate::own::{BATCH, Fresh, Keeper, Own};
-use crate::proto::etcdserverpb::{
-    DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
-};
-use crate::proto::mvccpb::KeyValue;
-use crate::request::{delete, one, put, ranges};
-use crate::{DRIVER, checkup, error, options};
+use crate::proto::etcdserverpb::{LeaseTimeToLiveRequest, StatusRequest, TxnRequest};
+use crate::request::{BATCH, delete, one, put, ranges, revision_of};
+use crate::watch_stream::WatchStream;
+use crate::{checkup, error, options};
 
-/// One client of the cluster. It owns nothing there before it is opened.
-pub(crate) struct Etcd {
-    pub(crate) cluster: Arc<Cluster>,
-    pub(crate) keys: Keys,
+/// The most that a session promises. Each is defended in the README.
+pub(crate) const BEST: Characteristics = Characteristics::FULL_SERVICE
+    .and(Characteristics::MANY_HOSTS)
+    .and(Characteristics::LINEARIZABLE)
+    .and(Characteristics::SAME_VIEW)
+    .with(Characteristic::Serializable)
+    .with(Characteristic::HoldsAcrossRestart);
+
+/// How many keys etcd may end in one step: a matter of some milliseconds.
+const MANY: usize = 500;
+
+/// One session. It owns nothing at the cluster before it is opened.
+pub(crate) struct EtcdSession {
+    pub(crate) client: Arc<Client>,
     pub(crate) layout: Layout,
-    pub(crate) feed: Arc<Feed>,
-    pub(crate) own: Own,
+    pub(crate) dispatch: Arc<Dispatch>,
+    pub(crate) holdings: Arc<Holdings>,
     pub(crate) member: MemberId,
     pub(crate) timeout: Duration,
     reporter: Reporter,
-    /// For the keeper, which starts when the session is opened.
-    fresh: Mutex<Option<Fresh>>,
-    keeper: Mutex<Option<AbortHandle>>,
-    opened: OnceLock<Arc<Opened>>,
-    /// Whether the last beat failed.
+    watch_stream: AbortHandle,
+    /// For the watch of the session's keys, which starts when the session is opened.
+    confirmed: Mutex<Option<Confirmed>>,
+    key_watch: Mutex<Option<AbortHandle>>,
+    lease: OnceLock<Arc<Lease>>,
+    /// Whether the last heartbeat failed.
     cut_off: AtomicBool,
     probe: u64,
     has_probed: AtomicBool,
 }
 
-/// What an open session has at the server.
-pub(crate) struct Opened {
-    pub(crate) lease: Lease,
-    /// The session's own key, which lives as long as the lease.
-    pub(crate) key: Vec<u8>,
-    /// What stands there.
-    pub(crate) record: Vec<u8>,
-    /// How often the session's key was written: see `lock.rs` for what that guards against.
-    version: AtomicI64,
-}
-
-impl Opened {
-    pub(crate) fn version(&self) -> i64 {
-        self.version.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn raise(&self, version: i64) {
-        self.version.fetch_max(version, Ordering::AcqRel);
-    }
-}
-
 pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
     Box::pin(async move {
         let settings = options::read(&args)?;
-        let cluster = Arc::new(Cluster::new(settings, args.connect_timeout, args.statement_timeout())?);
+        let client = Arc::new(Client::new(settings, args.connect_timeout, args.statement_timeout())?);
         let layout = Layout::new(&args.namespace)?;
-        checkup::meet(&cluster, &layout, args.connect_timeout).await?;
-        let (own, fresh) = Own::new();
-        let (quiet, landmark) = (args.session_timeout / 3, layout.key().to_vec());
-        let session = Etcd {
-            feed: Arc::new(Feed::new(Arc::clone(&cluster), quiet, landmark)),
-            cluster,
-            keys: Keys::new(&args.namespace),
+        meet(&client, &layout, args.connect_timeout).await?;
+        let dispatch = Arc::<Dispatch>::default();
+        let (quiet, landmark) = (args.session_timeout / 3, layout.version_key().to_vec());
+        let stream = WatchStream { client: Arc::clone(&client), dispatch: Arc::clone(&dispatch), quiet, landmark };
+        let (holdings, confirmed) = Holdings::new();
+        let session = EtcdSession {
+            client,
             layout,
-            own,
+            dispatch,
+            holdings: Arc::new(holdings),
             member: args.member,
             timeout: args.session_timeout,
             reporter: args.reporter,
-            fresh: Mutex::new(Some(fresh)),
-            keeper: Mutex::default(),
-            opened: OnceLock::new(),
+            watch_stream: stream.start(),
+            confirmed: Mutex::new(Some(confirmed)),
+            key_watch: Mutex::default(),
+            lease: OnceLock::new(),
             cut_off: AtomicBool::new(false),
             probe: fastrand::u64(..),
             has_probed: AtomicBool::new(false),
@@ -93,85 +82,56 @@ pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
     })
 }
 
-impl Etcd {
-    pub(crate) fn opened(&self) -> Result<&Arc<Opened>> {
-        self.opened.get().ok_or_else(|| error::lost("the session was never opened"))
-    }
-
-    pub(crate) async fn txn(&self, lane: Lane, request: &TxnRequest) -> Result<Reply<TxnResponse>> {
-        let before = self.cluster.history.seen();
-        let asked = self.cluster.ask(lane, |line| {
-            let request = request.clone();
-            async move { line.kv().txn(request).await }
-        });
-        let reply = asked.await?;
-        self.cluster.history.note(before, reply.message.header.as_ref());
-        Ok(reply)
-    }
-
-    pub(crate) async fn range(&self, lane: Lane, request: &RangeRequest) -> Result<RangeResponse> {
-        let before = self.cluster.history.seen();
-        let asked = self.cluster.ask(lane, |line| {
-            let request = request.clone();
-            async move { line.kv().range(request).await }
-        });
-        let found = asked.await?.message;
-        self.cluster.history.note(before, found.header.as_ref());
-        Ok(found)
-    }
-
-    /// All keys of a range of which the first page was read at that revision. One request reads no more than a page: what is in
-    /// one answer the server has in its memory at once.
-    pub(crate) async fn rest(
-        &self,
-        range: &RangeRequest,
-        first: RangeResponse,
-        revision: i64,
-    ) -> Result<Vec<KeyValue>> {
-        let (mut more, mut kvs) = (first.more, first.kvs);
-        while more && let Some(last) = kvs.last() {
-            let mut key = last.key.clone();
-            key.push(0);
-            let size = kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum::<usize>() / kvs.len();
-            let limit = i64::try_from(PAGE_SIZE / size.max(1)).unwrap_or(PAGE).clamp(1, PAGE);
-            let next = self.range(Lane::Wish, &RangeRequest { key, revision, limit, ..range.clone() }).await?;
-            more = next.more;
-            kvs.extend(next.kvs);
+/// Finds out that an etcd is there, that it is young enough, that it has a leader and lets this user read, and that the namespace is kept in this
+/// driver's layout.
+async fn meet(client: &Client, layout: &Layout, limit: Duration) -> Result<()> {
+    let greeting = client.endpoints.meet(limit).await.map_err(|error| error.context("ask etcd who it is"))?;
+    client.log_in().await?;
+    let status = match greeting {
+        Greeting::Status(status) => status,
+        Greeting::LogInFirst => {
+            let asked = client
+                .ask_within(limit, |connection| async move { connection.maintenance().status(StatusRequest {}).await });
+            asked.await.map_err(|error| error.context("ask etcd who it is"))?.message
         }
-        Ok(kvs)
+    };
+    checkup::check_version(&status.version)?;
+    let before = client.history.seen();
+    let read =
+        client.ask_within(limit, |connection| async move { connection.kv().range(one(layout.version_key())).await });
+    match read.await {
+        Ok(reply) => {
+            client.history.note(before, reply.message.header.as_ref());
+            layout.learn(reply.message.kvs.first())
+        }
+        // A user that may read nothing here is told so by what is asked.
+        Err(error) if error.kind() == ErrorKind::Unauthorized && error.to_string().contains("permission denied") => {
+            Ok(())
+        }
+        Err(error) => Err(error),
     }
+}
 
-    /// Deletes one key; it is fine if there is none. Answers whether there was one.
-    pub(crate) async fn delete(&self, key: &[u8]) -> Result<Reply<bool>> {
-        let before = self.cluster.history.seen();
-        let asked = self.cluster.ask(Lane::Duty, |line| {
-            let request = DeleteRangeRequest { key: key.into(), range_end: Vec::new() };
-            async move { line.kv().delete_range(request).await }
-        });
-        let Reply { message, was_repeated } = asked.await?;
-        self.cluster.history.note(before, message.header.as_ref());
-        Ok(Reply { message: message.deleted > 0, was_repeated })
-    }
-
-    /// Writes one key under a lease (0: none).
-    async fn put(&self, key: &[u8], value: &[u8], lease: i64) -> Result<()> {
-        let asked = self.cluster.ask(Lane::First, |line| {
-            let request = PutRequest { key: key.into(), value: value.into(), lease };
-            async move { line.kv().put(request).await }
-        });
-        asked.await.map(drop)
+impl EtcdSession {
+    /// What an open session has at the server.
+    pub(crate) fn lease(&self) -> Result<&Arc<Lease>> {
+        self.lease.get().ok_or_else(|| error::lost("the session was never opened"))
     }
 
     /// Makes the session's key, in a namespace that is kept in this driver's layout. Answers the revision.
-    async fn move_in(&self, opened: &Opened) -> Result<i64> {
-        // Whoever else moves in at the same time writes the record once; it is not written a third time.
+    async fn move_in(&self, lease: &Lease) -> Result<i64> {
+        // Another session that moves in at the same time writes the version once; it is not written a third time.
         for _ in 0..3 {
-            let mut success = vec![put(&opened.key, opened.record.clone(), opened.lease.id)];
-            success.extend(self.layout.record());
-            let txn = TxnRequest { compare: vec![self.layout.unchanged()], success, failure: vec![self.layout.look()] };
-            let reply = self.txn(Lane::First, &txn).await?.message;
+            let mut success = vec![put(&lease.key, lease.record.clone(), lease.id)];
+            success.extend(self.layout.write_version());
+            let txn = TxnRequest {
+                compare: vec![self.layout.version_unchanged()],
+                success,
+                failure: vec![self.layout.read_version()],
+            };
+            let reply = self.client.txn(Lane::First, &txn).await?.message;
             if reply.succeeded {
-                return Ok(reply.header.map_or(0, |header| header.revision));
+                return Ok(revision_of(&reply));
             }
             self.layout.learn(ranges(reply).first().and_then(|found| found.kvs.first()))?;
         }
@@ -184,74 +144,63 @@ impl Etcd {
         let deleting = async {
             for some in keys.chunks(BATCH) {
                 let success = some.iter().map(|key| delete(key)).collect();
-                if self.txn(Lane::First, &TxnRequest { success, ..TxnRequest::default() }).await.is_err() {
+                if self.client.txn(Lane::First, &TxnRequest { success, ..TxnRequest::default() }).await.is_err() {
                     return;
                 }
             }
         };
-        let _ = tokio::time::timeout(self.cluster.limit() / 2, deleting).await;
+        let _ = tokio::time::timeout(self.client.limit() / 2, deleting).await;
     }
 
     /// Answers the keys that the session had.
     fn end_tasks(&self) -> Vec<Vec<u8>> {
-        if let Some(keeper) = self.keeper.lock().take() {
-            keeper.abort();
+        if let Some(key_watch) = self.key_watch.lock().take() {
+            key_watch.abort();
         }
-        self.feed.end();
-        self.own.clear()
+        self.watch_stream.abort();
+        self.dispatch.end();
+        self.holdings.clear()
     }
 }
 
-impl Drop for Etcd {
+impl Drop for EtcdSession {
     fn drop(&mut self) {
         self.end_tasks();
     }
 }
 
-/// How many keys one request reads at most.
-pub(crate) const PAGE: i64 = 1000;
-/// How many bytes the pages after the first are to have.
-const PAGE_SIZE: usize = 4 << 20;
-/// How many keys etcd may end in one step: a matter of some milliseconds.
-const MANY: usize = 500;
-
 #[async_trait]
-impl Session for Etcd {
+impl Session for EtcdSession {
     /// The timeout is what was asked for. The server may keep the lease longer (it counts in whole seconds, and not below one
-    /// and a half of its election timeouts), never shorter: so whoever held something knows of the loss first.
+    /// and a half of its election timeouts), never shorter: so a holder knows of the loss first.
     fn terms(&self) -> Terms {
-        Terms::new(Some(self.timeout), DRIVER.most_characteristics())
+        Terms::new(Some(self.timeout), BEST)
     }
 
     async fn open(&self) -> Result<()> {
-        let lease = Lease::new();
-        let key = self.keys.session(lease.id);
-        let record = write(&SessionRecord { member: &self.member })?;
         // Noted before it is asked for: whatever becomes of the answer, closing revokes it.
-        let opened = self.opened.get_or_init(|| Arc::new(Opened { lease, key, record, version: AtomicI64::new(1) }));
-        opened.lease.grant(&self.cluster, self.timeout).await?;
-        let since = self.move_in(opened).await?;
-        let keeper = Keeper {
-            own: self.own.clone(),
-            feed: Arc::clone(&self.feed),
-            cluster: Arc::clone(&self.cluster),
+        let new = Arc::new(Lease::new(&self.layout, &self.member)?);
+        let lease = self.lease.get_or_init(|| new);
+        lease.grant(&self.client, self.timeout).await?;
+        let key_watch = KeyWatch {
+            since: self.move_in(lease).await?,
+            holdings: Arc::clone(&self.holdings),
+            dispatch: Arc::clone(&self.dispatch),
+            client: Arc::clone(&self.client),
             reporter: self.reporter.clone(),
-            opened: Arc::clone(opened),
-            since,
+            lease: Arc::clone(lease),
         };
-        if let Some(fresh) = self.fresh.lock().take() {
-            *self.keeper.lock() = Some(keeper.start(fresh));
+        if let Some(confirmed) = self.confirmed.lock().take() {
+            *self.key_watch.lock() = Some(key_watch.start(confirmed));
         }
         Ok(())
     }
 
-    /// What is taken by force is told by the keeper when it happens, not by the beat.
+    /// What is taken by force is told by the watch of the session's keys when it happens, not by the heartbeat.
     async fn beat(&self) -> Result<Vec<RequestId>> {
-        let opened = self.opened()?;
-        let beaten = opened.lease.beat(&self.cluster, &opened.key).await;
+        let beaten = self.lease()?.beat(&self.client).await;
         match &beaten {
-            Ok(version) => {
-                opened.raise(*version);
+            Ok(()) => {
                 if self.cut_off.swap(false, Ordering::Relaxed) {
                     self.reporter.connected();
                 }
@@ -263,108 +212,56 @@ impl Session for Etcd {
                 }
             }
         }
-        beaten.map(|_| Vec::new())
+        beaten.map(|()| Vec::new())
     }
 
+    /// All keys of the lease are in the lease's own list.
     async fn owned(&self) -> Result<Owned> {
-        self.owned_requests().await
+        let request = LeaseTimeToLiveRequest { id: self.lease()?.id, keys: true };
+        let asked = self
+            .client
+            .ask(Lane::First, |connection| async move { connection.lease().lease_time_to_live(request).await });
+        let found = asked.await?.message;
+        // Whole seconds: zero is a lease that lives for a part of one.
+        if found.ttl < 0 {
+            return Err(error::lost("the lease has ended at the server"));
+        }
+        Ok(Owned::new(found.keys.iter().filter_map(|key| self.layout.request_of(key)).collect()))
     }
 
     async fn probe(&self, probe: Probe) -> Result<()> {
-        let key = self.keys.probe(self.probe);
+        let key = self.layout.probe(self.probe);
         match probe {
-            Probe::Read => self.range(Lane::First, &one(&key)).await.map(drop),
+            Probe::Read => self.client.range(Lane::First, &one(&key)).await.map(drop),
             Probe::Write => {
                 self.has_probed.store(true, Ordering::Relaxed);
                 // Under the lease, where there is one, so that not even a crash leaves it behind.
-                let is_open = self.keeper.lock().is_some();
-                let lease = self.opened.get().filter(|_| is_open).map_or(0, |opened| opened.lease.id);
-                self.put(&key, b"", lease).await
+                let is_open = self.key_watch.lock().is_some();
+                let lease = self.lease.get().filter(|_| is_open).map_or(0, |lease| lease.id);
+                self.client.put(&key, b"", lease).await
             }
         }
     }
 
     async fn check_up(&self) -> Result<Checkup> {
-        checkup::look(&self.cluster, &self.layout, self.timeout).await
+        checkup::check_up(&self.client, &self.layout, self.timeout).await
     }
 
     async fn close(&self) -> Result<()> {
         let keys = self.end_tasks();
-        let ended = match self.opened.get() {
-            Some(opened) => {
+        let ended = match self.lease.get() {
+            Some(lease) => {
                 if keys.len() > MANY {
                     self.clear_out(&keys).await;
                 }
-                opened.lease.revoke(&self.cluster).await
+                lease.revoke(&self.client).await
             }
             None => Ok(()),
         };
         // One that was written before there was a lease.
         if self.has_probed.swap(false, Ordering::Relaxed) {
-            let _ = self.delete(&self.keys.probe(self.probe)).await;
+            let _ = self.client.delete(&self.layout.probe(self.probe)).await;
         }
         ended
-    }
-}
-
-#[async_trait]
-impl Locks for Etcd {
-    async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
-        self.try_to_lock(request).await
-    }
-
-    async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
-        self.queue(request, wanted).await
-    }
-
-    async fn release(&self, request: &LockRequest) -> Result<()> {
-        self.give_back(request).await
-    }
-
-    async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
-        self.holders_of(key).await
-    }
-
-    async fn break_lock(&self, key: &LockKey, token: FencingToken) -> Result<()> {
-        self.take_away(key, token).await
-    }
-
-    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
-        self.push_lock(key).await.map(Some)
-    }
-}
-
-#[async_trait]
-impl Groups for Etcd {
-    async fn create_group(&self, group: &GroupId) -> Result<()> {
-        self.make_group(group).await
-    }
-
-    async fn delete_group(&self, group: &GroupId) -> Result<()> {
-        self.remove_group(group).await
-    }
-
-    async fn groups(&self) -> Result<Vec<GroupId>> {
-        self.list_groups().await
-    }
-
-    async fn join(&self, request: &JoinRequest) -> Result<()> {
-        self.enter_group(request).await
-    }
-
-    async fn update(&self, request: &JoinRequest) -> Result<()> {
-        self.update_member(request).await
-    }
-
-    async fn leave(&self, request: &JoinRequest) -> Result<()> {
-        self.leave_group(request).await
-    }
-
-    async fn members(&self, group: &GroupId) -> Result<Roster> {
-        self.list_members(group).await
-    }
-
-    async fn watch_group(&self, group: &GroupId) -> Result<Option<PushStream>> {
-        self.push_group(group).await.map(Some)
     }
 }

@@ -1,4 +1,4 @@
-//! TLS by rustls with ring, behind the feature `tls`; without the feature, an error that says so.
+//! TLS by rustls with ring, from certificates on disk, behind the feature `tls`; without the feature, an error that says so.
 //!
 //! The client library has TLS too, but keeps for ever what it was given first. Certificates are renewed on disk while a fleet runs, so the
 //! driver shakes hands itself, with what the files say at each connection.
@@ -11,7 +11,7 @@ pub(crate) use with::Tls;
 #[cfg(not(feature = "tls"))]
 pub(crate) use without::Tls;
 
-/// Why there is no connection: whatever was to be sent over it was not.
+/// Why there is no connection: what was to be sent over it was not.
 #[derive(Debug)]
 pub(crate) struct Unreached(pub(crate) Box<dyn StdError + Send + Sync>);
 
@@ -30,6 +30,7 @@ impl StdError for Unreached {
 #[cfg(feature = "tls")]
 mod with {
     use std::fmt;
+    use std::path::Path;
     use std::sync::Arc;
     use std::task::{Context, Poll};
 
@@ -43,7 +44,7 @@ mod with {
     use tonic::codegen::http::Uri;
     use tonic::codegen::{BoxFuture, Service};
     use tonic::transport::{Channel, Endpoint};
-    use tooz_core::driver::Options;
+    use tooz_core::driver::{CertificateFiles, Options, OwnCertificate};
     use tooz_core::{Error, Result};
 
     use super::Unreached;
@@ -53,25 +54,13 @@ mod with {
 
     /// How connections are secured: by which files, not by what stood in them once.
     #[derive(Clone)]
-    pub(crate) struct Tls(Arc<Files>);
-
-    struct Files {
-        ca: Option<String>,
-        /// The certificate of the client, and its key.
-        own: Option<(String, String)>,
-    }
+    pub(crate) struct Tls(Arc<CertificateFiles>);
 
     impl Tls {
         /// Takes the options, and reads the files once, so that a wrong one is told at once.
         pub(crate) fn read(options: &Options) -> Result<Self> {
-            let text = |name: &str| options.text(name).map(str::to_owned);
-            let own = match (text("cert"), text("key")) {
-                (Some(cert), Some(key)) => Some((cert, key)),
-                (None, None) => None,
-                _ => return Err(Error::config("a client's certificate wants both options, cert=FILE and key=FILE")),
-            };
-            let files = Files { ca: text("ca"), own };
-            files.read()?;
+            let files = CertificateFiles::named(options)?;
+            config(&files)?;
             Ok(Tls(Arc::new(files)))
         }
 
@@ -81,55 +70,49 @@ mod with {
         }
     }
 
-    impl Files {
-        fn read(&self) -> Result<ClientConfig> {
-            // The provider is named, so that another one elsewhere in the program makes no difference.
-            let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .map_err(|why| Error::config("TLS can't be set up").with_source(why))?
-                .with_root_certificates(authorities(self.ca.as_deref())?);
-            let mut config = match &self.own {
-                Some((cert, key)) => {
-                    let secret = PrivateKeyDer::from_pem_file(key).map_err(|why| unusable("key", key, &why))?;
-                    config
-                        .with_client_auth_cert(certificates("cert", cert)?, secret)
-                        .map_err(|why| unusable("key", key, &why))?
-                }
-                None => config.with_no_client_auth(),
-            };
-            config.alpn_protocols.push(HTTP_2.into());
-            Ok(config)
-        }
+    /// What the files say now.
+    fn config(files: &CertificateFiles) -> Result<ClientConfig> {
+        // The provider is named, so that another one elsewhere in the program makes no difference.
+        let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|why| Error::config("TLS can't be set up").with_source(why))?
+            .with_root_certificates(authorities(files.ca.as_deref())?);
+        let mut config = match &files.own {
+            Some(OwnCertificate { cert, key }) => {
+                let wrong = |why: &dyn fmt::Display| CertificateFiles::unusable("key", key, why);
+                let secret = PrivateKeyDer::from_pem_file(key).map_err(|why| wrong(&why))?;
+                config.with_client_auth_cert(certificates("cert", cert)?, secret).map_err(|why| wrong(&why))?
+            }
+            None => config.with_no_client_auth(),
+        };
+        config.alpn_protocols.push(HTTP_2.into());
+        Ok(config)
     }
 
-    fn authorities(file: Option<&str>) -> Result<RootCertStore> {
+    fn authorities(file: Option<&Path>) -> Result<RootCertStore> {
         let mut trusted = RootCertStore::empty();
         if let Some(file) = file {
             for certificate in certificates("ca", file)? {
-                trusted.add(certificate).map_err(|why| unusable("ca", file, &why))?;
+                trusted.add(certificate).map_err(|why| CertificateFiles::unusable("ca", file, why))?;
             }
         } else {
             // One spoiled certificate of the system is no reason to trust none of the others.
             trusted.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             if trusted.is_empty() {
-                return Err(Error::config("this system has no certificates to trust: name some with the option ca"));
+                return Err(CertificateFiles::none_of_the_system());
             }
         }
         Ok(trusted)
     }
 
-    fn certificates(option: &str, file: &str) -> Result<Vec<CertificateDer<'static>>> {
-        let wrong = |why: &dyn fmt::Display| unusable(option, file, why);
+    fn certificates(option: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>> {
+        let wrong = |why: &dyn fmt::Display| CertificateFiles::unusable(option, file, why);
         let all = CertificateDer::pem_file_iter(file).map_err(|why| wrong(&why))?;
         let all: Vec<_> = all.collect::<std::result::Result<_, _>>().map_err(|why| wrong(&why))?;
         if all.is_empty() {
             return Err(wrong(&"there is no certificate in it"));
         }
         Ok(all)
-    }
-
-    fn unusable(option: &str, file: &str, why: &dyn fmt::Display) -> Error {
-        Error::config(format!("option {option}={file:?} names a PEM file that can't be used: {why}"))
     }
 
     /// Makes the connections of one channel.
@@ -156,7 +139,7 @@ mod with {
     ) -> std::result::Result<TlsStream<TcpStream>, Box<dyn std::error::Error + Send + Sync>> {
         let files = Arc::clone(&tls.0);
         // The system's certificates are many, and a disk may be slow: that is not for the heart to wait for.
-        let config = tokio::task::spawn_blocking(move || files.read()).await??;
+        let config = tokio::task::spawn_blocking(move || config(&files)).await??;
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
         let stream = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(443))).await?;
         let _ = stream.set_nodelay(true);

@@ -1,51 +1,39 @@
-//! Pushes: what the feed tells of a group or a lock, in core's words.
+//! What the dispatch tells of a group or a lock, in core's words.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use tooz_core::driver::{Change, LockKey, PushStream, Pushed, Pusher, push_channel};
-use tooz_core::{GroupId, LockMode, Result};
+use tooz_core::LockMode;
+use tooz_core::driver::{Change, PushStream, Pushed, Pusher, push_channel};
 
-use crate::cluster::Lane;
-use crate::feed::{Notice, Scope, Watching};
-use crate::keys::{GroupFolder, LockFolder};
-use crate::proto::etcdserverpb::RangeRequest;
-use crate::request::all;
-use crate::session::{Etcd, PAGE};
+use crate::dispatch::{Dispatch, Notice, Scope, Watching};
+use crate::layout::{GroupFolder, LockFolder};
+use crate::proto::mvccpb::KeyValue;
+use crate::queue::count_holders;
 
-impl Etcd {
-    /// Every change of a group, from before its members are read.
-    pub(crate) async fn push_group(&self, group: &GroupId) -> Result<PushStream> {
-        let revision = self.group_revision(group).await?;
-        let folder = self.keys.group(group);
-        let scope = Scope::keys(&folder.everything(), revision + 1);
-        let (pusher, stream) = push_channel();
-        let pusher = Arc::new(pusher);
-        let mut telling = GroupTelling { folder, pusher: Arc::clone(&pusher), last: 0 };
-        let watching = self.feed.watch(scope, move |notice| telling.tell(notice));
-        end_with_reader(&pusher, watching);
-        Ok(stream)
+/// Every change of a group after that revision.
+pub(crate) fn group(dispatch: &Arc<Dispatch>, folder: GroupFolder, revision: i64) -> PushStream {
+    let scope = Scope::keys(&folder.everything(), revision + 1);
+    let (pusher, stream) = push_channel();
+    let pusher = Arc::new(pusher);
+    let mut watch = GroupWatch { folder, pusher: Arc::clone(&pusher), last: 0 };
+    end_with_reader(&pusher, dispatch.watch(scope, move |notice| watch.tell(notice)));
+    stream
+}
+
+/// A hint at every change of the holders of a lock, whose queue at that revision was of these keys.
+pub(crate) fn lock(dispatch: &Arc<Dispatch>, folder: LockFolder, keys: Vec<KeyValue>, revision: i64) -> PushStream {
+    let mut queue = Queue::default();
+    for kv in keys {
+        queue.add(&folder, kv.key, kv.create_revision);
     }
-
-    /// A hint whenever somebody else holds the lock, or nobody.
-    pub(crate) async fn push_lock(&self, key: &LockKey) -> Result<PushStream> {
-        let folder = self.keys.lock(key);
-        let range = RangeRequest { keys_only: true, limit: PAGE, ..all(&folder.all()) };
-        let found = self.range(Lane::Wish, &range).await?;
-        let revision = found.header.as_ref().map_or(0, |header| header.revision);
-        let mut queue = Queue::default();
-        for kv in self.rest(&range, found, revision).await? {
-            queue.add(&folder, kv.key, kv.create_revision);
-        }
-        let holding = queue.holders();
-        let scope = Scope::keys(&folder.all(), revision + 1);
-        let (pusher, stream) = push_channel();
-        let pusher = Arc::new(pusher);
-        let mut telling = LockTelling { folder, pusher: Arc::clone(&pusher), queue, holding, blind: false };
-        let watching = self.feed.watch(scope, move |notice| telling.tell(notice));
-        end_with_reader(&pusher, watching);
-        Ok(stream)
-    }
+    let scope = Scope::keys(&folder.all(), revision + 1);
+    let (pusher, stream) = push_channel();
+    let pusher = Arc::new(pusher);
+    let holders = queue.holders();
+    let mut watch = LockWatch { folder, pusher: Arc::clone(&pusher), queue, holders, blind: false };
+    end_with_reader(&pusher, dispatch.watch(scope, move |notice| watch.tell(notice)));
+    stream
 }
 
 /// Ends the watch when its reader has gone. The task ends with the reader, which core drops with the session.
@@ -57,13 +45,13 @@ fn end_with_reader(pusher: &Arc<Pusher>, watching: Watching) {
     });
 }
 
-struct GroupTelling {
+struct GroupWatch {
     folder: GroupFolder,
     pusher: Arc<Pusher>,
     last: i64,
 }
 
-impl GroupTelling {
+impl GroupWatch {
     fn tell(&mut self, notice: Notice) {
         let (revision, change) = match notice {
             Notice::Ready { .. } => return self.pusher.push(Pushed::Ready),
@@ -87,7 +75,7 @@ impl GroupTelling {
     }
 }
 
-/// The keys of one lock as the watch knows them. Most that happens to a lock happens in its queue and changes no holder.
+/// The keys of one lock as its watch knows them. Most that happens to a lock happens in its queue and changes no holder.
 #[derive(Default)]
 struct Queue {
     created: HashMap<Vec<u8>, i64>,
@@ -97,8 +85,7 @@ struct Queue {
 
 impl Queue {
     fn add(&mut self, folder: &LockFolder, key: Vec<u8>, created: i64) {
-        let mode = folder.mode_of(&key).unwrap_or(LockMode::Exclusive);
-        self.places.insert(created, mode);
+        self.places.insert(created, folder.mode_of(&key));
         self.created.insert(key, created);
     }
 
@@ -108,30 +95,23 @@ impl Queue {
         }
     }
 
-    /// The creation revisions of those who hold the lock: the first writer, or all readers before it.
+    /// Those that hold the lock.
     fn holders(&self) -> Vec<i64> {
-        let mut first = self.places.iter();
-        match first.next() {
-            None => Vec::new(),
-            Some((writer, LockMode::Exclusive)) => vec![*writer],
-            Some((reader, LockMode::Shared)) => {
-                let readers = first.take_while(|(_, mode)| **mode == LockMode::Shared);
-                std::iter::once(reader).chain(readers.map(|(reader, _)| reader)).copied().collect()
-            }
-        }
+        let count = count_holders(self.places.values().copied());
+        self.places.keys().take(count).copied().collect()
     }
 }
 
-struct LockTelling {
+struct LockWatch {
     folder: LockFolder,
     pusher: Arc<Pusher>,
     queue: Queue,
-    holding: Vec<i64>,
+    holders: Vec<i64>,
     /// Something was missed: from now on everything may be a change of holders.
     blind: bool,
 }
 
-impl LockTelling {
+impl LockWatch {
     fn tell(&mut self, notice: Notice) {
         match notice {
             Notice::Ready { .. } => return self.pusher.push(Pushed::Ready),
@@ -139,9 +119,9 @@ impl LockTelling {
             Notice::Put(kv) => self.queue.add(&self.folder, kv.key, kv.create_revision),
             Notice::Deleted { key, .. } => self.queue.remove(&key),
         }
-        let holding = self.queue.holders();
-        if self.blind || holding != self.holding {
-            self.holding = holding;
+        let holders = self.queue.holders();
+        if self.blind || holders != self.holders {
+            self.holders = holders;
             self.pusher.push(Pushed::Dirty);
         }
     }

@@ -1,8 +1,8 @@
-//! For whom folders and files are made: for everybody who may write the folder that the URL names, and for nobody else. The umask of whoever
-//! happens to come first decides nothing: a file that others can't open would lock them out, or hide its member from them.
+//! For whom folders and files are made: for all users that may write the folder that the URL names, and for them alone. The umask of the
+//! first one decides nothing: a file that others can't open would lock them out, or hide its member from them.
 //!
-//! Who may not write may not read either. The kernel gives a read lock to whoever may open a file for reading, and that keeps all others out
-//! as well as a write lock does.
+//! A user that may not write may not read either. The kernel gives a read lock to each user that may open a file for reading, and that keeps
+//! all others out as well as a write lock does.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io;
@@ -11,7 +11,7 @@ use std::path::Path;
 
 use nix::libc;
 
-/// Who uses a folder and all that is in it.
+/// The users of a folder and of all that is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Access {
     user: u32,
@@ -36,7 +36,7 @@ pub(crate) enum Given {
 }
 
 impl Access {
-    /// For those who may write this folder.
+    /// For the users that may write this folder.
     pub(crate) fn of(folder: &Path) -> io::Result<Self> {
         Ok(Self::like(&fs::metadata(folder)?))
     }
@@ -58,12 +58,12 @@ impl Access {
         }
     }
 
-    /// Gives what was just made, and what nobody else has seen yet, to those who are to use it. Answers whether it was theirs already.
+    /// Gives what was just made, and what no other process has seen yet, to its users. Answers whether it was theirs already.
     pub(crate) fn give(self, made: &File, object: Object) -> io::Result<Given> {
         let mut found = made.metadata()?;
         let mut given = Given::AsItWas;
         if found.uid() != self.user || found.gid() != self.group {
-            // Only root can give away what it made in another's folder; anybody can give it to a group of their own.
+            // Only root can give away what it made in another's folder; each user can give it to a group of their own.
             if fchown(made, Some(self.user), Some(self.group)).is_err() && found.gid() != self.group {
                 let _ = fchown(made, None, Some(self.group));
             }
@@ -72,7 +72,7 @@ impl Access {
         }
         let mut bits = self.mode(object);
         if found.gid() != self.group {
-            // The group's share would be another group's: those in there get no more than anybody.
+            // The group's share would be another group's: its users get no more than all others.
             bits = (bits & !0o070) | ((bits & 0o007) << 3);
         }
         if found.mode() & 0o777 == bits {
@@ -89,7 +89,7 @@ impl Access {
         }
     }
 
-    /// Makes a folder for them. It has another name at first, or is within such a one: nobody sees it before it is as it should be.
+    /// Makes a folder for them. It has another name at first, or is within such a one: no other process sees it before it is as it should be.
     pub(crate) fn make_folder(self, path: &Path) -> io::Result<()> {
         DirBuilder::new().mode(0o700).create(path)?;
         let made = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)?;
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_may_write_the_folder_may_use_what_is_in_it_and_nobody_else_may_look() {
+    fn users_that_may_write_the_folder_may_use_what_is_in_it_and_no_others_may_look() {
         let folder = tempfile::tempdir().unwrap();
         for (mode, folders, files) in [
             (0o755, 0o700, 0o600),

@@ -21,7 +21,7 @@ pub(crate) fn strange(path: &Path, what: impl fmt::Display) -> Error {
     Error::new(ErrorKind::Backend, format!("{} {what}", path.display()))
 }
 
-/// A file that stands where one of ours should be, and that somebody else wrote.
+/// A file that stands where one of ours should be, and that another program wrote.
 pub(crate) fn foreign(path: &Path) -> Error {
     Error::config(format!(
         "{} was not written by this driver, and stays as it is: move it away, or name a folder that is this driver's alone in the \
@@ -30,7 +30,7 @@ pub(crate) fn foreign(path: &Path) -> Error {
     ))
 }
 
-/// What keeps a group from being deleted, as nobody can say whether a living member is behind it.
+/// What keeps a group from being deleted, as there may be a living member behind it.
 pub(crate) fn in_the_way(path: &Path, group: &GroupId) -> Error {
     Error::config(format!(
         "group {group:?} can't be deleted while {} is there, which was not written by this driver or can't be read by this user: move it \
@@ -48,7 +48,7 @@ fn judge(error: &io::Error) -> (ErrorKind, &'static str) {
     match error.raw_os_error() {
         Some(libc::EACCES | libc::EPERM) => (
             ErrorKind::Unauthorized,
-            "whoever may write the folder may use it, and nobody else: see its owner, group and mode, or name another folder in the URL \
+            "users that may write the folder may use it, and no others: see its owner, group and mode, or name another folder in the URL \
              (file:///FOLDER)",
         ),
         Some(libc::EROFS) => {
@@ -65,7 +65,7 @@ fn judge(error: &io::Error) -> (ErrorKind, &'static str) {
             | libc::ENXIO
             | libc::ESPIPE,
         ) => (ErrorKind::Config, "name a folder that is this driver's alone in the URL (file:///FOLDER)"),
-        // Not `Unavailable`: whoever waits for a lock would go on waiting without a word until somebody makes room.
+        // Not `Unavailable`: a wait for a lock would go on without a word until there is room.
         Some(libc::ENOSPC | libc::EDQUOT) => (ErrorKind::Config, "make room on that file system and try again"),
         Some(libc::EMFILE | libc::ENFILE) => (
             ErrorKind::Unavailable,

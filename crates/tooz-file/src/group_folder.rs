@@ -1,6 +1,6 @@
 //! One group is one folder: `.group` is the group itself, every other file is a member.
 //!
-//! Whoever changes it locks `.group` first, and counts the change there before and after. Who only looks takes no lock and
+//! A change locks `.group` first, and is counted there before and after. A reader takes no lock and
 //! writes nothing: if the count is the same after reading as before, no change came between.
 
 use std::ffi::OsString;
@@ -8,30 +8,44 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::libc;
 use tooz_core::driver::decode_name;
-use tooz_core::{Error, GroupId, Result, RosterEntry};
+use tooz_core::{Error, ErrorKind, GroupId, Outcome, Result, RosterEntry};
 
-use crate::alive::{self, Seen};
+use crate::alive_file::{self, Seen};
+use crate::byte_lock::{self, Kind, Range};
 use crate::error;
-use crate::layout::{How, Identity, Layout};
-use crate::member_record::MemberRecord;
-use crate::ofd::{self, Kind, Range};
-use crate::record::{self, Name};
-use crate::unfinished::{self, Naming, Unfinished};
+use crate::namespace_folder::NamespaceFolder;
+use crate::open_file::{self, How, Identity};
+use crate::record::{self, MemberRecord, Name};
+use crate::unfinished::{Naming, Unfinished};
 
 /// The group's own file.
 const OWN: &str = ".group";
 const CHANGES: Range = Range::byte(0);
+/// A change takes some 100 µs; a session that finds the group locked asks again after about this long.
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// The open folder of a group.
 pub(crate) struct GroupFolder<'a> {
-    layout: &'a Layout,
+    namespace: &'a NamespaceFolder,
     pub(crate) path: PathBuf,
     own: File,
     identity: Identity,
     group: GroupId,
 }
+
+/// What asking for the permission to change a group comes to.
+pub(crate) enum Asked<'a> {
+    Change(Change<'a>),
+    /// Another process is at it.
+    Busy,
+}
+
+/// One reading of a group. `None`: a change was under way.
+pub(crate) type Reading<'a> = &'a dyn Fn() -> Result<Option<MemberFiles>>;
 
 /// The permission to change a group, as long as it lives.
 pub(crate) struct Change<'a> {
@@ -41,13 +55,13 @@ pub(crate) struct Change<'a> {
 
 impl<'a> GroupFolder<'a> {
     /// Makes a group: it appears with all that belongs to it.
-    pub(crate) fn create(layout: &Layout, group: &GroupId) -> Result<()> {
-        let path = layout.group(group);
+    pub(crate) fn create(namespace: &NamespaceFolder, group: &GroupId) -> Result<()> {
+        let path = namespace.layout.group(group);
         for _ in 0..2 {
-            let mut made = Unfinished::folder(layout)?;
+            let mut made = Unfinished::folder(namespace)?;
             let own = made.path().join(OWN);
             let failed = |error| error::at(error, "make group", &path);
-            let file = layout.create(&own).map_err(failed)?;
+            let file = namespace.create(&own).map_err(failed)?;
             file.write_all_at(&record::head(group.as_str()), 0).map_err(failed)?;
             if is_cut(&path) {
                 // Only this file knows the whole name: it is to be there after a power cut.
@@ -55,7 +69,7 @@ impl<'a> GroupFolder<'a> {
             }
             match made.take_name(&path).map_err(failed)? {
                 Naming::Done => return Ok(()),
-                Naming::NoFolder | Naming::NoLinks => layout.make_branch(&layout.groups())?,
+                Naming::NoFolder | Naming::NoLinks => namespace.make_branch(&namespace.layout.groups())?,
                 // An empty folder would be taken for free; a group is never empty. One that has lost its own file gets it again.
                 Naming::Taken => {
                     return match fs::hard_link(&own, path.join(OWN)) {
@@ -70,10 +84,10 @@ impl<'a> GroupFolder<'a> {
     }
 
     /// Opens a group that is there. [`How::Look`] suffices for reading.
-    pub(crate) fn open(layout: &'a Layout, group: &GroupId, how: How) -> Result<Self> {
-        let path = layout.group(group);
+    pub(crate) fn open(namespace: &'a NamespaceFolder, group: &GroupId, how: How) -> Result<Self> {
+        let path = namespace.layout.group(group);
         let own = path.join(OWN);
-        let file = layout.open(&own, how).map_err(|error| match error.raw_os_error() {
+        let file = open_file::open(&own, how).map_err(|error| match error.raw_os_error() {
             Some(libc::ENOENT) => Error::no_group(group),
             _ => error::at(error, "open group", &path),
         })?;
@@ -87,20 +101,20 @@ impl<'a> GroupFolder<'a> {
             Name::Of(_) | Name::Lost => {}
         }
         let identity = Identity::of(&file.metadata().map_err(failed)?);
-        Ok(GroupFolder { layout, path, own: file, identity, group: group.clone() })
+        Ok(GroupFolder { namespace, path, own: file, identity, group: group.clone() })
     }
 
-    /// Begins a change, if nobody else is at it. `Ok(Err(..))` gives the folder back.
-    pub(crate) fn try_change(self) -> Result<Result<Change<'a>, GroupFolder<'a>>> {
-        if !self.io(ofd::try_lock(&self.own, CHANGES, Kind::Alone))? {
-            return Ok(Err(self));
+    /// Begins a change, if no other process is at it.
+    pub(crate) fn try_change(self) -> Result<Asked<'a>> {
+        if !self.io(byte_lock::try_lock(&self.own, CHANGES, Kind::Alone))? {
+            return Ok(Asked::Busy);
         }
         // A power cut may have taken the name.
-        record::claim(&self.own, &self.path.join(OWN), self.group.as_str())?;
-        // Odd while somebody is at it. A killed process may have left it odd.
+        record::ensure_name(&self.own, &self.path.join(OWN), self.group.as_str())?;
+        // Odd while a change is under way. A killed process may have left it odd.
         let count = (self.io(self.count())? + 1) | 1;
         self.io(self.own.write_all_at(&count.to_le_bytes(), record::HEAD))?;
-        Ok(Ok(Change { folder: self, count }))
+        Ok(Asked::Change(Change { folder: self, count }))
     }
 
     /// Whether the group is still the one that was opened.
@@ -108,22 +122,22 @@ impl<'a> GroupFolder<'a> {
         self.io(self.identity.is_at(&self.path.join(OWN)))
     }
 
-    /// The living members, and the files of the dead. `None`: somebody changed the group meanwhile, or is at it.
-    pub(crate) fn read_undisturbed(&self) -> Result<Option<Seats>> {
+    /// The living members, and the files of the dead. `None`: the group was changed meanwhile, or a change is under way.
+    pub(crate) fn read_undisturbed(&self) -> Result<Option<MemberFiles>> {
         let before = self.io(self.count())?;
-        if before % 2 == 1 && self.io(ofd::blocker(&self.own, CHANGES, Kind::Alone))?.is_some() {
+        if before % 2 == 1 && self.io(byte_lock::blocker(&self.own, CHANGES, Kind::Alone))?.is_some() {
             return Ok(None);
         }
-        let seats = self.read()?;
-        Ok((self.io(self.count())? == before).then_some(seats))
+        let files = self.read()?;
+        Ok((self.io(self.count())? == before).then_some(files))
     }
 
-    /// The same without asking whether somebody is at it: each change is one step by itself.
-    pub(crate) fn read(&self) -> Result<Seats> {
-        let mut seats = Seats::default();
+    /// The same without asking whether a change is under way: each change is one step by itself.
+    pub(crate) fn read(&self) -> Result<MemberFiles> {
+        let mut files = MemberFiles::default();
         let entries = match fs::read_dir(&self.path) {
-            // Deleted after it was opened: nobody is in it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(seats),
+            // Deleted after it was opened: it has no members.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(files),
             result => self.io(result)?,
         };
         for entry in entries {
@@ -134,25 +148,25 @@ impl<'a> GroupFolder<'a> {
             }
             let path = entry.path();
             let unfinished = name.as_encoded_bytes().starts_with(b".");
-            match alive::look(self.layout, &path)? {
+            match alive_file::look(&path)? {
                 Seen::Nothing => {}
-                Seen::Dead => seats.dead.push(path),
+                Seen::Dead => files.dead.push(path),
                 // A member on its way in (of an earlier version): it has no name yet.
                 Seen::Alive(_) if unfinished => {}
-                // One that can't be read keeps nobody from reading the others.
+                // One that can't be read does not hide the others.
                 Seen::Alive(content) => match MemberRecord::read(&path, &content) {
-                    Ok(entry) => seats.living.push((name, entry)),
-                    Err(_) => seats.strange.push(path),
+                    Ok(entry) => files.living.push((name, entry)),
+                    Err(_) => files.strange.push(path),
                 },
-                Seen::Strange => seats.strange.push(path),
+                Seen::Strange => files.strange.push(path),
             }
         }
-        Ok(seats)
+        Ok(files)
     }
 
     fn count(&self) -> io::Result<u64> {
         let mut bytes = [0; 8];
-        record::read_up_to(&self.own, &mut bytes, record::HEAD)?;
+        open_file::read_up_to(&self.own, &mut bytes, record::HEAD)?;
         Ok(u64::from_le_bytes(bytes))
     }
 
@@ -161,9 +175,9 @@ impl<'a> GroupFolder<'a> {
     }
 }
 
-/// Who is in a group.
+/// The files in a group's folder.
 #[derive(Default)]
-pub(crate) struct Seats {
+pub(crate) struct MemberFiles {
     /// By the names of their files.
     pub(crate) living: Vec<(OsString, RosterEntry)>,
     pub(crate) dead: Vec<PathBuf>,
@@ -174,8 +188,8 @@ pub(crate) struct Seats {
 impl Change<'_> {
     /// Removes the files of the dead, if they are still dead.
     pub(crate) fn sweep(&self, dead: &[PathBuf]) {
-        for path in dead {
-            if matches!(alive::look(self.folder.layout, path), Ok(Seen::Dead)) {
+        for path in dead.iter().filter(|path| path.starts_with(&self.folder.path)) {
+            if matches!(alive_file::look(path), Ok(Seen::Dead)) {
                 let _ = fs::remove_file(path);
             }
         }
@@ -183,12 +197,12 @@ impl Change<'_> {
 
     /// Deletes the group: it disappears in one step, its remains afterwards.
     pub(crate) fn delete(self) -> Result<()> {
-        let layout = self.folder.layout;
-        let last = layout.sessions().join(unfinished::name());
+        let namespace = self.folder.namespace;
+        let last = namespace.layout.unfinished();
         let gone = || fs::rename(&self.folder.path, &last);
         let gone = match gone() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                layout.make_branch(&layout.sessions())?;
+                namespace.make_branch(&namespace.layout.sessions())?;
                 gone()
             }
             result => result,
@@ -203,13 +217,40 @@ impl Drop for Change<'_> {
     fn drop(&mut self) {
         // The count is even again before the lock goes. Should this fail, it stays odd without a lock, which readers know.
         let _ = self.folder.own.write_all_at(&(self.count + 1).to_le_bytes(), record::HEAD);
-        let _ = ofd::unlock(&self.folder.own, CHANGES);
+        let _ = byte_lock::unlock(&self.folder.own, CHANGES);
     }
 }
 
-/// The groups of the namespace, by the names in their own files. One that can't be read keeps nobody from reading the others.
-pub(crate) fn list(layout: &Layout) -> Result<Vec<GroupId>> {
-    let groups = layout.groups();
+/// The permission to change a group, when it is ours: no process has it for longer than a few calls of the system take.
+pub(crate) async fn change<'a>(
+    namespace: &'a NamespaceFolder,
+    group: &GroupId,
+    patience: Duration,
+) -> Result<Change<'a>> {
+    let until = Instant::now() + patience;
+    loop {
+        let folder = GroupFolder::open(namespace, group, How::Existing)?;
+        if let Asked::Change(change) = folder.try_change()? {
+            if change.folder.is_in_place()? {
+                return Ok(change);
+            }
+            // It was deleted while we waited, and perhaps made again.
+            continue;
+        }
+        if Instant::now() > until {
+            return Err(Error::new(
+                ErrorKind::TimedOut,
+                format!("group {group:?} was being changed by another process for {patience:?}: is that one stopped?"),
+            )
+            .with_outcome(Outcome::NotApplied));
+        }
+        tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
+    }
+}
+
+/// The groups of the namespace, by the names in their own files. One that can't be read does not hide the others.
+pub(crate) fn list(namespace: &NamespaceFolder) -> Result<Vec<GroupId>> {
+    let groups = namespace.layout.groups();
     let failed = |error| error::at(error, "list groups in", &groups);
     let entries = match fs::read_dir(&groups) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -221,22 +262,18 @@ pub(crate) fn list(layout: &Layout) -> Result<Vec<GroupId>> {
         if entry.file_name().as_encoded_bytes().starts_with(b".") {
             continue;
         }
-        let own = match layout.open(&entry.path().join(OWN), How::Look) {
+        let own = match open_file::open(&entry.path().join(OWN), How::Look) {
             Ok(own) => own,
             // This process is short of something: the others could not be read either.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
+            Err(error) if open_file::is_short(&error) => {
                 return Err(error::at(error, "look at group", &entry.path()));
             }
             // Deleted meanwhile, no group, or not for us.
             Err(_) => continue,
         };
         let Ok((head, length)) = record::read_head(&own) else { continue };
-        let name = match Name::of(&head[..length]) {
-            Name::Of(name) => std::str::from_utf8(name).ok().map(str::to_owned),
-            // The folder's name says it, unless it was cut; such a group gets its name again at its next change.
-            Name::Lost => entry.file_name().to_str().and_then(decode_name),
-            Name::Foreign => None,
-        };
+        // A group whose name is lost gets it again at its next change.
+        let name = record::full_name(&head[..length], &entry.path());
         found.extend(name.and_then(|name| GroupId::new(name).ok()));
     }
     found.sort();

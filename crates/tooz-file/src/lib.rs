@@ -1,24 +1,33 @@
 #![doc = include_str!("../README.md")]
 
+use tooz_core::Driver;
 use tooz_core::driver::{ConnectArgs, ConnectFuture, OptionSpec, OptionValue};
-use tooz_core::{Characteristic, Characteristics, Driver};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod access;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-mod alive;
+mod alive_file;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod byte_lock;
+mod characteristics;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod checkup;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-mod echo;
+mod dispatch;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod error;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-mod glance;
+mod file_system;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod folder_stamp;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod group;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod group_folder;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod holders;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod holdings;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod layout;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -28,17 +37,15 @@ mod lock;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod lock_file;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-mod member_record;
+mod namespace_folder;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-mod memberships;
-#[cfg(any(target_os = "linux", target_os = "android"))]
-mod ofd;
+mod open_file;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod options;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-mod record;
+mod recheck;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-mod roster;
+mod record;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod session;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -46,18 +53,20 @@ mod sweep;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod unfinished;
 #[cfg(any(target_os = "linux", target_os = "android"))]
+mod upkeep;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod version;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod wait;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-mod watch;
+mod watched_group;
 
 /// The card of this driver.
 pub const DRIVER: Driver = Driver::new("file", &["file"], connect)
     .about("locks and groups between the processes of one host, kept in a folder")
     .url("file:///FOLDER, or file: for the user's state folder")
     .options(OPTIONS)
-    .characteristics(BEST);
+    .characteristics(characteristics::BEST);
 
 tooz_core::register!(DRIVER);
 
@@ -68,17 +77,12 @@ const OPTIONS: &[OptionSpec] = &[OptionSpec::new(
     "let the kernel tell changes of groups and leaders; false: look for them",
 )];
 
-/// What a folder on a local file system gives. Each is defended in the README.
-const BEST: Characteristics = Characteristics::FULL_SERVICE
-    .and(Characteristics::ONE_HOST)
-    .and(Characteristics::LINEARIZABLE)
-    .and(Characteristics::SAME_VIEW)
-    .with(Characteristic::NonTimeoutBased)
-    .without(Characteristic::BreakableLocks);
-
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn connect(args: ConnectArgs) -> ConnectFuture {
-    Box::pin(async move { session::connect(&args) })
+    Box::pin(async move {
+        let session = session::FileSession::connect(&args)?;
+        Ok(std::sync::Arc::new(session) as std::sync::Arc<dyn tooz_core::driver::Session>)
+    })
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]

@@ -1,20 +1,20 @@
 //! One lock is one file, and its bytes behind the content are what the kernel locks:
 //!
-//! | byte | who locks it |
+//! | byte | locked by |
 //! |---|---|
 //! | data | an exclusive holder alone, or the shared ones together |
-//! | line | who waits, one byte each, in the order of their coming; for a moment all of it, whoever takes the lock without waiting |
-//! | gate | the first in the line, or for a moment whoever takes the lock |
+//! | line | the waiters, one byte each, in the order of their coming; for a moment all of it, by an attempt that does not wait |
+//! | gate | the first in the line, or for a moment the one that takes the lock |
 //! | slot n | the holder whose record stands in slot n of the content, for as long as it holds |
 //!
 //! They stand in that order, because neighbours that are locked alike are one call of the kernel: an exclusive holder takes all from data
 //! to the first slot at once, a shared one all from line to the first slot, and then data.
 //!
-//! A record is written before its slot is locked, or while the slot and the line are locked in one piece: whoever finds a slot locked, and
-//! not in such a piece, finds the right record in it.
+//! A record is written before its slot is locked, or while the slot and the line are locked in one piece: a slot that is found locked, and
+//! not in such a piece, has the right record in it.
 //!
-//! The kernel lets readers pass a waiting writer, and it lets whoever asks pass those who are just waking up. The line does
-//! neither: it is left with the grant and not before, and nobody takes the lock past somebody in it (the room `line`). What is
+//! The kernel lets readers pass a waiting writer, and it lets a new request pass those that are just waking up. The line does
+//! neither: it is left with the grant and not before, and no request takes the lock past a waiter in it (the room `line`). What is
 //! granted, and every place, is dropped with the open file description, so with the process.
 
 use std::fs::File;
@@ -24,13 +24,14 @@ use std::sync::Arc;
 
 use nix::libc;
 use tooz_core::driver::{LockKey, RequestId, Space};
-use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockMode, MemberId, Outcome, Result};
+use tooz_core::{Error, ErrorKind, FencingToken, LockMode, MemberId, Outcome, Result};
 
+use crate::byte_lock::{self, Kind, Range};
 use crate::error;
-use crate::layout::{How, Identity, Layout, leave_some};
-use crate::line::{self, Standing};
-use crate::ofd::{self, Kind, Range};
-use crate::record::{self, Name, Slot};
+use crate::line::{self, Position};
+use crate::namespace_folder::NamespaceFolder;
+use crate::open_file::{self, How, Identity, leave_some};
+use crate::record::{self, Name};
 use crate::unfinished::{Naming, Unfinished};
 
 const DATA: Range = Range { start: line::WAY.start - 1, length: 1 };
@@ -40,18 +41,18 @@ const COUNTER_AT: usize = record::HEAD as usize;
 /// How often the file of a lock may come and go while it is being opened.
 const OVERTAKEN: usize = 8;
 /// The line, the gate and the first slot: what a shared holder takes alone.
-const WAY_AND_SLOT: Range = Range { start: line::WAY.start, length: line::WAY.length + 1 };
+pub(crate) const WAY_AND_SLOT: Range = Range { start: line::WAY.start, length: line::WAY.length + 1 };
 /// All that an exclusive holder takes.
-const AT_ONCE: Range = Range { start: DATA.start, length: WAY_AND_SLOT.length + 1 };
-/// How many places there are for the records of those who share a lock: so many more than can be there, by their open files, that one chosen by
+pub(crate) const AT_ONCE: Range = Range { start: DATA.start, length: WAY_AND_SLOT.length + 1 };
+/// How many places there are for the records of holders that share a lock: so many more than can be there, by their open files, that one chosen by
 /// chance is likely to be free.
 const SLOTS: u32 = 16384;
 /// Where to look for one: among the low ones first, so that the file stays small, then among more and more of them.
 const GUESSES: [u32; 4] = [1, 4, 64, 1024];
 /// How often then among all, before that many holders are taken for too many.
 const MORE_GUESSES: usize = 60;
-const ALL_SLOTS: Range = Range { start: ofd::FIRST + FIRST_SLOT, length: SLOTS as libc::off_t };
-const EVERYTHING: Range = Range { start: DATA.start, length: AT_ONCE.length - 1 + ALL_SLOTS.length };
+pub(crate) const ALL_SLOTS: Range = Range { start: byte_lock::FIRST + FIRST_SLOT, length: SLOTS as libc::off_t };
+pub(crate) const EVERYTHING: Range = Range { start: DATA.start, length: AT_ONCE.length - 1 + ALL_SLOTS.length };
 
 /// One open file description of a lock's file. One grant has one, and shares it with no other.
 #[derive(Debug)]
@@ -74,7 +75,7 @@ pub(crate) struct Taken {
 /// How an attempt ended.
 pub(crate) enum Attempt {
     Taken(Taken),
-    /// Somebody holds it, or comes first. The file has no lock of ours, and can be used again.
+    /// Another holds it, or comes first. The file has no lock of ours, and can be used again.
     Busy(Arc<LockFile>),
     /// The path leads to another file now: this one guards nothing.
     Stale,
@@ -83,11 +84,11 @@ pub(crate) enum Attempt {
 /// What keeps an attempt out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Obstacle {
-    /// Somebody holds it in a mode that conflicts.
+    /// Another holds it in a mode that conflicts.
     Holder,
-    /// Somebody stands in the line, in most cases to wait.
+    /// Another stands in the line, in most cases to wait.
     Waiter,
-    /// Nobody has it: a grant is being made, or one that nobody wanted is being given back.
+    /// No holder has it: a grant is being made, or an unwanted one is being given back.
     Passing,
 }
 
@@ -98,8 +99,8 @@ enum Slots {
     ToTake,
 }
 
-/// What a grant says of its owner.
-pub(crate) struct Claim<'a> {
+/// The session that wants a grant, as the grant's record is to say.
+pub(crate) struct Requester<'a> {
     pub(crate) member: &'a MemberId,
     pub(crate) mode: LockMode,
     pub(crate) id: RequestId,
@@ -109,12 +110,12 @@ pub(crate) struct Claim<'a> {
 
 impl LockFile {
     /// Opens the file of a lock, and makes it where there is none.
-    pub(crate) fn open(layout: &Layout, key: &LockKey) -> Result<Arc<Self>> {
-        let path = layout.lock(key);
-        let mut file = layout.open(&path, How::Existing);
+    pub(crate) fn open(namespace: &NamespaceFolder, key: &LockKey) -> Result<Arc<Self>> {
+        let path = namespace.layout.lock(key);
+        let mut file = open_file::open(&path, How::Existing);
         for _ in 0..OVERTAKEN {
             match file {
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => file = make(layout, key, &path)?,
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => file = make(namespace, key, &path)?,
                 _ => break,
             }
         }
@@ -124,7 +125,7 @@ impl LockFile {
         if !metadata.is_file() {
             return Err(error::foreign(&path));
         }
-        record::claim(&file, &path, &key.name)?;
+        record::ensure_name(&file, &path, &key.name)?;
         Ok(Arc::new(LockFile {
             file,
             path,
@@ -134,11 +135,11 @@ impl LockFile {
         }))
     }
 
-    /// Takes the lock if it is free and nobody waits for it.
-    pub(crate) fn try_take(self: Arc<Self>, claim: &Claim<'_>) -> Result<Attempt> {
-        let lock = |range, kind| self.kernel(ofd::try_lock(&self.file, range, kind));
-        let slot = match claim.mode {
-            // Looking whether anybody waits costs nothing that way.
+    /// Takes the lock if it is free and has no waiters.
+    pub(crate) fn try_take(self: Arc<Self>, requester: &Requester<'_>) -> Result<Attempt> {
+        let lock = |range, kind| self.kernel(byte_lock::try_lock(&self.file, range, kind));
+        let slot = match requester.mode {
+            // Looking for waiters costs nothing that way.
             LockMode::Exclusive => lock(AT_ONCE, Kind::Alone)?.then_some(Slots::Taken),
             LockMode::Shared => {
                 let way = if lock(WAY_AND_SLOT, Kind::Alone)? {
@@ -147,7 +148,7 @@ impl LockFile {
                     lock(line::WAY, Kind::Alone)?.then_some(Slots::ToTake)
                 };
                 if way.is_some() && !lock(DATA, Kind::Shared)? {
-                    self.kernel(ofd::unlock(&self.file, WAY_AND_SLOT))?;
+                    self.kernel(byte_lock::unlock(&self.file, WAY_AND_SLOT))?;
                     None
                 } else {
                     way
@@ -155,7 +156,7 @@ impl LockFile {
             }
         };
         let Some(slot) = slot else { return Ok(Attempt::Busy(self)) };
-        let taken = self.make_grant(claim, slot)?;
+        let taken = self.make_grant(requester, slot)?;
         if let Some(taken) = &taken {
             taken.file.let_the_next_come()?;
         }
@@ -163,13 +164,13 @@ impl LockFile {
     }
 
     /// Takes a place at the end of the line, if that is to be had at once.
-    pub(crate) fn stand_in_line(&self) -> Result<Standing> {
+    pub(crate) fn stand_in_line(&self) -> Result<Position> {
         self.kernel(line::stand(&self.file))
     }
 
     /// Waits there for one's turn: then the gate is ours. For a thread of our own.
-    pub(crate) fn wait_in_line(&self, standing: Standing) -> Result<()> {
-        self.kernel(line::wait(&self.file, standing))
+    pub(crate) fn wait_in_line(&self, position: Position) -> Result<()> {
+        self.kernel(line::wait(&self.file, position))
     }
 
     /// Waits until the holders have gone. For a thread of our own.
@@ -178,12 +179,12 @@ impl LockFile {
             LockMode::Exclusive => Kind::Alone,
             LockMode::Shared => Kind::Shared,
         };
-        self.kernel(ofd::wait_lock(&self.file, DATA, kind))
+        self.kernel(byte_lock::wait_lock(&self.file, DATA, kind))
     }
 
     /// Leaves the line and the gate.
     pub(crate) fn let_the_next_come(&self) -> Result<()> {
-        self.kernel(ofd::unlock(&self.file, line::WAY))
+        self.kernel(byte_lock::unlock(&self.file, line::WAY))
     }
 
     /// Whether the lock's path still leads to this file: folders of temporary files are swept.
@@ -191,25 +192,25 @@ impl LockFile {
         self.kernel(self.identity.is_at(&self.path))
     }
 
-    /// Makes a grant of the data lock, which this description has, while some description of ours has the gate: nobody else
+    /// Makes a grant of the data lock, which this description has, while some description of ours has the gate: no other
     /// is at the counter or takes a slot. `None`: the path leads elsewhere.
-    pub(crate) fn finish(self: Arc<Self>, claim: &Claim<'_>) -> Result<Option<Taken>> {
-        self.make_grant(claim, Slots::ToTake)
+    pub(crate) fn finish(self: Arc<Self>, requester: &Requester<'_>) -> Result<Option<Taken>> {
+        self.make_grant(requester, Slots::ToTake)
     }
 
-    fn make_grant(self: Arc<Self>, claim: &Claim<'_>, slots: Slots) -> Result<Option<Taken>> {
+    fn make_grant(self: Arc<Self>, requester: &Requester<'_>, slots: Slots) -> Result<Option<Taken>> {
         if !self.is_in_place()? {
             return Ok(None);
         }
-        let slot = match (slots, claim.mode) {
+        let slot = match (slots, requester.mode) {
             (Slots::Taken, _) | (_, LockMode::Exclusive) => 0,
-            (Slots::ToTake, LockMode::Shared) => self.free_slot(claim.id)?,
+            (Slots::ToTake, LockMode::Shared) => self.free_slot(requester.id)?,
         };
-        // The head comes with the counter in one reading: what somebody has written there meanwhile is not written over.
+        // The head comes with the counter in one reading: what another program has written there meanwhile is not written over.
         let mut content = [0; COUNTER_AT + record::COUNTER];
-        let length = self.kernel(record::read_up_to(&self.file, &mut content, 0))?;
+        let length = self.kernel(open_file::read_up_to(&self.file, &mut content, 0))?;
         let (head, counter) = content[..length].split_at(length.min(COUNTER_AT));
-        record::claim_by(head, &self.file, &self.path, &self.name)?;
+        record::ensure_name_in(head, &self.file, &self.path, &self.name)?;
         let now = record::now();
         let token = record::next_token(counter, now);
         let mut bytes = record::counter(token);
@@ -217,17 +218,17 @@ impl LockFile {
             self.kernel(self.file.write_all_at(&bytes, record::HEAD))?;
             bytes.clear();
         }
-        record::append(&mut bytes, claim.member, claim.mode, token, now, claim.pid);
+        record::append(&mut bytes, requester.member, requester.mode, token, now, requester.pid);
         let at = if slot == 0 { record::HEAD } else { record::slot_at(slot) };
         self.kernel(self.file.write_all_at(&bytes, at))?;
-        if slots == Slots::ToTake && !self.kernel(ofd::try_lock(&self.file, slot_byte(slot), Kind::Alone))? {
+        if slots == Slots::ToTake && !self.kernel(byte_lock::try_lock(&self.file, slot_byte(slot), Kind::Alone))? {
             return Err(error::strange(&self.path, "has a locked slot without a lock: is another program at it?"));
         }
         self.ring()?;
         Ok(Some(Taken { file: self, token: FencingToken(token) }))
     }
 
-    /// Wakes those who watch: a write is what the kernel tells of, a lock is not. Only elections are watched.
+    /// Wakes the watchers: a write is what the kernel tells of, a lock is not. Only elections are watched.
     fn ring(&self) -> Result<()> {
         match self.space {
             Space::Election => self.kernel(self.file.write_all_at(b"\n", record::BELL)),
@@ -248,7 +249,7 @@ impl LockFile {
 
     /// What stands in the way after an attempt that failed.
     pub(crate) fn obstacle(&self, mode: LockMode) -> Result<Obstacle> {
-        let held = |range, kind| self.kernel(ofd::blocker(&self.file, range, kind)).map(|found| found.is_some());
+        let held = |range, kind| self.kernel(byte_lock::blocker(&self.file, range, kind)).map(|found| found.is_some());
         if !held(ALL_SLOTS, Kind::Alone)? {
             return Ok(Obstacle::Passing);
         }
@@ -269,13 +270,13 @@ impl LockFile {
         &self.path
     }
 
-    /// A slot that nobody has. Each look goes through all holders in the kernel, so there are few where few slots are taken.
+    /// A slot that no holder has. Each look goes through all holders in the kernel, so there are few where few slots are taken.
     fn free_slot(&self, id: RequestId) -> Result<u32> {
         #[allow(clippy::cast_possible_truncation)] // Any 64 bits of it will do.
         let mut random = fastrand::Rng::with_seed(id.0 as u64 ^ (id.0 >> 64) as u64);
         for among in GUESSES.into_iter().chain(std::iter::repeat_n(SLOTS, MORE_GUESSES)) {
             let slot = random.u32(0..among);
-            if self.kernel(ofd::blocker(&self.file, slot_byte(slot), Kind::Alone))?.is_none() {
+            if self.kernel(byte_lock::blocker(&self.file, slot_byte(slot), Kind::Alone))?.is_none() {
                 return Ok(slot);
             }
         }
@@ -297,17 +298,17 @@ impl LockFile {
 impl Taken {
     /// Gives it back. The description comes back without any lock, unless it is better closed: that gives back, too.
     pub(crate) fn give_back(self) -> Option<Arc<LockFile>> {
-        ofd::unlock(&self.file.file, EVERYTHING).ok()?;
+        byte_lock::unlock(&self.file.file, EVERYTHING).ok()?;
         self.file.ring_if_ours().ok()?;
         Some(self.file)
     }
 }
 
-/// Makes the file of a lock, open to those who use the namespace from the first moment on.
-fn make(layout: &Layout, key: &LockKey, path: &Path) -> Result<std::io::Result<File>> {
-    let naming = if layout.needs_no_giving() {
-        // It is empty at first; whoever sees that writes the same into it.
-        match layout.create(path) {
+/// Makes the file of a lock, open to the users of the namespace from the first moment on.
+fn make(namespace: &NamespaceFolder, key: &LockKey, path: &Path) -> Result<std::io::Result<File>> {
+    let naming = if namespace.needs_no_giving() {
+        // It is empty at first; a process that sees that writes the same into it.
+        match namespace.create(path) {
             Ok(file) => return Ok(Ok(file)),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Naming::Taken,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Naming::NoFolder,
@@ -315,7 +316,7 @@ fn make(layout: &Layout, key: &LockKey, path: &Path) -> Result<std::io::Result<F
         }
     } else {
         let failed = |error| error::at(error, "make lock file", path);
-        let (made, file) = Unfinished::file(layout)?;
+        let (made, file) = Unfinished::file(namespace)?;
         file.write_all_at(&record::head(&key.name), 0).map_err(failed)?;
         match made.take_free_name(path).map_err(failed)? {
             Naming::Done => return Ok(Ok(file)),
@@ -323,109 +324,17 @@ fn make(layout: &Layout, key: &LockKey, path: &Path) -> Result<std::io::Result<F
         }
     };
     match naming {
-        Naming::NoFolder => layout.make_branch(&layout.locks(key.space))?,
+        Naming::NoFolder => namespace.make_branch(&namespace.layout.locks(key.space))?,
         // Others may find it closed to them for a moment.
-        Naming::NoLinks => match layout.create(path) {
+        Naming::NoLinks => match namespace.create(path) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             result => return Ok(result),
         },
         Naming::Done | Naming::Taken => {}
     }
-    Ok(layout.open(path, How::Existing))
+    Ok(open_file::open(path, How::Existing))
 }
 
-/// Who holds the lock. Makes nothing: a lock without a file has no holders.
-pub(crate) fn holders(layout: &Layout, key: &LockKey) -> Result<Vec<Holder>> {
-    let path = layout.lock(key);
-    let failed = |error| error::at(error, "look at lock file", &path);
-    let file = match layout.open(&path, How::Look) {
-        Ok(file) => file,
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    let (head, length) = record::read_head(&file).map_err(failed)?;
-    match Name::of(&head[..length]) {
-        Name::Of(theirs) if theirs != key.name.as_bytes() => {
-            return Err(error::collision(&path, &String::from_utf8_lossy(theirs), &key.name));
-        }
-        Name::Foreign => return Err(error::foreign(&path)),
-        Name::Of(_) | Name::Lost => {}
-    }
-    // Slots are read one after another, so that two that never held together may be seen: looked at again.
-    let mut holders = Vec::new();
-    for _ in 0..8 {
-        holders = holders_once(&file).map_err(failed)?;
-        if holders.len() < 2 || holders.iter().all(|holder| holder.mode == LockMode::Shared) {
-            break;
-        }
-    }
-    Ok(holders)
-}
-
-fn holders_once(file: &File) -> std::io::Result<Vec<Holder>> {
-    let mut holders = Vec::new();
-    for byte in ofd::locked_bytes(file, ALL_SLOTS)? {
-        let slot = u32::try_from(byte - ALL_SLOTS.start).unwrap_or(0);
-        if slot == 0 && !is_first_record_written(file)? {
-            continue;
-        }
-        for _ in 0..8 {
-            match record::read_slot(file, slot)? {
-                Slot::Held(holder) => {
-                    holders.push(holder);
-                    break;
-                }
-                Slot::Empty => break,
-                Slot::Torn => std::thread::yield_now(),
-            }
-        }
-    }
-    Ok(holders)
-}
-
-/// Whether the first slot is locked by somebody whose record is written. Who takes the lock without waiting has it locked in one piece with the
-/// line until then: its grant has not been handed out.
-fn is_first_record_written(file: &File) -> std::io::Result<bool> {
-    let found = ofd::blocker(file, slot_byte(0), Kind::Alone)?;
-    Ok(found.is_some_and(|found| found.start > line::WAY.start))
-}
-
-const fn slot_byte(slot: u32) -> Range {
+pub(crate) const fn slot_byte(slot: u32) -> Range {
     Range::byte(FIRST_SLOT + slot as libc::off_t)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs::OpenOptions;
-
-    use super::*;
-
-    #[test]
-    fn a_holder_is_seen_while_another_takes_the_lock_and_that_one_only_when_it_has_it() {
-        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
-        let open = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
-        let (holder, taker, looker) = (open(), open(), open());
-        let lock = |file: &File, range| assert!(ofd::try_lock(file, range, Kind::Alone).unwrap());
-        let seen = || holders_once(&looker).unwrap().len();
-        let mut record = Vec::new();
-        record::append(&mut record, &MemberId::new("a").unwrap(), LockMode::Shared, 7, 7, 7);
-        holder.write_all_at(&record, record::slot_at(0)).unwrap();
-        assert_eq!(seen(), 0, "whose it was has gone");
-
-        lock(&holder, slot_byte(0));
-        assert_eq!(seen(), 1);
-        // As one does that finds the first slot taken and goes on to another.
-        lock(&taker, line::WAY);
-        assert_eq!(seen(), 1, "the taker is not the one who has the slot");
-
-        ofd::unlock(&taker, EVERYTHING).unwrap();
-        ofd::unlock(&holder, EVERYTHING).unwrap();
-        for at_once in [WAY_AND_SLOT, AT_ONCE] {
-            lock(&taker, at_once);
-            assert_eq!(seen(), 0, "its record is not written yet");
-            ofd::unlock(&taker, line::WAY).unwrap();
-            assert_eq!(seen(), 1);
-            ofd::unlock(&taker, EVERYTHING).unwrap();
-        }
-    }
 }

@@ -11,7 +11,7 @@ use tooz_core::{Error, Result};
 pub(crate) struct Settings {
     /// The folder that all namespaces are in.
     pub(crate) folder: PathBuf,
-    /// Who chose the folder.
+    /// Whose folder it is.
     pub(crate) owner: Owner,
     /// Whether the kernel may be asked to tell changes.
     pub(crate) inotify: bool,
@@ -22,8 +22,8 @@ pub(crate) struct Settings {
 pub(crate) enum Owner {
     /// The user's alone: it is the user's state folder.
     User,
-    /// Theirs whom the umask allows: the folder was named, it may be a meeting place of several users.
-    Anybody,
+    /// That of all users that the umask allows: the folder was named, it may be a meeting place of several users.
+    AsUmask,
 }
 
 /// Reads what this driver's part of the connect arguments says.
@@ -50,7 +50,7 @@ fn folder(url: &BackendUrl) -> Result<(PathBuf, Owner)> {
         path if path.chars().all(|c| c == '/') => Err(Error::config(
             "the URL names the root of the disk: name a folder (file:///FOLDER), or write file: for the user's state folder",
         )),
-        path => Ok((PathBuf::from(path), Owner::Anybody)),
+        path => Ok((PathBuf::from(path), Owner::AsUmask)),
     }
 }
 
@@ -69,12 +69,25 @@ fn state_folder() -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_url_is_an_absolute_folder_or_an_error(text in "(file:/{0,3})?[a-zA-Z0-9/%:@.?&=~ü -]{0,40}") {
+            if let Ok(url) = BackendUrl::parse(&text)
+                && let Ok((folder, Owner::AsUmask)) = folder(&url)
+            {
+                prop_assert!(folder.is_absolute() && folder.parent().is_some(), "{:?} is {:?}", text, folder);
+            }
+        }
+    }
 
     #[test]
     fn a_url_is_a_folder_or_an_error_that_says_how_to_write_one() {
         let folder = |text: &str| folder(&BackendUrl::parse(text).unwrap());
-        assert_eq!(folder("file:///var/lib/x%20y").unwrap(), (PathBuf::from("/var/lib/x y"), Owner::Anybody));
+        assert_eq!(folder("file:///var/lib/x%20y").unwrap(), (PathBuf::from("/var/lib/x y"), Owner::AsUmask));
         assert_eq!(folder("file:/var").unwrap().0, PathBuf::from("/var"));
         for (text, words) in [("file://tmp/x", "file:///tmp"), ("file:///", "root")] {
             let error = folder(text).unwrap_err().to_string();

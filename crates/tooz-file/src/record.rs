@@ -1,4 +1,4 @@
-//! What stands in a file: its full name, the counter of a lock, and who holds what.
+//! What stands in a file: its full name, the counter of a lock, the records of its holders, and the record of a member.
 //!
 //! A file name may be cut to a hash, so the name itself is the first thing in a file. Everything that is written again
 //! is written in place by one `pwrite` within one page, so that a killed process leaves the old or the new value.
@@ -10,9 +10,13 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use tooz_core::{FencingToken, Holder, LockMode, MemberId, Result};
+use serde_json::value::RawValue;
+use tooz_core::driver::{RequestId, decode_name};
+use tooz_core::{Capabilities, Error, ErrorKind, FencingToken, Holder, LockMode, MemberId, Result, RosterEntry};
 
+use crate::alive_file;
 use crate::error;
+use crate::open_file::read_up_to;
 
 /// The text at the beginning of a lock file and of a group's own file; the name follows on the next line.
 const MARK: &str = "tooz file 1\n";
@@ -26,13 +30,13 @@ pub(crate) const COUNTER: usize = 16;
 const WRITTEN: usize = MARK.len() + 256;
 const DISGUISE: u64 = 0x746f_6f7a_6c6f_636b;
 /// A token beyond what a double can count is no token of ours.
-const LARGEST: u64 = 1 << 53;
+const LARGEST_TOKEN: u64 = 1 << 53;
 /// Length and checksum of a record, before its JSON.
 const PREFIX: usize = 8;
 /// Slots lie on multiples of this, so that none crosses a page; the first shares its place with the head and the counter.
 const SLOT: u64 = 1024;
 
-/// Who holds a lock, as it stands in a slot.
+/// The holder of a lock, as it stands in a slot.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record<'a> {
     member: std::borrow::Cow<'a, str>,
@@ -58,11 +62,11 @@ pub(crate) fn now() -> u64 {
 }
 
 /// The token after the one in the file, and never below the clock: so it grows also when the machine lost power before
-/// the file's last state was on the disk, or when somebody emptied the file.
+/// the file's last state was on the disk, or when another program emptied the file.
 pub(crate) fn next_token(counter: &[u8], now: u64) -> u64 {
     let number = |at: usize| counter.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
     match (number(0), number(8)) {
-        (Some(last), Some(proof)) if last ^ DISGUISE == proof && last < LARGEST => now.max(last + 1),
+        (Some(last), Some(proof)) if last ^ DISGUISE == proof && last < LARGEST_TOKEN => now.max(last + 1),
         _ => now,
     }
 }
@@ -104,11 +108,11 @@ pub(crate) fn append(to: &mut Vec<u8>, member: &MemberId, mode: LockMode, token:
 
 /// What a slot says.
 pub(crate) enum Slot {
-    /// Nothing was ever written there, or somebody emptied the file.
+    /// Nothing was ever written there, or another program emptied the file.
     Empty,
     /// A writer is at it, or it is not ours: read again.
     Torn,
-    /// Somebody's grant.
+    /// A grant.
     Held(Holder),
 }
 
@@ -116,24 +120,30 @@ pub(crate) enum Slot {
 pub(crate) fn read_slot(file: &File, slot: u32) -> io::Result<Slot> {
     let mut bytes = [0; 1024];
     let length = read_up_to(file, &mut bytes, slot_at(slot))?;
-    let Some((prefix, rest)) = bytes[..length].split_at_checked(PREFIX) else { return Ok(Slot::Empty) };
-    let word = |at: usize| u32::from_le_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]]);
-    let (size, sum) = (word(0) as usize, word(4));
-    if size == 0 {
-        return Ok(Slot::Empty);
+    Ok(Slot::of(&bytes[..length]))
+}
+
+impl Slot {
+    fn of(bytes: &[u8]) -> Self {
+        let Some((prefix, rest)) = bytes.split_at_checked(PREFIX) else { return Slot::Empty };
+        let word = |at: usize| u32::from_le_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]]);
+        let (size, sum) = (word(0) as usize, word(4));
+        if size == 0 {
+            return Slot::Empty;
+        }
+        let holder = rest
+            .get(..size)
+            .filter(|json| checksum(json) == sum)
+            .and_then(|json| serde_json::from_slice::<Record<'_>>(json).ok())
+            .and_then(holder);
+        holder.map_or(Slot::Torn, Slot::Held)
     }
-    let holder = rest
-        .get(..size)
-        .filter(|json| checksum(json) == sum)
-        .and_then(|json| serde_json::from_slice::<Record<'_>>(json).ok())
-        .and_then(holder);
-    Ok(holder.map_or(Slot::Torn, Slot::Held))
 }
 
 fn holder(record: Record<'_>) -> Option<Holder> {
     let mode = if record.mode == 'x' { LockMode::Exclusive } else { LockMode::Shared };
     let member = MemberId::new(record.member).ok()?;
-    let since = UNIX_EPOCH + Duration::from_micros(record.since);
+    let since = UNIX_EPOCH.checked_add(Duration::from_micros(record.since))?;
     Some(Holder::new(member, mode, FencingToken(record.token)).since(since).pid(record.pid))
 }
 
@@ -143,14 +153,14 @@ pub(crate) fn head(name: &str) -> Vec<u8> {
 }
 
 /// Checks whose file it is, and writes that down where nothing is written any more. Several may do so at once: they write the same.
-pub(crate) fn claim(file: &File, path: &Path, name: &str) -> Result<()> {
+pub(crate) fn ensure_name(file: &File, path: &Path, name: &str) -> Result<()> {
     let failed = |error| error::at(error, "use file", path);
     let (bytes, length) = read_head(file).map_err(failed)?;
-    claim_by(&bytes[..length], file, path, name)
+    ensure_name_in(&bytes[..length], file, path, name)
 }
 
 /// The same by what was read from its beginning.
-pub(crate) fn claim_by(beginning: &[u8], file: &File, path: &Path, name: &str) -> Result<()> {
+pub(crate) fn ensure_name_in(beginning: &[u8], file: &File, path: &Path, name: &str) -> Result<()> {
     match Name::of(beginning) {
         Name::Of(theirs) if theirs == name.as_bytes() => Ok(()),
         Name::Of(theirs) => Err(error::collision(path, &String::from_utf8_lossy(theirs), name)),
@@ -166,7 +176,7 @@ pub(crate) enum Name<'a> {
     /// Nothing is written there, or not all that was: a power cut leaves that.
     Lost,
     Of(&'a [u8]),
-    /// What stands there was written by somebody else, and is nothing to be written over.
+    /// Another program wrote what stands there, and it is not written over.
     Foreign,
 }
 
@@ -181,6 +191,15 @@ impl<'a> Name<'a> {
     }
 }
 
+/// The full name that the file at a path is for, if it is one of ours: what stands in it, or where that is lost, the path, unless that was cut.
+pub(crate) fn full_name(beginning: &[u8], path: &Path) -> Option<String> {
+    match Name::of(beginning) {
+        Name::Of(name) => std::str::from_utf8(name).ok().map(str::to_owned),
+        Name::Lost => path.file_name()?.to_str().and_then(decode_name),
+        Name::Foreign => None,
+    }
+}
+
 /// The beginning of a file, and how much there is of it.
 pub(crate) fn read_head(file: &File) -> io::Result<([u8; WRITTEN], usize)> {
     let mut bytes = [0; WRITTEN];
@@ -188,18 +207,50 @@ pub(crate) fn read_head(file: &File) -> io::Result<([u8; WRITTEN], usize)> {
     Ok((bytes, length))
 }
 
-/// Reads as much as there is.
-pub(crate) fn read_up_to(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
-    let mut length = 0;
-    while length < bytes.len() {
-        match file.read_at(&mut bytes[length..], at + length as u64) {
-            Ok(0) => break,
-            Ok(more) => length += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+/// A member as it stands in its file.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct MemberRecord<'a> {
+    // First, since all files of the living begin with it.
+    member: std::borrow::Cow<'a, str>,
+    request: String,
+    pid: u32,
+    #[serde(borrow)]
+    capabilities: &'a RawValue,
+}
+
+impl MemberRecord<'_> {
+    /// The content of a member's file.
+    pub(crate) fn write(member: &MemberId, id: RequestId, capabilities: &Capabilities) -> Result<Vec<u8>> {
+        let wrong = |error| Error::new(ErrorKind::Backend, "these capabilities can't be written").with_source(error);
+        let raw: &RawValue = serde_json::from_str(capabilities.as_json()).map_err(wrong)?;
+        let record = MemberRecord {
+            member: member.as_str().into(),
+            request: id.to_string(),
+            pid: std::process::id(),
+            capabilities: raw,
+        };
+        let mut content = serde_json::to_vec(&record).map_err(wrong)?;
+        content.push(b'\n');
+        if content.len() > alive_file::LARGEST {
+            return Err(Error::config(format!(
+                "these capabilities make a file of {} bytes, and every member that lists the group reads it: {} are the most; say where \
+                 the rest can be found",
+                content.len(),
+                alive_file::LARGEST
+            )));
         }
+        Ok(content)
     }
-    Ok(length)
+
+    /// Reads what `write` wrote.
+    pub(crate) fn read(path: &Path, content: &[u8]) -> Result<RosterEntry> {
+        let strange =
+            |error: &dyn std::fmt::Display| error::strange(path, format_args!("is no member's file: {error}"));
+        let record: MemberRecord<'_> = serde_json::from_slice(content).map_err(|error| strange(&error))?;
+        let member = MemberId::new(record.member).map_err(|error| strange(&error))?;
+        let id: RequestId = record.request.parse().map_err(|error| strange(&error))?;
+        Ok(RosterEntry::new(member, id, Capabilities::from_json(record.capabilities.get())?))
+    }
 }
 
 /// FNV-1a: enough to tell half a write from a whole one.
@@ -208,44 +259,4 @@ fn checksum(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_grows_over_garbage_and_over_a_clock_that_went_back() {
-        assert_eq!(next_token(&counter(41), 7), 42);
-        assert_eq!(next_token(&counter(41), 100), 100);
-        assert_eq!(next_token(&[], 7), 7);
-        assert_eq!(next_token(&[0xff; 16], 7), 7);
-        assert_eq!(next_token(&counter(u64::MAX), 7), 7);
-        assert_eq!(next_token(&counter(41)[..15], 7), 7);
-    }
-
-    #[test]
-    fn what_others_wrote_is_told_from_what_was_lost() {
-        for lost in [&b""[..], &[0; 4096], b"tooz fi", b"tooz file 1\n", b"tooz file 1\nhalf a na"] {
-            assert_eq!(Name::of(lost), Name::Lost);
-        }
-        assert_eq!(Name::of(&head("a b")), Name::Of(b"a b"));
-        for foreign in [&b"#!/bin/sh\n"[..], &[0xff; 4096], b"\n", b"tooz file 2\nx\n"] {
-            assert_eq!(Name::of(foreign), Name::Foreign);
-        }
-    }
-
-    #[test]
-    fn a_record_is_read_whole_or_told_torn() {
-        let file = tempfile::tempfile().unwrap();
-        assert!(matches!(read_slot(&file, 3).unwrap(), Slot::Empty));
-        let member = MemberId::new("\"\\".repeat(127)).unwrap();
-        let mut bytes = Vec::new();
-        append(&mut bytes, &member, LockMode::Shared, (1 << 53) - 1, u64::MAX >> 11, u32::MAX);
-        assert!(bytes.len() <= 1024 - 32, "{}", bytes.len());
-        file.write_all_at(&bytes, slot_at(3)).unwrap();
-        match read_slot(&file, 3).unwrap() {
-            Slot::Held(holder) => assert_eq!((holder.member, holder.mode), (member, LockMode::Shared)),
-            _ => panic!("it was written"),
-        }
-        file.write_all_at(b"zzz", slot_at(3) + 20).unwrap();
-        assert!(matches!(read_slot(&file, 3).unwrap(), Slot::Torn));
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! What has no name yet: files and folders are made whole among the sessions, and get their names in one step.
 //!
-//! So nobody ever sees one that is empty, half written, or closed to those who are to use it, and whatever a killed process leaves behind
+//! So no process ever sees one that is empty, half written, or closed to its users, and what a killed process leaves behind
 //! lies in one place, where the next session looks (the room `sweep`).
 
 use std::fs::{self, File};
@@ -11,10 +11,7 @@ use nix::libc;
 use tooz_core::Result;
 
 use crate::error;
-use crate::layout::Layout;
-
-/// What unfinished names begin with. No encoded name begins with a dot.
-pub(crate) const PREFIX: &str = ".new-";
+use crate::namespace_folder::NamespaceFolder;
 
 /// A file or folder on its way. Dropped without a name it is taken away.
 pub(crate) struct Unfinished {
@@ -34,19 +31,14 @@ pub(crate) enum Naming {
     NoLinks,
 }
 
-/// A name for what is not finished yet.
-pub(crate) fn name() -> String {
-    format!("{PREFIX}{:016x}", fastrand::u64(..))
-}
-
 impl Unfinished {
-    /// A new file, empty, for those who use the namespace.
-    pub(crate) fn file(layout: &Layout) -> Result<(Self, File)> {
-        let path = layout.sessions().join(name());
-        let file = match layout.create(&path) {
+    /// A new file, empty, for the users of the namespace.
+    pub(crate) fn file(namespace: &NamespaceFolder) -> Result<(Self, File)> {
+        let path = namespace.layout.unfinished();
+        let file = match namespace.create(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                layout.make_branch(&layout.sessions())?;
-                layout.create(&path)
+                namespace.make_branch(&namespace.layout.sessions())?;
+                namespace.create(&path)
             }
             result => result,
         };
@@ -54,13 +46,13 @@ impl Unfinished {
         Ok((Unfinished { path, is_named: false }, file))
     }
 
-    /// A new folder, for those who use the namespace.
-    pub(crate) fn folder(layout: &Layout) -> Result<Self> {
-        let path = layout.sessions().join(name());
-        let attempt = || layout.access().and_then(|access| access.make_folder(&path));
+    /// A new folder, for the users of the namespace.
+    pub(crate) fn folder(namespace: &NamespaceFolder) -> Result<Self> {
+        let path = namespace.layout.unfinished();
+        let attempt = || namespace.access().and_then(|access| access.make_folder(&path));
         let made = match attempt() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                layout.make_branch(&layout.sessions())?;
+                namespace.make_branch(&namespace.layout.sessions())?;
                 attempt()
             }
             result => result,

@@ -1,9 +1,19 @@
 //! Waiting in the kernel's queue, on a thread of our own: such a wait ends with the grant and not before.
 //!
-//! A wait that nobody wants any more is therefore *adopted*: its thread stays in the queue, and the next request of the same
+//! A wait that is not wanted any more is therefore *adopted*: its thread stays in the queue, and the next request of the same
 //! lock and mode takes its place over. If there is none, the grant is given back at once. At most one thread per lock and
-//! mode stands in the line, and at most one waits for the data lock: who came through the gate while an older thread
+//! mode stands in the line, and at most one waits for the data lock: a thread that comes through the gate while an older one
 //! is still parked there leaves it the gate.
+//!
+//! | gate | parked | asker | what is there |
+//! |---|---|---|---|
+//! | away | no | no | nothing: the wait is idle, and forgotten |
+//! | queued | no | yes | a thread in the line, for a request |
+//! | queued | no | no | a thread in the line that may be adopted, and ends at the gate if it is not |
+//! | ours | yes | yes | a thread at the data lock, with the gate, for a request |
+//! | away | yes | no | a thread at the data lock that ends with the grant, and gives it back |
+//! | queued | yes | yes | that one, and a thread in the line for a new request: it leaves the gate to the parked one |
+//! | queued | yes | no | the same, given up by that request, too |
 
 use std::sync::Arc;
 
@@ -11,16 +21,16 @@ use tokio::sync::oneshot;
 use tooz_core::driver::{LockKey, Mutex, MutexGuard, RequestId};
 use tooz_core::{Error, ErrorKind, LockMode, MemberId, Result};
 
-use crate::layout::Layout;
-use crate::line::Standing;
-use crate::lock_file::{Claim, LockFile, Taken};
+use crate::line::Position;
+use crate::lock_file::{LockFile, Requester, Taken};
+use crate::namespace_folder::NamespaceFolder;
 
 /// Enough for a thread that makes a few calls of the system, also in a debug build.
 const STACK: usize = 128 * 1024;
 
 /// The place where one session waits for one lock in one mode.
 pub(crate) struct Wait {
-    layout: Layout,
+    namespace: NamespaceFolder,
     member: MemberId,
     pid: u32,
     key: LockKey,
@@ -29,13 +39,13 @@ pub(crate) struct Wait {
 }
 
 struct State {
-    wish: Option<Wish>,
+    asker: Option<Asker>,
     gate: Gate,
     /// Whether a thread is parked at the data lock.
     parked: bool,
 }
 
-struct Wish {
+struct Asker {
     id: RequestId,
     answer: oneshot::Sender<Result<Taken>>,
 }
@@ -45,7 +55,7 @@ enum Gate {
     Away,
     /// A thread stands in the line for it.
     Queued,
-    /// It is ours, by this description. Only as long as somebody wants the lock.
+    /// It is ours, by this description. Only as long as a request wants the lock.
     Ours(Arc<LockFile>),
 }
 
@@ -60,9 +70,15 @@ enum Next {
 }
 
 impl Wait {
-    pub(crate) fn new(layout: Layout, member: MemberId, pid: u32, key: LockKey, mode: LockMode) -> Arc<Self> {
-        let state = State { wish: None, gate: Gate::Away, parked: false };
-        Arc::new(Wait { layout, member, pid, key, mode, state: Mutex::new(state) })
+    pub(crate) fn new(
+        namespace: NamespaceFolder,
+        member: MemberId,
+        pid: u32,
+        key: LockKey,
+        mode: LockMode,
+    ) -> Arc<Self> {
+        let state = State { asker: None, gate: Gate::Away, parked: false };
+        Arc::new(Wait { namespace, member, pid, key, mode, state: Mutex::new(state) })
     }
 
     /// Wants the lock from now on. `file` is an open one without locks, for a thread that may have to be started.
@@ -76,11 +92,11 @@ impl Wait {
         if matches!(state.gate, Gate::Away) {
             let wait = Arc::clone(self);
             // Here and not on the thread, which may have to wait for a processor. A place goes with the description.
-            let standing = file.stand_in_line()?;
+            let position = file.stand_in_line()?;
             std::thread::Builder::new()
                 .name("tooz-file-wait".to_owned())
                 .stack_size(STACK)
-                .spawn(move || wait.queue(file, standing))
+                .spawn(move || wait.queue(file, position))
                 .map_err(|error| {
                     Error::new(
                         ErrorKind::Unavailable,
@@ -91,35 +107,35 @@ impl Wait {
                 })?;
             state.gate = Gate::Queued;
         }
-        state.wish = Some(Wish { id, answer });
+        state.asker = Some(Asker { id, answer });
         Ok(receiver)
     }
 
     /// Does not want it any more. `false`: that request has got its answer already.
     pub(crate) fn unwant(&self, id: RequestId) -> bool {
         let mut state = self.state();
-        if state.wish.as_ref().is_none_or(|wish| wish.id != id) {
+        if state.asker.as_ref().is_none_or(|asker| asker.id != id) {
             return false;
         }
         state.abandon();
         true
     }
 
-    /// Nobody wants anything any more: the session ends.
+    /// Nothing is wanted any more: the session ends.
     pub(crate) fn abandon(&self) {
         self.state().abandon();
     }
 
-    /// Whether no thread is left here and nobody waits.
+    /// Whether no thread is left here and no request waits.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.state();
-        state.wish.is_none() && matches!(state.gate, Gate::Away) && !state.parked
+        state.asker.is_none() && matches!(state.gate, Gate::Away) && !state.parked
     }
 
     /// The thread's work.
-    fn queue(&self, mut file: Arc<LockFile>, mut standing: Standing) {
+    fn queue(&self, mut file: Arc<LockFile>, mut position: Position) {
         loop {
-            let next = match file.wait_in_line(standing) {
+            let next = match file.wait_in_line(position) {
                 Ok(()) => self.passed_the_gate(&file),
                 Err(error) => return self.fail(error),
             };
@@ -135,17 +151,17 @@ impl Wait {
                 return;
             }
             // The file was replaced, and with it the line.
-            file = match LockFile::open(&self.layout, &self.key) {
+            file = match LockFile::open(&self.namespace, &self.key) {
                 Ok(file) => file,
                 Err(error) => return self.fail(error),
             };
-            standing = Standing::NotYet;
+            position = Position::NotYet;
         }
     }
 
     fn passed_the_gate(&self, file: &Arc<LockFile>) -> Next {
         let mut state = self.state();
-        if state.wish.is_none() {
+        if state.asker.is_none() {
             state.gate = Gate::Away;
             // The caller's description is closed as the thread ends, and the gate is free again.
             return Next::End;
@@ -162,9 +178,9 @@ impl Wait {
         let mut state = self.state();
         state.parked = false;
         match std::mem::replace(&mut state.gate, Gate::Away) {
-            // Given back by closing the description. (With nobody who wants it the gate is never ours.)
+            // Given back by closing the description. (Without an asker the gate is never ours.)
             Gate::Away => Next::End,
-            // Whoever wants it now has a place in the queue that is not this thread's to jump.
+            // A request that came since then has a place in the queue that is not this thread's to jump.
             Gate::Queued => {
                 state.gate = Gate::Queued;
                 Next::End
@@ -173,9 +189,9 @@ impl Wait {
                 if let Err(error) = waited {
                     return self.answer(state, Err(error));
                 }
-                let Some(id) = state.wish.as_ref().map(|wish| wish.id) else { return Next::End };
-                let claim = Claim { member: &self.member, mode: self.mode, id, pid: self.pid };
-                match file.finish(&claim) {
+                let Some(id) = state.asker.as_ref().map(|asker| asker.id) else { return Next::End };
+                let requester = Requester { member: &self.member, mode: self.mode, id, pid: self.pid };
+                match file.finish(&requester) {
                     Ok(Some(taken)) => {
                         // The next one comes forward; if that fails, closing the description does it.
                         match gate.let_the_next_come() {
@@ -202,10 +218,10 @@ impl Wait {
     /// A receiver that has gone drops the grant, and with it the description and the lock.
     #[allow(clippy::unused_self)]
     fn answer(&self, mut state: MutexGuard<'_, State>, answer: Result<Taken>) -> Next {
-        let wish = state.wish.take();
+        let asker = state.asker.take();
         drop(state);
-        if let Some(wish) = wish {
-            let _ = wish.answer.send(answer);
+        if let Some(asker) = asker {
+            let _ = asker.answer.send(answer);
         }
         Next::End
     }
@@ -218,7 +234,7 @@ impl Wait {
 impl State {
     fn abandon(&mut self) {
         // The dropped sender tells a `lock` that still listens.
-        self.wish = None;
+        self.asker = None;
         if let Gate::Ours(gate) = &self.gate {
             // The thread that is parked on this very description stays where it is; only others may come past it. Should
             // the call fail, they come when that thread ends.

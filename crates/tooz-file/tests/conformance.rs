@@ -18,7 +18,7 @@ fn url(tag: &str) -> String {
 }
 
 mod suite {
-    tooz_conformance::suite!(tooz_conformance::Rig::new("file", super::url).across_processes());
+    tooz_conformance::suite!(tooz_conformance::Rig::new("file", super::url).across_processes().hides_waiters());
 
     pub(super) fn run() -> std::process::ExitCode {
         main()

@@ -79,7 +79,7 @@ async fn what_others_put_into_the_folder_is_refused_and_left_as_it_is(folder: Fo
     membership.leave().await.unwrap();
     let error = group.delete().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config, "{error}");
-    // Also those who sweep come by.
+    // Sweepers come by as well.
     take(&other).await;
     tokio::time::sleep(Duration::from_millis(1500)).await;
     for (path, content) in foreign {
@@ -260,7 +260,7 @@ async fn what_the_dead_leave_is_swept_however_many_live(folder: Folder) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(sessions.join(".new-0000000000000002").exists(), "it may be about to get its name");
-    // Those who stay for a moment do their share, too.
+    // Sessions that stay for a moment do their share, too.
     for _ in 0..60 {
         let mut dead = folder.start(&["do", "y", "lock"]);
         dead.line();

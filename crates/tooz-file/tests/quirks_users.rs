@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 
 use common::{Folder, Process};
 
-/// Two users of one group, which is the first's own group and not the second's, and one who is in none of theirs.
+/// Two users of one group, which is the first's own group and not the second's, and one that is in none of theirs.
 const ALICE: (u32, &str) = (20001, "20001:20100::077");
 const BOB: (u32, &str) = (20002, "20002:20002:20100:077");
 const STRANGER: (u32, &str) = (20003, "20003:20003::000");
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     common::main(trials)
 }
 
-/// A folder of an operator's making. What is above it lets everybody through, as temporary folders of tests do not.
+/// A folder of an operator's making. What is above it lets all users through, as temporary folders of tests do not.
 fn made(folder: &Folder, owner: u32, group: u32, mode: u32) {
     let above = folder.0.parent().unwrap();
     fs::set_permissions(above, fs::Permissions::from_mode(0o755)).unwrap();
@@ -65,14 +65,14 @@ async fn users_of_one_folder_share_all_whatever_their_umasks(folder: Folder) {
         let (_bob_too, said) = does(&folder, BOB, "x", &["members", "lock"]);
         assert_eq!(said, ["20002", "held"], "{mode:o}");
         bob.kill();
-        // What the first made with a umask of 077 and left behind keeps nobody from anything.
+        // What the first made with a umask of 077 and left behind keeps no other user from anything.
         let (_alice, said) = does(&folder, ALICE, "x", &["members", "delete", "groups", "lock", "join", "members"]);
         assert_eq!(said, ["", "deleted", "", "busy", "joined", "20001"], "{mode:o}");
     }
 }
 
 async fn who_may_not_write_can_open_no_file_and_keep_nobody_out(folder: Folder) {
-    // As `mkdir` makes folders: everybody may read and enter.
+    // As `mkdir` makes folders: all users may read and enter.
     made(&folder, ALICE.0, TEAM, 0o755);
     let (_alice, said) = does(&folder, ALICE, "x", &["lock", "join", "close"]);
     assert_eq!(said, ["held", "joined", "closed"]);
@@ -82,7 +82,7 @@ async fn who_may_not_write_can_open_no_file_and_keep_nobody_out(folder: Folder) 
     assert!(said.iter().all(|said| said == "permission denied"), "{said:?}");
     let (_stranger, said) = does(&folder, STRANGER, "x", &["holders", "members", "lock"]);
     for said in said {
-        assert!(said.starts_with("Unauthorized") && said.contains("whoever may write"), "{said}");
+        assert!(said.starts_with("Unauthorized") && said.contains("users that may write"), "{said}");
     }
     let (_alice, said) = does(&folder, ALICE, "x", &["lock", "join", "members"]);
     assert_eq!(said, ["held", "joined", "20001"]);
@@ -146,7 +146,7 @@ async fn a_full_disk_is_told_and_what_is_there_goes_on(folder: Folder) {
     }
     fs::remove_file(full).unwrap();
     membership.update(&2).await.unwrap();
-    drop(ours.lock("new").unwrap().try_acquire().await.unwrap().expect("nobody has it"));
+    drop(ours.lock("new").unwrap().try_acquire().await.unwrap().expect("it is free"));
     let unfinished = fs::read_dir(folder.0.join("tooz/sessions")).unwrap().count();
     assert_eq!(unfinished, 1, "what could not be finished was taken away");
     ours.close().await.unwrap();

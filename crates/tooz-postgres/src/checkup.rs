@@ -3,18 +3,19 @@
 use sqlx::Row as _;
 use tooz_core::{Checkup, Result};
 
-use crate::layout::{LAYOUT, REVISION, Todo};
-use crate::look::{Look, Repeat};
-use crate::options::Settings;
-use crate::schema::quoted;
+use crate::client::{Client, Repeat};
+use crate::ddl::quoted;
+use crate::layout::{LAYOUT, REVISION};
+use crate::schema::Todo;
 use crate::{error, setup};
 
 /// Looks at the server and at those of its settings on which the driver depends.
-pub(crate) async fn check_up(look: &Look, settings: &Settings) -> Result<Checkup> {
+pub(crate) async fn check_up(client: &Client) -> Result<Checkup> {
     const DOING: &str = "look at the server's settings";
+    let settings = &client.settings;
     let schema = settings.schema.clone();
     let question = || sqlx::query(include_str!("sql/checkup.sql")).bind(schema.clone());
-    let rows = look.ask(DOING, Repeat::Allowed, question).await?.unwrap_or_default();
+    let rows = client.ask(DOING, Repeat::Allowed, question).await?.unwrap_or_default();
     let Some(row) = rows.first() else { return Ok(Checkup::default()) };
     let text = |column: &str| row.try_get::<String, _>(column).map_err(|error| error::of(error, DOING));
     let number = |column: &str| row.try_get::<i64, _>(column).map_err(|error| error::of(error, DOING));
@@ -24,7 +25,7 @@ pub(crate) async fn check_up(look: &Look, settings: &Settings) -> Result<Checkup
     );
     checkup = checkup.good("the database is UTF-8, as names and capabilities are");
     let schema = &settings.schema;
-    let found = look.found().await?;
+    let found = client.schema().await?;
     checkup = match found.todo(settings) {
         Ok(Todo::Nothing) => checkup.good(format!(
             "the tables are in schema {schema:?} (layout {LAYOUT}, revision {}), and this user has all privileges",

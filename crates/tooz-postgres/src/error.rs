@@ -11,12 +11,12 @@ use tooz_core::{Error, ErrorKind, Outcome};
 const POOLED: &str = "between here and the server is a pooler that hands one connection to several clients, and with it their locks: \
      name the server itself in the URL, or a pooler in session mode that resets its connections";
 
-/// What to do where a pooler does not even let one in.
+/// What to do where a pooler does not even let the client in.
 const STARTUP: &str = "this is a pooler, which refuses what this client sends: name the server itself in the URL, or set pool_mode = session \
      and ignore_startup_parameters = extra_float_digits in the pooler's settings";
 
 /// The connection was found to be shared with others.
-pub(crate) fn pooled() -> Error {
+pub(crate) fn behind_pooler() -> Error {
     Error::config(POOLED)
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn cut_short(doing: impl fmt::Display) -> Error {
     lost(doing).with_outcome(Outcome::Unknown)
 }
 
-/// The same words for a connection that is not the session's: its end is nobody's loss.
+/// The same words for a connection that is not the session's: its end takes nothing away.
 pub(crate) fn outside(error: Error) -> Error {
     if error.kind() == ErrorKind::Lost {
         return Error::new(ErrorKind::Unavailable, "the connection has ended").with_source(error);
@@ -88,7 +88,7 @@ pub(crate) fn is_cancelled(error: &sqlx::Error) -> bool {
     code(error).as_deref() == Some("57014")
 }
 
-/// A table or function that is not there, or not for this user: who may not use a schema does not see what is in it.
+/// A table or function that is not there, or not for this user: one that may not use a schema does not see what is in it.
 pub(crate) fn is_missing(error: &sqlx::Error) -> bool {
     matches!(code(error).as_deref(), Some("42P01" | "42883" | "3F000" | "42501"))
 }

@@ -1,4 +1,4 @@
-//! What the session holds, as its connection knows it: changed only in the order in which things happen on that connection.
+//! What the session believes it holds, its locks and memberships: changed only in the order in which things happen on its connection.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -8,10 +8,13 @@ use tooz_core::driver::{LockKey, LockRequest, Mutex, MutexGuard, Owned, Reporter
 use tooz_core::{Error, FencingToken, GroupId, LockMode};
 
 use crate::error;
-use crate::key::Doors;
-use crate::waiter::Opened;
+use crate::layout::Doors;
+use crate::pool::Opened;
 
-/// The book of one session.
+/// How long a reader waits for a young grant to be written down, and a session that was asked goes on writing each one down at once.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What one session holds.
 pub(crate) struct Holdings {
     /// The session's number.
     pub(crate) session: i64,
@@ -20,7 +23,7 @@ pub(crate) struct Holdings {
     state: Mutex<State>,
     /// Something was granted that is not written down yet.
     pub(crate) granted: Notify,
-    /// Somebody wants to know what is held and not written down yet.
+    /// A reader wants to know what is held and not written down yet.
     asked: Notify,
 }
 
@@ -139,13 +142,13 @@ impl Holdings {
     /// The gate of the lock that was granted is about to open.
     pub(crate) fn opens_its_gate(&self, id: RequestId, opened: Opened) {
         let mut state = self.state();
-        // Of a grant that was given back meanwhile nobody asks any more.
+        // A grant that was given back meanwhile has no gate to wait for.
         if state.locks.contains_key(&id) {
             state.gates.insert(id, opened);
         }
     }
 
-    /// Waits until nobody finds the gate shut because of this grant.
+    /// Waits until no request finds the gate shut because of this grant.
     pub(crate) async fn gate_is_open(&self, id: RequestId) {
         let opening = self.state().gates.remove(&id);
         if let Some(opened) = opening {
@@ -154,19 +157,19 @@ impl Holdings {
         }
     }
 
-    /// A connection was found to lead to another process of the server than before: behind it are others.
+    /// A connection was found to lead to another process of the server than before: behind it are other clients.
     pub(crate) fn shared_connection(&self) -> Error {
         self.reporter.session_lost("the session's connection is shared with others");
-        error::pooled()
+        error::behind_pooler()
     }
 
-    /// Somebody looks, and will look again: from now on everything is written down at once, for so long.
-    pub(crate) fn be_attentive(&self, time: Duration) {
-        self.state().attentive_until = Some(Instant::now() + time);
+    /// A reader looks, and will look again: for a while everything is written down at once.
+    pub(crate) fn be_attentive(&self) {
+        self.state().attentive_until = Some(Instant::now() + PATIENCE);
         self.asked.notify_one();
     }
 
-    /// Ends when somebody looks.
+    /// Ends when a reader looks.
     pub(crate) async fn attention(&self) {
         while self.state().attentive_until.is_none_or(|until| until < Instant::now()) {
             self.asked.notified().await;
@@ -214,7 +217,7 @@ impl Holdings {
         self.state().memberships.remove(&id);
     }
 
-    /// Tells core of a membership that somebody else took away.
+    /// Tells core of a membership that another session took away.
     pub(crate) fn robbed(&self, id: RequestId) {
         let group = self.state().memberships.remove(&id);
         if let Some(group) = group {

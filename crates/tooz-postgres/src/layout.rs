@@ -1,219 +1,169 @@
-//! How the schema is kept: which layout it has, and what this user may do with it. All members of a schema speak one layout, and a newer
-//! revision of it adds what older members need not know of.
+//! Where things lie at the server: the version of the layout, the tables, the 64 bits by which PostgreSQL knows an advisory lock, and the channels
+//! of notifications.
 
-use sqlx::{PgConnection, Row as _};
-use tooz_core::{Error, ErrorKind, Outcome, Result};
+use std::hash::{BuildHasher as _, RandomState};
 
-use crate::options::Settings;
-use crate::{error, schema};
+use sha2::{Digest as _, Sha256};
+use tooz_core::driver::{LockKey, Space};
+use tooz_core::{GroupId, LockMode};
 
 /// The layout of the tables and of the keys of locks. Members of different layouts would not exclude each other.
 pub(crate) const LAYOUT: i32 = 1;
 /// What was added to the layout so far. What had no record is the first revision: its functions were those of before there were any.
 pub(crate) const REVISION: i32 = 2;
 
-/// What was found in the schema.
-#[expect(clippy::struct_excessive_bools, reason = "each is an answer of the catalog")]
-pub(crate) struct Found {
-    pub(crate) who: String,
-    pub(crate) has_schema: bool,
-    pub(crate) has_tables: bool,
-    /// Who owns what this user may not change.
-    owners: Option<String>,
-    /// The layout and its revision; `None` where nothing is there, or where it may not be read.
-    kept: Option<(i32, i32)>,
-    /// Whether this user may create what is missing.
-    pub(crate) may_create: bool,
-    /// Whether this user may change what is there.
-    may_change: bool,
-    may_use: bool,
-    may_read_layout: bool,
-    may_read: bool,
-    may_write: bool,
-    may_count: bool,
-    may_call: bool,
+/// The tables that members read and change.
+pub(crate) const TABLES: [&str; 4] = ["groups", "sessions", "members", "grants"];
+
+/// The keys of one namespace in one schema. All are hashes of 64 bits: among a million names two share one with a chance of
+/// 1 in 37 million, and the stored name tells when it happens (`acquire.sql`).
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    schema: String,
+    namespace: String,
 }
 
-/// What somebody is about to do.
+/// The two advisory locks behind one lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Need {
-    Read,
-    Own,
+pub(crate) struct Doors {
+    /// A waiting request holds this one, so that no other request passes.
+    pub(crate) gate: i64,
+    /// This one is the lock.
+    pub(crate) lock: i64,
 }
 
-/// What there is to do before anything can be owned in the schema.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Todo {
-    Nothing,
-    /// Run the DDL: nothing is there yet, or an older revision.
-    Create,
-}
-
-impl Found {
-    /// Asks the catalog, which logs nothing and fails for nobody, and then the record if there is one.
-    pub(crate) async fn look(connection: &mut PgConnection, settings: &Settings) -> Result<Self> {
-        let doing = || format!("look for the tables in schema {:?}", settings.schema);
-        let failed = |error| error::of(error, doing());
-        let row = sqlx::query(include_str!("sql/layout.sql"))
-            .bind(&settings.schema)
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(failed)?;
-        let is = |column: &str| row.try_get::<bool, _>(column).map_err(failed);
-        let mut found = Found {
-            who: row.try_get("who").map_err(failed)?,
-            has_schema: is("has_schema")?,
-            has_tables: is("has_tables")?,
-            owners: row.try_get("owners").map_err(failed)?,
-            // What has no record was made before there were any.
-            kept: (is("has_tables")? && !is("has_layout")?).then_some((1, 1)),
-            may_create: is("may_create")?,
-            may_change: is("may_change")?,
-            may_use: is("may_use")?,
-            may_read_layout: is("may_read_layout")?,
-            may_read: is("may_read")?,
-            may_write: is("may_write")?,
-            may_count: is("may_count")?,
-            may_call: is("may_call")?,
-        };
-        if is("has_layout")? && found.may_use && found.may_read_layout {
-            let record = sqlx::query_as::<_, (i32, i32)>("SELECT layout, revision FROM layout");
-            found.kept = record.fetch_optional(connection).await.map_err(failed)?.or(Some((LAYOUT, 1)));
-        }
-        Ok(found)
+impl Layout {
+    pub(crate) fn new(schema: &str, namespace: &str) -> Self {
+        Layout { schema: schema.to_owned(), namespace: namespace.to_owned() }
     }
 
-    /// What is to be done before a session opens; an error that says who can do it, where this user can't.
-    pub(crate) fn todo(&self, settings: &Settings) -> Result<Todo> {
-        let schema = &settings.schema;
-        if !self.has_tables {
-            if self.may_create && (self.may_use || !self.has_schema) {
-                return Ok(Todo::Create);
+    pub(crate) fn doors(&self, key: &LockKey) -> Doors {
+        let space = space(key.space);
+        Doors {
+            gate: hash(&[&self.schema, "gate", &self.namespace, space, &key.name]),
+            lock: hash(&[&self.schema, "lock", &self.namespace, space, &key.name]),
+        }
+    }
+
+    pub(crate) fn group(&self, group: &GroupId) -> i64 {
+        hash(&[&self.schema, "group", &self.namespace, group.as_str()])
+    }
+
+    /// What every open session of the schema holds in shared mode: as long as one does, the counter is high enough.
+    pub(crate) fn lifted(&self) -> i64 {
+        hash(&[&self.schema, "lifted"])
+    }
+
+    /// What keeps two sessions from opening at the same moment.
+    pub(crate) fn lifting(&self) -> i64 {
+        hash(&[&self.schema, "lifting"])
+    }
+}
+
+/// What keeps two sessions from creating the same tables at the same moment.
+pub(crate) fn creating(schema: &str) -> i64 {
+    hash(&[schema, "creating"])
+}
+
+/// A number for a session that no other session has had before: 64 random bits.
+pub(crate) fn fresh_session() -> i64 {
+    RandomState::new().hash_one("session").cast_signed()
+}
+
+/// The pair of numbers that a waiting connection holds, in the other key space of advisory locks, as long as it waits: whose it is and in which mode
+/// it waits. `waiters.sql` reads it: the session's number, or its complement for a shared lock.
+pub(crate) fn waits(session: i64, mode: LockMode) -> (i32, i32) {
+    let bits = match mode {
+        LockMode::Exclusive => session,
+        LockMode::Shared => !session,
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+    ((bits >> 32) as i32, bits as i32)
+}
+
+/// The channel on which news of that key are told; `schema.sql` makes the same name.
+pub(crate) fn channel(key: i64) -> String {
+    format!("tooz_{:016x}", key.cast_unsigned())
+}
+
+/// A space's name in the tables.
+pub(crate) const fn space(space: Space) -> &'static str {
+    match space {
+        Space::Lock => "lock",
+        Space::Election => "election",
+    }
+}
+
+fn hash(parts: &[&str]) -> i64 {
+    let mut digest = Sha256::new();
+    for part in parts {
+        // With its length in front no part can pass for the end of another.
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part.as_bytes());
+    }
+    let bytes = digest.finalize();
+    let mut first = [0; 8];
+    first.copy_from_slice(&bytes[..8]);
+    i64::from_be_bytes(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+    use tooz_core::LockName;
+
+    use super::*;
+
+    #[test]
+    fn different_things_have_different_keys() {
+        let mut seen = HashSet::new();
+        for schema in ["tooz", "other"] {
+            for namespace in ["a", "b"] {
+                let layout = Layout::new(schema, namespace);
+                for name in ["lock-2", "lock-137", "Ä", "a/b"] {
+                    let lock = layout.doors(&LockKey::lock(&LockName::new(name).unwrap()));
+                    let election = layout.doors(&LockKey::election(&GroupId::new(name).unwrap()));
+                    for key in [lock.gate, lock.lock, election.gate, election.lock] {
+                        assert!(seen.insert(key), "{name}");
+                    }
+                    assert!(seen.insert(layout.group(&GroupId::new(name).unwrap())), "{name}");
+                }
             }
-            let lacking =
-                format!("the tables are not in schema {schema:?}, and user {:?} may not create them", self.who);
-            return Err(unauthorized(
-                &lacking,
-                &format!("let the owner of the database run {}", self.printed(settings)),
-            ));
+            let layout = Layout::new(schema, "");
+            assert!(seen.insert(layout.lifted()) && seen.insert(layout.lifting()) && seen.insert(creating(schema)));
         }
-        self.refuse_foreign(settings)?;
-        if self.is_old() {
-            if self.may_change && self.may_create {
-                return Ok(Todo::Create);
+    }
+
+    /// Members of all versions have to agree on them.
+    #[test]
+    fn a_key_stays_what_it_is() {
+        let doors = Layout::new("tooz", "tooz").doors(&LockKey::lock(&LockName::new("x").unwrap()));
+        assert_eq!((doors.gate, doors.lock), (-2_251_314_548_438_393_366, 7_409_617_851_468_205_002));
+    }
+
+    #[test]
+    fn a_channel_is_what_the_server_makes_of_the_key() {
+        assert_eq!(channel(10), "tooz_000000000000000a");
+        assert_eq!(channel(-1), "tooz_ffffffffffffffff");
+    }
+
+    proptest! {
+        /// As PostgreSQL shows the pair in `pg_locks`, and `waiters.sql` puts it together.
+        #[test]
+        fn a_wait_tells_its_session_and_its_mode(session: i64) {
+            let of = |(high, low): (i32, i32)| (i64::from(high.cast_unsigned()) << 32) | i64::from(low.cast_unsigned());
+            prop_assert_eq!(of(waits(session, LockMode::Exclusive)), session);
+            prop_assert_eq!(!of(waits(session, LockMode::Shared)), session);
+        }
+
+        #[test]
+        fn parts_of_a_name_do_not_run_into_each_other(name in ".{0,20}", at in 0_usize..20) {
+            let at = name.char_indices().map(|(index, _)| index).nth(at).unwrap_or(0);
+            if at > 0 {
+                prop_assert_ne!(hash(&[&name[..at], &name[at..]]), hash(&[&name, ""]));
             }
-            let (who, revision) = (&self.who, self.revision());
-            let lacking = format!(
-                "schema {schema:?} is of an older version of tooz (revision {revision}, this one needs {REVISION}), and user {who:?}"
-            );
-            return Err(match &self.owners {
-                Some(owners) => unauthorized(
-                    &format!("{lacking} does not own it"),
-                    &format!("let its owner ({owners}) run {}; older members go on working", self.printed(settings)),
-                ),
-                None => unauthorized(
-                    &format!("{lacking} may not create in it"),
-                    &format!(
-                        "let the schema's owner run: GRANT CREATE ON SCHEMA {} TO {};",
-                        schema::quoted(schema),
-                        schema::quoted(who)
-                    ),
-                ),
-            });
-        }
-        self.refuse_lacking(settings, Need::Own)?;
-        Ok(Todo::Nothing)
-    }
-
-    /// Whether there is something that this version would bring up to date.
-    pub(crate) fn is_old(&self) -> bool {
-        self.kept.is_some_and(|(_, revision)| revision < REVISION)
-    }
-
-    /// Whether those who watch can have the dead taken away.
-    pub(crate) fn can_clear_up(&self) -> bool {
-        self.kept.is_some_and(|(layout, revision)| layout == LAYOUT && revision >= 2) && self.may_use && self.may_call
-    }
-
-    pub(crate) fn refuse_foreign(&self, settings: &Settings) -> Result<()> {
-        match self.kept {
-            Some((found, _)) if found != LAYOUT => Err(foreign(&settings.schema, found)),
-            _ => Ok(()),
         }
     }
-
-    /// Fails if the user lacks a privilege, and says which `GRANT` gives it.
-    pub(crate) fn refuse_lacking(&self, settings: &Settings, need: Need) -> Result<()> {
-        let grants = self.missing(settings, need);
-        if grants.is_empty() {
-            return Ok(());
-        }
-        Err(unauthorized(
-            &format!("user {:?} lacks privileges in schema {:?}", self.who, settings.schema),
-            &format!(
-                "let its owner run: {} ({} prints all that a member needs)",
-                grants.join(" "),
-                self.printed(settings)
-            ),
-        ))
-    }
-
-    /// The `GRANT`s that are missing.
-    pub(crate) fn missing(&self, settings: &Settings, need: Need) -> Vec<String> {
-        let [usage, write, count, call] = schema::grant_statements(&settings.schema, &self.who);
-        let mut missing = Vec::new();
-        if !self.may_use {
-            missing.push(usage);
-        }
-        if !self.may_read_layout {
-            missing.push(format!("GRANT SELECT ON {}.layout TO PUBLIC;", schema::quoted(&settings.schema)));
-        }
-        match need {
-            Need::Read if !self.may_read => missing.push(schema::grant_read(&settings.schema, &self.who)),
-            Need::Own if !self.may_write => missing.push(write),
-            _ => {}
-        }
-        if need == Need::Own && !self.may_count {
-            missing.push(count);
-        }
-        if !self.may_call {
-            missing.push(call);
-        }
-        missing
-    }
-
-    /// The revision that was found.
-    pub(crate) fn revision(&self) -> i32 {
-        self.kept.map_or(1, |(_, revision)| revision)
-    }
-
-    /// What an operator can do where something is in the way.
-    pub(crate) fn mend(&self, settings: &Settings) -> String {
-        match self.kept {
-            Some((layout, _)) if layout != LAYOUT => "name another schema by the option `schema`".to_owned(),
-            _ => match self.missing(settings, Need::Own) {
-                missing if missing.is_empty() || !self.has_tables => self.printed(settings),
-                missing => missing.join(" "),
-            },
-        }
-    }
-
-    /// The command that prints what is to be run.
-    pub(crate) fn printed(&self, settings: &Settings) -> String {
-        let schema = &settings.schema;
-        let named = if schema == schema::DEFAULT { String::new() } else { format!(" --schema {schema:?}") };
-        format!("what `tooz schema postgres{named} --role {:?}` prints", self.who)
-    }
-}
-
-/// The error for a schema that is kept in another layout.
-pub(crate) fn foreign(schema: &str, found: impl std::fmt::Display) -> Error {
-    Error::config(format!(
-        "schema {schema:?} is kept in layout {found}, and this version of tooz speaks layout {LAYOUT}: members of both would hold the same lock \
-         at once. Stop all that use the old one and drop the schema, or give the new ones another schema (option `schema`)"
-    ))
-}
-
-fn unauthorized(what: &str, mend: &str) -> Error {
-    Error::new(ErrorKind::Unauthorized, format!("{what}: {mend}")).with_outcome(Outcome::NotApplied)
 }

@@ -1,159 +1,227 @@
-//! Taking and giving back locks on the session's own connection, one round trip each.
+//! Locks: advisory locks of the session's connection, behind a gate at which waiting requests stand in the server's own queue.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::Row as _;
-use sqlx::postgres::PgListener;
-use tooz_core::driver::{Granted, LockRequest, Space};
-use tooz_core::{Error, FencingToken, Result};
+use tokio::time::{Instant, sleep};
+use tooz_core::driver::{Backoff, Granted, LockKey, LockRequest, Locks, PushStream, Space, Wanted, async_trait};
+use tooz_core::{Error, ErrorKind, Holder, Outcome, Result, Waiter};
 
+use crate::advisory_lock::{Gate, give_back};
+use crate::client::{Client, Repeat};
 use crate::error;
-use crate::holders::write_down;
-use crate::holdings::{Grip, Held, Holdings};
-use crate::key::{self, Doors};
-use crate::session::Own;
+use crate::grants::MOMENT;
+use crate::holdings::PATIENCE;
+use crate::layout::{channel, space};
+use crate::record::{ASKED, Grant, grant, lock_key, waiter};
+use crate::session::PostgresSession;
+use crate::setup::SLICE;
+use crate::turn::Turn;
 
-/// How a request comes to the lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// It asks at the gate, and stops there if anybody waits.
-    AskAtGate,
-    /// A waiting connection of this session holds the gate for it.
-    GateIsOurs,
-}
+/// When others want the connection, the first turn is this long, and each further one twice as long as the one before: a request in a
+/// long queue gets the time that it takes, as far as those that wait for their turn let it.
+const FIRST_TURN: Duration = Duration::from_secs(1);
+/// All requests that have no connection try once in this time each, together: they leave the session's connection to those that have a lock.
+const TRY: Duration = Duration::from_millis(2);
 
-impl Own {
-    /// Takes the lock if it can be had now. A repetition finds its own grant.
-    pub(crate) async fn acquire(&self, request: &LockRequest, way: Way) -> Result<Option<Granted>> {
-        let (holdings, request) = (self.holdings.clone(), request.clone());
-        let (doors, pid) = (self.keys.doors(&request.key), self.link.pid);
-        self.link
-            .run(self.limit, "take a lock", move |connection| {
-                Box::pin(async move { acquire(connection, &holdings, &request, doors, way, pid).await })
-            })
-            .await
+#[async_trait]
+impl Locks for PostgresSession {
+    async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
+        self.opened()?.acquire(request, Gate::Ask).await
     }
 
-    /// Fails if what is held under the key of this lock has another name.
-    pub(crate) async fn refuse_collision(&self, request: &LockRequest) -> Result<()> {
-        const DOING: &str = "see whose lock it is";
-        let (holdings, request, key) = (self.holdings.clone(), request.clone(), self.keys.doors(&request.key).lock);
-        self.link
-            .run(self.limit, DOING, move |connection| {
-                Box::pin(async move {
-                    let looking = sqlx::query_scalar::<_, String>(include_str!("sql/rival.sql"))
-                        .bind(key)
-                        .bind(holdings.namespace.clone())
-                        .bind(key::space(request.key.space))
-                        .bind(request.key.name.to_string());
-                    match looking.fetch_optional(connection).await {
-                        Ok(None) => Ok(()),
-                        Ok(Some(rival)) => Err(collision(&request, &rival)),
-                        Err(error) => Err(error::on_session(error, DOING)),
+    async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
+        let open = self.opened()?;
+        if let Some(granted) = open.acquire(request, Gate::Ask).await? {
+            return Ok(Some(granted));
+        }
+        wanted.queued();
+        let mut patience = FIRST_TURN;
+        while wanted.is_wanted() {
+            let turn = open.pool.turn();
+            tokio::pin!(turn);
+            let mut pauses = Backoff::between(Duration::from_millis(50), Duration::from_secs(1));
+            let permit = loop {
+                let pace = TRY * u32::try_from(open.pool.queued()).unwrap_or(u32::MAX);
+                tokio::select! {
+                    biased;
+                    permit = &mut turn => break permit?,
+                    () = wanted.unwanted() => return Ok(None),
+                    // Without a connection to wait on, trying is better than nothing. The place for a connection is kept.
+                    () = sleep(pauses.next().max(pace)) => {
+                        if let Some(granted) = open.acquire(request, Gate::Ask).await? {
+                            return Ok(Some(granted));
+                        }
                     }
-                })
-            })
-            .await
+                }
+            };
+            let lent = open.pool.lend(permit).await?;
+            match open.take_turn(lent, request, wanted, open.pool.turn_length(patience)).await? {
+                Turn::Granted(granted) => return Ok(Some(granted)),
+                Turn::Unwanted => return Ok(None),
+                Turn::Over => patience = (patience * 2).min(SLICE),
+            }
+        }
+        Ok(None)
     }
 
-    /// Gives back what that request has. It comes after whatever was asked for the request before, answered or not.
-    pub(crate) async fn release(&self, request: &LockRequest) -> Result<()> {
-        let (holdings, id, pid) = (self.holdings.clone(), request.id, self.link.pid);
+    /// It comes after whatever was asked for the request before, answered or not.
+    async fn release(&self, request: &LockRequest) -> Result<()> {
+        let open = self.opened()?;
+        let (holdings, id, pid) = (Arc::clone(&open.holdings), request.id, open.connection.pid);
         holdings.gate_is_open(id).await;
-        self.link
-            .run(self.limit, "give a lock back", move |connection| {
+        open.connection
+            .run(open.limit, "give a lock back", move |listener| {
                 Box::pin(async move {
                     let Some(held) = holdings.held(id) else { return Ok(()) };
-                    release(connection, &holdings, &held, id.0.to_be_bytes(), pid).await?;
+                    give_back(listener, &holdings, &held, id, pid).await?;
                     holdings.strike(id);
                     Ok(())
                 })
             })
             .await
     }
-}
 
-fn collision(request: &LockRequest, rival: &str) -> Error {
-    let key = &request.key;
-    Error::config(format!("the 64-bit key of {key} is that of {rival} too, which is held: choose another name"))
-}
-
-async fn acquire(
-    connection: &mut PgListener,
-    holdings: &Holdings,
-    request: &LockRequest,
-    doors: Doors,
-    way: Way,
-    pid: i32,
-) -> Result<Option<Granted>> {
-    const DOING: &str = "take a lock";
-    if let Some(held) = holdings.held(request.id) {
-        return Ok(Some(Granted::new(held.token)));
-    }
-    let grip = holdings.grip_to_take(doors, request.mode);
-    let taking = sqlx::query(include_str!("sql/acquire.sql"))
-        .bind(way == Way::GateIsOurs)
-        .bind(doors.gate)
-        .bind(doors.lock)
-        .bind(grip.number())
-        .bind(holdings.namespace.clone())
-        .bind(key::space(request.key.space))
-        .bind(request.key.name.to_string())
-        .bind(pid);
-    let row = match taking.fetch_one(&mut *connection).await {
-        Ok(row) => row,
-        Err(error) => {
-            // The statement failed, but an advisory lock that it had taken by then stays: no transaction takes it back.
-            if !error::is_dead(&error) {
-                undo(connection, holdings, doors, grip, pid).await?;
-            }
-            return Err(error::on_session(error, DOING));
-        }
-    };
-    let failed = |error| error::on_session(error, DOING);
-    if row.try_get::<i32, _>("pid").map_err(failed)? != pid {
-        return Err(holdings.shared_connection());
-    }
-    let Some(token) = row.try_get::<Option<i64>, _>("token").map_err(failed)? else {
-        return match row.try_get::<Option<String>, _>("rival").map_err(failed)? {
-            None => Ok(None),
-            Some(rival) => Err(collision(request, &rival)),
+    async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
+        const DOING: &str = "ask who holds a lock";
+        let failed = |error| error::of(error, DOING);
+        let (doors, namespace, name) = (self.layout.doors(key), self.namespace.clone(), key.name.to_string());
+        // A leader is written down by the time it is one.
+        let look_for_young = key.space == Space::Lock;
+        let question = || {
+            sqlx::query(include_str!("sql/holders.sql"))
+                .bind(doors.lock)
+                .bind(look_for_young)
+                .bind(namespace.clone())
+                .bind(space(key.space))
+                .bind(name.clone())
         };
-    };
-    let token = FencingToken(token.cast_unsigned());
-    holdings.note(request, doors, token);
-    if request.key.space == Space::Election
-        && let Err(error) = write_down(connection, holdings, &[request.id], Some(key::channel(doors.lock))).await
-    {
-        // Who leads must be known to those who ask: an election that can't be told is none.
-        undo(connection, holdings, doors, grip, pid).await?;
-        holdings.strike(request.id);
-        return Err(error);
+        let until = Instant::now() + PATIENCE;
+        let mut pauses = Backoff::between(MOMENT / 16, MOMENT);
+        loop {
+            let rows = self.client.ask(DOING, Repeat::Allowed, question).await?.unwrap_or_default();
+            let mut holders = Vec::new();
+            let (mut young, mut sessions) = (None, Vec::new());
+            for row in &rows {
+                match grant(row).map_err(failed)?? {
+                    Grant::Written(holder) => holders.push(holder),
+                    Grant::Young(member) => {
+                        young = Some(member);
+                        sessions.push(row.try_get("session").map_err(failed)?);
+                    }
+                }
+            }
+            match young {
+                None => return Ok(without_former(holders)),
+                Some(member) if Instant::now() >= until => {
+                    let word = format!("{member:?} holds {key}, but has not told its token yet; ask again");
+                    return Err(Error::new(ErrorKind::Unavailable, word).with_outcome(Outcome::NotApplied));
+                }
+                Some(_) => ask_to_write_down(&self.client, &sessions).await?,
+            }
+            pauses.pause().await;
+        }
     }
-    Ok(Some(Granted::new(token)))
+
+    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
+        match key.space {
+            Space::Election => self.client.watch(self.layout.doors(key).lock).await.map(Some),
+            // Most locks come and go without any question for their holders: that is not told.
+            Space::Lock => Ok(None),
+        }
+    }
+
+    /// A lock has its name where its grant is written down. What is held without that when it is first looked for is asked for; what is taken
+    /// after that need not be listed.
+    async fn locks(&self) -> Result<Vec<LockKey>> {
+        const DOING: &str = "list the locks in use";
+        let failed = |error| error::of(error, DOING);
+        let (namespace, lifted) = (self.namespace.clone(), self.layout.lifted());
+        let question = || sqlx::query(include_str!("sql/locks.sql")).bind(namespace.clone()).bind(lifted);
+        let until = Instant::now() + PATIENCE;
+        let mut pauses = Backoff::between(MOMENT / 16, MOMENT);
+        let mut names = HashMap::<i64, LockKey>::new();
+        let mut nameless_at_first: Option<HashSet<i64>> = None;
+        loop {
+            let rows = self.client.ask(DOING, Repeat::Allowed, question).await?.unwrap_or_default();
+            let (mut held, mut nameless) = (Vec::with_capacity(rows.len()), Vec::new());
+            for row in &rows {
+                let key: i64 = row.try_get("key").map_err(failed)?;
+                held.push(key);
+                match lock_key(row).map_err(failed)? {
+                    Some(name) => drop(names.insert(key, name?)),
+                    None => nameless.push((key, row.try_get("session").map_err(failed)?)),
+                }
+            }
+            let at_first =
+                nameless_at_first.get_or_insert_with(|| nameless.iter().map(|(key, _): &(i64, i64)| *key).collect());
+            nameless.retain(|(key, _)| at_first.contains(key) && !names.contains_key(key));
+            if nameless.is_empty() {
+                return Ok(held.iter().filter_map(|key| names.remove(key)).collect());
+            }
+            if Instant::now() >= until {
+                let word = format!("{} locks are held that have not told their names yet; ask again", nameless.len());
+                return Err(Error::new(ErrorKind::Unavailable, word).with_outcome(Outcome::NotApplied));
+            }
+            let sessions: HashSet<i64> = nameless.iter().map(|(_, session)| *session).collect();
+            ask_to_write_down(&self.client, &sessions.into_iter().collect::<Vec<_>>()).await?;
+            pauses.pause().await;
+        }
+    }
+
+    /// Those that stand in the server's queue, each on a connection lent to it.
+    async fn waiters(&self, key: &LockKey) -> Result<Vec<Waiter>> {
+        const DOING: &str = "ask who waits for a lock";
+        let doors = self.layout.doors(key);
+        let question = || sqlx::query(include_str!("sql/waiters.sql")).bind(doors.gate).bind(doors.lock);
+        let rows = self.client.ask(DOING, Repeat::Allowed, question).await?.unwrap_or_default();
+        rows.iter().map(|row| waiter(row).map_err(|error| error::of(error, DOING))?).collect()
+    }
 }
 
-/// Gives the advisory lock back, whether it was taken or not. If that fails nobody knows any more what the connection holds.
-async fn undo(connection: &mut PgListener, holdings: &Holdings, doors: Doors, grip: Grip, pid: i32) -> Result<()> {
-    let undoing = sqlx::query(include_str!("sql/release.sql")).bind(doors.lock).bind(grip.number()).bind(pid);
-    undoing.execute(connection).await.map(drop).map_err(|error| {
-        holdings.reporter.session_lost("a lock that was taken half could not be given back");
-        error::lost(format_args!("take a lock, and give it back after it failed ({error})"))
-    })
+/// By the time a holder is heard of, most locks are given back: so a session that holds one now is asked to write all down at once from now on.
+async fn ask_to_write_down(client: &Client, sessions: &[i64]) -> Result<()> {
+    const ASK: &str = "SELECT pg_notify(channel, $2) FROM unnest($1::text[]) AS asked (channel)";
+    let channels: Vec<String> = sessions.iter().map(|session| channel(*session)).collect();
+    let asking = || sqlx::query(ASK).bind(channels.clone()).bind(ASKED);
+    client.ask("ask who holds a lock", Repeat::Allowed, asking).await.map(drop)
 }
 
-async fn release(connection: &mut PgListener, holdings: &Holdings, held: &Held, id: [u8; 16], pid: i32) -> Result<()> {
-    let grip = holdings.grip_to_give(held);
-    let releasing = if held.written {
-        let told = (held.key.space == Space::Election).then(|| key::channel(held.doors.lock));
-        sqlx::query(include_str!("sql/retract.sql"))
-            .bind(held.doors.lock)
-            .bind(grip.number())
-            .bind(pid)
-            .bind(id.to_vec())
-            .bind(told)
-    } else {
-        sqlx::query(include_str!("sql/release.sql")).bind(held.doors.lock).bind(grip.number()).bind(pid)
-    };
-    let failed = |error| error::on_session(error, "give a lock back");
-    let row = releasing.fetch_one(connection).await.map_err(failed)?;
-    if row.try_get::<bool, _>("is_ours").map_err(failed)? { Ok(()) } else { Err(holdings.shared_connection()) }
+/// A lock is given back before its row is seen to go: what conflicts with a newer grant is over.
+fn without_former(mut holders: Vec<Holder>) -> Vec<Holder> {
+    holders.sort_by_key(|holder| std::cmp::Reverse(holder.token));
+    if let Some(newest) = holders.first().map(|holder| holder.mode) {
+        let mut index = 0;
+        holders.retain(|holder| {
+            index += 1;
+            index == 1 || !holder.mode.conflicts_with(newest)
+        });
+    }
+    holders.reverse();
+    holders
+}
+
+#[cfg(test)]
+mod tests {
+    use tooz_core::{FencingToken, LockMode, MemberId};
+
+    use super::*;
+
+    #[test]
+    fn a_row_of_a_former_holder_is_not_listed() {
+        let holder = |name: &str, mode, token| Holder::new(MemberId::new(name).unwrap(), mode, FencingToken(token));
+        let (exclusive, shared) = (LockMode::Exclusive, LockMode::Shared);
+        let names = |holders: Vec<Holder>| {
+            let left = without_former(holders);
+            left.iter().map(|holder| holder.member.as_str().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(vec![holder("old", exclusive, 1), holder("new", exclusive, 2)]), ["new"]);
+        assert_eq!(
+            names(vec![holder("old", exclusive, 1), holder("b", shared, 3), holder("a", shared, 2)]),
+            ["a", "b"]
+        );
+        assert_eq!(names(vec![holder("new", exclusive, 9), holder("b", shared, 3)]), ["new"]);
+    }
 }

@@ -1,13 +1,42 @@
-//! From the URL to how to connect.
+//! The options of the URL: which there are, and how to connect by them.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use tooz_core::driver::{ConnectArgs, CredentialSource, Options};
+use tooz_core::driver::{
+    CertificateFiles, ConnectArgs, CredentialSource, OptionSpec, OptionValue, Options, OwnCertificate, PASSWORD_FILE,
+};
 use tooz_core::{Error, Result};
 
-use crate::schema::DEFAULT;
+pub(crate) const OPTIONS: &[OptionSpec] = &[
+    OptionSpec::new("schema", OptionValue::Text, DEFAULT_SCHEMA, "the schema of the database that the tables are in"),
+    OptionSpec::new("waiters", OptionValue::Integer, "4", "how many connections may wait for locks at a time"),
+    OptionSpec::new(
+        "sslmode",
+        OptionValue::Text,
+        "prefer",
+        "disable, allow, prefer, require, verify-ca or verify-full",
+    ),
+    PASSWORD_FILE,
+    OptionSpec::new(
+        "ca",
+        OptionValue::Text,
+        "the system's",
+        "file of the authority that signed the server; sslmode is verify-full then",
+    ),
+    OptionSpec::new("cert", OptionValue::Text, "none", "file of the client's certificate"),
+    OptionSpec::new("key", OptionValue::Text, "none", "file of the client's key"),
+    OptionSpec::new("sslrootcert", OptionValue::Text, "none", "the same as ca"),
+    OptionSpec::new("sslcert", OptionValue::Text, "none", "the same as cert"),
+    OptionSpec::new("sslkey", OptionValue::Text, "none", "the same as key"),
+    OptionSpec::new("host", OptionValue::Text, "of the URL", "the host, or the folder of the server's Unix socket"),
+    OptionSpec::new("port", OptionValue::Integer, "5432", "the port, where the URL has no host to write it behind"),
+];
+
+/// The schema unless another one is named.
+pub(crate) const DEFAULT_SCHEMA: &str = "tooz";
 
 /// The longest name that PostgreSQL keeps of an identifier.
 const LONGEST_IDENTIFIER: usize = 63;
@@ -15,7 +44,7 @@ const LONGEST_IDENTIFIER: usize = 63;
 /// What a URL asks for. It can't be shown, since what it connects with may have a password from the environment.
 #[derive(Clone)]
 pub(crate) struct Settings {
-    /// All but who logs in. The files of certificates are read by each connection that is made.
+    /// All but the user and the password. The files of certificates are read by each connection that is made.
     connect: PgConnectOptions,
     credentials: CredentialSource,
     /// The name of the schema, as it is.
@@ -34,7 +63,7 @@ impl Settings {
         Ok(Settings {
             connect: connect_options(args)?,
             credentials: args.credentials.clone(),
-            schema: schema(args.options.text("schema").unwrap_or(DEFAULT))?,
+            schema: schema(args.options.text("schema").unwrap_or(DEFAULT_SCHEMA))?,
             waiters: match args.options.integer("waiters")? {
                 None => 4,
                 Some(0) => return Err(Error::config("option waiters=0 is wrong: at least one connection must wait")),
@@ -48,18 +77,18 @@ impl Settings {
 
     /// How to make one connection, with the user and the password as they are now.
     pub(crate) async fn connect_options(&self) -> Result<PgConnectOptions> {
-        let who = self.credentials.read().await?;
+        let login = self.credentials.read().await?;
         let mut connect = self.connect.clone();
-        if let Some(user) = &who.username {
+        if let Some(user) = &login.username {
             connect = connect.username(user);
         }
-        if let Some(password) = &who.password {
+        if let Some(password) = &login.password {
             connect = connect.password(password);
         }
         Ok(connect)
     }
 
-    /// Where the server is: not with whom to log in.
+    /// Where the server is, without the user.
     pub(crate) fn address(&self) -> (&str, u16) {
         (self.connect.get_host(), self.connect.get_port())
     }
@@ -81,7 +110,7 @@ fn schema(name: &str) -> Result<String> {
     }
     if name == "$user" {
         return Err(Error::config(format!(
-            "option schema={name:?} is wrong: in a search path PostgreSQL takes it for the name of whoever logs in"
+            "option schema={name:?} is wrong: in a search path PostgreSQL takes it for the name of the user that logs in"
         )));
     }
     Ok(name.to_owned())
@@ -123,7 +152,7 @@ fn connect_options(args: &ConnectArgs) -> Result<PgConnectOptions> {
     if !database.is_empty() {
         connect = connect.database(database);
     }
-    // Who names an authority wants the server to be vouched for by it.
+    // A URL that names an authority wants the server to be vouched for by it.
     if let Some(mode) = options.text("sslmode").or(options.text("ca").map(|_| "verify-full")) {
         let parsed: PgSslMode = mode.parse().map_err(|_| {
             Error::config(format!(
@@ -138,29 +167,67 @@ fn connect_options(args: &ConnectArgs) -> Result<PgConnectOptions> {
         }
         connect = connect.ssl_mode(parsed);
     }
-    if let Some(file) = file(options, "ca", "sslrootcert")? {
-        connect = connect.ssl_root_cert(file);
+    let files = certificate_files(options)?;
+    if let Some(ca) = files.ca {
+        connect = connect.ssl_root_cert(ca);
     }
-    if let Some(file) = file(options, "cert", "sslcert")? {
-        connect = connect.ssl_client_cert(file);
-    }
-    if let Some(file) = file(options, "key", "sslkey")? {
-        connect = connect.ssl_client_key(file);
+    if let Some(OwnCertificate { cert, key }) = files.own {
+        connect = connect.ssl_client_cert(cert).ssl_client_key(key);
     }
     Ok(connect)
 }
 
-/// A file that is named as in every driver, or as everywhere with PostgreSQL.
-fn file<'o>(options: &'o Options, name: &str, other_name: &str) -> Result<Option<&'o str>> {
-    match (options.text(name), options.text(other_name)) {
+/// The files of certificates. They are named as in every driver, or as everywhere with PostgreSQL.
+fn certificate_files(options: &Options) -> Result<CertificateFiles> {
+    let path = |name: &str, other_name: &str| match (options.text(name), options.text(other_name)) {
         (Some(_), Some(_)) => Err(Error::config(format!("{name} and {other_name} are the same: give one of them"))),
-        (one, other) => Ok(one.or(other)),
-    }
+        (one, other) => Ok(one.or(other).map(PathBuf::from)),
+    };
+    let ca = path("ca", "sslrootcert")?;
+    let own = match (path("cert", "sslcert")?, path("key", "sslkey")?) {
+        (Some(cert), Some(key)) => Some(OwnCertificate { cert, key }),
+        (None, None) => None,
+        // The error that every driver gives for one of the two.
+        _ => match CertificateFiles::named(options)?.own {
+            None => {
+                return Err(Error::config("a client's certificate wants both options, sslcert=FILE and sslkey=FILE"));
+            }
+            own => own,
+        },
+    };
+    Ok(CertificateFiles { ca, own })
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use tooz_core::driver::{ConnectFuture, Session};
+    use tooz_core::{ConnectOptions, Driver, ErrorKind};
+
     use super::*;
+
+    /// Reads the options as the driver does, and goes no further: the error of kind `Backend` says that they are fine.
+    const READER: Driver = Driver::new("postgres", &["postgres"], read_only).options(OPTIONS);
+    static CARD: Driver = READER;
+
+    fn read_only(args: ConnectArgs) -> ConnectFuture {
+        Box::pin(async move {
+            let settings = Settings::read(&args)?;
+            Err::<std::sync::Arc<dyn Session>, _>(Error::new(
+                ErrorKind::Backend,
+                format!("read: {:?} {} {}", settings.address(), settings.schema, settings.waiters),
+            ))
+        })
+    }
+
+    fn read(url: &str, options: &[(&str, &str)]) -> Error {
+        let mut connect = ConnectOptions::new(url).unwrap().driver(&CARD).member("m").unwrap();
+        for (name, value) in options {
+            connect = connect.option(name, *value);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(connect.connect()).unwrap_err()
+    }
 
     #[test]
     fn a_schema_is_a_name_that_postgresql_keeps_whole() {
@@ -168,6 +235,44 @@ mod tests {
         assert_eq!(schema("my$user").unwrap(), "my$user");
         for bad in ["", "pg_catalog", "$user", "a\nb", &"x".repeat(64)] {
             assert!(schema(bad).unwrap_err().to_string().contains("schema"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_wants_its_key_by_whichever_names() {
+        let url = "postgres://db.example/x";
+        for (cert, key) in [("cert", "key"), ("sslcert", "sslkey"), ("cert", "sslkey"), ("sslcert", "key")] {
+            assert_eq!(read(url, &[(cert, "/c"), (key, "/k")]).kind(), ErrorKind::Backend);
+            for alone in [cert, key] {
+                let error = read(url, &[(alone, "/f")]);
+                assert!(error.kind() == ErrorKind::Config && error.to_string().contains(alone), "{error}");
+            }
+        }
+        let error = read(url, &[("cert", "/c"), ("sslcert", "/c")]).to_string();
+        assert!(error.contains("the same"), "{error}");
+        assert_eq!(read("postgres:///x", &[("host", "/run/pg"), ("port", "1")]).kind(), ErrorKind::Backend);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Each is either taken or refused with `Config`.
+        #[test]
+        fn no_value_of_an_option_is_too_much(
+            name in prop::sample::select(OPTIONS.iter().map(|one| one.name).collect::<Vec<_>>()),
+            value in prop_oneof![".{0,70}", "[0-9]{0,22}", "verify-(ca|full)|require|disable"],
+            url in prop::sample::select(vec!["postgres://h/d", "postgres://u:p@h:1/d", "postgres:///", "postgres://a,b/d"]),
+        ) {
+            let error = read(url, &[(name, &value)]);
+            prop_assert!(matches!(error.kind(), ErrorKind::Config | ErrorKind::Backend), "{}", error);
+        }
+
+        #[test]
+        fn a_schema_that_is_taken_stays_what_it_is(name in ".{0,70}") {
+            if let Ok(taken) = schema(&name) {
+                prop_assert_eq!(&taken, &name);
+                prop_assert!(!name.is_empty() && name.len() <= LONGEST_IDENTIFIER);
+            }
         }
     }
 }

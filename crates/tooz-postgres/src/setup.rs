@@ -1,4 +1,4 @@
-//! Making a connection and telling the server how it is to behave, by what it is for; and what kind of server is refused.
+//! The setup of a fresh connection: how it is to behave by what it is for, and which servers are refused.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
 use tooz_core::{Error, ErrorKind, Outcome, Result};
 
+use crate::ddl::quoted;
 use crate::error;
 use crate::options::Settings;
-use crate::schema;
 
 /// The oldest version that has all that is needed (`idle_session_timeout`).
 const OLDEST: u32 = 14;
@@ -21,8 +21,8 @@ pub(crate) const SLICE: Duration = Duration::from_mins(1);
 pub(crate) enum Role {
     /// The session lives on it: it ends when nothing was asked for the session timeout.
     Session,
-    /// It reads, listens, and changes what belongs to nobody.
-    Look,
+    /// It reads, listens, and changes what belongs to no session.
+    Client,
     /// It waits for locks. What it holds meanwhile has to end with a client that hangs, too.
     Wait,
 }
@@ -42,17 +42,17 @@ pub(crate) async fn connect(settings: &Settings, role: Role) -> Result<(PgConnec
 }
 
 /// Fails if a second connection comes to the same process of the server as the first, which is open and idle. A pooler lends the one that
-/// it used last, so this finds it before anybody relies on a lock; who slips through is found by each statement that touches one.
+/// it used last, so this finds it before a lock is relied on; what slips through is found by each statement that touches one.
 pub(crate) async fn refuse_pooler(settings: &Settings, pid: i32) -> Result<()> {
-    match connect(settings, Role::Look).await {
-        Ok((_, second)) if second == pid => Err(error::pooled()),
+    match connect(settings, Role::Client).await {
+        Ok((_, second)) if second == pid => Err(error::behind_pooler()),
         Err(error) if error.kind() == ErrorKind::Config => Err(error),
         // A server that has no room for one more connection has still room for this session.
         Ok(_) | Err(_) => Ok(()),
     }
 }
 
-/// Sees whether anybody is at the address: a pool, which makes the other connections, goes on knocking in silence.
+/// Sees whether a server is at the address: a pool of the library, which makes the other connections, goes on knocking in silence.
 pub(crate) async fn knock(settings: &Settings) -> Result<()> {
     // A Unix socket that is not there is told by the pool at once.
     if settings.is_local() {
@@ -89,20 +89,20 @@ pub(crate) async fn begin(connection: &mut PgConnection, settings: &Settings, ro
     let off = || "0".to_owned();
     let limit = millis(settings.statement_timeout);
     // The limit of a statement ends before its commit, in which a notification waits for those of all others: that is for the limit of locks.
-    // It is the shorter one, so that who asked hears that nothing was done.
+    // It is the shorter one, so that the caller hears that nothing was done.
     let locking = millis(settings.statement_timeout * 4 / 5);
     let (statement, wait, idle) = match role {
         Role::Session => (limit, locking, millis(timeout)),
-        Role::Look => (limit, locking, off()),
+        Role::Client => (limit, locking, off()),
         Role::Wait => (off(), millis(SLICE), millis(timeout)),
     };
     // What a lock writes may be lost with the server, which loses the locks as well. A group that was created is to outlive that.
     let commit = match role {
         Role::Session | Role::Wait => "off",
-        Role::Look => "local",
+        Role::Client => "local",
     };
     let row = sqlx::query(include_str!("sql/begin.sql"))
-        .bind(schema::quoted(&settings.schema))
+        .bind(quoted(&settings.schema))
         .bind(statement)
         .bind(wait)
         .bind(idle)
@@ -133,7 +133,7 @@ pub(crate) async fn begin(connection: &mut PgConnection, settings: &Settings, ro
                  (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()) AS locks";
     let row = sqlx::query(again).fetch_one(&mut *connection).await.map_err(failed)?;
     if row.try_get::<i32, _>("pid").map_err(failed)? != pid || row.try_get::<i64, _>("locks").map_err(failed)? > 0 {
-        return Err(error::pooled());
+        return Err(error::behind_pooler());
     }
     if role == Role::Wait {
         // Lets the server notice a client that went away while it waits. Systems that can't do that refuse the setting.

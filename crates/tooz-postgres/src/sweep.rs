@@ -1,16 +1,22 @@
-//! Clearing up what the dead of all namespaces left in the tables: by small steps, one session at a time, whoever comes or watches.
+//! Clearing up what dead sessions of all namespaces left in the tables: by small steps, by each session that opens or closes, and by members that
+//! watch, since the dead tell nothing.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use sqlx::{PgExecutor, Row as _};
+use sqlx::postgres::PgListener;
+use sqlx::{Acquire as _, PgExecutor, Row as _};
 use tokio::time::sleep;
+use tooz_core::Result;
 
+use crate::connection::Connection;
+use crate::dispatch::Dispatch;
 use crate::error;
 use crate::holdings::Holdings;
-use crate::link::SharedLink;
+use crate::options::Settings;
+use crate::schema::Schema;
 
-pub(crate) const DOING: &str = "take away what the dead left";
+const DOING: &str = "take away what the dead left";
 
 /// Between two steps of one round, so that others come to the connection and to the rows meanwhile.
 const BREATH: Duration = Duration::from_millis(20);
@@ -22,7 +28,7 @@ pub(crate) enum Step {
     More,
     /// A round has ended.
     Done,
-    /// Nothing was done: a round has begun this long ago, or somebody else is at it.
+    /// Nothing was done: a round has begun this long ago, or another member is at it.
     Others(Duration),
 }
 
@@ -37,20 +43,20 @@ pub(crate) async fn step(connection: impl PgExecutor<'_>, session: i64, period: 
     })
 }
 
-/// Sees to it that a round begins after this session has opened: what died before has nobody else who would come. What fails is left to the
+/// Sees to it that a round begins after this session has opened: for what died before no other member may come. What fails is left to the
 /// next one.
-pub(crate) async fn after_opening(link: SharedLink, holdings: Arc<Holdings>, limit: Duration) {
+pub(crate) async fn after_opening(connection: Arc<Connection>, holdings: Arc<Holdings>, limit: Duration) {
     const PERIOD: Duration = Duration::from_millis(500);
     let opened = Instant::now();
     loop {
         let session = holdings.session;
-        let stepping = link.run(limit, DOING, move |connection| {
-            Box::pin(async move { step(connection, session, PERIOD).await.map_err(|error| error::of(error, DOING)) })
+        let stepping = connection.run(limit, DOING, move |listener| {
+            Box::pin(async move { step(listener, session, PERIOD).await.map_err(|error| error::of(error, DOING)) })
         });
         match stepping.await {
             Ok(Step::More) => sleep(BREATH).await,
             Ok(Step::Others(age)) if age > opened.elapsed() || age.is_zero() => {
-                // Not in step with all others who have just opened.
+                // Not in step with all others that have just opened.
                 sleep(PERIOD.saturating_sub(age).mul_f64(1.0 + fastrand::f64()).max(BREATH)).await;
             }
             Ok(Step::Done | Step::Others(_)) | Err(_) => return,
@@ -58,8 +64,8 @@ pub(crate) async fn after_opening(link: SharedLink, holdings: Arc<Holdings>, lim
     }
 }
 
-/// How long who watches waits until it looks again.
-pub(crate) fn next_look(step: Step, last: Duration, period: Duration, rest: Duration) -> Duration {
+/// How long a member that watches waits until it looks again. These are paces, whose lengths the README names.
+fn next_look(step: Step, last: Duration, period: Duration, rest: Duration) -> Duration {
     match step {
         Step::More => BREATH,
         Step::Done => period,
@@ -68,12 +74,92 @@ pub(crate) fn next_look(step: Step, last: Duration, period: Duration, rest: Dura
     }
 }
 
+/// The longest time for which the death of a session goes unnoticed by members that watch.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Whether this user may have the dead taken away, as the last look has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Right {
+    Unknown,
+    Given,
+}
+
+/// As long as anything is watched on this connection: looks from time to time for the dead, and takes away and tells what they left. However many
+/// watch, few of them look; the others see to it from time to time that one does. Sees to it that the watches end with the connection, also when that
+/// is cut without a word. Ends with the connection, of which it keeps no hold while it waits.
+///
+/// | what the last look has come to | the next one comes |
+/// |---|---|
+/// | there is more to do | at once |
+/// | a round has ended | after a period |
+/// | others are at it | after twice as long as the last time, up to half of the session timeout |
+/// | this user has no right to it | after a session timeout, and looks for the right first |
+pub(crate) async fn while_watched(connection: Weak<Connection>, dispatch: Arc<Dispatch>, settings: Settings) {
+    // The session timeout is how long a death may take anyway.
+    let period = TICK.min(settings.session_timeout / 4);
+    let rest = settings.session_timeout / 2;
+    let mut pause = period;
+    let mut right = Right::Unknown;
+    while let Some(died) = connection.upgrade().map(|connection| connection.died()) {
+        // Not in step with all others that watch.
+        if tokio::time::timeout(pause.mul_f64(0.75 + 0.25 * fastrand::f64()), died).await.is_ok() {
+            break;
+        }
+        if dispatch.is_of_session() {
+            return;
+        }
+        let Some(connection) = connection.upgrade().filter(|_| !dispatch.is_empty()) else { continue };
+        let theirs = settings.clone();
+        let looking = connection.run(settings.statement_timeout, DOING, move |listener| {
+            Box::pin(async move { look_for_the_dead(listener, &theirs, right, period).await })
+        });
+        match looking.await {
+            Ok(Some(step)) => {
+                right = Right::Given;
+                pause = next_look(step, pause, period, rest);
+            }
+            Ok(None) => {
+                right = Right::Unknown;
+                pause = settings.session_timeout;
+            }
+            Err(_) => {
+                connection.cut();
+                break;
+            }
+        }
+    }
+    dispatch.end();
+}
+
+/// `None`: this user may not, or not yet; it hears of the dead from those that may. That is found out without an error in the server's log.
+async fn look_for_the_dead(
+    listener: &mut PgListener,
+    settings: &Settings,
+    right: Right,
+    period: Duration,
+) -> Result<Option<Step>> {
+    if right == Right::Unknown {
+        let plain = listener.acquire().await.map_err(|error| error::of(error, DOING))?;
+        if !Schema::look(plain, settings).await?.can_clear_up() {
+            return Ok(None);
+        }
+    }
+    // Short of the period, so that a member that looks in every period finds that it is over.
+    match step(listener, 0, period.mul_f64(0.7)).await {
+        Ok(step) => Ok(Some(step)),
+        Err(error) if error::is_dead(&error) => Err(error::of(error, DOING)),
+        // The server has no time for it now.
+        Err(error) if error::is_cancelled(&error) || error::is_end_of_slice(&error) => Ok(Some(Step::Done)),
+        Err(_) => Ok(None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn those_who_find_others_at_it_look_ever_more_seldom() {
+    fn members_that_find_others_at_it_look_ever_more_seldom() {
         let (second, rest) = (Duration::from_secs(1), Duration::from_secs(5));
         let others = Step::Others(Duration::ZERO);
         let mut pause = second;

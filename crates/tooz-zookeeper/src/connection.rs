@@ -1,4 +1,4 @@
-//! One connection, from its handshake to its end. It never comes back: the link makes a new one for the same session.
+//! One connection, from its handshake to its end. It never comes back: the client makes a new one for the same session.
 //!
 //! The client library would reconnect by itself, but it does not tell what timeout the next server has agreed to, loses
 //! persistent watches on the way, and takes a session for expired by its own clock. So its task is ended with the connection.
@@ -12,31 +12,31 @@ use spawns_core::{Spawn, Task};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
-use tooz_core::driver::{Clock, CredentialSource, Moment, Mutex, MutexGuard};
-use tooz_core::{Error, Result as ToozResult};
-use zookeeper_client::{Client, Error as Zk, MultiWriteError, SessionInfo, SessionState, StateWatcher};
+use tooz_core::Error;
+use tooz_core::driver::{Clock, Moment, Mutex};
+use zookeeper_client::{
+    Client as ZooKeeper, Error as ZkError, MultiWriteError, SessionInfo, SessionState, StateWatcher,
+};
 
-use crate::options::identity;
+use crate::login::Login;
 #[cfg(feature = "tls")]
 use crate::relay::Relay;
+use crate::timing::idle_timeout;
 use crate::tls::{Certificates, Refused};
-
-/// As so many users a session logs in, those whose passwords were the latest.
-const MOST_IDENTITIES: usize = 16;
 
 /// What is said to every server that is connected to.
 pub(crate) struct Greeting {
     pub(crate) session_timeout: Duration,
-    pub(crate) credentials: CredentialSource,
-    /// All `user:password` of this session, the latest last. What it made before its password was changed belongs to the earlier ones.
-    pub(crate) identities: Mutex<Vec<String>>,
+    pub(crate) login: Login,
     pub(crate) certificates: Option<Certificates>,
     /// The limit of one request.
     pub(crate) statement_timeout: Duration,
 }
 
+/// One connection of a session.
 pub(crate) struct Connection {
-    client: Mutex<Option<Client>>,
+    /// Taken away when the connection ends.
+    zookeeper: Mutex<Option<ZooKeeper>>,
     states: StateWatcher,
     session: SessionInfo,
     session_timeout: Duration,
@@ -52,58 +52,16 @@ pub(crate) struct Connection {
 
 /// Why there is no connection.
 pub(crate) enum Unopened {
-    ZooKeeper(Zk),
+    ZooKeeper(ZkError),
     /// It did not come to ZooKeeper's own words.
     Tls(Refused),
     /// What is needed to connect can't be had: a file with a password or a certificate.
     Unprepared(Error),
 }
 
-impl From<Zk> for Unopened {
-    fn from(why: Zk) -> Self {
+impl From<ZkError> for Unopened {
+    fn from(why: ZkError) -> Self {
         Unopened::ZooKeeper(why)
-    }
-}
-
-impl Greeting {
-    /// Reads the credentials as they are now.
-    async fn log_in(&self) -> ToozResult<Option<String>> {
-        let identity = identity(&self.credentials.read().await?)?;
-        if let Some(identity) = &identity {
-            let mut identities = self.identities();
-            identities.retain(|known| known != identity);
-            identities.push(identity.clone());
-            let surplus = identities.len().saturating_sub(MOST_IDENTITIES);
-            identities.drain(..surplus);
-        }
-        Ok(identity)
-    }
-
-    /// Whether it would be somebody else by now who logs in.
-    async fn has_changed_since(&self, identity: Option<&String>) -> bool {
-        self.credentials.may_change() && self.log_in().await.is_ok_and(|now| now.as_ref() != identity)
-    }
-
-    /// Whether there is somebody to log in as.
-    pub(crate) fn logs_in(&self) -> bool {
-        !self.identities().is_empty()
-    }
-
-    fn identities(&self) -> MutexGuard<'_, Vec<String>> {
-        self.identities.lock()
-    }
-
-    /// A connection is dead when nothing has come from the server for this long; the library pings often enough to know.
-    fn idle_timeout(&self) -> Duration {
-        self.session_timeout / 5
-    }
-
-    /// The longest time between two pings in a session of this timeout, by the rules of the client library: it pings after three
-    /// of its ticks, and looks once in a tick.
-    pub(crate) fn longest_silence(&self, negotiated: Duration) -> Duration {
-        let idle = self.idle_timeout();
-        let tick = if idle > negotiated * 3 / 5 { negotiated / 20 } else { idle / 8 };
-        (tick * 3).min(Duration::from_secs(10)) + tick
     }
 }
 
@@ -116,14 +74,13 @@ impl Connection {
         limit: Duration,
     ) -> Result<Self, Unopened> {
         let opening = async {
-            let identity = greeting.log_in().await.map_err(Unopened::Unprepared)?;
-            let opened = match &greeting.certificates {
-                None => Self::greet(greeting, host, resumed).await.map_err(Unopened::ZooKeeper),
-                Some(certificates) => Self::greet_by_tls(certificates, greeting, host, resumed).await,
-            };
-            opened.map(|connection| Connection { identity, ..connection })
+            let identity = greeting.login.read().await.map_err(Unopened::Unprepared)?;
+            match &greeting.certificates {
+                None => Self::greet(greeting, host, resumed, identity).await.map_err(Unopened::ZooKeeper),
+                Some(certificates) => Self::greet_by_tls(certificates, greeting, host, resumed, identity).await,
+            }
         };
-        timeout(limit, opening).await.unwrap_or(Err(Zk::Timeout.into()))
+        timeout(limit, opening).await.unwrap_or(Err(ZkError::Timeout.into()))
     }
 
     #[cfg(not(feature = "tls"))]
@@ -132,10 +89,11 @@ impl Connection {
         _greeting: &Arc<Greeting>,
         host: &str,
         _resumed: Option<&SessionInfo>,
+        _identity: Option<String>,
     ) -> Result<Self, Unopened> {
         // Without the feature there is no such way.
         let tls = certificates.load().await.map_err(Unopened::Unprepared)?;
-        tls.dial(host).await.map_err(Unopened::Tls).and(Err(Zk::NoHosts.into()))
+        tls.dial(host).await.map_err(Unopened::Tls).and(Err(ZkError::NoHosts.into()))
     }
 
     /// The same behind a relay to which the library connects.
@@ -145,13 +103,14 @@ impl Connection {
         greeting: &Arc<Greeting>,
         host: &str,
         resumed: Option<&SessionInfo>,
+        identity: Option<String>,
     ) -> Result<Self, Unopened> {
         let tls = certificates.load().await.map_err(Unopened::Unprepared)?;
         let secured = tls.dial(host).await.map_err(Unopened::Tls)?;
         let relay = Relay::start(secured).await.map_err(|why| {
             Unopened::Tls(Refused::Passing(format!("no relay to the client library can be made: {why}")))
         })?;
-        match Self::greet(greeting, &relay.address().to_string(), resumed).await {
+        match Self::greet(greeting, &relay.address().to_string(), resumed, identity).await {
             Ok(connection) => {
                 relay.into_task().into_iter().for_each(|task| connection.tasks.keep(task));
                 Ok(connection)
@@ -160,19 +119,24 @@ impl Connection {
         }
     }
 
-    async fn greet(greeting: &Arc<Greeting>, host: &str, resumed: Option<&SessionInfo>) -> Result<Self, Zk> {
+    async fn greet(
+        greeting: &Arc<Greeting>,
+        host: &str,
+        resumed: Option<&SessionInfo>,
+        identity: Option<String>,
+    ) -> Result<Self, ZkError> {
         let (tasks, opened) = (Nursery::default(), Clock::boot_time().now());
-        let mut connector = Client::connector()
+        let mut connector = ZooKeeper::connector()
             .with_session_timeout(greeting.session_timeout)
-            .with_connection_timeout(greeting.idle_timeout())
+            .with_connection_timeout(idle_timeout(greeting.session_timeout))
             .with_fail_eagerly();
-        for identity in greeting.identities().iter() {
+        for identity in greeting.login.identities() {
             connector = connector.with_auth("digest", identity.as_bytes());
         }
         if let Some(session) = resumed {
             connector = connector.with_session(session.clone());
         }
-        let client = {
+        let zookeeper = {
             let mut connecting = pin!(connector.connect(host));
             // The library spawns its task while this is polled, and only then.
             std::future::poll_fn(|context| -> Poll<_> {
@@ -182,14 +146,14 @@ impl Connection {
             .await?
         };
         Ok(Connection {
-            states: client.state_watcher(),
-            session: client.session().clone(),
-            session_timeout: client.session_timeout(),
-            client: Mutex::new(Some(client)),
+            states: zookeeper.state_watcher(),
+            session: zookeeper.session().clone(),
+            session_timeout: zookeeper.session_timeout(),
+            zookeeper: Mutex::new(Some(zookeeper)),
             gone: watch::Sender::new(false),
             given_up: Notify::new(),
             greeting: Arc::clone(greeting),
-            identity: None,
+            identity,
             opened,
             tasks,
         })
@@ -210,28 +174,28 @@ impl Connection {
         self.opened
     }
 
-    /// The client to ask with. It is not kept longer than one request: when the last one goes, the library ends the session.
-    pub(crate) fn client(&self) -> Result<Client, Zk> {
-        self.slot().as_ref().cloned().ok_or(Zk::ConnectionLoss)
+    /// The library's client to ask with. It is not kept longer than one request: when the last one goes, the library ends the session.
+    pub(crate) fn zookeeper(&self) -> Result<ZooKeeper, ZkError> {
+        self.zookeeper.lock().as_ref().cloned().ok_or(ZkError::ConnectionLoss)
     }
 
     /// Waits for an answer: not longer than a statement may take, nor than the connection lives.
-    pub(crate) async fn ask<T>(&self, answer: impl Future<Output = Result<T, Zk>>) -> Result<T, Zk> {
+    pub(crate) async fn ask<T>(&self, answer: impl Future<Output = Result<T, ZkError>>) -> Result<T, ZkError> {
         self.ask_within(self.greeting.statement_timeout, answer).await
     }
 
     pub(crate) async fn ask_within<T>(
         &self,
         limit: Duration,
-        answer: impl Future<Output = Result<T, Zk>>,
-    ) -> Result<T, Zk> {
+        answer: impl Future<Output = Result<T, ZkError>>,
+    ) -> Result<T, ZkError> {
         let answer = tokio::select! {
             biased;
-            () = self.gone() => Err(Zk::ConnectionLoss),
-            answer = timeout(limit, answer) => answer.unwrap_or(Err(Zk::Timeout)),
+            () = self.gone() => Err(ZkError::ConnectionLoss),
+            answer = timeout(limit, answer) => answer.unwrap_or(Err(ZkError::Timeout)),
         };
-        if matches!(answer, Err(Zk::NoAuth)) && self.is_outdated().await {
-            return Err(Zk::SessionMoved);
+        if matches!(answer, Err(ZkError::NoAuth)) && self.is_outdated().await {
+            return Err(ZkError::SessionMoved);
         }
         answer
     }
@@ -239,28 +203,28 @@ impl Connection {
     /// The same for a transaction, which may be refused as a whole for one of its parts.
     pub(crate) async fn ask_to_change<T>(
         &self,
-        answer: impl Future<Output = Result<Result<T, MultiWriteError>, Zk>>,
-    ) -> Result<Result<T, MultiWriteError>, Zk> {
+        answer: impl Future<Output = Result<Result<T, MultiWriteError>, ZkError>>,
+    ) -> Result<Result<T, MultiWriteError>, ZkError> {
         let answer = self.ask(answer).await;
-        if matches!(answer, Ok(Err(MultiWriteError::OperationFailed { source: Zk::NoAuth, .. })))
+        if matches!(answer, Ok(Err(MultiWriteError::OperationFailed { source: ZkError::NoAuth, .. })))
             && self.is_outdated().await
         {
-            return Err(Zk::SessionMoved);
+            return Err(ZkError::SessionMoved);
         }
         answer
     }
 
-    /// What was refused may be meant for whoever this process is by now: its password was changed, and in its file too. Then it goes on over
+    /// Whether what was refused would be allowed to this process by now: its password was changed, and in its file too. Then it goes on over
     /// a connection that says so.
     async fn is_outdated(&self) -> bool {
-        let is_outdated = self.greeting.has_changed_since(self.identity.as_ref()).await;
+        let is_outdated = self.greeting.login.has_changed_since(self.identity.as_ref()).await;
         if is_outdated {
             self.give_up();
         }
         is_outdated
     }
 
-    /// Ends when nothing of this connection may be used any more. Whoever waits for a watch asks this first: a watch panics
+    /// Ends when nothing of this connection may be used any more. A wait for a watch asks this first: a watch panics
     /// when the library's task has ended before it.
     pub(crate) async fn gone(&self) {
         let _ = self.gone.subscribe().wait_for(|gone| *gone).await;
@@ -271,7 +235,7 @@ impl Connection {
         *self.gone.borrow()
     }
 
-    /// Says that this server is of no use, although the connection may stand: the link goes on to the next one.
+    /// Says that this server is of no use, although the connection may stand: the client goes on to the next one.
     pub(crate) fn give_up(&self) {
         self.given_up.notify_one();
     }
@@ -287,18 +251,18 @@ impl Connection {
 
     /// Ends the connection and leaves the session to the server.
     pub(crate) fn abandon(&self) {
-        // First everybody lets go of it, then its task may go.
+        // First all requests let go of it, then its task may go.
         self.gone.send_replace(true);
-        self.slot().take();
+        self.zookeeper.lock().take();
         self.tasks.end();
     }
 
     /// Ends the session at the server.
-    pub(crate) async fn close(&self) -> Result<(), Zk> {
+    pub(crate) async fn close(&self) -> Result<(), ZkError> {
         let mut states = self.states.clone();
-        // The library ends the session when the last client goes; those who ask let go of theirs now. Watches that are dropped later than
+        // The library ends the session when the last client goes; the requests let go of theirs now. Watches that are dropped later than
         // that are not taken back one by one.
-        self.slot().take();
+        self.zookeeper.lock().take();
         self.gone.send_replace(true);
         let closed = async {
             while !matches!(
@@ -308,11 +272,7 @@ impl Connection {
         };
         let closed = timeout(self.greeting.statement_timeout, closed).await;
         self.tasks.end();
-        closed.map_err(|_| Zk::Timeout)
-    }
-
-    fn slot(&self) -> MutexGuard<'_, Option<Client>> {
-        self.client.lock()
+        closed.map_err(|_| ZkError::Timeout)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tooz_core::driver::LockKey;
 use tooz_core::{Error, ErrorKind, Outcome};
-use zookeeper_client::Error as Zk;
+use zookeeper_client::Error as ZkError;
 
 /// A node would have to be an ephemeral one of a session that lives on one server alone.
 const EPHEMERAL_ON_LOCAL_SESSION: i32 = -120;
@@ -13,74 +13,82 @@ const EPHEMERAL_ON_LOCAL_SESSION: i32 = -120;
 const REQUEST_TIMEOUT: i32 = -122;
 
 /// What went wrong while `what` was asked, such as `create /tooz/locks/x`.
-pub(crate) fn of(what: impl fmt::Display, error: Zk) -> Error {
+pub(crate) fn of(what: impl fmt::Display, error: ZkError) -> Error {
     let (kind, why, outcome) = match &error {
-        Zk::SessionExpired => {
+        ZkError::SessionExpired => {
             return Error::new(ErrorKind::Lost, format!("{what}: the server says that the session is over"));
         }
-        Zk::NoAuth | Zk::InvalidAcl => (
+        ZkError::NoAuth | ZkError::InvalidAcl => (
             ErrorKind::Unauthorized,
             "ZooKeeper refuses it: check user:password@ in the URL, and who may do it by the node's ACL (getAcl)",
             Outcome::NotApplied,
         ),
-        Zk::AuthFailed => (
+        ZkError::AuthFailed => (
             ErrorKind::Unauthorized,
             "ZooKeeper refuses the credentials: check user:password@ in the URL",
             Outcome::NotApplied,
         ),
-        Zk::Timeout => (ErrorKind::TimedOut, "no answer in time", Outcome::Unknown),
-        Zk::UnexpectedErrorCode(REQUEST_TIMEOUT) => (ErrorKind::TimedOut, "the server gave it up", Outcome::Unknown),
-        Zk::Throttled => (ErrorKind::Unavailable, "the server has too much to do", Outcome::NotApplied),
-        Zk::SessionMoved => (ErrorKind::Unavailable, "the session has moved to another server", Outcome::NotApplied),
-        Zk::NotReadOnly => (ErrorKind::Unavailable, "the server has no quorum and only reads", Outcome::NotApplied),
-        Zk::ConnectionLoss | Zk::NoHosts | Zk::ClientClosed | Zk::Custom(_) | Zk::UnexpectedError(_) => {
-            (ErrorKind::Unavailable, "the connection was lost", Outcome::Unknown)
+        ZkError::Timeout => (ErrorKind::TimedOut, "no answer in time", Outcome::Unknown),
+        ZkError::UnexpectedErrorCode(REQUEST_TIMEOUT) => {
+            (ErrorKind::TimedOut, "the server gave it up", Outcome::Unknown)
         }
-        Zk::UnexpectedErrorCode(EPHEMERAL_ON_LOCAL_SESSION) => (
+        ZkError::Throttled => (ErrorKind::Unavailable, "the server has too much to do", Outcome::NotApplied),
+        ZkError::SessionMoved => {
+            (ErrorKind::Unavailable, "the session has moved to another server", Outcome::NotApplied)
+        }
+        ZkError::NotReadOnly => {
+            (ErrorKind::Unavailable, "the server has no quorum and only reads", Outcome::NotApplied)
+        }
+        ZkError::ConnectionLoss
+        | ZkError::NoHosts
+        | ZkError::ClientClosed
+        | ZkError::Custom(_)
+        | ZkError::UnexpectedError(_) => (ErrorKind::Unavailable, "the connection was lost", Outcome::Unknown),
+        ZkError::UnexpectedErrorCode(EPHEMERAL_ON_LOCAL_SESSION) => (
             ErrorKind::Config,
             "the ensemble has local sessions that are never upgraded: set localSessionsUpgradingEnabled=true",
             Outcome::NotApplied,
         ),
-        Zk::Unimplemented => (
+        ZkError::Unimplemented => (
             ErrorKind::Backend,
             "the server does not know this request; ZooKeeper 3.6 or later is needed",
             Outcome::NotApplied,
         ),
-        Zk::QuotaExceeded => (ErrorKind::Backend, "a quota of the ensemble is used up", Outcome::NotApplied),
-        Zk::BadArguments(_) => (ErrorKind::Backend, "the client refuses it", Outcome::NotApplied),
+        ZkError::QuotaExceeded => (ErrorKind::Backend, "a quota of the ensemble is used up", Outcome::NotApplied),
+        ZkError::BadArguments(_) => (ErrorKind::Backend, "the client refuses it", Outcome::NotApplied),
         _ => (ErrorKind::Backend, "an answer that was not expected", Outcome::NotApplied),
     };
     Error::new(kind, format!("{what}: {why} ({error})")).with_outcome(outcome).with_source(error)
 }
 
 /// Whether the same request may go through on this or the next connection.
-pub(crate) fn is_passing(error: &Zk) -> bool {
+pub(crate) fn is_passing(error: &ZkError) -> bool {
     matches!(
         error,
-        Zk::Timeout
-            | Zk::UnexpectedErrorCode(REQUEST_TIMEOUT)
-            | Zk::Throttled
-            | Zk::SessionMoved
-            | Zk::NotReadOnly
-            | Zk::ConnectionLoss
-            | Zk::NoHosts
-            | Zk::Custom(_)
-            | Zk::UnexpectedError(_)
+        ZkError::Timeout
+            | ZkError::UnexpectedErrorCode(REQUEST_TIMEOUT)
+            | ZkError::Throttled
+            | ZkError::SessionMoved
+            | ZkError::NotReadOnly
+            | ZkError::ConnectionLoss
+            | ZkError::NoHosts
+            | ZkError::Custom(_)
+            | ZkError::UnexpectedError(_)
     )
 }
 
 /// Whether the request may have been done all the same, or may be done yet.
-pub(crate) fn is_doubtful(error: &Zk) -> bool {
+pub(crate) fn is_doubtful(error: &ZkError) -> bool {
     matches!(
         error,
-        Zk::Timeout
-            | Zk::UnexpectedErrorCode(REQUEST_TIMEOUT)
-            | Zk::ConnectionLoss
-            | Zk::NoHosts
-            | Zk::ClientClosed
-            | Zk::Custom(_)
-            | Zk::UnexpectedError(_)
-            | Zk::UnmarshalError { .. }
+        ZkError::Timeout
+            | ZkError::UnexpectedErrorCode(REQUEST_TIMEOUT)
+            | ZkError::ConnectionLoss
+            | ZkError::NoHosts
+            | ZkError::ClientClosed
+            | ZkError::Custom(_)
+            | ZkError::UnexpectedError(_)
+            | ZkError::UnmarshalError { .. }
     )
 }
 
@@ -167,16 +175,16 @@ mod tests {
 
     #[test]
     fn what_may_have_been_done_is_of_unknown_outcome() {
-        for error in [Zk::Timeout, Zk::ConnectionLoss, Zk::NoHosts] {
+        for error in [ZkError::Timeout, ZkError::ConnectionLoss, ZkError::NoHosts] {
             assert!(is_doubtful(&error) && is_passing(&error));
             let error = of("create /x", error);
             assert_eq!(error.outcome(), Outcome::Unknown);
             assert!(error.is_retryable());
         }
-        for error in [Zk::NoAuth, Zk::Throttled, Zk::SessionMoved] {
+        for error in [ZkError::NoAuth, ZkError::Throttled, ZkError::SessionMoved] {
             assert!(!is_doubtful(&error));
             assert_eq!(of("create /x", error).outcome(), Outcome::NotApplied);
         }
-        assert_eq!(of("beat", Zk::SessionExpired).kind(), ErrorKind::Lost);
+        assert_eq!(of("beat", ZkError::SessionExpired).kind(), ErrorKind::Lost);
     }
 }

@@ -1,6 +1,6 @@
 //! How many requests are under way at a time, so that a heartbeat never has to wait behind ten thousand of them on its connection.
 //!
-//! Each kind has a gate of its own: whoever gives something back does not wait behind those who want something. Heartbeats, and what reads
+//! Each kind has a gate of its own: what gives something back does not wait behind what asks for something. Heartbeats, and what reads
 //! the mail, pass by.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -8,10 +8,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// So many of one kind at a time. A server answers them within some milliseconds, and more would not make it faster.
 const AT_ONCE: usize = 64;
 
+/// The gates of one session.
 pub(crate) struct Gates {
     enter: Semaphore,
     leave: Semaphore,
-    groups: Semaphore,
+    others: Semaphore,
 }
 
 /// What is asked.
@@ -21,14 +22,14 @@ pub(crate) enum Gate {
     Enter,
     /// The end of one.
     Leave,
-    /// Something about groups and their members.
-    Groups,
+    /// Something about groups and their members, or a question.
+    Others,
 }
 
 impl Gates {
     pub(crate) fn new() -> Self {
         let gate = || Semaphore::new(AT_ONCE);
-        Gates { enter: gate(), leave: gate(), groups: gate() }
+        Gates { enter: gate(), leave: gate(), others: gate() }
     }
 
     /// Waits until it is this one's turn; first come, first served. The turn lasts as long as what is answered.
@@ -36,7 +37,7 @@ impl Gates {
         let gate = match gate {
             Gate::Enter => &self.enter,
             Gate::Leave => &self.leave,
-            Gate::Groups => &self.groups,
+            Gate::Others => &self.others,
         };
         // They are never closed.
         gate.acquire().await.ok()

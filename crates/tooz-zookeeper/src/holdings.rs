@@ -2,7 +2,13 @@
 //!
 //! A server ends a session by one record with the paths of all its nodes. One that is longer than the servers' `jute.maxbuffer` (and as much
 //! again, `jute.maxbuffer.extrasize`) is written, and then read by none of them any more: the whole ensemble stands still for good
-//! (ZOOKEEPER-4306). So whatever becomes a node of the session is counted before it is made.
+//! (ZOOKEEPER-4306). So each node of the session is counted before it is made.
+//!
+//! | stage | what is true | what comes next |
+//! |---|---|---|
+//! | `Waiting` | it was asked for | `Held` when it is had, or forgotten |
+//! | `Held` | it is had, and watched after a moment | `Leaving` by its owner, or forgotten when others took it away |
+//! | `Leaving` | it is being given back | forgotten |
 
 use std::collections::{HashMap, VecDeque};
 
@@ -13,29 +19,37 @@ use tooz_core::{FencingToken, GroupId, Result};
 
 use crate::{error, layout};
 
-/// A place in a queue.
+/// The node of a request.
 #[derive(Clone)]
-pub(crate) struct Place {
-    pub(crate) node: String,
+pub(crate) struct RequestNode {
+    pub(crate) name: String,
     pub(crate) token: FencingToken,
 }
 
 /// What is known of a request's node.
 #[derive(Clone)]
-pub(crate) enum Standing {
+pub(crate) enum Known {
     /// There is none yet.
     Unasked,
     /// It was asked for, and the answer did not come.
     Doubtful,
     /// It is there, or was.
-    Placed(Place),
+    Made(RequestNode),
 }
 
-/// What a release has to do.
+/// A release, before it is asked for.
 pub(crate) struct Leaving {
-    pub(crate) standing: Standing,
-    /// The lock was held, and nobody has asked yet for its node to be taken away.
-    pub(crate) is_first: bool,
+    pub(crate) known: Known,
+    pub(crate) kind: Leave,
+}
+
+/// What a release gives back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// A lock that was held until now.
+    Grant,
+    /// A place in the queue, or once more a grant: what is not found may have been taken away by an earlier release that was not answered.
+    Rest,
 }
 
 /// What was taken away.
@@ -44,12 +58,13 @@ pub(crate) enum Taken {
     Membership(GroupId, RequestId),
 }
 
+/// What one session holds.
 pub(crate) struct Holdings {
     state: Mutex<State>,
     /// The most that all paths may take.
     most: usize,
     /// There is something to be watched.
-    pub(crate) fresh: Notify,
+    pub(crate) unwatched_came: Notify,
 }
 
 #[derive(Default)]
@@ -58,13 +73,13 @@ struct State {
     memberships: HashMap<RequestId, Membership>,
     /// What all paths take.
     weight: usize,
-    /// What nobody watches yet, and since when it is held; the oldest first.
+    /// What is not watched yet, and since when it is held; the oldest first.
     unwatched: VecDeque<(RequestId, Instant)>,
 }
 
 struct Lock {
     key: LockKey,
-    standing: Standing,
+    known: Known,
     weight: usize,
     stage: Stage,
 }
@@ -86,7 +101,7 @@ struct Membership {
 impl Holdings {
     /// Nothing but the nodes that each session has, which weigh `own`.
     pub(crate) fn new(own: usize, most: usize) -> Self {
-        Holdings { state: Mutex::new(State { weight: own, ..State::default() }), most, fresh: Notify::new() }
+        Holdings { state: Mutex::new(State { weight: own, ..State::default() }), most, unwatched_came: Notify::new() }
     }
 
     /// The most that all paths may take, and what they take.
@@ -100,14 +115,15 @@ impl Holdings {
         if !state.locks.contains_key(&request.id) {
             let weight = weight();
             state.make_room(weight, self.most)?;
-            let lock = Lock { key: request.key.clone(), standing: Standing::Unasked, weight, stage: Stage::Waiting };
+            let lock = Lock { key: request.key.clone(), known: Known::Unasked, weight, stage: Stage::Waiting };
             state.locks.insert(request.id, lock);
         }
         Ok(())
     }
 
-    pub(crate) fn standing(&self, id: RequestId) -> Standing {
-        self.state().locks.get(&id).map_or(Standing::Unasked, |lock| lock.standing.clone())
+    /// What is known of a request's node.
+    pub(crate) fn known(&self, id: RequestId) -> Known {
+        self.state().locks.get(&id).map_or(Known::Unasked, |lock| lock.known.clone())
     }
 
     /// Which lock that request is for.
@@ -115,10 +131,10 @@ impl Holdings {
         self.state().locks.get(&id).map(|lock| lock.key.clone())
     }
 
-    /// The node of a request was found.
-    pub(crate) fn stands(&self, id: RequestId, standing: Standing) {
+    /// More is known of a request's node.
+    pub(crate) fn note(&self, id: RequestId, known: Known) {
         if let Some(lock) = self.state().locks.get_mut(&id) {
-            lock.standing = standing;
+            lock.known = known;
         }
     }
 
@@ -128,7 +144,7 @@ impl Holdings {
         let Some(lock) = state.locks.get_mut(&id) else { return };
         lock.stage = Stage::Held;
         state.unwatched.push_back((id, Instant::now()));
-        self.fresh.notify_one();
+        self.unwatched_came.notify_one();
     }
 
     /// The request's node is about to be taken away by its owner.
@@ -136,10 +152,11 @@ impl Holdings {
         let mut state = self.state();
         // An id that is not known, of an earlier request that core gives up, may have a node all the same.
         let Some(lock) = state.locks.get_mut(&id) else {
-            return Leaving { standing: Standing::Doubtful, is_first: false };
+            return Leaving { known: Known::Doubtful, kind: Leave::Rest };
         };
         let before = std::mem::replace(&mut lock.stage, Stage::Leaving);
-        Leaving { standing: lock.standing.clone(), is_first: before == Stage::Held }
+        let kind = if before == Stage::Held { Leave::Grant } else { Leave::Rest };
+        Leaving { known: lock.known.clone(), kind }
     }
 
     /// There is no node of the request.
@@ -167,7 +184,7 @@ impl Holdings {
         let Some(membership) = state.memberships.get_mut(&id) else { return };
         membership.stage = Stage::Held;
         state.unwatched.push_back((id, Instant::now()));
-        self.fresh.notify_one();
+        self.unwatched_came.notify_one();
     }
 
     /// The member's node is about to be taken away by its owner.
@@ -185,7 +202,7 @@ impl Holdings {
         Some(membership.group)
     }
 
-    /// The node is gone. Whether somebody took it away: who gives it back himself is told nothing.
+    /// The node is gone. `None` where its owner gives it back just now, and is told nothing.
     pub(crate) fn taken(&self, id: RequestId) -> Option<Taken> {
         let stage = |state: &State| {
             let lock = state.locks.get(&id).map(|lock| lock.stage);
@@ -214,16 +231,16 @@ impl Holdings {
         let now = Instant::now();
         let all = state.locks.keys().chain(state.memberships.keys()).copied();
         state.unwatched = all.filter(|id| state.is_held(*id)).map(|id| (id, now)).collect();
-        self.fresh.notify_one();
+        self.unwatched_came.notify_one();
     }
 
     /// One is to be watched anew.
     pub(crate) fn watch_anew(&self, id: RequestId) {
         self.state().unwatched.push_back((id, Instant::now()));
-        self.fresh.notify_one();
+        self.unwatched_came.notify_one();
     }
 
-    /// Up to so many that are held since that moment or longer, and that nobody watches; and when the next one is due.
+    /// Up to so many that are held since that moment or longer, and that are not watched; and when the next one is due.
     pub(crate) fn unwatched(
         &self,
         since: Instant,
@@ -261,8 +278,8 @@ impl State {
     /// The path of what is held under that id.
     fn path(&self, id: RequestId, queue: impl Fn(&LockKey) -> String) -> Option<String> {
         match self.locks.get(&id) {
-            Some(Lock { key, standing: Standing::Placed(place), stage: Stage::Held, .. }) => {
-                Some(format!("{}/{}", queue(key), place.node))
+            Some(Lock { key, known: Known::Made(node), stage: Stage::Held, .. }) => {
+                Some(format!("{}/{}", queue(key), node.name))
             }
             Some(_) => None,
             None => {

@@ -16,7 +16,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 use tooz_core::driver::{LockKey, RequestId, Space, decode_name, encode_name};
-use tooz_core::{GroupId, MemberId, Namespace};
+use tooz_core::{GroupId, LockName, MemberId, Namespace};
 
 use crate::queue;
 
@@ -25,7 +25,7 @@ pub(crate) const LAYOUT: u32 = 2;
 
 /// A namespace is cut at this length.
 const LONGEST_NAMESPACE: usize = 200;
-/// A member is cut at this length: whoever sees its node go has to know whose it was.
+/// A member is cut at this length: its node tells whose it was when it goes.
 const LONGEST_MEMBER: usize = 80;
 /// Names of locks and groups that are longer when they are encoded stand there as a hash.
 pub(crate) const LONGEST: usize = 32;
@@ -106,7 +106,7 @@ impl Layout {
         format!("{}/mail/{session:016x}-probe", self.root)
     }
 
-    /// Where sessions of layout 1 have their mailboxes. In this layout nobody may make a node there.
+    /// Where sessions of layout 1 have their mailboxes. In this layout no session may make a node there.
     pub(crate) fn stop_sign(&self) -> String {
         format!("{}/sessions", self.root)
     }
@@ -132,14 +132,32 @@ fn node_of(name: &str) -> String {
     format!("{HASHED}{}", BASE64_URL_SAFE_NO_PAD.encode(&hash[..HASH]))
 }
 
-/// The name that stands so in a path; `None` for a hash, and for what is none of ours.
+/// The name of a lock or a group that stands so in a path; `None` for a hash, and for what is none of ours.
 pub(crate) fn name_at(node: &str) -> Option<String> {
-    decode_name(node)
+    decode_name(node).filter(|_| node.len() <= LONGEST)
+}
+
+/// Whether that name of a lock or a group stands so in a path.
+pub(crate) fn stands_at(name: &str, node: &str) -> bool {
+    node_of(name) == node
+}
+
+/// The member that stands so in a path; `None` where the name was too long for it.
+pub(crate) fn member_at(node: &str) -> Option<MemberId> {
+    decode_name(node).and_then(|name| MemberId::new(name).ok())
+}
+
+/// The lock of that name; `None` where no lock can have it.
+pub(crate) fn key_of(space: Space, name: String) -> Option<LockKey> {
+    match space {
+        Space::Lock => LockName::new(name).ok().map(|name| LockKey::lock(&name)),
+        Space::Election => GroupId::new(name).ok().map(|group| LockKey::election(&group)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use tooz_core::LockName;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -171,6 +189,44 @@ mod tests {
         for name in ["x".repeat(255), "x".repeat(LONGEST), "Ä".repeat(100)] {
             let key = LockKey::lock(&LockName::new(name).unwrap());
             assert!(layout().weight_of_request(&key) * 10_000 < 1_000_000, "{}", layout().weight_of_request(&key));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_of_others_panics(path: String, node: String) {
+            let layout = layout();
+            let _ = layout.parse_request(&path);
+            let _ = layout.parse_request(&format!("/a/tooz/locks/{node}/{path}"));
+            if let Some(name) = name_at(&node) {
+                prop_assert_eq!(node_of(&name), &*node);
+            }
+            if let Some(member) = member_at(&node) {
+                prop_assert_eq!(encode_name(member.as_str(), usize::MAX), node);
+            }
+        }
+
+        #[test]
+        fn a_name_reads_back_the_same_or_is_a_hash(name in "\\PC{1,60}", id: u128, sequence: i32) {
+            let Ok(lock) = LockName::new(&*name) else { return Ok(()) };
+            let (layout, key) = (layout(), LockKey::lock(&lock));
+            let queue = layout.queue(&key);
+            let node = queue.rsplit_once('/').unwrap().1;
+            match name_at(node) {
+                Some(read) => prop_assert_eq!(key_of(Space::Lock, read), Some(key.clone())),
+                None => prop_assert!(node.starts_with(HASHED)),
+            }
+            let path = format!("{queue}/{}{sequence:010}", queue::prefix(RequestId(id), tooz_core::LockMode::Shared));
+            prop_assert_eq!(layout.parse_request(&path), Some((Space::Lock, node, RequestId(id))));
+            prop_assert!(weight(&path) <= layout.weight_of_request(&key));
+        }
+
+        #[test]
+        fn a_member_reads_back_the_same_or_not_at_all(name in "\\PC{1,60}") {
+            let (Ok(member), group) = (MemberId::new(&*name), GroupId::new("g").unwrap()) else { return Ok(()) };
+            let path = layout().member(&group, &member);
+            let read = member_at(path.rsplit_once('/').unwrap().1);
+            prop_assert!(read.is_none() && name.len() * 3 > LONGEST_MEMBER || read == Some(member));
         }
     }
 }

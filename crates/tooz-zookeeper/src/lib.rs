@@ -1,29 +1,33 @@
 #![doc = include_str!("../README.md")]
 
-mod bulk;
+mod batch;
 mod checkup;
+mod client;
 mod connection;
 mod error;
 mod gates;
 mod group;
 mod holdings;
 mod layout;
-mod link;
 mod lock;
+mod login;
 mod mailbox;
-mod namespace;
+mod node_watch;
 mod options;
-mod pulse;
 mod queue;
 mod record;
 #[cfg(feature = "tls")]
 mod relay;
+mod requests;
+mod roster;
 mod session;
+mod standstill;
+mod timing;
 mod tls;
-mod vigil;
+mod tree;
 mod watch;
 
-use tooz_core::{Characteristic, Characteristics, Driver};
+use tooz_core::Driver;
 
 /// The card of this driver.
 pub const DRIVER: Driver =
@@ -31,13 +35,6 @@ pub const DRIVER: Driver =
         .about("Apache ZooKeeper, one server or an ensemble")
         .url("zookeeper://[USER:PASSWORD@]HOST:PORT,HOST:PORT/CHROOT")
         .options(options::OPTIONS)
-        .characteristics(BEST);
+        .characteristics(session::BEST);
 
 tooz_core::register!(DRIVER);
-
-/// What every ensemble gives. Each is defended in the README.
-const BEST: Characteristics = Characteristics::FULL_SERVICE
-    .and(Characteristics::MANY_HOSTS)
-    .and(Characteristics::SEQUENTIAL)
-    .with(Characteristic::HoldsAcrossRestart)
-    .with(Characteristic::SameViewUnderPartitions);

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tooz_core::driver::{BackendUrl, ConnectArgs, OptionSpec, OptionValue, Options, PASSWORD_FILE};
-use tooz_core::{Credentials, Error, Result};
+use tooz_core::{Error, Result};
 
 use crate::tls::Certificates;
 
@@ -68,7 +68,7 @@ pub(crate) struct Settings {
     buffer: usize,
 }
 
-/// Who may touch what is made.
+/// Who may touch the nodes that are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Open,
@@ -143,7 +143,7 @@ impl Settings {
     }
 }
 
-fn wrong(why: impl fmt::Display) -> Error {
+pub(crate) fn wrong(why: impl fmt::Display) -> Error {
     Error::config(format!("{why}; the URL is zookeeper://user:password@host1:2181,host2:2181/chroot"))
 }
 
@@ -159,23 +159,11 @@ fn hosts(url: &BackendUrl, port: u16) -> Result<Vec<String>> {
         let mut host = host.clone();
         host.port.get_or_insert(port);
         if host.port == Some(0) {
-            return Err(wrong(format!("{} has no port that anybody listens on", host.name)));
+            return Err(wrong(format!("{} has no port that a server listens on", host.name)));
         }
         hosts.push(host.to_string());
     }
     Ok(hosts)
-}
-
-/// `user:password`, as the digest scheme takes it.
-pub(crate) fn identity(credentials: &Credentials) -> Result<Option<String>> {
-    match (&credentials.username, &credentials.password) {
-        (None, None) => Ok(None),
-        (Some(user), Some(_)) if user.contains(':') => {
-            Err(wrong("a user of ZooKeeper's digest scheme has no colon in its name"))
-        }
-        (Some(user), Some(password)) => Ok(Some(format!("{user}:{password}"))),
-        _ => Err(wrong("ZooKeeper's digest scheme takes a user and a password")),
-    }
 }
 
 /// Takes only what ZooKeeper takes for a path, so that a bad one fails here and not at the first node.
@@ -199,10 +187,12 @@ fn chroot(path: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn hosts_of(text: &str) -> Result<Vec<String>> {
-        hosts(&BackendUrl::parse(text).unwrap(), PORT)
+        hosts(&BackendUrl::parse(text)?, PORT)
     }
 
     #[test]
@@ -221,11 +211,23 @@ mod tests {
         }
     }
 
-    #[test]
-    fn credentials_come_in_pairs() {
-        assert_eq!(identity(&Credentials::default()).unwrap(), None);
-        assert_eq!(identity(&Credentials::new("u", "p:q")).unwrap(), Some("u:p:q".to_owned()));
-        assert!(identity(&Credentials::password("p")).is_err());
-        assert!(identity(&Credentials::new("u:v", "p")).is_err());
+    proptest! {
+        #[test]
+        fn a_path_is_refused_or_names_nodes(path: String) {
+            if let Ok(chroot) = chroot(&path) {
+                prop_assert!(chroot.is_empty() || !chroot.ends_with('/') && !chroot.contains("//"));
+                prop_assert_eq!(super::chroot(&chroot).unwrap(), chroot);
+            }
+        }
+
+        #[test]
+        fn a_url_is_refused_or_names_hosts_with_ports(rest in ".{0,40}") {
+            if let Ok(hosts) = hosts_of(&format!("zookeeper://{rest}")) {
+                for host in hosts {
+                    let port = host.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+                    prop_assert!(port.is_some_and(|port| port > 0), "{}", host);
+                }
+            }
+        }
     }
 }

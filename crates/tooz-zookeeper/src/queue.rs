@@ -62,7 +62,7 @@ pub(crate) fn sorted(children: &[String]) -> Vec<Entry<'_>> {
 }
 
 /// How far behind `base` a sequence is. It is a signed 32-bit count, which begins again at its lowest value after the highest;
-/// those who wait at the same time are never half of it apart.
+/// requests that wait at the same time are never half of it apart.
 fn distance(base: i64, sequence: i64) -> i64 {
     match (i32::try_from(base), i32::try_from(sequence)) {
         (Ok(base), Ok(sequence)) => i64::from(sequence.wrapping_sub(base)),
@@ -70,7 +70,7 @@ fn distance(base: i64, sequence: i64) -> i64 {
     }
 }
 
-/// Whose turn it is from the view of the node `own`: an exclusive request waits for whoever is just before it, a shared one
+/// Whose turn it is from the view of the node `own`: an exclusive request waits for the one just before it, a shared one
 /// for the nearest exclusive one before it.
 pub(crate) fn turn<'a>(children: &'a [String], own: &str) -> Turn<'a> {
     let entries = sorted(children);
@@ -82,15 +82,26 @@ pub(crate) fn turn<'a>(children: &'a [String], own: &str) -> Turn<'a> {
     }
 }
 
-/// Those who hold the lock: the first, and if it is shared, the shared ones right behind it.
+/// The requests that hold the lock: the first, and if it is shared, the shared ones right behind it.
 pub(crate) fn holders(children: &[String]) -> Vec<Entry<'_>> {
     let mut entries = sorted(children);
-    let shared = entries.iter().take_while(|entry| entry.mode == LockMode::Shared).count();
-    entries.truncate(shared.max(1));
+    entries.truncate(count_holders(&entries));
     entries
 }
 
-/// The node of one who holds the lock and lets nobody beside: until it is gone, whoever else comes holds nothing.
+/// The requests behind those, first come first.
+pub(crate) fn waiters(children: &[String]) -> Vec<Entry<'_>> {
+    let mut entries = sorted(children);
+    entries.drain(..count_holders(&entries));
+    entries
+}
+
+fn count_holders(entries: &[Entry<'_>]) -> usize {
+    let shared = entries.iter().take_while(|entry| entry.mode == LockMode::Shared).count();
+    shared.max(1).min(entries.len())
+}
+
+/// The node of the one request that holds the lock exclusively: until it is gone, no other request holds anything.
 pub(crate) fn only_holder(children: &[String]) -> Option<&str> {
     let first = sorted(children).into_iter().next()?;
     (first.mode == LockMode::Exclusive).then_some(first.name)
@@ -98,6 +109,8 @@ pub(crate) fn only_holder(children: &[String]) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn node(id: u128, mode: LockMode, sequence: i64) -> String {
@@ -122,6 +135,7 @@ mod tests {
         assert_eq!(turn(&queue, &queue[0]), Turn::After(&queue[4]));
         assert_eq!(turn(&queue, &node(9, Exclusive, 99)), Turn::Absent);
         assert_eq!(holders(&queue).iter().map(|entry| entry.id.0).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(waiters(&queue).iter().map(|entry| entry.id.0).collect::<Vec<_>>(), [3, 4, 5]);
         assert_eq!((only_holder(&queue), only_holder(&queue[3..])), (None, Some(&*queue[3])));
         assert_eq!(holders(&queue[3..]).iter().map(|entry| entry.id.0).collect::<Vec<_>>(), [3]);
     }
@@ -138,9 +152,39 @@ mod tests {
     }
 
     #[test]
-    fn a_strange_node_is_nobodys_request() {
+    fn a_strange_node_is_no_request() {
         for name in ["", "x", "lock-0000000001", &"Ä".repeat(20), &node(1, LockMode::Shared, 1).replace('s', "y")] {
             assert_eq!(parse(name), None, "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_children_of_others_panic(children in prop::collection::vec("[A-Za-z0-9_-]{22}[xs]?[+-]?[0-9]{0,20}|\\PC{0,30}", 0..8)) {
+            let own = children.first().cloned().unwrap_or_default();
+            let _ = (turn(&children, &own), only_holder(&children));
+            let (held, waiting) = (holders(&children), waiters(&children));
+            prop_assert_eq!(held.into_iter().chain(waiting).collect::<Vec<_>>(), sorted(&children));
+        }
+
+        #[test]
+        fn a_request_reads_back_the_same(id: u128, shared: bool, sequence: i32) {
+            let mode = if shared { LockMode::Shared } else { LockMode::Exclusive };
+            let name = node(id, mode, i64::from(sequence));
+            prop_assert!(name.len() <= LONGEST);
+            let expected = Entry { id: RequestId(id), mode, sequence: i64::from(sequence), name: &name };
+            prop_assert_eq!(parse(&name), Some(expected));
+        }
+
+        #[test]
+        fn requests_are_in_the_order_in_which_they_came(start: i32, count in 1usize..20, turned in 0usize..20) {
+            let came: Vec<_> = (0..count)
+                .map(|behind| i64::from(start.wrapping_add(i32::try_from(behind).unwrap())))
+                .map(|sequence| node(1, LockMode::Exclusive, sequence))
+                .collect();
+            let mut children = came.clone();
+            children.rotate_left(turned % count);
+            prop_assert_eq!(sorted(&children).iter().map(|entry| entry.name.to_owned()).collect::<Vec<_>>(), came);
         }
     }
 }

@@ -1,13 +1,13 @@
 //! TLS by rustls with ring, behind the feature `tls`; without the feature, an error that says so.
 //!
 //! The client library has TLS too, but only by the default provider of rustls, which would be a second one in every program. So
-//! the driver shakes hands itself, and the library connects to it by a [relay](crate::relay).
+//! the driver shakes hands itself, and the library connects to it by a relay.
 
 use tooz_core::Result;
 use tooz_core::driver::Options;
 
 /// Why a host was not reached by TLS.
-#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "without TLS nobody is refused"))]
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "without TLS no host refuses"))]
 pub(crate) enum Refused {
     /// Another try may help.
     Passing(String),
@@ -22,8 +22,8 @@ pub(crate) use without::{Certificates, Tls};
 
 #[cfg(feature = "tls")]
 mod with {
-    use std::fmt;
     use std::io;
+    use std::path::Path;
     use std::sync::Arc;
 
     use tokio::net::TcpStream;
@@ -31,19 +31,16 @@ mod with {
     use tokio_rustls::rustls::pki_types::pem::PemObject;
     use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
     use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, crypto};
+    use tooz_core::driver::{CertificateFiles, OwnCertificate};
     use tooz_core::{Error, ErrorKind};
 
     use super::{Options, Refused, Result};
 
     pub(crate) type Stream = tokio_rustls::client::TlsStream<TcpStream>;
 
-    /// Which files the certificates stand in. They are read again for each connection: one that was renewed on disk needs no restart.
+    /// The certificates, as the files say at each connection.
     #[derive(Clone)]
-    pub(crate) struct Certificates {
-        ca: Option<String>,
-        /// The client's own, and its key.
-        own: Option<(String, String)>,
-    }
+    pub(crate) struct Certificates(CertificateFiles);
 
     /// How one connection is secured.
     #[derive(Clone)]
@@ -55,43 +52,36 @@ mod with {
             if cfg!(not(unix)) {
                 return Err(Error::config("TLS for ZooKeeper needs a Unix system: use zookeeper:// by a tunnel"));
             }
-            let named = |option: &str| options.text(option).map(str::to_owned);
-            let own = match (named("cert"), named("key")) {
-                (Some(cert), Some(key)) => Some((cert, key)),
-                (None, None) => None,
-                _ => return Err(Error::config("a client's certificate wants both options, cert=FILE and key=FILE")),
-            };
-            Ok(Certificates { ca: named("ca"), own })
+            CertificateFiles::named(options).map(Certificates)
         }
 
         /// Reads them as they are now, on a thread that may block.
         pub(crate) async fn load(&self) -> Result<Tls> {
-            let files = self.clone();
-            let loading = tokio::task::spawn_blocking(move || files.read());
+            let files = self.0.clone();
+            let loading = tokio::task::spawn_blocking(move || read(&files));
             loading.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Backend, "the certificates could not be read")))
-        }
-
-        fn read(&self) -> Result<Tls> {
-            // The provider is named, so that another one elsewhere in the program makes no difference.
-            let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .map_err(|why| Error::config("TLS can't be set up").with_source(why))?
-                .with_root_certificates(authorities(self.ca.as_deref())?);
-            let config = match &self.own {
-                Some((cert, key)) => {
-                    let secret = PrivateKeyDer::from_pem_file(key).map_err(|why| unusable("key", key, &why))?;
-                    config
-                        .with_client_auth_cert(certificates("cert", cert)?, secret)
-                        .map_err(|why| unusable("key", key, &why))?
-                }
-                None => config.with_no_client_auth(),
-            };
-            Ok(Tls(TlsConnector::from(Arc::new(config))))
         }
     }
 
+    fn read(files: &CertificateFiles) -> Result<Tls> {
+        // The provider is named, so that another one elsewhere in the program makes no difference.
+        let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|why| Error::config("TLS can't be set up").with_source(why))?
+            .with_root_certificates(authorities(files.ca.as_deref())?);
+        let config = match &files.own {
+            Some(OwnCertificate { cert, key }) => {
+                let unusable = |why: &dyn std::fmt::Display| CertificateFiles::unusable("key", key, why);
+                let secret = PrivateKeyDer::from_pem_file(key).map_err(|why| unusable(&why))?;
+                config.with_client_auth_cert(certificates("cert", cert)?, secret).map_err(|why| unusable(&why))?
+            }
+            None => config.with_no_client_auth(),
+        };
+        Ok(Tls(TlsConnector::from(Arc::new(config))))
+    }
+
     impl Tls {
-        /// Connects to `name:port`. Whoever waits sets the limit.
+        /// Connects to `name:port`. The caller sets the limit.
         pub(crate) async fn dial(&self, host: &str) -> std::result::Result<Stream, Refused> {
             let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
             let name = name.trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -103,34 +93,30 @@ mod with {
         }
     }
 
-    fn authorities(ca: Option<&str>) -> Result<RootCertStore> {
+    fn authorities(ca: Option<&Path>) -> Result<RootCertStore> {
         let mut trusted = RootCertStore::empty();
         if let Some(file) = ca {
             for certificate in certificates("ca", file)? {
-                trusted.add(certificate).map_err(|why| unusable("ca", file, &why))?;
+                trusted.add(certificate).map_err(|why| CertificateFiles::unusable("ca", file, why))?;
             }
         } else {
             // One spoiled certificate of the system is no reason to trust none of the others.
             trusted.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             if trusted.is_empty() {
-                return Err(Error::config("this system has no certificates to trust: name some with ca="));
+                return Err(CertificateFiles::none_of_the_system());
             }
         }
         Ok(trusted)
     }
 
-    fn certificates(option: &str, file: &str) -> Result<Vec<CertificateDer<'static>>> {
-        let wrong = |why: &dyn fmt::Display| unusable(option, file, why);
-        let all = CertificateDer::pem_file_iter(file).map_err(|why| wrong(&why))?;
-        let all: Vec<_> = all.collect::<std::result::Result<_, _>>().map_err(|why| wrong(&why))?;
+    fn certificates(option: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>> {
+        let unusable = |why: &dyn std::fmt::Display| CertificateFiles::unusable(option, file, why);
+        let all = CertificateDer::pem_file_iter(file).map_err(|why| unusable(&why))?;
+        let all: Vec<_> = all.collect::<std::result::Result<_, _>>().map_err(|why| unusable(&why))?;
         if all.is_empty() {
-            return Err(wrong(&"there is no certificate in it"));
+            return Err(unusable(&"there is no certificate in it"));
         }
         Ok(all)
-    }
-
-    fn unusable(option: &str, file: &str, why: &dyn fmt::Display) -> Error {
-        Error::config(format!("option {option}={file:?} names a PEM file that can't be used: {why}"))
     }
 
     /// What a failed handshake means, or the end of a connection: by TLS 1.3 a client hears only later that it was refused.

@@ -12,14 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tooz_core::driver::{Change, LockKey, PushStream, Pushed, Pusher, push_channel};
-use tooz_core::{Error, GroupId, MemberId, Result};
-use zookeeper_client::{AddWatchMode, Error as Zk, EventType, OneshotWatcher, PersistentWatcher, WatchedEvent};
+use tooz_core::driver::{Change, Pushed, Pusher};
+use zookeeper_client::{AddWatchMode, Error as ZkError, EventType, OneshotWatcher, PersistentWatcher, WatchedEvent};
 
+use crate::client::Client;
 use crate::connection::Connection;
-use crate::group::{read_entries, version};
-use crate::layout::name_at;
-use crate::session::Inner;
+use crate::layout::member_at;
+use crate::roster::{self, Member};
 use crate::{error, queue};
 
 /// How long an event may take that the server has counted already: it was sent before the count.
@@ -29,8 +28,8 @@ const MOMENT: Duration = Duration::from_secs(1);
 type Armed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The watch of a group.
-pub(crate) struct GroupFeed {
-    inner: Arc<Inner>,
+pub(crate) struct GroupWatch {
+    client: Arc<Client>,
     path: String,
     pusher: Pusher,
     /// The count of changes up to what was told last.
@@ -45,15 +44,15 @@ enum Happening {
     Came(String),
     /// The node of a member was deleted.
     Went(String),
-    /// The data of a member's node was changed; `None` where nobody knows whose.
+    /// The data of a member's node was changed; `None` where it is not known whose.
     Renewed(Option<String>),
     /// The group was deleted. It is not counted any more.
     Gone,
 }
 
 /// The watch of a lock's holders.
-pub(crate) struct LockFeed {
-    inner: Arc<Inner>,
+pub(crate) struct LockWatch {
+    client: Arc<Client>,
     path: String,
     pusher: Pusher,
     holders: Option<Vec<String>>,
@@ -66,29 +65,14 @@ enum Next {
     Over,
 }
 
-impl Inner {
-    /// The watch of a group, and what to run for it.
-    pub(crate) async fn watch_group(self: &Arc<Self>, group: &GroupId) -> Result<(GroupFeed, PushStream)> {
-        let path = &self.layout.group(group);
-        let found = self.look("watch the group", |client| async move { client.check_stat(path).await }).await?;
-        if found.is_none() {
-            return Err(Error::no_group(group));
-        }
-        let (pusher, stream) = push_channel();
-        Ok((GroupFeed { inner: Arc::clone(self), path: path.clone(), pusher, counted: None, renewed: None }, stream))
+impl GroupWatch {
+    pub(crate) fn new(client: &Arc<Client>, path: String, pusher: Pusher) -> Self {
+        GroupWatch { client: Arc::clone(client), path, pusher, counted: None, renewed: None }
     }
 
-    /// The watch of a lock, and what to run for it.
-    pub(crate) fn watch_lock(self: &Arc<Self>, key: &LockKey) -> (LockFeed, PushStream) {
-        let (pusher, stream) = push_channel();
-        (LockFeed { inner: Arc::clone(self), path: self.layout.queue(key), pusher, holders: None }, stream)
-    }
-}
-
-impl GroupFeed {
-    /// Watches until nobody listens any more, or the group or the session is gone.
+    /// Watches until the watcher has gone, or the group or the session is gone.
     pub(crate) async fn run(mut self) {
-        while let Ok(connection) = self.inner.link.up().await {
+        while let Ok(connection) = self.client.up().await {
             match self.over_one(&connection).await {
                 Ok(Next::Again) => {}
                 Err(why) if error::is_passing(&why) => sleep(Duration::from_millis(20)).await,
@@ -99,10 +83,10 @@ impl GroupFeed {
     }
 
     /// Watches for as long as one connection lasts.
-    async fn over_one(&mut self, connection: &Connection) -> Result<Next, Zk> {
+    async fn over_one(&mut self, connection: &Connection) -> Result<Next, ZkError> {
         let arming = async {
-            let client = connection.client()?;
-            client.watch(&self.path, AddWatchMode::PersistentRecursive).await
+            let zookeeper = connection.zookeeper()?;
+            zookeeper.watch(&self.path, AddWatchMode::PersistentRecursive).await
         };
         let mut watch = connection.ask(arming).await?;
         self.renewed = None;
@@ -112,7 +96,7 @@ impl GroupFeed {
             Some(before) if before != counted => self.pusher.push(Pushed::Dirty),
             Some(_) => {}
         }
-        let mut patience = self.inner.link.session_timeout();
+        let mut patience = self.client.session_timeout();
         loop {
             let first = tokio::select! {
                 biased;
@@ -134,7 +118,7 @@ impl GroupFeed {
             let Some(now) = self.tell(connection, happened).await? else { return Ok(self.gone()) };
             let behind = now.wrapping_sub(self.counted.unwrap_or(now));
             if behind == 0 {
-                patience = self.inner.link.session_timeout();
+                patience = self.client.session_timeout();
             } else if is_timeout && patience == MOMENT {
                 // Whatever is counted has an event, which comes before the count. A watch for which that does not hold is armed anew.
                 return Ok(Next::Again);
@@ -145,42 +129,42 @@ impl GroupFeed {
     }
 
     /// The count of changes at a moment from which every event is one change more; `None` where there is no group.
-    async fn begin(&self, connection: &Connection, watch: &mut PersistentWatcher) -> Result<Option<u64>, Zk> {
+    async fn begin(&self, connection: &Connection, watch: &mut PersistentWatcher) -> Result<Option<u64>, ZkError> {
         loop {
-            let client = connection.client()?;
-            let Some(stat) = connection.ask(client.check_stat(&self.path)).await? else { return Ok(None) };
+            let zookeeper = connection.zookeeper()?;
+            let Some(stat) = connection.ask(zookeeper.check_stat(&self.path)).await? else { return Ok(None) };
             // An event that is there by now may have come before or after that answer; nothing tells. Then it is asked again.
             let mut is_quiet = true;
             while let Some(event) = at_once(connection, watch).await {
                 if event.event_type == EventType::Session {
-                    return Err(Zk::ConnectionLoss);
+                    return Err(ZkError::ConnectionLoss);
                 }
                 is_quiet = false;
             }
             if is_quiet {
-                return Ok(Some(version(&stat)));
+                return Ok(Some(roster::version(&stat)));
             }
         }
     }
 
     /// Tells what happened, and answers how many changes the server counts by now; `None` where there is no group any more.
-    async fn tell(&mut self, connection: &Connection, happened: Vec<Happening>) -> Result<Option<u64>, Zk> {
+    async fn tell(&mut self, connection: &Connection, happened: Vec<Happening>) -> Result<Option<u64>, ZkError> {
         let nodes: Vec<String> = happened.iter().filter_map(Happening::to_read).cloned().collect();
-        let client = connection.client()?;
+        let zookeeper = connection.zookeeper()?;
         let looking = async {
             // Both are asked before either is answered.
-            tokio::try_join!(biased; read_entries(&client, &self.path, &nodes), client.check_stat(&self.path))
+            tokio::try_join!(biased; roster::read(&zookeeper, &self.path, &nodes), zookeeper.check_stat(&self.path))
         };
-        let (entries, stat) = connection.ask(looking).await?;
-        let mut entries = entries.into_iter();
+        let (members, stat) = connection.ask(looking).await?;
+        let mut members = members.into_iter();
         for happening in happened {
-            let entry = happening.to_read().and_then(|_| entries.next()).flatten();
+            let entry = happening.to_read().and_then(|_| members.next()).and_then(Member::entry);
             let change = match (happening, entry) {
-                (Happening::Came(_), Some(Ok(entry))) => Some(Change::Joined(entry)),
-                (Happening::Renewed(Some(_)), Some(Ok(entry))) => Some(Change::Updated(entry)),
+                (Happening::Came(_), Some(entry)) => Some(Change::Joined(entry)),
+                (Happening::Renewed(Some(_)), Some(entry)) => Some(Change::Updated(entry)),
                 (Happening::Went(node), _) => member_at(&node).map(Change::Left),
                 (Happening::Gone, _) => return Ok(None),
-                // Whoever it was has gone again, or can't be read.
+                // The member has gone again, or can't be read.
                 _ => None,
             };
             let after = self.counted.unwrap_or_default();
@@ -191,7 +175,7 @@ impl GroupFeed {
                 None => Pushed::Dirty,
             });
         }
-        Ok(stat.as_ref().map(version))
+        Ok(stat.as_ref().map(roster::version))
     }
 
     /// What an event means for the group; `None`: nothing that is counted.
@@ -233,10 +217,15 @@ impl Happening {
     }
 }
 
-impl LockFeed {
-    /// Watches until nobody listens any more, or the session is gone.
+impl LockWatch {
+    /// `path` is that of the lock's queue.
+    pub(crate) fn new(client: &Arc<Client>, path: String, pusher: Pusher) -> Self {
+        LockWatch { client: Arc::clone(client), path, pusher, holders: None }
+    }
+
+    /// Watches until the watcher has gone, or the session is gone.
     pub(crate) async fn run(mut self) {
-        while let Ok(connection) = self.inner.link.up().await {
+        while let Ok(connection) = self.client.up().await {
             match self.over_one(&connection).await {
                 Ok(Next::Again) => {}
                 Err(why) if error::is_passing(&why) => sleep(Duration::from_millis(20)).await,
@@ -245,49 +234,49 @@ impl LockFeed {
         }
     }
 
-    async fn over_one(&mut self, connection: &Connection) -> Result<Next, Zk> {
+    async fn over_one(&mut self, connection: &Connection) -> Result<Next, ZkError> {
         let mut watch: Option<Armed> = None;
         loop {
             if self.pusher.is_closed() {
                 return Ok(Next::Over);
             }
-            self.look(connection, &mut watch).await?;
+            self.arm(connection, &mut watch).await?;
             tokio::select! {
                 biased;
                 () = connection.gone() => return Ok(Next::Again),
                 () = self.pusher.closed() => return Ok(Next::Over),
                 () = fired(&mut watch) => watch = None,
-                () = sleep(self.inner.link.session_timeout()) => watch = None,
+                () = sleep(self.client.session_timeout()) => watch = None,
             }
         }
     }
 
-    /// Looks at the queue and tells if others hold the lock than before. Who waits is of no interest, and does not wake this: where one
+    /// Looks at the queue, tells if others hold the lock than before, and arms the watch. Waiters are of no interest, and do not wake this: where one
     /// alone holds the lock, it is that one's node that is watched, and not the queue.
-    async fn look(&mut self, connection: &Connection, watch: &mut Option<Armed>) -> Result<(), Zk> {
+    async fn arm(&mut self, connection: &Connection, watch: &mut Option<Armed>) -> Result<(), ZkError> {
         let looking = async {
-            let client = connection.client()?;
+            let zookeeper = connection.zookeeper()?;
             loop {
-                let children = match client.list_children(&self.path).await {
-                    Err(Zk::NoNode) => Vec::new(),
+                let children = match zookeeper.list_children(&self.path).await {
+                    Err(ZkError::NoNode) => Vec::new(),
                     children => children?,
                 };
                 if let Some(holder) = queue::only_holder(&children) {
-                    match client.get_and_watch_data(&format!("{}/{holder}", self.path)).await {
+                    match zookeeper.get_and_watch_data(&format!("{}/{holder}", self.path)).await {
                         Ok((_, _, armed)) => return Ok((children, armed)),
-                        Err(Zk::NoNode) => continue,
+                        Err(ZkError::NoNode) => continue,
                         Err(why) => return Err(why),
                     }
                 }
-                match client.list_and_watch_children(&self.path).await {
-                    // Somebody has come meanwhile who is to be watched alone.
+                match zookeeper.list_and_watch_children(&self.path).await {
+                    // A request has come meanwhile that is to be watched alone.
                     Ok((children, _)) if queue::only_holder(&children).is_some() => continue,
                     Ok((children, armed)) => return Ok((children, armed)),
-                    Err(Zk::NoNode) => {}
+                    Err(ZkError::NoNode) => {}
                     Err(why) => return Err(why),
                 }
                 // There is no queue yet, or none any more.
-                let (found, armed) = client.check_and_watch_stat(&self.path).await?;
+                let (found, armed) = zookeeper.check_and_watch_stat(&self.path).await?;
                 if found.is_none() {
                     return Ok((Vec::new(), armed));
                 }
@@ -304,11 +293,6 @@ impl LockFeed {
         self.holders = Some(holders);
         Ok(())
     }
-}
-
-/// Who had that node; `None` where the name was too long for it.
-fn member_at(node: &str) -> Option<MemberId> {
-    name_at(node).and_then(|name| MemberId::new(name).ok())
 }
 
 /// The next event, if it is there already.

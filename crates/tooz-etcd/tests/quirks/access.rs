@@ -58,8 +58,8 @@ async fn user() -> Result<()> {
     let elsewhere = connect(&format!("{}?namespace=other", as_bob(&server)), "one").await?;
     let error = within("a namespace of others", elsewhere.lock("x")?.acquire()).await?.err();
     ensure!(error.is_some_and(|error| error.kind() == ErrorKind::Unauthorized), "bob may write everywhere");
-    let nobody = connect_error(&server.url()).await?;
-    ensure!(nobody.0 == ErrorKind::Unauthorized, "without a user: {nobody:?}");
+    let refused = connect_error(&server.url()).await?;
+    ensure!(refused.0 == ErrorKind::Unauthorized, "without a user: {refused:?}");
     Ok(())
 }
 

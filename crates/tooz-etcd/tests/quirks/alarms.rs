@@ -36,7 +36,7 @@ async fn full() -> Result<()> {
     let refused = within("acquiring", one.lock("x")?.try_acquire()).await?.err();
     let words = refused.map(|error| (error.kind(), error.to_string()));
     ensure!(words.is_some_and(|(kind, words)| kind == ErrorKind::Config && words.contains("NOSPACE")), "what it says");
-    // What is given back is free, also where nobody knows whether it was taken.
+    // What is given back is free, also where it is not known whether it was taken.
     within("releasing", freed.release()).await??;
     let turn: LockGuard = within("the waiter", waiting).await???;
     let swallow = proxy.swallow_reply(b"/locks/y/");

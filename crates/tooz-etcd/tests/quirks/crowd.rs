@@ -12,6 +12,7 @@ use crate::stage::{connect, etcdctl, eventually, metric, play, received, within}
 pub(crate) const QUIRKS: &[Quirk] = &[
     ("crowd::twenty_thousand_acquires_at_once_starve_no_heartbeat_and_no_release", || play(at_once())),
     ("crowd::a_large_roster_is_read_in_pages", || play(large_roster())),
+    ("crowd::locks_and_waiters_are_listed_in_pages", || play(listing())),
     ("crowd::what_is_too_large_for_etcd_is_refused_at_once", || play(too_large())),
     ("crowd::a_long_queue_is_not_sorted_for_each_look", || play(long_queue())),
 ];
@@ -52,6 +53,21 @@ async fn at_once() -> Result<()> {
     Ok(())
 }
 
+/// Writes many keys of the namespace, a hundred in each transaction.
+fn put_all(server: &Server, pairs: impl Iterator<Item = (String, String)>) -> Result<()> {
+    for chunk in pairs.collect::<Vec<_>>().chunks(100) {
+        let put = |(key, value): &(String, String)| format!("put /tooz/tooz/{key} {value:?}");
+        let puts = chunk.iter().map(put).collect::<Vec<_>>().join("\n");
+        let mut tool = server.tool("etcdctl")?;
+        let mut child =
+            tool.arg("txn").stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn()?;
+        std::io::Write::write_all(child.stdin.as_mut().expect("piped"), format!("\n{puts}\n\n\n").as_bytes())?;
+        drop(child.stdin.take());
+        ensure!(child.wait()?.success(), "etcdctl txn");
+    }
+    Ok(())
+}
+
 async fn large_roster() -> Result<()> {
     const MEMBERS: usize = 2300;
     let server = Server::start(Kind::Etcd)?;
@@ -62,21 +78,38 @@ async fn large_roster() -> Result<()> {
         format!("{{\"member\":\"{name}\",\"request\":\"{:032x}\",\"session\":\"0\",\"capabilities\":1}}", name.len())
     };
     // As other drivers would have written them.
-    for chunk in (0..MEMBERS).collect::<Vec<_>>().chunks(100) {
-        let put = |index: &usize| format!("put /tooz/tooz/members/g/m{index:05} {:?}", entry(&format!("m{index:05}")));
-        let puts = chunk.iter().map(put).collect::<Vec<_>>().join("\n");
-        let mut tool = server.tool("etcdctl")?;
-        let mut child =
-            tool.arg("txn").stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn()?;
-        std::io::Write::write_all(child.stdin.as_mut().expect("piped"), format!("\n{puts}\n\n\n").as_bytes())?;
-        drop(child.stdin.take());
-        ensure!(child.wait()?.success(), "etcdctl txn");
-    }
+    let name = |index: usize| format!("m{index:05}");
+    put_all(&server, (0..MEMBERS).map(|index| (format!("members/g/{}", name(index)), entry(&name(index)))))?;
     let before = received(server.address(), &["Txn", "Range"])?;
     let members = group.members().await?;
     let asked = received(server.address(), &["Txn", "Range"])? - before;
     ensure!(members.len() == MEMBERS, "{} of {MEMBERS} are listed", members.len());
     ensure!((asked - 3.0).abs() < 1.5, "{asked} requests for three pages");
+    Ok(())
+}
+
+async fn listing() -> Result<()> {
+    const WAITERS: usize = 2300;
+    let server = Server::start(Kind::Etcd)?;
+    let one = connect(&server.url(), "one").await?;
+    let record = |index: usize| format!("{{\"member\":\"m{index}\",\"mode\":\"\",\"request\":\"\",\"session\":\"\"}}");
+    // The names are in the opposite order.
+    put_all(&server, (0..WAITERS).map(|index| (format!("locks/long/x/{:032x}", WAITERS - index), record(index))))?;
+    put_all(&server, (0..3).map(|index| (format!("locks/z{index}/s/{index:032x}"), record(index))))?;
+    put_all(&server, [("locks/%zz/x/1".to_owned(), record(0)), ("locks/stray".to_owned(), record(0))].into_iter())?;
+    let before = received(server.address(), &["Txn", "Range"])?;
+    let locks: Vec<_> = one.locks().await?.iter().map(ToString::to_string).collect();
+    let asked = received(server.address(), &["Txn", "Range"])? - before;
+    ensure!(locks == ["long", "z0", "z1", "z2"], "listed: {locks:?}");
+    ensure!(asked <= 3.0, "{asked} requests, though most of the keys are of one lock");
+    let before = received(server.address(), &["Txn", "Range"])?;
+    let waiters = one.lock("long")?.waiters().await?;
+    let asked = received(server.address(), &["Txn", "Range"])? - before;
+    ensure!((asked - 3.0).abs() < 1.5, "{asked} requests for three pages");
+    ensure!(waiters.len() == WAITERS - 1, "{} wait", waiters.len());
+    // Each piece of a hundred has one revision.
+    let pieces = waiters.iter().map(|waiter| waiter.member.as_str()[1..].parse::<usize>().expect("a number") / 100);
+    ensure!(pieces.is_sorted(), "not in the order in which they came");
     Ok(())
 }
 
@@ -122,7 +155,7 @@ async fn long_queue() -> Result<()> {
     let before = read()?;
     tokio::time::sleep(Duration::from_secs(12)).await;
     ensure!(read()? - before < 1000.0, "{} readings in two timeouts", read()? - before);
-    // The turns are taken in the order of the queue, whoever is near and whoever is far.
+    // The turns are taken in the order of the queue, the near ones and the far ones alike.
     for index in 0..WAITERS {
         let before = turn.fencing_token();
         turn.release().await?;

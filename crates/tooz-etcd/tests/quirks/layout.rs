@@ -1,4 +1,4 @@
-//! A namespace says in which layout it is kept, and nobody who speaks another owns anything there.
+//! A namespace says in which layout it is kept, and a session that speaks another owns nothing there.
 
 use anyhow::{Result, ensure};
 use tooz_core::{ConnectOptions, ErrorKind};

@@ -28,7 +28,7 @@ async fn killed_leaders() -> Result<()> {
         let leader = cluster.leader()?;
         cluster.nodes()[leader].kill()?;
         let token = turn.fencing_token();
-        // Nobody's release depends on one member.
+        // No release depends on one member.
         let _ = within("releasing", turn.release()).await?;
         turn = within("the next turn", waiting).await???;
         ensure!(turn.fencing_token() > token, "round {round}: the token did not grow");

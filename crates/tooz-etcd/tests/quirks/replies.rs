@@ -1,4 +1,4 @@
-//! Applied, but the reply was lost: nothing is done twice, and nothing is left that nobody holds.
+//! Applied, but the reply was lost: nothing is done twice, and no key is left without a holder.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ async fn try_acquire() -> Result<()> {
     let swallow = proxy.swallow_reply(b"/locks/x/");
     let answer = within("trying", one.lock("x")?.try_acquire()).await?;
     ensure!(swallow.wait(Duration::ZERO), "the reply was not swallowed");
-    ensure!(answer.is_err(), "nobody can know whether it holds: {answer:?}");
+    ensure!(answer.is_err(), "it can't be known whether it holds: {answer:?}");
     eventually("the lock is free", async || Ok(two.lock("x")?.try_acquire().await?.is_some())).await?;
     Ok(())
 }
@@ -112,7 +112,7 @@ async fn late() -> Result<()> {
     for round in 0..3 {
         proxy.drop_to_server();
         let answer = within("trying", one.lock("x")?.try_acquire()).await?;
-        ensure!(answer.is_err(), "it reached nobody: {answer:?}");
+        ensure!(answer.is_err(), "it reached no server: {answer:?}");
         tokio::time::sleep(Duration::from_millis(300)).await;
         proxy.heal();
         eventually("the lock is free", async || {
@@ -122,7 +122,7 @@ async fn late() -> Result<()> {
         .await?;
         tokio::time::sleep(Duration::from_millis(700)).await;
         let ghosts = keys(&server)?.into_iter().filter(|key| key.contains("/locks/x/")).count();
-        ensure!(ghosts == 0, "round {round}: {ghosts} keys that nobody holds");
+        ensure!(ghosts == 0, "round {round}: {ghosts} keys without a holder");
         drop(within("acquiring again", one.lock("x")?.acquire()).await??);
     }
     Ok(())
@@ -149,7 +149,7 @@ async fn very_late() -> Result<()> {
         tokio::time::sleep(Duration::from_millis(300)).await;
         let ghosts: Vec<_> =
             keys(&server)?.into_iter().filter(|key| key.contains("/locks/x/") || key.ends_with("/g/one")).collect();
-        ensure!(ghosts.is_empty(), "round {round}: nobody holds {ghosts:?}");
+        ensure!(ghosts.is_empty(), "round {round}: without a holder: {ghosts:?}");
     }
     Ok(())
 }

@@ -36,7 +36,7 @@ impl Scratch {
     }
 
     fn write(&self, content: &[u8]) -> Result<()> {
-        // As those do it who renew certificates: nobody ever reads a half of it.
+        // As tools do it that renew certificates: no reader ever sees a half of it.
         let aside = self.0.with_extension("new");
         std::fs::write(&aside, content)?;
         Ok(std::fs::rename(aside, &self.0)?)
@@ -131,7 +131,7 @@ async fn callback() -> Result<()> {
         let (password, asked) = (Arc::clone(&password), Arc::clone(&asked));
         move || {
             asked.fetch_add(1, Ordering::Relaxed);
-            Ok(Credentials::new("bob", password.lock().expect("nobody panics").clone()))
+            Ok(Credentials::new("bob", password.lock().expect("no thread panics").clone()))
         }
     });
     let one = within("connecting", options.connect()).await??;
@@ -141,7 +141,7 @@ async fn callback() -> Result<()> {
     etcdctl(&server, &["--user", "root:secret", "user", "delete", "bob"])?;
     as_root(&server, "user add bob:the-second")?;
     as_root(&server, "user grant-role bob fleet")?;
-    "the-second".clone_into(&mut *password.lock().expect("nobody panics"));
+    "the-second".clone_into(&mut *password.lock().expect("no thread panics"));
     tokio::time::sleep(Duration::from_secs(5)).await;
     ensure!(guard.is_held() && asked.load(Ordering::Relaxed) > before, "it was not asked again");
     within("releasing", guard.release()).await??;
@@ -210,7 +210,7 @@ async fn revoked_role() -> Result<()> {
     Ok(())
 }
 
-/// The first sending was done, and its answer got lost; the second wants a login, which fails. Nobody knows then whether it was done.
+/// The first sending was done, and its answer got lost; the second wants a login, which fails. It is not known then whether it was done.
 async fn failed_login() -> Result<()> {
     let server = Server::start(Kind::Etcd)?;
     with_users(&server)?;
@@ -234,11 +234,11 @@ async fn failed_login() -> Result<()> {
     change_password(&server, "the-second")?;
     // Past the second sending, and the login that it wanted. Who tried is answered only when all is taken back.
     tokio::time::sleep(Duration::from_secs(8)).await;
-    ensure!(!trying.is_finished(), "it was answered though nobody knows");
+    ensure!(!trying.is_finished(), "it was answered though it is not known");
     file.write(b"the-second")?;
     let answer = within("trying", trying).await??;
     ensure!(answer.is_err(), "it was granted: {answer:?}");
-    eventually("nobody holds it", async || Ok(one.lock("x")?.holders().await.is_ok_and(|holders| holders.is_empty())))
+    eventually("it is free", async || Ok(one.lock("x")?.holders().await.is_ok_and(|holders| holders.is_empty())))
         .await?;
     ensure!(kept.is_held(), "the session was lost");
     Ok(())

@@ -50,7 +50,7 @@ async fn watches() -> Result<()> {
     let mut watch = group.watch().await?;
     within("the snapshot", watch.next()).await?;
     let mut leaders = group.watch_leader().await?;
-    within("nobody", leaders.next()).await?;
+    within("no leader", leaders.next()).await?;
     let guard = two.lock("x")?.acquire().await?;
     let next = one.lock("x")?;
     let waiting = tokio::spawn(async move { next.acquire().await });
@@ -97,7 +97,7 @@ async fn holders() -> Result<()> {
     grow(&server, 30)?;
     tokio::time::sleep(Duration::from_millis(300)).await;
     restore(&server, &backup)?;
-    tokio::time::timeout(Duration::from_secs(6), forgotten.loss().wait()).await.context("nobody told of the loss")?;
+    tokio::time::timeout(Duration::from_secs(6), forgotten.loss().wait()).await.context("the loss was not told")?;
     ensure!(kept.is_held() && membership.is_member(), "what is in the backup was lost");
     ensure!(two.lock("kept")?.try_acquire().await?.is_none(), "it is held by two");
     // What was given back since stands there again, and is given back again.

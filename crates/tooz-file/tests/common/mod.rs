@@ -208,7 +208,7 @@ async fn outcome(ours: &Coordinator, word: &str, name: &str, kept: &mut Vec<Box<
     done.unwrap_or_else(|error| format!("{} {error}", error.kind()))
 }
 
-/// Takes a read lock on the whole file, as anybody may who can open it, and keeps it.
+/// Takes a read lock on the whole file, as each user may that can open it, and keeps it.
 fn read_lock(path: &Path) -> std::io::Result<()> {
     use nix::fcntl::{FcntlArg, fcntl};
     let file = fs::File::open(path)?;
@@ -236,13 +236,13 @@ pub(crate) async fn alone(folder: &Path, guard: &LockGuard) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
-    // By a rename, so that one who is killed in the middle of it leaves no witness without a name.
+    // By a rename, so that a process that is killed in the middle of it leaves no witness without a name.
     let pid = std::process::id().to_string();
     fs::write(witness.with_extension(&pid), &pid).unwrap();
     fs::rename(witness.with_extension(&pid), &witness).unwrap();
     let last: u64 = fs::read_to_string(&register).ok().and_then(|token| token.parse().ok()).unwrap_or(0);
     assert!(guard.fencing_token().0 > last, "{} after {last}", guard.fencing_token());
-    // By a rename, so that one who is killed leaves the old or the new token.
+    // By a rename, so that a process that is killed leaves the old or the new token.
     fs::write(register.with_extension("new"), guard.fencing_token().to_string()).unwrap();
     fs::rename(register.with_extension("new"), &register).unwrap();
     tokio::time::sleep(Duration::from_millis(2)).await;

@@ -1,4 +1,4 @@
--- Takes the lock if nobody is in the way and nobody waits at the gate, and a token once it is taken. One round trip, no row, no transaction id.
+-- Takes the lock if no grant is in the way and no request waits at the gate, and a token once it is taken. One round trip, no row, no transaction id.
 -- $1 pass without asking at the gate, $2 the gate, $3 the lock, $4 how: 2 exclusive, 1 shared, 0 shared and had already, $5.. its name,
 -- $8 the process of the server that is the session's: nothing is taken by another one.
 SELECT

@@ -1,4 +1,4 @@
--- Who holds the lock $1. A grant that is not written down yet has no token. $2: look for such grants. The locks of sessions that are over can
+-- The holders of the lock $1. A grant that is not written down yet has no token. $2: look for such grants. The locks of sessions that are over can
 -- be had for a moment, and are given back at once.
 WITH written AS MATERIALIZED (SELECT * FROM grants WHERE key = $1 AND (namespace, space, name) = ($3, $4, $5)),
 living AS MATERIALIZED (

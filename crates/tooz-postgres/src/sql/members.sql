@@ -1,4 +1,4 @@
--- The living members of a group with its version: one snapshot for both. No row: no such group. Who is looked at takes no lasting place in
+-- The living members of a group with its version: one snapshot for both. No row: no such group. A session that is looked at takes no lasting place in
 -- the server's lock table: what can be had is given back at once.
 WITH entered AS MATERIALIZED (SELECT * FROM members WHERE namespace = $1 AND name = $2),
 living AS MATERIALIZED (

@@ -1,4 +1,4 @@
--- What tooz keeps in a PostgreSQL database: layout {layout}, revision {revision}. Run it as a user who may create, or as the owner of what
+-- What tooz keeps in a PostgreSQL database: layout {layout}, revision {revision}. Run it as a user that may create, or as the owner of what
 -- an older version of tooz has made. May be run again: it adds what is missing, brings the functions up to date and touches no rows.
 DO {body}
 DECLARE
@@ -58,7 +58,7 @@ CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.members (
 );
 CREATE INDEX IF NOT EXISTS members_session ON {schema}.members (session);
 
--- Who holds which lock, for those who ask. The advisory lock on the key is what excludes; grants of a few milliseconds never get here.
+-- The holders of locks, for those that ask. The advisory lock on the key is what excludes; grants of a few milliseconds never get here.
 CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.grants (
     key bigint NOT NULL,
     request bytea NOT NULL,
@@ -73,21 +73,21 @@ CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.grants (
 );
 CREATE INDEX IF NOT EXISTS grants_session ON {schema}.grants (session);
 
--- How far those have come who clear up: nobody is at it where there is no place. Who clears up has this row for itself.
+-- How far the clearing up has come: no session is at it where there is no place. The session that clears up has this row for itself.
 CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.sweeps (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     place bigint,
     began timestamptz NOT NULL
 );
 
--- Whether a session is over. A lock that can be had for a moment is nobody's any more; it is given back at once, so that however many are
--- looked at take one place in the server's lock table. Not for one's own session, whose lock one can always have.
+-- Whether a session is over. A lock that can be had for a moment is held no more; it is given back at once, so that however many are
+-- looked at take one place in the server's lock table. Not for the session that asks, which can always have its own lock.
 CREATE OR REPLACE FUNCTION {schema}.is_over(the_session bigint) RETURNS boolean LANGUAGE sql AS {body}
     SELECT CASE WHEN pg_try_advisory_lock_shared(the_session) THEN pg_advisory_unlock_shared(the_session) ELSE false END
 {body};
 
--- Opens a session. The first one since the server started (nobody holds `lifted`) lifts the counter above the time in microseconds, so that
--- tokens grow also over a crash that lost the end of the counter. While `lifting` is held nobody else opens, so nobody takes a token meanwhile.
+-- Opens a session. The first one since the server started (no session holds `lifted`) lifts the counter above the time in microseconds, so that
+-- tokens grow also over a crash that lost the end of the counter. While `lifting` is held no other session opens, so none takes a token meanwhile.
 CREATE OR REPLACE FUNCTION {schema}.open_session(
     my_session bigint, my_namespace text, my_member text, lifting bigint, lifted bigint
 ) RETURNS boolean LANGUAGE plpgsql AS {body}
@@ -115,7 +115,7 @@ CREATE OR REPLACE FUNCTION {schema}.open_session(
 DECLARE
     kept integer;
 BEGIN
-    -- Who changes the layout holds `lifting` too, so it does not change between this look and the entry.
+    -- A user that changes the layout holds `lifting` too, so it does not change between this look and the entry.
     PERFORM pg_advisory_xact_lock(lifting);
     SELECT layout INTO kept FROM {schema}.layout;
     IF kept <> my_layout THEN
@@ -126,7 +126,7 @@ BEGIN
     RETURN 'taken';
 END {body};
 
--- Counts a change of a group and tells it to those who listen. What is too long for a notification is told without its content.
+-- Counts a change of a group and tells it to those that listen. What is too long for a notification is told without its content.
 CREATE OR REPLACE FUNCTION {schema}.tell_change(
     the_namespace text, the_name text, kind text, the_member text, the_request bytea, the_capabilities text
 ) RETURNS void LANGUAGE plpgsql AS {body}
@@ -152,7 +152,7 @@ CREATE OR REPLACE FUNCTION {schema}.join_group(
 DECLARE
     old {schema}.members;
 BEGIN
-    -- The group's row is locked before any member's, here and everywhere, so that nobody can wait in a circle.
+    -- The group's row is locked before any member's, here and everywhere, so that no two wait in a circle.
     PERFORM 1 FROM {schema}.groups WHERE namespace = the_namespace AND name = the_name FOR UPDATE;
     IF NOT FOUND THEN
         RETURN 'missing';
@@ -161,7 +161,7 @@ BEGIN
     IF FOUND THEN
         IF old.request = the_request THEN
             RETURN 'ok';
-        -- The first half of an id is the coordinator's, the second counts: only an earlier entry is one's own to replace.
+        -- The first half of an id is the coordinator's, the second counts: only an earlier entry of the same coordinator is its own to replace.
         ELSIF anybody OR (substring(old.request FROM 1 FOR 8) = substring(own FROM 1 FOR 8) AND old.request < the_request) THEN
             PERFORM pg_notify('tooz_' || lpad(to_hex(old.session), 16, '0'), encode(old.request, 'hex'));
         ELSIF old.session = my_session OR NOT {schema}.is_over(old.session) THEN
@@ -221,7 +221,7 @@ BEGIN
     RETURN living;
 END {body};
 
--- Takes away at most so many memberships and so many grants of sessions that are over, or of one's own at its end, and tells it. Answers whether
+-- Takes away at most so many memberships and so many grants of sessions that are over, or of the asking session at its end, and tells it. Answers whether
 -- anything is left of them. The version of each group is counted up once, by as many as have left: one row, however many die at a time.
 CREATE OR REPLACE FUNCTION {schema}.bury(the_dead bigint[], most integer) RETURNS boolean LANGUAGE plpgsql AS {body}
 DECLARE
@@ -233,7 +233,7 @@ DECLARE
 BEGIN
     SELECT array_agg(doomed.ctid), array_agg(doomed.namespace), array_agg(doomed.name) INTO rows, spaces, names
         FROM (SELECT ctid, namespace, name FROM {schema}.members WHERE session = ANY (the_dead) LIMIT most) AS doomed;
-    -- The groups' rows are locked before any member's, in the same order by all, so that nobody waits in a circle.
+    -- The groups' rows are locked before any member's, in the same order by all, so that no two wait in a circle.
     FOR place IN SELECT DISTINCT one.space, one.name FROM unnest(spaces, names) AS one (space, name) ORDER BY one.space, one.name LOOP
         PERFORM 1 FROM {schema}.groups AS theirs WHERE theirs.namespace = place.space AND theirs.name = place.name FOR UPDATE;
     END LOOP;
@@ -271,9 +271,9 @@ BEGIN
     RETURN EXISTS (SELECT 1 FROM {schema}.sessions AS own WHERE own.session = ANY (the_dead));
 END {body};
 
--- One step of clearing up after the dead of all namespaces, if the last round began longer than `period` seconds ago and nobody else is at it.
--- A step looks at a thousand sessions and takes away a few hundred, so that it keeps nobody waiting. `more`: the round goes on; `age`: how long ago
--- it began. It runs with the rights of the owner, so that also those who may only read hear of deaths; what is not dead it does not touch.
+-- One step of clearing up after the dead of all namespaces, if the last round began longer than `period` seconds ago and no other session is at it.
+-- A step looks at a thousand sessions and takes away a few hundred, so that it keeps no other waiting. `more`: the round goes on; `age`: how long ago
+-- it began. It runs with the rights of the owner, so that also users that may only read hear of deaths; what is not dead it does not touch.
 CREATE OR REPLACE FUNCTION {schema}.clear_up(
     my_session bigint, period double precision, OUT swept boolean, OUT more boolean, OUT age double precision
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS {body}

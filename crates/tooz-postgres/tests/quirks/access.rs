@@ -184,7 +184,7 @@ pub(crate) async fn limits_that_are_set_for_the_role_end_no_wait(_shared: Store)
     let waiting = tokio::spawn(async move { lock.acquire().await.unwrap() });
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(guard.is_held());
-    // It stands in the queue, where nobody passes.
+    // It stands in the queue, where no other passes.
     assert!(store.sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") != "0");
     guard.release().await.unwrap();
     drop(within(waiting).await.unwrap());

@@ -1,4 +1,4 @@
-//! What the dead leave behind, in thousands: it is taken away by small steps, and nobody's lock is in danger meanwhile.
+//! What the dead leave behind, in thousands: it is taken away by small steps, and no lock is in danger meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ async fn until_none_is_left(store: &Store) -> Duration {
     began.elapsed()
 }
 
-/// What the server's log tells of errors; not of those who knocked before it was ready.
+/// What the server's log tells of errors; not of those that knocked before it was ready.
 fn errors(store: &Store) -> Vec<String> {
     let log = std::fs::read_to_string(store.server.folder().join("log")).unwrap();
     let is_bad =
@@ -62,7 +62,7 @@ pub(crate) async fn three_thousand_dead_of_other_namespaces_are_no_line_in_the_l
         watches.push((within(ours.group("g").unwrap().watch()).await.unwrap(), ours));
     }
     let took = until_none_is_left(&store).await;
-    println!("3,000 dead of three namespaces that nobody uses are gone after {took:?}");
+    println!("3,000 dead of three unused namespaces are gone after {took:?}");
     for index in 0..5 {
         let ours = in_namespace(&store, &format!("empty-{index}"), "ours").await;
         within(ours.lock("x").unwrap().acquire()).await.unwrap().release().await.unwrap();
@@ -83,7 +83,7 @@ pub(crate) async fn thousands_of_dead_in_one_group_are_gone_within_seconds_and_a
     let before: u64 = store.sql(version).parse().unwrap();
     leave_dead(&store, &store.namespace, "g", usize::try_from(DEAD).unwrap());
     let mut watch = within(group.watch()).await.unwrap();
-    // They don't count from the beginning: nobody is told that they have left.
+    // They don't count from the beginning: none is told to have left.
     assert!(matches!(within(watch.next()).await, Some(GroupEvent::Snapshot(members)) if members.is_empty()));
     let took = until_none_is_left(&store).await;
     println!("{DEAD} dead of one group are gone after {took:?}, with a session timeout of 2 s");
@@ -160,7 +160,7 @@ pub(crate) async fn few_of_many_watchers_look_who_has_died(_shared: Store) {
     tokio::time::sleep(Duration::from_secs(10)).await;
     let looks = calls() - before;
     println!("{WATCHERS} watchers look {looks} times in 10 s, where each would look 11 times by itself");
-    assert!(looks >= 5, "nobody looks");
+    assert!(looks >= 5, "none looks");
     assert!(looks <= WATCHERS * 4, "{looks} looks");
     // And still a death is noticed as fast as by one alone.
     let mut member = store.start(&["join", "g"]);
@@ -189,7 +189,7 @@ pub(crate) async fn who_may_only_read_hears_of_deaths_and_fills_no_log(_shared: 
     member.kill();
     let killed = Instant::now();
     assert!(matches!(within(watch.next()).await, Some(GroupEvent::Left(_))));
-    println!("kill -9 to Left for one who may only read: {:?}", killed.elapsed());
+    println!("kill -9 to Left for one that may only read: {:?}", killed.elapsed());
     assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
     // Not even that is allowed: it reads in its time, and the server's log stays empty.
     store.sql("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA tooz FROM PUBLIC");

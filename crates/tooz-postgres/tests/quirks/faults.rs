@@ -256,7 +256,7 @@ pub(crate) async fn a_lost_synchronous_standby_takes_no_lock_and_keeps_none(_sha
     assert_eq!(store.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"), "0");
 }
 
-/// Somebody else's commit hangs with the one lock that all notifications of a server pass: locks and heartbeats go on.
+/// Another program's commit hangs with the one lock that all notifications of a server pass: locks and heartbeats go on.
 pub(crate) async fn a_notification_that_hangs_takes_no_lock(_shared: Store) {
     let store = Store::own(Setup::new(Kind::Postgres).argument("-c synchronous_standby_names=ghost"));
     let ours = store.connect("ours").await;

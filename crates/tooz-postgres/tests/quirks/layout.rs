@@ -107,7 +107,7 @@ pub(crate) async fn another_layout_is_refused_before_anything_is_owned(_shared: 
     let found = within(store.connect("looker").await.check_up()).await.unwrap();
     assert!(found.findings.iter().any(|one| one.what.contains("layout 2")), "{found:?}");
     assert_eq!(store.sql("SELECT count(*) FROM tooz.sessions"), "1");
-    // Who has a session keeps it, and gets no second one.
+    // A member that has a session keeps it, and gets no second one.
     assert!(guard.is_held());
     store.sql("SELECT pg_terminate_backend(pid) FROM tooz.sessions");
     within(guard.loss().wait()).await;
@@ -133,7 +133,7 @@ pub(crate) async fn what_a_newer_version_has_made_is_left_alone(_shared: Store) 
     assert_eq!(store.sql(RECORD), "1|99");
 }
 
-/// Somebody drops the schema under those who live in it: the next session makes it anew, and so does the next group.
+/// The schema is dropped under the members that live in it: the next session makes it anew, and so does the next group.
 pub(crate) async fn a_schema_that_was_dropped_is_made_anew(_shared: Store) {
     let store = Store::own(Setup::new(Kind::Postgres));
     let ours = store.connect("ours").await;

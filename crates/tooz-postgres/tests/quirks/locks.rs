@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tooz_core::ErrorKind;
+use tooz_core::{ErrorKind, LockMode};
 use tooz_testbed::{Kind, Setup};
 
 use crate::bed::{Store, within};
@@ -11,7 +11,7 @@ pub(crate) async fn names_that_share_a_key_are_told_apart(store: Store) {
     let (one, two) = (store.connect("one").await, store.connect("two").await);
     let guard = one.lock("x").unwrap().acquire().await.unwrap();
     assert_eq!(two.lock("x").unwrap().holders().await.unwrap().len(), 1);
-    // As if one's lock were another one whose name has the same hash.
+    // As if it were another lock whose name has the same hash.
     store.sql("UPDATE tooz.grants SET name = 'y' WHERE namespace = current_setting('tooz.namespace')");
     for error in [
         within(two.lock("x").unwrap().try_acquire()).await.unwrap_err(),
@@ -187,7 +187,7 @@ pub(crate) async fn a_holder_is_shown_however_short_it_holds(store: Store) {
     holders.abort_all();
 }
 
-/// Whoever tries finds nothing in the way of a lock that was given back, by a waiter least of all that has just had its turn.
+/// A try finds nothing in the way of a lock that was given back, by a waiter least of all that has just had its turn.
 pub(crate) async fn a_try_after_a_turn_finds_the_gate_open(store: Store) {
     let (one, two, three) = (store.connect("one").await, store.connect("two").await, store.connect("three").await);
     for round in 0..100 {
@@ -206,6 +206,83 @@ pub(crate) async fn a_try_after_a_turn_finds_the_gate_open(store: Store) {
             guard.release().await.unwrap();
             three.lock("x").unwrap().try_acquire().await.unwrap()
         };
-        assert!(tried.is_some(), "round {round}: refused with nobody in the way");
+        assert!(tried.is_some(), "round {round}: refused with nothing in the way");
     }
+}
+
+/// However long and strange its id is, and in either mode; but not without a connection, and not when it is dead.
+pub(crate) async fn waiters_are_those_in_the_servers_queue(store: Store) {
+    let long = format!("\u{fc}ber-{}", "x".repeat(150));
+    let (holder, looker) = (store.connect("holder").await, store.connect("looker").await);
+    let ours = store.connect_with(&long, "&waiters=1").await;
+    let (_x, y) =
+        (holder.lock("x").unwrap().acquire().await.unwrap(), holder.lock("y").unwrap().acquire().await.unwrap());
+    let lock = ours.lock("x").unwrap();
+    let first = tokio::spawn(async move { lock.shared().acquire().await });
+    let waiting = async |name: &str| {
+        let waiters = looker.lock(name).unwrap().waiters().await.unwrap();
+        waiters.iter().map(|one| (one.member.to_string(), one.mode)).collect::<Vec<_>>()
+    };
+    within(async {
+        while waiting("x").await != [(long.clone(), LockMode::Shared)] {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let lock = ours.lock("y").unwrap();
+    let second = tokio::spawn(async move { lock.acquire().await.unwrap() });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(waiting("y").await, [], "it has no connection to wait on");
+    // The first one's turn is over when others want its connection.
+    within(async {
+        while waiting("y").await != [(long.clone(), LockMode::Exclusive)] {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let mut other = store.start_as("dead", &["hold", "y"]);
+    within(async {
+        while waiting("y").await.last().is_none_or(|(member, _)| member != "dead") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    other.kill();
+    within(async {
+        while waiting("y").await.iter().any(|(member, _)| member == "dead") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    y.release().await.unwrap();
+    drop(within(second).await.unwrap());
+    first.abort();
+}
+
+/// Their names are asked for, also of those that are given back before the name is told.
+pub(crate) async fn locks_are_listed_however_short_they_are_held(store: Store) {
+    let looker = store.connect("looker").await;
+    let steady = store.connect("steady").await;
+    let _held = steady.lock("steady").unwrap().acquire().await.unwrap();
+    let mut holders = tokio::task::JoinSet::new();
+    for index in 0..3 {
+        let lock = store.connect(&format!("holder-{index}")).await.lock(format!("short-{index}")).unwrap();
+        holders.spawn(async move {
+            loop {
+                let guard = lock.acquire().await.unwrap();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                guard.release().await.unwrap();
+            }
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut seen = 0;
+    for _ in 0..30 {
+        let locks = within(looker.locks()).await.unwrap();
+        assert!(locks.iter().any(|lock| lock.as_str() == "steady"), "{locks:?}");
+        seen += locks.len() - 1;
+    }
+    println!("three locks of 5 ms were listed {seen} times of 90");
+    assert!(seen >= 10, "{seen}");
+    holders.abort_all();
 }

@@ -65,6 +65,8 @@ fn main() -> ExitCode {
         access::the_check_up_tells_what_it_found,
         locks::a_holder_is_shown_however_short_it_holds,
         locks::a_try_after_a_turn_finds_the_gate_open,
+        locks::waiters_are_those_in_the_servers_queue,
+        locks::locks_are_listed_however_short_they_are_held,
         pooler::in_transaction_mode_is_refused,
         pooler::in_statement_mode_is_refused,
         pooler::in_transaction_mode_grants_nothing_twice_however_busy,

@@ -1,5 +1,5 @@
 //! `PgBouncer` in between. In session mode each client has a connection of its own and all is well; in the other modes a lock would be
-//! everybody's.
+//! all clients'.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -97,7 +97,7 @@ async fn grants_nothing_twice(pooled: &Pooled) {
     }
     let answers = tokio::time::timeout(Duration::from_mins(1), members.join_all()).await.unwrap();
     println!("granted and refused, by member: {answers:?}");
-    assert!(answers.iter().map(|(_, refused)| refused).sum::<usize>() > 0, "nobody was refused");
+    assert!(answers.iter().map(|(_, refused)| refused).sum::<usize>() > 0, "no request was refused");
 }
 
 pub(crate) async fn in_session_mode_will_do(_shared: Store) {
@@ -110,7 +110,7 @@ pub(crate) async fn in_session_mode_will_do(_shared: Store) {
     let mut leaders = group.watch_leader().await.unwrap();
     assert!(matches!(within(watch.next()).await, Some(GroupEvent::Snapshot(members)) if members.is_empty()));
     assert_eq!(within(leaders.next()).await, Some(LeaderEvent::Vacant));
-    // Pushes come through it, and who comes by it and who doesn't are one.
+    // Pushes come through it, and members that come by it and those that don't are one.
     let membership = within(direct.group("g").unwrap().join(&1)).await.unwrap();
     assert!(matches!(within(watch.next()).await, Some(GroupEvent::Joined(_))));
     let leadership = within(membership.campaign()).await.unwrap();

@@ -1,0 +1,195 @@
+//! Watches the keys of the session, looks when something was told of them, and tells core what was taken away by force.
+//!
+//! Each key that is held for longer than a moment has a watch of its own in the session's one stream. That costs the server a
+//! few hundred bytes and nothing else: a watch of all locks would tell every member of every release of the others, and an index
+//! of what a session holds would double every write.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, sleep_until};
+use tooz_core::driver::{Backoff, Reporter, RequestId};
+use tooz_core::{ErrorKind, GroupId, Result};
+
+use crate::client::Client;
+use crate::dispatch::{Dispatch, Notice, Scope};
+use crate::holdings::{Confirmed, Holding, HoldingKind, Holdings};
+use crate::lanes::Lane;
+use crate::lease::Lease;
+use crate::proto::etcdserverpb::{RangeRequest, TxnRequest};
+use crate::proto::mvccpb::KeyValue;
+use crate::record::MemberRecord;
+use crate::request::{BATCH, get, one, ranges};
+use crate::withdrawal::withdraw;
+
+/// How soon a withdrawal that etcd could not write is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The task of one session.
+pub(crate) struct KeyWatch {
+    pub(crate) holdings: Arc<Holdings>,
+    pub(crate) dispatch: Arc<Dispatch>,
+    pub(crate) client: Arc<Client>,
+    pub(crate) reporter: Reporter,
+    pub(crate) lease: Arc<Lease>,
+    /// The revision after which the session's key is watched.
+    pub(crate) since: i64,
+}
+
+impl KeyWatch {
+    pub(crate) fn start(self, confirmed: Confirmed) -> AbortHandle {
+        tokio::spawn(self.run(confirmed)).abort_handle()
+    }
+
+    async fn run(self, Confirmed(mut confirmed): Confirmed) {
+        let holdings = Arc::clone(&self.holdings);
+        let _session = self.dispatch.watch(Scope::key(&self.lease.key, self.since + 1), move |notice| match notice {
+            Notice::Deleted { .. } | Notice::Gap => holdings.doubt_session(),
+            Notice::Ready { .. } | Notice::Put(_) => {}
+        });
+        let watching = async {
+            // All come of age in the order in which they came.
+            while let Some((when, id)) = confirmed.recv().await {
+                sleep_until(when).await;
+                self.watch(id);
+            }
+        };
+        let looking = async {
+            let mut pauses = Backoff::between(Duration::from_millis(50), Duration::from_secs(1));
+            loop {
+                self.holdings.doubted().await;
+                while self.look().await.is_err() {
+                    // The deadline judges meanwhile.
+                    pauses.pause().await;
+                }
+                pauses.reset();
+            }
+        };
+        // What a watch tells is not all that can happen to a key: a cluster that was set back knows nothing of some, and tells nothing.
+        let doubting = async {
+            let (mut restands, mut set_backs) = (self.dispatch.restands(), self.client.history.set_backs());
+            loop {
+                tokio::select! {
+                    Ok(()) = restands.changed() => self.holdings.doubt_all(),
+                    Ok(()) = set_backs.changed() => {
+                        self.holdings.doubt_all();
+                        // What was given back since may stand there again.
+                        self.reporter.connected();
+                    }
+                    else => return,
+                }
+            }
+        };
+        let paying = async {
+            loop {
+                self.holdings.owing().await;
+                loop {
+                    sleep(AGAIN).await;
+                    let owed = self.holdings.take_owed(BATCH);
+                    if owed.is_empty() {
+                        break;
+                    }
+                    self.pay(owed).await;
+                }
+            }
+        };
+        tokio::join!(watching, looking, doubting, paying);
+    }
+
+    fn watch(&self, id: RequestId) {
+        let of = |holding: &Holding| (holding.key.clone(), holding.revision + 1);
+        let Some((key, from)) = self.holdings.all().get(&id).map(of) else { return };
+        let holdings = Arc::clone(&self.holdings);
+        let watching = self.dispatch.watch(Scope::key(&key, from), move |notice| match notice {
+            Notice::Ready { .. } => {}
+            // New capabilities of one's own.
+            Notice::Put(kv) if MemberRecord::read(&kv.value).is_some_and(|entry| entry.id == id) => {}
+            Notice::Put(_) | Notice::Deleted { .. } | Notice::Gap => holdings.doubt(id),
+        });
+        let useless = match self.holdings.all().get_mut(&id) {
+            Some(holding) => holding.watching.replace(watching),
+            // It was given back in between.
+            None => Some(watching),
+        };
+        drop(useless);
+    }
+
+    /// Looks at all that is doubted, and tells what is gone.
+    async fn look(&self) -> Result<()> {
+        while let Some(doubts) = self.holdings.take_doubts(BATCH) {
+            if let Err(error) = self.look_at(&doubts.keys).await {
+                self.holdings.restore_doubts(doubts);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Withdraws what could only be deleted while etcd took no writes.
+    async fn pay(&self, owed: Vec<Vec<u8>>) {
+        if let Err(error) = withdraw(&self.client, &self.lease, &owed).await
+            && error.kind() != ErrorKind::Lost
+        {
+            self.holdings.restore_owed(owed);
+        }
+    }
+
+    async fn look_at(&self, doubted: &[RequestId]) -> Result<()> {
+        let keys: Vec<_> = {
+            let all = self.holdings.all();
+            let reading = |holding: &Holding| RangeRequest {
+                // Of a grant it is enough that it is the same; a membership may have changed hands.
+                keys_only: !matches!(holding.kind, HoldingKind::Membership(_)),
+                ..one(&holding.key)
+            };
+            doubted.iter().filter_map(|id| all.get(id).map(|holding| (*id, reading(holding)))).collect()
+        };
+        let mut reading = vec![get(one(&self.lease.key))];
+        reading.extend(keys.iter().map(|(_, range)| get(range.clone())));
+        let request = TxnRequest { success: reading, ..TxnRequest::default() };
+        let reply = self.client.ask(Lane::First, |connection| {
+            let request = request.clone();
+            async move { connection.kv().txn(request).await }
+        });
+        let mut found = ranges(reply.await?.message).into_iter();
+        if found.next().is_none_or(|session| session.kvs.is_empty()) {
+            self.reporter.session_lost("its lease has ended at the server");
+            return Ok(());
+        }
+        for ((id, _), found) in keys.into_iter().zip(found) {
+            self.judge(id, found.kvs.first());
+        }
+        Ok(())
+    }
+
+    fn judge(&self, id: RequestId, found: Option<&KeyValue>) {
+        enum Taken {
+            No,
+            Grant,
+            Membership(GroupId),
+        }
+        let taken = match self.holdings.all().get(&id) {
+            None => Taken::No,
+            Some(holding) => match &holding.kind {
+                HoldingKind::Place(waiter) => {
+                    // The request that waits there looks for itself.
+                    waiter.notify_one();
+                    Taken::No
+                }
+                HoldingKind::Grant if found.is_some_and(|kv| kv.create_revision == holding.revision) => Taken::No,
+                HoldingKind::Grant => Taken::Grant,
+                HoldingKind::Membership(group) => match found.and_then(|kv| MemberRecord::read(&kv.value)) {
+                    Some(entry) if entry.id == id => Taken::No,
+                    _ => Taken::Membership(group.clone()),
+                },
+            },
+        };
+        match taken {
+            Taken::No => return,
+            Taken::Grant => self.reporter.grant_lost(id),
+            Taken::Membership(group) => self.reporter.membership_lost(&group, id),
+        }
+        drop(self.holdings.strike(id));
+    }
+}

@@ -1,0 +1,173 @@
+//! The pool of connections that wait in the server's own queues, lent by turns to the requests of one session that wait for a lock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::PgConnection;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::JoinSet;
+use tooz_core::Result;
+use tooz_core::driver::Mutex;
+
+use crate::error;
+use crate::options::Settings;
+use crate::setup::{self, Role};
+
+const LET_GO: &str = "SELECT CASE WHEN pg_backend_pid() = $1 THEN pg_advisory_unlock_all() IS NOT NULL ELSE false END";
+
+/// In this time each request that wants a connection has had a turn, as long as no turn would be shorter than the shortest.
+const CYCLE: Duration = Duration::from_mins(2);
+/// What a turn at least takes to be worth its round trips.
+const SHORTEST_TURN: Duration = Duration::from_millis(200);
+
+/// Ends when what a lent connection held is free for others; with an error if that is for the server to find out.
+pub(crate) type Opened = oneshot::Receiver<()>;
+
+/// All waiting connections of one session.
+pub(crate) struct Pool {
+    settings: Settings,
+    permits: Arc<Semaphore>,
+    idle: Mutex<Vec<Idle>>,
+    /// How many requests want a connection and have none.
+    queued: AtomicUsize,
+    /// One more request wants one.
+    pub(crate) pressed: Notify,
+    /// What gives connections back in the background; stopped with the session.
+    cleaning: Mutex<JoinSet<()>>,
+}
+
+struct Idle {
+    connection: PgConnection,
+    pid: i32,
+    since: Instant,
+}
+
+/// A connection on loan. Dropping it closes it, and with it ends whatever it waits for or holds.
+pub(crate) struct Lent {
+    pub(crate) connection: PgConnection,
+    /// The server's process behind it, by which its wait can be cancelled.
+    pub(crate) pid: i32,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Pool {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let permits = Arc::new(Semaphore::new(settings.waiters));
+        Pool {
+            settings,
+            permits,
+            idle: Mutex::default(),
+            queued: AtomicUsize::new(0),
+            pressed: Notify::new(),
+            cleaning: Mutex::default(),
+        }
+    }
+
+    /// Waits for a turn: first come, first served.
+    pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit> {
+        self.queued.fetch_add(1, Ordering::AcqRel);
+        let _counted = Counted(&self.queued);
+        self.pressed.notify_waiters();
+        Arc::clone(&self.permits).acquire_owned().await.map_err(|_| error::lost("wait for a turn"))
+    }
+
+    /// Whether a request wants a connection and has none.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.queued() > 0
+    }
+
+    /// How many requests want a connection and have none.
+    pub(crate) fn queued(&self) -> usize {
+        self.queued.load(Ordering::Acquire)
+    }
+
+    /// How long a turn may be for a request that would take that long: so short that all that wait for theirs have one within the cycle.
+    pub(crate) fn turn_length(&self, patience: Duration) -> Duration {
+        patience.min(longest_turn(self.settings.waiters, self.queued()))
+    }
+
+    /// A connection for a turn: one that is there, else a new one.
+    pub(crate) async fn lend(&self, permit: OwnedSemaphorePermit) -> Result<Lent> {
+        let fresh_enough = self.settings.session_timeout / 2;
+        let found = {
+            let mut idle = self.idle.lock();
+            // The server ends those that were idle for the session timeout.
+            idle.retain(|one| one.since.elapsed() < fresh_enough);
+            idle.pop()
+        };
+        let (connection, pid) = match found {
+            Some(one) => (one.connection, one.pid),
+            None => setup::connect(&self.settings, Role::Wait).await?,
+        };
+        Ok(Lent { connection, pid, permit })
+    }
+
+    /// Takes a connection back in the background, and lets go of what it holds first. One that is not quick is closed. The answer
+    /// ends when it holds nothing any more.
+    pub(crate) fn take_back(self: &Arc<Self>, mut lent: Lent) -> Opened {
+        let (open, opened) = oneshot::channel();
+        let pool = Arc::downgrade(self);
+        let limit = self.settings.statement_timeout;
+        let mut cleaning = self.cleaning.lock();
+        while cleaning.try_join_next().is_some() {}
+        cleaning.spawn(async move {
+            if !let_go(&mut lent, limit).await {
+                return;
+            }
+            let _ = open.send(());
+            if let Some(pool) = pool.upgrade() {
+                let Lent { connection, pid, permit } = lent;
+                let idle = Idle { connection, pid, since: Instant::now() };
+                pool.idle.lock().push(idle);
+                drop(permit);
+            }
+        });
+        opened
+    }
+
+    /// Closes all connections that are not in use; requests that wait are told by the session.
+    pub(crate) fn close(&self) {
+        self.permits.close();
+        self.cleaning.lock().abort_all();
+        self.idle.lock().clear();
+    }
+}
+
+/// Whether the connection holds nothing any more. It must be the server's process that took it: what another one holds is another's.
+async fn let_go(lent: &mut Lent, limit: Duration) -> bool {
+    let letting_go = sqlx::query_scalar::<_, bool>(LET_GO).bind(lent.pid).fetch_one(&mut lent.connection);
+    matches!(tokio::time::timeout(limit, letting_go).await, Ok(Ok(true)))
+}
+
+/// The longest turn where so many requests wait for so few connections.
+fn longest_turn(connections: usize, queued: usize) -> Duration {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    (CYCLE / count(queued).max(1)).saturating_mul(count(connections)).max(SHORTEST_TURN)
+}
+
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_request_has_a_turn_within_minutes() {
+        for (connections, queued, limit) in
+            [(4, 1, CYCLE), (4, 240, CYCLE), (1, 600, CYCLE), (4, 2400, CYCLE), (4, 10_000, Duration::from_mins(9))]
+        {
+            let rounds = u32::try_from(queued / connections).unwrap();
+            let cycle = longest_turn(connections, queued) * rounds;
+            assert!(cycle <= limit, "{queued} on {connections}: {cycle:?}");
+        }
+        // A request that has the connections almost for itself takes the time of a slice.
+        assert!(longest_turn(4, 0) >= Duration::from_mins(1) && longest_turn(4, 8) >= Duration::from_mins(1));
+    }
+}

@@ -1,0 +1,376 @@
+//! One connection after another, and the same session over all of them. Repeats the questions that may be repeated.
+//!
+//! | state | what is true | what comes next |
+//! |---|---|---|
+//! | `Up` | there is a connection that serves | `Down` when it ends or is given up, `Expired` when the server says so |
+//! | `Down` | the next connection is being made | `Up`, or one of the ends |
+//! | `Over` | the session is of no use any more, and may be there yet | `Expired` by a close |
+//! | `Expired` | there is no session at the server, or it is being closed | nothing |
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tooz_core::driver::{Backoff, Reporter};
+use tooz_core::{Error, ErrorKind, Result};
+use zookeeper_client::{Client as ZooKeeper, Error as ZkError, SessionInfo, SessionState};
+
+use crate::connection::{Connection, Greeting, Unopened};
+use crate::error::{self, Trouble};
+use crate::tls::Refused;
+
+/// The way to the ensemble.
+pub(crate) struct Client {
+    connector: Arc<Connector>,
+    reconnecting: AbortHandle,
+}
+
+/// What makes the connections of a session.
+struct Connector {
+    greeting: Arc<Greeting>,
+    /// In an order of this coordinator's own, so that a fleet spreads over the ensemble.
+    hosts: Vec<String>,
+    session: SessionInfo,
+    /// What the first server made of the session timeout: the ensemble keeps to it when its leader changes.
+    session_timeout: Duration,
+    state: watch::Sender<State>,
+    reporter: Reporter,
+}
+
+#[derive(Clone)]
+enum State {
+    Up(Arc<Connection>),
+    /// What the last attempt to make the next one came to, if there was one.
+    Down(Option<Arc<Trouble>>),
+    Over(Arc<str>),
+    Expired(Arc<str>),
+}
+
+impl Client {
+    /// Begins a session at the first host that serves. One round: core decides whether to try again.
+    pub(crate) async fn connect(
+        greeting: Greeting,
+        mut hosts: Vec<String>,
+        limit: Duration,
+        reporter: Reporter,
+    ) -> Result<Self> {
+        let greeting = Arc::new(greeting);
+        fastrand::shuffle(&mut hosts);
+        // A host that hangs must leave time for the others, and for saying so.
+        let share = limit * 9 / 10 / u32::try_from(hosts.len()).unwrap_or(u32::MAX);
+        let (mut reasons, mut distrusted) = (Vec::new(), 0);
+        for (at, host) in hosts.iter().enumerate() {
+            match Connection::open(&greeting, host, None, share).await {
+                Ok(connection) => {
+                    let connection = Arc::new(connection);
+                    let connector = Arc::new(Connector {
+                        greeting,
+                        session: connection.session().clone(),
+                        session_timeout: connection.session_timeout(),
+                        state: watch::Sender::new(State::Up(Arc::clone(&connection))),
+                        reporter,
+                        hosts: hosts.clone(),
+                    });
+                    let reconnecting = tokio::spawn(Arc::clone(&connector).reconnect(connection, at)).abort_handle();
+                    return Ok(Client { connector, reconnecting });
+                }
+                Err(Unopened::ZooKeeper(why @ ZkError::AuthFailed)) => {
+                    return Err(error::of(format_args!("connect to {host}"), why));
+                }
+                // A file that is missing is not there for any host.
+                Err(Unopened::Unprepared(why)) => return Err(why),
+                Err(Unopened::ZooKeeper(why)) => reasons.push(reason(host, &why, share).await),
+                Err(Unopened::Tls(Refused::Passing(why))) => reasons.push(format!("{host}: {why}")),
+                Err(Unopened::Tls(Refused::Certificates(why))) => {
+                    distrusted += 1;
+                    reasons.push(format!("{host}: {why}"));
+                }
+            }
+        }
+        // As long as one may come back, waiting may help.
+        Err(if distrusted == hosts.len() { error::distrusted(&reasons) } else { error::unreachable(&reasons) })
+    }
+
+    /// The session's id.
+    pub(crate) fn session_id(&self) -> i64 {
+        self.connector.session.id().0
+    }
+
+    /// What the ensemble made of the session timeout.
+    pub(crate) fn session_timeout(&self) -> Duration {
+        self.connector.session_timeout
+    }
+
+    pub(crate) fn greeting(&self) -> &Greeting {
+        &self.connector.greeting
+    }
+
+    pub(crate) fn hosts(&self) -> &[String] {
+        &self.connector.hosts
+    }
+
+    /// The limit of one request.
+    pub(crate) fn limit(&self) -> Duration {
+        self.connector.greeting.statement_timeout
+    }
+
+    /// The connection, as soon as there is one; `Lost` when the session is over.
+    ///
+    /// Nothing that was sent over an earlier connection and not answered is done after this: the leader takes requests of a
+    /// session from the server only that it was last seen at, and each server takes them in the order in which they came.
+    pub(crate) async fn up(&self) -> Result<Arc<Connection>> {
+        let mut states = self.connector.state.subscribe();
+        let state = states.wait_for(|state| !matches!(state, State::Down(_))).await.map(|state| state.clone());
+        match state {
+            Ok(State::Up(connection)) => Ok(connection),
+            Ok(State::Over(why) | State::Expired(why)) => Err(error::over(&why)),
+            Ok(State::Down(_)) | Err(_) => Err(error::over("the session has no connection any more")),
+        }
+    }
+
+    /// The same within the limit of one request.
+    pub(crate) async fn connection(&self) -> Result<Arc<Connection>> {
+        self.up_within(self.limit()).await
+    }
+
+    /// The same within another limit.
+    pub(crate) async fn up_within(&self, limit: Duration) -> Result<Arc<Connection>> {
+        timeout(limit, self.up()).await.unwrap_or_else(|_| Err(self.disconnected(limit)))
+    }
+
+    /// That there was no connection for so long, and why.
+    pub(crate) fn disconnected(&self, limit: Duration) -> Error {
+        match &*self.connector.state.borrow() {
+            State::Down(Some(trouble)) => error::disconnected(limit, Some(trouble)),
+            _ => error::disconnected(limit, None),
+        }
+    }
+
+    /// Asks something that may be asked again: once more on the next connection when this one is lost.
+    pub(crate) async fn ask<T, F>(&self, what: &str, question: impl Fn(ZooKeeper) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T, ZkError>>,
+    {
+        let end = Instant::now() + self.limit();
+        loop {
+            let connection = self.up_within(end.saturating_duration_since(Instant::now())).await?;
+            let answer = match connection.zookeeper() {
+                Ok(zookeeper) => connection.ask(question(zookeeper)).await,
+                Err(why) => Err(why),
+            };
+            match answer {
+                Err(why) if error::is_passing(&why) && Instant::now() < end => sleep(Duration::from_millis(10)).await,
+                answer => return answer.map_err(|why| error::of(what, why)),
+            }
+        }
+    }
+
+    /// What a failed request comes to: that the session is over, if it is.
+    pub(crate) fn failed(&self, what: impl fmt::Display, why: ZkError) -> Error {
+        let over = match &*self.connector.state.borrow() {
+            State::Over(over) | State::Expired(over) if error::is_passing(&why) => Some(error::over(over)),
+            _ => None,
+        };
+        over.unwrap_or_else(|| error::of(what, why))
+    }
+
+    /// Ends the session at the server, over a connection that is made for it if need be.
+    pub(crate) async fn close(&self) -> Result<()> {
+        self.reconnecting.abort();
+        let closed = |why| error::of("close the session", why);
+        match self.connector.state.send_replace(State::Expired("the session was closed".into())) {
+            State::Up(connection) => connection.close().await.map_err(closed),
+            State::Expired(_) => Ok(()),
+            // It may be of no use and yet keep its locks until its timeout. Core sets the limit of a close.
+            State::Down(_) | State::Over(_) => self.connector.close_anew().await,
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.reconnecting.abort();
+    }
+}
+
+impl Connector {
+    /// Waits for the end of the connection and replaces it, until the session is over.
+    async fn reconnect(self: Arc<Self>, mut connection: Arc<Connection>, mut at: usize) {
+        loop {
+            let state = connection.ended().await;
+            if state == SessionState::Expired {
+                connection.abandon();
+                return self.end(State::Expired, "the server says that the session has expired");
+            }
+            self.state.send_replace(State::Down(None));
+            connection.abandon();
+            self.reporter.disconnected();
+            match self.resume(at + 1).await {
+                Ok((resumed, host)) => {
+                    (connection, at) = (Arc::new(resumed), host);
+                    self.state.send_replace(State::Up(Arc::clone(&connection)));
+                    self.reporter.connected();
+                }
+                Err(Ended::Expired(why)) => return self.end(State::Expired, &why),
+                Err(Ended::OfNoUse(why)) => return self.end(State::Over, &why),
+            }
+        }
+    }
+
+    fn end(&self, state: impl FnOnce(Arc<str>) -> State, why: &str) {
+        self.state.send_replace(state(why.into()));
+        self.reporter.session_lost(why);
+    }
+
+    /// Ends the session at the first host that takes it, whatever that agrees to.
+    async fn close_anew(&self) -> Result<()> {
+        let mut pauses = between_rounds();
+        loop {
+            for host in &self.hosts {
+                match Connection::open(&self.greeting, host, Some(&self.session), self.limit()).await {
+                    Ok(connection) if connection.close().await.is_ok() => return Ok(()),
+                    Err(Unopened::ZooKeeper(ZkError::SessionExpired)) => return Ok(()),
+                    _ => {}
+                }
+            }
+            pauses.pause().await;
+        }
+    }
+
+    /// How long a host may take to take the session up: one that is starting may take a connection and never answer.
+    fn limit(&self) -> Duration {
+        (self.session_timeout / 5).max(Duration::from_millis(250))
+    }
+
+    /// Takes the session up again at the first host that serves, beginning with that number. Goes on until it works or the
+    /// session is over; the error says why.
+    async fn resume(&self, first: usize) -> Result<(Connection, usize), Ended> {
+        let mut pauses = between_rounds();
+        let mut at = first;
+        // One that hangs is left early at first: a request waits meanwhile as long as a statement may take. What is only slow gets more time
+        // each time.
+        let mut limit = self.limit().min(self.greeting.statement_timeout / 2);
+        loop {
+            for _ in 0..self.hosts.len() {
+                let host = at % self.hosts.len();
+                match self.resume_at(&self.hosts[host], limit).await {
+                    Ok(connection) => return Ok((connection, host)),
+                    Err(NotHere::Ended(why)) => return Err(why),
+                    Err(NotHere::Next(trouble, pace)) => {
+                        if pace == Pace::Hangs {
+                            limit = (limit * 2).min(self.limit());
+                        }
+                        self.state.send_replace(State::Down(Some(Arc::new(trouble))));
+                        at += 1;
+                    }
+                }
+            }
+            pauses.pause().await;
+        }
+    }
+
+    async fn resume_at(&self, host: &str, limit: Duration) -> Result<Connection, NotHere> {
+        let connection = match Connection::open(&self.greeting, host, Some(&self.session), limit).await {
+            Ok(connection) => connection,
+            Err(Unopened::ZooKeeper(ZkError::SessionExpired)) => {
+                return Err(NotHere::Ended(Ended::Expired(format!("{host} says that the session has expired"))));
+            }
+            // What is refused now may be mended before the session ends: a password, a certificate, a file that was not there.
+            Err(why) => return Err(NotHere::next(host, &why)),
+        };
+        let negotiated = connection.session_timeout();
+        if negotiated < self.session_timeout {
+            connection.abandon();
+            // From now on the server may end it before the deadline that core counts on.
+            return Err(NotHere::Ended(Ended::OfNoUse(format!(
+                "{host} agrees to a session timeout of {negotiated:?} only, where another server of the ensemble agreed to {:?}: \
+                 give all of them the same maxSessionTimeout",
+                self.session_timeout
+            ))));
+        }
+        // This server may be behind the one before. What it shows after this is at least as new.
+        let synced = match connection.zookeeper() {
+            Ok(zookeeper) => connection.ask_within(limit, zookeeper.sync("/")).await,
+            Err(why) => Err(why),
+        };
+        if let Err(why) = synced {
+            connection.abandon();
+            return Err(NotHere::next(host, &why.into()));
+        }
+        Ok(connection)
+    }
+}
+
+impl Trouble {
+    fn of(host: &str, why: &Unopened) -> Self {
+        let (kind, why) = match why {
+            Unopened::ZooKeeper(ZkError::AuthFailed) => (ErrorKind::Unauthorized, "refuses the credentials".to_owned()),
+            Unopened::ZooKeeper(why) => (ErrorKind::Unavailable, format!("does not serve ({why})")),
+            Unopened::Tls(Refused::Passing(why) | Refused::Certificates(why)) => (ErrorKind::Unavailable, why.clone()),
+            Unopened::Unprepared(why) => (ErrorKind::Unavailable, why.to_string()),
+        };
+        Trouble { kind, why: format!("{host}: {why}") }
+    }
+}
+
+/// The pauses between two rounds over all hosts.
+fn between_rounds() -> Backoff {
+    Backoff::between(Duration::from_millis(10), Duration::from_millis(250))
+}
+
+/// Why a host does not take the session.
+enum NotHere {
+    Next(Trouble, Pace),
+    Ended(Ended),
+}
+
+/// How a host does not take it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// It says so, or no server is there.
+    Answers,
+    Hangs,
+}
+
+impl NotHere {
+    fn next(host: &str, why: &Unopened) -> Self {
+        let pace = if matches!(why, Unopened::ZooKeeper(ZkError::Timeout)) { Pace::Hangs } else { Pace::Answers };
+        NotHere::Next(Trouble::of(host, why), pace)
+    }
+}
+
+/// Why the session is over.
+enum Ended {
+    /// There is none at the server.
+    Expired(String),
+    /// It may be there yet, and is given up.
+    OfNoUse(String),
+}
+
+/// Why a host does not serve, in words. The client library does not say, so the host is asked once more without it.
+async fn reason(host: &str, why: &ZkError, limit: Duration) -> String {
+    if *why == ZkError::Timeout {
+        return format!("{host} does not answer within {limit:?}, it may have no quorum");
+    }
+    let patience = limit.min(Duration::from_millis(250));
+    let mut stream = match timeout(patience, TcpStream::connect(host)).await {
+        Err(_) => return format!("{host} can't be reached"),
+        Ok(Err(why)) => return format!("{host}: {why}"),
+        Ok(Ok(stream)) => stream,
+    };
+    // Without being told anything a server that has no quorum waits; one that has as many connections as it takes hangs up.
+    match timeout(patience, stream.read_u8()).await {
+        Err(_) | Ok(Ok(_)) => {
+            format!("{host} takes connections but not sessions, it may be starting or have no quorum ({why})")
+        }
+        Ok(Err(_)) => format!(
+            "{host} hangs up on every new connection: it may have as many as it takes from one client or altogether (maxClientCnxns, \
+             maxCnxns), or what is there passes on to a server that is down ({why})"
+        ),
+    }
+}
