@@ -8,6 +8,7 @@ pub(crate) mod group;
 pub(crate) mod handle;
 pub(crate) mod join_options;
 pub(crate) mod lock;
+pub(crate) mod lock_guard;
 pub(crate) mod loss;
 pub(crate) mod membership;
 pub(crate) mod partition;

@@ -26,7 +26,8 @@ use crate::engine::local_queue::LocalQueue;
 use crate::engine::standing::Standing;
 use crate::engine::worry::Worry;
 use crate::handles::handle::Handle;
-use crate::handles::lock::{LockGuard, answer};
+use crate::handles::lock::answer;
+use crate::handles::lock_guard::LockGuard;
 use crate::handles::loss::Loss;
 use crate::handles::watching::{next_of, reading_period, started_within, wait_for_ready};
 

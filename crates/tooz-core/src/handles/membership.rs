@@ -23,7 +23,7 @@ use crate::engine::standing::Standing;
 use crate::handles::election::Leadership;
 use crate::handles::handle::Handle;
 use crate::handles::join_options::JoinOptions;
-use crate::handles::lock::remaining;
+use crate::handles::lock_guard::remaining;
 use crate::handles::loss::Loss;
 use crate::handles::partition::Partitioner;
 use crate::handles::watch::GroupWatch;
