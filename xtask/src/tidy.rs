@@ -37,7 +37,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Findings> {
     let mut findings = Findings::default();
     layout::check(workspace, &files, &mut findings)?;
     manifests::check(workspace, &mut findings)?;
-    rooms::check(workspace, &mut findings)?;
+    rooms::check(workspace, &files, &mut findings)?;
     facade::check(workspace, &mut findings)?;
     floors::check(workspace, &files, &mut findings)?;
     circles::check(workspace, &files, &mut findings)?;

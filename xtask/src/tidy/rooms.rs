@@ -1,5 +1,7 @@
 //! Every driver has the same rooms, so that whoever knows one finds their way in all.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 
 use super::Findings;
@@ -17,9 +19,45 @@ const ROOMS: [(&str, &str); 8] = [
     ("tests/conformance.rs", "the suite"),
 ];
 
+/// Rooms that a driver may have: the same word is the same thing in all of them. Each further room is one that no other driver needs, and
+/// stands in the table of the code map.
+const COMMON: [&str; 17] = [
+    "checkup",
+    "client",
+    "connection",
+    "dispatch",
+    "error",
+    "group",
+    "holdings",
+    "layout",
+    "lib",
+    "lock",
+    "login",
+    "options",
+    "record",
+    "session",
+    "tls",
+    "version",
+    "watch",
+];
+
+/// The code map, whose table says what each driver has besides: `| `tooz-red` | `room` … |`.
+const MAP: &str = "crates/ARCHITECTURE.md";
+
+/// Words that meant something else in each driver, and what to say.
+const WORDS: [(&str, &str); 7] = [
+    ("Desk", "LocalQueue"),
+    ("Feed", "Dispatch"),
+    ("Keeper", "what it keeps: only core has a keeper, of a membership"),
+    ("Link", "Connection (one that never reconnects) or Client (one connection after another)"),
+    ("Look", "Client, or what is looked at"),
+    ("Own", "Holdings"),
+    ("Shared", "what is shared: here it is the mode of a lock"),
+];
+
 const README_AS_DOCS: &str = r#"#![doc = include_str!("../README.md")]"#;
 
-pub(super) fn check(workspace: &Workspace, findings: &mut Findings) -> Result<()> {
+pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Findings) -> Result<()> {
     for driver in workspace.drivers()? {
         let folder = format!("crates/tooz-{driver}");
         for (room, what) in ROOMS {
@@ -28,8 +66,45 @@ pub(super) fn check(workspace: &Workspace, findings: &mut Findings) -> Result<()
                 findings.error(&file, format!("is missing; in every driver it holds {what}"));
             }
         }
+        check_words(workspace, files, &driver, findings)?;
         check_documentation(workspace, &format!("{folder}/src/lib.rs"), findings)?;
         check_suite(workspace, &format!("{folder}/Cargo.toml"), findings)?;
+    }
+    Ok(())
+}
+
+/// The names of a driver's rooms and types.
+fn check_words(workspace: &Workspace, files: &[String], driver: &str, findings: &mut Findings) -> Result<()> {
+    let map = if workspace.has(MAP) { workspace.read(MAP)? } else { String::new() };
+    let row = format!("| `tooz-{driver}` |");
+    let own = map.lines().find(|line| line.starts_with(&row)).unwrap_or_default();
+    let folder = format!("crates/tooz-{driver}/src/");
+    let mut rooms = BTreeSet::new();
+    for file in files {
+        let Some(path) = file.strip_prefix(&folder) else { continue };
+        let room = path.split('/').next().unwrap_or_default();
+        rooms.insert(room.strip_suffix(".rs").unwrap_or(room).to_owned());
+        if !path.ends_with(".rs") {
+            continue;
+        }
+        let text = workspace.read(file)?;
+        for (word, instead) in WORDS {
+            let is_type = ["struct", "enum", "trait", "type"].iter().any(|kind| {
+                let begin = format!("{kind} {word}");
+                let mut places = text.match_indices(&begin).map(|(at, _)| &text[at + begin.len()..]);
+                places.any(|rest| !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_'))
+            });
+            if is_type {
+                findings.error(file, format!("`{word}` has another meaning elsewhere: say {instead}"));
+            }
+        }
+    }
+    for room in rooms.iter().filter(|room| !COMMON.contains(&room.as_str()) && !own.contains(&format!("`{room}`"))) {
+        let file = format!("{folder}{room}");
+        findings.error(&file, format!("is no room of all drivers: rename it, or name it in the row {row} of {MAP}"));
+    }
+    for room in own.split('`').skip(3).step_by(2).filter(|room| !rooms.contains(*room)) {
+        findings.error(MAP, format!("tooz-{driver} has no room `{room}`"));
     }
     Ok(())
 }
@@ -74,8 +149,13 @@ mod tests {
         }
         let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
         let (_folder, workspace) = repository(&files);
+        judged(&workspace, &files)
+    }
+
+    fn judged(workspace: &Workspace, files: &[(&str, &str)]) -> Vec<String> {
+        let names: Vec<_> = files.iter().map(|(name, _)| (*name).to_owned()).collect();
         let mut findings = Findings::default();
-        check(&workspace, &mut findings).unwrap();
+        check(workspace, &names, &mut findings).unwrap();
         findings.errors
     }
 
@@ -99,5 +179,22 @@ mod tests {
     #[test]
     fn the_suite_needs_its_own_main() {
         assert_eq!(errors(README_AS_DOCS, "", "").len(), 1);
+    }
+
+    #[test]
+    fn a_room_and_a_word_of_ones_own_are_named() {
+        let mut files: Vec<_> = ROOMS.iter().map(|(room, _)| (format!("crates/tooz-red/{room}"), "")).collect();
+        files.retain(|(room, _)| !room.ends_with("lib.rs"));
+        let mut files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+        files.push(("crates/tooz-red/Cargo.toml", MANIFEST));
+        files.push(("crates/tooz-red/src/lib.rs", README_AS_DOCS));
+        files.push(("crates/tooz-red/src/mailbox.rs", "struct LinkedList;\npub(crate) struct Link(u8);"));
+        let (_folder, workspace) = repository(&files);
+        let found = judged(&workspace, &files);
+        assert!(found.len() == 2 && found[0].contains("`Link`") && found[1].contains("mailbox"), "{found:?}");
+        files.push((MAP, "| `tooz-red` | `mailbox` holds letters, `vigil` watches |"));
+        let (_folder, workspace) = repository(&files);
+        let found = judged(&workspace, &files);
+        assert!(found.len() == 2 && found[1].contains("no room `vigil`"), "{found:?}");
     }
 }
