@@ -1,4 +1,12 @@
 //! The life of a coordinator on its heart: connect, open, beat, lose, open anew, and at last close.
+//!
+//! | phase | what happens | then |
+//! |---|---|---|
+//! | down | a connection is wanted, and a pause is over where the last session has not lived | connected, or down with the error |
+//! | connected | a session is wanted, and it can be opened | open |
+//! | connected | it can't be opened, or is lost before | down; once in a row without an error and at once, since an unused connection may have died long ago |
+//! | open | heartbeats, until the session is lost | down: the loss is told, local queues look again, and what is left is ended at the backend before anything new |
+//! | any | the close | closed: first all holds are lost, then the backend is told |
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
