@@ -39,7 +39,7 @@ pub(crate) struct Global {
     /// Read the password from this file at each connection, in place of one in the URL
     #[arg(long, global = true, env = "TOOZ_PASSWORD_FILE", value_name = "PATH")]
     pub(crate) password_file: Option<PathBuf>,
-    /// Who this is [default: host, pid and a random part]
+    /// This member's id [default: host, pid and a random part]
     #[arg(long, global = true, value_name = "ID")]
     pub(crate) member: Option<String>,
     /// Print JSON: one value, or with watch one per line
@@ -53,7 +53,7 @@ pub(crate) enum Command {
     ///
     /// CMD runs in a process group of its own, with TOOZ_FENCING_TOKEN, TOOZ_LOCK and TOOZ_MEMBER in its environment. Signals to tooz
     /// are forwarded to it. If the lock is about to be lost, or tooz dies, CMD and all that it started is killed
-    /// before anybody else can have the lock. What CMD leaves behind when it ends by itself runs on without the lock.
+    /// before another can have the lock. What CMD leaves behind when it ends by itself runs on without the lock.
     Lock(LockArguments),
     /// Run CMD only while leader of a group; after a loss stop it and campaign again
     ///
@@ -63,7 +63,7 @@ pub(crate) enum Command {
     Elect(ElectArguments),
     /// Be a member of a group, while CMD runs or until a signal; makes the group if it is missing
     ///
-    /// Without CMD, SIGINT, SIGTERM and SIGHUP leave the group properly and end with 0. If somebody takes the membership
+    /// Without CMD, SIGINT, SIGTERM and SIGHUP leave the group properly and end with 0. If the membership is taken
     /// over or the group is deleted, CMD is stopped and the exit code is 76.
     Join(JoinArguments),
     /// List the members of a group with their capabilities
@@ -72,7 +72,7 @@ pub(crate) enum Command {
     Groups,
     /// Print the leader of a group and its epoch; nothing (JSON: null) while there is none
     Leader(GroupArgument),
-    /// List who holds a lock
+    /// List the holders of a lock
     Holders(LockArgument),
     /// Create or delete a group
     #[command(subcommand)]
@@ -94,7 +94,7 @@ pub(crate) enum Command {
     /// Two members try locks, groups, elections and partitions under names that begin with tooz-doctor, in the URL's namespace, and
     /// take away what they made. Exit code 0: all is good; 1: something is wrong; 125: there is no connection.
     Doctor(DoctorArguments),
-    /// Print the statements that make the tables of a database, for whoever has the right to run them
+    /// Print the statements that make the tables of a database, for a user with the right to run them
     Schema(SchemaArguments),
     /// Print a completion script for a shell
     Completions {
@@ -231,7 +231,7 @@ pub(crate) struct BreakArguments {
 pub(crate) struct WatchArguments {
     #[command(flatten)]
     pub(crate) group: GroupArgument,
-    /// Watch who leads instead of who is a member
+    /// Watch the leader instead of the members
     #[arg(long)]
     pub(crate) leader: bool,
 }
@@ -291,7 +291,7 @@ pub(crate) struct RingArguments {
     /// A node and its weight [default weight: 1]
     #[arg(long = "node", required = true, value_name = "NAME[=WEIGHT]", value_parser = node)]
     pub(crate) nodes: Vec<(String, u32)>,
-    /// Points on the ring per unit of weight; all who are to agree need the same
+    /// Points on the ring per unit of weight; all rings that are to agree need the same
     #[arg(long, value_name = "N", default_value = "32")]
     pub(crate) points: NonZeroU32,
     /// How many owners each key has

@@ -71,7 +71,7 @@ pub(crate) fn is_hurried() -> bool {
     HURRIED.load(Ordering::Relaxed)
 }
 
-/// One line on stderr. Whoever closed stderr does not want to know.
+/// One line on stderr. A caller that closed stderr does not want to know.
 pub(crate) fn say(message: impl Display) {
     let _ = writeln!(io::stderr(), "{}", on_one_line(&format!("tooz: {message}")));
 }

@@ -37,7 +37,7 @@ pub(crate) fn rows(header: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Waits until nobody can read what is printed any more: the pipe's reader has ended, the terminal was hung up. Never, for a file.
+/// Waits until what is printed can't be read any more: the pipe's reader has ended, the terminal was hung up. Never, for a file.
 pub(crate) async fn reader_gone() {
     let (sender, gone) = tokio::sync::oneshot::channel();
     // A thread, because it costs nothing while it waits, and ends with the process.
@@ -48,7 +48,7 @@ pub(crate) async fn reader_gone() {
             let mut watched = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
             match poll(&mut watched, PollTimeout::NONE) {
                 Ok(_) if watched[0].any().unwrap_or(true) => {
-                    // Nobody waits any more where the watch has ended.
+                    // The receiver is gone where the watch has ended.
                     let _ = sender.send(());
                     return;
                 }

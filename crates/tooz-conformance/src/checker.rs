@@ -63,7 +63,7 @@ pub fn fencing(attempts: &[Attempt]) -> Result<(), Violation> {
     Ok(())
 }
 
-/// L2: nobody believes to hold what another believes to hold in a conflicting mode.
+/// L2: no two workers believe at once to hold it in conflicting modes.
 pub fn belief(attempts: &[Attempt]) -> Result<(), Violation> {
     for (index, (one, grant)) in grants(attempts).enumerate() {
         for (other, second) in grants(attempts).skip(index + 1) {
@@ -150,7 +150,7 @@ fn told(attempt: &Attempt, moment: u64) -> String {
     };
     let ended = |end: Option<u64>, never: &str| end.map_or_else(|| never.to_owned(), time);
     let answer = match answer {
-        Answer::Unknown => "nobody knows what was answered".to_owned(),
+        Answer::Unknown => "the answer is not known".to_owned(),
         Answer::NotHad { at, waited: true } => format!("its time was over {}", time(*at)),
         Answer::NotHad { at, waited: false } => format!("refused {}", time(*at)),
         Answer::Granted(Grant { at, token, believed_until, released }) => format!(
@@ -163,7 +163,7 @@ fn told(attempt: &Attempt, moment: u64) -> String {
     format!("{worker} {mode:?}: asked {}, {answer}", time(*asked))
 }
 
-/// The operations as somebody would know them at that moment.
+/// The operations as far as they were known at that moment.
 fn up_to(operations: &[Operation], moment: u64) -> Vec<Operation> {
     // Whatever is called later stays, so that the numbers do not change, but may happen never.
     operations
@@ -256,7 +256,7 @@ fn operations(attempts: &[&Attempt]) -> Vec<Operation> {
     operations
 }
 
-/// Who holds a lock.
+/// The holders of a lock.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct State {
     writer: Option<usize>,
@@ -480,7 +480,7 @@ mod tests {
             granted(Exclusive, [3, 9, 10, 11], 3),
         ];
         check(&history).unwrap();
-        // But what was granted and not lost to anybody blocks a refusal-free grant before it.
+        // But what was granted and not lost blocks a refusal-free grant before it.
         let blocked = [
             attempt("b", Exclusive, 12, Answer::Unknown),
             granted(Exclusive, [3, 9, 15, 16], 3),

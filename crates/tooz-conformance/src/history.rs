@@ -51,7 +51,7 @@ impl Mode {
 /// One attempt to get a lock, and all that came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// Who: one worker does one thing after another.
+    /// The worker: it does one thing after another.
     pub worker: String,
     /// Which lock.
     pub lock: String,
@@ -66,7 +66,7 @@ pub struct Attempt {
 /// What an attempt was answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// Nobody knows: an error, or the worker died. It may have been granted, then or later.
+    /// It is not known: an error, or the worker died. It may have been granted, then or later.
     Unknown,
     /// It was not to be had.
     NotHad {

@@ -65,23 +65,23 @@ bugs! {
     TokensBeginAgain => "locks::tokens_grow_over_close_and_reopen";
     /// A release is answered and not done.
     SwallowsARelease => "locks::a_waiter_gets_the_lock_after_release";
-    /// A release frees the lock, whoever holds it.
+    /// A release frees the lock, also that of another holder.
     ReleasesUnconditionally => "modes::one_reader_that_leaves_leaves_the_others";
     /// A break frees the present holder without comparing its token.
     BreaksWithoutComparing => "locks::breaking_a_stale_holder_is_not_found";
     /// A break is answered and not done.
     SwallowsABreak => "locks::a_broken_lock_can_be_had";
-    /// A wait that was withdrawn is granted later, to nobody.
+    /// A wait that was withdrawn is granted later, without a taker.
     LeaksACancelledWait => "locks::a_cancelled_waiter_is_skipped";
     /// A try that failed leaves its request in the queue.
     LeaksAFailedTry => "locks::a_hundred_failed_tries_leak_nothing";
-    /// Nobody is told as a holder.
+    /// No holder is listed.
     ListsNoHolders => "locks::holders_tell_who_and_how";
     /// Locks are listed also when they are free again.
     ListsFreeLocks => "in_use::the_locks_in_use_are_listed";
     /// Locks of another namespace, or elections, are listed.
     ListsElections => "in_use::other_namespaces_and_elections_are_not_listed";
-    /// Those who wait are told in the wrong order.
+    /// The waiters are listed in the wrong order.
     TurnsTheQueueRound => "in_use::who_waits_is_told_in_order";
     /// A holder is told to wait.
     ListsHoldersAsWaiters => "in_use::who_waits_is_told";
@@ -97,7 +97,7 @@ bugs! {
     SwallowsALeave => "groups::who_left_is_gone";
     /// An update is answered and not done.
     SwallowsAnUpdate => "groups::an_update_is_seen_by_everybody";
-    /// Members who have gone are listed for ever.
+    /// Members that have gone are listed for ever.
     ListsTheDead => "groups::who_left_is_gone";
     /// A group with members is said to be deleted.
     DeletesAGroupWithMembers => "groups::a_group_with_members_is_not_deleted";
@@ -134,7 +134,7 @@ struct Mutant {
     bug: Option<Bug>,
     /// Feeders of watches that never say anything again.
     ghosts: Mutex<Vec<tooz_core::driver::Pusher>>,
-    /// Whoever was ever listed.
+    /// All members that were ever listed.
     members: Mutex<Vec<(GroupId, RosterEntry)>>,
     tokens: Mutex<u64>,
     /// All locks that were ever listed.
@@ -204,7 +204,7 @@ impl Mutant {
         Ok(Granted::new(FencingToken(highest + 1)))
     }
 
-    /// Goes on trying for a request that nobody wants any more.
+    /// Goes on trying for a request that is not wanted any more.
     fn leak(&self, request: LockRequest) {
         let session = Arc::clone(&self.session);
         // Ends with the heart that it runs on.
@@ -460,7 +460,7 @@ mod tests {
     const HAS: Characteristics = Characteristics::of(&[Characteristic::Groups, Characteristic::BreakableLocks]);
     const DRIVER: Driver = Driver::new("recorder", &["recorder"], connect).characteristics(HAS);
     static CARD: Driver = DRIVER;
-    /// The methods that were called, and the requests that core made: nobody else can make one.
+    /// The methods that were called, and the requests that core made: only core can make one.
     static SEEN: LazyLock<Mutex<Seen>> = LazyLock::new(Mutex::default);
 
     #[derive(Default)]

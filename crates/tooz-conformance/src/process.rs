@@ -23,7 +23,7 @@ pub(crate) const AVAILABLE: bool = cfg!(unix);
 /// One at a time: workers cost processor time that others' timeouts need.
 static TURN: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(1);
 
-/// Who a worker is.
+/// The identity of a worker.
 #[derive(Serialize, Deserialize)]
 struct Role {
     url: String,

@@ -107,7 +107,7 @@ impl Rig {
         self
     }
 
-    /// Says that the backend does not know who waits for a lock: listing them is then `Unsupported`.
+    /// Says that the backend does not know the waiters for a lock: listing them is then `Unsupported`.
     pub fn hides_waiters(mut self) -> Self {
         self.hides_waiters = true;
         self

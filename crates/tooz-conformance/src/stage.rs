@@ -269,7 +269,7 @@ impl Stage {
         }
     }
 
-    /// Spawns it, and returns when it was polled once: whoever is spawned next asks after it, however busy the machine is.
+    /// Spawns it, and returns when it was polled once: a task that is spawned next asks after it, however busy the machine is.
     pub(crate) async fn begin<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,

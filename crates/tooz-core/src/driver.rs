@@ -1,4 +1,4 @@
-//! THE contract, and the face of this crate for those who write a driver: what a driver implements, and what passes between it and core.
+//! THE contract, and the face of this crate for authors of drivers: what a driver implements, and what passes between it and core.
 //!
 //! A driver is a card ([`Driver`](crate::Driver)) with a function that connects, and a [`Session`] that owns at the backend. Everything else,
 //! guards, local queues, re-join, deadlines, the heart, election, partitioning, is written once in core on top of it.

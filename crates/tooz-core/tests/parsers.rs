@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use tooz_core::driver::{BackendUrl, RequestId, decode_name, encode_name};
 use tooz_core::{Capabilities, ConnectOptions, ErrorKind, LockName};
 
-/// Text as somebody may type it or a broken program may send it: anything, and much that looks nearly right.
+/// Text as a user may type it or a broken program may send it: anything, and much that looks nearly right.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),

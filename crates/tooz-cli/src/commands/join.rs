@@ -63,7 +63,7 @@ async fn run_command(
         kill_after: kill_after(coordinator, arguments.kill_after.kill_after)?,
         descriptors: coordinator.descriptors(),
     };
-    // A membership excludes nobody and is re-established after a loss of its session: CMD has no deadline.
+    // A membership excludes no other and is re-established after a loss of its session: CMD has no deadline.
     let mut grant = Grant {
         remaining: Box::new(|| None),
         is_held: Box::new(|| true),

@@ -70,13 +70,13 @@ fn is_for_ever(reason: LossReason) -> bool {
     !matches!(reason, LossReason::Expired | LossReason::SessionEnded)
 }
 
-/// An end that nobody asked for.
+/// An end that was not asked for.
 pub(super) fn lost(group: &GroupId, reason: &dyn std::fmt::Display) -> Failure {
     Failure::new(exit::LOST, format!("the membership of group {group:?} was lost: {reason}"))
 }
 
-/// Leaves, unless that takes too long or somebody does not want to wait for it: the session's end does it then. Answers why it is not known to
-/// be done.
+/// Leaves, unless that takes too long or the user does not want to wait for it: the session's end does it then. Answers why it is not known
+/// to be done.
 pub(super) async fn leave(membership: Membership, signals: &mut Signals) -> Result<(), String> {
     let left_undone = |why: &str| {
         Err(format!("leaving the group was given up: {why}; the member is listed until its session has ended"))

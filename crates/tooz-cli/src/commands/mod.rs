@@ -71,7 +71,7 @@ fn absolute(path: &Path) -> Result<String, Failure> {
     path.into_os_string().into_string().map_err(|_| Failure::error("--password-file: the path is no UTF-8"))
 }
 
-/// Host, pid and a random part: nobody else has it, and somebody who reads it knows where to look.
+/// Host, pid and a random part: no other process has it, and a person who reads it knows where to look.
 fn default_member() -> String {
     let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let host = if host.is_empty() { "localhost" } else { host.trim() };
@@ -111,7 +111,7 @@ async fn with_coordinator<T>(
     result
 }
 
-/// Tells what keeps from standing again what stood before, so that somebody can mend it; it is tried again until then. Never ends.
+/// Tells what keeps from standing again what stood before, so that a person can mend it; it is tried again until then. Never ends.
 async fn tell_troubles(mut events: SessionEvents) {
     while let Some(event) = events.next().await {
         match event {

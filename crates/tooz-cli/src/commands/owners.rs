@@ -1,4 +1,4 @@
-//! `tooz partition` and `tooz ring`: who owns which key.
+//! `tooz partition` and `tooz ring`: the owner of each key.
 
 use std::collections::BTreeSet;
 

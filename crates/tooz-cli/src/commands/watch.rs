@@ -22,7 +22,7 @@ pub(super) async fn run(global: &Global, arguments: &WatchArguments) -> Result<u
         let watching =
             async { if arguments.leader { leaders(global, &group).await } else { members(global, &group).await } };
         tokio::select! {
-            // Whoever reads has gone: nobody is there for whom to wait for the next event.
+            // The reader has gone: the next event need not be waited for.
             biased;
             () = output::reader_gone() => Ok(exit::SUCCESS),
             signal = signals.next_to_end() => {
@@ -53,7 +53,7 @@ async fn leaders(global: &Global, group: &Group) -> Result<u8, Failure> {
         print(global, of_leader(&event)).await?;
     }
     match watch.end() {
-        // The group was deleted: nobody will lead it.
+        // The group was deleted: it will have no leader.
         Some(error) if error.kind() == ErrorKind::NotFound => {
             print(global, of_group(GroupEvent::Deleted)).await?;
             Ok(exit::SUCCESS)
@@ -62,7 +62,7 @@ async fn leaders(global: &Global, group: &Group) -> Result<u8, Failure> {
     }
 }
 
-/// Whoever waits for events must not take silence for a good end.
+/// A script that waits for events must not take silence for a good end.
 fn ended(why: Option<Error>) -> Failure {
     let why = why.map_or_else(|| "nothing says why".to_owned(), |error| exit::in_words(&error));
     Failure::error(format!("the watch ended: {why}"))

@@ -46,14 +46,14 @@ impl Ignored {
     }
 }
 
-/// Whoever ignores SIGCHLD is not told how its children ended.
+/// A process that ignores SIGCHLD is not told how its children ended.
 pub(super) fn hear_of_children() {
     dispose(Signal::SIGCHLD, SigHandler::SigDfl);
 }
 
 #[expect(unsafe_code, reason = "a handler could do what no handler may; ignoring and the default are none")]
 fn dispose(one: Signal, handler: SigHandler) {
-    // It fails for SIGKILL and SIGSTOP, which nobody can ignore.
+    // It fails for SIGKILL and SIGSTOP, which can't be ignored.
     // SAFETY: no function of ours is called when the signal comes.
     let _ = unsafe { signal(one, handler) };
 }

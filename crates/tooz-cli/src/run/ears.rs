@@ -18,7 +18,7 @@ pub(super) struct Ears<'a> {
     stream: &'a UnixStream,
     /// The beginning of a frame whose end has not come yet.
     begun: Vec<u8>,
-    /// Whether `tooz` has gone, or says what nobody understands: both are the end of it.
+    /// Whether `tooz` has gone, or says what is not understood: both are the end of it.
     gone: bool,
     #[cfg(target_os = "linux")]
     children: nix::sys::signalfd::SignalFd,

@@ -1,7 +1,7 @@
 //! The guard: `tooz` itself, re-executed as `__guard`, the parent of CMD.
 //!
 //! It outlives a `tooz` that is killed or stopped, and ends CMD and all that CMD started before what `tooz` held can become
-//! somebody else's: at the end of the socket, or at a deadline that was not moved in time. It keeps the descriptors by which
+//! another's: at the end of the socket, or at a deadline that was not moved in time. It keeps the descriptors by which
 //! the kernel knows the holder until nothing of CMD lives.
 
 use std::ffi::OsString;
@@ -103,7 +103,7 @@ struct Watch<'a> {
     ending: Option<Cause>,
     /// Since when all of it is being killed.
     killing: Option<Instant>,
-    /// How CMD itself ended. Until then its process group is its own; afterwards it may be anybody's.
+    /// How CMD itself ended. Until then its process group is its own; afterwards it may be any process's.
     status: Option<u8>,
     /// Whether only processes are left that may not be signalled from here.
     out_of_reach: bool,
@@ -143,7 +143,7 @@ impl Watch<'_> {
     }
 
     fn say_the_last_word(&self, ending: Ending) -> u8 {
-        // Unlike all other words this one must arrive, unless nobody reads at all.
+        // Unlike all other words this one must arrive, unless it is not read at all.
         let _ = self.stream.set_nonblocking(false);
         let _ = self.stream.set_write_timeout(Some(LAST_WORD));
         let _ = send(self.stream, Frame::Ended(ending));

@@ -44,7 +44,7 @@ pub(crate) struct Grant<'a> {
 pub(crate) enum OnLoss {
     /// At once: another may hold it already.
     Kill,
-    /// With SIGTERM first: nobody is hurt while CMD tidies up.
+    /// With SIGTERM first: nothing is at risk while CMD tidies up.
     Terminate,
 }
 
@@ -111,7 +111,7 @@ impl Run {
             let what = what.to_owned();
             move |error: std::io::Error| Failure::error(format!("{what}: {error}"))
         };
-        // Who was started with SIGCHLD ignored would never hear how the guard and CMD ended.
+        // A process that was started with SIGCHLD ignored would never hear how the guard and CMD ended.
         dispositions::hear_of_children();
         // For the case that the guard is killed: its orphans come to us.
         processes::adopt_orphans();
@@ -130,7 +130,7 @@ impl Run {
         let stream = match connected {
             Ok(Ok(stream)) => stream,
             otherwise => {
-                // Nothing runs yet, and a guard that comes too late finds nobody.
+                // Nothing runs yet, and a guard that comes too late finds no process.
                 let _ = guard.kill();
                 let _ = guard.wait();
                 return otherwise.map(|lost| Started::Lost(lost.err().unwrap_or_default()));
@@ -193,7 +193,7 @@ impl Run {
         (left / 4).min(self.kill_after / 4).clamp(shortest, longest)
     }
 
-    /// The guard has said its last word, or has nothing to do: whatever became of it, it does not keep anybody waiting.
+    /// The guard has said its last word, or has nothing to do: whatever became of it, it is not waited for.
     fn end_guard(&mut self) {
         let _ = self.guard.kill();
         let _ = self.guard.wait();
@@ -206,7 +206,7 @@ impl Run {
         }
     }
 
-    /// Tells the guard the deadline as it is now, and looks for a loss that nobody told.
+    /// Tells the guard the deadline as it is now, and looks for a loss that was not told.
     fn check(&mut self, grant: &Grant<'_>) {
         if self.lost.is_some() {
             return;
@@ -249,7 +249,7 @@ impl Run {
                     return;
                 }
             } else if signal != Signal::SIGTSTP as i32 {
-                // Nobody would ever continue us. Whoever stopped CMD alone may continue it alone.
+                // Nothing would ever continue us. A user that stopped CMD alone may continue it alone.
                 return;
             }
         }

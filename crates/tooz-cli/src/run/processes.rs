@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// After so long somebody is told why nothing happens.
+/// After so long the user is told why nothing happens.
 const SLOW: Duration = Duration::from_secs(5);
 
 /// Makes this process the one that inherits orphans: whatever CMD starts stays below us, in whatever group or session.
@@ -34,7 +34,7 @@ pub(super) struct Below {
 }
 
 impl Below {
-    /// Whether all who are left are another user's: there is nothing that waiting for them would change.
+    /// Whether all that are left are another user's: there is nothing that waiting for them would change.
     pub(super) fn is_out_of_reach(self) -> bool {
         self.reached == 0 && self.refused > 0
     }
@@ -48,7 +48,7 @@ impl Below {
 }
 
 /// Sends SIGKILL to every process below this one. One round: what was just being started may be missed, so call it until
-/// there is nobody left.
+/// there is none left.
 pub(super) fn kill_below() -> Below {
     let own = std::process::id();
     let mut below = Below::default();
@@ -88,7 +88,7 @@ fn kill_by_id(process: u32) -> Result<(), Errno> {
 }
 
 /// Kills the group and everything below this process, and reaps it all. For when the guard has gone and been reaped, and `tooz` is the one
-/// that inherited its orphans. Whoever can't be ended for as long as the kernel does not let go of it is waited for, and told of.
+/// that inherited its orphans. A process that can't be ended, because the kernel does not let go of it, is waited for, and told of.
 pub(super) async fn end_all(group: Option<Pid>) {
     if let Some(group) = group.filter(|group| may_signal(*group)) {
         signal_group(group, Signal::SIGKILL);
@@ -123,7 +123,7 @@ pub(super) fn pause(since: Duration) -> Duration {
     (since / 20).clamp(Duration::from_millis(2), Duration::from_millis(100))
 }
 
-/// Whether this is still the group of CMD. Its id is CMD's own as long as CMD has not been reaped, and once the guard has gone nobody but
+/// Whether this is still the group of CMD. Its id is CMD's own as long as CMD has not been reaped, and once the guard has gone only
 /// this process, which inherited CMD, does that.
 #[cfg(target_os = "linux")]
 fn may_signal(group: Pid) -> bool {
@@ -132,7 +132,7 @@ fn may_signal(group: Pid) -> bool {
     parent_of_any(&stat).is_some_and(|(parent, _)| parent == std::process::id())
 }
 
-/// Elsewhere orphans are inherited by somebody else, and the group's id is all there is.
+/// Elsewhere orphans are inherited by another process, and the group's id is all there is.
 #[cfg(not(target_os = "linux"))]
 fn may_signal(_group: Pid) -> bool {
     true

@@ -81,10 +81,10 @@ pub(super) struct Ending {
     pub(super) code: u8,
 }
 
-/// Who wanted CMD to end.
+/// The cause of the end of CMD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// CMD itself, or somebody who is no business of ours.
+    /// CMD itself, or another process that is no business of ours.
     Itself,
     /// The deadline was near or over.
     Deadline,
@@ -127,7 +127,7 @@ impl Frame {
             u64::from_le_bytes(number)
         };
         let (first, second) = (number(1), number(9));
-        let strange = || io::Error::new(io::ErrorKind::InvalidData, "a frame that nobody sends");
+        let strange = || io::Error::new(io::ErrorKind::InvalidData, "a frame of unknown form");
         let signed = |number: u64| Ok::<_, io::Error>(u32::try_from(number).map_err(|_| strange())?.cast_signed());
         Ok(match bytes[0] {
             0 => Frame::Keep,
@@ -222,7 +222,7 @@ pub(super) struct Meeting {
 }
 
 impl Meeting {
-    /// A fresh address that nobody can guess.
+    /// A fresh address that can't be guessed.
     pub(super) fn open() -> io::Result<Self> {
         let address = format!("tooz-{}-{:016x}{:016x}", std::process::id(), fastrand::u64(..), fastrand::u64(..));
         let listener = UnixListener::bind_addr(&socket_address(&address)?)?;
@@ -234,7 +234,7 @@ impl Meeting {
         &self.address
     }
 
-    /// Waits for the process of that id, and for nobody else, but not for ever; `gone` says that it won't come any more.
+    /// Waits for the process of that id, and for no other, but not for ever; `gone` says that it won't come any more.
     pub(super) async fn accept(
         &self,
         pid: u32,
@@ -295,7 +295,7 @@ fn is_peer(stream: &UnixStream, pid: u32) -> bool {
     getsockopt(stream, PeerCredentials).is_ok_and(|peer| u32::try_from(peer.pid()) == Ok(pid))
 }
 
-/// Elsewhere the address, which nobody can guess, has to be enough.
+/// Elsewhere the address, which can't be guessed, has to be enough.
 #[cfg(not(target_os = "linux"))]
 fn is_peer(_stream: &UnixStream, _pid: u32) -> bool {
     true
@@ -353,7 +353,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let meeting = Meeting::open().unwrap();
-            // Somebody comes, but not the one who is waited for.
+            // A process comes, but not the one that is waited for.
             let _stranger = meet(meeting.address(), std::process::id()).unwrap();
             meeting.accept(1, longest, gone).await.unwrap_err().kind()
         })

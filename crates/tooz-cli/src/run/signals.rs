@@ -1,4 +1,4 @@
-//! The signals that somebody sends to `tooz`.
+//! The signals that are sent to `tooz`.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,7 +78,7 @@ impl Signals {
         }
     }
 
-    /// A signal that ends a tidying up, which on a healthy backend takes milliseconds: whoever signals several times only means CMD.
+    /// A signal that ends a tidying up, which on a healthy backend takes milliseconds: a sender of several signals only means CMD.
     pub(crate) async fn end_tidying_up(&mut self) -> i32 {
         let patience = sleep(TIDYING_UP);
         let signal = self.next_to_end().await;

@@ -6,13 +6,13 @@ use std::io::IsTerminal;
 use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::unistd::{Pid, getpgrp, getsid, tcgetpgrp, tcsetpgrp};
 
-/// Gives the foreground of the terminal, if there is one, to a group. Whoever is in the background may do that only with
+/// Gives the foreground of the terminal, if there is one, to a group. A process in the background may do that only with
 /// SIGTTOU blocked.
 pub(super) fn give_to(group: Pid) {
     let Some(terminal) = open() else { return };
     let ttou = SigSet::from(Signal::SIGTTOU);
     let blocked = ttou.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK);
-    // It fails when the group has just ended, and when the terminal was hung up: then nobody misses the foreground.
+    // It fails when the group has just ended, and when the terminal was hung up: then the foreground is not missed.
     let _ = tcsetpgrp(&terminal, group);
     if let Ok(before) = blocked {
         let _ = before.thread_set_mask();
@@ -46,8 +46,8 @@ pub(super) fn take_back(from: Pid) {
     }
 }
 
-/// Whether somebody is there who would continue our group after a stop: a shell with job control. Without a terminal or in a
-/// group without a parent in the same session nobody is, and a stop would be for ever.
+/// Whether a shell with job control is there, which would continue our group after a stop. Without a terminal or in a
+/// group without a parent in the same session there is none, and a stop would be for ever.
 pub(super) fn has_job_control() -> bool {
     let own = getpgrp();
     let parent = std::fs::read(format!("/proc/{own}/stat")).ok().and_then(|stat| super::processes::parent_in(&stat));

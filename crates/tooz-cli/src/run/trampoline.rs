@@ -66,7 +66,7 @@ pub(super) fn main(arguments: &[OsString]) -> u8 {
         exit::say("__exec is started by tooz itself");
         return exit::ERROR;
     };
-    // A belt beside the guard's own care: without the guard nobody would end CMD in time.
+    // A belt beside the guard's own care: without the guard CMD would not be ended in time.
     #[cfg(target_os = "linux")]
     if let Err(error) = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL) {
         exit::say(format_args!("CMD can't be bound to its guard: {error}"));

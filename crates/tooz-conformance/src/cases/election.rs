@@ -1,4 +1,4 @@
-//! Election: one leader at a time, known to everybody, and handed over.
+//! Election: one leader at a time, known to all, and handed over.
 
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ async fn leader_name(stage: &Stage, coordinator: &Coordinator) -> Verdict<Option
 
 async fn a_group_without_candidates_has_no_leader(stage: Stage) -> Verdict {
     let (coordinators, _memberships) = members(&stage, 2).await?;
-    // A member who does not stand is never elected.
+    // A member that does not stand is never elected.
     sleep(stage.moment()).await;
     ensure_eq!(leader_name(&stage, &coordinators[0]).await?, None, "the leader");
     let mut watch = stage.soon("watching", coordinators[0].group("g")?.watch_leader()).await??;
@@ -100,7 +100,7 @@ async fn there_is_one_leader_at_a_time(stage: Stage) -> Verdict {
     while !campaigns.is_empty() {
         let mut winner = None;
         stage
-            .eventually(stage.patience(), "somebody is elected", async || {
+            .eventually(stage.patience(), "a leader is elected", async || {
                 winner = campaigns.iter().position(tokio::task::JoinHandle::is_finished);
                 Ok(winner.is_some())
             })
@@ -109,7 +109,7 @@ async fn there_is_one_leader_at_a_time(stage: Stage) -> Verdict {
         let (membership, leadership) = stage.soon("the winner", campaigns.remove(winner)).await???;
         sleep(stage.moment()).await;
         ensure!(!campaigns.iter().any(tokio::task::JoinHandle::is_finished), "two lead at once");
-        ensure!(leadership.is_leader(), "nobody took it from the winner");
+        ensure!(leadership.is_leader(), "the winner still has it");
         stage.soon("resigning", leadership.resign()).await??;
         kept.push(membership);
     }
@@ -138,7 +138,7 @@ async fn resigning_hands_over_to_the_next(stage: Stage) -> Verdict {
     let (_membership, leadership) = stage.soon("the next leader", next).await???;
     ensure!(leadership.is_leader(), "it was just elected");
     ensure_eq!(leader_name(&stage, &coordinators[0]).await?.as_deref(), Some("m1"), "the leader");
-    ensure!(first.is_member(), "who resigned is still a member");
+    ensure!(first.is_member(), "the resigned leader is still a member");
     Ok(())
 }
 
@@ -210,7 +210,7 @@ async fn a_leadership_ends_with_the_membership(stage: Stage) -> Verdict {
     let next = campaigning(memberships.remove(0));
     sleep(stage.moment()).await;
     stage.soon("leaving", first.leave()).await??;
-    ensure!(!leadership.is_leader(), "who left does not lead");
+    ensure!(!leadership.is_leader(), "a member that left does not lead");
     stage.soon("the leadership's loss", leadership.loss().wait()).await?;
     let (_membership, _leadership) = stage.soon("the next leader", next).await???;
     ensure_eq!(leader_name(&stage, &coordinators[0]).await?.as_deref(), Some("m1"), "the leader");
@@ -234,7 +234,7 @@ async fn a_candidate_who_leaves_is_not_elected(stage: Stage) -> Verdict {
     stage.soon("leaving", second.leave()).await??;
     stage.soon("resigning", leadership.resign()).await??;
     sleep(stage.moment()).await;
-    ensure_eq!(leader_name(&stage, &coordinators[0]).await?, None, "who left leads");
+    ensure_eq!(leader_name(&stage, &coordinators[0]).await?, None, "a member that left leads");
     Ok(())
 }
 
@@ -253,7 +253,7 @@ async fn a_cancelled_campaign_leaks_nothing(stage: Stage) -> Verdict {
         stage.soon("resigning", leadership.resign()).await??;
     }
     stage
-        .eventually(stage.patience(), "nobody leads", async || {
+        .eventually(stage.patience(), "there is no leader", async || {
             Ok(leader_name(&stage, &coordinators[0]).await?.is_none())
         })
         .await

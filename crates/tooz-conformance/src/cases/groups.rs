@@ -37,7 +37,7 @@ async fn a_group_is_made_listed_and_deleted(stage: Stage) -> Verdict {
     let (coordinator, group) = stage.with_group("a", "g").await?;
     let other = stage.connect("b").await?;
     ensure_eq!(stage.group_names(&other).await?, ["g"], "the groups");
-    ensure_eq!(stage.member_names(&other.group("g")?).await?, Vec::<String>::new(), "nobody has joined");
+    ensure_eq!(stage.member_names(&other.group("g")?).await?, Vec::<String>::new(), "the members of the new group");
     stage.soon("deleting", other.group("g")?.delete()).await??;
     ensure_eq!(stage.group_names(&coordinator).await?, Vec::<String>::new(), "the groups after deleting");
     stage.soon("creating again", group.create()).await??;
@@ -119,7 +119,7 @@ async fn who_left_is_gone(stage: Stage) -> Verdict {
         ensure_eq!(stage.member_names(group).await?, ["a", "b"], "the members before");
     }
     stage.soon("leaving", membership.leave()).await??;
-    ensure!(loss.is_lost(), "who left is no member");
+    ensure!(loss.is_lost(), "a member that left is no member");
     for group in [&group, &other] {
         ensure_eq!(stage.member_names(group).await?, ["b"], "the members");
     }
@@ -257,7 +257,7 @@ async fn a_living_namesake_is_refused(stage: Stage) -> Verdict {
         "first",
         "whose capabilities stand after the refusal"
     );
-    // Neither does the end of the one who was refused take the first one's membership away.
+    // Neither does the end of the refused one take the first one's membership away.
     stage.soon("closing", second.close()).await??;
     ensure!(membership.is_member(), "the namesake's close ended it");
     ensure_eq!(only_entry(&stage, &group).await?.get::<String>()?, "first", "whose capabilities stand in the end");
@@ -281,7 +281,7 @@ async fn a_refused_namesake_is_told_when_to_retry(stage: Stage) -> Verdict {
     let group = second.group("g")?;
     let waiting = group.join_with(JoinOptions::new().wait());
     let result = stage.within(limit, "the end of the wait", waiting).await?;
-    refused("a member who waits for a living namesake", result, ErrorKind::AlreadyExists)?;
+    refused("a member that waits for a living namesake", result, ErrorKind::AlreadyExists)?;
     Ok(())
 }
 

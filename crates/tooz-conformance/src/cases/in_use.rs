@@ -1,4 +1,4 @@
-//! Which locks are in use, who waits for one, and since when it is held.
+//! The locks in use, the waiters for one, and since when it is held.
 
 use std::time::{Duration, SystemTime};
 
@@ -66,7 +66,7 @@ async fn hidden_locks_are_unsupported(stage: Stage) -> Verdict {
     refused("listing locks where their names are not known", answer, ErrorKind::Unsupported).map(drop)
 }
 
-/// Whoever waits there, as `member mode`.
+/// The waiters there, as `member mode`.
 async fn waiting(stage: &Stage, lock: &Lock) -> Verdict<Vec<String>> {
     let waiters = stage.soon("the waiters", lock.waiters()).await??;
     Ok(waiters.iter().map(|waiter| format!("{} {}", waiter.member, waiter.mode.name())).collect())
@@ -98,7 +98,7 @@ async fn who_waits_is_told_in_order(stage: Stage) -> Verdict {
         names.push(format!("{} {}", all[index].member(), mode.name()));
         until_they_wait(&stage, &locks[0], &names.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     }
-    // Who does not want it any more is told no longer.
+    // A waiter that has given up is not listed any more.
     queue.remove(0).abort();
     until_they_wait(&stage, &locks[1], &[&names[1], &names[2]]).await?;
     stage.give(held).await?;

@@ -337,7 +337,7 @@ async fn closing_while_cut_off_does_not_hang(stage: Stage) -> Verdict {
     let _guard = stage.hold(&a.lock("x")?).await?;
     stage.cut("a").await?;
     let begun = Instant::now();
-    // Whether it worked is not asked: nobody can say.
+    // Whether it worked is not asked: this can't be known.
     let _ = stage.soon("closing", a.close()).await?;
     let took = begun.elapsed();
     stage.heal("a").await?;

@@ -85,7 +85,7 @@ async fn a_killed_member_leaves(stage: Stage) -> Verdict {
     let mut worker = Worker::start(&stage, "there").await?;
     worker.ask(&Command::Join { group: "g".into() }).await?;
     ensure_eq!(stage.member_names(&group).await?, ["there"], "the members");
-    // A driver may read only when it is told that something changed: who comes and goes between two readings is not seen.
+    // A driver may read only when it is told that something changed: a member that comes and goes between two readings is not seen.
     let joined = async {
         loop {
             match watch.next().await {
@@ -166,7 +166,7 @@ async fn a_stopped_holder_loses_its_lock_and_knows(stage: Stage) -> Verdict {
     worker.ask(&Command::AwaitLoss).await?;
     let took = begun.elapsed();
     ensure!(took <= Duration::from_secs(3), "the loss was told {took:?} after the continue");
-    // Whatever the one who was stopped does now, the lock is ours.
+    // Whatever the stopped worker does now, the lock is ours.
     let _ = worker.ask(&Command::Release).await;
     sleep(stage.moment()).await;
     ensure!(guard.is_held(), "the stopped holder's release freed it");
@@ -299,7 +299,7 @@ async fn locks_are_never_retaken_silently(stage: Stage) -> Verdict {
     let guard = stage.hold(&lock_a).await?;
     stage.end_session("a").await?;
     stage.within(stage.after_a_crash(), "the loss", guard.loss().wait()).await?;
-    // A new session is there, by another lock; the old lock is nobody's.
+    // A new session is there, by another lock; the old lock is free.
     drop(stage.within(stage.after_a_crash(), "another lock", a.lock("another")?.acquire()).await??);
     let other = stage.within(stage.after_a_crash(), "the lost lock", lock_b.acquire()).await??;
     ensure!(!guard.is_held(), "a lost lock was taken again without a word");
@@ -342,12 +342,12 @@ async fn who_left_does_not_come_back(stage: Stage) -> Verdict {
         // The leave races with the re-join, and must win in the end.
         stage.within(stage.after_a_crash(), "leaving", membership.leave()).await??;
         stage
-            .eventually(stage.after_a_crash(), "who left is gone", async || {
+            .eventually(stage.after_a_crash(), "the member that left is gone", async || {
                 Ok(stage.member_names(&group).await?.is_empty())
             })
             .await?;
         sleep(stage.moment()).await;
-        ensure_eq!(stage.member_names(&group).await?, Vec::<String>::new(), "who left came back");
+        ensure_eq!(stage.member_names(&group).await?, Vec::<String>::new(), "the member that left came back");
     }
     Ok(())
 }
@@ -403,7 +403,7 @@ async fn a_try_while_cut_off_is_an_error(stage: Stage) -> Verdict {
         }
         Ok(got) => {
             let answer = got.is_some();
-            return Err(Failure::new(format!("a try that reached nobody answered: granted {answer}")));
+            return Err(Failure::new(format!("a try that reached no server answered: granted {answer}")));
         }
     }
     stage

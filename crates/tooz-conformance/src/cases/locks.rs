@@ -76,10 +76,10 @@ async fn two_coordinators_exclude_each_other(stage: Stage) -> Verdict {
     ensure!(stage.attempt(&lock_b).await?.is_none(), "two hold it");
     let mut waiter = Box::pin(lock_b.acquire());
     stage.not_yet("the second grant", &mut waiter).await?;
-    // Longer than a moment as well: who grants early may take its time.
+    // Longer than a moment as well: a driver that grants early may take its time.
     sleep(Duration::from_millis(100)).await;
     stage.not_yet("the second grant", &mut waiter).await?;
-    ensure!(guard.is_held(), "nobody took it");
+    ensure!(guard.is_held(), "it was not taken");
     stage.give(guard).await
 }
 
@@ -207,14 +207,14 @@ async fn a_hundred_failed_tries_leak_nothing(stage: Stage) -> Verdict {
     // A try that left something behind would hold it after a while.
     sleep(stage.moment()).await;
     let guard = stage.attempt(&lock_a).await?;
-    ensure!(guard.is_some(), "a failed try was granted afterwards, to nobody");
+    ensure!(guard.is_some(), "a failed try was granted afterwards, without a taker");
     Ok(())
 }
 
 async fn acquire_within_returns_on_time_on_a_contended_lock(stage: Stage) -> Verdict {
     let (a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let guard = stage.hold(&lock_a).await?;
-    // Long enough for an answer of the backend: without one it would be an error, since nobody knows whether somebody else has the lock.
+    // Long enough for an answer of the backend: without one it would be an error, since whether another has the lock is not known.
     let limit = Duration::from_millis(700);
     for lock in [lock_b, a.lock("the lock")?] {
         let begun = Instant::now();
@@ -275,7 +275,7 @@ async fn a_local_waiter_gets_the_lock_after_release(stage: Stage) -> Verdict {
         let (lock, order) = (lock.clone(), Arc::clone(&order));
         let acquiring = async move {
             let guard = lock.acquire().await;
-            order.lock().expect("nobody panics while noting").push(number);
+            order.lock().expect("noting does not panic").push(number);
             guard
         };
         waiters.push(stage.begin(acquiring).await?);
@@ -284,7 +284,11 @@ async fn a_local_waiter_gets_the_lock_after_release(stage: Stage) -> Verdict {
         stage.give(guard).await?;
         guard = stage.soon("the next task's turn", waiter).await???;
     }
-    ensure_eq!(*order.lock().expect("nobody panicked"), [0, 1, 2, 3, 4], "the local queue is first come, first served");
+    ensure_eq!(
+        *order.lock().expect("noting did not panic"),
+        [0, 1, 2, 3, 4],
+        "the local queue is first come, first served"
+    );
     stage.give(guard).await
 }
 
@@ -314,7 +318,7 @@ async fn waiters_are_served_in_order(stage: Stage) -> Verdict {
         stage.give(guard).await?;
         guard = stage.soon("the next coordinator's turn", next).await???;
         for later in waiters.as_slice() {
-            ensure!(!later.is_finished(), "somebody was served out of turn");
+            ensure!(!later.is_finished(), "a waiter was served out of turn");
         }
     }
     stage.give(guard).await
@@ -334,7 +338,7 @@ async fn a_cancelled_waiter_is_skipped(stage: Stage) -> Verdict {
     sleep(stage.moment()).await;
     stage.give(guard).await?;
     drop(stage.soon("the waiter behind a cancelled one", waiter).await???);
-    // Whoever was cancelled gets it no more, now that nobody else is in the way.
+    // The cancelled waiter does not get it, now that no other is in the way.
     sleep(stage.moment()).await;
     let lock = coordinators[0].lock("x")?;
     stage
@@ -403,7 +407,7 @@ async fn cancelling_while_it_is_released_leaks_nothing(stage: Stage) -> Verdict 
         let lock = lock_b.clone();
         let waiter = tokio::spawn(async move { lock.acquire().await.map(drop) });
         sleep(Duration::from_micros(200 * round)).await;
-        // The grant and the cancellation race; whichever wins, nobody holds it in the end.
+        // The grant and the cancellation race; whichever wins, it has no holder in the end.
         let (released, ()) = tokio::join!(guard.release(), async { waiter.abort() });
         released?;
         let _ = waiter.await;
@@ -439,7 +443,7 @@ async fn holders_tell_who_and_how(stage: Stage) -> Verdict {
     for lock in [&lock_a, &lock_b] {
         let holders = stage.soon("holders", lock.holders()).await??;
         ensure_eq!(holders.len(), 1, "the holders");
-        ensure_eq!(holders[0].member.as_str(), "a", "who");
+        ensure_eq!(holders[0].member.as_str(), "a", "the holder");
         ensure_eq!(holders[0].mode, LockMode::Exclusive, "how");
         ensure_eq!(holders[0].token, guard.fencing_token(), "the token");
     }
@@ -453,7 +457,7 @@ async fn holders_tell_who_and_how(stage: Stage) -> Verdict {
 
 async fn a_free_lock_has_no_holders(stage: Stage) -> Verdict {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
-    ensure_eq!(stage.soon("holders", lock_b.holders()).await??, [], "nobody ever took it");
+    ensure_eq!(stage.soon("holders", lock_b.holders()).await??, [], "it was never taken");
     stage.give(stage.hold(&lock_a).await?).await?;
     ensure_eq!(stage.soon("holders", lock_b.holders()).await??, [], "it was released");
     Ok(())
@@ -542,7 +546,7 @@ async fn a_release_that_finds_the_session_ended_is_no_success(stage: Stage) -> V
     for _ in 0..3 {
         let guard = stage.within(stage.after_a_crash(), "the lock", lock.acquire()).await??;
         stage.end_session("a").await?;
-        // Nobody has waited until the loss was told, so it may be the release that finds out.
+        // The test did not wait until the loss was told, so it may be the release that finds out.
         refused("releasing after the end of the session", stage.soon("it", guard.release()).await?, ErrorKind::Lost)?;
     }
     Ok(())

@@ -56,7 +56,7 @@ pub(crate) enum Need {
     ListsLocks,
     /// It does not.
     HidesLocks,
-    /// The backend knows who waits for a lock.
+    /// The backend knows the waiters for a lock.
     ListsWaiters,
     /// It does not.
     HidesWaiters,

@@ -79,11 +79,11 @@ async fn every_order_of_modes_is_right(stage: Stage) -> Verdict {
                 let guard = take(&stage, &lock_a, first).await?;
                 let guard = guard.ok_or_else(|| Failure::new(format!("{first:?} on a free lock")))?;
                 let other = take(&stage, &lock_b, second).await?;
-                let who = if same { "the same" } else { "another" };
+                let which = if same { "the same" } else { "another" };
                 ensure_eq!(
                     other.is_some(),
                     !first.conflicts_with(second),
-                    "{second:?} by {who} coordinator beside {first:?} is granted"
+                    "{second:?} by {which} coordinator beside {first:?} is granted"
                 );
                 if let Some(other) = other {
                     stage.give(other).await?;
@@ -140,7 +140,7 @@ async fn one_reader_that_leaves_leaves_the_others(stage: Stage) -> Verdict {
     stage.give(second).await
 }
 
-/// Two readers who always overlap, until somebody says stop.
+/// Two readers that always overlap, until `stop` is set.
 fn endless_readers(locks: [Lock; 2], stop: &Arc<AtomicBool>) -> Vec<tokio::task::JoinHandle<tooz_core::Result<()>>> {
     let hold = Duration::from_millis(20);
     locks
@@ -197,7 +197,7 @@ async fn holders_tell_every_reader(stage: Stage) -> Verdict {
     holders.sort_by(|one, other| one.member.cmp(&other.member));
     ensure_eq!(holders.len(), 3, "the holders");
     for (index, (holder, guard)) in holders.iter().zip(&guards).enumerate() {
-        ensure_eq!(holder.member.as_str(), format!("m{index}"), "who");
+        ensure_eq!(holder.member.as_str(), format!("m{index}"), "the holder");
         ensure_eq!(holder.mode, LockMode::Shared, "how");
         ensure_eq!(holder.token, guard.fencing_token(), "the token of m{index}");
     }

@@ -16,7 +16,7 @@ cases! { "names";
     a_lock_a_group_and_a_member_of_one_name_never_meet [Has(Characteristic::Groups)];
 }
 
-/// What has broken somebody's lock library before: separators, dots, blanks, case, escapes, length.
+/// What has broken lock libraries before: separators, dots, blanks, case, escapes, length.
 fn nasty() -> Vec<String> {
     let mut names: Vec<String> = [
         "a/b", "a", "b", "/", "/a", "a/", "a//b", "..", ".", "../x", "x", "...", "a b", " a", "a ", "Ä", "ä",
@@ -40,7 +40,7 @@ async fn nasty_lock_names_work_and_stay_distinct(stage: Stage) -> Verdict {
     let mut held = Vec::new();
     for name in nasty() {
         let guard = stage.attempt(&a.lock(&name)?).await?;
-        ensure!(guard.is_some(), "{name:?} is not free although nobody took it: it meets another name");
+        ensure!(guard.is_some(), "{name:?} is not free although it was not taken: it meets another name");
         held.extend(guard);
     }
     for (name, guard) in nasty().into_iter().zip(held) {

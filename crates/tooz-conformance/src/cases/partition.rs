@@ -49,7 +49,7 @@ async fn partitioners(stage: &Stage, memberships: &[Membership]) -> Verdict<Vec<
     Ok(all)
 }
 
-/// Key by key, who owns it.
+/// Key by key, its owner.
 fn owners(partitioner: &Partitioner) -> Vec<Option<String>> {
     keys().map(|key| partitioner.members_for(key, 1).first().map(ToString::to_string)).collect()
 }
@@ -146,11 +146,11 @@ async fn weights_are_shares(stage: Stage) -> Verdict {
 
 async fn weight_zero_is_no_share(stage: Stage) -> Verdict {
     let (heavy, light, partitioner) = heavy_and_light(&stage, 0).await?;
-    ensure_eq!(shares(&partitioner).keys().collect::<Vec<_>>(), ["light"], "who has a share");
+    ensure_eq!(shares(&partitioner).keys().collect::<Vec<_>>(), ["light"], "the members with a share");
     let own = stage.soon("partitioning", heavy.partitioner()).await??;
     ensure!(!keys().any(|key| own.belongs_to_self(key)), "a key belongs to weight zero");
     stage.soon("leaving", light.leave()).await??;
-    stage.eventually(stage.patience(), "nobody with a share is left", async || Ok(shares(&own).is_empty())).await
+    stage.eventually(stage.patience(), "no member with a share is left", async || Ok(shares(&own).is_empty())).await
 }
 
 async fn a_new_weight_applies(stage: Stage) -> Verdict {
@@ -173,7 +173,7 @@ async fn who_left_owns_nothing(stage: Stage) -> Verdict {
     let own = stage.soon("partitioning", leaving.partitioner()).await??;
     ensure!(keys().any(|key| own.belongs_to_self(key)), "a member has a share");
     stage.soon("leaving", leaving.leave()).await??;
-    ensure!(!keys().any(|key| own.belongs_to_self(key)), "a key belongs to who left");
+    ensure!(!keys().any(|key| own.belongs_to_self(key)), "a key belongs to a member that left");
     ensure!(stage.soon("the news", staying.changed()).await?, "the group is there");
     ensure_eq!(shares(&staying).len(), 2, "members with a share");
     Ok(())
@@ -188,7 +188,7 @@ async fn after_ones_own_loss_nothing_belongs_to_self(stage: Stage) -> Verdict {
     stage.within(stage.after_a_crash(), "the loss", loss.wait()).await?;
     // By now the membership may be back already.
     let reached = keys().any(|key| partitioner.belongs_to_self(key));
-    ensure!(!reached || memberships[0].is_member(), "a key belongs to who is no member");
+    ensure!(!reached || memberships[0].is_member(), "a key belongs to one that is no member");
     // The membership comes back by itself, and its keys with it.
     stage
         .eventually(stage.after_a_crash(), "the keys come back with the membership", async || {
@@ -218,8 +218,8 @@ async fn an_empty_group_has_no_owners(stage: Stage) -> Verdict {
     let (_coordinator, group) = stage.with_group("a", "g").await?;
     let partitioner = stage.soon("partitioning", group.partitioner()).await??;
     ensure_eq!(partitioner.members_for("x", 3), Vec::new(), "the owners");
-    ensure!(!partitioner.belongs_to_self("x"), "a key belongs to nobody");
-    ensure!(partitioner.assign(["x"]).is_empty(), "a key is assigned to nobody");
+    ensure!(!partitioner.belongs_to_self("x"), "in an empty group a key belongs to a member");
+    ensure!(partitioner.assign(["x"]).is_empty(), "in an empty group a key is assigned");
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// More than any limit that somebody waits for, and little enough to be added to a moment.
+/// More than any limit of a wait, and little enough to be added to a moment.
 pub(crate) const A_DAY: Duration = Duration::from_hours(24);
 
 /// How much later than it said a backend may end a session.
@@ -12,8 +12,8 @@ pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// Growing pauses without an end, for what is tried again and again.
 ///
-/// Each is up to twice as long as the one before, and up to twice as long as it says by chance (`backon`'s jitter), so that many who failed
-/// together do not come back together.
+/// Each is up to twice as long as the one before, and up to twice as long as it says by chance (`backon`'s jitter), so that many calls that
+/// failed together do not come back together.
 #[derive(Debug)]
 pub struct Backoff {
     builder: ExponentialBuilder,

@@ -11,9 +11,9 @@ use crate::base::options::Options;
 /// The PEM files that secure a connection. They are read for each connection that is made, since certificates are renewed on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
-    /// Whom to trust; `None`: the authorities of the system.
+    /// The authorities to trust; `None`: those of the system.
     pub ca: Option<PathBuf>,
-    /// Who the client is, where servers ask for it.
+    /// The client's own certificate, for servers that ask for it.
     pub own: Option<OwnCertificate>,
 }
 

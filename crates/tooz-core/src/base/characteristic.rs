@@ -40,7 +40,7 @@ macro_rules! characteristics {
 pub enum CharacteristicKind {
     /// Undeclared means that the call answers `Unsupported`.
     Capability,
-    /// Undeclared means that nobody should count on it.
+    /// Undeclared means that a program should not count on it.
     Quality,
 }
 
@@ -53,7 +53,7 @@ characteristics! {
     BreakableLocks = 2, Capability;
     /// First come, first served between coordinators.
     FairLocks = 3, Quality;
-    /// Changes of groups and leaders are told by the backend; nobody polls for them.
+    /// Changes of groups and leaders are told by the backend; no poll is needed for them.
     PushedWatches = 4, Quality;
     /// Tokens grow for as long as the backend keeps its data, whatever fails.
     DurableFencing = 5, Quality;

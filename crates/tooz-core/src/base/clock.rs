@@ -58,7 +58,7 @@ struct Shift {
 }
 
 impl Clock {
-    /// The machine's clock. Nobody can move it.
+    /// The machine's clock. A test can't move it.
     pub const fn boot_time() -> Self {
         Clock(None)
     }
@@ -74,7 +74,7 @@ impl Clock {
         Moment(boot_nanos().saturating_add(shift))
     }
 
-    /// Moves a movable clock forward and wakes whoever sleeps by it. Does nothing to the machine's clock.
+    /// Moves a movable clock forward and wakes the tasks that sleep by it. Does nothing to the machine's clock.
     pub fn advance(&self, by: Duration) {
         if let Some(shift) = &self.0 {
             shift.nanos.fetch_add(nanos(by), Ordering::AcqRel);

@@ -1,4 +1,5 @@
-//! Who logs in: read anew for each connection, so that a password that is changed at the server and in its file needs no restart.
+//! The user and the password of a log-in: read anew for each connection, so that a password that is changed at the server and in its
+//! file needs no restart.
 
 use std::fmt;
 use std::io::Read as _;
@@ -209,8 +210,8 @@ mod tests {
         assert_eq!(new.read().await.unwrap(), Credentials::password("new"));
         let broken = CredentialSource::choose(&url, &options, Some(Arc::new(|| panic!("as part of a test")))).unwrap();
         assert_eq!(broken.read().await.unwrap_err().kind(), ErrorKind::Backend);
-        let nobody = url.options("d", &[]).unwrap();
-        assert!(CredentialSource::choose(&url, &nobody, Some(Arc::new(|| Ok(Credentials::default())))).is_err());
+        let empty = url.options("d", &[]).unwrap();
+        assert!(CredentialSource::choose(&url, &empty, Some(Arc::new(|| Ok(Credentials::default())))).is_err());
     }
 
     #[test]

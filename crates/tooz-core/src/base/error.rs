@@ -71,14 +71,14 @@ pub enum Outcome {
     NotApplied,
     /// It has: only what came after it failed.
     Applied,
-    /// Nobody knows, and it may still take effect later. The library withdraws such requests by itself.
+    /// This is not known, and the request may still take effect later. The library withdraws such requests by itself.
     Unknown,
 }
 
 /// The error of every fallible call.
 ///
 /// Its message says which driver, what was asked, and what to do; it never holds a password. A clone is the same error, for several
-/// who failed for one reason; two errors are equal when they say the same.
+/// callers that failed for one reason; two errors are equal when they say the same.
 #[derive(Clone)]
 pub struct Error(Box<Inner>);
 
@@ -127,15 +127,15 @@ impl Error {
         )
     }
 
-    /// What is answered in the place of a driver that panicked: nobody knows how far it had come.
+    /// The answer in the place of a driver that panicked: how far it had come is not known.
     pub(crate) fn panicked(message: impl fmt::Display) -> Self {
         let mut error = Self::new(ErrorKind::Backend, format!("the driver panicked: {message}"));
         error.0.is_panic = true;
         error.with_outcome(Outcome::Unknown)
     }
 
-    /// Only core knows whether the coordinator is closed: who else says so, such as a function for credentials that asks another one, says
-    /// something that nobody here understands.
+    /// Only core knows whether the coordinator is closed: if other code says so, such as a function for credentials that asks another
+    /// coordinator, that word has no meaning here.
     pub(crate) fn not_of_core(mut self) -> Self {
         if self.0.kind == ErrorKind::Closed {
             self.0.kind = ErrorKind::Backend;
@@ -207,12 +207,12 @@ impl Error {
         self.0.retry_after
     }
 
-    /// What ends a first call: nobody but the user can mend it. What has stood before is kept up all the same.
+    /// Errors that end a first call: only the user can mend them. What has stood before is kept up all the same.
     pub(crate) fn is_final(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Config | ErrorKind::Unauthorized | ErrorKind::Unsupported | ErrorKind::Closed)
     }
 
-    /// Whether the same call may succeed later without anybody mending anything: `Unavailable`, `TimedOut`, and
+    /// Whether the same call may succeed later without a repair by a person: `Unavailable`, `TimedOut`, and
     /// whatever carries a [`retry_after`](Self::retry_after).
     pub fn is_retryable(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Unavailable | ErrorKind::TimedOut) || self.0.retry_after.is_some()

@@ -58,7 +58,7 @@ impl<T> Shared<T> {
         self.state.lock()
     }
 
-    /// Whoever is woken may come back at once, and what is thrown away may have a drop of its own: both happen without the lock.
+    /// A reader that is woken may come back at once, and what is thrown away may have a drop of its own: both happen without the lock.
     fn change<G>(&self, change: impl FnOnce(&mut State<T>) -> G) -> Unsaid<G> {
         let mut state = self.lock();
         Unsaid { _garbage: change(&mut state), waker: state.waker.take() }
@@ -74,7 +74,7 @@ pub(crate) struct Unsaid<G> {
 
 impl<G> Unsaid<G> {
     pub(crate) fn say(self) {
-        // A waker that panics has woken nobody, and is not to end the task that fed it.
+        // A waker that panics has woken no task, and is not to end the task that fed it.
         if let Some(waker) = self.waker {
             let _ = caught(|| waker.wake());
         }
@@ -86,7 +86,7 @@ impl<T> Feeder<T> {
         self.put([item]).say();
     }
 
-    /// Adds these items in one step; the reader is woken later, for who has a lock of his own.
+    /// Adds these items in one step; the reader is woken later, for callers that hold a lock of their own.
     pub(crate) fn put(&self, items: impl IntoIterator<Item = T>) -> Unsaid<VecDeque<T>> {
         self.0.change(|state| {
             let mut garbage = VecDeque::new();
@@ -151,7 +151,7 @@ impl<T> Reader<T> {
     }
 
     pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Next<T>>> {
-        // A waker's clone and drop are somebody else's code, which never runs under a lock of ours.
+        // A waker's clone and drop are the code of others, which never runs under a lock of ours.
         let waker = context.waker().clone();
         let mut state = self.0.lock();
         if std::mem::take(&mut state.overflowed) {

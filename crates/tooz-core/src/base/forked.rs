@@ -1,5 +1,5 @@
 //! What belongs to the process that made it: a forked child has the memory of its parent but none of its threads, so that a drop there
-//! could wait for ever for a mutex that nobody unlocks, or wake the parent's heart.
+//! could wait for ever for a mutex that no thread unlocks, or wake the parent's heart.
 
 use std::ops::{Deref, DerefMut};
 

@@ -70,7 +70,7 @@ impl HashRing {
 
     /// No node has more points than this; a greater weight counts as the greatest that stays within it.
     ///
-    /// Weights often come from other members, and one of them must not be able to exhaust everybody's memory.
+    /// Weights often come from other members, and one of them must not be able to exhaust the memory of all.
     pub const MAX_POINTS_PER_NODE: u32 = 320_000;
 
     /// An empty ring with 32 points per unit of weight.
@@ -205,8 +205,8 @@ impl HashRing {
     ///
     /// Exactly: of `k` distinct keys a node of weight `w` gets at most `⌈1.25 × k × w / W⌉`, where `W` is the weight of
     /// all nodes. A key whose owner is full goes to the next node on the ring with room. Most keys stay with the owner
-    /// that [`node_for`](Self::node_for) names, but not all: whoever asks where a key is must ask the same way as
-    /// whoever shared out, with the same keys. When nodes or keys come and go, a few keys move between nodes that
+    /// that [`node_for`](Self::node_for) names, but not all: a caller that asks where a key is must ask the same way as
+    /// the caller that shared out, with the same keys. When nodes or keys come and go, a few keys move between nodes that
     /// stayed, too; that is the price of the bound.
     ///
     /// The answer depends on the nodes and on the set of keys alone. Keys are taken in the order of their bytes, a key
@@ -232,7 +232,7 @@ impl HashRing {
             .filter_map(|key| {
                 let mut owners = self.index.owners_from(key.as_ref());
                 let first = owners.next()?;
-                // Together the nodes have room for more than all keys. Only somebody who forges digests could leave a
+                // Together the nodes have room for more than all keys. Only an attacker who forges digests could leave a
                 // node without a point, and its room out of reach; the key then stays with its owner.
                 let owner = iter::once(first).chain(owners).find(|owner| room[*owner] > 0).unwrap_or(first);
                 room[owner] = room[owner].saturating_sub(1);

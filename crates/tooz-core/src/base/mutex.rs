@@ -38,7 +38,7 @@ impl<T: ?Sized> Mutex<T> {
         }
     }
 
-    /// The value, without waiting: whoever can change the mutex is alone with it.
+    /// The value, without waiting: a caller with `&mut` is alone with the mutex.
     pub fn get_mut(&mut self) -> &mut T {
         self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
     }

@@ -16,7 +16,7 @@ pub enum SessionState {
     /// Lost; a new one is opened when something needs it.
     Lost,
     /// A session, or something that stood before (a membership, a watch, a wait for a lock), can't be had again just now. The error says
-    /// why, so that somebody can mend it; until then it is tried again.
+    /// why, so that a person can mend it; until then it is tried again.
     Troubled(Error),
     /// Closed for ever.
     Closed,

@@ -1,6 +1,6 @@
 //! What threads share: the primitives of the standard library and of tokio.
 //!
-//! Under `--cfg shuttle` they are those of `shuttle`, which lets a test choose who comes next at each of them (`interleavings`).
+//! Under `--cfg shuttle` they are those of `shuttle`, which lets a test choose the next thread at each of them (`interleavings`).
 
 #[cfg(not(shuttle))]
 pub use std::sync::MutexGuard;

@@ -120,11 +120,11 @@ impl Driver {
 pub struct ConnectArgs {
     /// Hosts and path. (User and password are in `credentials`.)
     pub url: BackendUrl,
-    /// Who logs in: to be read for each connection. It also knows of the user and the password in the URL.
+    /// The user and the password of the log-in: to be read for each connection. It also knows of the user and the password in the URL.
     pub credentials: CredentialSource,
     /// The options of the URL and the builder, checked against the card.
     pub options: Options,
-    /// Who connects. Another process may use the same name: it is no proof of ownership.
+    /// The member that connects. Another process may use the same name: it is no proof of ownership.
     pub member: MemberId,
     /// The part of the backend to keep to.
     pub namespace: Namespace,

@@ -5,7 +5,7 @@
 pub enum Probe {
     /// The cheapest question there is (`PING`, a one-key read, `SELECT 1`).
     Read,
-    /// The cheapest committed write, of one key under the namespace that belongs to nobody and that the driver takes away again with
+    /// The cheapest committed write, of one key under the namespace that belongs to no user and that the driver takes away again with
     /// [`Session::close`](crate::driver::Session::close). Where a write costs no more than a read, it is the same.
     Write,
 }
@@ -20,7 +20,7 @@ pub struct Checkup {
     pub findings: Vec<Finding>,
 }
 
-/// One setting of a server, and what it means for whoever relies on it.
+/// One setting of a server, and what it means for programs that rely on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {

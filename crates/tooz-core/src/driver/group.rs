@@ -55,12 +55,12 @@ pub trait Groups: Send + Sync + 'static {
 /// Whose entry a join may take the place of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replace {
-    /// Nobody's: a living member of the same id is `AlreadyExists`.
+    /// No entry: a living member of the same id is `AlreadyExists`.
     Nobody,
     /// An entry that this coordinator made before, with that request or a later one whose answer was lost. Another's is `AlreadyExists`.
     /// [`RequestId::is_before`] compares.
     Own(RequestId),
-    /// Anybody's: the entry changes hands in one step, and the old member is told `MembershipLost`.
+    /// Any entry: it changes hands in one step, and the old member is told `MembershipLost`.
     Anybody,
 }
 
@@ -70,7 +70,7 @@ pub enum Replace {
 pub struct JoinRequest {
     /// Of which group.
     pub group: GroupId,
-    /// As whom.
+    /// The member that joins.
     pub member: MemberId,
     /// The same in every repetition of this request.
     pub id: RequestId,
@@ -91,7 +91,7 @@ impl JoinRequest {
         JoinRequest { group, member, id, capabilities, replace }
     }
 
-    /// What this join means for a living member of the same name, whom the join with the id `there` has made.
+    /// What this join means for a living member of the same name, which the join with the id `there` has made.
     pub fn meets(&self, there: RequestId) -> JoinConflict {
         match self.replace {
             _ if there == self.id => JoinConflict::Itself,
@@ -109,6 +109,6 @@ pub enum JoinConflict {
     Itself,
     /// An entry that it takes the place of. The old member is told by [`Reporter::membership_lost`](crate::driver::Reporter::membership_lost).
     Replaces,
-    /// Somebody else: [`Error::namesake`].
+    /// Another member: [`Error::namesake`].
     Refused,
 }

@@ -24,7 +24,7 @@ pub trait Locks: Send + Sync + 'static {
     async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>>;
 
     /// Waits for the lock. Unwanted: withdraws and answers `None`, or `Some` if the grant won the race. A wait that can't
-    /// be cancelled may ignore `wanted`. As soon as the backend has answered that somebody else has the lock, the driver says so by
+    /// be cancelled may ignore `wanted`. As soon as the backend has answered that another has the lock, the driver says so by
     /// [`Wanted::queued`], and what it repeats by itself by [`Wanted::trouble`]. On an error core withdraws by [`release`](Self::release), also where what was asked last was
     /// not done: the request may have a place in the queue.
     ///
@@ -36,7 +36,7 @@ pub trait Locks: Send + Sync + 'static {
     /// Gives the grant of that request back, or withdraws it from the queue, also if it arrives there only later. May be
     /// repeated; a request that owns nothing is `Ok`. Never touches another request's grant.
     ///
-    /// `Ok` tells the holder that nobody else could have the lock before, so it must come from a session that lives. Once that has
+    /// `Ok` tells the holder that no other could have the lock before, so it must come from a session that lives. Once that has
     /// ended the answer is `Lost`: the release is often what finds out, and then the lock may long be another's. `NotFound` where the session
     /// lives and the grant had been taken away before.
     async fn release(&self, request: &LockRequest) -> Result<()>;
@@ -47,7 +47,7 @@ pub trait Locks: Send + Sync + 'static {
         true
     }
 
-    /// Who holds it now.
+    /// Its present holders.
     async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>>;
 
     /// Takes away the grant with exactly that token; `NotFound` if it is not there any more.
@@ -55,19 +55,19 @@ pub trait Locks: Send + Sync + 'static {
         Err(Error::unsupported("breaking a lock"))
     }
 
-    /// Watches who holds a lock: `Ready`, then `Dirty` at each change; `None`: core polls.
+    /// Watches the holders of a lock: `Ready`, then `Dirty` at each change; `None`: core polls.
     async fn watch_lock(&self, _key: &LockKey) -> Result<Option<PushStream>> {
         Ok(None)
     }
 
-    /// The locks and elections of the namespace that are in use: somebody holds them or waits for them. In any order, each once.
+    /// The locks and elections of the namespace that are in use: they have a holder or a waiter. In any order, each once.
     ///
     /// `Unsupported` where the backend does not know, because it keeps hashes in place of names.
     async fn locks(&self) -> Result<Vec<LockKey>> {
         Err(Error::unsupported("listing the locks in use"))
     }
 
-    /// Who waits for it now, first come first: one entry for each request in the queue. Those whose turn has come are holders.
+    /// Its present waiters, first come first: one entry for each request in the queue. A waiter whose turn has come is a holder.
     ///
     /// `Unsupported` where the backend does not know.
     async fn waiters(&self, _key: &LockKey) -> Result<Vec<Waiter>> {
@@ -90,7 +90,7 @@ impl fmt::Display for FencingToken {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LockMode {
-    /// Nobody else holds the lock.
+    /// No other holds the lock.
     Exclusive,
     /// Only other shared grants stand beside it.
     Shared,
@@ -191,7 +191,7 @@ impl Granted {
     }
 }
 
-/// A grant as anybody may see it.
+/// A grant as every client may see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder {
@@ -208,7 +208,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// A holder of whom nothing more is known.
+    /// A holder without further details.
     pub const fn new(member: MemberId, mode: LockMode, token: FencingToken) -> Self {
         Holder { member, mode, token, since: None, pid: None }
     }
@@ -226,11 +226,11 @@ impl Holder {
     }
 }
 
-/// One who waits for a lock, as anybody may see it.
+/// A request that waits for a lock, as every client may see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waiter {
-    /// Who.
+    /// The member that waits.
     pub member: MemberId,
     /// In which mode it wants the lock.
     pub mode: LockMode,
@@ -239,7 +239,7 @@ pub struct Waiter {
 }
 
 impl Waiter {
-    /// A waiter of whom nothing more is known.
+    /// A waiter without further details.
     pub const fn new(member: MemberId, mode: LockMode) -> Self {
         Waiter { member, mode, since: None }
     }

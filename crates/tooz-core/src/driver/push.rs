@@ -14,11 +14,11 @@ use crate::driver::roster::RosterEntry;
 /// One change of a group.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// Somebody came.
+    /// A member came.
     Joined(RosterEntry),
-    /// Somebody has gone: left, was replaced, or died.
+    /// A member has gone: left, was replaced, or died.
     Left(MemberId),
-    /// Somebody's capabilities are new.
+    /// A member's capabilities are new.
     Updated(RosterEntry),
 }
 

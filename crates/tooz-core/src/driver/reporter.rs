@@ -44,7 +44,7 @@ impl Reporter {
         }
     }
 
-    /// The connection is back; the session may live on. Everybody who waits reads again.
+    /// The connection is back; the session may live on. All that wait read again.
     pub fn connected(&self) {
         if let Some(core) = self.0.upgrade() {
             core.connected();

@@ -1,4 +1,4 @@
-//! Who is in a group: its members, and what they say of themselves.
+//! The members of a group, and what they say of themselves.
 
 use std::fmt;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ impl fmt::Debug for Capabilities {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RosterEntry {
-    /// Who.
+    /// The member.
     pub member: MemberId,
     /// By which join: another id under the same name means that it left and came back.
     pub id: RequestId,

@@ -12,11 +12,11 @@ use crate::base::sync::atomic::{AtomicBool, Ordering};
 #[derive(Clone, Debug)]
 pub struct Wanted(Arc<WantedState>);
 
-/// Core's end of a [`Wanted`]. When it goes, nobody is left who could want the request.
+/// Core's end of a [`Wanted`]. When it goes, no caller is left that could want the request.
 #[derive(Debug)]
 pub(crate) struct Wish(Arc<WantedState>);
 
-/// A change of a [`Wish`] that has to be told yet, which wakes somebody: not under a lock.
+/// A change of a [`Wish`] that has to be told yet, which wakes a task: not under a lock.
 #[must_use]
 pub(crate) struct Untold(Arc<WantedState>);
 
@@ -42,7 +42,7 @@ struct Word {
 /// How a wait at the backend goes.
 #[derive(Clone, Debug)]
 pub(crate) enum Progress {
-    /// Somebody else has the lock, and the request stands in the queue.
+    /// Another has the lock, and the request stands in the queue.
     Queued,
     /// The driver tries again by itself.
     Trouble(Error),
@@ -73,7 +73,7 @@ impl Wish {
         (self.0.unwanted.swap(!wanted, Ordering::AcqRel) == wanted).then(|| Untold(Arc::clone(&self.0)))
     }
 
-    /// Whether the driver's latest word is that the request stands in the queue: somebody else has the lock.
+    /// Whether the driver's latest word is that the request stands in the queue: another has the lock.
     pub(crate) fn is_queued(&self) -> bool {
         matches!(self.0.word().latest, Some(Progress::Queued))
     }
@@ -123,8 +123,8 @@ impl Wanted {
         }
     }
 
-    /// The driver's word that the backend has answered: somebody else has the lock, and this request stands in the queue. Without it
-    /// nobody could tell a lock that is held from a backend that does not answer, and a wait with a time limit would end with an error.
+    /// The driver's word that the backend has answered: another has the lock, and this request stands in the queue. Without it
+    /// core could not tell a lock that is held from a backend that does not answer, and a wait with a time limit would end with an error.
     pub fn queued(&self) {
         self.0.has_stood.store(true, Ordering::Release);
         let is_said = matches!(self.0.word().latest, Some(Progress::Queued));

@@ -1,4 +1,4 @@
-//! Who is told what is pushed: the watchers of one thing, and of many things by their keys.
+//! The watchers that are told what is pushed: those of one thing, and of many things by their keys.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -50,7 +50,7 @@ impl<K: Eq + Hash> FanOut<K> {
         self.0.entry(key).or_default().add(pusher);
     }
 
-    /// Tells those who watch that key.
+    /// Tells the watchers of that key.
     pub fn push<Q: Eq + Hash + ?Sized>(&mut self, key: &Q, pushed: &Pushed)
     where
         K: Borrow<Q>,
@@ -83,7 +83,7 @@ impl<K: Eq + Hash> FanOut<K> {
         self.0.extract_if(|_, watchers| watchers.is_empty()).map(|(key, _)| key).collect()
     }
 
-    /// Whether nobody watches anything.
+    /// Whether there are no watchers.
     pub fn is_empty(&self) -> bool {
         self.0.values().all(Watchers::is_empty)
     }

@@ -26,12 +26,12 @@ enum Stop {
     NoSession(Error),
     /// The session was over: the next one is asked.
     Again,
-    /// Something else, which is the answer for who tries, and may be for who waits.
+    /// Something else, which is the answer for a try, and may be for a wait.
     For(Error),
 }
 
 impl LocalQueue {
-    /// Gets one grant from the backend: in as many sessions as it takes for one who waits, in one for one who tries.
+    /// Gets one grant from the backend: in as many sessions as it takes for a wait, in one for a try.
     pub(super) async fn request(self: &Arc<Self>, mode: LockMode, patience: Patience, wanted: &Wanted) -> Answer {
         let mut pauses = None;
         let mut worry = None;
@@ -114,7 +114,7 @@ impl LocalQueue {
                 let (give_up, queue, late) = (Instant::now() + limit.min(A_DAY), Arc::clone(self), Arc::clone(&live));
                 let trying = move |session: Arc<dyn Session>| async move {
                     let answer = session.try_lock(&asked).await;
-                    // A grant that comes so late is nobody's.
+                    // A grant that comes so late has no taker.
                     if matches!(answer, Ok(Some(_))) && Instant::now() >= give_up {
                         queue.withdraw_at_backend(&late, &asked).await;
                         return Err(Error::new(ErrorKind::TimedOut, "it was granted too late, and given back"));
@@ -128,12 +128,12 @@ impl LocalQueue {
         let (error, is_settled) = match answer {
             Ok(None) => return Ok(None),
             Ok(Some(granted)) => match hold.check() {
-                // The deadline is checked once more before anybody believes in the grant.
+                // The deadline is checked once more before the grant is believed in.
                 None => return Ok(Some(Grant { hold, token: granted.token })),
                 Some(reason) => (live.error_of(reason), false),
             },
-            // What was asked last may not have been done, but one who waits may have had a place in the queue before that. (Of
-            // what nobody may do, nothing can be withdrawn either.)
+            // What was asked last may not have been done, but a waiter may have had a place in the queue before that. (What
+            // this client may not do can't be withdrawn either.)
             Err(error) => {
                 let was_not_done = error.outcome() == Outcome::NotApplied;
                 let is_settled = was_not_done && (patience == Patience::Try || error.is_final());
@@ -147,7 +147,7 @@ impl LocalQueue {
         if !is_settled {
             Box::pin(self.withdraw_at_backend(&live, &request)).await;
         }
-        // A request may be what finds out that the session is over; nobody has lost anything that was asked for here. The next session
+        // A request may be what finds out that the session is over; nothing that was asked for here was lost. The next session
         // is made with pauses, where that is needed. A grant that was broken on its way is another's fault, but may come again at once.
         Err(match error.kind() {
             ErrorKind::Lost if live.check().is_some() => Stop::Again,

@@ -16,17 +16,17 @@ use crate::base::mutex::{Mutex, MutexGuard};
 use crate::engine::inside::{HeartState, Inside};
 use crate::engine::trace::quiet_step;
 
-/// How many errands one poll may lead to. What is more goes to the hearts: nobody's call should last for ever.
+/// How many errands one poll may lead to. What is more goes to the hearts: no caller's call should last for ever.
 const ERRANDS: usize = 64;
 
 pub(crate) type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 thread_local! {
-    /// What was woken on this thread, while somebody collects it.
+    /// What was woken on this thread, while an `Errands` collects it.
     static COLLECTED: RefCell<Option<Vec<Arc<Steps>>>> = const { RefCell::new(None) };
 }
 
-/// The rest of a future, for its heart to run. When the heart drops it, it is gone, whoever still might wake it.
+/// The rest of a future, for its heart to run. When the heart drops it, it is gone, even where a waker of it is left.
 pub(crate) struct Rest(Arc<Steps>);
 
 struct Steps {
@@ -55,7 +55,7 @@ impl Future for Rest {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let steps = &self.0;
-        // First the waker, then the step: whoever wakes it meanwhile wakes the heart, which looks again.
+        // First the waker, then the step: a wake-up in between wakes the heart, which looks again.
         *steps.heart() = Some(context.waker().clone());
         let mut future = steps.future.lock();
         steps.step(&mut future, Place::Heart)
@@ -83,25 +83,25 @@ impl Steps {
         poll
     }
 
-    /// Takes a step on this thread, if nobody takes one just now.
+    /// Takes a step on this thread, if no other thread takes one just now.
     fn run_errand(self: &Arc<Self>) {
         {
             let inside = Inside::new(&self.shared);
             if inside.is_stopped() {
                 return;
             }
-            // Whoever is at it may be past what it was woken for.
+            // The thread that is at it may be past what it was woken for.
             let Some(mut future) = self.future.try_lock() else { return self.wake_heart() };
             let _context = self.runtime.enter();
             let _quiet = quiet_step();
             match catch_unwind(AssertUnwindSafe(|| self.step(&mut future, Place::Here))) {
                 Ok(Poll::Pending) => return,
                 Ok(Poll::Ready(())) => {}
-                // As where a heart runs it: whoever waits for an answer is told that there is none.
+                // As where a heart runs it: a task that waits for an answer is told that there is none.
                 Err(_panic) => *future = None,
             }
         }
-        // It has ended, and nobody is in a hurry for the heart's part of it to end too.
+        // It has ended, and the heart's part of it may end later.
         let task = self.heart().take();
         if let Some(task) = task {
             self.shared.ended.add(task);
@@ -136,7 +136,7 @@ impl Wake for Steps {
 }
 
 /// Polls on whatever thread and in whatever task this is. Their budget is for work that might go on for ever; a driver's step waits
-/// for somebody sooner or later, and a budget that is used up would send the rest of it to another thread.
+/// for something sooner or later, and a budget that is used up would send the rest of it to another thread.
 pub(crate) fn poll_here<F: Future + ?Sized>(future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
     pin!(tokio::task::unconstrained(future)).poll(&mut Context::from_waker(waker))
 }
@@ -260,7 +260,7 @@ mod tests {
         let (sender, receiver) = oneshot::channel();
         let answer = wait_on(&waiting, receiver, || panic!("as part of a test"));
         assert!(matches!(releasing.begin(async { sender.send(()) }), Begun::Done(Ok(()))));
-        assert!(answer.blocking_recv().is_err(), "whoever waits is told that there is no answer");
+        assert!(answer.blocking_recv().is_err(), "a task that waits is told that there is no answer");
     }
 
     #[test]

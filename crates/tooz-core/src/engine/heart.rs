@@ -65,11 +65,11 @@ impl Heart {
             .name("tooz-heart".to_owned())
             .spawn(move || {
                 let ending = ending;
-                // What panicked has ended; those who wait for it are told by `ending`.
+                // What panicked has ended; all that wait for it are told by `ending`.
                 let _ = caught(|| quietly(|| runtime.block_on(life)));
                 let shared = Arc::clone(&ending.shared);
                 drop(ending);
-                // Whoever polls inline still needs the timers and sockets of this runtime; such polls are short.
+                // Callers that poll inline still need the timers and sockets of this runtime; such polls are short.
                 while shared.inside.load(Ordering::SeqCst) > 0 {
                     std::thread::yield_now();
                 }
@@ -102,7 +102,7 @@ impl Heart {
         }
     }
 
-    /// The same for one that nobody waits for: what does not end at the first poll goes on with `then`.
+    /// The same for a future whose end is not waited for: what does not end at the first poll goes on with `then`.
     pub(crate) fn begin_with<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,
@@ -126,7 +126,7 @@ impl Heart {
             return Start::Waiting;
         }
         let _context = self.runtime.enter();
-        // Whom this wakes has his step taken on this thread too, when it is done.
+        // The step of a task that this wakes is taken on this thread too, when it is done.
         let _errands = Errands::collect();
         let _quiet = quiet_step();
         let mut future = Box::pin(future);
@@ -173,7 +173,7 @@ impl Heart {
         poll_fn(|context| timer.poll(context)).await;
     }
 
-    /// Waits for the end of the thread. Blocks; cheap when the thread is about to end. Whoever comes second waits as long.
+    /// Waits for the end of the thread. Blocks; cheap when the thread is about to end. A second caller waits as long.
     pub(crate) fn join(&self) {
         // A thread that is just inside is what the heart waits for before it ends.
         if std::thread::current().id() == self.thread_id || DEPTH.try_with(Cell::get).unwrap_or(0) > 0 {
@@ -209,7 +209,7 @@ fn can_poll_here() -> bool {
 /// A time limit that a heart keeps.
 pub(crate) struct Timer<'a> {
     shared: &'a HeartState,
-    /// Dropping it takes it off the heart's list, whose lock nobody gives back in a forked child.
+    /// Dropping it takes it off the heart's list, whose lock is never given back in a forked child.
     sleep: Option<Ours<Pin<Box<tokio::time::Sleep>>>>,
 }
 
@@ -231,7 +231,7 @@ impl<T> Begun<Result<T>> {
         match self {
             Begun::Done(result) => result,
             Begun::Waiting(receiver, shared) => receiver.await.unwrap_or_else(|_| {
-                // Nobody drops a future while the heart lives, but a panic does.
+                // While the heart lives, nothing drops a future but a panic.
                 Err(if shared.stopped.load(Ordering::SeqCst) {
                     Error::closed()
                 } else {
@@ -244,7 +244,7 @@ impl<T> Begun<Result<T>> {
     }
 }
 
-/// A future that is not dropped half-way: where this is, the heart runs the rest, and its answer is nobody's. Lives on the heart alone.
+/// A future that is not dropped half-way: where this is, the heart runs the rest, and its answer is dropped. Lives on the heart alone.
 pub(crate) struct RunsOn<T: Send + 'static>(Option<Pin<Box<dyn Future<Output = T> + Send>>>);
 
 impl<T: Send + 'static> RunsOn<T> {
@@ -277,7 +277,7 @@ impl<T: Send + 'static> Drop for RunsOn<T> {
 /// A future that is on the heap already: what holds it stays small, however much it holds.
 pub(crate) type Asked<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
-/// Waits for `asked` at most `limit`. It is not dropped then: past the limit it runs on, and its result is nobody's.
+/// Waits for `asked` at most `limit`. It is not dropped then: past the limit it runs on, and its result is dropped.
 ///
 /// Runs inside the heart's runtime. A future that is ready at once costs no timer, and only one that is late costs a task.
 pub(crate) async fn within<T: Send + 'static>(
@@ -330,7 +330,7 @@ mod tests {
         assert!(timer.poll(&mut context).is_pending());
         drop(life);
         heart.join();
-        assert!(told.0.load(Ordering::SeqCst), "whoever waits is woken");
+        assert!(told.0.load(Ordering::SeqCst), "a task that waits is woken");
         assert!(timer.poll(&mut context).is_ready());
         assert!(heart.timer(Duration::from_hours(1)).poll(&mut context).is_ready(), "a new one has no heart");
     }

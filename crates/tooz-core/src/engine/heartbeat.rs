@@ -136,9 +136,9 @@ async fn beat(inner: &Arc<Inner>, live: &Arc<LiveSession>, overdue: Moment) -> O
     }
 }
 
-/// After a reconnect: what the backend has of this session, and what is known here, become the same. Until what nobody here knows of is
-/// given back, such as a grant whose release the backend has forgotten in a crash, it is nobody's and free for nobody: so it goes on
-/// until it is.
+/// After a reconnect: what the backend has of this session, and what is known here, become the same. What is not known here, such as a
+/// grant whose release the backend has forgotten in a crash, has no holder and is free for no other until it is given back: so this
+/// goes on until it is.
 async fn reconcile(live: Arc<LiveSession>, mut reconnects: watch::Receiver<u64>, limit: Duration) {
     let mut pauses = Backoff::for_reconnects();
     loop {
@@ -161,7 +161,7 @@ async fn mend_what_differs(live: &Arc<LiveSession>, limit: Duration) -> Result<(
     let owned = live.call_within(limit, what, |session| async move { session.owned().await }).await?;
     if let Some(members) = owned.members {
         let (known, unknown): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, entry)| live.stands(entry.id));
-        // What is missing, or was said anew since, is told to whoever keeps that membership.
+        // What is missing, or was said anew since, is told to the keeper of that membership.
         live.found.send_replace(Arc::new(known.into_iter().map(|(_, entry)| (entry.id, entry.capabilities)).collect()));
         for (group, RosterEntry { member, id, capabilities }) in unknown {
             let request = JoinRequest::new(group, member, id, capabilities, Replace::Nobody);

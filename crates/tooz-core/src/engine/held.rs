@@ -1,4 +1,4 @@
-//! The grants of one lock that the backend has not got back yet: what of it stands in the way of whom.
+//! The grants of one lock that the backend has not got back yet, and the modes in whose way they stand.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub(crate) struct Held {
     spent: Vec<Arc<Hold>>,
 }
 
-/// Most locks have one holder, who costs no node of a tree.
+/// Most locks have one holder, which costs no node of a tree.
 #[derive(Default)]
 struct Grants {
     one: Option<Arc<Hold>>,

@@ -28,7 +28,7 @@ impl Hold {
         Arc::new(Hold { live: Arc::clone(live), claim: live.claim(id, what) })
     }
 
-    /// What is held, without the hold: the session forgets it with the hold, whoever still has the claim.
+    /// What is held, without the hold: the session forgets it with the hold, even while another part still has the claim.
     pub(crate) fn claim(&self) -> Arc<Claim> {
         Arc::clone(&self.claim)
     }
@@ -79,7 +79,7 @@ mod tests {
         let kept = hold.claim();
         assert!(live.knows(RequestId(1)));
         drop(hold);
-        assert!(!live.knows(RequestId(1)), "the backend's grant of that request is nobody's");
+        assert!(!live.knows(RequestId(1)), "the backend's grant of that request has no holder");
         assert_eq!(kept.lost.get(), None);
     }
 }

@@ -57,7 +57,7 @@ pub(crate) struct Inner {
 pub(crate) enum Retry {
     /// One fresh attempt that fails is an answer.
     Never,
-    /// Until it works, or is refused: then whoever waits decides whether to go on.
+    /// Until it works, or is refused: then the task that waits decides whether to go on.
     UntilRefused,
 }
 
@@ -84,7 +84,7 @@ impl Inner {
         self.phase.borrow().usable(need)
     }
 
-    /// A living session. Runs on the heart, or at least can be polled by anybody.
+    /// A living session. Runs on the heart, or at least can be polled on any thread.
     pub(crate) async fn session(&self, need: Need, retry: Retry) -> Result<Arc<LiveSession>> {
         if let Some(live) = self.usable(need) {
             return Ok(live);
@@ -173,7 +173,7 @@ impl Inner {
         }
     }
 
-    /// Tells everybody who listens; without the lock, since whoever is woken may begin to listen at once.
+    /// Tells all listeners; without the lock, since a task that is woken may begin to listen at once.
     pub(crate) fn tell(&self, event: &SessionEvent) {
         let listeners = self.listeners().clone().unwrap_or_default();
         for listener in listeners {
@@ -181,7 +181,7 @@ impl Inner {
         }
     }
 
-    /// Ends all event streams, and those that somebody asks for later.
+    /// Ends all event streams, and those that are asked for later.
     pub(crate) fn hush(&self) {
         let listeners = self.listeners().take();
         drop(listeners);

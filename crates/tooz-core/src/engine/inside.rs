@@ -1,4 +1,4 @@
-//! Being inside of a heart's runtime, on any thread: as long as somebody is, the runtime stays.
+//! Being inside of a heart's runtime, on any thread: as long as a thread is inside, the runtime stays.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -6,7 +6,7 @@ use std::task::Waker;
 
 use crate::base::mutex::Mutex;
 
-/// What a heart shares with all who poll inside its runtime.
+/// What a heart shares with all threads that poll inside its runtime.
 #[derive(Default)]
 pub(crate) struct HeartState {
     pub(crate) stopped: AtomicBool,

@@ -1,4 +1,4 @@
-//! One join and one leave at the backend: repeated where that is safe, and taken back where nobody is left to hear of it.
+//! One join and one leave at the backend: repeated where that is safe, and taken back where its caller has gone.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(crate) struct Entered {
     pub(crate) found: watch::Receiver<Arc<Found>>,
 }
 
-/// The first join. If nobody is left to hear of it (`within` has given up), it leaves again.
+/// The first join. If its caller has gone (`within` has given up), it leaves again.
 pub(crate) async fn first_join(
     inner: Arc<Inner>,
     group: GroupId,
@@ -88,7 +88,7 @@ pub(super) async fn enter(
 }
 
 /// Leaves, and goes on trying as long as the session lives. One that stays unknown for too long ends the session, and the entry with it:
-/// nobody is to be listed who has left.
+/// a member that has left is not to be listed.
 pub(super) async fn leave(inner: &Inner, live: &Arc<LiveSession>, request: &JoinRequest) {
     let mut pauses = Backoff::for_reconnects();
     let patience = inner.patience_with(live);

@@ -45,7 +45,7 @@ pub(crate) struct Keeper {
     pub(super) orders: mpsc::UnboundedReceiver<Order>,
     pub(super) standing: watch::Sender<Standing>,
     found: watch::Receiver<Arc<Found>>,
-    /// Updates under which the session ended: what they say is the first word in the next one, and who asked waits for that.
+    /// Updates under which the session ended: what they say is the first word in the next one, and their callers wait for that.
     pub(super) unfinished: Vec<Answer>,
     pub(super) worry: Worry,
 }
@@ -87,7 +87,7 @@ impl Keeper {
                 () = async { tokio::select! { _ = hold.lost.wait() => {}, _ = hold.live.lost() => {} } } => None,
             };
             match order {
-                // All handles of it are gone: that is a leave nobody waits for.
+                // All handles of it are gone: that is a leave without a waiter.
                 Some(None) => return self.leave(&hold, None).await,
                 Some(Some(Order::Leave(answer))) => return self.leave(&hold, Some(answer)).await,
                 Some(Some(Order::Update(capabilities, answer))) => self.update(&hold, capabilities, vec![answer]).await,
@@ -126,8 +126,8 @@ impl Keeper {
             .in_driver(self.inner.driver.name())
     }
 
-    /// Says an update to its end. Who asked has an answer after the operation timeout; a later update waits for the real one, since it must
-    /// not be overtaken by this.
+    /// Says an update to its end. The caller has an answer after the operation timeout; a later update waits for the real one, since it
+    /// must not be overtaken by this.
     async fn update(&mut self, hold: &Arc<Hold>, capabilities: Capabilities, mut waiting: Vec<Answer>) {
         let word = format!("update the capabilities in group {:?}", self.group);
         self.capabilities = capabilities;
@@ -157,7 +157,7 @@ impl Keeper {
             live.lose(LossReason::SessionEnded);
         }
         if matches!(&result, Err(error) if error.kind() == ErrorKind::NotMember) {
-            // The session lives and the entry is gone: somebody has taken it away.
+            // The session lives and the entry is gone: another has taken it away.
             live.lose_one(hold.id, LossReason::Broken);
         }
         match result {
@@ -212,7 +212,7 @@ impl Keeper {
     pub(super) async fn leave(&mut self, hold: &Arc<Hold>, answer: Option<Answer>) {
         let lost_before = hold.check();
         let request = self.request(hold);
-        // From here on nobody stands: leaderships end first, the entry goes after them.
+        // From here on the membership does not stand: leaderships end first, the entry goes after them.
         self.over(hold, LossReason::Released);
         self.queues.of(&LockKey::election(&self.group)).resign_all(hold).await;
         let live = &hold.live;
@@ -257,7 +257,7 @@ fn answer_all(waiting: impl IntoIterator<Item = Answer>, result: &Result<()>) {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        // Whoever still asks must not find a standing that nobody keeps.
+        // Later callers must not find a standing without a keeper.
         let standing = self.standing.borrow().clone();
         if let Standing::In(hold) | Standing::Out(hold) = standing {
             self.over(&hold, LossReason::Closed);

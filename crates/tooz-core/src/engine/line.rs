@@ -1,4 +1,4 @@
-//! The line of one lock, as a pure state machine: all in this coordinator who want the lock, what is asked of the backend for them, and what
+//! The line of one lock, as a pure state machine: all waiters of this coordinator, what is asked of the backend for them, and what
 //! the backend has granted.
 //!
 //! Each event is a method, and what is to be done about it is the answer of that method. Nothing here waits, wakes or asks.
@@ -198,7 +198,7 @@ impl Line {
 
     /// What is in the way of a waiter of that mode, and what is left to be dropped.
     pub(crate) fn in_the_way(&mut self, mode: LockMode) -> (InTheWay, Vec<Arc<Hold>>) {
-        // What is just being given back is in nobody's hands, but may not get through.
+        // A grant that is just being given back has no holder, but may not get through.
         if !self.held.admits(mode) && !self.held.is_coming_back(mode) {
             return (InTheWay::OurGrant, self.held.take_spent());
         }

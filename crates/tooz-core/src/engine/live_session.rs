@@ -40,7 +40,7 @@ pub(crate) struct LiveSession {
     /// What the backend had of this session's memberships after the last reconnect, if it may have forgotten some.
     pub(crate) found: watch::Sender<Arc<Found>>,
     connected: watch::Sender<bool>,
-    /// Something was lost: whoever waits for a place should look again.
+    /// Something was lost: a task that waits for a place should look again.
     pub(crate) stirred: Arc<Notify>,
     pid: u32,
     driver: &'static str,
@@ -185,8 +185,8 @@ impl LiveSession {
         }
     }
 
-    /// The same for what is asked in the background: a driver that never answers must not keep for ever who might as well ask again. What
-    /// was asked is not dropped by that; it ends when it ends.
+    /// The same for what is asked in the background: a driver that never answers must not hold up for ever a task that could ask again.
+    /// What was asked is not dropped by that; it ends when it ends.
     pub(crate) fn call_within<T, F>(
         self: &Arc<Self>,
         limit: Duration,
@@ -204,7 +204,7 @@ impl LiveSession {
     }
 
     /// The same again and again, with pauses, while what fails may be mended by waiting: a connection that is being made anew
-    /// should not fail whoever asks just then. Whatever is asked must bear being done twice. In all it takes at most `limit`.
+    /// should not fail a caller that asks just then. Whatever is asked must bear being done twice. In all it takes at most `limit`.
     pub(crate) async fn call_patiently<T, F>(
         self: &Arc<Self>,
         limit: Duration,

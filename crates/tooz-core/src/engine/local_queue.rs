@@ -1,4 +1,4 @@
-//! The local queue of one lock: all in this coordinator who want it, in one first-come-first-served line across modes.
+//! The local queue of one lock: all waiters of this coordinator, in one first-come-first-served line across modes.
 //!
 //! At most one request is in flight at the backend. It is not tied to a waiter: it serves the head of the [`Line`] in its mode when the grant
 //! comes. A used grant always goes back to the backend; only one that was not received passes to the next local waiter. An answer that is
@@ -47,7 +47,7 @@ impl Drop for Place {
         }
         self.answer.close();
         match self.answer.try_recv() {
-            // It was granted but nobody took it.
+            // It was granted but not taken.
             Ok(Ok(Some(grant))) => self.queue.pass_on(grant),
             Ok(_) => {}
             Err(_) => self.queue.withdraw(self.number),
@@ -79,7 +79,7 @@ impl LocalQueue {
         };
         tell(untold);
         self.pump();
-        // After the close nobody completes what is in flight: either the close found this waiter, or it is found here.
+        // After the close what is in flight is not completed: either the close found this waiter, or it is found here.
         let is_closed = matches!(*self.inner.phase.borrow(), Phase::Closed);
         if is_closed {
             self.refuse_all();
@@ -176,7 +176,7 @@ impl LocalQueue {
     /// Answers the waiter. A grant that it does not take any more goes to the next in this mode at the head, or back.
     fn hand_over(self: &Arc<Self>, mode: LockMode, mut waiter: Option<Waiter>, mut answer: Answer) {
         while let Some(next) = waiter {
-            // A waker that panics has woken nobody; the answer is there all the same.
+            // A waker that panics has woken no task; the answer is there all the same.
             match caught(|| next.answer.send(answer)) {
                 Ok(Err(Ok(Some(grant)))) => answer = Ok(Some(grant)),
                 _ => return,

@@ -1,4 +1,4 @@
-//! The local queues of one coordinator: one for each lock that somebody uses.
+//! The local queues of one coordinator: one for each lock in use.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ impl LocalQueues {
         }
     }
 
-    /// Tells everybody who waits that there is nothing to wait for any more.
+    /// Tells all waiters that there is nothing to wait for any more.
     pub(crate) fn refuse_all(&self) {
         for queue in self.registry.all() {
             queue.refuse_all();

@@ -1,4 +1,4 @@
-//! Sessions that are over at the backend before anybody asks them for something: a test of how the next one is asked.
+//! Sessions that are over at the backend before their first request: a test of how the next one is asked.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ use crate::driver::session::Session;
 use crate::driver::terms::Terms;
 use crate::handles::connect::ConnectOptions;
 
-/// So many of the next sessions are over at the backend before anybody asks them for something.
+/// So many of the next sessions are over at the backend before their first request.
 static DEAD: AtomicUsize = AtomicUsize::new(0);
 static DRIVER: Driver = Driver::new("mortal", &["mortal"], |_| {
     let dead = DEAD.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |dead| dead.checked_sub(1)).is_ok();

@@ -8,7 +8,7 @@ use crate::engine::live_session::LiveSession;
 /// What of a session is needed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// To read, or to change what belongs to nobody: a connection is enough.
+    /// To read, or to change what has no owner: a connection is enough.
     Connection,
     /// To own something: the session must be open.
     Session,

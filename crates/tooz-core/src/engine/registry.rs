@@ -1,4 +1,4 @@
-//! Values by key, each for as long as somebody has it.
+//! Values by key, each for as long as a handle to it is kept.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -19,7 +19,7 @@ impl<K: Clone + Eq + Hash, V> Registry<K, V> {
         self.0.lock()
     }
 
-    /// The value of that key that somebody has, or a new one.
+    /// The value of that key that is still kept, or a new one.
     pub(crate) fn get_or_make(&self, key: &K, make: impl FnOnce() -> V) -> Arc<V> {
         let mut entries = self.entries();
         if let Some(value) = entries.get(key).and_then(Weak::upgrade) {
@@ -38,7 +38,7 @@ impl<K: Clone + Eq + Hash, V> Registry<K, V> {
         }
     }
 
-    /// All that somebody has.
+    /// All that are still kept.
     pub(crate) fn all(&self) -> Vec<Arc<V>> {
         self.entries().values().filter_map(Weak::upgrade).collect()
     }
@@ -55,7 +55,7 @@ mod tests {
         assert!(Arc::ptr_eq(&one, &registry.get_or_make(&"key", || 2)));
         assert_eq!(registry.all().len(), 1);
         registry.clear(&"key");
-        assert_eq!(registry.all().len(), 1, "somebody has it");
+        assert_eq!(registry.all().len(), 1, "it is still kept");
         drop(one);
         let new = registry.get_or_make(&"key", || 2);
         registry.clear(&"key");

@@ -21,7 +21,7 @@ impl Keeper {
     /// Joins again in a new session, and answers the updates that wait for it. False: the membership is over.
     pub(super) async fn rejoin(&mut self, old: &Arc<Hold>) -> bool {
         match old.check() {
-            // The session lives; the place is somebody else's now, or the group is gone.
+            // The session lives; the place is another's now, or the group is gone.
             Some(reason @ (LossReason::TakenOver | LossReason::GroupDeleted | LossReason::Broken)) => {
                 self.over(old, reason);
                 self.queues.of(&LockKey::election(&self.group)).resign_all(old).await;
@@ -134,7 +134,7 @@ impl Keeper {
 
     fn note_update(&mut self, capabilities: Capabilities, answer: Answer) {
         self.capabilities = capabilities;
-        // Whoever has given up waiting is forgotten: an outage may be long.
+        // Callers that have given up waiting are forgotten: an outage may be long.
         self.unfinished.retain(|waiting| !waiting.is_closed());
         self.unfinished.push(answer);
     }
@@ -153,7 +153,7 @@ impl Keeper {
         let entering = async move {
             let give_up = Instant::now() + limit.min(A_DAY);
             match enter(&inner, &live, &group, &capabilities, replace).await {
-                // Nobody listens any more: another attempt is under way.
+                // The answer is not awaited any more: another attempt is under way.
                 Ok(Entered { request, .. }) if Instant::now() >= give_up => {
                     leave(&inner, &live, &request).await;
                     Err(Error::new(ErrorKind::TimedOut, "joined too late, and left again"))

@@ -81,8 +81,8 @@ impl LocalQueue {
         })
     }
 
-    /// A driver that took a grant for lost by mistake would leave it at the backend, for nobody, for as long as the session lives. By its
-    /// request it can be given back without touching anybody else's.
+    /// A driver that took a grant for lost by mistake would leave it at the backend, without a holder, for as long as the session lives. By
+    /// its request it can be given back without touching another's.
     fn withdraw_the_broken(self: &Arc<Self>, hold: &Hold) {
         if let Claimed::Lock(request) = &hold.what
             && hold.live.check().is_none()
@@ -100,8 +100,8 @@ impl LocalQueue {
         }
     }
 
-    /// Takes a request back of which nobody knows whether it was done. One that stays unknown for too long ends the
-    /// session, so that no lock is left that nobody holds. It is asked once more only after an error: an unanswered one is still on its way,
+    /// Takes back a request that may or may not have been done. One that stays unknown for too long ends the
+    /// session, so that no lock is left without a holder. It is asked once more only after an error: an unanswered one is still on its way,
     /// and a second one would only lengthen the driver's queue.
     pub(super) async fn withdraw_at_backend(&self, live: &Arc<LiveSession>, request: &LockRequest) {
         let clock = live.clock().clone();

@@ -119,7 +119,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits until somebody wants a connection and makes one; `Ok(None)`: it failed.
+    /// Waits until a caller wants a connection and makes one; `Ok(None)`: it failed.
     async fn connect_when_wanted(&mut self) -> Result<Option<Arc<LiveSession>>, End> {
         let inner = Arc::clone(&self.inner);
         let mut closing = self.closing.clone();
@@ -188,8 +188,8 @@ impl Supervisor {
                 live.lose(if error.is_panic() { LossReason::DriverPanicked } else { LossReason::SessionEnded });
                 // What can't be ended now, the backend ends at its timeout.
                 let _ = end(&self.inner, live).await;
-                // A connection that nobody has used may outlive the session that it was made for. Whoever wanted one gets the next
-                // one then, and the error only if that is dead as well.
+                // A connection that was never used may outlive the session that it was made for. The caller that wanted one gets
+                // the next one then, and the error only if that is dead as well.
                 let again = std::mem::replace(&mut self.found_dead, error.kind() == ErrorKind::Lost);
                 if self.found_dead && !again {
                     let over = self.over(None);
@@ -254,7 +254,7 @@ impl Supervisor {
     async fn close(&mut self) {
         let inner = Arc::clone(&self.inner);
         let live = inner.phase.borrow().live().cloned();
-        // First nobody believes in anything any more, then the backend is told.
+        // First all beliefs in this session end, then the backend is told.
         if let Some(live) = &live {
             live.lose(LossReason::Closed);
         }
@@ -274,7 +274,7 @@ async fn said(flag: &mut watch::Receiver<bool>) {
     let _ = flag.wait_for(|up| *up).await;
 }
 
-/// The last word when the heart has ended, however that came: nobody is left waiting. After a close there is nothing to do.
+/// The last word when the heart has ended, however that came: no task is left waiting. After a close there is nothing to do.
 pub(crate) fn end_with_the_heart(inner: &Inner, queues: &LocalQueues) {
     if inner.closed.borrow().is_some() {
         return;

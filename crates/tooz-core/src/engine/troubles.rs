@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::base::error::Error;
 use crate::base::mutex::{Mutex, MutexGuard};
 
-/// The present troubles of a coordinator, by who has them.
+/// The present troubles of a coordinator, by the worry that has them.
 #[derive(Default)]
 pub(crate) struct Troubles(Mutex<Present>);
 
@@ -41,10 +41,10 @@ impl Troubles {
         present.numbers
     }
 
-    /// Answers whether nobody has said that before.
+    /// Answers whether this is said for the first time.
     pub(crate) fn add(&self, number: u64, told: Told) -> bool {
         let mut present = self.present();
-        // Whoever fails again in the same way may say it in other words, such as with another port.
+        // A second failure of the same kind may say it in other words, such as with another port.
         let said_before = present.by_worry.get(&number).is_some_and(|before| before.cause.kind() == told.cause.kind());
         let is_new = !said_before && !present.by_worry.values().any(|other| other.cause == told.cause);
         let before = present.by_worry.insert(number, told);

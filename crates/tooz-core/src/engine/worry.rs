@@ -71,7 +71,7 @@ impl Worry {
         }
     }
 
-    /// The same for a watch: the answer to who starts one is the first error.
+    /// The same for a watch: the answer to the caller that starts one is the first error.
     pub(crate) async fn session_for_watch(&mut self, is_first: bool) -> Result<Arc<LiveSession>> {
         if is_first {
             self.inner.session(Need::Connection, Retry::Never).await

@@ -60,7 +60,7 @@ impl ConnectOptions {
         })
     }
 
-    /// Sets who connects. Needed: there is no default, since a name that nobody chose helps nobody at three in the morning.
+    /// Sets the member that connects. Needed: there is no default, since a name that was not chosen is no help at three in the morning.
     pub fn member<N>(mut self, member: N) -> Result<Self>
     where
         N: TryInto<MemberId>,

@@ -107,7 +107,7 @@ impl Coordinator {
         &self.handle.inner
     }
 
-    /// A lock by its name. Costs nothing and asks nobody.
+    /// A lock by its name. Costs nothing and asks no server.
     pub fn lock<N>(&self, name: N) -> Result<Lock>
     where
         N: TryInto<LockName>,
@@ -116,7 +116,7 @@ impl Coordinator {
         Ok(Lock::new(Arc::clone(&self.handle), name.try_into()?))
     }
 
-    /// A group by its name. Costs nothing and asks nobody; the group need not exist.
+    /// A group by its name. Costs nothing and asks no server; the group need not exist.
     pub fn group<N>(&self, name: N) -> Result<Group>
     where
         N: TryInto<GroupId>,
@@ -138,7 +138,7 @@ impl Coordinator {
         Ok(groups)
     }
 
-    /// The locks of the namespace that are in use: somebody holds them or waits for them. Sorted by name.
+    /// The locks of the namespace that are in use: they have a holder or a waiter. Sorted by name.
     ///
     /// # Errors
     /// [`Unsupported`](ErrorKind::Unsupported) where the backend does not know, because it keeps hashes in place of names.
@@ -206,7 +206,7 @@ impl Coordinator {
         self.inner().driver
     }
 
-    /// Who this is.
+    /// The member that this coordinator acts for.
     pub fn member(&self) -> &MemberId {
         &self.inner().member
     }

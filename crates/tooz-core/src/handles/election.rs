@@ -31,7 +31,7 @@ use crate::handles::lock_guard::LockGuard;
 use crate::handles::loss::Loss;
 use crate::handles::watching::{next_of, reading_period, started_within, wait_for_ready};
 
-/// Who leads.
+/// A member that leads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Leader {
@@ -101,7 +101,7 @@ impl Leadership {
             let Some(grant) = grant else {
                 return Err(Error::new(ErrorKind::Backend, "the driver gave up a candidature that is still wanted"));
             };
-            // Whoever is elected in another session than the one in which it is a member does not lead.
+            // A member that is elected in another session than that of its membership does not lead.
             let is_of_one_session = Arc::ptr_eq(&grant.hold.live, &membership.live);
             let guard = LockGuard::new(Arc::clone(&handle), Arc::clone(&queue), grant);
             queue.enlist(&membership, guard.hold());
@@ -175,7 +175,7 @@ impl LocalQueue {
     }
 }
 
-/// Who leads the group; also says `NotFound` where there is no such group.
+/// The leader of the group; also says `NotFound` where there is no such group.
 pub(crate) async fn leader(session: &dyn Session, group: &GroupId) -> Result<Option<Leader>> {
     let holders = session.holders(&LockKey::election(group)).await?;
     let leader = holders.into_iter().find(|holder| holder.mode == LockMode::Exclusive);
@@ -190,9 +190,9 @@ pub(crate) async fn leader(session: &dyn Session, group: &GroupId) -> Result<Opt
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LeaderEvent {
-    /// Somebody leads.
+    /// A member leads.
     Elected(Leader),
-    /// Nobody leads. Told between any two leaderships, however short it was.
+    /// No member leads. Told between any two leaderships, however short it was.
     Vacant,
 }
 
@@ -288,7 +288,7 @@ struct LeaderWatcher {
     worry: Worry,
 }
 
-/// Nobody reads the watch any more.
+/// The watch is not read any more.
 struct Unread;
 
 impl LeaderWatcher {
@@ -309,7 +309,7 @@ impl LeaderWatcher {
             if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Closed) {
                 return self.feeder.end(error.context(word));
             }
-            // Whatever it is, somebody may mend it, and the watch has stood.
+            // Whatever it is, it may be mended, and the watch has stood.
             self.worry.about(&error);
             tokio::select! {
                 () = pauses.pause() => {}

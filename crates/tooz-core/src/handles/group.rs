@@ -95,7 +95,7 @@ impl Group {
         let mut pauses = Backoff::for_reconnects();
         loop {
             match Membership::join(Arc::clone(&self.handle), self.name.clone(), &options).await {
-                // Somebody may delete it in between, but not for ever.
+                // Another may delete it in between, but not for ever.
                 Err(error) if error.kind() == ErrorKind::NotFound && options.create && creations < CREATIONS => {
                     creations += 1;
                     match self.create().await {
@@ -137,7 +137,7 @@ impl Group {
         GroupWatch::start(Arc::clone(&self.handle), self.name.clone()).await
     }
 
-    /// Who leads now, if anybody.
+    /// The present leader, if there is one.
     ///
     /// # Cancel safety
     /// Dropping it changes nothing.
@@ -145,7 +145,7 @@ impl Group {
         self.ask("read the leader of", |session, group| async move { leader(&*session, &group).await }).await
     }
 
-    /// Watches who leads: the present state first, then every change, vacancy included.
+    /// Watches the leader: the present state first, then every change, vacancy included.
     ///
     /// # Cancel safety
     /// Dropping it ends the watch.

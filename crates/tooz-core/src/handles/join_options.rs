@@ -13,7 +13,7 @@ pub struct JoinOptions {
 }
 
 impl JoinOptions {
-    /// Without capabilities, into a group that exists, in nobody's place.
+    /// Without capabilities, into a group that exists, in the place of no other member.
     pub fn new() -> Self {
         Self::default()
     }

@@ -90,7 +90,7 @@ impl Lock {
         self.try_for(LockMode::Exclusive).await
     }
 
-    /// Waits for the lock, at most so long; `None` when the time is over and somebody else has the lock. A backend that has not answered by
+    /// Waits for the lock, at most so long; `None` when the time is over and another has the lock. A backend that has not answered by
     /// then, or refuses, is an error. Returns on time even where the withdrawal has not.
     ///
     /// # Cancel safety
@@ -99,7 +99,7 @@ impl Lock {
         self.wait_within(LockMode::Exclusive, limit).await
     }
 
-    /// Who holds it now, in any mode.
+    /// Its present holders, in any mode.
     ///
     /// # Cancel safety
     /// Dropping it changes nothing.
@@ -113,7 +113,7 @@ impl Lock {
         self.handle.inner.ask(Need::Connection, move || format!("read the holders of {word}"), question).await
     }
 
-    /// Who waits for it now, first come first.
+    /// Its present waiters, first come first.
     ///
     /// # Errors
     /// [`Unsupported`](ErrorKind::Unsupported) where the backend does not know.
@@ -214,13 +214,13 @@ impl Lock {
         .await
     }
 
-    /// The deadline is checked once more, in the hands of who asked: this process may have stood still since the grant was made.
+    /// The deadline is checked once more, in the hands of the caller: this process may have stood still since the grant was made.
     fn guard(&self, grant: Grant) -> Result<LockGuard> {
         match grant.hold.lost.get().or_else(|| grant.hold.live.check()) {
             None => Ok(LockGuard::new(Arc::clone(&self.handle), Arc::clone(&self.queue), grant)),
             Some(reason) => {
                 let error = grant.hold.live.error_of(reason).context(format!("acquire {}", self.queue.key));
-                // What was broken on its way may still be at the backend, for nobody.
+                // What was broken on its way may still be at the backend, without a holder.
                 self.queue.release_later(grant.hold);
                 Err(error)
             }

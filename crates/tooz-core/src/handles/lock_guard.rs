@@ -14,7 +14,7 @@ use crate::engine::local_queue::LocalQueue;
 use crate::handles::handle::Handle;
 use crate::handles::loss::Loss;
 
-/// A held lock. It may move between threads and tasks; whoever has the value has the lock.
+/// A held lock. It may move between threads and tasks; its owner has the lock.
 ///
 /// Dropping it releases in the background: it never blocks, and a process that ends right after the drop is gone before the
 /// release happened. [`release`](Self::release) waits for it.
@@ -100,7 +100,7 @@ impl LockGuard {
         self.loss().guard(future).await
     }
 
-    /// Gives the lock back and waits until the backend has it. `Lost`: it was lost before, and whoever has it now was not
+    /// Gives the lock back and waits until the backend has it. `Lost`: it was lost before, and its new holder was not
     /// touched. After any other error the release goes on in the background until the session ends.
     ///
     /// # Cancel safety

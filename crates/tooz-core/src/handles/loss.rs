@@ -8,7 +8,7 @@ use crate::engine::hold::Hold;
 
 /// The end of a grant, as a value to wait for. A cheap clone that may outlive the grant.
 ///
-/// It also ends when the grant is given back ([`LossReason::Released`]), so that nobody waits for ever.
+/// It also ends when the grant is given back ([`LossReason::Released`]), so that no task waits for ever.
 #[derive(Clone)]
 pub struct Loss {
     pub(crate) hold: Arc<Hold>,

@@ -61,7 +61,7 @@ impl Membership {
         let (name, capabilities, take_over) = (group.clone(), options.capabilities.clone(), options.take_over);
         let member = inner.member.clone();
         let (keeping, queues) = (Arc::clone(&inner), Arc::clone(&handle.queues));
-        // The task joins, so that whatever becomes of this future, somebody is there to leave again.
+        // The task joins, so that whatever becomes of this future, the task is there to leave again.
         let standing =
             inner
                 .heart()
@@ -92,7 +92,7 @@ impl Membership {
         &self.group
     }
 
-    /// As whom.
+    /// The member that has joined.
     pub fn member(&self) -> &MemberId {
         &self.handle.inner.member
     }
@@ -102,7 +102,7 @@ impl Membership {
         self.standing().is_in()
     }
 
-    /// A copy: what is judged may wake somebody, which is not to happen while it is borrowed.
+    /// A copy: what is judged may wake a task, which is not to happen while it is borrowed.
     fn standing(&self) -> Standing {
         self.standing.borrow().clone()
     }
@@ -155,7 +155,7 @@ impl Membership {
                 Standing::Over(hold) => return Err(hold.judge().unwrap_or(LossReason::NotMember)),
                 Standing::In(_) | Standing::Out(_) => {}
             }
-            // The one who keeps it says at last that it is over.
+            // Its keeper says at last that it is over.
             if standing.changed().await.is_err() && self.over().is_none() {
                 return Err(LossReason::Closed);
             }
@@ -217,7 +217,7 @@ impl Membership {
                 return Poll::Ready(answer.unwrap_or_else(|_| over()));
             }
             timer.poll(context).map(|()| {
-                // The timer ends with the heart too, whoever keeps the membership a moment later.
+                // The timer ends with the heart too, a moment before the keeper of the membership.
                 if self.handle.inner.heart().is_stopped() || self.over().is_some_and(|why| why != LossReason::Released)
                 {
                     return over();

@@ -123,7 +123,7 @@ impl fmt::Debug for Partitioner {
     }
 }
 
-/// The rings of a group. Where its following ends, however it does, nobody is left who owns anything, as far as can be seen from here.
+/// The rings of a group. Where its following ends, however it does, no member owns anything any more, as far as can be seen from here.
 struct Rings(watch::Sender<Arc<HashRing>>);
 
 impl Drop for Rings {

@@ -28,11 +28,11 @@ use crate::handles::watching::{next_of, reading_period, started_within, wait_for
 pub enum GroupEvent {
     /// The members as the watch began. Always the first item.
     Snapshot(Vec<RosterEntry>),
-    /// Somebody came.
+    /// A member came.
     Joined(RosterEntry),
-    /// Somebody left or died.
+    /// A member left or died.
     Left(MemberId),
-    /// Somebody's capabilities are new.
+    /// A member's capabilities are new.
     Updated(RosterEntry),
     /// Changes may have been missed (a new session, a slow reader): these are the members now.
     Reset(Vec<RosterEntry>),
@@ -40,8 +40,8 @@ pub enum GroupEvent {
     Deleted,
 }
 
-/// The stream of a group's [`GroupEvent`]s. Where a backend says no more than that something changed, somebody who came and went
-/// between two readings, milliseconds apart, is not told of. It ends after `Deleted` and when the coordinator is closed; dropping it ends it.
+/// The stream of a group's [`GroupEvent`]s. Where a backend says no more than that something changed, a member that came and went
+/// between two readings, milliseconds apart, is not told of. It ends after `Deleted` and when the coordinator is closed; a drop ends it.
 pub struct GroupWatch {
     events: Events,
     coordinator: Arc<Handle>,
@@ -164,7 +164,7 @@ enum Telling {
 /// Why the watch is over.
 enum Over {
     Deleted,
-    /// Nobody reads it any more.
+    /// It is not read any more.
     Unread,
 }
 
@@ -193,7 +193,7 @@ impl Watcher {
                 ErrorKind::Closed => return self.feeder.end(error),
                 _ => {}
             }
-            // Whatever it is, somebody may mend it, and the watch has stood.
+            // Whatever it is, it may be mended, and the watch has stood.
             self.worry.about(&error);
             tokio::select! {
                 () = pauses.pause() => {}
@@ -292,7 +292,7 @@ impl Watcher {
             *members = new;
             self.feeder.put(events)
         };
-        // Whoever is woken may read the members.
+        // A task that is woken may read the members.
         told.say();
         if let Some(started) = started {
             let _ = started.send(Ok(()));
@@ -301,7 +301,7 @@ impl Watcher {
         Ok(Reading::Told)
     }
 
-    /// The group is gone, and so is everybody who was in it: a group with members can't be deleted.
+    /// The group is gone, and so is every member: a group with members can't be deleted.
     fn tell_of_the_end(self) {
         let told = {
             let mut now = self.now.members();
@@ -333,7 +333,7 @@ impl Watcher {
 fn differences(old: &Members, new: &Members) -> Vec<GroupEvent> {
     let mut events = Vec::new();
     for (member, entry) in old {
-        // Another join under the same name is somebody else, or somebody who was away.
+        // Another join under the same name is another member, or one that was away.
         if new.get(member).is_none_or(|now| now.id != entry.id) {
             events.push(GroupEvent::Left(member.clone()));
         }

@@ -19,7 +19,7 @@ pub(crate) fn reading_period(inner: &Inner, pushed: bool) -> Duration {
     period.mul_f64(0.8 + 0.2 * f64::from(fastrand::u8(..)) / 255.0)
 }
 
-/// The first answer of a watch, under any executor, at most after the operation timeout: whoever gives up by that ends it.
+/// The first answer of a watch, under any executor, at most after the operation timeout: a caller that gives up by that ends it.
 pub(crate) async fn started_within(
     inner: &Inner,
     start: oneshot::Receiver<Result<()>>,

@@ -1,4 +1,4 @@
-//! What is measured: the bare round trip, and a lock that nobody else wants.
+//! What is measured: the bare round trip, and a lock that no other wants.
 
 use std::time::{Duration, Instant};
 
@@ -100,7 +100,7 @@ fn judge(slowest: Duration, timeout: Option<Duration>) -> (Verdict, &'static str
     }
 }
 
-/// Measures a lock that nobody else wants, taken and given back.
+/// Measures a lock that no other wants, taken and given back.
 pub(super) async fn uncontended(coordinator: &Coordinator, scratch: &Scratch, report: &mut Report) {
     let lock = match coordinator.lock(scratch.lock()) {
         Ok(lock) => lock,

@@ -1,4 +1,4 @@
-//! Groups of two members: who comes and goes, who leads, who owns what.
+//! Groups of two members: coming and going, the leader, the owners of keys.
 
 use serde_json::json;
 use tooz::{
@@ -137,7 +137,7 @@ async fn told(watch: &mut GroupWatch, wanted: impl Fn(&GroupEvent) -> bool) -> R
     Err(Trouble::broken_promise("the watch of a group ended too early"))
 }
 
-/// Waits until a watcher is told that this one leads, or that nobody does.
+/// Waits until a watcher is told that this one leads, or that none does.
 async fn led(watch: &mut LeaderWatch, by: Option<&MemberId>) -> Result<(), Trouble> {
     while let Some(event) = watch.next().await {
         let leader = match &event {

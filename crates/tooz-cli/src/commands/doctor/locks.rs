@@ -15,7 +15,7 @@ const A_WHILE: Duration = Duration::from_millis(50);
 /// How often a lock is handed over.
 const HAND_OVERS: usize = 10;
 
-/// Holding excludes everybody else, and only for as long as it lasts.
+/// Holding excludes all others, and only for as long as it lasts.
 pub(super) async fn exclusive(pair: &Pair<'_>) -> Result<Found, Trouble> {
     let (mine, others) = (pair.first.lock(pair.scratch.lock())?, pair.second.lock(pair.scratch.lock())?);
     pair.stage.is("taking a lock");
@@ -40,7 +40,7 @@ pub(super) async fn exclusive(pair: &Pair<'_>) -> Result<Found, Trouble> {
     Ok(Found::new(format!("excludes others; its tokens grow, the last is {last}")))
 }
 
-/// Whoever waits has it after a release; several times, since the first one is not like the others.
+/// A waiter has it after a release; several times, since the first one is not like the others.
 pub(super) async fn hand_over(pair: &Pair<'_>) -> Result<Found, Trouble> {
     let (mine, others) = (pair.first.lock(pair.scratch.lock())?, pair.second.lock(pair.scratch.lock())?);
     let mut times = Vec::with_capacity(HAND_OVERS);
@@ -82,10 +82,10 @@ pub(super) async fn shared(pair: &Pair<'_>) -> Result<Found, Trouble> {
     let exclusive = others.acquire().await?;
     grown(last, exclusive.fencing_token())?;
     exclusive.release().await?;
-    Ok(Found::new("shared by two, and nobody has it for itself meanwhile"))
+    Ok(Found::new("shared by two, and not held exclusively meanwhile"))
 }
 
-/// A lock that is taken by force is lost for its holder, who hears of it.
+/// A lock that is taken by force is lost for its holder, which hears of it.
 pub(super) async fn broken(pair: &Pair<'_>) -> Result<Found, Trouble> {
     let (mine, others) = (pair.first.lock(pair.scratch.lock())?, pair.second.lock(pair.scratch.lock())?);
     pair.stage.is("taking a lock");

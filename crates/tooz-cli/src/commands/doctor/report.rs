@@ -144,7 +144,7 @@ impl Report {
         }
     }
 
-    /// Enters what was not tried, because nobody promises it.
+    /// Enters what was not tried, because the driver does not promise it.
     pub(super) fn not_claimed(&mut self, about: &'static str) {
         let what = "not promised by this driver, so it was not tried".to_owned();
         self.entries.push(Entry { about, outcome: Outcome::NotClaimed, what, mend: String::new() });
@@ -197,7 +197,7 @@ impl Report {
         judged.max().unwrap_or(Verdict::Good)
     }
 
-    /// Prints it for people; where nobody sees a table, each entry is a line with what to do in its last cell.
+    /// Prints it for people; where a table is not seen, each entry is a line with what to do in its last cell.
     pub(super) fn print(&self) -> std::io::Result<()> {
         if !stdout().is_terminal() {
             return output::rows(&[], self.entries.iter().map(Entry::row).collect());
@@ -211,7 +211,7 @@ impl Report {
         Ok(())
     }
 
-    /// The whole as JSON, after `head`, which says who was examined.
+    /// The whole as JSON, after `head`, which says what was examined.
     pub(super) fn json(&self, head: Vec<(&str, Value)>) -> Value {
         let mut object = Map::new();
         object.insert("verdict".to_owned(), name(self.verdict()).into());

@@ -65,7 +65,7 @@ impl BackendUrl {
         if scheme.is_empty() || !scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)) {
             return Err(wrong(None, "it has no scheme, or one with letters that a scheme can't have"));
         }
-        // The `url` crate takes `file:x` for `/x`; nobody who writes that means the root of the disk. Without a slash what stands there
+        // The `url` crate takes `file:x` for `/x`; its author does not mean the root of the disk. Without a slash what stands there
         // may as well be `user:password`.
         if !rest.is_empty() && !rest.starts_with(['/', '?']) {
             return Err(wrong(None, "after the scheme and its colon comes // or / (a path is absolute)"));
@@ -127,7 +127,7 @@ impl BackendUrl {
         self.username.as_deref()
     }
 
-    /// The password, decoded. Show it to nobody but the server.
+    /// The password, decoded. Show it to the server alone.
     pub fn password(&self) -> Option<&str> {
         self.password.as_deref()
     }

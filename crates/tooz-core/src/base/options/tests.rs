@@ -61,7 +61,7 @@ fn what_could_be_a_part_of_a_password_is_refused_with_how_to_write_it() {
         let error = BackendUrl::parse(text).unwrap_err().to_string();
         assert!(error.contains("if that is a password"), "{text}: {error}");
     }
-    // Encoded as a whole it would be a host's name, told to whoever resolves names.
+    // Encoded as a whole it would be a host's name, told to the servers that resolve names.
     assert!(BackendUrl::parse("redis://user%3Asecret%40h").is_err());
 }
 
@@ -153,7 +153,7 @@ const SHAPES: [&str; 30] = [
     ":{}@host",
 ];
 
-/// All that somebody may read of what became of this URL.
+/// All that a reader may see of what became of this URL.
 fn said_of(text: &str) -> String {
     let url = match BackendUrl::parse(text) {
         Ok(url) => url,

@@ -1,4 +1,5 @@
-//! The line against a model of it that keeps no state but who came when and who holds: random events, and after each what must be so.
+//! The line against a model of it that keeps only the waiters in their order and the holders: random events, and after each what must
+//! be so.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -52,7 +53,7 @@ struct Model {
     line: Line,
     live: Arc<LiveSession>,
     requests: u128,
-    /// Who waits, by number, and the receiver of its answer.
+    /// The waiters, by number, and the receivers of their answers.
     waiting: BTreeMap<u64, (LockMode, Patience, oneshot::Receiver<Answer>)>,
     in_flight: Option<Errand>,
     /// The grants that are held, and those that are on their way back.
@@ -155,7 +156,11 @@ impl Model {
                 head.filter(|(_, its, patience)| *its == mode && *patience == Patience::Wait).map(|(number, ..)| number)
             }
         };
-        assert_eq!(waiter.as_ref().map(|waiter| waiter.number), expected, "for whom the answer is (none: {is_none})");
+        assert_eq!(
+            waiter.as_ref().map(|waiter| waiter.number),
+            expected,
+            "the waiter that is answered (none: {is_none})"
+        );
         drop(wanted);
         // As the local queue hands it over, where a receiver may have gone.
         while let Some(next) = waiter {
@@ -221,7 +226,7 @@ impl Model {
                 assert!(!one.mode().conflicts_with(other.mode()), "two grants that exclude each other");
             }
         }
-        // Whoever waits is waited for: by a request, or by a grant that is in its way.
+        // The first waiter is served: by a request, or by a grant that is in its way.
         if let Some((_, mode, _)) = self.head() {
             let mut ours = self.held.iter().chain(&self.released);
             let in_the_way = ours.any(|hold| hold.mode().conflicts_with(mode));

@@ -16,7 +16,7 @@ fn a_beat_that_comes_too_late_brings_nothing_back() {
     let opened = clock.now();
     assert!(live.credit(opened, TIMEOUT, MARGIN));
     let sent = clock.now();
-    // The reply is swallowed until the deadline has passed; nobody has looked in between.
+    // The reply is swallowed until the deadline has passed; it was not looked at in between.
     clock.advance(TIMEOUT);
     assert!(!live.credit(sent, TIMEOUT, MARGIN));
     assert_eq!(live.check(), Some(LossReason::Expired));
