@@ -110,7 +110,9 @@ pub(crate) struct Trouble {
 pub(crate) fn gone_before(key: &LockKey) -> Error {
     Error::new(
         ErrorKind::NotFound,
-        format!("the {key} had been taken away from this session before it was given back; whoever has it now was not touched"),
+        format!(
+            "the {key} had been taken away from this session before it was given back; its holder now was not touched"
+        ),
     )
     .with_outcome(Outcome::NotApplied)
 }
@@ -157,7 +159,7 @@ pub(crate) fn foreign_node(path: &str) -> Error {
     .with_outcome(Outcome::NotApplied)
 }
 
-/// Somebody else wrote into our nodes, or a value is not what it should be.
+/// Another program wrote into our nodes, or a value is not what it should be.
 pub(crate) fn unreadable(what: &str, why: impl fmt::Display) -> Error {
     Error::new(ErrorKind::Backend, format!("{what} can't be read: {why}"))
 }

@@ -135,7 +135,7 @@ async fn a_node_deleted_by_hand_is_told_at_once() -> Result<()> {
     delete(&nodes(&space, "/groups/g")[0]);
     soon(membership.loss().wait()).await;
     assert!(kept.is_held(), "the session goes on");
-    // Somebody's writing into a node is no deletion of it.
+    // Writing into a node is no deletion of it.
     let node = nodes(&space, "/locks/kept").pop().expect("a node");
     for text in ["one", "two"] {
         assert!(raw.write(&node, text.as_bytes()).expect("an answer"));
@@ -171,9 +171,9 @@ async fn a_release_that_finds_nothing_says_so() -> Result<()> {
     let holder = connect_for(&SERVER.url(), "holder", &space, Duration::from_secs(30)).await?;
     let other = holder.lock("other")?.acquire().await?;
     let guard = holder.lock("l")?.acquire().await?;
-    // So soon that nobody has noticed it yet, or just so.
+    // So soon that it was not noticed yet, or just so.
     assert!(raw().delete(&nodes(&space, "/locks/l")[0]).expect("an answer"));
-    let error = guard.release().await.expect_err("somebody may have had it before");
+    let error = guard.release().await.expect_err("another may have had it before");
     assert!(matches!(error.kind(), ErrorKind::Lost | ErrorKind::NotFound), "{error}");
     assert!(other.is_held(), "the session goes on");
     other.release().await?;
