@@ -104,6 +104,11 @@ pub(crate) fn one(key: &[u8]) -> RangeRequest {
     RangeRequest { key: key.into(), ..RangeRequest::default() }
 }
 
+/// One key, without its value.
+pub(crate) fn without_value(key: &[u8]) -> RangeRequest {
+    RangeRequest { keys_only: true, ..one(key) }
+}
+
 /// All of these keys, with their values.
 pub(crate) fn all(keys: &Prefix) -> RangeRequest {
     RangeRequest { key: keys.from.clone(), range_end: keys.to.clone(), ..RangeRequest::default() }
