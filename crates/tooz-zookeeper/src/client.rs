@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | `Up` | there is a connection that serves | `Down` when it ends or is given up, `Expired` when the server says so |
 //! | `Down` | the next connection is being made | `Up`, or one of the ends |
-//! | `Over` | the session is of no use any more, and may be there yet | `Expired` by a close |
-//! | `Expired` | there is no session at the server, or it is being closed | nothing |
+//! | `Over` | the session is of no use any more, and may be there yet; a close begins with it | `Expired` by a close that is done |
+//! | `Expired` | there is no session at the server | nothing |
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use zookeeper_client::{Client as ZooKeeper, Error as ZkError, SessionInfo, Sessi
 use crate::connection::{Connection, Greeting, Unopened};
 use crate::error::{self, Trouble};
 use crate::tls::Refused;
+use crate::tries::Tries;
 
 /// The way to the ensemble.
 pub(crate) struct Client {
@@ -114,6 +115,11 @@ impl Client {
         &self.connector.hosts
     }
 
+    /// Tries of a change that others' changes may refuse: for nearly as long as core waits for it.
+    pub(crate) fn tries(&self) -> Tries {
+        Tries::within(self.connector.greeting.operation_timeout * 4 / 5)
+    }
+
     /// The limit of one request.
     pub(crate) fn limit(&self) -> Duration {
         self.connector.greeting.statement_timeout
@@ -179,16 +185,20 @@ impl Client {
         over.unwrap_or_else(|| error::of(what, why))
     }
 
-    /// Ends the session at the server, over a connection that is made for it if need be.
+    /// Ends the session at the server, over a connection that is made for it if need be. It takes as long as it takes, since a server may
+    /// need seconds for the nodes of a full session: core sets the limit of a close. The next one asks the servers again.
     pub(crate) async fn close(&self) -> Result<()> {
         self.reconnecting.abort();
-        let closed = |why| error::of("close the session", why);
-        match self.connector.state.send_replace(State::Expired("the session was closed".into())) {
-            State::Up(connection) => connection.close().await.map_err(closed),
-            State::Expired(_) => Ok(()),
-            // It may be of no use and yet keep its locks until its timeout. Core sets the limit of a close.
-            State::Down(_) | State::Over(_) => self.connector.close_anew().await,
+        let why: Arc<str> = "the session was closed".into();
+        let before = self.connector.state.send_replace(State::Over(Arc::clone(&why)));
+        match before {
+            State::Expired(_) => {}
+            State::Up(connection) if connection.close().await.is_ok() => {}
+            // It may be of no use and yet keep its locks until its timeout.
+            State::Up(_) | State::Down(_) | State::Over(_) => self.connector.close_anew().await,
         }
+        self.connector.state.send_replace(State::Expired(why));
+        Ok(())
     }
 }
 
@@ -227,14 +237,14 @@ impl Connector {
         self.reporter.session_lost(why);
     }
 
-    /// Ends the session at the first host that takes it, whatever that agrees to.
-    async fn close_anew(&self) -> Result<()> {
+    /// Ends the session at the first host that takes it, whatever that agrees to. Goes on until a server says that it has ended.
+    async fn close_anew(&self) {
         let mut pauses = between_rounds();
         loop {
             for host in &self.hosts {
                 match Connection::open(&self.greeting, host, Some(&self.session), self.limit()).await {
-                    Ok(connection) if connection.close().await.is_ok() => return Ok(()),
-                    Err(Unopened::ZooKeeper(ZkError::SessionExpired)) => return Ok(()),
+                    Ok(connection) if connection.close().await.is_ok() => return,
+                    Err(Unopened::ZooKeeper(ZkError::SessionExpired)) => return,
                     _ => {}
                 }
             }

@@ -31,6 +31,8 @@ pub(crate) struct Greeting {
     pub(crate) certificates: Option<Certificates>,
     /// The limit of one request.
     pub(crate) statement_timeout: Duration,
+    /// The limit of core for what the user asks.
+    pub(crate) operation_timeout: Duration,
 }
 
 /// One connection of a session.
@@ -257,22 +259,23 @@ impl Connection {
         self.tasks.end();
     }
 
-    /// Ends the session at the server.
+    /// Ends the session at the server, for as long as the connection lasts; the error says that the server has not answered.
     pub(crate) async fn close(&self) -> Result<(), ZkError> {
         let mut states = self.states.clone();
         // The library ends the session when the last client goes; the requests let go of theirs now. Watches that are dropped later than
         // that are not taken back one by one.
         self.zookeeper.lock().take();
         self.gone.send_replace(true);
-        let closed = async {
-            while !matches!(
-                states.changed().await,
-                SessionState::Closed | SessionState::Expired | SessionState::AuthFailed
-            ) {}
+        let closed = loop {
+            match states.changed().await {
+                SessionState::Closed | SessionState::Expired => break Ok(()),
+                // The library would connect anew, and take the session for expired by its own clock.
+                SessionState::Disconnected | SessionState::AuthFailed => break Err(ZkError::ConnectionLoss),
+                _ => {}
+            }
         };
-        let closed = timeout(self.greeting.statement_timeout, closed).await;
         self.tasks.end();
-        closed.map_err(|_| ZkError::Timeout)
+        closed
     }
 }
 

@@ -54,6 +54,15 @@ pub(crate) fn of(what: impl fmt::Display, error: ZkError) -> Error {
             "the server does not know this request; ZooKeeper 3.6 or later is needed",
             Outcome::NotApplied,
         ),
+        // Each change is bound to what it has seen. It was tried again for as long as there was time.
+        ZkError::BadVersion => (
+            ErrorKind::Unavailable,
+            "others changed the same node again and again at the same moment; try again",
+            Outcome::NotApplied,
+        ),
+        ZkError::NoNode | ZkError::NodeExists | ZkError::NotEmpty => {
+            (ErrorKind::Unavailable, "others made or deleted nodes at the same moment; try again", Outcome::NotApplied)
+        }
         ZkError::QuotaExceeded => (ErrorKind::Backend, "a quota of the ensemble is used up", Outcome::NotApplied),
         ZkError::BadArguments(_) => (ErrorKind::Backend, "the client refuses it", Outcome::NotApplied),
         _ => (ErrorKind::Backend, "an answer that was not expected", Outcome::NotApplied),
@@ -182,6 +191,10 @@ mod tests {
             let error = of("create /x", error);
             assert_eq!(error.outcome(), Outcome::Unknown);
             assert!(error.is_retryable());
+        }
+        for error in [ZkError::BadVersion, ZkError::NoNode, ZkError::NodeExists] {
+            let error = of("break the lock", error);
+            assert!(error.is_retryable() && error.outcome() == Outcome::NotApplied, "{error}");
         }
         for error in [ZkError::NoAuth, ZkError::Throttled, ZkError::SessionMoved] {
             assert!(!is_doubtful(&error));

@@ -13,6 +13,8 @@ pub(crate) struct Gates {
     enter: Semaphore,
     leave: Semaphore,
     others: Semaphore,
+    /// For changes that write into a mailbox: those of the same one refuse each other. Several mailboxes share a gate.
+    mailboxes: [Semaphore; 16],
 }
 
 /// What is asked.
@@ -29,7 +31,8 @@ pub(crate) enum Gate {
 impl Gates {
     pub(crate) fn new() -> Self {
         let gate = || Semaphore::new(AT_ONCE);
-        Gates { enter: gate(), leave: gate(), others: gate() }
+        let mailboxes = std::array::from_fn(|_| Semaphore::new(1));
+        Gates { enter: gate(), leave: gate(), others: gate(), mailboxes }
     }
 
     /// Waits until it is this one's turn; first come, first served. The turn lasts as long as what is answered.
@@ -41,5 +44,11 @@ impl Gates {
         };
         // They are never closed.
         gate.acquire().await.ok()
+    }
+
+    /// Waits until no other change of this session is under way to the mailbox of the session with that id.
+    pub(crate) async fn pass_to_mailbox(&self, session: i64) -> Option<SemaphorePermit<'_>> {
+        let gate = usize::try_from(session.unsigned_abs() % 16).unwrap_or(0);
+        self.mailboxes[gate].acquire().await.ok()
     }
 }

@@ -19,9 +19,6 @@ use crate::roster::{self, Member};
 use crate::session::ZooKeeperSession;
 use crate::watch::GroupWatch;
 
-/// How often a change is tried again that met another one.
-const ATTEMPTS: usize = 20;
-
 /// An entry of a group, as it was read.
 struct Found {
     data: Vec<u8>,
@@ -191,7 +188,8 @@ impl Groups for ZooKeeperSession {
 impl ZooKeeperSession {
     async fn enter_group(&self, request: &JoinRequest, path: &str, data: &[u8]) -> Result<()> {
         let failed = |why| self.client.failed(format_args!("create {path}"), why);
-        for _ in 0..ATTEMPTS {
+        let (mut tries, mut turn) = (self.client.tries(), None);
+        while tries.next().await {
             let connection = self.client.connection().await?;
             let options = self.tree.made(CreateMode::Ephemeral);
             let creating = async { connection.zookeeper()?.create(path, data, &options).await };
@@ -228,6 +226,9 @@ impl ZooKeeperSession {
                 Ok(_) => return Ok(()),
                 Err(why) => met_another_change(why).map_err(failed)?,
             }
+            if turn.is_none() {
+                turn = tries.wait_for(self.gates.pass_to_mailbox(found.stat.ephemeral_owner)).await.flatten();
+            }
         }
         Err(failed(ZkError::BadVersion))
     }
@@ -249,7 +250,8 @@ impl ZooKeeperSession {
         change: impl Fn(&Stat, &Mail, &mut MultiWriter<'_>) -> Result<(), ZkError>,
     ) -> Result<bool> {
         let failed = |why| self.client.failed(format_args!("change {path}"), why);
-        for _ in 0..ATTEMPTS {
+        let (mut tries, mut turn) = (self.client.tries(), None);
+        while tries.next().await {
             let connection = self.client.connection().await?;
             let Some(found) = self.find_own_entry(&connection, path).await.map_err(failed)? else {
                 return Ok(false);
@@ -272,6 +274,9 @@ impl ZooKeeperSession {
             match connection.ask_to_change(changing).await.map_err(failed)? {
                 Ok(_) => return Ok(true),
                 Err(why) => met_another_change(why).map_err(failed)?,
+            }
+            if turn.is_none() {
+                turn = tries.wait_for(self.gates.pass_to_mailbox(self.client.session_id())).await.flatten();
             }
         }
         Err(failed(ZkError::BadVersion))

@@ -78,6 +78,7 @@ fn main() -> ExitCode {
         a_chroot_is_for_others_too,
         a_password_in_the_clear_is_told,
         a_namespace_deleted_by_hand_is_made_anew,
+        a_close_waits_as_long_as_an_operation_may,
     ];
     trials.extend(burden::trials());
     trials.extend(ensemble::trials());
@@ -878,4 +879,25 @@ async fn a_namespace_deleted_by_hand_is_made_anew() -> Result<()> {
     assert!(again.is_held());
     assert_eq!(raw.data(&format!("/{space}")).expect("an answer").as_deref(), Some(&br#"{"layout":2}"#[..]));
     coordinator.close().await
+}
+
+/// Longer than one request may take, and than the client library waits for an answer.
+async fn a_close_waits_as_long_as_an_operation_may() -> Result<()> {
+    let space = namespace();
+    let proxy = Proxy::start(SERVER.address()).expect("a proxy");
+    let url = format!("{}?operation_timeout=20s", proxy.url("zookeeper"));
+    let coordinator = connect_for(&url, "m", &space, Duration::from_secs(6)).await?;
+    let guard = coordinator.lock("l")?.acquire().await?;
+    proxy.stall();
+    let closing = tokio::spawn({
+        let coordinator = coordinator.clone();
+        async move { coordinator.close().await }
+    });
+    sleep(Duration::from_millis(2500)).await;
+    proxy.heal();
+    soon(closing).await.expect("no panic")?;
+    assert!(!guard.is_held());
+    assert_eq!(nodes(&space, "/locks/l").len(), 0, "it was said to be ended");
+    assert_eq!(nodes(&space, "/mail").len(), 0, "it was said to be ended");
+    Ok(())
 }
