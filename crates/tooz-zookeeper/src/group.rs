@@ -36,6 +36,7 @@ impl Found {
 #[async_trait]
 impl Groups for ZooKeeperSession {
     async fn create_group(&self, group: &GroupId) -> Result<()> {
+        let _turn = self.gates.pass(Gate::Others).await;
         let path = self.layout.group(group);
         let data = record::write(&GroupRecord { group: group.as_str().to_owned() })?;
         let connection = self.client.connection().await?;
@@ -61,6 +62,7 @@ impl Groups for ZooKeeperSession {
     }
 
     async fn delete_group(&self, group: &GroupId) -> Result<()> {
+        let _turn = self.gates.pass(Gate::Others).await;
         let path = self.layout.group(group);
         let connection = self.client.connection().await?;
         let deleting = async {
@@ -80,6 +82,7 @@ impl Groups for ZooKeeperSession {
     }
 
     async fn groups(&self) -> Result<Vec<GroupId>> {
+        let _turn = self.gates.pass(Gate::Others).await;
         let branch = &self.layout.groups();
         let listing = self.client.ask("list the groups", |zookeeper| async move {
             let (synced, listed) = (zookeeper.sync(branch), zookeeper.list_children(branch));
@@ -156,7 +159,7 @@ impl Groups for ZooKeeperSession {
     }
 
     async fn leave(&self, request: &JoinRequest) -> Result<()> {
-        let _turn = self.gates.pass(Gate::Leave).await;
+        let _turn = self.gates.pass(Gate::LeaveGroup).await;
         let path = self.layout.member(&request.group, &request.member);
         self.holdings.leave_group(request.id);
         let left = self.change(request, &path, |entry, mail, transaction| {

@@ -121,6 +121,7 @@ impl Locks for ZooKeeperSession {
         };
         let failed = |why| self.client.failed("break the lock", why);
         let (mut tries, mut turn) = (self.client.tries(), None);
+        let _turn = self.gates.pass(Gate::Break).await;
         while tries.next().await {
             let found = self.holding(key).await?.into_iter().find(|seen| u64::try_from(seen.stat.czxid) == Ok(token.0));
             let Some(Seen { name, stat, .. }) = found else { return Err(missing()) };
