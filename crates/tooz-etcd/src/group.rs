@@ -14,7 +14,7 @@ use crate::proto::etcdserverpb::{LeaseTimeToLiveRequest, RangeRequest, TxnReques
 use crate::proto::mvccpb::KeyValue;
 use crate::record::{GroupRecord, MemberRecord, write};
 use crate::request::{
-    Prefix, absent, all, delete, exists, first, get, none_of, one, put, ranges, revision_of, version_is, without_value,
+    absent, all, delete, exists, first, get, none_of, one, put, ranges, revision_of, version_is, without_value,
     written_at,
 };
 use crate::session::EtcdSession;
@@ -74,7 +74,7 @@ impl Groups for EtcdSession {
         let mut was_repeated = false;
         loop {
             let mut compare = vec![exists(folder.marker())];
-            compare.extend(without(&folder.members(), &strangers).iter().map(none_of));
+            compare.extend(folder.members().without(&strangers).iter().map(none_of));
             let some = RangeRequest { limit: PAGE, ..all(&folder.members()) };
             let txn = TxnRequest {
                 compare,
@@ -356,22 +356,6 @@ fn is_of(request: &JoinRequest, there: &KeyValue) -> bool {
     MemberRecord::read(&there.value).is_some_and(|entry| entry.id == request.id)
 }
 
-/// All of these keys without some, in ranges. They are in order.
-fn without(keys: &Prefix, some: &[Vec<u8>]) -> Vec<Prefix> {
-    let mut ranges = Vec::new();
-    let mut from = keys.from.clone();
-    for one in some {
-        let mut after = one.clone();
-        after.push(0);
-        let before = std::mem::replace(&mut from, after);
-        if before < *one {
-            ranges.push(Prefix { from: before, to: one.clone() });
-        }
-    }
-    ranges.push(Prefix { from, to: keys.to.clone() });
-    ranges
-}
-
 fn keys_in_the_way(group: &GroupId, keys: &[Vec<u8>]) -> Error {
     let first = keys.first().map(|key| String::from_utf8_lossy(key)).unwrap_or_default();
     let words = format!(
@@ -379,25 +363,4 @@ fn keys_in_the_way(group: &GroupId, keys: &[Vec<u8>]) -> Error {
         keys.len()
     );
     Error::new(ErrorKind::NotEmpty, words)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn all_but_some_are_the_rest(keys: std::collections::BTreeSet<String>, asked: String) {
-            let folder = Prefix::inside("/m/g/");
-            let keys: Vec<_> = keys.into_iter().filter(|key| !key.is_empty()).map(|key| format!("/m/g/{key}").into_bytes()).collect();
-            let rest = without(&folder, &keys);
-            prop_assert!(keys.iter().all(|key| !rest.iter().any(|range| range.has(key))));
-            let asked = format!("/m/g/{asked}").into_bytes();
-            let is_left = folder.has(&asked) && !keys.contains(&asked);
-            prop_assert_eq!(rest.iter().any(|range| range.has(&asked)), is_left);
-            prop_assert!(rest.iter().all(|range| range.from < range.to));
-        }
-    }
 }
