@@ -8,12 +8,9 @@
 //! | `Expired` | there is no session at the server | nothing |
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -21,7 +18,7 @@ use tooz_core::driver::{Backoff, Reporter};
 use tooz_core::{Error, ErrorKind, Result};
 use zookeeper_client::{Client as ZooKeeper, Error as ZkError, SessionInfo, SessionState};
 
-use crate::connection::{Connection, Greeting, Unopened};
+use crate::connection::{Connection, Greeting, Unopened, why_not};
 use crate::error::{self, Trouble};
 use crate::tls::Refused;
 use crate::tries::Tries;
@@ -86,7 +83,7 @@ impl Client {
                 }
                 // A file that is missing is not there for any host.
                 Err(Unopened::Unprepared(why)) => return Err(why),
-                Err(Unopened::ZooKeeper(why)) => reasons.push(reason(host, &why, share).await),
+                Err(Unopened::ZooKeeper(why)) => reasons.push(why_not(host, &why, share).await),
                 Err(Unopened::Tls(Refused::Passing(why))) => reasons.push(format!("{host}: {why}")),
                 Err(Unopened::Tls(Refused::Certificates(why))) => {
                     distrusted += 1;
@@ -361,50 +358,4 @@ enum Ended {
     Expired(String),
     /// It may be there yet, and is given up.
     OfNoUse(String),
-}
-
-/// Why a host does not serve, in words. The client library does not say, so the host is asked once more without it.
-async fn reason(host: &str, why: &ZkError, limit: Duration) -> String {
-    if *why == ZkError::Timeout {
-        return format!("{host} does not answer within {limit:?}, it may have no quorum");
-    }
-    let patience = limit.min(Duration::from_millis(250));
-    let hangs_up = || {
-        format!(
-            "{host} hangs up on every new connection: it may have as many as it takes from one client or altogether (maxClientCnxns, \
-             maxCnxns), or what is there passes on to a server that is down ({why})"
-        )
-    };
-    let mut stream = match timeout(patience, TcpStream::connect(host)).await {
-        Err(_) => return format!("{host} can't be reached"),
-        Ok(Err(failed)) if is_hang_up(&failed) => return hangs_up(),
-        Ok(Err(failed)) => return format!("{host}: {failed}"),
-        Ok(Ok(stream)) => stream,
-    };
-    // Without being told anything a server that has no quorum waits; one that has as many connections as it takes hangs up.
-    match timeout(patience, stream.read_u8()).await {
-        Err(_) | Ok(Ok(_)) => {
-            format!("{host} takes connections but not sessions, it may be starting or have no quorum ({why})")
-        }
-        Ok(Err(_)) => hangs_up(),
-    }
-}
-
-/// On a busy machine the server's hanging up may come before this process has seen the connection.
-fn is_hang_up(why: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
-    matches!(why.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_connection_that_is_ended_at_once_is_no_missing_server() {
-        // What Linux says of a connection whose other end has closed and reset it before the first look.
-        assert!(is_hang_up(&io::Error::from_raw_os_error(32)) && is_hang_up(&io::Error::from_raw_os_error(104)));
-        assert!(!is_hang_up(&io::ErrorKind::ConnectionRefused.into()));
-    }
 }
