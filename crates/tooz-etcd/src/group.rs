@@ -14,7 +14,8 @@ use crate::proto::etcdserverpb::{LeaseTimeToLiveRequest, RangeRequest, TxnReques
 use crate::proto::mvccpb::KeyValue;
 use crate::record::{GroupRecord, MemberRecord, write};
 use crate::request::{
-    Prefix, absent, all, delete, exists, first, get, none_of, one, put, ranges, revision_of, version_is, written_at,
+    absent, all, delete, exists, first, get, none_of, one, put, ranges, revision_of, version_is, without_value,
+    written_at,
 };
 use crate::session::EtcdSession;
 use crate::watch;
@@ -36,20 +37,29 @@ impl Groups for EtcdSession {
             let txn = TxnRequest {
                 compare: vec![absent(folder.marker()), self.layout.version_unchanged()],
                 success,
-                failure: vec![get(one(folder.marker())), self.layout.read_version()],
+                failure: vec![
+                    get(one(folder.marker())),
+                    self.layout.read_version(),
+                    get(without_value(folder.listed())),
+                ],
             };
             let reply = self.client.txn(Lane::Wish, &txn).await?.message;
             if reply.succeeded {
                 return Ok(());
             }
             let found = ranges(reply);
-            let [marker, layout] = found.as_slice() else {
+            let [marker, layout, listed] = found.as_slice() else {
                 return Err(error::strange("a transaction without answers"));
             };
             self.layout.learn(layout.kvs.first())?;
             match marker.kvs.first() {
                 Some(marker) if marker.value == record => return Ok(()),
-                Some(_) => return Err(Error::group_exists(group)),
+                Some(marker) => {
+                    if listed.kvs.is_empty() {
+                        self.list_again(&folder, marker).await?;
+                    }
+                    return Err(Error::group_exists(group));
+                }
                 // The namespace was moved into in between.
                 None => {}
             }
@@ -64,12 +74,12 @@ impl Groups for EtcdSession {
         let mut was_repeated = false;
         loop {
             let mut compare = vec![exists(folder.marker())];
-            compare.extend(without(&folder.members(), &strangers).iter().map(none_of));
+            compare.extend(folder.members().without(&strangers).iter().map(none_of));
             let some = RangeRequest { limit: PAGE, ..all(&folder.members()) };
             let txn = TxnRequest {
                 compare,
                 success: vec![delete(folder.listed()), delete(folder.marker())],
-                failure: vec![get(one(folder.marker())), get(some)],
+                failure: vec![get(one(folder.marker())), get(some), get(without_value(folder.listed()))],
             };
             let reply = self.client.txn(Lane::Wish, &txn).await?;
             was_repeated |= reply.was_repeated;
@@ -77,13 +87,14 @@ impl Groups for EtcdSession {
                 return Ok(());
             }
             let found = ranges(reply.message);
-            let [marker, members] = found.as_slice() else {
+            let [marker, members, listed] = found.as_slice() else {
                 return Err(error::strange("a transaction without answers"));
             };
             match marker.kvs.is_empty() {
                 // The first sending has done it.
                 true if was_repeated => return Ok(()),
-                true => return Err(Error::no_group(group)),
+                true if listed.kvs.is_empty() => return Err(Error::no_group(group)),
+                true => return self.list_no_more(&folder).await,
                 false => {}
             }
             // Only what a driver wrote is a member.
@@ -118,7 +129,8 @@ impl Groups for EtcdSession {
         let folder = self.layout.group(&request.group);
         let place = folder.member(&request.member);
         let value = write(&MemberRecord::new(&request.member, request.id, &request.capabilities, lease.id)?)?;
-        self.holdings.enlist(request.id, Holding::new(&place, HoldingKind::Membership(request.group.clone())))?;
+        let kind = HoldingKind::Membership { group: request.group.clone(), marker: folder.marker().into() };
+        self.holdings.enlist(request.id, Holding::new(&place, kind))?;
         let mut replaced = None;
         loop {
             let version = lease.version();
@@ -254,7 +266,7 @@ impl Groups for EtcdSession {
     /// The members with their capabilities, and whether there is such a group: one request, for a thousand members at a time.
     async fn members(&self, group: &GroupId) -> Result<Roster> {
         let folder = self.layout.group(group);
-        let marker = RangeRequest { keys_only: true, ..one(folder.marker()) };
+        let marker = without_value(folder.marker());
         let members = RangeRequest { limit: PAGE, ..all(&folder.members()) };
         let reading = vec![get(marker), get(members.clone())];
         let reply =
@@ -275,7 +287,7 @@ impl Groups for EtcdSession {
     /// Every change from before its members are read.
     async fn watch_group(&self, group: &GroupId) -> Result<Option<PushStream>> {
         let folder = self.layout.group(group);
-        let found = self.client.range(Lane::Wish, &RangeRequest { keys_only: true, ..one(folder.marker()) }).await?;
+        let found = self.client.range(Lane::Wish, &without_value(folder.marker())).await?;
         if found.kvs.is_empty() {
             return Err(Error::no_group(group));
         }
@@ -285,6 +297,19 @@ impl Groups for EtcdSession {
 }
 
 impl EtcdSession {
+    /// The group is there, but the key was deleted by which it is listed.
+    async fn list_again(&self, folder: &GroupFolder, marker: &KeyValue) -> Result<()> {
+        let compare = vec![absent(folder.listed()), written_at(folder.marker(), marker.mod_revision)];
+        let success = vec![put(folder.listed(), marker.value.clone(), 0)];
+        self.client.txn(Lane::Wish, &TxnRequest { compare, success, failure: Vec::new() }).await.map(drop)
+    }
+
+    /// There is no such group, but the key by which it would be listed.
+    async fn list_no_more(&self, folder: &GroupFolder) -> Result<()> {
+        let (compare, success) = (vec![absent(folder.marker())], vec![delete(folder.listed())]);
+        self.client.txn(Lane::Wish, &TxnRequest { compare, success, failure: Vec::new() }).await.map(drop)
+    }
+
     /// The refusal, with the time after which the other's lease has ended unless it is kept alive.
     async fn namesake(&self, request: &JoinRequest, folder: &GroupFolder, there: &KeyValue) -> Error {
         if folder.entry(&there.key, &there.value).is_none() {
@@ -331,22 +356,6 @@ fn is_of(request: &JoinRequest, there: &KeyValue) -> bool {
     MemberRecord::read(&there.value).is_some_and(|entry| entry.id == request.id)
 }
 
-/// All of these keys without some, in ranges. They are in order.
-fn without(keys: &Prefix, some: &[Vec<u8>]) -> Vec<Prefix> {
-    let mut ranges = Vec::new();
-    let mut from = keys.from.clone();
-    for one in some {
-        let mut after = one.clone();
-        after.push(0);
-        let before = std::mem::replace(&mut from, after);
-        if before < *one {
-            ranges.push(Prefix { from: before, to: one.clone() });
-        }
-    }
-    ranges.push(Prefix { from, to: keys.to.clone() });
-    ranges
-}
-
 fn keys_in_the_way(group: &GroupId, keys: &[Vec<u8>]) -> Error {
     let first = keys.first().map(|key| String::from_utf8_lossy(key)).unwrap_or_default();
     let words = format!(
@@ -354,25 +363,4 @@ fn keys_in_the_way(group: &GroupId, keys: &[Vec<u8>]) -> Error {
         keys.len()
     );
     Error::new(ErrorKind::NotEmpty, words)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn all_but_some_are_the_rest(keys: std::collections::BTreeSet<String>, asked: String) {
-            let folder = Prefix::inside("/m/g/");
-            let keys: Vec<_> = keys.into_iter().filter(|key| !key.is_empty()).map(|key| format!("/m/g/{key}").into_bytes()).collect();
-            let rest = without(&folder, &keys);
-            prop_assert!(keys.iter().all(|key| !rest.iter().any(|range| range.has(key))));
-            let asked = format!("/m/g/{asked}").into_bytes();
-            let is_left = folder.has(&asked) && !keys.contains(&asked);
-            prop_assert_eq!(rest.iter().any(|range| range.has(&asked)), is_left);
-            prop_assert!(rest.iter().all(|range| range.from < range.to));
-        }
-    }
 }

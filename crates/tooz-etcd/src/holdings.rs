@@ -30,8 +30,8 @@ pub(crate) enum HoldingKind {
     Place(Arc<Notify>),
     /// A grant.
     Grant,
-    /// A membership.
-    Membership(GroupId),
+    /// A membership, which is none any more when the key is gone by which its group exists.
+    Membership { group: GroupId, marker: Vec<u8> },
 }
 
 /// What is known of the requests that make a key.
@@ -51,7 +51,7 @@ pub(crate) struct Holding {
     making: Making,
     /// Whether a deletion of it was sent that was not answered.
     pub(crate) maybe_deleted: bool,
-    pub(crate) watching: Option<Watching>,
+    pub(crate) watches: Vec<Watching>,
 }
 
 /// Whether a request may still be under way of which nothing more is heard.
@@ -66,7 +66,7 @@ pub(crate) enum Certainty {
 impl Holding {
     /// A key that is about to be made.
     pub(crate) fn new(key: &[u8], kind: HoldingKind) -> Self {
-        Holding { key: key.into(), kind, revision: 0, making: Making::Begun, maybe_deleted: false, watching: None }
+        Holding { key: key.into(), kind, revision: 0, making: Making::Begun, maybe_deleted: false, watches: Vec::new() }
     }
 
     /// Whether deleting the key is enough to be rid of it.
@@ -169,7 +169,7 @@ impl Holdings {
     pub(crate) fn strike(&self, id: RequestId) -> Option<Holding> {
         let struck = self.all().remove(&id);
         struck.map(|mut holding| {
-            drop(holding.watching.take());
+            holding.watches.clear();
             holding
         })
     }
@@ -247,6 +247,17 @@ impl Holdings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_that_are_under_way_count() {
+        let (holdings, _confirmed) = Holdings::new();
+        let enlist = |id| holdings.enlist(RequestId(id), Holding::new(b"k", HoldingKind::Grant));
+        for id in 0..MOST as u128 {
+            enlist(id).unwrap();
+        }
+        let words = enlist(MOST as u128).unwrap_err().to_string();
+        assert!(words.contains("50000") && enlist(0).is_ok(), "a repetition is no more than it was: {words}");
+    }
 
     #[test]
     fn what_was_once_in_doubt_stays_so() {

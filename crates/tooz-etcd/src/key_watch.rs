@@ -14,13 +14,14 @@ use tooz_core::{ErrorKind, GroupId, Result};
 
 use crate::client::Client;
 use crate::dispatch::{Dispatch, Notice, Scope};
+use crate::error;
 use crate::holdings::{Confirmed, Holding, HoldingKind, Holdings};
 use crate::lanes::Lane;
 use crate::lease::Lease;
-use crate::proto::etcdserverpb::{RangeRequest, TxnRequest};
+use crate::proto::etcdserverpb::{RangeRequest, TxnRequest, TxnResponse};
 use crate::proto::mvccpb::KeyValue;
 use crate::record::MemberRecord;
-use crate::request::{BATCH, get, one, ranges};
+use crate::request::{BATCH, absent, delete, get, one, ranges, without_value, written_at};
 use crate::withdrawal::withdraw;
 
 /// How soon a withdrawal that etcd could not write is tried again.
@@ -98,26 +99,40 @@ impl KeyWatch {
     }
 
     fn watch(&self, id: RequestId) {
-        let of = |holding: &Holding| (holding.key.clone(), holding.revision + 1);
-        let Some((key, from)) = self.holdings.all().get(&id).map(of) else { return };
+        let of = |holding: &Holding| {
+            let marker = match &holding.kind {
+                HoldingKind::Membership { marker, .. } => Some(marker.clone()),
+                HoldingKind::Place(_) | HoldingKind::Grant => None,
+            };
+            (holding.key.clone(), marker, holding.revision + 1)
+        };
+        let Some((key, marker, from)) = self.holdings.all().get(&id).map(of) else { return };
         let holdings = Arc::clone(&self.holdings);
-        let watching = self.dispatch.watch(Scope::key(&key, from), move |notice| match notice {
+        let mut watches = vec![self.dispatch.watch(Scope::key(&key, from), move |notice| match notice {
             Notice::Ready { .. } => {}
             // New capabilities of one's own.
             Notice::Put(kv) if MemberRecord::read(&kv.value).is_some_and(|entry| entry.id == id) => {}
             Notice::Put(_) | Notice::Deleted { .. } | Notice::Gap => holdings.doubt(id),
-        });
+        })];
+        if let Some(marker) = marker {
+            let holdings = Arc::clone(&self.holdings);
+            watches.push(self.dispatch.watch(Scope::key(&marker, from), move |notice| match notice {
+                Notice::Ready { .. } | Notice::Put(_) => {}
+                Notice::Deleted { .. } | Notice::Gap => holdings.doubt(id),
+            }));
+        }
         let useless = match self.holdings.all().get_mut(&id) {
-            Some(holding) => holding.watching.replace(watching),
+            Some(holding) => std::mem::replace(&mut holding.watches, watches),
             // It was given back in between.
-            None => Some(watching),
+            None => watches,
         };
         drop(useless);
     }
 
     /// Looks at all that is doubted, and tells what is gone.
     async fn look(&self) -> Result<()> {
-        while let Some(doubts) = self.holdings.take_doubts(BATCH) {
+        // Of a membership two keys are read.
+        while let Some(doubts) = self.holdings.take_doubts(BATCH / 2) {
             if let Err(error) = self.look_at(&doubts.keys).await {
                 self.holdings.restore_doubts(doubts);
                 return Err(error);
@@ -138,29 +153,48 @@ impl KeyWatch {
     async fn look_at(&self, doubted: &[RequestId]) -> Result<()> {
         let keys: Vec<_> = {
             let all = self.holdings.all();
-            let reading = |holding: &Holding| RangeRequest {
-                // Of a grant it is enough that it is the same; a membership may have changed hands.
-                keys_only: !matches!(holding.kind, HoldingKind::Membership(_)),
-                ..one(&holding.key)
-            };
-            doubted.iter().filter_map(|id| all.get(id).map(|holding| (*id, reading(holding)))).collect()
+            doubted.iter().filter_map(|id| all.get(id).map(|holding| (*id, Question::about(holding)))).collect()
         };
         let mut reading = vec![get(one(&self.lease.key))];
-        reading.extend(keys.iter().map(|(_, range)| get(range.clone())));
-        let request = TxnRequest { success: reading, ..TxnRequest::default() };
-        let reply = self.client.ask(Lane::First, |connection| {
+        for (_, question) in &keys {
+            reading.push(get(question.range.clone()));
+            reading.extend(question.marker.as_ref().map(|marker| get(without_value(marker))));
+        }
+        let mut found = ranges(self.txn(TxnRequest { success: reading, ..TxnRequest::default() }).await?).into_iter();
+        if found.next().is_none_or(|session| session.kvs.is_empty()) {
+            self.reporter.session_lost("its key is gone: its lease has ended at the server, or the key was deleted");
+            return Ok(());
+        }
+        for (id, question) in keys {
+            let Some(there) = found.next() else { return Err(error::strange("a transaction without answers")) };
+            let mut there = there.kvs.into_iter().next();
+            if let Some(marker) = question.marker
+                && found.next().is_none_or(|marker| marker.kvs.is_empty())
+                && let Some(entry) = there.take_if(|entry| is_of(id, entry))
+                && !self.take_out(&marker, &entry).await?
+            {
+                // It has changed since, or the group was made again.
+                self.holdings.doubt(id);
+                continue;
+            }
+            self.judge(id, there.as_ref());
+        }
+        Ok(())
+    }
+
+    /// Takes out the entry of a member whose group was deleted by force. Answers whether both were still as they were found.
+    async fn take_out(&self, marker: &[u8], entry: &KeyValue) -> Result<bool> {
+        let compare = vec![absent(marker), written_at(&entry.key, entry.mod_revision)];
+        let txn = TxnRequest { compare, success: vec![delete(&entry.key)], failure: Vec::new() };
+        Ok(self.txn(txn).await?.succeeded)
+    }
+
+    async fn txn(&self, request: TxnRequest) -> Result<TxnResponse> {
+        let asked = self.client.ask(Lane::First, |connection| {
             let request = request.clone();
             async move { connection.kv().txn(request).await }
         });
-        let mut found = ranges(reply.await?.message).into_iter();
-        if found.next().is_none_or(|session| session.kvs.is_empty()) {
-            self.reporter.session_lost("its lease has ended at the server");
-            return Ok(());
-        }
-        for ((id, _), found) in keys.into_iter().zip(found) {
-            self.judge(id, found.kvs.first());
-        }
-        Ok(())
+        Ok(asked.await?.message)
     }
 
     fn judge(&self, id: RequestId, found: Option<&KeyValue>) {
@@ -179,10 +213,8 @@ impl KeyWatch {
                 }
                 HoldingKind::Grant if found.is_some_and(|kv| kv.create_revision == holding.revision) => Taken::No,
                 HoldingKind::Grant => Taken::Grant,
-                HoldingKind::Membership(group) => match found.and_then(|kv| MemberRecord::read(&kv.value)) {
-                    Some(entry) if entry.id == id => Taken::No,
-                    _ => Taken::Membership(group.clone()),
-                },
+                HoldingKind::Membership { .. } if found.is_some_and(|kv| is_of(id, kv)) => Taken::No,
+                HoldingKind::Membership { group, .. } => Taken::Membership(group.clone()),
             },
         };
         match taken {
@@ -192,4 +224,28 @@ impl KeyWatch {
         }
         drop(self.holdings.strike(id));
     }
+}
+
+/// What is read of a holding that is doubted.
+struct Question {
+    range: RangeRequest,
+    marker: Option<Vec<u8>>,
+}
+
+impl Question {
+    fn about(holding: &Holding) -> Self {
+        match &holding.kind {
+            // It may have changed hands.
+            HoldingKind::Membership { marker, .. } => {
+                Question { range: one(&holding.key), marker: Some(marker.clone()) }
+            }
+            // It is enough that it is the same.
+            HoldingKind::Place(_) | HoldingKind::Grant => Question { range: without_value(&holding.key), marker: None },
+        }
+    }
+}
+
+/// Whether that is the entry of this join.
+fn is_of(join: RequestId, there: &KeyValue) -> bool {
+    MemberRecord::read(&there.value).is_some_and(|entry| entry.id == join)
 }

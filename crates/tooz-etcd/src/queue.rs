@@ -16,7 +16,7 @@ use crate::holdings::{Certainty, Holding, HoldingKind};
 use crate::lanes::Lane;
 use crate::proto::etcdserverpb::{RangeRequest, TxnRequest};
 use crate::record::{LockRecord, write};
-use crate::request::{absent, get, newest, none_of, one, put, ranges, revision_of, some, version_is};
+use crate::request::{absent, get, newest, none_of, one, put, ranges, revision_of, some, version_is, without_value};
 use crate::session::EtcdSession;
 use crate::withdrawal::follow;
 
@@ -159,7 +159,7 @@ impl EtcdSession {
             let lease = self.lease()?.id;
             let place = self.layout.lock(&request.key).place(request.mode, request.id);
             let keys = [place.as_slice(), other];
-            let reading = keys.map(|key| get(RangeRequest { keys_only: true, ..one(key) })).to_vec();
+            let reading = keys.map(|key| get(without_value(key))).to_vec();
             let txn = TxnRequest { success: reading, ..TxnRequest::default() };
             let reply = self.client.txn(Lane::Duty, &txn).await?.message;
             let as_of = revision_of(&reply);
@@ -185,7 +185,7 @@ impl EtcdSession {
         let folder = self.layout.lock(&request.key);
         let place = folder.place(request.mode, request.id);
         let before = RangeRequest { max_create_revision: created - 1, ..newest(&folder.conflicting(request.mode), 1) };
-        let own = RangeRequest { keys_only: true, ..one(&place) };
+        let own = without_value(&place);
         let txn = TxnRequest { success: vec![get(own), get(before)], ..TxnRequest::default() };
         let reply = self.client.txn(Lane::Duty, &txn).await?.message;
         let as_of = revision_of(&reply);

@@ -38,6 +38,22 @@ impl Prefix {
         inside
     }
 
+    /// All of these keys without some, in ranges. They are in order.
+    pub(crate) fn without(&self, some: &[Vec<u8>]) -> Vec<Prefix> {
+        let mut ranges = Vec::new();
+        let mut from = self.from.clone();
+        for one in some {
+            let mut after = one.clone();
+            after.push(0);
+            let before = std::mem::replace(&mut from, after);
+            if before < *one {
+                ranges.push(Prefix { from: before, to: one.clone() });
+            }
+        }
+        ranges.push(Prefix { from, to: self.to.clone() });
+        ranges
+    }
+
     /// Whether that key is one of them.
     #[cfg(test)]
     pub(crate) fn has(&self, key: &[u8]) -> bool {
@@ -104,6 +120,11 @@ pub(crate) fn one(key: &[u8]) -> RangeRequest {
     RangeRequest { key: key.into(), ..RangeRequest::default() }
 }
 
+/// One key, without its value.
+pub(crate) fn without_value(key: &[u8]) -> RangeRequest {
+    RangeRequest { keys_only: true, ..one(key) }
+}
+
 /// All of these keys, with their values.
 pub(crate) fn all(keys: &Prefix) -> RangeRequest {
     RangeRequest { key: keys.from.clone(), range_end: keys.to.clone(), ..RangeRequest::default() }
@@ -159,6 +180,19 @@ mod tests {
     use crate::proto::etcdserverpb::{PutResponse, ResponseOp};
 
     proptest! {
+        #[test]
+        fn all_but_some_are_the_rest(keys: std::collections::BTreeSet<String>, asked: String) {
+            let folder = Prefix::inside("/m/g/");
+            let keys = keys.into_iter().filter(|key| !key.is_empty());
+            let keys: Vec<_> = keys.map(|key| format!("/m/g/{key}").into_bytes()).collect();
+            let rest = folder.without(&keys);
+            prop_assert!(keys.iter().all(|key| !rest.iter().any(|range| range.has(key))));
+            let asked = format!("/m/g/{asked}").into_bytes();
+            let is_left = folder.has(&asked) && !keys.contains(&asked);
+            prop_assert_eq!(rest.iter().any(|range| range.has(&asked)), is_left);
+            prop_assert!(rest.iter().all(|range| range.from < range.to));
+        }
+
         #[test]
         fn answers_of_any_shape_are_read(shapes: Vec<Option<bool>>) {
             let of = |shape: &Option<bool>| ResponseOp {

@@ -18,8 +18,8 @@ use crate::endpoints::Class;
 use crate::error::{self, Failure, Remedy};
 use crate::lanes::Lane;
 use crate::proto::etcdserverpb::watch_request::RequestUnion;
-use crate::proto::etcdserverpb::{RangeRequest, WatchProgressRequest, WatchRequest, WatchResponse};
-use crate::request::one;
+use crate::proto::etcdserverpb::{WatchProgressRequest, WatchRequest, WatchResponse};
+use crate::request::without_value;
 
 /// The task that keeps the stream.
 pub(crate) struct WatchStream {
@@ -154,7 +154,7 @@ impl WatchStream {
 
     /// Asks how far the cluster has come, which the cluster's history takes note of.
     async fn see_how_far(&self) -> Result<()> {
-        match self.client.range(Lane::First, &RangeRequest { keys_only: true, ..one(&self.landmark) }).await {
+        match self.client.range(Lane::First, &without_value(&self.landmark)).await {
             // The stream would not stand either.
             Err(error) if error.is_retryable() => Err(error),
             // What can't be read is refused below.

@@ -1,6 +1,7 @@
 //! What `tooz doctor` is told about the server.
 
 use sqlx::Row as _;
+use sqlx::postgres::PgRow;
 use tooz_core::{Checkup, Result};
 
 use crate::client::{Client, Repeat};
@@ -9,9 +10,10 @@ use crate::layout::{LAYOUT, REVISION};
 use crate::schema::Todo;
 use crate::{error, setup};
 
+const DOING: &str = "look at the server's settings";
+
 /// Looks at the server and at those of its settings on which the driver depends.
 pub(crate) async fn check_up(client: &Client) -> Result<Checkup> {
-    const DOING: &str = "look at the server's settings";
     let settings = &client.settings;
     let schema = settings.schema.clone();
     let question = || sqlx::query(include_str!("sql/checkup.sql")).bind(schema.clone());
@@ -21,7 +23,7 @@ pub(crate) async fn check_up(client: &Client) -> Result<Checkup> {
     let number = |column: &str| row.try_get::<i64, _>(column).map_err(|error| error::of(error, DOING));
 
     let mut checkup = Checkup::new(format!("PostgreSQL {} at {}", text("version")?, setup::place(settings))).good(
-        "it is a primary, and two statements of a connection reach the same process: there is no pooler in between",
+        "it is a primary, and two statements of a connection reach the same process: no pooler in between hands out one connection to several clients",
     );
     checkup = checkup.good("the database is UTF-8, as names and capabilities are");
     let schema = &settings.schema;
@@ -31,6 +33,10 @@ pub(crate) async fn check_up(client: &Client) -> Result<Checkup> {
             "the tables are in schema {schema:?} (layout {LAYOUT}, revision {}), and this user has all privileges",
             found.revision()
         )),
+        Ok(Todo::Create) if found.has_tables && !found.is_old() => checkup.warning(
+            format!("tables or functions in schema {schema:?} were dropped; the next member that opens a session makes them again"),
+            found.printed(settings),
+        ),
         Ok(Todo::Create) if found.has_tables => checkup.good(format!(
             "the tables in schema {schema:?} are of an older version (revision {}); the first member brings them to revision {REVISION}",
             found.revision()
@@ -40,16 +46,7 @@ pub(crate) async fn check_up(client: &Client) -> Result<Checkup> {
         }
         Err(error) => checkup.wrong(error.to_string(), found.mend(settings)),
     };
-    let (connections, used) = (number("max_connections")?, number("used_connections")?);
-    let ours = i64::try_from(settings.waiters).unwrap_or(i64::MAX).saturating_add(2);
-    checkup = if (connections - used) < ours {
-        checkup.warning(
-            format!("{used} of {connections} connections are in use, and a member takes up to {ours}"),
-            "raise max_connections, or lower the option waiters",
-        )
-    } else {
-        checkup.good(format!("{used} of {connections} connections are in use; a member takes up to {ours}"))
-    };
+    checkup = connections(checkup, row, settings.waiters)?;
     let places = number("lock_places")?;
     checkup = if places < 5000 {
         checkup.warning(
@@ -67,7 +64,13 @@ pub(crate) async fn check_up(client: &Client) -> Result<Checkup> {
         ),
     });
     if let Some(cache) = row.try_get::<Option<i64>, _>("cache").map_err(|error| error::of(error, DOING))? {
-        checkup = if cache == 1 {
+        let turns = row.try_get::<Option<bool>, _>("fence_turns").map_err(|error| error::of(error, DOING))?;
+        checkup = if turns == Some(true) {
+            checkup.wrong(
+                "the counter of the fencing tokens does not grow for ever, as it was made",
+                format!("ALTER SEQUENCE {}.fence INCREMENT 1 NO MAXVALUE NO CYCLE", quoted(schema)),
+            )
+        } else if cache == 1 {
             checkup.good("the counter of the fencing tokens has CACHE 1: tokens grow in the order of the grants")
         } else {
             checkup.wrong(
@@ -80,4 +83,46 @@ pub(crate) async fn check_up(client: &Client) -> Result<Checkup> {
         "a session that is silent for {:?} is ended by the server (idle_session_timeout)",
         settings.session_timeout
     )))
+}
+
+/// How many connections there is room for: at the server, for the role and for the database.
+fn connections(mut checkup: Checkup, row: &PgRow, waiters: usize) -> Result<Checkup> {
+    let failed = |error| error::of(error, DOING);
+    let number = |column: &str| row.try_get::<i64, _>(column).map_err(failed);
+    let name = |column: &str| row.try_get::<&str, _>(column).map(quoted).map_err(failed);
+    let limit = |column: &str| row.try_get::<Option<i64>, _>(column).map_err(failed);
+    let ours = i64::try_from(waiters).unwrap_or(i64::MAX).saturating_add(2);
+    let (role, database) = (name("role")?, name("database")?);
+    let unreserved = number("max_connections")? - number("reserved_connections")?;
+    let limits = [
+        (
+            Some(unreserved),
+            "used_connections",
+            "the connections that this user may have".to_owned(),
+            "raise max_connections".to_owned(),
+        ),
+        (
+            limit("role_limit")?,
+            "role_connections",
+            format!("the connections of role {role}"),
+            format!("ALTER ROLE {role} CONNECTION LIMIT -1 (or a higher one)"),
+        ),
+        (
+            limit("database_limit")?,
+            "database_connections",
+            format!("the connections of database {database}"),
+            format!("ALTER DATABASE {database} CONNECTION LIMIT -1 (or a higher one)"),
+        ),
+    ];
+    for (limit, used, what, mend) in limits {
+        let Some(limit) = limit else { continue };
+        let used = number(used)?;
+        let found = format!("{used} of {limit} of {what} are in use, and a member takes up to {ours}");
+        checkup = if limit - used < ours {
+            checkup.warning(found, format!("{mend}, or lower the option waiters"))
+        } else {
+            checkup.good(found)
+        };
+    }
+    Ok(checkup)
 }

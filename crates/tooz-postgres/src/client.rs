@@ -10,6 +10,7 @@ use sqlx::{Acquire as _, Executor as _, PgConnection, Postgres};
 use tokio::sync::Mutex;
 use tooz_core::{Error, ErrorKind, Result};
 
+use crate::asking::Asking;
 use crate::connection::Connection;
 use crate::dispatch::Dispatch;
 use crate::error;
@@ -26,6 +27,8 @@ pub(crate) struct Client {
     current: Mutex<Option<Arc<Connection>>>,
     /// The tables were there, as this version makes them, and this user may own something in them.
     has_tables: AtomicBool,
+    /// Which sessions were asked what they hold.
+    pub(crate) asking: Asking,
 }
 
 /// Whether a question may be put a second time when the first has got no answer.
@@ -41,8 +44,12 @@ impl Client {
     /// Connects, which shows at once whether the server will do.
     pub(crate) async fn open(settings: &Settings) -> Result<Self> {
         setup::knock(settings).await?;
-        let client =
-            Client { settings: settings.clone(), current: Mutex::new(None), has_tables: AtomicBool::new(false) };
+        let client = Client {
+            settings: settings.clone(),
+            current: Mutex::new(None),
+            has_tables: AtomicBool::new(false),
+            asking: Asking::default(),
+        };
         client.connection().await?;
         Ok(client)
     }

@@ -25,7 +25,8 @@ pub(crate) fn of(error: sqlx::Error, doing: impl fmt::Display) -> Error {
     let Judgement { kind, outcome, advice } = judge(&error);
     let word = words(&error);
     let message = if advice.is_empty() { format!("{doing}: {word}") } else { format!("{doing}: {word}; {advice}") };
-    Error::new(kind, message).with_outcome(outcome).with_source(error)
+    // All that the library's error says stands in the message: as a source it would be told twice.
+    Error::new(kind, message).with_outcome(outcome)
 }
 
 /// The same on the session's connection: when that is dead, so is the session.
@@ -33,8 +34,7 @@ pub(crate) fn on_session(error: sqlx::Error, doing: impl fmt::Display) -> Error 
     if is_dead(&error) {
         // It may have been done before that.
         return Error::new(ErrorKind::Lost, format!("{doing}: the session's connection has ended: {}", words(&error)))
-            .with_outcome(Outcome::Unknown)
-            .with_source(error);
+            .with_outcome(Outcome::Unknown);
     }
     of(error, doing)
 }
@@ -124,7 +124,11 @@ fn judge(error: &sqlx::Error) -> Judgement {
         };
     };
     match code.as_str() {
-        "28P01" | "28000" => not_applied(ErrorKind::Unauthorized, "see to user and password"),
+        "28P01" => not_applied(ErrorKind::Unauthorized, "see to user and password"),
+        "28000" => not_applied(
+            ErrorKind::Unauthorized,
+            "see to pg_hba.conf of the server, and to the user: is it there, and may it log in?",
+        ),
         "42501" => not_applied(
             ErrorKind::Unauthorized,
             "the user lacks a privilege: let the owner run what `tooz schema postgres --role USER` prints",
@@ -138,11 +142,14 @@ fn judge(error: &sqlx::Error) -> Judgement {
         "42P05" | "26000" => not_applied(ErrorKind::Config, POOLED),
         // PgBouncer, unless it was told to bear what many clients send.
         "08P01" if words(error).contains("startup parameter") => not_applied(ErrorKind::Config, STARTUP),
-        "53200" => not_applied(
+        "53200" if names_lock_table(error) => not_applied(
             ErrorKind::Config,
             "each held lock takes a place in the server's lock table: raise max_locks_per_transaction in postgresql.conf",
         ),
-        "53300" => not_applied(ErrorKind::Unavailable, "raise max_connections, or lower the option waiters"),
+        "53300" => not_applied(
+            ErrorKind::Unavailable,
+            "raise what it names, max_connections of the server or the CONNECTION LIMIT of the role or the database, or lower the option waiters",
+        ),
         "25006" => not_applied(ErrorKind::Unavailable, "the server is read-only: a standby? name the primary"),
         "57P03" => not_applied(ErrorKind::Unavailable, "the server is starting or shutting down"),
         "57014" | "55P03" => not_applied(ErrorKind::TimedOut, "the server gave it up"),
@@ -150,6 +157,12 @@ fn judge(error: &sqlx::Error) -> Judgement {
         code if code.starts_with("53") || code.starts_with("40") => not_applied(ErrorKind::Unavailable, ""),
         _ => not_applied(ErrorKind::Backend, ""),
     }
+}
+
+/// Whether it is the table of locks that is full, and not the memory: the advice of the server names the setting in every language.
+fn names_lock_table(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    error.and_then(PgDatabaseError::hint).is_some_and(|hint| hint.contains("max_locks_per_transaction"))
 }
 
 /// What happened, without the library's decoration.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use sqlx::Row as _;
-use sqlx::postgres::PgRow;
 use tooz_core::driver::{Groups, JoinRequest, PushStream, Replace, Roster, async_trait};
 use tooz_core::{Error, ErrorKind, GroupId, Result};
 
@@ -55,8 +54,10 @@ impl Groups for PostgresSession {
         const DOING: &str = "list the groups";
         let namespace = self.namespace.clone();
         let rows = self.client.ask(DOING, Repeat::Allowed, || sqlx::query(LIST).bind(namespace.clone())).await?;
-        let name = |row: &PgRow| GroupId::new(row.try_get::<&str, _>(0).map_err(|error| error::of(error, DOING))?);
-        rows.unwrap_or_default().iter().map(name).collect()
+        let rows = rows.unwrap_or_default();
+        let names: Result<Vec<&str>, _> = rows.iter().map(|row| row.try_get(0)).collect();
+        // What can't be read is left out: another program has written it.
+        Ok(names.map_err(|error| error::of(error, DOING))?.into_iter().flat_map(GroupId::new).collect())
     }
 
     async fn join(&self, request: &JoinRequest) -> Result<()> {
@@ -154,8 +155,9 @@ impl Groups for PostgresSession {
         let version: i64 = first.try_get("version").map_err(failed)?;
         let mut members = Vec::with_capacity(rows.len());
         for row in &rows {
-            if let Some(entry) = entry(row).map_err(failed)? {
-                members.push(entry?);
+            // What can't be read is left out: another program has written it.
+            if let Some(Ok(entry)) = entry(row).map_err(failed)? {
+                members.push(entry);
             }
         }
         Ok(Roster::new(members, version.cast_unsigned()))

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod advisory_lock;
+mod asking;
 mod checkup;
 mod client;
 mod connection;
@@ -10,6 +11,7 @@ mod error;
 mod grants;
 mod group;
 mod holdings;
+mod hung;
 mod layout;
 mod lock;
 mod open_session;

@@ -100,26 +100,39 @@ impl Locks for PostgresSession {
         };
         let until = Instant::now() + PATIENCE;
         let mut pauses = Backoff::between(MOMENT / 16, MOMENT);
+        let mut asked = HashSet::new();
         loop {
             let rows = self.client.ask(DOING, Repeat::Allowed, question).await?.unwrap_or_default();
             let mut holders = Vec::new();
-            let (mut young, mut sessions) = (None, Vec::new());
+            let (mut young, mut sessions, mut unreadable) = (None, Vec::new(), None);
             for row in &rows {
-                match grant(row).map_err(failed)?? {
-                    Grant::Written(holder) => holders.push(holder),
-                    Grant::Young(member) => {
+                match grant(row).map_err(failed)? {
+                    Ok(Grant::Written(holder)) => holders.push(holder),
+                    Ok(Grant::Young(member)) => {
                         young = Some(member);
                         sessions.push(row.try_get("session").map_err(failed)?);
                     }
+                    Err(error) => unreadable = Some(error),
                 }
             }
-            match young {
-                None => return Ok(without_former(holders)),
-                Some(member) if Instant::now() >= until => {
+            asked.retain(|session| {
+                let is_young = sessions.contains(session);
+                if !is_young {
+                    self.client.asking.answered(*session);
+                }
+                is_young
+            });
+            match (young, unreadable) {
+                // What can't be read is left out where it is not all there is: a lock that is held must not look free.
+                (None, Some(error)) if holders.is_empty() => return Err(error),
+                (None, _) => return Ok(without_former(holders)),
+                // A holder that stands still keeps no reader from hearing of the others.
+                (Some(_), _) if Instant::now() >= until && !holders.is_empty() => return Ok(without_former(holders)),
+                (Some(member), _) if Instant::now() >= until => {
                     let word = format!("{member:?} holds {key}, but has not told its token yet; ask again");
                     return Err(Error::new(ErrorKind::Unavailable, word).with_outcome(Outcome::NotApplied));
                 }
-                Some(_) => ask_to_write_down(&self.client, &sessions).await?,
+                (Some(_), _) => asked.extend(ask_to_write_down(&self.client, &sessions).await?),
             }
             pauses.pause().await;
         }
@@ -142,6 +155,7 @@ impl Locks for PostgresSession {
         let question = || sqlx::query(include_str!("sql/locks.sql")).bind(namespace.clone()).bind(lifted);
         let until = Instant::now() + PATIENCE;
         let mut pauses = Backoff::between(MOMENT / 16, MOMENT);
+        let mut asked = HashSet::new();
         let mut names = HashMap::<i64, LockKey>::new();
         let mut nameless_at_first: Option<HashSet<i64>> = None;
         loop {
@@ -151,22 +165,33 @@ impl Locks for PostgresSession {
                 let key: i64 = row.try_get("key").map_err(failed)?;
                 held.push(key);
                 match lock_key(row).map_err(failed)? {
-                    Some(name) => drop(names.insert(key, name?)),
+                    Some(Ok(name)) => drop(names.insert(key, name)),
+                    // What can't be read is left out.
+                    Some(Err(_)) => {}
                     None => nameless.push((key, row.try_get("session").map_err(failed)?)),
                 }
             }
             let at_first =
                 nameless_at_first.get_or_insert_with(|| nameless.iter().map(|(key, _): &(i64, i64)| *key).collect());
             nameless.retain(|(key, _)| at_first.contains(key) && !names.contains_key(key));
-            if nameless.is_empty() {
+            let sessions: HashSet<i64> = nameless.iter().map(|(_, session)| *session).collect();
+            asked.retain(|session| {
+                let is_silent = sessions.contains(session);
+                if !is_silent {
+                    self.client.asking.answered(*session);
+                }
+                is_silent
+            });
+            let is_late = Instant::now() >= until;
+            // A holder that stands still keeps no reader from hearing of the others.
+            if nameless.is_empty() || (is_late && !names.is_empty()) {
                 return Ok(held.iter().filter_map(|key| names.remove(key)).collect());
             }
-            if Instant::now() >= until {
+            if is_late {
                 let word = format!("{} locks are held that have not told their names yet; ask again", nameless.len());
                 return Err(Error::new(ErrorKind::Unavailable, word).with_outcome(Outcome::NotApplied));
             }
-            let sessions: HashSet<i64> = nameless.iter().map(|(_, session)| *session).collect();
-            ask_to_write_down(&self.client, &sessions.into_iter().collect::<Vec<_>>()).await?;
+            asked.extend(ask_to_write_down(&self.client, &sessions.into_iter().collect::<Vec<_>>()).await?);
             pauses.pause().await;
         }
     }
@@ -177,16 +202,24 @@ impl Locks for PostgresSession {
         let doors = self.layout.doors(key);
         let question = || sqlx::query(include_str!("sql/waiters.sql")).bind(doors.gate).bind(doors.lock);
         let rows = self.client.ask(DOING, Repeat::Allowed, question).await?.unwrap_or_default();
-        rows.iter().map(|row| waiter(row).map_err(|error| error::of(error, DOING))?).collect()
+        let waiters: Result<Vec<_>, _> = rows.iter().map(waiter).collect();
+        // What can't be read is left out.
+        Ok(waiters.map_err(|error| error::of(error, DOING))?.into_iter().flatten().collect())
     }
 }
 
 /// By the time a holder is heard of, most locks are given back: so a session that holds one now is asked to write all down at once from now on.
-async fn ask_to_write_down(client: &Client, sessions: &[i64]) -> Result<()> {
+/// Answers the sessions that were asked: those that were not for a while.
+async fn ask_to_write_down(client: &Client, sessions: &[i64]) -> Result<Vec<i64>> {
     const ASK: &str = "SELECT pg_notify(channel, $2) FROM unnest($1::text[]) AS asked (channel)";
-    let channels: Vec<String> = sessions.iter().map(|session| channel(*session)).collect();
+    let due = client.asking.due(sessions, std::time::Instant::now());
+    if due.is_empty() {
+        return Ok(due);
+    }
+    let channels: Vec<String> = due.iter().map(|session| channel(*session)).collect();
     let asking = || sqlx::query(ASK).bind(channels.clone()).bind(ASKED);
-    client.ask("ask who holds a lock", Repeat::Allowed, asking).await.map(drop)
+    client.ask("ask who holds a lock", Repeat::Allowed, asking).await?;
+    Ok(due)
 }
 
 /// A lock is given back before its row is seen to go: what conflicts with a newer grant is over.

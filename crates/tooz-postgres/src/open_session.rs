@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tooz_core::driver::{Mutex, Reporter};
 
@@ -22,6 +22,8 @@ pub(crate) struct OpenSession {
     /// The limit of one statement.
     pub(crate) limit: Duration,
     pub(crate) timeout: Duration,
+    /// A wait takes long: what it waits for may hang.
+    pub(crate) suspicion: Arc<Notify>,
     closing: Arc<watch::Sender<bool>>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -40,6 +42,7 @@ impl OpenSession {
             pool: Arc::new(Pool::new(settings.clone())),
             limit: settings.statement_timeout,
             timeout: settings.session_timeout,
+            suspicion: Arc::default(),
             closing: Arc::new(watch::Sender::new(false)),
             tasks: Mutex::default(),
             holdings,

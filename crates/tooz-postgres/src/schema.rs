@@ -16,6 +16,8 @@ pub(crate) struct Schema {
     user: String,
     pub(crate) exists: bool,
     pub(crate) has_tables: bool,
+    /// Nothing of what this revision makes was dropped.
+    is_complete: bool,
     /// The owners of what this user may not change.
     owners: Option<String>,
     /// The layout and its revision; `None` where nothing is there, or where it may not be read.
@@ -62,6 +64,7 @@ impl Schema {
             user: row.try_get("who").map_err(failed)?,
             exists: is("has_schema")?,
             has_tables: is("has_tables")?,
+            is_complete: is("is_complete")?,
             owners: row.try_get("owners").map_err(failed)?,
             // What has no record was made before there were any.
             kept: (is("has_tables")? && !is("has_layout")?).then_some((1, 1)),
@@ -120,7 +123,19 @@ impl Schema {
             });
         }
         self.refuse_lacking(settings, Need::Own)?;
-        Ok(Todo::Nothing)
+        if self.is_complete {
+            return Ok(Todo::Nothing);
+        }
+        if self.may_change && self.may_create {
+            return Ok(Todo::Create);
+        }
+        Err(unauthorized(
+            &format!(
+                "tables or functions of tooz were dropped from schema {schema:?}, and user {:?} may not make them again",
+                self.user
+            ),
+            &format!("let its owner run {}", self.printed(settings)),
+        ))
     }
 
     /// Whether there is something that this version would bring up to date.

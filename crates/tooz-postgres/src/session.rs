@@ -14,7 +14,7 @@ use crate::layout::{self, LAYOUT, Layout};
 use crate::open_session::OpenSession;
 use crate::options::Settings;
 use crate::record::request_id;
-use crate::{checkup, error, grants, schema, setup, sweep};
+use crate::{checkup, error, grants, hung, schema, setup, sweep};
 
 /// What one primary server gives. Each is defended in the README.
 pub(crate) const BEST: Characteristics = Characteristics::FULL_SERVICE
@@ -122,6 +122,8 @@ impl Session for PostgresSession {
         let (connection, holdings) = (&open.connection, &open.holdings);
         open.keep(grants::keep_written(Arc::clone(connection), Arc::clone(holdings), open.limit));
         open.keep(sweep::after_opening(Arc::clone(connection), Arc::clone(holdings), open.limit));
+        let suspicion = Arc::clone(&open.suspicion);
+        open.keep(hung::end_them(Arc::clone(connection), suspicion, open.limit, settings.session_timeout));
         let _ = self.open.set(open);
         Ok(())
     }

@@ -27,10 +27,11 @@ use crate::setup::SLICE;
 // locks are another's. With the gate goes the pair of numbers that tells readers whose wait it is.
 const WAIT_FOR_GATE: &str = "SELECT CASE WHEN pg_backend_pid() <> $2 OR pg_advisory_unlock_all() IS NULL \
     OR pg_try_advisory_lock_shared($3, $4) IS NULL THEN false ELSE pg_advisory_lock($1) IS NOT NULL END";
-const WAIT_FOR_LOCK: &str =
-    "SELECT CASE WHEN pg_backend_pid() = $2 THEN pg_advisory_xact_lock($1) IS NOT NULL ELSE false END";
-const WAIT_FOR_SHARED_LOCK: &str =
-    "SELECT CASE WHEN pg_backend_pid() = $2 THEN pg_advisory_xact_lock_shared($1) IS NOT NULL ELSE false END";
+// A request that waits for the lock itself keeps all others waiting: its slices are so short ($3) that the server soon sees whether it still lives.
+const WAIT_FOR_LOCK: &str = "SELECT CASE WHEN pg_backend_pid() = $2 AND set_config('lock_timeout', $3, true) IS NOT NULL \
+    THEN pg_advisory_xact_lock($1) IS NOT NULL ELSE false END";
+const WAIT_FOR_SHARED_LOCK: &str = "SELECT CASE WHEN pg_backend_pid() = $2 AND set_config('lock_timeout', $3, true) IS NOT NULL \
+    THEN pg_advisory_xact_lock_shared($1) IS NOT NULL ELSE false END";
 const CANCEL: &str = "SELECT pg_cancel_backend($1)";
 
 /// When to look whether it is really this lock that is held, and not one of another name with the same key.
@@ -119,8 +120,11 @@ impl OpenSession {
                 let (high, low) = waits(self.holdings.session, mode);
                 sqlx::query_scalar::<_, bool>(WAIT_FOR_GATE).bind(doors.gate).bind(pid).bind(high).bind(low)
             }
-            (Queue::Lock, LockMode::Exclusive) => sqlx::query_scalar(WAIT_FOR_LOCK).bind(doors.lock).bind(pid),
-            (Queue::Lock, LockMode::Shared) => sqlx::query_scalar(WAIT_FOR_SHARED_LOCK).bind(doors.lock).bind(pid),
+            (Queue::Lock, mode) => {
+                let sql = if mode == LockMode::Exclusive { WAIT_FOR_LOCK } else { WAIT_FOR_SHARED_LOCK };
+                let slice = (self.timeout / 2).min(SLICE).as_millis().max(1).to_string();
+                sqlx::query_scalar(sql).bind(doors.lock).bind(pid).bind(slice)
+            }
         };
         let statement = statement.fetch_one(&mut lent.connection);
         tokio::pin!(statement);
@@ -152,7 +156,10 @@ impl OpenSession {
         match ended {
             Ok(true) => Ok(interrupted.unwrap_or(Waited::Done)),
             Ok(false) => Err(self.holdings.shared_connection()),
-            Err(error) if error::is_end_of_slice(&error) => Ok(interrupted.unwrap_or(Waited::Over)),
+            Err(error) if error::is_end_of_slice(&error) => {
+                self.suspicion.notify_one();
+                Ok(interrupted.unwrap_or(Waited::Over))
+            }
             Err(error) if error::is_cancelled(&error) => Ok(interrupted.unwrap_or(Waited::Over)),
             // A lent connection never holds the lock itself: nothing can have been taken.
             Err(error) => Err(error::of(error, DOING).with_outcome(Outcome::NotApplied)),

@@ -1,362 +1,360 @@
-//! The way to the server: requests go over the link of the moment, and are repeated on the next one where they may be.
+//! One connection to one server, from its beginning to its end. It never reconnects: that would run things twice, or late.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::future::Future;
 use std::time::Duration;
 
-use fred::types::Value;
-use tokio::sync::{Notify, Semaphore, watch};
-use tokio::task::AbortHandle;
+use fred::clients::Client as FredClient;
+use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
+use fred::prelude::Builder;
+use fred::types::config::{Config, ServerConfig, TcpConfig};
+use fred::types::{CustomCommand, Message, RespVersion, Value};
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
-use tooz_core::driver::{ConnectArgs, CredentialSource, Mutex, MutexGuard, Reporter, Wanted, encode_name};
-use tooz_core::{Characteristics, Checkup, Error, ErrorKind, Namespace, Outcome, Result};
+use tooz_core::{Error, ErrorKind, Result};
 
-use crate::error::{no_turn, not_connected, too_few_replicas};
-use crate::feed::{FIRST_EPOCH, Feed};
-use crate::layout::LAYOUT;
-use crate::link::{Behind, Link, number};
-use crate::options::{Confirmation, Settings};
-use crate::replicas::Replicas;
-use crate::reply::Reply;
-use crate::script::Script;
-use crate::server::Server;
+use crate::error::{cut, ends_the_connection, is_unknown_script, of_client, strange};
+use crate::login::Login;
+use crate::options::{Address, Encryption, Target};
+use crate::replicas::Seen;
+use crate::reply::lines_of;
+use crate::script::{self, Script};
+use crate::tls;
 
-/// How long it takes at most until the end of a connection is seen by all who use it.
-const NOTICED: Duration = Duration::from_millis(50);
+/// How many pushes wait for the task that reads them before the oldest is lost; what is lost is asked for again.
+const PUSHES: usize = 4096;
 
-/// How many requests are under way at once, besides heartbeats and what the driver asks of itself; and as many that may wait for their lock.
-/// What comes to the server before a heartbeat delays it; as many as these take a few milliseconds.
-const UNDER_WAY: usize = 128;
-
-pub(crate) const NO_SESSION: &str = "the server has no such session";
-
-/// Where one session's requests go. Dropping it closes the connection.
-pub(crate) struct Connection {
-    shared: Arc<Shared>,
-    keeper: AbortHandle,
+/// What kind of server is at the other end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// It holds data and speaks RESP3, so that pushes come on the same connection, in order with the replies.
+    Data,
+    /// A Sentinel is only asked where the primary is.
+    Sentinel,
 }
 
-/// What the requests and the [keeper](crate::keeper) share.
-pub(crate) struct Shared {
-    pub(crate) settings: Settings,
-    pub(crate) credentials: CredentialSource,
-    pub(crate) namespace: Namespace,
-    pub(crate) reporter: Reporter,
+/// Where and how to connect.
+pub(crate) struct Dial<'a> {
+    pub(crate) peer: Peer,
+    pub(crate) server: ServerConfig,
+    pub(crate) login: Login,
+    pub(crate) database: u8,
+    pub(crate) encryption: &'a Encryption,
     /// How long one request may take.
     pub(crate) limit: Duration,
+    /// How long connecting may take.
     pub(crate) connect_limit: Duration,
-    pub(crate) timeout: Duration,
-    pub(crate) prefix: String,
-    pub(crate) channels: String,
-    pub(crate) session: String,
-    pub(crate) feed: Feed,
-    /// The link, while there is one.
-    pub(crate) link: watch::Sender<Option<Arc<Link>>>,
-    pub(crate) server: Mutex<Server>,
-    pub(crate) replicas: Mutex<Replicas>,
-    /// Why there is no link, as the last attempt to connect has found out.
-    pub(crate) trouble: Mutex<Option<String>>,
-    turns: Semaphore,
-    /// Those of requests that have time, apart from the others: a crowd of them is in nobody's way.
-    patient_turns: Semaphore,
-    /// Set once the session exists at the server: from then on each new link begins with its word.
-    pub(crate) is_open: AtomicBool,
-    /// When to look for the dead, if anybody is curious.
-    pub(crate) look: watch::Sender<Instant>,
-    /// A script has left over what others wait for.
-    pub(crate) left_over: Notify,
-    /// There is more to hear and to acknowledge than fitted into an answer.
-    pub(crate) behind: Notify,
+}
+
+/// A connection. Dropping it closes it.
+pub(crate) struct Connection {
+    client: FredClient,
+    /// Greater than that of every earlier connection of the same session.
+    pub(crate) epoch: u64,
+    limit: Duration,
+    ended: watch::Sender<bool>,
+}
+
+/// What is asked behind a script on the same connection, in one sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Behind {
+    Nothing,
+    /// That as many replicas have it.
+    Replicas(u64),
+    /// The same, and how many there are.
+    ReplicasCounted(u64),
+}
+
+impl Behind {
+    /// How many replicas are waited for.
+    pub(crate) const fn replicas(self) -> u64 {
+        match self {
+            Behind::Nothing => 0,
+            Behind::Replicas(replicas) | Behind::ReplicasCounted(replicas) => replicas,
+        }
+    }
+
+    const fn counts(self) -> bool {
+        matches!(self, Behind::ReplicasCounted(_))
+    }
+}
+
+/// What a script answered, and what was asked behind it.
+pub(crate) struct Done {
+    pub(crate) answer: Value,
+    /// How many replicas have it.
+    pub(crate) reached: u64,
+    pub(crate) seen: Option<Seen>,
+}
+
+/// What comes by itself, and the end.
+pub(crate) struct Incoming {
+    pub(crate) pushes: broadcast::Receiver<Message>,
+    pub(crate) running: Running,
+}
+
+/// The client's task. Aborting it closes the socket and drops whatever it has not sent.
+pub(crate) struct Running(JoinHandle<Result<(), fred::error::Error>>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Running {
+    /// Ends when the connection does.
+    pub(crate) async fn ended(&mut self) {
+        let _ = (&mut self.0).await;
+    }
+}
+
+pub(crate) fn server_at(address: &Address) -> ServerConfig {
+    ServerConfig::new_centralized(address.host.clone(), address.port)
+}
+
+impl Target {
+    /// The one server that needs no Sentinel to be found.
+    pub(crate) fn fixed(&self) -> Option<ServerConfig> {
+        match self {
+            Target::Server(address) => Some(server_at(address)),
+            Target::Socket(path) => Some(ServerConfig::Unix { path: path.clone() }),
+            Target::Sentinel(_) => None,
+        }
+    }
 }
 
 impl Connection {
-    pub(crate) async fn open(args: &ConnectArgs) -> Result<Self> {
-        let settings = Settings::read(args)?;
-        let namespace = encode_name(args.namespace.as_str(), 765);
-        let prefix = format!("tooz:{{{namespace}}}:");
-        let shared = Arc::new(Shared {
-            channels: format!("tooz:{{{namespace}}}@{}:", settings.database),
-            prefix,
-            session: format!("{:032x}", fastrand::u128(..)),
-            settings,
-            credentials: args.credentials.clone(),
-            namespace: args.namespace.clone(),
-            reporter: args.reporter.clone(),
-            limit: args.statement_timeout(),
-            connect_limit: args.connect_timeout,
-            timeout: args.session_timeout,
-            feed: Feed::new(args.reporter.clone()),
-            link: watch::Sender::new(None),
-            server: Mutex::default(),
-            replicas: Mutex::default(),
-            trouble: Mutex::default(),
-            turns: Semaphore::new(UNDER_WAY),
-            patient_turns: Semaphore::new(UNDER_WAY),
-            is_open: AtomicBool::new(false),
-            look: watch::Sender::new(Instant::now()),
-            left_over: Notify::new(),
-            behind: Notify::new(),
-        });
-        let (link, incoming) = shared.establish(FIRST_EPOCH).await?;
-        shared.link.send_replace(Some(Arc::clone(&link)));
-        let keeper = tokio::spawn(Arc::clone(&shared).keep(link, incoming)).abort_handle();
-        Ok(Connection { shared, keeper })
-    }
-
-    pub(crate) fn feed(&self) -> &Feed {
-        &self.shared.feed
-    }
-
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.shared
-    }
-
-    /// What can be promised on the server that the last link has led to.
-    pub(crate) fn characteristics(&self) -> Characteristics {
-        self.shared.server().characteristics(&self.shared.settings, self.shared.needed_replicas())
-    }
-
-    /// What the server says of itself now.
-    pub(crate) async fn check_up(&self) -> Result<Checkup> {
-        let server = Server::read(&*self.link().await?).await?;
-        self.shared.replicas().saw(server.seen());
-        Ok(server.check_up(&self.shared.settings, self.shared.needed_replicas()))
-    }
-
-    pub(crate) fn session_channel(&self) -> String {
-        self.channel("c:", &self.shared.session)
-    }
-
-    pub(crate) fn channel(&self, kind: &str, name: &str) -> String {
-        format!("{}{kind}{name}", self.shared.channels)
-    }
-
-    /// The link, as soon as there is one, but not for longer than a request may take.
-    pub(crate) async fn link(&self) -> Result<Arc<Link>> {
-        self.shared.present_link(Instant::now() + self.shared.limit).await
-    }
-
-    /// Runs a script.
-    pub(crate) async fn run(&self, script: Script, arguments: Vec<Value>) -> Result<Reply> {
-        self.run_until_answered(script, arguments, Confirmation::None).await
-    }
-
-    /// The same, and it counts only when as many replicas have it as the settings want.
-    pub(crate) async fn run_surely(&self, script: Script, arguments: Vec<Value>) -> Result<Reply> {
-        self.run_until_answered(script, arguments, self.shared.settings.confirmation()).await
-    }
-
-    /// The same for a request that has time: it waits for its turn as long as it is wanted; `None`: it is not any more, and was not sent.
-    pub(crate) async fn run_patiently(
-        &self,
-        script: Script,
-        arguments: Vec<Value>,
-        wanted: &Wanted,
-    ) -> Result<Option<Reply>> {
-        let turn = tokio::select! {
-            biased;
-            turn = self.shared.patient_turns.acquire() => turn,
-            () = wanted.unwanted() => return Ok(None),
+    /// Connects and logs in.
+    pub(crate) async fn open(dial: Dial<'_>, epoch: u64) -> Result<(Self, Incoming)> {
+        let mut config = Config {
+            fail_fast: true,
+            server: dial.server,
+            username: dial.login.username,
+            password: dial.login.password,
+            version: if dial.peer == Peer::Data { RespVersion::RESP3 } else { RespVersion::RESP2 },
+            database: (dial.peer == Peer::Data && dial.database > 0).then_some(dial.database),
+            ..Config::default()
         };
-        let _turn = turn.map_err(|_| no_turn(UNDER_WAY))?;
-        self.run_now(script, arguments, self.shared.settings.confirmation()).await.map(Some)
-    }
-
-    async fn run_until_answered(&self, script: Script, arguments: Vec<Value>, wanted: Confirmation) -> Result<Reply> {
-        // Whoever waits for a turn has asked nothing yet. What keeps or ends the session waits for nobody.
-        let _turn = if script.waits_for_its_turn() {
-            let turn = timeout_at(Instant::now() + self.shared.limit, self.shared.turns.acquire());
-            Some(turn.await.ok().and_then(std::result::Result::ok).ok_or_else(|| no_turn(UNDER_WAY))?)
-        } else {
-            None
-        };
-        self.run_now(script, arguments, wanted).await
-    }
-
-    /// A request whose answer was lost with its connection is repeated on the next one, if that is in time and if it may be.
-    async fn run_now(&self, script: Script, arguments: Vec<Value>, wanted: Confirmation) -> Result<Reply> {
-        let deadline = Instant::now() + self.shared.limit;
-        let mut before: Option<Error> = None;
-        loop {
-            let link = match self.shared.present_link(deadline).await {
-                Ok(link) => link,
-                // What the last attempt has met says more, and may have been done.
-                Err(error) => return Err(before.unwrap_or(error)),
-            };
-            let mut failed = match self.run_on(&link, script, arguments.clone(), wanted, deadline).await {
-                Ok(reply) => return Ok(reply),
-                Err(error) => error,
-            };
-            if before.is_some_and(|before| before.outcome() != Outcome::NotApplied) {
-                // That this attempt was refused says nothing of the earlier one.
-                failed = failed.with_outcome(Outcome::Unknown);
+        tls::apply(dial.encryption, &mut config).await?;
+        let client = Builder::from_config(config)
+            .with_connection_config(|connection| {
+                connection.connection_timeout = dial.connect_limit;
+                connection.internal_command_timeout = dial.connect_limit;
+                // Never twice: whether a lost request was done is for us to find out.
+                connection.max_command_attempts = 1;
+                connection.disable_cluster_health_check = true;
+                connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
+            })
+            .with_performance_config(|performance| performance.broadcast_channel_capacity = PUSHES)
+            // No reconnect policy: without one the client's task ends with the connection.
+            .build()
+            .map_err(|error| of_client(&error))?;
+        let pushes = client.message_rx();
+        let running = Running(client.connect());
+        match tokio::time::timeout(dial.connect_limit, client.wait_for_connect()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(of_client(&error)),
+            Err(_) => {
+                let limit = dial.connect_limit;
+                return Err(Error::new(ErrorKind::TimedOut, format!("the server did not answer within {limit:?}")));
             }
-            let may_repeat = script.is_repeatable() || failed.outcome() == Outcome::NotApplied;
-            // A link that has not ended has said no by itself.
-            if failed.kind() != ErrorKind::Unavailable || !may_repeat || !self.shared.has_ended(&link, deadline).await {
-                return Err(failed);
-            }
-            before = Some(failed);
         }
+        let connection = Connection { client, epoch, limit: dial.limit, ended: watch::Sender::new(false) };
+        Ok((connection, Incoming { pushes, running }))
     }
 
-    async fn run_on(
-        &self,
-        link: &Link,
-        script: Script,
-        arguments: Vec<Value>,
-        wanted: Confirmation,
-        deadline: Instant,
-    ) -> Result<Reply> {
-        let behind = match wanted {
-            Confirmation::None => Behind::NOTHING,
-            Confirmation::Replicas(replicas) => Behind { replicas, look: false },
-            Confirmation::Majority => Behind { replicas: self.shared.replicas().needed(), look: true },
-        };
-        let done = link.run(script, self.shared.called(link, arguments), behind, deadline).await?;
-        let reply = self.shared.read(done.answer)?;
-        if let Some(seen) = done.seen {
-            self.shared.replicas().saw(seen);
-        }
-        let needed = if wanted == Confirmation::None { 0 } else { self.shared.needed_replicas() };
-        // There are more than there were: the answer counts only when as many of them have it.
-        let reached = if needed > behind.replicas { link.wait_for(needed, deadline).await? } else { done.reached };
-        if reached < needed {
-            if self.shared.settings.is_watched_by_sentinels() {
-                // It may be a deposed primary: the Sentinels are asked again.
-                link.end();
-            }
-            return Err(too_few_replicas(reached, needed));
-        }
-        Ok(reply)
-    }
-
-    /// Whether grants and beats have to be confirmed by replicas, if there are any.
-    pub(crate) fn confirms(&self) -> bool {
-        self.shared.settings.confirmation() != Confirmation::None
-    }
-
-    /// A script has left over what others have to wait for.
-    pub(crate) fn go_on(&self) {
-        self.shared.left_over.notify_one();
-    }
-
-    /// The server says that the session is over.
-    pub(crate) fn tell_of_the_end(&self) {
-        self.shared.reporter.session_lost(NO_SESSION);
-    }
-
-    /// From now on there is a session at the server.
-    pub(crate) fn set_open(&self) {
-        self.shared.is_open.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn is_open(&self) -> bool {
-        self.shared.is_open()
-    }
-
-    /// The server has said in how many milliseconds somebody may be found dead; -1: there is nobody.
-    pub(crate) fn look_in(&self, milliseconds: i64) {
-        self.shared.look_in(milliseconds);
-    }
-
-    /// Somebody begins to be curious, and nobody may have looked for long.
-    pub(crate) fn look_soon(&self) {
-        if *self.shared.look.borrow() < Instant::now() {
-            self.shared.look.send_replace(Instant::now());
-        }
-    }
-
-    /// Ends the connection for good.
+    /// Ends the connection, and with it everything that is under way on it.
     pub(crate) fn end(&self) {
-        self.shared.feed.end();
-        self.keeper.abort();
-        self.shared.link.send_replace(None);
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-impl Shared {
-    pub(crate) fn server(&self) -> MutexGuard<'_, Server> {
-        self.server.lock()
+        self.ended.send_replace(true);
     }
 
-    pub(crate) fn replicas(&self) -> MutexGuard<'_, Replicas> {
-        self.replicas.lock()
+    /// Whether it was ended here.
+    pub(crate) fn was_ended(&self) -> bool {
+        *self.ended.borrow()
     }
 
-    /// How many replicas must have what counts, as of now.
-    pub(crate) fn needed_replicas(&self) -> u64 {
-        match self.settings.confirmation() {
-            Confirmation::None => 0,
-            Confirmation::Replicas(replicas) => replicas,
-            Confirmation::Majority => self.replicas().needed(),
+    /// Ends when the connection was ended here.
+    pub(crate) async fn is_to_end(&self) {
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    /// One command and its reply.
+    pub(crate) async fn ask(&self, command: &'static str, arguments: Vec<Value>) -> Result<Value> {
+        let asking = self.client.custom(custom(command), arguments);
+        self.within(Instant::now() + self.limit, asking).await?.map_err(|error| self.refused(&error))
+    }
+
+    /// Hears a channel from now on: what is asked behind this is answered after it.
+    pub(crate) async fn subscribe(&self, channels: Vec<String>) -> Result<()> {
+        self.within(Instant::now() + self.limit, self.client.subscribe(channels))
+            .await?
+            .map_err(|error| of_client(&error))
+    }
+
+    pub(crate) async fn unsubscribe(&self, channel: String) -> Result<()> {
+        self.within(Instant::now() + self.limit, self.client.unsubscribe(channel))
+            .await?
+            .map_err(|error| of_client(&error))
+    }
+
+    /// Lets the server know the scripts that it does not know, and learns their digests if this process has not yet.
+    pub(crate) async fn load_scripts(&self) -> Result<()> {
+        let digests: Vec<_> = Script::ALL.iter().filter_map(|script| script.digest()).collect();
+        let missing: Vec<Script> = if digests.len() == Script::ALL.len() {
+            let mut question = vec![Value::from_static_str("EXISTS")];
+            question.extend(digests.into_iter().map(Value::from_static_str));
+            let known: Vec<bool> = self.ask("SCRIPT", question).await?.convert().map_err(|error| of_client(&error))?;
+            let unknown = Script::ALL.iter().zip(known).filter(|(_, known)| !known);
+            unknown.map(|(script, _)| *script).collect()
+        } else {
+            Script::ALL.to_vec()
+        };
+        if missing.is_empty() {
+            return Ok(());
         }
-    }
-
-    /// Remembers why there is no link; `None`: there is one.
-    pub(crate) fn set_trouble(&self, trouble: Option<&Error>) {
-        *self.trouble.lock() = trouble.map(ToString::to_string);
-    }
-
-    pub(crate) fn is_open(&self) -> bool {
-        self.is_open.load(Ordering::Acquire)
-    }
-
-    fn no_link(&self) -> Error {
-        not_connected(self.trouble.lock().as_deref())
-    }
-
-    pub(crate) fn look_in(&self, milliseconds: i64) {
-        // Nobody knows of those who come later: hence once per session timeout at least.
-        let wait = u64::try_from(milliseconds).map_or(self.timeout, Duration::from_millis).min(self.timeout);
-        self.look.send_replace(Instant::now() + wait);
-    }
-
-    async fn present_link(&self, deadline: Instant) -> Result<Arc<Link>> {
-        let mut links = self.link.subscribe();
-        let found = timeout_at(deadline, links.wait_for(Option::is_some)).await;
-        match found {
-            Ok(Ok(link)) => (*link).clone().ok_or_else(|| self.no_link()),
-            _ => Err(self.no_link()),
+        let pipeline = self.client.pipeline();
+        for script in &missing {
+            let arguments = vec![Value::from_static_str("LOAD"), Value::from_static_str(script.text())];
+            let _: Value = pipeline.custom(custom("SCRIPT"), arguments).await.map_err(|error| of_client(&error))?;
         }
-    }
-
-    /// Whether that link is over, or is seen to be within the moment that this takes.
-    async fn has_ended(&self, link: &Arc<Link>, deadline: Instant) -> bool {
-        let is_another = |now: &Option<Arc<Link>>| now.as_ref().is_none_or(|now| !Arc::ptr_eq(now, link));
-        let mut links = self.link.subscribe();
-        // One that was ended here is over for sure, as soon as its keeper comes to it.
-        let soon = if link.was_ended() { deadline } else { deadline.min(Instant::now() + NOTICED) };
-        timeout_at(soon, links.wait_for(is_another)).await.is_ok_and(|seen| seen.is_ok())
-    }
-
-    fn called(&self, link: &Link, arguments: Vec<Value>) -> Vec<Value> {
-        let mut all = Vec::with_capacity(arguments.len() + 4);
-        all.push(Value::from(self.prefix.as_str()));
-        all.push(Value::from(self.channels.as_str()));
-        all.push(Value::from(self.session.as_str()));
-        all.push(number(link.epoch));
-        all.extend(arguments);
-        all
-    }
-
-    pub(crate) async fn run_on(&self, link: &Link, script: Script, arguments: Vec<Value>) -> Result<Reply> {
         let deadline = Instant::now() + self.limit;
-        self.read(link.run(script, self.called(link, arguments), Behind::NOTHING, deadline).await?.answer)
+        let digests: Vec<String> = self.within(deadline, pipeline.all()).await?.map_err(|error| of_client(&error))?;
+        script::learn_digests(digests);
+        Ok(())
     }
 
-    /// Reads an answer. Scripts refuse what is kept in another layout, too.
-    fn read(&self, answer: Value) -> Result<Reply> {
-        let reply = Reply::read(answer)?;
-        if reply.is("layout") {
-            return Err(Error::foreign_layout(&self.namespace, reply.texts(0)?.concat(), LAYOUT));
+    /// Runs a script, and asks what is to be asked behind it.
+    pub(crate) async fn run(
+        &self,
+        script: Script,
+        arguments: Vec<Value>,
+        behind: Behind,
+        deadline: Instant,
+    ) -> Result<Done> {
+        if let Some(digest) = script.digest() {
+            let arguments = called(Value::from_static_str(digest), &arguments);
+            match self.run_once("EVALSHA", arguments, behind, deadline).await? {
+                // The server was restarted or its scripts were flushed. It has done nothing.
+                Err(error) if is_unknown_script(&error) => {}
+                other => return other.map_err(|error| self.refused(&error)),
+            }
         }
-        Ok(reply)
+        let arguments = called(Value::from_static_str(script.text()), &arguments);
+        self.run_once("EVAL", arguments, behind, deadline).await?.map_err(|error| self.refused(&error))
     }
+
+    async fn run_once(
+        &self,
+        command: &'static str,
+        arguments: Vec<Value>,
+        behind: Behind,
+        deadline: Instant,
+    ) -> Result<Result<Done, fred::error::Error>> {
+        if !behind.counts() && behind.replicas() == 0 {
+            let answer = self.within(deadline, self.client.custom(custom(command), arguments)).await?;
+            return Ok(answer.map(|answer| Done { answer, reached: 0, seen: None }));
+        }
+        // In a box, so that the usual case stays small.
+        Box::pin(self.run_with(command, arguments, behind, deadline)).await
+    }
+
+    async fn run_with(
+        &self,
+        command: &'static str,
+        arguments: Vec<Value>,
+        behind: Behind,
+        deadline: Instant,
+    ) -> Result<Result<Done, fred::error::Error>> {
+        let mut all = vec![(command, arguments)];
+        if behind.counts() {
+            all.push(("INFO", vec![Value::from_static_str("replication")]));
+            // Where there are none, one may have come and gone since.
+            if behind.replicas() == 0 {
+                all.push(("INFO", vec![Value::from_static_str("stats")]));
+            }
+        }
+        // Last on the same connection: it waits for the replicas to have that very script's writes.
+        if behind.replicas() > 0 {
+            all.push(("WAIT", self.wait_arguments(behind.replicas(), deadline)));
+        }
+        let pipeline = self.client.pipeline();
+        for (command, arguments) in all {
+            let _: Value = pipeline.custom(custom(command), arguments).await.map_err(|error| of_client(&error))?;
+        }
+        let asking = async { Ok::<_, fred::error::Error>(pipeline.try_all::<Value>().await) };
+        let answers = self.within(deadline, asking).await?.map_err(|error| of_client(&error))?;
+        let mut answers = match answers.into_iter().collect::<std::result::Result<Vec<_>, _>>() {
+            Ok(answers) => answers.into_iter(),
+            Err(error) => return Ok(Err(error)),
+        };
+        let answer = answers.next().ok_or_else(|| strange("nothing"))?;
+        let (mut reached, mut text) = (0, String::new());
+        for answer in answers {
+            match answer {
+                Value::Integer(number) => reached = u64::try_from(number).unwrap_or(0),
+                info => text += &info.as_string().ok_or_else(|| strange(&info))?,
+            }
+        }
+        let seen = behind.counts().then(|| Seen::read(&lines_of(&text)));
+        Ok(Ok(Done { answer, reached, seen }))
+    }
+
+    /// Waits until as many replicas have all that was written on this connection, and answers how many have.
+    pub(crate) async fn wait_for(&self, replicas: u64, deadline: Instant) -> Result<u64> {
+        let asking = self.client.custom::<Value, Value>(custom("WAIT"), self.wait_arguments(replicas, deadline));
+        let answer = self.within(deadline, asking).await?.map_err(|error| self.refused(&error))?;
+        answer.as_u64().ok_or_else(|| strange(answer))
+    }
+
+    /// The server answers before the deadline, so that it is known how many have it.
+    fn wait_arguments(&self, replicas: u64, deadline: Instant) -> Vec<Value> {
+        let left = deadline.saturating_duration_since(Instant::now()).min(self.limit);
+        let patience = u64::try_from(left.as_millis() * 2 / 3).unwrap_or(u64::MAX).max(1);
+        vec![number(replicas), number(patience)]
+    }
+
+    /// What the server says no with. A server that has been demoted, or knows this connection no more, ends it: the next one leads elsewhere
+    /// or logs in anew.
+    fn refused(&self, error: &fred::error::Error) -> Error {
+        if ends_the_connection(error) {
+            self.end();
+        }
+        of_client(error)
+    }
+
+    /// Gives a request its time. One that takes longer ends the connection: it may be frozen, and what is late must not be
+    /// mistaken for the answer to something else.
+    async fn within<T>(
+        &self,
+        deadline: Instant,
+        asking: impl Future<Output = Result<T, fred::error::Error>>,
+    ) -> Result<Result<T, fred::error::Error>> {
+        tokio::select! {
+            biased;
+            answer = timeout_at(deadline, asking) => answer.map_err(|_| {
+                self.end();
+                let limit = self.limit;
+                Error::new(ErrorKind::TimedOut, format!("the server did not answer within {limit:?}"))
+            }),
+            () = self.is_to_end() => Err(cut()),
+        }
+    }
+}
+
+fn custom(command: &'static str) -> CustomCommand {
+    CustomCommand::new_static(command, None, false)
+}
+
+pub(crate) fn number(number: u64) -> Value {
+    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+/// The arguments of `EVAL` and `EVALSHA`: every script has one key, the prefix.
+fn called(script: Value, arguments: &[Value]) -> Vec<Value> {
+    let mut all = Vec::with_capacity(arguments.len() + 2);
+    all.push(script);
+    all.push(Value::Integer(1));
+    all.extend_from_slice(arguments);
+    all
 }

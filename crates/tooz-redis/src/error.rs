@@ -71,7 +71,7 @@ pub(crate) fn cut() -> Error {
 }
 
 /// Whether this connection can't be used any more: its server has become a replica, or wants to be logged in at again.
-pub(crate) fn ends_the_link(error: &ClientError) -> bool {
+pub(crate) fn ends_the_connection(error: &ClientError) -> bool {
     let said = error.details();
     said.contains("READONLY") || said.starts_with("MASTERDOWN") || said.starts_with("NOAUTH")
 }

@@ -1,68 +1,300 @@
-//! What a session believes to have at the server, and in which turn that is looked after.
+//! What the session believes to have at the server: grants, places in queues, memberships; and in which turn that is looked after.
+//!
+//! | a request is | and becomes | by |
+//! |---|---|---|
+//! | unknown | waiting | [`Holdings::expect`], before it is sent |
+//! | waiting | unknown, its waiter is told | [`Holdings::granted`], a miss, a reconnect ([`Holdings::ask_again`]); or the waiter goes |
+//! | unknown | held, joined | [`Holdings::hold`], [`Holdings::join`], once the server has said so |
+//! | held, joined | unknown, and core is told | a miss (a membership: the second on one connection), [`Holdings::broken`], [`Holdings::ousted`] |
+//! | held, joined | unknown | [`Holdings::forget`], [`Holdings::leave`], before it is given back |
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tooz_core::GroupId;
-use tooz_core::driver::RequestId;
+use tooz_core::driver::{Granted, Mutex, MutexGuard, Reporter, RequestId};
 
 /// How many of the grants and as many of the waiting requests each beat looks after, so that it costs the same whatever is held.
-pub(crate) const LOOKED_AFTER: usize = 16;
+const LOOKED_AFTER: usize = 16;
 
 /// The same for memberships.
-pub(crate) const MEMBERSHIPS: usize = 4;
+const MEMBERSHIPS: usize = 4;
 
 /// How many are looked after in one request besides the beats.
-pub(crate) const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 64;
 
 /// Within this time each grant and each membership has its turn, however many there are: its keys are kept for thrice as long
 /// (`common.lua`).
 const ROUND: Duration = Duration::from_hours(20 * 24);
 
+pub(crate) struct Holdings {
+    reporter: Reporter,
+    state: Mutex<State>,
+}
+
 #[derive(Default)]
-pub(crate) struct Turn {
-    pub(crate) waiting: Option<RequestId>,
-    pub(crate) held: Option<RequestId>,
-    pub(crate) joined: Option<RequestId>,
+struct State {
+    /// No wait begins any more.
+    ended: bool,
+    /// Requests that wait for a lock, and which.
+    waiting: BTreeMap<RequestId, (String, oneshot::Sender<Answer>)>,
+    /// Grants, and of which lock.
+    held: BTreeMap<RequestId, String>,
+    /// Memberships by their joins.
+    joined: BTreeMap<RequestId, Membership>,
+    turn: Turn,
 }
 
-pub(crate) struct Joined {
-    pub(crate) group: GroupId,
-    /// Where it stands, as `common.lua` has it in what a session owns.
-    pub(crate) place: String,
+/// Up to where waiting requests, grants and memberships were looked after.
+#[derive(Default)]
+struct Turn {
+    waiting: Option<RequestId>,
+    held: Option<RequestId>,
+    joined: Option<RequestId>,
+}
+
+struct Membership {
+    group: GroupId,
+    /// Where it stands in what a session owns.
+    place: String,
     /// The connection on which it was missed once.
-    pub(crate) missed: Option<u64>,
+    missed: Option<u64>,
 }
 
-/// A request whose grant, place or entry should still be at the server.
-pub(crate) struct LookedAfter {
+/// A request whose grant, place or entry should be at the server.
+pub(crate) struct Holding {
     pub(crate) request: RequestId,
+    /// The lock, or the membership.
     pub(crate) place: String,
-    pub(crate) how: How,
+    pub(crate) kind: HoldingKind,
 }
 
 /// What a request has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum How {
-    Held,
-    Waiting,
-    Joined,
+pub(crate) enum HoldingKind {
+    Grant,
+    PlaceInQueue,
+    Membership,
 }
 
-impl How {
-    /// As `look.lua` reads it.
+/// What one who waits for a lock hears.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Granted(Granted),
+    /// The place in the queue may be gone, or have become a grant: ask again.
+    AskAgain,
+}
+
+/// What is not at the server as it was thought to be.
+enum Missed {
+    Grant,
+    PlaceInQueue(oneshot::Sender<Answer>),
+    Membership(GroupId),
+}
+
+impl HoldingKind {
+    /// As `upkeep.lua` reads it.
     pub(crate) const fn word(self) -> &'static str {
         match self {
-            How::Held => "held",
-            How::Waiting => "waiting",
-            How::Joined => "joined",
+            HoldingKind::Grant => "held",
+            HoldingKind::PlaceInQueue => "waiting",
+            HoldingKind::Membership => "joined",
         }
     }
 }
 
+impl State {
+    /// A request that waited when the question was sent may have been asked for before it reached the server itself, and may have the
+    /// lock by now: what is missed must be what was looked after.
+    fn miss(&mut self, missing: &Holding, epoch: u64) -> Option<Missed> {
+        match missing.kind {
+            HoldingKind::PlaceInQueue => {
+                self.waiting.remove(&missing.request).map(|(_, waiter)| Missed::PlaceInQueue(waiter))
+            }
+            HoldingKind::Grant => self.held.remove(&missing.request).map(|_| Missed::Grant),
+            HoldingKind::Membership => {
+                // What a fail-over has forgotten core says again soon after the reconnect; what is missing a round later on the same
+                // connection was taken away.
+                let joined = self.joined.get_mut(&missing.request)?;
+                if joined.missed.replace(epoch) != Some(epoch) {
+                    return None;
+                }
+                self.joined.remove(&missing.request).map(|joined| Missed::Membership(joined.group))
+            }
+        }
+    }
+
+    fn waiting_in_turn(&mut self, count: usize) -> Vec<Holding> {
+        next_few(&self.waiting, &mut self.turn.waiting, count)
+            .into_iter()
+            .map(|(request, (lock, _))| Holding { request, place: lock.clone(), kind: HoldingKind::PlaceInQueue })
+            .collect()
+    }
+}
+
+/// Where a grant arrives. Dropping it says that the request waits no more.
+pub(crate) struct Expected<'a> {
+    holdings: &'a Holdings,
+    request: RequestId,
+    answer: oneshot::Receiver<Answer>,
+}
+
+impl Expected<'_> {
+    /// What there is to hear; `None`: there will be nothing any more.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing.
+    pub(crate) async fn hear(&mut self) -> Option<Answer> {
+        (&mut self.answer).await.ok()
+    }
+
+    /// What has come already.
+    pub(crate) fn heard(&mut self) -> Option<Answer> {
+        self.answer.try_recv().ok()
+    }
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        self.holdings.state().waiting.remove(&self.request);
+    }
+}
+
+impl Holdings {
+    pub(crate) fn new(reporter: Reporter) -> Self {
+        Holdings { reporter, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Begins to listen for the grant of a request, which must not have been sent yet.
+    pub(crate) fn expect(&self, request: RequestId, lock: &str) -> Expected<'_> {
+        let (sender, answer) = oneshot::channel();
+        let mut state = self.state();
+        if !state.ended {
+            state.waiting.insert(request, (lock.to_owned(), sender));
+        }
+        Expected { holdings: self, request, answer }
+    }
+
+    /// The server has pushed a grant.
+    pub(crate) fn granted(&self, request: RequestId, granted: Granted) {
+        let waiter = self.state().waiting.remove(&request);
+        if let Some((_, waiter)) = waiter {
+            // A wait that was given up gives the grant back by its request.
+            let _ = waiter.send(Answer::Granted(granted));
+        }
+    }
+
+    /// From now on the beats look after this grant.
+    pub(crate) fn hold(&self, request: RequestId, lock: String) {
+        self.state().held.insert(request, lock);
+    }
+
+    /// The grant is about to be given back: it won't be missed.
+    pub(crate) fn forget(&self, request: RequestId) {
+        self.state().held.remove(&request);
+    }
+
+    /// The grant was taken away.
+    pub(crate) fn broken(&self, request: RequestId) {
+        self.forget(request);
+        self.reporter.grant_lost(request);
+    }
+
+    /// All grants that should be at the server.
+    pub(crate) fn held(&self) -> Vec<Holding> {
+        let grant = |(request, lock): (&RequestId, &String)| Holding {
+            request: *request,
+            place: lock.clone(),
+            kind: HoldingKind::Grant,
+        };
+        self.state().held.iter().map(grant).collect()
+    }
+
+    /// From now on the beats look after this membership.
+    pub(crate) fn join(&self, request: RequestId, group: GroupId, place: String) {
+        self.state().joined.insert(request, Membership { group, place, missed: None });
+    }
+
+    /// The membership is about to end.
+    pub(crate) fn leave(&self, request: RequestId) {
+        self.state().joined.remove(&request);
+    }
+
+    /// The membership was taken over.
+    pub(crate) fn ousted(&self, group: &GroupId, request: RequestId) {
+        self.leave(request);
+        self.reporter.membership_lost(group, request);
+    }
+
+    /// The next few of what should still be at the server, for one of the beats that are so far apart. Whatever is there has its turn.
+    pub(crate) fn look_after(&self, interval: Duration) -> Vec<Holding> {
+        let mut state = self.state();
+        let mut all = state.waiting_in_turn(LOOKED_AFTER);
+        let State { held, joined, turn, .. } = &mut *state;
+        for (request, lock) in next_few(held, &mut turn.held, share(held.len(), interval).max(LOOKED_AFTER)) {
+            all.push(Holding { request, place: lock.clone(), kind: HoldingKind::Grant });
+        }
+        for (request, entry) in next_few(joined, &mut turn.joined, share(joined.len(), interval).max(MEMBERSHIPS)) {
+            all.push(Holding { request, place: entry.place.clone(), kind: HoldingKind::Membership });
+        }
+        all
+    }
+
+    /// What is to be looked after besides each beat, so that every waiting request has had its turn after two beats: in parts, each for
+    /// one request.
+    pub(crate) fn the_rest(&self) -> Vec<Vec<Holding>> {
+        let mut state = self.state();
+        let mut left = state.waiting.len().div_ceil(2).saturating_sub(LOOKED_AFTER);
+        let mut parts = Vec::new();
+        while left > 0 {
+            let part = state.waiting_in_turn(left.min(AT_ONCE));
+            if part.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(part.len());
+            parts.push(part);
+        }
+        parts
+    }
+
+    /// The server has something else of that request than was thought, as the connection of that number has told.
+    pub(crate) fn miss(&self, missing: &Holding, epoch: u64) {
+        let missed = self.state().miss(missing, epoch);
+        match missed {
+            Some(Missed::Grant) => self.reporter.grant_lost(missing.request),
+            Some(Missed::PlaceInQueue(waiter)) => drop(waiter.send(Answer::AskAgain)),
+            Some(Missed::Membership(group)) => self.reporter.membership_lost(&group, missing.request),
+            None => {}
+        }
+    }
+
+    /// The server may have lost what was written last: every request that waits asks again.
+    pub(crate) fn ask_again(&self) {
+        let waiting = std::mem::take(&mut self.state().waiting);
+        for (_, waiter) in waiting.into_values() {
+            let _ = waiter.send(Answer::AskAgain);
+        }
+    }
+
+    /// Whether any request waits for a lock.
+    pub(crate) fn any_waits(&self) -> bool {
+        !self.state().waiting.is_empty()
+    }
+
+    /// Ends every wait, and looks after nothing any more.
+    pub(crate) fn end(&self) {
+        *self.state() = State { ended: true, ..State::default() };
+    }
+}
+
 /// How many of so many each beat has to look after, so that all have had their turn in time.
-pub(crate) fn share(all: usize, interval: Duration) -> usize {
+fn share(all: usize, interval: Duration) -> usize {
     let each = interval.as_secs_f64() / ROUND.as_secs_f64();
     // Far below the number of all, which fits.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
@@ -71,7 +303,7 @@ pub(crate) fn share(all: usize, interval: Duration) -> usize {
 }
 
 /// The next few behind `turn`, which moves on, and begins anew behind the last.
-pub(crate) fn next_few<'a, V>(
+fn next_few<'a, V>(
     all: &'a BTreeMap<RequestId, V>,
     turn: &mut Option<RequestId>,
     count: usize,
@@ -96,5 +328,35 @@ mod tests {
         let mut few =
             |count| next_few(&all, &mut turn, count).into_iter().map(|(request, _)| request.0).collect::<Vec<_>>();
         assert_eq!([few(2), few(2), few(2), few(2)], [vec![0, 1], vec![2, 3], vec![4], vec![0, 1]]);
+    }
+
+    #[test]
+    fn a_grant_is_not_missed_that_was_a_wish_when_the_question_was_sent() {
+        let mut state = State::default();
+        let request = RequestId(1);
+        let asked = |kind| Holding { request, place: "l:x".into(), kind };
+        // The question was on its way before the request was, and the answers to both have come.
+        state.held.insert(request, "l:x".into());
+        assert!(state.miss(&asked(HoldingKind::PlaceInQueue), 1).is_none());
+        assert!(state.held.contains_key(&request));
+        assert!(matches!(state.miss(&asked(HoldingKind::Grant), 1), Some(Missed::Grant)));
+        // The other way round: it waits again under the same request.
+        let (sender, _receiver) = oneshot::channel();
+        state.waiting.insert(request, ("l:x".into(), sender));
+        assert!(state.miss(&asked(HoldingKind::Grant), 1).is_none());
+        assert!(matches!(state.miss(&asked(HoldingKind::PlaceInQueue), 1), Some(Missed::PlaceInQueue(_))));
+    }
+
+    #[test]
+    fn a_membership_is_missed_when_it_is_for_the_second_time_on_one_connection() {
+        let mut state = State::default();
+        let request = RequestId(1);
+        let group: GroupId = "g".parse().unwrap();
+        let asked = Holding { request, place: "g:g\nm".into(), kind: HoldingKind::Membership };
+        state.joined.insert(request, Membership { group, place: asked.place.clone(), missed: None });
+        assert!(state.miss(&asked, 1).is_none());
+        assert!(state.miss(&asked, 2).is_none());
+        assert!(matches!(state.miss(&asked, 2), Some(Missed::Membership(_))));
+        assert!(state.miss(&asked, 2).is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! Logging in: passwords as the wire wants them, and those of the Sentinels.
+//! Logging in: passlogin as the wire wants them, and those of the Sentinels.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,12 +14,12 @@ const LONGEST: usize = 64 * 1024 - 256;
 const LONGEST_FILE: u64 = 64 * 1024;
 
 /// A user and a password, as they stand in `HELLO`.
-pub(crate) struct Words {
+pub(crate) struct Login {
     pub(crate) username: Option<String>,
     pub(crate) password: Option<String>,
 }
 
-impl Words {
+impl Login {
     /// For a server that holds data: the client sends `HELLO` as a line of text, which the server takes apart at blanks and ends at a
     /// line feed. So both stand in quotes, as the server's own parser of such lines reads them.
     pub(crate) fn in_a_line(credentials: Credentials) -> Result<Self> {
@@ -27,12 +27,12 @@ impl Words {
         if username.is_some() && password.is_none() {
             return Err(Error::config(NO_PASSWORD));
         }
-        let words = Words { username: username.as_deref().map(quoted), password: password.as_deref().map(quoted) };
+        let login = Login { username: username.as_deref().map(quoted), password: password.as_deref().map(quoted) };
         let length = |word: &Option<String>| word.as_ref().map_or(0, String::len);
-        if length(&words.username) + length(&words.password) > LONGEST {
+        if length(&login.username) + length(&login.password) > LONGEST {
             return Err(Error::config("user and password are too long together for a Redis server to read them"));
         }
-        Ok(words)
+        Ok(login)
     }
 
     /// For a Sentinel, which is sent lengths and bytes.
@@ -42,7 +42,7 @@ impl Words {
             SentinelPassword::Given(password) => Some(password.clone()),
             SentinelPassword::File(path) => Some(read_file(path.clone()).await?),
         };
-        Ok(Words { username: sentinels.username.clone(), password })
+        Ok(Login { username: sentinels.username.clone(), password })
     }
 }
 
@@ -105,8 +105,8 @@ mod tests {
     fn a_user_needs_a_password_and_both_have_room() {
         let mut alone = Credentials::default();
         alone.username = Some("bob".to_owned());
-        assert!(Words::in_a_line(alone).is_err());
-        assert!(Words::in_a_line(Credentials::password("ü".repeat(10_000))).is_err());
-        assert!(Words::in_a_line(Credentials::password("x".repeat(60_000))).is_ok());
+        assert!(Login::in_a_line(alone).is_err());
+        assert!(Login::in_a_line(Credentials::password("ü".repeat(10_000))).is_err());
+        assert!(Login::in_a_line(Credentials::password("x".repeat(60_000))).is_ok());
     }
 }

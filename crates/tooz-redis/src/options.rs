@@ -4,7 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tooz_core::driver::{BackendUrl, ConnectArgs, Host, OptionSpec, OptionValue, Options, PASSWORD_FILE};
+use tooz_core::driver::{
+    BackendUrl, CertificateFiles, ConnectArgs, Host, OptionSpec, OptionValue, Options, PASSWORD_FILE,
+};
 use tooz_core::{Error, Result};
 
 /// The options beside the common ones.
@@ -94,14 +96,7 @@ pub(crate) enum Confirmation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Encryption {
     None,
-    Tls { authorities: Option<PathBuf>, identity: Option<Identity> },
-}
-
-/// The files of the client's own certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
+    Tls(CertificateFiles),
 }
 
 /// What to do about a server that may evict keys.
@@ -158,6 +153,11 @@ impl Settings {
         }
     }
 
+    /// Whether grants and beats have to be confirmed by replicas, if there are any.
+    pub(crate) fn confirms(&self) -> bool {
+        self.confirmation() != Confirmation::None
+    }
+
     pub(crate) fn is_watched_by_sentinels(&self) -> bool {
         matches!(self.target, Target::Sentinel(_))
     }
@@ -168,7 +168,6 @@ fn wrong(why: impl fmt::Display) -> Error {
 }
 
 fn encryption(url: &BackendUrl, options: &Options) -> Result<Encryption> {
-    let file = |name| options.text(name).map(PathBuf::from);
     if url.scheme() != "rediss" {
         return match ["ca", "cert", "key"].iter().find(|name| options.text(name).is_some()) {
             Some(name) => Err(wrong(format_args!("{name} is for rediss:// alone"))),
@@ -180,12 +179,7 @@ fn encryption(url: &BackendUrl, options: &Options) -> Result<Encryption> {
             "rediss:// needs TLS, which this program was built without: enable feature \"tls\" of tooz or tooz-redis",
         ));
     }
-    let identity = match (file("cert"), file("key")) {
-        (Some(certificate), Some(key)) => Some(Identity { certificate, key }),
-        (None, None) => None,
-        _ => return Err(wrong("a client's certificate wants both options, cert=FILE and key=FILE")),
-    };
-    Ok(Encryption::Tls { authorities: file("ca"), identity })
+    CertificateFiles::named(options).map(Encryption::Tls)
 }
 
 fn target(url: &BackendUrl, options: &Options) -> Result<Target> {

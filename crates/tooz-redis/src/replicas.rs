@@ -69,7 +69,7 @@ impl Seen {
             name.strip_prefix("slave").is_some_and(|rest| rest.parse::<u64>().is_ok()) && value.contains("state=online")
         };
         let online = lines.iter().filter(|line| is_online(*line)).count();
-        let syncs = number("sync_full").map(|full| full + number("sync_partial_ok").unwrap_or(0));
+        let syncs = number("sync_full").map(|full| full.saturating_add(number("sync_partial_ok").unwrap_or(0)));
         Seen { online: u64::try_from(online).unwrap_or(u64::MAX), syncs }
     }
 }
@@ -82,6 +82,13 @@ mod tests {
 
     fn seen(online: u64, syncs: u64) -> Seen {
         Seen { online, syncs: Some(syncs) }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_server_says_of_its_replicas_is_read(text in "((slave[0-9a-z]{0,3}|sync_full|sync_partial_ok):[0-9a-z=]{0,21}\n){0,5}") {
+            Seen::read(&crate::reply::lines_of(&text));
+        }
     }
 
     #[test]
@@ -130,6 +137,6 @@ mod tests {
     fn replicas_that_are_still_loading_do_not_count() {
         let text = "role:master\r\nconnected_slaves:2\r\nslave0:ip=1.2.3.4,port=1,state=online,offset=1,lag=0\r\n\
                     slave1:ip=1.2.3.4,port=2,state=wait_bgsave,offset=0,lag=0\r\nslave_read_only:1\r\n";
-        assert_eq!(Seen::read(&crate::server::lines_of(text)), Seen { online: 1, syncs: None });
+        assert_eq!(Seen::read(&crate::reply::lines_of(text)), Seen { online: 1, syncs: None });
     }
 }

@@ -1,7 +1,8 @@
-//! What a script answered: a word that says how it went, and what comes with it.
+//! What the server answers, taken apart: a script's word with what comes with it, the lines of `INFO`, the map of a Sentinel.
+
+use std::collections::HashMap;
 
 use fred::types::Value;
-use tooz_core::driver::RequestId;
 use tooz_core::{Error, ErrorKind, Outcome, Result};
 
 use crate::error::{lost, strange};
@@ -68,6 +69,60 @@ fn text(value: &Value) -> Result<String> {
     value.as_string().ok_or_else(|| strange(value))
 }
 
-pub(crate) fn request_id(text: &str) -> Result<RequestId> {
-    text.parse().map_err(|_| strange(text))
+/// The names and values of `INFO`, of one section or of several.
+pub(crate) fn lines_of(text: &str) -> HashMap<String, String> {
+    let lines = text.lines().filter_map(|line| line.split_once(':'));
+    lines.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
+}
+
+/// The flat list of names and values by which RESP2 tells a map, or RESP3's map.
+pub(crate) fn map_of(value: Value) -> Result<HashMap<String, String>> {
+    value.convert().map_err(|error| strange(error.details()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<i64>().prop_map(Value::Integer),
+            any::<bool>().prop_map(Value::Boolean),
+            any::<f64>().prop_map(Value::Double),
+            prop_oneof!["ok|lost|stale|layout|more|[0-9]{1,20}", "\\PC{0,9}"].prop_map(Value::from),
+            prop::collection::vec(any::<u8>(), 0..9).prop_map(|bytes| Value::Bytes(bytes.into())),
+        ];
+        leaf.prop_recursive(2, 16, 5, |inner| prop::collection::vec(inner, 0..5).prop_map(Value::Array))
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_panics(value in value(), text in "([a-z0-9_]{0,9}[:\r\n]{0,3}){0,6}") {
+            if let Ok(reply) = Reply::read(value.clone()) {
+                for index in 0..4 {
+                    let _ = (reply.number(index), reply.token(index), reply.texts(index), reply.leaves_over(index));
+                }
+            }
+            let _ = (map_of(value), lines_of(&text));
+        }
+
+        #[test]
+        fn an_answer_reads_back_the_same(number: i64, texts in prop::collection::vec("\\PC{0,9}", 0..5)) {
+            let mut parts = vec![Value::from("granted"), Value::Integer(number)];
+            parts.extend(texts.iter().map(|text| Value::from(text.as_str())));
+            let reply = Reply::read(Value::Array(parts)).unwrap();
+            prop_assert!(reply.is("granted"));
+            prop_assert_eq!(reply.number(0).unwrap(), number);
+            prop_assert_eq!(reply.texts(1).unwrap(), texts);
+        }
+
+        #[test]
+        fn lines_read_back_the_same(lines in prop::collection::hash_map("[a-z_]{1,9}", "[a-z0-9=,:.]{0,9}", 0..6)) {
+            let text: Vec<_> = lines.iter().map(|(name, value)| format!("{name}:{value}\r\n")).collect();
+            prop_assert_eq!(lines_of(&format!("# Section\r\n{}", text.concat())), lines);
+        }
+    }
 }

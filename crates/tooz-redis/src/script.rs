@@ -1,4 +1,5 @@
-//! The scripts: each is one operation, done whole or not at all. The texts are the `.lua` files beside this one.
+//! The scripts, each one operation, done whole or not at all: which there are, of which parts, and their digests. Their texts are the
+//! `.lua` files in `scripts`.
 
 use std::sync::OnceLock;
 
@@ -14,6 +15,9 @@ pub(crate) enum Script {
     Acquire,
     Release,
     Holders,
+    Waiters,
+    Sessions,
+    InUse,
     Break,
     Owned,
     Create,
@@ -35,7 +39,7 @@ const ACQUIRE_AT_ONCE: &str = include_str!("scripts/acquire_at_once.lua");
 const RELEASE_AT_ONCE: &str = include_str!("scripts/release_at_once.lua");
 const LOCK: &str = include_str!("scripts/lock.lua");
 const GROUP: &str = include_str!("scripts/group.lua");
-const LOOK: &str = include_str!("scripts/look.lua");
+const UPKEEP: &str = include_str!("scripts/upkeep.lua");
 const SWEEP: &str = include_str!("scripts/sweep.lua");
 
 const COUNT: usize = Script::ALL.len();
@@ -55,6 +59,9 @@ impl Script {
         Script::Acquire,
         Script::Release,
         Script::Holders,
+        Script::Waiters,
+        Script::Sessions,
+        Script::InUse,
         Script::Break,
         Script::Owned,
         Script::Create,
@@ -77,6 +84,9 @@ impl Script {
             Script::Acquire => include_str!("scripts/acquire.lua"),
             Script::Release => include_str!("scripts/release.lua"),
             Script::Holders => include_str!("scripts/holders.lua"),
+            Script::Waiters => include_str!("scripts/waiters.lua"),
+            Script::Sessions => include_str!("scripts/sessions.lua"),
+            Script::InUse => include_str!("scripts/in_use.lua"),
             Script::Break => include_str!("scripts/break.lua"),
             Script::Owned => include_str!("scripts/owned.lua"),
             Script::Create => include_str!("scripts/create.lua"),
@@ -92,7 +102,7 @@ impl Script {
     const fn prelude(self) -> &'static [&'static str] {
         match self {
             Script::Create => &[COMMON, LAYOUT],
-            Script::Groups => &[COMMON, LAYOUT, READING],
+            Script::Groups | Script::Waiters | Script::Sessions | Script::InUse => &[COMMON, LAYOUT, READING],
             Script::Owned => &[COMMON, GROUP],
             Script::Hello => &[COMMON, NEWS],
             Script::Acquire => &[COMMON, GRANT, ACQUIRE_AT_ONCE, NEWS, LOCK],
@@ -102,8 +112,8 @@ impl Script {
             Script::Members => &[COMMON, LAYOUT, READING, NEWS, GROUP],
             Script::Delete => &[COMMON, LAYOUT, NEWS, GROUP],
             Script::Join | Script::Update | Script::Leave => &[COMMON, NEWS, GROUP],
-            Script::LookAfter => &[COMMON, GRANT, NEWS, LOCK, GROUP, LOOK],
-            Script::Beat => &[COMMON, GRANT, NEWS, LOCK, GROUP, SWEEP, LOOK],
+            Script::LookAfter => &[COMMON, GRANT, NEWS, LOCK, GROUP, UPKEEP],
+            Script::Beat => &[COMMON, GRANT, NEWS, LOCK, GROUP, SWEEP, UPKEEP],
             Script::SweepUp => &[COMMON, LAYOUT, READING, GRANT, NEWS, LOCK, GROUP, SWEEP],
             Script::Open => &[COMMON, LAYOUT, GRANT, NEWS, LOCK, GROUP, SWEEP],
             Script::Close => &[COMMON, GRANT, NEWS, LOCK, GROUP, SWEEP],
@@ -126,6 +136,9 @@ impl Script {
             Script::Acquire
             | Script::Release
             | Script::Holders
+            | Script::Waiters
+            | Script::Sessions
+            | Script::InUse
             | Script::Owned
             | Script::Groups
             | Script::Join
@@ -172,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_scripts_speak_the_layout_that_is_written_down() {
-        assert!(LAYOUT.contains(&format!("layout ~= '{}'", crate::layout::LAYOUT)));
+        assert!(LAYOUT.contains(&format!("layout ~= '{}'", crate::layout::VERSION)));
     }
 
     #[test]

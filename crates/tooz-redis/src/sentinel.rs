@@ -6,11 +6,11 @@ use fred::types::Value;
 use tokio::task::JoinSet;
 use tooz_core::{Error, ErrorKind, Result};
 
-use crate::error::strange;
-use crate::link::{Dial, Link, Peer, server_at};
-use crate::login::Words;
+use crate::connection::{Connection, Dial, Peer, server_at};
+use crate::error::{cut, strange};
+use crate::login::Login;
 use crate::options::{Address, Encryption, Sentinels};
-use crate::server::map_of;
+use crate::reply::map_of;
 
 /// After the first answer the others have this long: a Sentinel that was cut off answers just as fast, and wrong.
 const SECOND_OPINION: Duration = Duration::from_millis(150);
@@ -44,7 +44,7 @@ pub(crate) async fn find_primary(sentinels: &Sentinels, encryption: &Encryption,
                     _ => best = Some(primary),
                 }
             }
-            // What somebody who knows better would have to mend is worth more than that one of them is dead.
+            // What an operator has to mend is worth more than that one of them is dead.
             Ok(Err(new)) => {
                 if error.as_ref().is_none_or(Error::is_retryable) {
                     error = Some(new);
@@ -62,18 +62,18 @@ async fn ask(address: &Address, sentinels: &Sentinels, encryption: &Encryption, 
     let dial = Dial {
         peer: Peer::Sentinel,
         server: server_at(address),
-        words: Words::of_sentinels(sentinels).await?,
+        login: Login::of_sentinels(sentinels).await?,
         database: 0,
         encryption,
         limit,
         connect_limit: limit,
     };
-    let (link, mut incoming) =
-        Link::open(dial, 0).await.map_err(|error| error.context(format!("Sentinel {address}")))?;
+    let (connection, mut incoming) =
+        Connection::open(dial, 0).await.map_err(|error| error.context(format!("Sentinel {address}")))?;
     let question = vec![Value::from_static_str("MASTER"), Value::from(sentinels.primary.as_str())];
     let answer = tokio::select! {
-        answer = link.ask("SENTINEL", question) => answer,
-        () = incoming.running.ended() => Err(crate::error::cut()),
+        answer = connection.ask("SENTINEL", question) => answer,
+        () = incoming.running.ended() => Err(cut()),
     };
     let known = answer.map_err(|error| match error.kind() {
         ErrorKind::Backend | ErrorKind::Config => Error::config(format!(

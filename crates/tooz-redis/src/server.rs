@@ -1,15 +1,22 @@
-//! What the server says of itself: whether it will do, what can be promised on it, and what an operator should know.
+//! What the server says of itself in `INFO`: whether it will do, and what can be promised on it.
 
 use std::collections::HashMap;
 
-use fred::types::Value;
-use tooz_core::{Characteristic, Characteristics, Checkup, Error, ErrorKind, Result};
+use tooz_core::{Characteristic, Characteristics, Error, ErrorKind, Result};
 
-use crate::DRIVER;
+use crate::connection::Connection;
 use crate::error::strange;
-use crate::link::Link;
-use crate::options::{Confirmation, Eviction, Settings};
+use crate::options::{Eviction, Settings};
 use crate::replicas::Seen;
+use crate::reply::lines_of;
+
+/// What one server with an append-only file gives. Each is defended in the README.
+pub(crate) const BEST: Characteristics = Characteristics::FULL_SERVICE
+    .and(Characteristics::MANY_HOSTS)
+    .and(Characteristics::LINEARIZABLE)
+    .and(Characteristics::SAME_VIEW)
+    .with(Characteristic::Serializable)
+    .with(Characteristic::HoldsAcrossRestart);
 
 /// The lines of `INFO`.
 #[derive(Clone, Debug, Default)]
@@ -24,15 +31,9 @@ pub(crate) enum Visit {
     Again,
 }
 
-/// The names and values of `INFO`.
-pub(crate) fn lines_of(text: &str) -> HashMap<String, String> {
-    let lines = text.lines().filter_map(|line| line.split_once(':'));
-    lines.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
-}
-
 impl Server {
-    pub(crate) async fn read(link: &Link) -> Result<Self> {
-        let answer = link.ask("INFO", Vec::new()).await.map_err(|error| match error.kind() {
+    pub(crate) async fn read(connection: &Connection) -> Result<Self> {
+        let answer = connection.ask("INFO", Vec::new()).await.map_err(|error| match error.kind() {
             ErrorKind::Unauthorized => error.context("this user must be allowed INFO (ACL +info)"),
             _ => error,
         })?;
@@ -51,16 +52,16 @@ impl Server {
         Seen::read(&self.lines)
     }
 
-    fn line(&self, name: &str) -> &str {
+    pub(crate) fn line(&self, name: &str) -> &str {
         self.lines.get(name).map_or("", String::as_str)
     }
 
-    fn number(&self, name: &str) -> u64 {
+    pub(crate) fn number(&self, name: &str) -> u64 {
         self.line(name).parse().unwrap_or(0)
     }
 
     /// `Redis 7.0.15` or `Valkey 8.1.0`.
-    fn product(&self) -> String {
+    pub(crate) fn product(&self) -> String {
         match (self.line("valkey_version"), self.line("redis_version")) {
             ("", "") => "a server that does not tell its version".to_owned(),
             ("", redis) => format!("Redis {redis}"),
@@ -78,7 +79,7 @@ impl Server {
         self.number("maxmemory") > 0 && self.line("maxmemory_policy") != "noeviction"
     }
 
-    fn appends(&self) -> bool {
+    pub(crate) fn appends(&self) -> bool {
         self.number("aof_enabled") == 1
     }
 
@@ -130,12 +131,12 @@ impl Server {
 
     /// What can be promised here, where so many replicas must have what counts.
     pub(crate) fn characteristics(&self, settings: &Settings, needed: u64) -> Characteristics {
-        let mut all = DRIVER.most_characteristics();
+        let mut all = BEST;
         if !self.appends() {
             all = all.without(Characteristic::HoldsAcrossRestart);
         }
         if settings.is_watched_by_sentinels() || self.number("connected_slaves") > 0 {
-            // Whoever makes one of them the primary, a fail-over may go back to before what was acknowledged.
+            // A fail-over to one of them, by hand too, may go back to before what was acknowledged.
             all = all
                 .without_any(Characteristics::LINEARIZABLE)
                 .without_any(Characteristics::SAME_VIEW)
@@ -147,90 +148,21 @@ impl Server {
         }
         all
     }
-
-    pub(crate) fn check_up(&self, settings: &Settings, needed: u64) -> Checkup {
-        let mut found = Checkup::new(format!("{} at {}", self.product(), settings.target));
-        found = if self.appends() {
-            found.good("appendonly is on: what is held outlives a restart of the server")
-        } else {
-            found.warning(
-                "appendonly is off: a restart of the server ends every session, and with it every lock",
-                "CONFIG SET appendonly yes, and the same in redis.conf",
-            )
-        };
-        if self.appends() && self.line("aof_last_write_status") == "err" {
-            found = found.wrong("the append-only file can't be written", "make room on the server's disk");
-        }
-        let policy = self.line("maxmemory_policy");
-        found = match (policy, self.number("maxmemory")) {
-            ("noeviction", _) => found.good("maxmemory-policy is noeviction: no lock is evicted"),
-            (_, 0) => found.warning(
-                format!("maxmemory-policy is {policy}; only maxmemory=0 keeps it from evicting locks"),
-                "CONFIG SET maxmemory-policy noeviction",
-            ),
-            _ => found.wrong(
-                format!("maxmemory-policy is {policy}: locks that are held may be evicted"),
-                "CONFIG SET maxmemory-policy noeviction",
-            ),
-        };
-        let (used, most) = (self.number("used_memory"), self.number("maxmemory"));
-        if most > 0 && used > most / 10 * 9 {
-            found = found.warning(
-                format!("{used} of {most} bytes of memory are in use: a full server refuses new locks"),
-                "raise maxmemory",
-            );
-        }
-        let connected = self.number("connected_slaves");
-        match (settings.confirmation(), settings.is_watched_by_sentinels()) {
-            (Confirmation::None, false) => {
-                if connected > 0 {
-                    found = found.warning(
-                        format!("{connected} replicas, and no Sentinels: a switch-over may go back to before what was acknowledged"),
-                        "connect through Sentinels, with ?sentinel=NAME, or set wait=",
-                    );
-                }
-            }
-            (Confirmation::None, true) => {
-                found = found.warning(
-                    format!("{connected} replicas, and a heartbeat counts without them: a deposed primary keeps sessions alive"),
-                    "leave out wait=0, and have at least one replica",
-                );
-            }
-            (_, _) if needed == 0 => {
-                found = found.warning(
-                    "no replicas: a heartbeat counts without any, and there is nothing that the Sentinels could fail over to",
-                    "have two replicas",
-                );
-            }
-            (_, _) if connected < needed => {
-                found = found.wrong(
-                    format!("{connected} replicas are connected, and a heartbeat counts only with {needed}"),
-                    "start the replicas, or set wait=",
-                );
-            }
-            (_, _) if connected == needed => {
-                found = found.warning(
-                    format!("a heartbeat counts when {needed} of {connected} connected replicas have it: one that is lost stops all grants"),
-                    "have one replica more",
-                );
-            }
-            (_, _) => {
-                found =
-                    found.good(format!("a heartbeat counts when {needed} of {connected} connected replicas have it"));
-            }
-        }
-        found
-    }
-}
-
-/// The flat list of names and values by which RESP2 tells a map, or RESP3's map.
-pub(crate) fn map_of(value: Value) -> Result<HashMap<String, String>> {
-    value.convert().map_err(|error| strange(error.details()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_server_says_is_judged(
+            text in "((redis_version|valkey_version|role|maxmemory|redis_mode|loading):[0-9a-z.]{0,22}\r\n){0,6}|\\PC{0,40}"
+        ) {
+            let server = Server::parse(&text);
+            let _ = (server.is_recent(), server.product(), server.may_evict(), server.appends(), server.seen());
+        }
+    }
 
     #[test]
     fn versions_are_read_from_either_product() {

@@ -7,15 +7,17 @@ use fred::types::config::Config;
 #[cfg(feature = "tls")]
 use tooz_core::Error;
 use tooz_core::Result;
+#[cfg(feature = "tls")]
+use tooz_core::driver::CertificateFiles;
 
 use crate::options::Encryption;
 
 /// Turns TLS on where the URL wants it.
 #[cfg(feature = "tls")]
 pub(crate) async fn apply(encryption: &Encryption, config: &mut Config) -> Result<()> {
-    if let Encryption::Tls { authorities, identity } = encryption.clone() {
+    if let Encryption::Tls(files) = encryption.clone() {
         // The files are read for each connection, since certificates are renewed; and on a thread that may wait for a disk.
-        let making = tokio::task::spawn_blocking(move || connector(authorities.as_deref(), identity.as_ref()));
+        let making = tokio::task::spawn_blocking(move || connector(&files));
         let made = making.await.map_err(|error| Error::config("TLS can't be set up").with_source(error))?;
         config.tls = Some(made?.into());
     }
@@ -30,10 +32,7 @@ pub(crate) async fn apply(_encryption: &Encryption, _config: &mut Config) -> Res
 }
 
 #[cfg(feature = "tls")]
-fn connector(
-    authorities: Option<&Path>,
-    identity: Option<&crate::options::Identity>,
-) -> Result<fred::types::config::TlsConnector> {
+fn connector(files: &CertificateFiles) -> Result<fred::types::config::TlsConnector> {
     use std::sync::Arc;
 
     use fred::rustls::pki_types::PrivateKeyDer;
@@ -41,15 +40,15 @@ fn connector(
     use fred::rustls::{ClientConfig, RootCertStore, crypto};
 
     let mut trusted = RootCertStore::empty();
-    if let Some(file) = authorities {
+    if let Some(file) = &files.ca {
         for certificate in certificates("ca", file)? {
-            trusted.add(certificate).map_err(|why| unusable("ca", file, &why))?;
+            trusted.add(certificate).map_err(|why| CertificateFiles::unusable("ca", file, why))?;
         }
     } else {
         // One spoiled certificate of the system is no reason to trust none of the others.
         trusted.add_parsable_certificates(fred::rustls_native_certs::load_native_certs().certs);
         if trusted.is_empty() {
-            return Err(Error::config("this system has no certificates to trust: name some with ca="));
+            return Err(CertificateFiles::none_of_the_system());
         }
     }
     // The provider is named, so that another one elsewhere in the program makes no difference.
@@ -57,12 +56,12 @@ fn connector(
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::config("TLS can't be set up").with_source(error))?
         .with_root_certificates(trusted);
-    let config = match identity {
-        Some(identity) => {
-            let key =
-                PrivateKeyDer::from_pem_file(&identity.key).map_err(|why| unusable("key", &identity.key, &why))?;
-            let chain = certificates("cert", &identity.certificate)?;
-            config.with_client_auth_cert(chain, key).map_err(|why| unusable("key", &identity.key, &why))?
+    let config = match &files.own {
+        Some(own) => {
+            let unusable = |why: &dyn std::fmt::Display| CertificateFiles::unusable("key", &own.key, why);
+            let key = PrivateKeyDer::from_pem_file(&own.key).map_err(|why| unusable(&why))?;
+            let chain = certificates("cert", &own.cert)?;
+            config.with_client_auth_cert(chain, key).map_err(|why| unusable(&why))?
         }
         None => config.with_no_client_auth(),
     };
@@ -74,15 +73,11 @@ fn certificates(option: &str, file: &Path) -> Result<Vec<fred::rustls::pki_types
     use fred::rustls::pki_types::CertificateDer;
     use fred::rustls::pki_types::pem::PemObject;
 
-    let all = CertificateDer::pem_file_iter(file).map_err(|why| unusable(option, file, &why))?;
-    let all: Vec<_> = all.collect::<std::result::Result<_, _>>().map_err(|why| unusable(option, file, &why))?;
+    let unusable = |why: &dyn std::fmt::Display| CertificateFiles::unusable(option, file, why);
+    let all = CertificateDer::pem_file_iter(file).map_err(|why| unusable(&why))?;
+    let all: Vec<_> = all.collect::<std::result::Result<_, _>>().map_err(|why| unusable(&why))?;
     if all.is_empty() {
-        return Err(unusable(option, file, &"there is no certificate in it"));
+        return Err(unusable(&"there is no certificate in it"));
     }
     Ok(all)
-}
-
-#[cfg(feature = "tls")]
-fn unusable(option: &str, file: &Path, why: &dyn std::fmt::Display) -> Error {
-    Error::config(format!("option {option}={} names a PEM file that can't be used: {why}", file.display()))
 }

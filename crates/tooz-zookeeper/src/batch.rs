@@ -37,20 +37,23 @@ pub(crate) async fn read_all(zookeeper: &ZooKeeper, nodes: &[String]) -> Result<
     if found.len() == nodes.len() { Ok(found) } else { Err(ZkError::RuntimeInconsistent) }
 }
 
-/// Lists the children of nodes below `parent`, each with how many it is thought to have; none for one that is gone. One request after
-/// the other, so that other requests of the session come in between.
+/// Lists the children of nodes below `parent`, each with how many it is thought to have, in one round trip; none for one that is gone.
 pub(crate) async fn list(
     zookeeper: &ZooKeeper,
     parent: &str,
     nodes: &[(String, usize)],
 ) -> Result<Vec<Vec<String>>, ZkError> {
-    let mut found = Vec::with_capacity(nodes.len());
+    let mut asked = Vec::new();
     for some in chunks(nodes) {
         let mut reader = zookeeper.new_multi_reader();
         for (node, _) in some {
             reader.add_get_children(&format!("{parent}/{node}"))?;
         }
-        for answer in reader.commit().await? {
+        asked.push(reader.commit());
+    }
+    let mut found = Vec::with_capacity(nodes.len());
+    for answers in asked {
+        for answer in answers.await? {
             found.push(children(answer)?);
         }
     }

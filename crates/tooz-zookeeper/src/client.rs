@@ -4,15 +4,13 @@
 //! |---|---|---|
 //! | `Up` | there is a connection that serves | `Down` when it ends or is given up, `Expired` when the server says so |
 //! | `Down` | the next connection is being made | `Up`, or one of the ends |
-//! | `Over` | the session is of no use any more, and may be there yet | `Expired` by a close |
-//! | `Expired` | there is no session at the server, or it is being closed | nothing |
+//! | `Over` | the session is of no use any more, and may be there yet; a close begins with it | `Expired` by a close that is done |
+//! | `Expired` | there is no session at the server | nothing |
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -20,9 +18,10 @@ use tooz_core::driver::{Backoff, Reporter};
 use tooz_core::{Error, ErrorKind, Result};
 use zookeeper_client::{Client as ZooKeeper, Error as ZkError, SessionInfo, SessionState};
 
-use crate::connection::{Connection, Greeting, Unopened};
+use crate::connection::{Connection, Greeting, Unopened, why_not};
 use crate::error::{self, Trouble};
 use crate::tls::Refused;
+use crate::tries::Tries;
 
 /// The way to the ensemble.
 pub(crate) struct Client {
@@ -84,7 +83,7 @@ impl Client {
                 }
                 // A file that is missing is not there for any host.
                 Err(Unopened::Unprepared(why)) => return Err(why),
-                Err(Unopened::ZooKeeper(why)) => reasons.push(reason(host, &why, share).await),
+                Err(Unopened::ZooKeeper(why)) => reasons.push(why_not(host, &why, share).await),
                 Err(Unopened::Tls(Refused::Passing(why))) => reasons.push(format!("{host}: {why}")),
                 Err(Unopened::Tls(Refused::Certificates(why))) => {
                     distrusted += 1;
@@ -112,6 +111,11 @@ impl Client {
 
     pub(crate) fn hosts(&self) -> &[String] {
         &self.connector.hosts
+    }
+
+    /// Tries of a change that others' changes may refuse: for nearly as long as core waits for it.
+    pub(crate) fn tries(&self) -> Tries {
+        Tries::within(self.connector.greeting.operation_timeout * 4 / 5)
     }
 
     /// The limit of one request.
@@ -179,16 +183,20 @@ impl Client {
         over.unwrap_or_else(|| error::of(what, why))
     }
 
-    /// Ends the session at the server, over a connection that is made for it if need be.
+    /// Ends the session at the server, over a connection that is made for it if need be. It takes as long as it takes, since a server may
+    /// need seconds for the nodes of a full session: core sets the limit of a close. The next one asks the servers again.
     pub(crate) async fn close(&self) -> Result<()> {
         self.reconnecting.abort();
-        let closed = |why| error::of("close the session", why);
-        match self.connector.state.send_replace(State::Expired("the session was closed".into())) {
-            State::Up(connection) => connection.close().await.map_err(closed),
-            State::Expired(_) => Ok(()),
-            // It may be of no use and yet keep its locks until its timeout. Core sets the limit of a close.
-            State::Down(_) | State::Over(_) => self.connector.close_anew().await,
+        let why: Arc<str> = "the session was closed".into();
+        let before = self.connector.state.send_replace(State::Over(Arc::clone(&why)));
+        match before {
+            State::Expired(_) => {}
+            State::Up(connection) if connection.close().await.is_ok() => {}
+            // It may be of no use and yet keep its locks until its timeout.
+            State::Up(_) | State::Down(_) | State::Over(_) => self.connector.close_anew().await,
         }
+        self.connector.state.send_replace(State::Expired(why));
+        Ok(())
     }
 }
 
@@ -227,14 +235,14 @@ impl Connector {
         self.reporter.session_lost(why);
     }
 
-    /// Ends the session at the first host that takes it, whatever that agrees to.
-    async fn close_anew(&self) -> Result<()> {
+    /// Ends the session at the first host that takes it, whatever that agrees to. Goes on until a server says that it has ended.
+    async fn close_anew(&self) {
         let mut pauses = between_rounds();
         loop {
             for host in &self.hosts {
                 match Connection::open(&self.greeting, host, Some(&self.session), self.limit()).await {
-                    Ok(connection) if connection.close().await.is_ok() => return Ok(()),
-                    Err(Unopened::ZooKeeper(ZkError::SessionExpired)) => return Ok(()),
+                    Ok(connection) if connection.close().await.is_ok() => return,
+                    Err(Unopened::ZooKeeper(ZkError::SessionExpired)) => return,
                     _ => {}
                 }
             }
@@ -350,27 +358,4 @@ enum Ended {
     Expired(String),
     /// It may be there yet, and is given up.
     OfNoUse(String),
-}
-
-/// Why a host does not serve, in words. The client library does not say, so the host is asked once more without it.
-async fn reason(host: &str, why: &ZkError, limit: Duration) -> String {
-    if *why == ZkError::Timeout {
-        return format!("{host} does not answer within {limit:?}, it may have no quorum");
-    }
-    let patience = limit.min(Duration::from_millis(250));
-    let mut stream = match timeout(patience, TcpStream::connect(host)).await {
-        Err(_) => return format!("{host} can't be reached"),
-        Ok(Err(why)) => return format!("{host}: {why}"),
-        Ok(Ok(stream)) => stream,
-    };
-    // Without being told anything a server that has no quorum waits; one that has as many connections as it takes hangs up.
-    match timeout(patience, stream.read_u8()).await {
-        Err(_) | Ok(Ok(_)) => {
-            format!("{host} takes connections but not sessions, it may be starting or have no quorum ({why})")
-        }
-        Ok(Err(_)) => format!(
-            "{host} hangs up on every new connection: it may have as many as it takes from one client or altogether (maxClientCnxns, \
-             maxCnxns), or what is there passes on to a server that is down ({why})"
-        ),
-    }
 }

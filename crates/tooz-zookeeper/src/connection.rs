@@ -3,12 +3,15 @@
 //! The client library would reconnect by itself, but it does not tell what timeout the next server has agreed to, loses
 //! persistent watches on the way, and takes a session for expired by its own clock. So its task is ended with the connection.
 
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use spawns_core::{Spawn, Task};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -31,6 +34,8 @@ pub(crate) struct Greeting {
     pub(crate) certificates: Option<Certificates>,
     /// The limit of one request.
     pub(crate) statement_timeout: Duration,
+    /// The limit of core for what the user asks.
+    pub(crate) operation_timeout: Duration,
 }
 
 /// One connection of a session.
@@ -257,22 +262,23 @@ impl Connection {
         self.tasks.end();
     }
 
-    /// Ends the session at the server.
+    /// Ends the session at the server, for as long as the connection lasts; the error says that the server has not answered.
     pub(crate) async fn close(&self) -> Result<(), ZkError> {
         let mut states = self.states.clone();
         // The library ends the session when the last client goes; the requests let go of theirs now. Watches that are dropped later than
         // that are not taken back one by one.
         self.zookeeper.lock().take();
         self.gone.send_replace(true);
-        let closed = async {
-            while !matches!(
-                states.changed().await,
-                SessionState::Closed | SessionState::Expired | SessionState::AuthFailed
-            ) {}
+        let closed = loop {
+            match states.changed().await {
+                SessionState::Closed | SessionState::Expired => break Ok(()),
+                // The library would connect anew, and take the session for expired by its own clock.
+                SessionState::Disconnected | SessionState::AuthFailed => break Err(ZkError::ConnectionLoss),
+                _ => {}
+            }
         };
-        let closed = timeout(self.greeting.statement_timeout, closed).await;
         self.tasks.end();
-        closed.map_err(|_| ZkError::Timeout)
+        closed
     }
 }
 
@@ -296,5 +302,51 @@ impl Spawn for Nursery {
     fn spawn(&self, task: Task) {
         let task = tokio::spawn(Box::into_pin(task.future));
         self.keep(task.abort_handle());
+    }
+}
+
+/// Why a host does not serve, in words. The client library does not say, so the host is asked once more without it.
+pub(crate) async fn why_not(host: &str, why: &ZkError, limit: Duration) -> String {
+    if *why == ZkError::Timeout {
+        return format!("{host} does not answer within {limit:?}, it may have no quorum");
+    }
+    let patience = limit.min(Duration::from_millis(250));
+    let hangs_up = || {
+        format!(
+            "{host} hangs up on every new connection: it may have as many as it takes from one client or altogether (maxClientCnxns, \
+             maxCnxns), or what is there passes on to a server that is down ({why})"
+        )
+    };
+    let mut stream = match timeout(patience, TcpStream::connect(host)).await {
+        Err(_) => return format!("{host} can't be reached"),
+        Ok(Err(failed)) if is_hang_up(&failed) => return hangs_up(),
+        Ok(Err(failed)) => return format!("{host}: {failed}"),
+        Ok(Ok(stream)) => stream,
+    };
+    // Without being told anything a server that has no quorum waits; one that has as many connections as it takes hangs up.
+    match timeout(patience, stream.read_u8()).await {
+        Err(_) | Ok(Ok(_)) => {
+            format!("{host} takes connections but not sessions, it may be starting or have no quorum ({why})")
+        }
+        Ok(Err(_)) => hangs_up(),
+    }
+}
+
+/// On a busy machine the server's hanging up may come before this process has seen the connection.
+fn is_hang_up(why: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(why.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_connection_that_is_ended_at_once_is_no_missing_server() {
+        // What Linux says of a connection whose other end has closed and reset it before the first look.
+        assert!(is_hang_up(&io::Error::from_raw_os_error(32)) && is_hang_up(&io::Error::from_raw_os_error(104)));
+        assert!(!is_hang_up(&io::ErrorKind::ConnectionRefused.into()));
     }
 }

@@ -54,6 +54,15 @@ pub(crate) fn of(what: impl fmt::Display, error: ZkError) -> Error {
             "the server does not know this request; ZooKeeper 3.6 or later is needed",
             Outcome::NotApplied,
         ),
+        // Each change is bound to what it has seen. It was tried again for as long as there was time.
+        ZkError::BadVersion => (
+            ErrorKind::Unavailable,
+            "others changed the same node again and again at the same moment; try again",
+            Outcome::NotApplied,
+        ),
+        ZkError::NoNode | ZkError::NodeExists | ZkError::NotEmpty => {
+            (ErrorKind::Unavailable, "others made or deleted nodes at the same moment; try again", Outcome::NotApplied)
+        }
         ZkError::QuotaExceeded => (ErrorKind::Backend, "a quota of the ensemble is used up", Outcome::NotApplied),
         ZkError::BadArguments(_) => (ErrorKind::Backend, "the client refuses it", Outcome::NotApplied),
         _ => (ErrorKind::Backend, "an answer that was not expected", Outcome::NotApplied),
@@ -110,7 +119,9 @@ pub(crate) struct Trouble {
 pub(crate) fn gone_before(key: &LockKey) -> Error {
     Error::new(
         ErrorKind::NotFound,
-        format!("the {key} had been taken away from this session before it was given back; whoever has it now was not touched"),
+        format!(
+            "the {key} had been taken away from this session before it was given back; its holder now was not touched"
+        ),
     )
     .with_outcome(Outcome::NotApplied)
 }
@@ -157,7 +168,7 @@ pub(crate) fn foreign_node(path: &str) -> Error {
     .with_outcome(Outcome::NotApplied)
 }
 
-/// Somebody else wrote into our nodes, or a value is not what it should be.
+/// Another program wrote into our nodes, or a value is not what it should be.
 pub(crate) fn unreadable(what: &str, why: impl fmt::Display) -> Error {
     Error::new(ErrorKind::Backend, format!("{what} can't be read: {why}"))
 }
@@ -180,6 +191,10 @@ mod tests {
             let error = of("create /x", error);
             assert_eq!(error.outcome(), Outcome::Unknown);
             assert!(error.is_retryable());
+        }
+        for error in [ZkError::BadVersion, ZkError::NoNode, ZkError::NodeExists] {
+            let error = of("break the lock", error);
+            assert!(error.is_retryable() && error.outcome() == Outcome::NotApplied, "{error}");
         }
         for error in [ZkError::NoAuth, ZkError::Throttled, ZkError::SessionMoved] {
             assert!(!is_doubtful(&error));

@@ -19,9 +19,6 @@ use crate::roster::{self, Member};
 use crate::session::ZooKeeperSession;
 use crate::watch::GroupWatch;
 
-/// How often a change is tried again that met another one.
-const ATTEMPTS: usize = 20;
-
 /// An entry of a group, as it was read.
 struct Found {
     data: Vec<u8>,
@@ -39,6 +36,7 @@ impl Found {
 #[async_trait]
 impl Groups for ZooKeeperSession {
     async fn create_group(&self, group: &GroupId) -> Result<()> {
+        let _turn = self.gates.pass(Gate::Others).await;
         let path = self.layout.group(group);
         let data = record::write(&GroupRecord { group: group.as_str().to_owned() })?;
         let connection = self.client.connection().await?;
@@ -64,6 +62,7 @@ impl Groups for ZooKeeperSession {
     }
 
     async fn delete_group(&self, group: &GroupId) -> Result<()> {
+        let _turn = self.gates.pass(Gate::Others).await;
         let path = self.layout.group(group);
         let connection = self.client.connection().await?;
         let deleting = async {
@@ -83,6 +82,7 @@ impl Groups for ZooKeeperSession {
     }
 
     async fn groups(&self) -> Result<Vec<GroupId>> {
+        let _turn = self.gates.pass(Gate::Others).await;
         let branch = &self.layout.groups();
         let listing = self.client.ask("list the groups", |zookeeper| async move {
             let (synced, listed) = (zookeeper.sync(branch), zookeeper.list_children(branch));
@@ -159,7 +159,7 @@ impl Groups for ZooKeeperSession {
     }
 
     async fn leave(&self, request: &JoinRequest) -> Result<()> {
-        let _turn = self.gates.pass(Gate::Leave).await;
+        let _turn = self.gates.pass(Gate::LeaveGroup).await;
         let path = self.layout.member(&request.group, &request.member);
         self.holdings.leave_group(request.id);
         let left = self.change(request, &path, |entry, mail, transaction| {
@@ -191,7 +191,8 @@ impl Groups for ZooKeeperSession {
 impl ZooKeeperSession {
     async fn enter_group(&self, request: &JoinRequest, path: &str, data: &[u8]) -> Result<()> {
         let failed = |why| self.client.failed(format_args!("create {path}"), why);
-        for _ in 0..ATTEMPTS {
+        let (mut tries, mut turn) = (self.client.tries(), None);
+        while tries.next().await {
             let connection = self.client.connection().await?;
             let options = self.tree.made(CreateMode::Ephemeral);
             let creating = async { connection.zookeeper()?.create(path, data, &options).await };
@@ -228,6 +229,9 @@ impl ZooKeeperSession {
                 Ok(_) => return Ok(()),
                 Err(why) => met_another_change(why).map_err(failed)?,
             }
+            if turn.is_none() {
+                turn = tries.wait_for(self.gates.pass_to_mailbox(found.stat.ephemeral_owner)).await.flatten();
+            }
         }
         Err(failed(ZkError::BadVersion))
     }
@@ -249,7 +253,8 @@ impl ZooKeeperSession {
         change: impl Fn(&Stat, &Mail, &mut MultiWriter<'_>) -> Result<(), ZkError>,
     ) -> Result<bool> {
         let failed = |why| self.client.failed(format_args!("change {path}"), why);
-        for _ in 0..ATTEMPTS {
+        let (mut tries, mut turn) = (self.client.tries(), None);
+        while tries.next().await {
             let connection = self.client.connection().await?;
             let Some(found) = self.find_own_entry(&connection, path).await.map_err(failed)? else {
                 return Ok(false);
@@ -272,6 +277,9 @@ impl ZooKeeperSession {
             match connection.ask_to_change(changing).await.map_err(failed)? {
                 Ok(_) => return Ok(true),
                 Err(why) => met_another_change(why).map_err(failed)?,
+            }
+            if turn.is_none() {
+                turn = tries.wait_for(self.gates.pass_to_mailbox(self.client.session_id())).await.flatten();
             }
         }
         Err(failed(ZkError::BadVersion))

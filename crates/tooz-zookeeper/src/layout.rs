@@ -3,12 +3,12 @@
 //! | node | what it is |
 //! |---|---|
 //! | `.` | the namespace; it says which layout it is kept in |
-//! | `locks/NAME`, `elections/GROUP` | a container, which the server takes away when nobody has been in it for a while |
+//! | `locks/NAME`, `elections/GROUP` | a container, which the server takes away when it has been empty for a while |
 //! | `locks/NAME/ID MODE SEQUENCE` | one request: an ephemeral node, whose place in the sequence is its place in the queue |
 //! | `groups/GROUP` | a group; its data version counts the updates of its members |
 //! | `groups/GROUP/MEMBER` | a member: an ephemeral node |
 //! | `mail/ID` | the mailbox of a session: an ephemeral node, by which others tell it what they took from it |
-//! | `sessions` | nothing; it keeps those out who speak layout 1 and would put their mailboxes there |
+//! | `sessions` | nothing; it keeps sessions of layout 1 out, which would put their mailboxes there |
 //!
 //! Paths are short on purpose: a server ends a session by one record with the paths of all its nodes, and that has a limit.
 

@@ -25,6 +25,7 @@ mod standstill;
 mod timing;
 mod tls;
 mod tree;
+mod tries;
 mod watch;
 
 use tooz_core::Driver;

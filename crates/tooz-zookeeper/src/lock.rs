@@ -20,8 +20,10 @@ use crate::requests::Withdrawn;
 use crate::session::ZooKeeperSession;
 use crate::watch::LockWatch;
 
-/// How often a break is tried again that met another change, and a name is looked for again that went with its request.
+/// How often a name is looked for again that went with its request.
 const ATTEMPTS: usize = 5;
+/// So many queues are read at once, and then other requests of the session have their turn.
+const AT_ONCE: usize = 1000;
 
 /// What one turn of waiting came to.
 enum Waited {
@@ -118,7 +120,9 @@ impl Locks for ZooKeeperSession {
             )
         };
         let failed = |why| self.client.failed("break the lock", why);
-        for _ in 0..ATTEMPTS {
+        let (mut tries, mut turn) = (self.client.tries(), None);
+        let _turn = self.gates.pass(Gate::Break).await;
+        while tries.next().await {
             let found = self.holding(key).await?.into_iter().find(|seen| u64::try_from(seen.stat.czxid) == Ok(token.0));
             let Some(Seen { name, stat, .. }) = found else { return Err(missing()) };
             let Some(entry) = queue::parse(&name) else { return Err(missing()) };
@@ -147,6 +151,9 @@ impl Locks for ZooKeeperSession {
                 Err(MultiWriteError::OperationFailed { source: ZkError::BadVersion | ZkError::NoNode, .. }) => {}
                 Err(why) => return Err(failed(why.into())),
             }
+            if turn.is_none() {
+                turn = tries.wait_for(self.gates.pass_to_mailbox(stat.ephemeral_owner)).await.flatten();
+            }
         }
         Err(failed(ZkError::BadVersion))
     }
@@ -162,11 +169,12 @@ impl Locks for ZooKeeperSession {
         let mut keys = Vec::new();
         for space in [Space::Lock, Space::Election] {
             let branch = &self.layout.space(space);
-            let listing = self.client.ask("list the locks in use", |zookeeper| async move {
-                let queues = children(&zookeeper, branch).await?;
-                names_in_use(&zookeeper, branch, queues).await
-            });
-            keys.extend(listing.await?.into_iter().filter_map(|name| layout::key_of(space, name)));
+            let listing =
+                self.client.ask("list the queues", |zookeeper| async move { children(&zookeeper, branch).await });
+            for some in listing.await?.chunks(AT_ONCE) {
+                let names = self.names_in_use(branch, some.to_vec()).await?;
+                keys.extend(names.into_iter().filter_map(|name| layout::key_of(space, name)));
+            }
         }
         Ok(keys)
     }
@@ -174,7 +182,7 @@ impl Locks for ZooKeeperSession {
     async fn waiters(&self, key: &LockKey) -> Result<Vec<Waiter>> {
         let _turn = self.gates.pass(Gate::Others).await;
         let queue = &self.layout.queue(key);
-        let waiting = self.client.ask("list who waits for the lock", |zookeeper| async move {
+        let waiting = self.client.ask("read the queue", |zookeeper| async move {
             let children = children(&zookeeper, queue).await?;
             let names = queue::waiters(&children).iter().map(|entry| entry.name.to_owned()).collect();
             seen(&zookeeper, queue, names).await
@@ -251,6 +259,50 @@ impl ZooKeeperSession {
         });
         holding.await
     }
+
+    /// The names of those locks that are in use, of some queues of a branch. Each question has a limit of its own.
+    async fn names_in_use(&self, branch: &str, mut queues: Vec<String>) -> Result<Vec<String>> {
+        let read = async |nodes: &[String]| {
+            self.client
+                .ask("read the queues", |zookeeper| async move { batch::read(&zookeeper, branch, nodes).await })
+                .await
+        };
+        let mut names = Vec::new();
+        for attempt in 0..ATTEMPTS {
+            // Many may be empty, of locks that were given back: the server clears them away within a minute.
+            let counts = read(&queues).await?.into_iter().map(|content| {
+                let count = content.map_or(0, |(_, stat)| stat.num_children);
+                usize::try_from(count).unwrap_or(0)
+            });
+            let full = &queues.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect::<Vec<_>>();
+            let listing = self
+                .client
+                .ask("list the queues", |zookeeper| async move { batch::list(&zookeeper, branch, full).await });
+            let mut hashed = Vec::new();
+            for ((queue, _), children) in full.iter().zip(listing.await?) {
+                let requests = queue::sorted(&children);
+                // The name of one that stands there as a hash is known by each of its requests, if that can be read: another each time.
+                let Some(request) = requests.get(attempt).or(requests.last()) else { continue };
+                match layout::name_at(queue) {
+                    Some(name) => names.push(name),
+                    None => hashed.push((queue.clone(), format!("{queue}/{}", request.name))),
+                }
+            }
+            let requests: Vec<_> = hashed.iter().map(|(_, request)| request.clone()).collect();
+            queues = Vec::new();
+            for ((queue, _), content) in hashed.into_iter().zip(read(&requests).await?) {
+                let record = content.and_then(|(data, _)| record::read::<LockRecord>("the node of a lock", &data).ok());
+                match record.filter(|record| layout::stands_at(&record.name, &queue)) {
+                    Some(record) => names.push(record.name),
+                    None => queues.push(queue),
+                }
+            }
+            if queues.is_empty() {
+                break;
+            }
+        }
+        Ok(names)
+    }
 }
 
 impl Seen {
@@ -289,40 +341,4 @@ async fn seen(zookeeper: &ZooKeeper, queue: &str, names: Vec<String>) -> Result<
     let contents = batch::read(zookeeper, queue, &names).await?;
     let there = names.into_iter().zip(contents);
     Ok(there.filter_map(|(name, content)| content.map(|(data, stat)| Seen { name, data, stat })).collect())
-}
-
-/// The names of those locks of a branch that are in use.
-async fn names_in_use(zookeeper: &ZooKeeper, branch: &str, mut queues: Vec<String>) -> Result<Vec<String>, ZkError> {
-    let mut names = Vec::new();
-    for attempt in 0..ATTEMPTS {
-        // Many may be empty, of locks that were given back: the server clears them away within a minute.
-        let counts = batch::read(zookeeper, branch, &queues).await?.into_iter().map(|content| {
-            let count = content.map_or(0, |(_, stat)| stat.num_children);
-            usize::try_from(count).unwrap_or(0)
-        });
-        let full: Vec<_> = queues.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect();
-        let mut hashed = Vec::new();
-        for ((queue, _), children) in full.iter().zip(batch::list(zookeeper, branch, &full).await?) {
-            let requests = queue::sorted(&children);
-            // The name of one that stands there as a hash is known by each of its requests, if that can be read: another each time.
-            let Some(request) = requests.get(attempt).or(requests.last()) else { continue };
-            match layout::name_at(queue) {
-                Some(name) => names.push(name),
-                None => hashed.push((queue.clone(), format!("{queue}/{}", request.name))),
-            }
-        }
-        let requests: Vec<_> = hashed.iter().map(|(_, request)| request.clone()).collect();
-        queues = Vec::new();
-        for ((queue, _), content) in hashed.into_iter().zip(batch::read(zookeeper, branch, &requests).await?) {
-            let record = content.and_then(|(data, _)| record::read::<LockRecord>("the node of a lock", &data).ok());
-            match record.filter(|record| layout::stands_at(&record.name, &queue)) {
-                Some(record) => names.push(record.name),
-                None => queues.push(queue),
-            }
-        }
-        if queues.is_empty() {
-            break;
-        }
-    }
-    Ok(names)
 }

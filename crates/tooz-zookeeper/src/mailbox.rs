@@ -24,9 +24,6 @@ use crate::tree::Tree;
 /// is kept that it came, and the session compares all that it holds with what the server has.
 const LISTED: usize = 64;
 
-/// How often a mailbox is made again where others change what it stands on.
-const ATTEMPTS: usize = 5;
-
 /// The mail of some session, as it was read.
 pub(crate) struct Mail {
     pub(crate) path: String,
@@ -102,7 +99,8 @@ impl Mailbox {
         let connection = self.client.connection().await?;
         let (path, empty) = (self.path(), self.empty_mail()?);
         let failed = |why| self.client.failed(format_args!("create {path}"), why);
-        for _ in 0..ATTEMPTS {
+        let mut tries = self.client.tries();
+        while tries.next().await {
             let version = self.tree.settle(&connection).await?;
             let making = async {
                 let zookeeper = connection.zookeeper()?;

@@ -15,7 +15,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         "acl",
         OptionValue::Text,
         "creator with a user and password, else open",
-        "who may touch the nodes that are made: creator (the same user) or open (everybody)",
+        "who may touch the nodes that are made: creator (the same user) or open (every user)",
     ),
     OptionSpec::new(
         "ca",

@@ -126,7 +126,7 @@ mod tests {
             node(2, Shared, 5),
             node(3, Exclusive, 6),
             node(4, Shared, 8),
-            "somebody's own".to_owned(),
+            "a stranger's".to_owned(),
         ];
         assert_eq!(turn(&queue, &queue[1]), Turn::Mine);
         assert_eq!(turn(&queue, &queue[2]), Turn::Mine);

@@ -23,7 +23,7 @@ pub(crate) struct Relay {
 
 impl Relay {
     pub(crate) async fn start(mut secured: Stream) -> io::Result<Self> {
-        // Where they can't be listed, nobody could be let in.
+        // Where they can't be listed, no connection could be let in.
         drop(descriptors()?);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -59,7 +59,7 @@ impl Relay {
         self.ended.try_recv().ok()
     }
 
-    /// Leaves the end to whoever has the task.
+    /// Leaves the end to the owner of the task.
     pub(crate) fn into_task(mut self) -> Option<AbortHandle> {
         self.task.take()
     }

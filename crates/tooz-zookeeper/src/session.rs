@@ -56,6 +56,7 @@ pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
             login: Login::new(args.credentials.clone()),
             certificates: settings.certificates.clone(),
             statement_timeout: args.statement_timeout(),
+            operation_timeout: args.operation_timeout,
         };
         let hosts = settings.hosts.clone();
         let client = Arc::new(Client::connect(greeting, hosts, args.connect_timeout, args.reporter.clone()).await?);

@@ -20,9 +20,6 @@ use crate::layout::{LAYOUT, Layout};
 use crate::options::Access;
 use crate::record::{self, NamespaceRecord};
 
-/// How often a node is looked at again that others change meanwhile.
-const ATTEMPTS: usize = 20;
-
 /// What stands in the stop sign, for its readers.
 const STOP: &[u8] = b"this namespace is kept in a layout that older versions of tooz do not speak";
 
@@ -85,7 +82,8 @@ impl Tree {
     /// node that a session makes in it is bound to this version.
     pub(crate) async fn settle(&self, connection: &Connection) -> Result<i32> {
         let root = self.layout.root();
-        for _ in 0..ATTEMPTS {
+        let mut tries = self.client.tries();
+        while tries.next().await {
             let reading = async { connection.zookeeper()?.get_data(root).await };
             let found = match connection.ask(reading).await {
                 Ok((data, stat)) => Some((data, stat.version)),

@@ -4,6 +4,7 @@
 
 mod burden;
 mod ensemble;
+mod in_use;
 mod layouts;
 mod raw;
 mod rotation;
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
         others_can_be_let_in,
         a_dead_host_is_told_with_its_reason,
         a_host_that_hangs_is_left_for_the_next,
-        strange_nodes_in_a_queue_are_nobodys,
+        strange_nodes_in_a_queue_are_no_requests,
         a_queue_that_may_not_be_read_keeps_nothing,
         a_deleted_mailbox_is_made_anew,
         capabilities_that_no_node_takes_are_refused,
@@ -69,7 +70,7 @@ fn main() -> ExitCode {
         what_a_change_costs_does_not_grow_with_the_group,
         a_group_made_again_is_another_group,
         the_newer_server_does_as_well,
-        one_foreign_child_of_a_group_hides_nobody,
+        one_foreign_child_of_a_group_hides_no_member,
         a_timeout_longer_than_asked_tells_of_a_slow_tick,
         a_session_that_is_given_up_is_ended_at_the_server,
         too_many_connections_are_told_as_that,
@@ -77,9 +78,11 @@ fn main() -> ExitCode {
         a_chroot_is_for_others_too,
         a_password_in_the_clear_is_told,
         a_namespace_deleted_by_hand_is_made_anew,
+        a_close_waits_as_long_as_an_operation_may,
     ];
     trials.extend(burden::trials());
     trials.extend(ensemble::trials());
+    trials.extend(in_use::trials());
     trials.extend(layouts::trials());
     trials.extend(rotation::trials());
     trials.extend(secure::trials());
@@ -111,7 +114,7 @@ pub(crate) fn quirk(name: &'static str, run: fn() -> Quirk) -> Trial {
     })
 }
 
-/// A namespace that nobody else has.
+/// A namespace that no other trial has.
 pub(crate) fn namespace() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(1);
     format!("quirk-{}", COUNT.fetch_add(1, Ordering::Relaxed))
@@ -157,7 +160,7 @@ pub(crate) fn nodes(namespace: &str, branch: &str) -> Vec<String> {
 /// Counted by the server: which node is watched by how many, and how many watches a deletion has fired.
 async fn one_release_wakes_one_of_two_hundred_waiters() -> Result<()> {
     const WAITERS: usize = 200;
-    let server = Server::start(Kind::ZooKeeper).expect("a server of its own, so that nobody else is counted");
+    let server = Server::start(Kind::ZooKeeper).expect("a server of its own, so that nothing else is counted");
     let (space, url) = (namespace(), server.url());
     let minute = Duration::from_mins(1);
     let holder = connect_for(&url, "holder", &space, minute).await?;
@@ -170,7 +173,7 @@ async fn one_release_wakes_one_of_two_hundred_waiters() -> Result<()> {
         waiting.push(tokio::spawn(async move {
             let guard = coordinator.lock("one")?.acquire().await?;
             granted.fetch_add(1, Ordering::SeqCst);
-            may_go_on.wait_for(|go_on| *go_on).await.expect("somebody says so");
+            may_go_on.wait_for(|go_on| *go_on).await.expect("the trial says so");
             guard.release().await?;
             coordinator.close().await
         }));
@@ -194,7 +197,7 @@ async fn one_release_wakes_one_of_two_hundred_waiters() -> Result<()> {
         let line = answer.lines().find_map(|line| line.strip_prefix("zk_sum_node_deleted_watch_count"));
         line.expect("the server counts them").trim().parse::<f64>().expect("a number")
     };
-    // The holder watches its own node, to hear of it if somebody else deletes that; all others are watched by the next one alone.
+    // The holder watches its own node, to hear of its deletion by others; all others are watched by the next one alone.
     let is_calm = |waiters: usize| {
         let mut watched = watched();
         watched.sort_unstable();
@@ -245,7 +248,7 @@ async fn a_lost_reply_of_release_frees_the_lock() -> Result<()> {
     let other = connect(&SERVER.url(), "other", &space).await?;
     let guard = coordinator.lock("lost")?.acquire().await?;
     let swallowed = proxy.swallow_reply(b"locks/lost/");
-    // It may say that nobody knows; then it goes on in the background.
+    // It may say that it is not known; then it goes on in the background.
     let _ = soon(guard.release()).await;
     assert!(swallowed.wait(Duration::from_secs(5)), "nothing was lost");
     let again = soon(other.lock("lost")?.acquire()).await?;
@@ -404,14 +407,14 @@ async fn others_can_be_let_in() -> Result<()> {
 async fn a_dead_host_is_told_with_its_reason() -> Result<()> {
     let unused = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
     let began = Instant::now();
-    let error = connect(&format!("zookeeper://{unused}"), "m", "x").await.expect_err("nobody is there");
+    let error = connect(&format!("zookeeper://{unused}"), "m", "x").await.expect_err("no server is there");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.to_string().contains(&unused.to_string()) && error.to_string().contains("refused"), "{error}");
     assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
     // One that takes connections and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = silent.local_addr().expect("its address");
-    let error = connect(&format!("zookeeper://{address}"), "m", "x").await.expect_err("nobody answers");
+    let error = connect(&format!("zookeeper://{address}"), "m", "x").await.expect_err("no server answers");
     assert!(error.to_string().contains(&address.to_string()), "{error}");
     assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
     Ok(())
@@ -432,7 +435,7 @@ async fn a_host_that_hangs_is_left_for_the_next() -> Result<()> {
     coordinator.close().await
 }
 
-async fn strange_nodes_in_a_queue_are_nobodys() -> Result<()> {
+async fn strange_nodes_in_a_queue_are_no_requests() -> Result<()> {
     let space = namespace();
     let coordinator = connect(&SERVER.url(), "m", &space).await?;
     coordinator.lock("l")?.acquire().await?.release().await?;
@@ -442,7 +445,7 @@ async fn strange_nodes_in_a_queue_are_nobodys() -> Result<()> {
     coordinator.close().await
 }
 
-/// The node is made before the refusal to list it comes: it must not stand there for ever, held by nobody.
+/// The node is made before the refusal to list it comes: it must not stand there for ever without a holder.
 async fn a_queue_that_may_not_be_read_keeps_nothing() -> Result<()> {
     let space = namespace();
     let coordinator = connect(&SERVER.url(), "m", &space).await?;
@@ -453,7 +456,7 @@ async fn a_queue_that_may_not_be_read_keeps_nothing() -> Result<()> {
     for _ in 0..2 {
         let error = coordinator.lock("l")?.try_acquire().await.expect_err("who queues there can't be seen");
         assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
-        let error = coordinator.lock("l")?.acquire().await.expect_err("nor by one who waits");
+        let error = coordinator.lock("l")?.acquire().await.expect_err("nor by a waiter");
         assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
     }
     until("nothing is left there", || !word(SERVER.address(), "dump").contains(&queue)).await;
@@ -515,7 +518,7 @@ async fn a_list_is_whole_however_much_it_is() -> Result<()> {
         assert_eq!((member.member.as_str(), told), (format!("m{number:03}").as_str(), number));
         assert_eq!(said.len(), if number % 50 == 0 { large.len() } else { 5 });
     }
-    // Whoever leaves between the names and the reading is left out, and all others are there.
+    // A member that leaves between the names and the reading is left out, and all others are there.
     let (gone, staying) = there.split_at_mut(MEMBERS / 2);
     let leaving = async {
         for (coordinator, _) in gone.iter_mut() {
@@ -705,7 +708,7 @@ async fn the_newer_server_does_as_well() -> Result<()> {
     two.close().await
 }
 
-async fn one_foreign_child_of_a_group_hides_nobody() -> Result<()> {
+async fn one_foreign_child_of_a_group_hides_no_member() -> Result<()> {
     let space = namespace();
     let coordinator = connect(&SERVER.url(), "m", &space).await?;
     let group = coordinator.group("g")?;
@@ -726,7 +729,7 @@ async fn one_foreign_child_of_a_group_hides_nobody() -> Result<()> {
     let other = connect(&SERVER.url(), "stranger", &space).await?;
     let error = other.group("g")?.join(&()).await.expect_err("the place is taken");
     assert!(error.to_string().contains("groups/g/stranger"), "{error}");
-    // And so is a place in a queue, which is in everybody's way until it is broken.
+    // And so is a place in a queue, which is in the way of all until it is broken.
     let guard = coordinator.lock("l")?.acquire().await?;
     let own = nodes(&space, "/locks/l").pop().expect("a node");
     let before = own.replace(&own[own.len() - 10..], "-000000009");
@@ -876,4 +879,25 @@ async fn a_namespace_deleted_by_hand_is_made_anew() -> Result<()> {
     assert!(again.is_held());
     assert_eq!(raw.data(&format!("/{space}")).expect("an answer").as_deref(), Some(&br#"{"layout":2}"#[..]));
     coordinator.close().await
+}
+
+/// Longer than one request may take, and than the client library waits for an answer.
+async fn a_close_waits_as_long_as_an_operation_may() -> Result<()> {
+    let space = namespace();
+    let proxy = Proxy::start(SERVER.address()).expect("a proxy");
+    let url = format!("{}?operation_timeout=20s", proxy.url("zookeeper"));
+    let coordinator = connect_for(&url, "m", &space, Duration::from_secs(6)).await?;
+    let guard = coordinator.lock("l")?.acquire().await?;
+    proxy.stall();
+    let closing = tokio::spawn({
+        let coordinator = coordinator.clone();
+        async move { coordinator.close().await }
+    });
+    sleep(Duration::from_millis(2500)).await;
+    proxy.heal();
+    soon(closing).await.expect("no panic")?;
+    assert!(!guard.is_held());
+    assert_eq!(nodes(&space, "/locks/l").len(), 0, "it was said to be ended");
+    assert_eq!(nodes(&space, "/mail").len(), 0, "it was said to be ended");
+    Ok(())
 }

@@ -13,6 +13,7 @@ pub(crate) const QUIRKS: &[Quirk] = &[
     ("crowd::twenty_thousand_acquires_at_once_starve_no_heartbeat_and_no_release", || play(at_once())),
     ("crowd::a_large_roster_is_read_in_pages", || play(large_roster())),
     ("crowd::locks_and_waiters_are_listed_in_pages", || play(listing())),
+    ("crowd::a_queue_that_is_too_long_is_refused_to_writers", || play(too_long())),
     ("crowd::what_is_too_large_for_etcd_is_refused_at_once", || play(too_large())),
     ("crowd::a_long_queue_is_not_sorted_for_each_look", || play(long_queue())),
 ];
@@ -110,6 +111,27 @@ async fn listing() -> Result<()> {
     // Each piece of a hundred has one revision.
     let pieces = waiters.iter().map(|waiter| waiter.member.as_str()[1..].parse::<usize>().expect("a number") / 100);
     ensure!(pieces.is_sorted(), "not in the order in which they came");
+    Ok(())
+}
+
+async fn too_long() -> Result<()> {
+    const MOST: usize = 20_000;
+    let server = Server::start(Kind::Etcd)?;
+    let url = format!("{}?session_timeout=10s", server.url());
+    let (one, two) = (connect(&url, "one").await?, connect(&url, "two").await?);
+    let (lock, wanted) = (one.lock("x")?, two.lock("x")?);
+    put_all(&server, (0..MOST).map(|index| (format!("locks/x/s/{index:032x}"), "garbage".to_owned())))?;
+    // A reader is in the way of none of them.
+    let reader = within("reading", lock.shared().acquire()).await??;
+    let refused = within("acquiring", wanted.acquire()).await?.err().map(|error| (error.kind(), error.to_string()));
+    ensure!(
+        refused.as_ref().is_some_and(|(kind, words)| *kind == ErrorKind::Config && words.contains("20000")),
+        "a writer is answered {refused:?}"
+    );
+    ensure!(within("trying", wanted.try_acquire()).await??.is_none(), "it has the lock");
+    let waiting = lock.waiters().await?;
+    ensure!(waiting.is_empty() && reader.is_held(), "{} wait though they were refused", waiting.len());
+    ensure!(lock.holders().await?.len() == MOST + 1, "not all readers are listed");
     Ok(())
 }
 

@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tooz_core::{ErrorKind, LossReason};
 use tooz_testbed::{Kind, Proxy, Server};
 
 use crate::Quirk;
-use crate::stage::{connect, etcdctl, keys, play, within};
+use crate::stage::{connect, etcdctl, eventually, keys, play, within};
 
 pub(crate) const QUIRKS: &[Quirk] = &[
     ("force::a_holder_whose_key_is_deleted_is_told", || play(deleted())),
     ("force::a_release_of_what_was_taken_at_that_moment_is_no_success", || play(taken_at_the_release())),
     ("force::a_waiter_whose_key_is_deleted_waits_on", || play(waiter())),
     ("force::a_member_whose_key_is_deleted_is_told", || play(member())),
+    ("force::a_group_of_which_one_key_is_deleted_is_there_or_gone_for_all", || play(half_a_group())),
     ("force::a_deleted_session_key_ends_the_session", || play(session())),
     ("force::a_release_after_the_lease_was_revoked_is_no_success", || play(revoked())),
     ("force::a_namesake_neither_frees_nor_inherits", || play(namesake())),
@@ -82,6 +83,35 @@ async fn member() -> Result<()> {
     delete(&server, "/tooz/tooz/members/g/one")?;
     tokio::time::timeout(Duration::from_secs(1), membership.loss().wait()).await?;
     ensure!(!membership.is_member() && guard.is_held(), "only the membership was taken");
+    Ok(())
+}
+
+async fn half_a_group() -> Result<()> {
+    let server = Server::start(Kind::Etcd)?;
+    let url = format!("{}?session_timeout=20s", server.url());
+    let (one, two) = (connect(&url, "one").await?, connect(&url, "two").await?);
+    let (gone, kept) = (one.group("gone")?, one.group("kept")?);
+    let (lost, stays) = (gone.join_or_create(&1).await?, kept.join_or_create(&1).await?);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    // The key by which it exists: as if it had been deleted, with its members.
+    etcdctl(&server, &["del", "/tooz/tooz/members/gone/"])?;
+    tokio::time::timeout(Duration::from_secs(2), lost.loss().wait()).await.context("the member was not told")?;
+    ensure!(!lost.is_member() && stays.is_member(), "one was deleted, one was not");
+    let is_clear = async || Ok(!keys(&server)?.iter().any(|key| key.contains("/members/gone")));
+    eventually("no entry is left", is_clear).await?;
+    ensure!(two.group("gone")?.members().await.is_err(), "it has members");
+    two.group("gone")?.delete().await?;
+    ensure!(two.groups().await?.len() == 1, "it is listed still: {:?}", two.groups().await?);
+    let again = two.group("gone")?.delete().await.err().map(|error| error.kind());
+    ensure!(again == Some(ErrorKind::NotFound), "deleted twice: {again:?}");
+    // The key by which it is listed.
+    etcdctl(&server, &["del", "/tooz/tooz/groups/kept"])?;
+    let created = kept.create().await.err().map(|error| error.kind());
+    ensure!(created == Some(ErrorKind::AlreadyExists), "created twice: {created:?}");
+    ensure!(one.groups().await?.len() == 1 && stays.is_member(), "it is not listed again");
+    stays.leave().await?;
+    kept.delete().await?;
+    ensure!(keys(&server)?.iter().all(|key| key.contains("/sessions/")), "left over: {:?}", keys(&server)?);
     Ok(())
 }
 

@@ -12,6 +12,7 @@ pub(crate) const QUIRKS: &[Quirk] = &[
     ("quorum::killed_leaders_lose_no_lock_and_no_turn", || play(killed_leaders())),
     ("quorum::a_holder_beside_the_minority_knows_before_the_majority_grants", || play(minority())),
     ("quorum::a_stopped_leader_is_left", || play(stopped_leader())),
+    ("quorum::a_stopped_member_keeps_no_connect_waiting", || play(stopped_member())),
 ];
 
 async fn killed_leaders() -> Result<()> {
@@ -91,4 +92,21 @@ async fn stopped_leader() -> Result<()> {
     ensure!(guard.is_held(), "the session was lost when the leader came back");
     within("releasing", guard.release()).await??;
     Ok(())
+}
+
+async fn stopped_member() -> Result<()> {
+    let cluster = Cluster::start(Kind::Etcd)?;
+    let stopped = (cluster.leader()? + 1) % 3;
+    cluster.nodes()[stopped].pause()?;
+    for index in 0..9 {
+        let began = Instant::now();
+        let one = connect(&format!("{}?session_timeout=10s", cluster.url()), &format!("m{index}")).await?;
+        let took = began.elapsed();
+        // The kernel of a stopped process takes connections that nothing ever answers.
+        ensure!(took < Duration::from_secs(2), "connecting took {took:?}");
+        within("acquiring", one.lock("x")?.acquire()).await??.release().await?;
+        one.close().await?;
+    }
+    cluster.nodes()[stopped].resume()?;
+    cluster.wait_until_whole()
 }

@@ -16,6 +16,7 @@ SELECT
     EXISTS (SELECT 1 FROM home) AS has_schema,
     EXISTS (SELECT 1 FROM functions WHERE name = 'sweep') AS has_tables,
     EXISTS (SELECT 1 FROM things WHERE name = 'layout') AS has_layout,
+    (SELECT count(*) FROM things) = 7 AND (SELECT count(DISTINCT name) FROM functions) = 10 AS is_complete,
     (SELECT string_agg(DISTINCT quote_ident(pg_get_userbyid(owner)), ', ')
         FROM (SELECT owner FROM things UNION SELECT owner FROM functions) AS all_owners WHERE NOT pg_has_role(owner, 'USAGE')) AS owners,
     coalesce(

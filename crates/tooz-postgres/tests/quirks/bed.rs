@@ -29,6 +29,18 @@ pub(crate) async fn role(arguments: &[&str]) {
             say("leading");
             forever().await;
         }
+        "read" => {
+            let guard = ours.lock(*name).unwrap().shared().acquire().await.unwrap();
+            say(guard.fencing_token());
+            forever().await;
+        }
+        "watch" => {
+            let group = ours.group(*name).unwrap();
+            let mut watch = group.watch().await.unwrap();
+            watch.next().await.unwrap();
+            say("watching");
+            while watch.next().await.is_some() {}
+        }
         other => panic!("no role {other}"),
     }
 }

@@ -5,6 +5,7 @@ mod access;
 mod bed;
 mod dead;
 mod faults;
+mod hung;
 mod layout;
 mod locks;
 mod pooler;
@@ -78,6 +79,12 @@ fn main() -> ExitCode {
         dead::what_one_session_leaves_in_thousands_is_taken_away_by_steps,
         dead::few_of_many_watchers_look_who_has_died,
         dead::who_may_only_read_hears_of_deaths_and_fills_no_log,
+        hung::readers_keep_no_stopped_holder_alive,
+        hung::the_back_end_of_a_stopped_watcher_is_ended,
+        hung::a_stopped_waiter_is_no_obstacle_for_a_minute,
+        hung::a_stopped_young_holder_hides_no_other,
+        hung::what_can_not_be_read_is_left_out,
+        hung::the_check_up_sees_what_is_wrong,
         layout::the_first_member_brings_an_older_schema_up_to_date,
         layout::members_of_an_older_revision_go_on_beside_newer_ones,
         layout::who_does_not_own_an_older_schema_is_told_who_does,

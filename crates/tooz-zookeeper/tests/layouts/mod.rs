@@ -1,4 +1,4 @@
-//! Two versions side by side: a namespace says which layout it is kept in, and whoever does not speak it owns nothing there.
+//! Two versions side by side: a namespace says which layout it is kept in, and a member that does not speak it owns nothing there.
 
 use libtest_mimic::Trial;
 use tooz_core::{ErrorKind, Probe, Result};
@@ -12,14 +12,12 @@ pub(crate) fn trials() -> Vec<Trial> {
             "a_namespace_says_which_layout_it_is_kept_in",
             || Box::pin(a_namespace_says_which_layout_it_is_kept_in()),
         ),
-        quirk("the_first_layout_with_somebody_in_it_is_refused", || {
-            Box::pin(the_first_layout_with_somebody_in_it_is_refused())
-        }),
+        quirk("the_first_layout_in_use_is_refused", || Box::pin(the_first_layout_in_use_is_refused())),
         quirk("the_first_layout_with_a_group_in_it_is_refused", || {
             Box::pin(the_first_layout_with_a_group_in_it_is_refused())
         }),
-        quirk("the_first_layout_with_nobody_in_it_is_taken_over", || {
-            Box::pin(the_first_layout_with_nobody_in_it_is_taken_over())
+        quirk("the_first_layout_that_is_empty_is_taken_over", || {
+            Box::pin(the_first_layout_that_is_empty_is_taken_over())
         }),
         quirk("a_later_layout_is_refused", || Box::pin(a_later_layout_is_refused())),
         quirk("many_that_come_first_at_once_agree", || Box::pin(many_that_come_first_at_once_agree())),
@@ -61,7 +59,7 @@ async fn a_namespace_says_which_layout_it_is_kept_in() -> Result<()> {
     assert_eq!(raw.data(&format!("/{space}")).expect("an answer").as_deref(), Some(&br#"{"layout":2}"#[..]));
     // What a version of the first layout does first.
     raw.create_with(&format!("/{space}/sessions/0000000000000001"), b"", Kept::WithSession).expect_err("it may not");
-    // Who comes later finds the same.
+    // A later session finds the same.
     let other = connect(&SERVER.url(), "other", &space).await?;
     other.probe(Probe::Write).await?;
     other.lock("l")?.acquire().await?.release().await?;
@@ -69,7 +67,7 @@ async fn a_namespace_says_which_layout_it_is_kept_in() -> Result<()> {
     coordinator.close().await
 }
 
-async fn the_first_layout_with_somebody_in_it_is_refused() -> Result<()> {
+async fn the_first_layout_in_use_is_refused() -> Result<()> {
     let (space, mut raw) = (namespace(), raw());
     first_layout(&mut raw, &space);
     let mailbox = format!("/{space}/sessions/0000000000000001");
@@ -89,7 +87,7 @@ async fn the_first_layout_with_a_group_in_it_is_refused() -> Result<()> {
     is_refused(&space, "1").await
 }
 
-async fn the_first_layout_with_nobody_in_it_is_taken_over() -> Result<()> {
+async fn the_first_layout_that_is_empty_is_taken_over() -> Result<()> {
     let (space, mut raw) = (namespace(), raw());
     first_layout(&mut raw, &space);
     let coordinator = connect(&SERVER.url(), "m", &space).await?;
@@ -106,9 +104,9 @@ async fn a_later_layout_is_refused() -> Result<()> {
     let (space, mut raw) = (namespace(), raw());
     assert!(raw.create_with(&format!("/{space}"), br#"{"layout":3}"#, Kept::ForEver).expect("an answer"));
     is_refused(&space, "3").await?;
-    // Nor is a node used that is somebody else's.
+    // Nor is a node used that is another program's.
     let space = namespace();
-    assert!(raw.create_with(&format!("/{space}"), b"somebody's own", Kept::ForEver).expect("an answer"));
+    assert!(raw.create_with(&format!("/{space}"), b"a stranger's", Kept::ForEver).expect("an answer"));
     let coordinator = connect(&SERVER.url(), "m", &space).await?;
     let error = coordinator.lock("l")?.try_acquire().await.expect_err("it is not tooz's");
     assert!(error.to_string().contains("another namespace"), "{error}");

@@ -16,7 +16,7 @@ const GET_CHILDREN: i32 = 8;
 const AUTH: i32 = 100;
 const CLOSE: i32 = -11;
 
-/// What may be done with a node: read, write, make nodes below it, delete nodes below it, say who may.
+/// What may be done with a node: read, write, make nodes below it, delete nodes below it, change these rights.
 const EVERYTHING: i32 = 31;
 pub(crate) const MAKE_AND_DELETE: i32 = 12;
 
@@ -70,12 +70,12 @@ impl Raw {
         Ok(self.call(GET_DATA, &body)?.map(|answer| text(&mut &answer[..])))
     }
 
-    /// Makes a node that anybody may touch; false where the one above it is missing.
+    /// Makes a node that every user may touch; false where the one above it is missing.
     pub(crate) fn create(&mut self, path: &str) -> io::Result<bool> {
         self.create_for(path, EVERYTHING)
     }
 
-    /// Makes a node with which anybody may do that much.
+    /// Makes a node with which every user may do that much.
     pub(crate) fn create_for(&mut self, path: &str, permissions: i32) -> io::Result<bool> {
         self.create_kept(path, b"", permissions, Kept::ForEver)
     }
@@ -192,7 +192,7 @@ pub(crate) fn end_session(server: SocketAddr, namespace: &str, member: &str) -> 
         if !String::from_utf8_lossy(&mail).starts_with(&format!("{{\"member\":{member:?}")) {
             continue;
         }
-        // The one who has it takes it back at once, so this may need several attempts.
+        // Its owner takes it back at once, so this may need several attempts.
         while raw.data(&mailbox)?.is_some() {
             take_and_close(server, id.cast_signed())?;
         }
@@ -223,7 +223,7 @@ pub(crate) fn word(server: SocketAddr, word: &str) -> String {
     answer
 }
 
-/// The first words to a server, for a new session or for one that somebody else has: its password follows from its id.
+/// The first words to a server, for a new session or for one of another client: its password follows from its id.
 fn greeting(session: i64) -> Vec<u8> {
     let mut hello = Vec::new();
     hello.extend(0_i32.to_be_bytes());

@@ -74,7 +74,7 @@ async fn a_password_that_is_new_in_the_file_loses_nothing() -> Result<()> {
     }
     sleep(Duration::from_secs(7)).await;
     assert!(guard.is_held() && membership.is_member(), "{:?}", guard.loss().reason());
-    // Who has the earlier password alone may do what he could, where the node is of that time.
+    // A user with the earlier password alone may do what it could, where the node is of that time.
     let old = connect(&SERVER.url().replace("://", "://ann:old@"), "old", &space).await?;
     assert!(old.lock("l")?.try_acquire().await?.is_none());
     guard.release().await?;
@@ -133,7 +133,7 @@ async fn a_password_file_that_is_missing_for_a_while_loses_nothing() -> Result<(
     fs::remove_file(&file.0).expect("it can be removed");
     proxy.reset();
     sleep(Duration::from_secs(2)).await;
-    let error = coordinator.lock("other")?.try_acquire().await.expect_err("nobody can log in");
+    let error = coordinator.lock("other")?.try_acquire().await.expect_err("no user can log in");
     assert!(error.to_string().contains("password_file") && error.is_retryable(), "{error}");
     file.say("new");
     soon(coordinator.lock("other")?.acquire()).await?.release().await?;
@@ -157,7 +157,7 @@ mod secure {
         Setup::new(Kind::ZooKeeper).tls().argument("ssl.clientAuth=need").start().expect("a server with TLS")
     }
 
-    /// The server's certificate, its authority and the client's own are all renewed, by an authority that nobody has known before.
+    /// The server's certificate, its authority and the client's own are all renewed, by an authority that was not known before.
     pub(super) async fn certificates_that_are_new_on_disk_lose_nothing() -> Result<()> {
         let (server, other) = (start(), start());
         let own = |name: &str| server.folder().join(name);

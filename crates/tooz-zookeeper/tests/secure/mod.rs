@@ -134,7 +134,7 @@ async fn certificates_that_do_not_fit_are_told() -> Result<()> {
 async fn a_server_may_want_a_certificate_of_the_client() -> Result<()> {
     let server = start(Setup::new(Kind::ZooKeeper).argument("ssl.clientAuth=need"));
     let url = format!("{}?ca={}{PATIENT}", server.url(), ca(&server));
-    let error = connect(&url, "m", "x").await.expect_err("who comes without one is not let in");
+    let error = connect(&url, "m", "x").await.expect_err("a client without one is not let in");
     assert!(error.to_string().contains("cert="), "{error}");
     assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     // The same authority vouches for it.

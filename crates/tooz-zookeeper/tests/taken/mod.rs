@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
-use tooz_core::{ErrorKind, JoinOptions, LossReason, Result};
+use tooz_core::{Coordinator, ErrorKind, JoinOptions, LockGuard, LossReason, Membership, Result};
 use tooz_testbed::Proxy;
 
 use crate::raw::Raw;
@@ -22,6 +23,15 @@ pub(crate) fn trials() -> Vec<Trial> {
         quirk("a_node_deleted_while_there_was_no_connection_is_told", || {
             Box::pin(a_node_deleted_while_there_was_no_connection_is_told())
         }),
+        quirk(
+            "breaks_of_one_holders_locks_refuse_no_other",
+            || Box::pin(breaks_of_one_holders_locks_refuse_no_other()),
+        ),
+        quirk(
+            "take_overs_from_one_session_refuse_no_other",
+            || Box::pin(take_overs_from_one_session_refuse_no_other()),
+        ),
+        quirk("letters_refuse_no_leave_and_no_update", || Box::pin(letters_refuse_no_leave_and_no_update())),
         quirk("a_release_that_finds_nothing_says_so", || Box::pin(a_release_that_finds_nothing_says_so())),
     ]
 }
@@ -70,10 +80,10 @@ async fn a_hundred_locks_broken_during_a_standstill_are_all_lost() -> Result<()>
     until("all are lost", || guards[..BROKEN].iter().all(|guard| !guard.is_held())).await;
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert_eq!(soon(membership.loss().wait()).await, LossReason::TakenOver);
-    assert!(guards[BROKEN..].iter().all(tooz_core::LockGuard::is_held), "the others are not lost");
+    assert!(guards[BROKEN..].iter().all(LockGuard::is_held), "the others are not lost");
     let error = guards.swap_remove(0).release().await.expect_err("it is another's");
     assert_eq!(error.kind(), ErrorKind::Lost, "{error}");
-    assert!(taken.iter().all(tooz_core::LockGuard::is_held) && theirs.is_member());
+    assert!(taken.iter().all(LockGuard::is_held) && theirs.is_member());
     thief.close().await?;
     other.close().await?;
     holder.close().await
@@ -135,7 +145,7 @@ async fn a_node_deleted_by_hand_is_told_at_once() -> Result<()> {
     delete(&nodes(&space, "/groups/g")[0]);
     soon(membership.loss().wait()).await;
     assert!(kept.is_held(), "the session goes on");
-    // Somebody's writing into a node is no deletion of it.
+    // Writing into a node is no deletion of it.
     let node = nodes(&space, "/locks/kept").pop().expect("a node");
     for text in ["one", "two"] {
         assert!(raw.write(&node, text.as_bytes()).expect("an answer"));
@@ -171,11 +181,110 @@ async fn a_release_that_finds_nothing_says_so() -> Result<()> {
     let holder = connect_for(&SERVER.url(), "holder", &space, Duration::from_secs(30)).await?;
     let other = holder.lock("other")?.acquire().await?;
     let guard = holder.lock("l")?.acquire().await?;
-    // So soon that nobody has noticed it yet, or just so.
+    // So soon that it was not noticed yet, or just so.
     assert!(raw().delete(&nodes(&space, "/locks/l")[0]).expect("an answer"));
-    let error = guard.release().await.expect_err("somebody may have had it before");
+    let error = guard.release().await.expect_err("another may have had it before");
     assert!(matches!(error.kind(), ErrorKind::Lost | ErrorKind::NotFound), "{error}");
     assert!(other.is_held(), "the session goes on");
     other.release().await?;
+    holder.close().await
+}
+
+/// All of them at once.
+async fn hold(coordinator: &Coordinator, count: usize) -> Result<Vec<LockGuard>> {
+    let mut asking = JoinSet::new();
+    for number in 0..count {
+        let lock = coordinator.lock(format!("l{number}"))?;
+        asking.spawn(async move { lock.acquire().await });
+    }
+    asking.join_all().await.into_iter().collect()
+}
+
+async fn join(coordinator: &Coordinator, count: usize) -> Result<Vec<Membership>> {
+    let mut joined = Vec::new();
+    for number in 0..count {
+        joined.push(coordinator.group(format!("g{number}"))?.join_or_create(&()).await?);
+    }
+    Ok(joined)
+}
+
+/// Begins to break those locks, all at once.
+fn break_all(coordinator: &Coordinator, numbers: impl Iterator<Item = usize>) -> Result<JoinSet<Result<()>>> {
+    let mut breaking = JoinSet::new();
+    for number in numbers {
+        let lock = coordinator.lock(format!("l{number}"))?;
+        breaking.spawn(async move {
+            let there = lock.holders().await?.pop().expect("a holder");
+            lock.break_lock(&there).await
+        });
+    }
+    Ok(breaking)
+}
+
+/// All write into one mailbox, from two sessions.
+async fn breaks_of_one_holders_locks_refuse_no_other() -> Result<()> {
+    const LOCKS: usize = 400;
+    let (space, minute) = (namespace(), Duration::from_mins(1));
+    let holder = connect_for(&SERVER.url(), "holder", &space, minute).await?;
+    let url = format!("{}?operation_timeout=20s", SERVER.url());
+    let (one, two) = (connect_for(&url, "one", &space, minute).await?, connect_for(&url, "two", &space, minute).await?);
+    let guards = hold(&holder, LOCKS).await?;
+    let mut breaking = break_all(&one, (0..LOCKS).filter(|number| number.is_multiple_of(2)))?;
+    let mut others = break_all(&two, (0..LOCKS).filter(|number| !number.is_multiple_of(2)))?;
+    while let Some(broken) = breaking.join_next().await {
+        broken.expect("no panic")?;
+    }
+    while let Some(broken) = others.join_next().await {
+        broken.expect("no panic")?;
+    }
+    until("all are lost", || guards.iter().all(|guard| !guard.is_held())).await;
+    for coordinator in [one, two, holder] {
+        coordinator.close().await?;
+    }
+    Ok(())
+}
+
+async fn take_overs_from_one_session_refuse_no_other() -> Result<()> {
+    const GROUPS: usize = 150;
+    let (space, minute) = (namespace(), Duration::from_mins(1));
+    let holder = connect_for(&SERVER.url(), "m", &space, minute).await?;
+    let joined = join(&holder, GROUPS).await?;
+    let url = format!("{}?operation_timeout=20s", SERVER.url());
+    let thief = connect_for(&url, "m", &space, minute).await?;
+    let mut taking = JoinSet::new();
+    for number in 0..GROUPS {
+        let group = thief.group(format!("g{number}"))?;
+        taking.spawn(async move { group.join_with(JoinOptions::new().take_over()).await });
+    }
+    let theirs = taking.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
+    until("all are told", || joined.iter().all(|membership| !membership.is_member())).await;
+    assert!(theirs.iter().all(Membership::is_member));
+    thief.close().await?;
+    holder.close().await
+}
+
+async fn letters_refuse_no_leave_and_no_update() -> Result<()> {
+    const COUNT: usize = 150;
+    let (space, minute) = (namespace(), Duration::from_mins(1));
+    let url = format!("{}?operation_timeout=20s", SERVER.url());
+    let holder = connect_for(&url, "holder", &space, minute).await?;
+    let other = connect_for(&url, "other", &space, minute).await?;
+    let (guards, joined) = (hold(&holder, COUNT).await?, join(&holder, COUNT).await?);
+    let breaking = break_all(&other, 0..COUNT)?;
+    let mut changing = JoinSet::new();
+    for (number, membership) in joined.into_iter().enumerate() {
+        changing.spawn(async move {
+            if number.is_multiple_of(2) {
+                membership.update(&number).await.map(|()| Some(membership))
+            } else {
+                membership.leave().await.map(|()| None)
+            }
+        });
+    }
+    let kept = changing.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
+    breaking.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
+    assert!(kept.iter().flatten().all(Membership::is_member));
+    until("all are lost", || guards.iter().all(|guard| !guard.is_held())).await;
+    other.close().await?;
     holder.close().await
 }
