@@ -53,7 +53,7 @@ pub(crate) enum Command {
     ///
     /// CMD runs in a process group of its own, with TOOZ_FENCING_TOKEN, TOOZ_LOCK and TOOZ_MEMBER in its environment. Signals to tooz
     /// are forwarded to it. If the lock is about to be lost, or tooz dies, CMD and all that it started is killed
-    /// before another can have the lock. What CMD leaves behind when it ends by itself runs on without the lock.
+    /// before another can have the lock. Processes that CMD leaves behind when it ends by itself run on without the lock.
     Lock(LockArguments),
     /// Run CMD only while leader of a group; after a loss stop it and campaign again
     ///

@@ -62,7 +62,7 @@ impl Failure {
 /// Set when something could not be given back in time.
 static HURRIED: AtomicBool = AtomicBool::new(false);
 
-/// What is left to do is not waited for as long as usual.
+/// The remaining work is not waited for as long as usual.
 pub(crate) fn hurry() {
     HURRIED.store(true, Ordering::Relaxed);
 }
@@ -79,7 +79,7 @@ pub(crate) fn say(message: impl Display) {
 /// The longest line, in characters: what a server says of itself may be a page.
 const LONGEST: usize = 2_000;
 
-/// What a server or a file has said goes to a terminal, which obeys some characters.
+/// The words of a server or a file go to a terminal, which obeys some characters.
 fn on_one_line(text: &str) -> String {
     let mut line = String::new();
     for (count, character) in text.trim_end().chars().enumerate() {

@@ -5,7 +5,7 @@
 //! - **L2, belief**: the spans in which holders believed that they held never overlap for conflicting modes.
 //! - **L4, linearizability**: there is an order of all operations, each somewhere between its call and its return, in
 //!   which the lock behaves like a lock. The search is Wing and Gong's with Lowe's memory of configurations seen before
-//!   ("Testing for linearizability", 2017). What was never answered may take effect at any later time, or not at all.
+//!   ("Testing for linearizability", 2017). A call without an answer may take effect at any later time, or not at all.
 //!
 //! L3, the guarded resource, is no matter of a history alone: the suite plays it with a [`FenceGate`](tooz_core::FenceGate).
 
@@ -110,7 +110,7 @@ fn violation(what: &str, one: &Attempt, other: &Attempt) -> Violation {
 
 /// The first answer that no order explains, and the attempts that were near it.
 ///
-/// What is legal up to a moment is so up to every earlier one: operations that were called later are left out, and those that were
+/// A history that is legal up to a moment is so up to each earlier one: operations that were called later are left out, and those that were
 /// answered later may happen or not. So the earliest moment up to which there is no order is found by halving.
 fn first_wrong(attempts: &[&Attempt], operations: &[Operation]) -> String {
     let mut replies: Vec<u64> = operations.iter().filter_map(|operation| operation.reply).collect();
@@ -165,7 +165,7 @@ fn told(attempt: &Attempt, moment: u64) -> String {
 
 /// The operations as far as they were known at that moment.
 fn up_to(operations: &[Operation], moment: u64) -> Vec<Operation> {
-    // Whatever is called later stays, so that the numbers do not change, but may happen never.
+    // An operation that is called later stays, so that the numbers do not change, but may happen never.
     operations
         .iter()
         .map(|operation| Operation { reply: operation.reply.filter(|reply| *reply <= moment), ..*operation })
@@ -203,7 +203,7 @@ fn operations(attempts: &[&Attempt]) -> Vec<Operation> {
                     after: None,
                 });
                 // The backend may have ended a grant that was lost at any time after it gave it, also while the answer was on its
-                // way. What its holder believed is L2's matter.
+                // way. The belief of its holder is L2's matter.
                 let lost = grant.released.is_none();
                 let call = if lost { attempt.asked } else { grant.believed_until.unwrap_or(grant.at) };
                 operations.push(Operation {
@@ -432,7 +432,7 @@ mod tests {
         // Overlapping shared grants may come in either order.
         let shared = [granted(Shared, [0, 1, 8, 9], 7), granted(Shared, [4, 5, 6, 7], 6)];
         fencing(&shared).unwrap();
-        // What was asked for while the other was being granted may be either.
+        // A request made while the other was being granted may be either.
         let racing = [granted(Shared, [0, 5, 6, 7], 7), granted(Exclusive, [4, 9, 10, 11], 6)];
         fencing(&racing).unwrap();
     }

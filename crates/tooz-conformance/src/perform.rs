@@ -36,7 +36,7 @@ pub(crate) fn perform(rig: &Rig, case: Case) -> Outcome {
 }
 
 async fn perform_here(rig: &Rig, case: Case) -> Outcome {
-    // What this very session has may be less than what the card has at its best.
+    // This very session may have less than the card has at its best.
     if case.needs.iter().any(|need| matches!(need, Need::Has(_))) {
         match promised(rig).await {
             Ok(()) => {}

@@ -360,7 +360,7 @@ impl Stage {
         let closing: Vec<_> =
             open.into_iter().map(|coordinator| tokio::spawn(async move { coordinator.close().await })).collect();
         for one in closing {
-            // What closing answers is judged by cases of its own; here it must only end.
+            // The answer of a close is judged by cases of its own; here it must only end.
             let _ = self.within(self.patience() + Duration::from_secs(5), "closing after the case", one).await??;
         }
         Ok(())

@@ -13,7 +13,7 @@ use crate::run::Signals;
 /// How much later than it says a dead member's session may end; core waits as long.
 const LATE: Duration = Duration::from_secs(1);
 
-/// How long leaving may take. What is left undone then ends with the session.
+/// How long leaving may take. An unfinished leave is then up to the end of the session.
 const LONGEST_LEAVE: Duration = Duration::from_secs(5);
 
 pub(super) fn options(arguments: &MemberArguments) -> Result<JoinOptions, Failure> {

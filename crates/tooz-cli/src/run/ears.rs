@@ -87,7 +87,7 @@ impl<'a> Ears<'a> {
         // Rounded up: what is rounded down comes back too early, again and again.
         let millis = patience.as_nanos().div_ceil(1_000_000);
         let timeout = i32::try_from(millis).ok().and_then(|millis| PollTimeout::try_from(millis).ok());
-        // What it answers is found out by looking, also after an error.
+        // Its answer is found out by a look, also after an error.
         let _ = poll(&mut watched, timeout.unwrap_or(PollTimeout::MAX));
         #[cfg(target_os = "linux")]
         while matches!(self.children.read_signal(), Ok(Some(_))) {}

@@ -159,7 +159,7 @@ impl Run {
         loop {
             let patience = self.patience;
             tokio::select! {
-                // What the guard says comes first: after the end of CMD nothing else matters.
+                // The guard's word comes first: after the end of CMD nothing else matters.
                 biased;
                 frame = self.frames.recv() => match frame {
                     Some(Frame::Ended(ending)) => return Ok(ending),

@@ -67,7 +67,7 @@ impl Signals {
         .await
     }
 
-    /// The next one that ends a wait. What wants a stop stops this job, as if there were no handler.
+    /// The next one that ends a wait. A signal that wants a stop stops this job, as if there were no handler.
     pub(crate) async fn next_to_end(&mut self) -> i32 {
         loop {
             match self.next().await {

@@ -106,7 +106,7 @@ async fn a_killed_process_breaks_no_promise(stage: Stage) -> Verdict {
         worker.tell(&Command::Play(play(name, fastrand::u64(..), shares(&stage)))).await?;
     }
     tokio::time::sleep(TIME / 3).await;
-    // What the dead one did is not known; the living ones' promises hold all the same.
+    // The deeds of the dead one are not known; the living ones' promises hold all the same.
     killed.kill().await?;
     let attempts = living.reply().await?.attempts;
     let granted = attempts.iter().filter(|one| matches!(one.answer, crate::history::Answer::Granted(_))).count();

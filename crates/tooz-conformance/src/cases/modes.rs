@@ -267,7 +267,7 @@ async fn without_shared_locks_they_are_unsupported(stage: Stage) -> Verdict {
     refused("a shared acquire", stage.soon("it", lock.acquire()).await?, unsupported)?;
     let within = stage.soon("it", lock.acquire_within(Duration::from_secs(1))).await?;
     refused("a shared acquire_within", within, unsupported)?;
-    // What was refused left nothing behind.
+    // The refused request left nothing behind.
     ensure!(stage.attempt(&coordinator.lock("x")?).await?.is_some(), "the lock is free");
     Ok(())
 }

@@ -73,7 +73,7 @@ enum From {
 }
 
 impl CredentialSource {
-    /// What the builder gave wins; a file and a password in the URL at once are an error.
+    /// A value from the builder wins; a file and a password in the URL at once are an error.
     pub(crate) fn choose(url: &BackendUrl, options: &Options, asked: Option<Ask>) -> Result<Self> {
         if let Some(ask) = asked {
             if !options.knows(PASSWORD_FILE.name) {
@@ -96,7 +96,7 @@ impl CredentialSource {
     /// The credentials as they are now. A file is read, and the application asked, on a thread that may block.
     ///
     /// # Errors
-    /// `Config`: the file can't be read, is empty, too long or no UTF-8. What the application answers is passed on.
+    /// `Config`: the file can't be read, is empty, too long or no UTF-8. An error of the application is passed on.
     pub async fn read(&self) -> Result<Credentials> {
         let from = match &self.from {
             From::Url(credentials) => return Ok(credentials.clone()),
@@ -151,7 +151,7 @@ fn ask(from: From) -> Result<Credentials> {
 fn password_in(path: &std::path::Path) -> Result<String> {
     let wrong = |why: &str| Error::config(format!("password_file {}: {why}", shown(path)));
     let unreadable = |error: std::io::Error| wrong(&format!("it can't be read: {error}")).with_source(error);
-    // What is no file may have no end, whatever length it says it has.
+    // A path that is no file may have no end, whatever length it says it has.
     let mut bytes = Vec::new();
     std::fs::File::open(path).map_err(unreadable)?.take(LONGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > LONGEST {

@@ -96,7 +96,7 @@ impl<T> Feeder<T> {
                     continue;
                 }
                 if state.queue.len() >= CAPACITY {
-                    // What is thrown away is told by one word, upon which the reader looks afresh. The item itself stays: it may be the last.
+                    // One word tells the reader that items were thrown away, and it looks afresh. The new item stays: it may be the last.
                     garbage.append(&mut state.queue);
                     state.overflowed = true;
                 }

@@ -180,7 +180,7 @@ impl FromStr for RequestId {
 /// Turns any name into at most `limit` characters of `a-z 0-9 _ - . %` and, for a name that had to be cut, `~`.
 ///
 /// Different names stay different, also where the store folds case (capital letters are escaped too), and no result
-/// begins with a dot or a dash. What would be longer than `limit` keeps its beginning and ends in `~` and the SHA-256 of the
+/// begins with a dot or a dash. A name that would be longer than `limit` keeps its beginning and ends in `~` and the SHA-256 of the
 /// whole name; `~` stands in no other result, and the full name has to be stored beside it. `limit` is at least 80.
 ///
 /// ```

@@ -75,7 +75,7 @@ pub trait Locks: Send + Sync + 'static {
     }
 }
 
-/// What tells one grant from the grants before it: it grows with every grant of the lock with which it conflicts.
+/// A number that tells one grant from the grants before it: it grows with every grant of the lock with which it conflicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct FencingToken(pub u64);

@@ -10,7 +10,7 @@ use crate::base::loss_reason::LossReason;
 use crate::engine::inner::Inner;
 use crate::engine::live_session::LiveSession;
 
-/// Ends a session at the backend, for at most the operation timeout. What has failed then is asked again beside what comes next, as
+/// Ends a session at the backend, for at most the operation timeout. An attempt that has failed then is repeated beside what comes next, as
 /// long as the session could live: what it owned would be in the way of the next one.
 pub(super) async fn end(inner: &Inner, live: &Arc<LiveSession>) -> Result<()> {
     let limit = inner.settings.operation_timeout;

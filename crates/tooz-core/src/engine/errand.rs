@@ -2,7 +2,7 @@
 //!
 //! A hop to a heart and back costs more than all that a local backend does. So when a poll on a caller's thread wakes a future of
 //! any heart (a release that grants to a waiter of the same process), the next step of that one is an *errand*: it is taken on the
-//! same thread, as soon as the poll is over. Whatever else wakes it, its heart takes the step.
+//! same thread, as soon as the poll is over. After any other wake-up its heart takes the step.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +16,7 @@ use crate::base::mutex::{Mutex, MutexGuard};
 use crate::engine::inside::{HeartState, Inside};
 use crate::engine::trace::quiet_step;
 
-/// How many errands one poll may lead to. What is more goes to the hearts: no caller's call should last for ever.
+/// How many errands one poll may lead to. More errands go to the hearts: no caller's call should last for ever.
 const ERRANDS: usize = 64;
 
 pub(crate) type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -267,7 +267,7 @@ mod tests {
     fn what_a_heart_has_not_finished_goes_with_it() {
         let (waiting, life) = heart();
         let (sender, receiver) = oneshot::channel::<()>();
-        // What wakes it is here, and holds nothing of it.
+        // Its waker is here, and holds nothing of it.
         let answer = wait_on(&waiting, receiver, || thread::current().id());
         drop(life);
         waiting.join();

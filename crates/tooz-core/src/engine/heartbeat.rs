@@ -161,7 +161,7 @@ async fn mend_what_differs(live: &Arc<LiveSession>, limit: Duration) -> Result<(
     let owned = live.call_within(limit, what, |session| async move { session.owned().await }).await?;
     if let Some(members) = owned.members {
         let (known, unknown): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, entry)| live.stands(entry.id));
-        // What is missing, or was said anew since, is told to the keeper of that membership.
+        // The keeper of a membership is told that it is missing, or was said anew since.
         live.found.send_replace(Arc::new(known.into_iter().map(|(_, entry)| (entry.id, entry.capabilities)).collect()));
         for (group, RosterEntry { member, id, capabilities }) in unknown {
             let request = JoinRequest::new(group, member, id, capabilities, Replace::Nobody);

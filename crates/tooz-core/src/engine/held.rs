@@ -13,7 +13,7 @@ use crate::engine::hold::Hold;
 pub(crate) struct Held {
     exclusive: Grants,
     shared: Grants,
-    /// What was found lost. With it may go the last of a session, which is not to be dropped under a lock.
+    /// Holds that were found lost. With them may go the last of a session, which is not to be dropped under a lock.
     spent: Vec<Arc<Hold>>,
 }
 

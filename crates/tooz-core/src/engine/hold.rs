@@ -55,7 +55,7 @@ impl Hold {
         None
     }
 
-    /// How long until the backend may grant it to others. What was taken away or given back may be another's already.
+    /// How long until the backend may grant it to others. A hold that was taken away or given back may be another's already.
     pub(crate) fn expires_in(&self) -> Option<Duration> {
         if self.lost.get().is_some() { Some(Duration::ZERO) } else { self.live.expires_in() }
     }

@@ -66,7 +66,7 @@ impl Keeper {
 
     pub(crate) async fn keep(mut self) {
         self.keep_up().await;
-        // What was ordered just before the end is answered, and nothing more can be: an order that races the end must not wait for ever.
+        // An order from just before the end is answered, and no more can come: an order that races the end must not wait for ever.
         self.orders.close();
         while let Some(order) = self.orders.recv().await {
             let (Order::Update(_, answer) | Order::Leave(answer)) = order;
@@ -169,7 +169,7 @@ impl Keeper {
     /// After a reconnect: the backend may have fallen back to before this join, or before an update of it.
     async fn restore(&mut self, hold: &Arc<Hold>) {
         let found = Arc::clone(&self.found.borrow_and_update());
-        // What is over is not said again, and its end is about to be noted.
+        // A membership that is over is not said again, and its end is about to be noted.
         if hold.check().is_some() {
             return;
         }
@@ -236,7 +236,7 @@ impl Keeper {
         }
     }
 
-    /// Stands again. What was said while the join was under way is said now.
+    /// Stands again. Updates that came while the join was under way are said now.
     pub(super) async fn stand(&mut self, Entered { hold, request, found }: Entered) {
         self.found = found;
         self.standing.send_replace(Standing::In(Arc::clone(&hold)));

@@ -85,7 +85,7 @@ pub(crate) struct Next {
     pub(crate) ask: Option<Errand>,
     /// Tries that fail, since the lock is held here.
     pub(crate) refused: Vec<Waiter>,
-    /// What was found lost. It is dropped without a lock: the last of a session may go with it.
+    /// Holds that were found lost. They are dropped without a lock: the last of a session may go with them.
     pub(crate) spent: Vec<Arc<Hold>>,
 }
 
@@ -138,7 +138,7 @@ impl Line {
                 next.ask = Some(Errand { number, mode, patience, wanted });
                 break;
             }
-            // What is being given back will be free in a moment; what is held will not.
+            // A grant that is being given back will be free in a moment; one that is held will not.
             if patience == Patience::Wait || self.held.is_coming_back(mode) {
                 break;
             }
@@ -175,7 +175,7 @@ impl Line {
         (waiter, garbage)
     }
 
-    /// A grant of that mode has no taker: the waiter at the head, if it is of that mode. What is in flight may be unwanted by that.
+    /// A grant of that mode has no taker: the waiter at the head, if it is of that mode. The request in flight may be unwanted by that.
     pub(crate) fn next_in(&mut self, mode: LockMode) -> (Option<Waiter>, Option<Untold>) {
         (self.take_head(|head| head.mode == mode), self.update_wanted())
     }

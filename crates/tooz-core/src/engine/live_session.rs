@@ -186,7 +186,7 @@ impl LiveSession {
     }
 
     /// The same for what is asked in the background: a driver that never answers must not hold up for ever a task that could ask again.
-    /// What was asked is not dropped by that; it ends when it ends.
+    /// The call itself is not dropped by that; it ends when it ends.
     pub(crate) fn call_within<T, F>(
         self: &Arc<Self>,
         limit: Duration,
@@ -204,7 +204,7 @@ impl LiveSession {
     }
 
     /// The same again and again, with pauses, while what fails may be mended by waiting: a connection that is being made anew
-    /// should not fail a caller that asks just then. Whatever is asked must bear being done twice. In all it takes at most `limit`.
+    /// should not fail a caller that asks just then. The request must bear being done twice. In all it takes at most `limit`.
     pub(crate) async fn call_patiently<T, F>(
         self: &Arc<Self>,
         limit: Duration,
@@ -223,7 +223,7 @@ impl LiveSession {
                 answer => return answer,
             };
             if !error.is_retryable() || self.check().is_some() || past >= give_up {
-                // What was left of the time says nothing; what the attempt before has met does. The outcome is that of the last.
+                // An end for lack of time says nothing; the error of the attempt before does. The outcome is that of the last.
                 return Err(match before {
                     Some(before) if error.kind() == ErrorKind::TimedOut => before.with_outcome(error.outcome()),
                     _ => error,

@@ -146,7 +146,7 @@ impl LocalQueue {
                 queue.complete(number, mode, patience, result);
                 queue
             };
-            // What ends at once is followed by the next turn of this loop, not by a pump inside a pump.
+            // After an errand that ends at once this loop goes on; no pump runs inside a pump.
             let end = match self.inner.heart().begin_with(request, |queue| queue.pump()) {
                 Start::Done(_) => continue,
                 Start::Waiting => return,

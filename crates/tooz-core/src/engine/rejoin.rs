@@ -79,7 +79,7 @@ impl Keeper {
                 return false;
             }
             if error.kind() != ErrorKind::AlreadyExists {
-                // What kept this from the backend may have kept its dead listed there.
+                // The same trouble may have kept the dead listed at the backend.
                 dead_at_the_latest = None;
             }
             self.worry.about(&error);

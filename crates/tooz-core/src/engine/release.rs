@@ -24,11 +24,11 @@ impl LocalQueue {
         });
     }
 
-    /// Gives a grant back. What fails goes on in the background until the session ends.
+    /// Gives a grant back. A release that fails goes on in the background until the session ends.
     pub(crate) fn release(self: &Arc<Self>, hold: Arc<Hold>) -> Begun<Result<()>> {
         let name = self.inner.driver.name();
         if let Some(reason) = hold.check() {
-            // What is being given back is in the way until the backend has it.
+            // A grant that is being given back is in the way until the backend has it.
             if reason != LossReason::Released {
                 self.gone(&hold);
             }

@@ -174,7 +174,7 @@ impl Supervisor {
         let mut opening = Box::pin(open(Arc::clone(&inner), Arc::clone(live)));
         let opened = tokio::select! {
             () = said(&mut closing) => {
-                // What is just being made is ended only once it is there. It is not dropped half-way, and not waited for for ever.
+                // A session that is just being made is ended only once it is there. It is not dropped half-way, nor waited for for ever.
                 if tokio::time::timeout(inner.settings.operation_timeout / 2, opening.as_mut()).await.is_err() {
                     tokio::spawn(opening);
                 }
@@ -216,7 +216,7 @@ impl Supervisor {
         inner.tell(&SessionEvent::Lost(reason));
         let over = self.over(None);
         self.queues.stir();
-        // What is left of it is ended at the backend before anything new begins: a re-join must not find its own ghost.
+        // The rest of it is ended at the backend before anything new begins: a re-join must not find its own ghost.
         // What can't be ended now, the backend ends at its timeout.
         let _ = end(&self.inner, live).await;
         over

@@ -26,7 +26,7 @@ type Tale = Box<dyn FnOnce() + Send>;
 const QUEUE: usize = 512;
 const OF_LIBRARIES: usize = QUEUE / 2;
 
-/// Tells later, on the thread `tooz-trace`. What does not fit into the queue is not told.
+/// Tells later, on the thread `tooz-trace`. An event that does not fit into the queue is not told.
 fn tell(tale: impl FnOnce() + Send + 'static) -> bool {
     static TELLER: OnceLock<Option<SyncSender<Tale>>> = OnceLock::new();
     let teller = TELLER.get_or_init(|| {
@@ -64,7 +64,7 @@ struct Forwarder;
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 impl Subscriber for Forwarder {
-    /// What the application's subscriber does not want is not wanted here: both are asked, and the answers combined.
+    /// An event that the application's subscriber does not want is not wanted here: both are asked, and the answers combined.
     fn register_callsite(&self, _metadata: &'static Metadata<'static>) -> Interest {
         Interest::never()
     }

@@ -13,7 +13,7 @@ use crate::engine::troubles::Told;
 /// How often in a row what may pass by itself is no trouble yet, with the pauses in between about half a second.
 const PASSING: u32 = 4;
 
-/// What one task that keeps something up has to complain of. Dropping it takes the complaint back.
+/// The complaint of one task that keeps something up. A drop takes the complaint back.
 pub(crate) struct Worry {
     inner: Arc<Inner>,
     number: u64,

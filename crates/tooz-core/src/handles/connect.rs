@@ -38,7 +38,7 @@ where
     ConnectOptions::new(url)?.member(member)?.connect().await
 }
 
-/// Everything that can be set before connecting. What the builder sets wins over the URL.
+/// Everything that can be set before connecting. A value from the builder wins over the URL.
 #[derive(Clone)]
 pub struct ConnectOptions {
     url: BackendUrl,

@@ -309,7 +309,7 @@ impl LeaderWatcher {
             if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Closed) {
                 return self.feeder.end(error.context(word));
             }
-            // Whatever it is, it may be mended, and the watch has stood.
+            // Any error may be mended, and the watch has stood.
             self.worry.about(&error);
             tokio::select! {
                 () = pauses.pause() => {}

@@ -220,7 +220,7 @@ impl Lock {
             None => Ok(LockGuard::new(Arc::clone(&self.handle), Arc::clone(&self.queue), grant)),
             Some(reason) => {
                 let error = grant.hold.live.error_of(reason).context(format!("acquire {}", self.queue.key));
-                // What was broken on its way may still be at the backend, without a holder.
+                // A grant that was broken on its way may still be at the backend, without a holder.
                 self.queue.release_later(grant.hold);
                 Err(error)
             }

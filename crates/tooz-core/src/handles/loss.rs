@@ -29,7 +29,7 @@ impl Loss {
     /// Why, if it has come.
     pub fn reason(&self) -> Option<LossReason> {
         let own = self.hold.judge();
-        // What is given back because its membership has ended says why that has.
+        // A leadership that is given back because its membership has ended says why that has.
         if !matches!(own, None | Some(LossReason::Released)) {
             return own;
         }

@@ -199,7 +199,7 @@ impl Membership {
         self.order(Order::Leave(answer), answered, "leave").await
     }
 
-    /// Orders something of the task behind it. Whatever becomes of that, there is an answer after the operation timeout.
+    /// Orders something of the task behind it. In any case there is an answer after the operation timeout.
     async fn order(&self, order: Order, mut answered: oneshot::Receiver<Result<()>>, doing: &str) -> Result<()> {
         let name = self.handle.inner.driver.name();
         let over = || {

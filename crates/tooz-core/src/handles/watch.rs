@@ -127,7 +127,7 @@ impl Events {
             }
             Some(Next::Lagged) => {
                 let members = self.now.members();
-                // What came since is part of the members already. (A watcher that has told of the end tells no more.)
+                // Later events are part of the members already. (A watcher that has told of the end tells no more.)
                 match self.reader.clear() {
                     Some(GroupEvent::Deleted) => Some(GroupEvent::Deleted),
                     _ if std::mem::replace(&mut self.has_begun, true) => {
@@ -193,7 +193,7 @@ impl Watcher {
                 ErrorKind::Closed => return self.feeder.end(error),
                 _ => {}
             }
-            // Whatever it is, it may be mended, and the watch has stood.
+            // Any error may be mended, and the watch has stood.
             self.worry.about(&error);
             tokio::select! {
                 () = pauses.pause() => {}
@@ -226,7 +226,7 @@ impl Watcher {
                         pauses.reset();
                         self.worry.is_over();
                     }
-                    // What was due stays so. Hints go on arriving meanwhile, and are part of what is read next.
+                    // A reading that was due stays due. Hints go on arriving meanwhile, and are part of what is read next.
                     Err(error) if error.is_retryable() && self.started.is_none() => {
                         self.worry.about(&error);
                         tokio::select! {

@@ -86,7 +86,7 @@ fn round(seed: u64) {
     });
 }
 
-/// What was dropped is given back in the background: soon nothing is held, and each can have everything.
+/// Dropped grants are given back in the background: soon nothing is held, and each can have everything.
 fn nothing_is_held(ground: &Ground, store: &Store, first: &Coordinator) {
     eventually("nothing is held", || {
         let census = store.census();

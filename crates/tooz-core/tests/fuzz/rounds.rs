@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// How long the fuzzers run where nothing else is said.
 const SHORT: Duration = Duration::from_secs(4);
 
-/// What takes longer hangs.
+/// A round that takes longer hangs.
 const ROUND: Duration = Duration::from_mins(1);
 
 fn variable(name: &str) -> Option<u64> {

@@ -148,7 +148,7 @@ const CHILD: &str = "TOOZ_TOY_CHILD";
 fn a_guard_that_is_dropped_at_the_end_of_its_thread_is_released() {
     let name = "callers::a_guard_that_is_dropped_at_the_end_of_its_thread_is_released";
     if std::env::var_os(CHILD).is_none() {
-        // What might abort does so in a process of its own.
+        // A test that might abort does so in a process of its own.
         let program = std::env::current_exe().unwrap();
         let output = Command::new(program).args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);

@@ -103,7 +103,7 @@ fn reports_of_what_nobody_knows_harm_nothing() {
         all.is_right(SOON).await;
         let reporter = toy.script.reporter();
         all.ends_with_close().await;
-        // What comes after the end has no meaning.
+        // A report after the end has no meaning.
         reporter.session_lost("too late");
         reporter.connected();
     });

@@ -127,7 +127,7 @@ fn what_panics_or_hangs_for_a_while_is_right_again() {
                 toy.expire("one");
                 tokio::time::sleep(AWHILE).await;
                 toy.script.heal();
-                // What hangs is waited for as long as one request may take, and then as long again.
+                // A call that hangs is waited for as long as one request may take, and then as long again.
                 all.is_right(2 * OPERATION + SOON).await;
                 all.ends_with_close().await;
             });

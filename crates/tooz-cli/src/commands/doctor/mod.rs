@@ -26,7 +26,7 @@ use crate::run::Signals;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(global: &Global, arguments: &DoctorArguments) -> Result<u8, Failure> {
-    // Whatever two members do to each other needs a second one.
+    // A trial between two members needs a second one.
     let other = Global { member: None, ..global.clone() };
     let (report, json) = with_coordinator(global, async |first| {
         with_coordinator(&other, async |second| {

@@ -191,7 +191,7 @@ fn parse_host(text: &str, number: usize) -> Result<Host, String> {
         return Err(wrong("has a colon without a port; if a password stands behind it, @ and the host are missing"));
     }
     let parsed = Url::parse(&format!("tooz://{text}")).map_err(|why| match why {
-        // What stands there may be a password whose host was forgotten.
+        // This may be a password whose host was forgotten.
         url::ParseError::InvalidPort => wrong(
             "has no number from 0 to 65535 for its port; if that is a password, @ and the host are missing behind it",
         ),

@@ -221,7 +221,7 @@ fn a_secret_whose_host_was_forgotten_is_not_shown_unless_it_reads_as_a_host() {
             }
             let text = shape.replace("{}", &secret);
             if let Ok(url) = BackendUrl::parse(&text) {
-                // What begins with a slash or question mark ends an authority that is well-formed without it.
+                // A secret that begins with a slash or question mark ends an authority that is well-formed without it.
                 assert!(secret.starts_with(['/', '?', '#']), "{text:?} is read as {url}");
                 continue;
             }
