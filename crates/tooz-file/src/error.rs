@@ -8,12 +8,30 @@ use nix::libc;
 use tooz_core::{Error, ErrorKind, GroupId, Outcome};
 
 /// What the system refused, where, and what would help.
+///
+/// What may pass by itself is told in the same words for all files of a folder: core tells of each trouble once, and a hundred waits that fail for one
+/// reason are one trouble.
 pub(crate) fn at(error: io::Error, doing: impl fmt::Display, path: &Path) -> Error {
     let (kind, advice) = judge(&error);
-    Error::new(kind, format!("can't {doing} {}: {error}; {advice}", path.display()))
+    let message = match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => format!("no more files can be opened: {error}; {advice}"),
+        _ if kind == ErrorKind::Unavailable => {
+            format!("can't {doing} in {}: {error}; {advice}", path.parent().unwrap_or(path).display())
+        }
+        _ => format!("can't {doing} {}: {error}; {advice}", path.display()),
+    };
+    Error::new(kind, message)
         // A call of the system that fails has done nothing.
         .with_outcome(Outcome::NotApplied)
         .with_source(error)
+}
+
+/// A thread that would have waited for a lock.
+pub(crate) fn no_thread(error: io::Error) -> Error {
+    let message = format!(
+        "no more threads can be started: {error}; each contended lock waits on one: raise the limit (ulimit -u, or the container's)"
+    );
+    Error::new(ErrorKind::Unavailable, message).with_outcome(Outcome::NotApplied).with_source(error)
 }
 
 /// A file that holds what no driver of this kind wrote.
@@ -90,12 +108,23 @@ mod tests {
             (libc::EROFS, ErrorKind::Unauthorized, "read-only"),
             (libc::ENOTDIR, ErrorKind::Config, "folder"),
             (libc::ENOSPC, ErrorKind::Config, "room"),
-            (libc::EMFILE, ErrorKind::Unavailable, "ulimit"),
         ] {
             let error = at(io::Error::from_raw_os_error(code), "make folder", Path::new("/srv/x"));
             assert_eq!(error.kind(), kind, "{error}");
             assert_eq!(error.outcome(), Outcome::NotApplied);
             assert!(error.to_string().contains(words) && error.to_string().contains("/srv/x"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_may_pass_by_itself_is_one_reason_whatever_file_it_was_about() {
+        for (code, words) in [(libc::EMFILE, "ulimit"), (libc::ENFILE, "ulimit"), (libc::EIO, "/srv/locks")] {
+            let [one, other] = ["/srv/locks/one", "/srv/locks/other"]
+                .map(|path| at(io::Error::from_raw_os_error(code), "open lock file", Path::new(path)));
+            assert_eq!(one, other);
+            assert_eq!((one.kind(), one.outcome()), (ErrorKind::Unavailable, Outcome::NotApplied));
+            assert!(one.to_string().contains(words), "{one}");
+        }
+        assert!(no_thread(io::Error::from_raw_os_error(libc::EAGAIN)).to_string().contains("ulimit -u"));
     }
 }

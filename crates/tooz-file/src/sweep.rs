@@ -1,8 +1,11 @@
 //! Takes away what dead processes leave among the sessions: their files, and what they had not finished.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::alive_file::{self, Seen};
 use crate::layout::{Layout, is_unfinished};
@@ -14,8 +17,21 @@ const LEFTOVER: Duration = Duration::from_mins(1);
 
 /// All that lay among the sessions when this one came, in no order: a session that stays for a short time looks at some, chosen by chance, so that
 /// the dead among however many living are found; one that stays goes on with the rest.
+///
+/// The rest is for one session of the namespace at a time: a thousand that came together would look at a thousand files each, all at once.
 pub(crate) struct Sweep {
+    sessions: PathBuf,
     rest: Vec<PathBuf>,
+    turn: Turn,
+}
+
+/// Whether this session is the one that goes on with its rest.
+enum Turn {
+    NotYet,
+    /// As long as the folder is locked by this.
+    Ours(#[expect(dead_code, reason = "it is kept for its lock")] Flock<File>),
+    /// This file system has no such locks: all go on.
+    Free,
 }
 
 /// Whether something is left to be looked at.
@@ -27,14 +43,41 @@ pub(crate) enum Rest {
 
 impl Sweep {
     pub(crate) fn begin(layout: &Layout) -> Self {
-        let entries = fs::read_dir(layout.sessions()).into_iter().flatten().flatten();
+        let sessions = layout.sessions();
+        let entries = fs::read_dir(&sessions).into_iter().flatten().flatten();
         let mut rest: Vec<_> = entries.map(|entry| entry.path()).collect();
         fastrand::shuffle(&mut rest);
-        Sweep { rest }
+        let mut sweep = Sweep { sessions, rest, turn: Turn::NotYet };
+        sweep.step();
+        sweep
     }
 
-    /// Looks at some.
+    /// Looks at some of the rest, if it is this session's turn.
     pub(crate) fn go_on(&mut self) -> Rest {
+        if self.rest.is_empty() || !self.has_turn() {
+            return self.what_is_left();
+        }
+        self.step();
+        self.what_is_left()
+    }
+
+    fn what_is_left(&self) -> Rest {
+        if self.rest.is_empty() { Rest::Nothing } else { Rest::Some }
+    }
+
+    fn has_turn(&mut self) -> bool {
+        if let Turn::NotYet = self.turn {
+            let Ok(folder) = File::open(&self.sessions) else { return false };
+            self.turn = match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+                Ok(ours) => Turn::Ours(ours),
+                Err((_, Errno::EWOULDBLOCK)) => return false,
+                Err(_) => Turn::Free,
+            };
+        }
+        true
+    }
+
+    fn step(&mut self) {
         let from = self.rest.len().saturating_sub(STEP);
         for path in self.rest.split_off(from) {
             if is_unfinished(&path) {
@@ -44,7 +87,6 @@ impl Sweep {
                 let _ = fs::remove_file(path);
             }
         }
-        if self.rest.is_empty() { Rest::Nothing } else { Rest::Some }
     }
 }
 
@@ -68,5 +110,31 @@ fn remove_leftover(path: &Path) {
         } else if !matches!(alive_file::look(path), Ok(Seen::Alive(_))) {
             let _ = fs::remove_file(path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tooz_core::Namespace;
+
+    use super::*;
+
+    #[test]
+    fn the_rest_is_for_one_session_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path(), &Namespace::new("n").unwrap());
+        fs::create_dir_all(layout.sessions()).unwrap();
+        for one in 0..3 * STEP {
+            fs::write(layout.sessions().join(one.to_string()), "").unwrap();
+        }
+        let [mut one, mut other] = [Sweep::begin(&layout), Sweep::begin(&layout)];
+        let left = |sweep: &Sweep| sweep.rest.len();
+        assert_eq!((left(&one), left(&other)), (2 * STEP, STEP), "each looks at some when it comes");
+        assert_eq!((one.go_on(), other.go_on()), (Rest::Some, Rest::Some));
+        assert_eq!((left(&one), left(&other)), (STEP, STEP), "it is the first one's turn");
+        assert_eq!(one.go_on(), Rest::Nothing);
+        drop(one);
+        assert_eq!(other.go_on(), Rest::Nothing);
+        assert!(fs::read_dir(layout.sessions()).unwrap().next().is_none());
     }
 }

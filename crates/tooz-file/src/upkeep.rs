@@ -90,9 +90,7 @@ impl Upkeep {
 
     /// Begins with what lies among the sessions now.
     pub(crate) fn begin_sweep(&self) {
-        let mut sweep = Sweep::begin(&self.layout);
-        sweep.go_on();
-        *self.sweep.lock() = Some(sweep);
+        *self.sweep.lock() = Some(Sweep::begin(&self.layout));
     }
 
     /// Looks after everything each second, from the first watch or possession on.

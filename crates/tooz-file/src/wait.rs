@@ -19,8 +19,9 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tooz_core::driver::{LockKey, Mutex, MutexGuard, RequestId};
-use tooz_core::{Error, ErrorKind, LockMode, MemberId, Result};
+use tooz_core::{Error, LockMode, MemberId, Result};
 
+use crate::error;
 use crate::line::Position;
 use crate::lock_file::{LockFile, Requester, Taken};
 use crate::namespace_folder::NamespaceFolder;
@@ -97,14 +98,7 @@ impl Wait {
                 .name("tooz-file-wait".to_owned())
                 .stack_size(STACK)
                 .spawn(move || wait.queue(file, position))
-                .map_err(|error| {
-                    Error::new(
-                        ErrorKind::Unavailable,
-                        format!("can't start a thread that waits for {}: {error}", self.key),
-                    )
-                    .with_outcome(tooz_core::Outcome::NotApplied)
-                    .with_source(error)
-                })?;
+                .map_err(error::no_thread)?;
             state.gate = Gate::Queued;
         }
         state.asker = Some(Asker { id, answer });

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         memberships_cost_nothing_while_nothing_happens,
         who_is_taken_over_after_an_update_is_told_at_once,
         the_last_open_files_are_left_to_the_application,
+        waits_that_lack_files_go_on_and_are_told_once,
         capabilities_that_are_too_large_are_refused,
         more_than_four_thousand_share_a_lock,
         members_that_come_and_die_are_told_as_they_are,
@@ -343,6 +344,12 @@ async fn the_last_open_files_are_left_to_the_application(folder: Folder) {
     let mut process = folder.start(&["few-files", "x", "256"]);
     let said = process.line();
     assert_eq!(said, "Unavailable with ulimit, 24 left, and again");
+}
+
+async fn waits_that_lack_files_go_on_and_are_told_once(folder: Folder) {
+    let mut process = folder.start(&["more-than-files", "x", "256"]);
+    assert_eq!(process.line(), "1 told; Unavailable, Unavailable, joined: false");
+    assert_eq!(process.line(), "all served");
 }
 
 async fn capabilities_that_are_too_large_are_refused(folder: Folder) {

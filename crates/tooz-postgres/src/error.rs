@@ -21,6 +21,7 @@ pub(crate) fn behind_pooler() -> Error {
 }
 
 /// The server was asked for this and something went wrong, on a connection that owns nothing.
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 pub(crate) fn of(error: sqlx::Error, doing: impl fmt::Display) -> Error {
     let Judgement { kind, outcome, advice } = judge(&error);
     let word = words(&error);

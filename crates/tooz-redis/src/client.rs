@@ -18,13 +18,13 @@ use crate::layout::{Layout, VERSION};
 use crate::options::{Confirmation, Settings};
 use crate::replicas::Replicas;
 use crate::reply::Reply;
-use crate::script::Script;
+use crate::script::{Lane, Script};
 use crate::server::Server;
 
 /// How long it takes at most until the end of a connection is seen by all who use it.
 const NOTICED: Duration = Duration::from_millis(50);
 
-/// How many requests are under way at once, besides heartbeats and what the driver asks of itself; and as many that may wait for their lock.
+/// How many requests of each line are under way at once, besides heartbeats and what the driver asks of itself: wishes, duties, waits.
 /// What comes to the server before a heartbeat delays it; as many as these take a few milliseconds.
 const UNDER_WAY: usize = 128;
 
@@ -55,9 +55,11 @@ pub(crate) struct Client {
     replicas: Mutex<Replicas>,
     /// Why there is no connection, as the last attempt to connect has found out.
     trouble: Mutex<Option<String>>,
-    turns: Semaphore,
-    /// Those of requests that have time, apart from the others, which a crowd of them must not delay.
-    patient_turns: Semaphore,
+    wishes: Semaphore,
+    /// Apart from wishes: neither is in the way of the other.
+    duties: Semaphore,
+    /// Those of requests that wait for their lock and have time, apart from the others, which a crowd of them must not delay.
+    waits: Semaphore,
     /// Set once the session exists at the server: from then on each new connection begins with its word.
     is_open: AtomicBool,
     /// When to look for the dead, if that is of interest to any wait or watch.
@@ -89,8 +91,9 @@ impl Client {
             server: Mutex::default(),
             replicas: Mutex::default(),
             trouble: Mutex::default(),
-            turns: Semaphore::new(UNDER_WAY),
-            patient_turns: Semaphore::new(UNDER_WAY),
+            wishes: Semaphore::new(UNDER_WAY),
+            duties: Semaphore::new(UNDER_WAY),
+            waits: Semaphore::new(UNDER_WAY),
             is_open: AtomicBool::new(false),
             next_sweep: watch::Sender::new(Instant::now()),
             left_over: Notify::new(),
@@ -127,7 +130,7 @@ impl Client {
     ) -> Result<Option<Reply>> {
         let turn = tokio::select! {
             biased;
-            turn = self.patient_turns.acquire() => turn,
+            turn = self.waits.acquire() => turn,
             () = wanted.unwanted() => return Ok(None),
         };
         let _turn = turn.map_err(|_| no_turn(UNDER_WAY))?;
@@ -136,11 +139,13 @@ impl Client {
 
     async fn run_in_turn(&self, script: Script, arguments: Vec<Value>, wanted: Confirmation) -> Result<Reply> {
         // A request that waits for its turn has asked nothing yet. What keeps or ends the session waits for none.
-        let _turn = if script.waits_for_its_turn() {
-            let turn = timeout_at(Instant::now() + self.limit, self.turns.acquire());
-            Some(turn.await.ok().and_then(std::result::Result::ok).ok_or_else(|| no_turn(UNDER_WAY))?)
-        } else {
-            None
+        let _turn = match script.lane() {
+            Lane::First => None,
+            Lane::Duty => self.duties.acquire().await.ok(),
+            Lane::Wish => {
+                let turn = timeout_at(Instant::now() + self.limit, self.wishes.acquire());
+                Some(turn.await.ok().and_then(std::result::Result::ok).ok_or_else(|| no_turn(UNDER_WAY))?)
+            }
         };
         self.run_until_answered(script, arguments, wanted).await
     }

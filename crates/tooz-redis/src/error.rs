@@ -11,6 +11,11 @@ pub(crate) fn of_client(error: &ClientError) -> Error {
     let said = error.details();
     let begins = |words: &[&str]| words.iter().any(|word| said.starts_with(word));
     let made = |kind, message: &str| Error::new(kind, format!("{message}: {said}"));
+    if said.contains("user executing the script can't") {
+        // It may have done a part before it was refused.
+        return made(ErrorKind::Unauthorized, "the server refuses this user a command of a script; check its ACL")
+            .with_outcome(Outcome::Unknown);
+    }
     if *error.kind() == ClientErrorKind::Auth || begins(&["NOPERM", "NOAUTH", "WRONGPASS"]) {
         return made(ErrorKind::Unauthorized, "the server refuses this user; check user, password and ACL");
     }
@@ -56,6 +61,8 @@ pub(crate) fn of_client(error: &ClientError) -> Error {
         | ClientErrorKind::Routing
         | ClientErrorKind::Backpressure
         | ClientErrorKind::Sentinel => made(ErrorKind::Unavailable, "the connection failed"),
+        // The client's own word for a task of its that has ended.
+        ClientErrorKind::Unknown if said == "channel closed" => made(ErrorKind::Unavailable, "the connection failed"),
         _ => made(ErrorKind::Backend, "the server answers"),
     }
 }
@@ -113,4 +120,41 @@ pub(crate) fn too_few_replicas(found: u64, wanted: u64) -> Error {
              mend the replicas, or set wait="
         ),
     )
+}
+
+/// More than a member may say of itself.
+pub(crate) fn too_large(length: usize, most: usize) -> Error {
+    Error::config(format!("capabilities of {length} bytes are more than a member may have here: {most}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(kind: ClientErrorKind, said: &str) -> (ErrorKind, Outcome) {
+        let error = of_client(&ClientError::new(kind, said.to_owned()));
+        (error.kind(), error.outcome())
+    }
+
+    #[test]
+    fn a_script_that_is_refused_half_way_may_have_done_a_part() {
+        let said =
+            "ERR The user executing the script can't run this command or subcommand script: 1f, on @user_script:40.";
+        assert_eq!(read(ClientErrorKind::Unknown, said), (ErrorKind::Unauthorized, Outcome::Unknown));
+        let said = "NOPERM this user has no permissions to run the 'evalsha' command";
+        assert_eq!(read(ClientErrorKind::Unknown, said), (ErrorKind::Unauthorized, Outcome::NotApplied));
+    }
+
+    #[test]
+    fn a_client_that_has_ended_is_a_connection_that_failed() {
+        assert_eq!(read(ClientErrorKind::Unknown, "channel closed").0, ErrorKind::Unavailable);
+        assert_eq!(read(ClientErrorKind::Unknown, "ERR some channel closed").0, ErrorKind::Backend);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_the_server_says_is_read(said in "(ERR |NOPERM |OOM command |READONLY )?\\PC{0,30}") {
+            read(ClientErrorKind::Unknown, &said);
+        }
+    }
 }

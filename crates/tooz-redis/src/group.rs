@@ -7,7 +7,7 @@ use fred::types::Value;
 use tooz_core::driver::{Groups, JoinRequest, PushStream, Replace, Roster, async_trait};
 use tooz_core::{Error, ErrorKind, GroupId, Result, RosterEntry};
 
-use crate::error::strange;
+use crate::error::{strange, too_large};
 use crate::layout::{group_name, group_named, membership_place};
 use crate::record::membership;
 use crate::reply::FROM_THE_FIRST;
@@ -17,6 +17,18 @@ use crate::session::RedisSession;
 /// How often a group that takes more than one request is read again when it has changed in between. Whatever changed after the version that
 /// is answered is pushed as well, so that watchers lose nothing by it.
 const READINGS: usize = 5;
+
+/// The longest capabilities of one member, in bytes. What is sent at once to one connection stays with them far below the 32 MB at which a server
+/// cuts a connection that listens to channels (`client-output-buffer-limit pubsub`), and with it the heartbeats.
+const MOST_CAPABILITIES: usize = 64 * 1024;
+
+/// The capabilities of a request, if they are not too large.
+fn capabilities(request: &JoinRequest) -> Result<Value> {
+    match request.capabilities.as_json() {
+        json if json.len() > MOST_CAPABILITIES => Err(too_large(json.len(), MOST_CAPABILITIES)),
+        json => Ok(json.into()),
+    }
+}
 
 impl RedisSession {
     /// Reads them, and which versions the group had at the first request and at the last.
@@ -98,7 +110,7 @@ impl Groups for RedisSession {
             Replace::Anybody => "anybody",
         };
         let mut arguments = names(request);
-        arguments.push(request.capabilities.as_json().into());
+        arguments.push(capabilities(request)?);
         arguments.push(Value::from_static_str(replace));
         let reply = self.client.run_surely(Script::Join, arguments).await?;
         match reply.word.as_str() {
@@ -118,7 +130,7 @@ impl Groups for RedisSession {
 
     async fn update(&self, request: &JoinRequest) -> Result<()> {
         let mut arguments = names(request);
-        arguments.push(request.capabilities.as_json().into());
+        arguments.push(capabilities(request)?);
         let reply = self.client.run(Script::Update, arguments).await?;
         match reply.word.as_str() {
             "ok" => Ok(()),

@@ -25,6 +25,10 @@ const MEMBERSHIPS: usize = 4;
 /// How many are looked after in one request besides the beats.
 const AT_ONCE: usize = 64;
 
+/// How many grants a beat looks at at most, beside those that it looks after: of 1,000 each has its turn within a session timeout, and the
+/// server spends less than a millisecond on it.
+const LOOKED_AT: usize = 500;
+
 /// Within this time each grant and each membership has its turn, however many there are: its keys are kept for thrice as long
 /// (`common.lua`).
 const ROUND: Duration = Duration::from_hours(20 * 24);
@@ -52,6 +56,8 @@ struct State {
 struct Turn {
     waiting: Option<RequestId>,
     held: Option<RequestId>,
+    /// The grants that are only looked at.
+    there: Option<RequestId>,
     joined: Option<RequestId>,
 }
 
@@ -75,6 +81,8 @@ pub(crate) struct Holding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HoldingKind {
     Grant,
+    /// A grant that is only looked at, which writes nothing.
+    GrantSeen,
     PlaceInQueue,
     Membership,
 }
@@ -99,6 +107,7 @@ impl HoldingKind {
     pub(crate) const fn word(self) -> &'static str {
         match self {
             HoldingKind::Grant => "held",
+            HoldingKind::GrantSeen => "there",
             HoldingKind::PlaceInQueue => "waiting",
             HoldingKind::Membership => "joined",
         }
@@ -113,7 +122,7 @@ impl State {
             HoldingKind::PlaceInQueue => {
                 self.waiting.remove(&missing.request).map(|(_, waiter)| Missed::PlaceInQueue(waiter))
             }
-            HoldingKind::Grant => self.held.remove(&missing.request).map(|_| Missed::Grant),
+            HoldingKind::Grant | HoldingKind::GrantSeen => self.held.remove(&missing.request).map(|_| Missed::Grant),
             HoldingKind::Membership => {
                 // What a fail-over has forgotten core says again soon after the reconnect; what is missing a round later on the same
                 // connection was taken away.
@@ -239,6 +248,12 @@ impl Holdings {
         let State { held, joined, turn, .. } = &mut *state;
         for (request, lock) in next_few(held, &mut turn.held, share(held.len(), interval).max(LOOKED_AFTER)) {
             all.push(Holding { request, place: lock.clone(), kind: HoldingKind::Grant });
+        }
+        if held.len() > LOOKED_AFTER {
+            let count = held.len().div_ceil(2).min(LOOKED_AT);
+            for (request, lock) in next_few(held, &mut turn.there, count) {
+                all.push(Holding { request, place: lock.clone(), kind: HoldingKind::GrantSeen });
+            }
         }
         for (request, entry) in next_few(joined, &mut turn.joined, share(joined.len(), interval).max(MEMBERSHIPS)) {
             all.push(Holding { request, place: entry.place.clone(), kind: HoldingKind::Membership });

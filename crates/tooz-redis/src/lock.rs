@@ -147,16 +147,25 @@ impl Locks for RedisSession {
                 return Ok(Some(granted));
             }
         }
-        self.release(request).await.map(|()| None)
+        match self.release(request).await {
+            // A place that was deleted is withdrawn as well.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            result => result.map(|()| None),
+        }
     }
 
     async fn release(&self, request: &LockRequest) -> Result<()> {
         self.client.holdings.forget(request.id);
         let arguments = vec![lock_place(&request.key).into(), request.id.to_string().into()];
-        if self.client.run(Script::Release, arguments).await?.leaves_over(0) {
+        let reply = self.client.run(Script::Release, arguments).await?;
+        if reply.leaves_over(0) {
             self.client.go_on();
         }
-        Ok(())
+        match reply.word.as_str() {
+            "ok" => Ok(()),
+            "missing" => Err(Error::new(ErrorKind::NotFound, "the grant was deleted at the server")),
+            _ => reply.strange(),
+        }
     }
 
     async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {

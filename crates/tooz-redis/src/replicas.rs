@@ -13,7 +13,7 @@ pub(crate) struct Replicas {
     known: u64,
     /// The most that followed the primary at once, and when it were as many for the last time.
     most: Option<(u64, Instant)>,
-    /// How often a replica has begun to follow this primary, as of the first look of the present connection.
+    /// How often a replica has begun to follow this primary and has its copy, as of the first look of the present connection.
     syncs: Option<u64>,
 }
 
@@ -22,6 +22,8 @@ pub(crate) struct Replicas {
 pub(crate) struct Seen {
     /// Those that follow it now.
     pub(crate) online: u64,
+    /// Those that are being sent their copy of the data, or wait for it.
+    pub(crate) loading: u64,
     /// How often one has begun to; `None`: it was not asked.
     pub(crate) syncs: Option<u64>,
 }
@@ -40,8 +42,9 @@ impl Replicas {
     pub(crate) fn saw(&mut self, seen: Seen) {
         let mut online = seen.online;
         if let Some(syncs) = seen.syncs {
-            // One may have come and gone between two looks.
-            if syncs > *self.syncs.get_or_insert(syncs) {
+            // A replica may have come and gone between two looks. Those that have only begun don't follow yet.
+            let ready = syncs.saturating_sub(seen.loading);
+            if ready > *self.syncs.get_or_insert(ready) {
                 online = online.max(1);
             }
         }
@@ -65,12 +68,12 @@ impl Seen {
     /// Reads the lines of `INFO`, of one section or of several.
     pub(crate) fn read(lines: &HashMap<String, String>) -> Self {
         let number = |name: &str| lines.get(name).and_then(|text| text.parse::<u64>().ok());
-        let is_online = |(name, value): (&String, &String)| {
-            name.strip_prefix("slave").is_some_and(|rest| rest.parse::<u64>().is_ok()) && value.contains("state=online")
-        };
-        let online = lines.iter().filter(|line| is_online(*line)).count();
+        let is_replica = |name: &str| name.strip_prefix("slave").is_some_and(|rest| rest.parse::<u64>().is_ok());
+        let states = lines.iter().filter(|(name, _)| is_replica(name)).map(|(_, value)| value.contains("state=online"));
+        let (online, loading): (Vec<_>, Vec<_>) = states.partition(|is_online| *is_online);
+        let count = |some: Vec<bool>| u64::try_from(some.len()).unwrap_or(u64::MAX);
         let syncs = number("sync_full").map(|full| full.saturating_add(number("sync_partial_ok").unwrap_or(0)));
-        Seen { online: u64::try_from(online).unwrap_or(u64::MAX), syncs }
+        Seen { online: count(online), loading: count(loading), syncs }
     }
 }
 
@@ -81,7 +84,7 @@ mod tests {
     const RECENTLY: Duration = Duration::from_secs(10);
 
     fn seen(online: u64, syncs: u64) -> Seen {
-        Seen { online, syncs: Some(syncs) }
+        Seen { online, loading: 0, syncs: Some(syncs) }
     }
 
     proptest::proptest! {
@@ -134,9 +137,28 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_sent_its_first_copy_does_not_count_until_it_has_it() {
+        let mut replicas = Replicas::default();
+        replicas.asked(0, RECENTLY);
+        replicas.saw(seen(0, 0));
+        // A copy counts when it begins, and takes long.
+        replicas.saw(Seen { online: 0, loading: 1, syncs: Some(1) });
+        assert_eq!(replicas.needed(), 0);
+        // It had its copy, and is gone.
+        replicas.saw(seen(0, 1));
+        assert_eq!(replicas.needed(), 1);
+        // The same where the connection is made meanwhile.
+        replicas.asked(0, Duration::ZERO);
+        replicas.saw(Seen { online: 0, loading: 1, syncs: Some(2) });
+        assert_eq!(replicas.needed(), 0);
+        replicas.saw(seen(0, 2));
+        assert_eq!(replicas.needed(), 1);
+    }
+
+    #[test]
     fn replicas_that_are_still_loading_do_not_count() {
         let text = "role:master\r\nconnected_slaves:2\r\nslave0:ip=1.2.3.4,port=1,state=online,offset=1,lag=0\r\n\
                     slave1:ip=1.2.3.4,port=2,state=wait_bgsave,offset=0,lag=0\r\nslave_read_only:1\r\n";
-        assert_eq!(Seen::read(&crate::reply::lines_of(text)), Seen { online: 1, syncs: None });
+        assert_eq!(Seen::read(&crate::reply::lines_of(text)), Seen { online: 1, loading: 1, syncs: None });
     }
 }

@@ -29,6 +29,17 @@ pub(crate) enum Script {
     Members,
 }
 
+/// The lines in which requests wait for their turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// What keeps, takes up or ends a session waits for none.
+    First,
+    /// What gives back: its wait for a turn has no limit, and no crowd of wishes is in its way.
+    Duty,
+    /// What the application wants to have or to know.
+    Wish,
+}
+
 /// What scripts begin with: each takes what it needs, since the server makes these functions anew at each run.
 const COMMON: &str = include_str!("scripts/common.lua");
 const LAYOUT: &str = include_str!("scripts/layout.lua");
@@ -158,12 +169,15 @@ impl Script {
         }
     }
 
-    /// Whether it stands in line with the other requests: what keeps, takes up or ends a session goes first.
-    pub(crate) const fn waits_for_its_turn(self) -> bool {
-        !matches!(
-            self,
-            Script::Open | Script::Beat | Script::Hello | Script::LookAfter | Script::SweepUp | Script::Close
-        )
+    /// In which line it stands.
+    pub(crate) const fn lane(self) -> Lane {
+        match self {
+            Script::Open | Script::Beat | Script::Hello | Script::LookAfter | Script::SweepUp | Script::Close => {
+                Lane::First
+            }
+            Script::Release | Script::Leave => Lane::Duty,
+            _ => Lane::Wish,
+        }
     }
 
     /// The digest, once [`learn_digests`] was told.

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Trial};
-use tooz_core::{ConnectOptions, Coordinator, LockGuard, MemberId};
+use tooz_core::{ConnectOptions, Coordinator, LockGuard, MemberId, SessionEvent};
 use tooz_file as _;
 
 /// The trials of these names, each with a folder of its own.
@@ -153,6 +153,32 @@ pub(crate) async fn role(arguments: &[&str]) {
             ours.lock(format!("{name}0")).unwrap().holders().await.unwrap();
             let again = ours.lock(format!("{name}{}", kept.len())).unwrap().try_acquire().await.unwrap().is_some();
             say(format!("{said}, and {}", if again { "again" } else { "never again" }));
+        }
+        "more-than-files" => {
+            use nix::sys::resource::{Resource, setrlimit};
+            let limit: u64 = rest[0].parse().unwrap();
+            setrlimit(Resource::RLIMIT_NOFILE, limit, limit).unwrap();
+            let mut events = ours.events();
+            let (granted, mut grants) = tokio::sync::mpsc::unbounded_channel();
+            for one in 0..limit + 100 {
+                let (lock, granted) = (ours.lock(format!("{name}{one}")).unwrap(), granted.clone());
+                tokio::spawn(async move { granted.send(lock.acquire().await.unwrap()) });
+            }
+            let mut troubles = 0;
+            while let Ok(Some(event)) = tokio::time::timeout(Duration::from_secs(2), events.next()).await {
+                troubles += usize::from(matches!(event, SessionEvent::Troubled(_)));
+            }
+            let lock = ours.lock(format!("{name}-more")).unwrap();
+            let tried = lock.try_acquire().await.unwrap_err().kind();
+            let waited = lock.acquire_within(Duration::from_secs(1)).await.unwrap_err().kind();
+            // Core repeats a join until the operation timeout is over.
+            let joined = ours.group("g").unwrap().join_or_create(&()).await.is_ok();
+            say(format!("{troubles} told; {tried}, {waited}, joined: {joined}"));
+            // All are served as files are closed.
+            for _ in 0..limit + 100 {
+                grants.recv().await.unwrap().release().await.unwrap();
+            }
+            say("all served");
         }
         "share" => {
             let lock = ours.lock(*name).unwrap().shared();

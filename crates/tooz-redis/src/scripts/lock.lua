@@ -91,13 +91,15 @@ local function hand_over(lock)
 end
 
 -- Gives back what the request has, a grant or a place in the queue. It hands over also where there was nothing to give back: the
--- first attempt of a repeated release may have ended in between.
+-- first attempt of a repeated release may have ended in between. False: the owner has it, and it was not there.
 local function give_back(lock, request, owner)
-  if call('HDEL', prefix .. lock, request) == 1 then
+  local there = call('HDEL', prefix .. lock, request) == 1
+  if there then
     stirred[lock] = true
   else
-    dequeue(lock, request)
+    there = dequeue(lock, request)
   end
-  call('HDEL', prefix .. 'o:' .. owner, request)
+  local owned = call('HDEL', prefix .. 'o:' .. owner, request) == 1
   hand_over(lock)
+  return there or not owned
 end

@@ -8,8 +8,17 @@ local group = ARGV[4]
 if call('HEXISTS', prefix .. 'groups', group) == 0 then
   return { 'no group' }
 end
-local page = call('HSCAN', prefix .. 'g:' .. group, ARGV[5], 'COUNT', 200)
-local all, answer = page[2], { 'ok', '', page[1] }
+-- As many as fit into half a million bytes, for a server cuts a connection for which it has to keep too much.
+local all, place, bytes = {}, ARGV[5], 0
+repeat
+  local page = call('HSCAN', prefix .. 'g:' .. group, place, 'COUNT', 50)
+  place = page[1]
+  for _, text in ipairs(page[2]) do
+    all[#all + 1] = text
+    bytes = bytes + #text
+  end
+until place == '0' or #all >= 400 or bytes > 500000
+local answer = { 'ok', '', place }
 -- Whether all owners of a hundred live is one question; only where not, each is asked for.
 for first = 1, #all, 200 do
   local last, owners = math.min(first + 199, #all), {}

@@ -4,7 +4,7 @@ local refused = enter()
 if refused then
   return { refused }
 end
-local page = call('HSCAN', prefix .. 'o:' .. sid, ARGV[4], 'COUNT', 200)
+local page = call('HSCAN', prefix .. 'o:' .. sid, ARGV[4], 'COUNT', 50)
 local owned, answer = page[2], { 'ok', page[1] }
 local function tell_of(request, what, how, more)
   for _, text in ipairs({ request, what, how, more }) do

@@ -27,6 +27,8 @@ local function is_as_thought(how, where, request)
     local waits = call('ZSCORE', prefix .. 'q:' .. where, request)
     pcall(hand_over, where)
     return waits
+  elseif how == 'there' then
+    return call('HEXISTS', prefix .. where, request) == 1
   elseif how == 'joined' then
     local group, member = string.match(where, '^g:(.-)\n(.*)$')
     keep('g:' .. group)
@@ -36,7 +38,7 @@ local function is_as_thought(how, where, request)
   return call('HEXISTS', prefix .. where, request) == 1
 end
 
--- Behind the last message heard stand triples: "held", "waiting" or "joined", where, request. Answers with those that have something else
+-- Behind the last message heard stand triples: "held", "there" (held, and kept no longer by that), "waiting" or "joined", where, request. Answers with those that have something else
 -- here than they think: nothing at all, where somebody has deleted or evicted a key, or what they still wait for; then the news.
 local function look_after(from, answer)
   acknowledge(from)

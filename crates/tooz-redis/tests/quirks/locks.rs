@@ -14,6 +14,8 @@ trials! {
     flushed_scripts_are_loaded_again
     a_namesake_frees_and_inherits_nothing
     a_deleted_lock_is_told_to_its_holder
+    a_release_of_a_deleted_grant_says_that_it_is_lost
+    hundreds_of_deleted_grants_are_told_soon
     a_reconnect_finds_the_one_that_is_missing_among_many
     a_deleted_queue_is_entered_again
     a_grant_that_nobody_heard_of_is_found_by_a_beat
@@ -99,6 +101,35 @@ async fn a_deleted_lock_is_told_to_its_holder() {
     assert_eq!(soon(guard.loss().wait()).await, LossReason::Broken);
     assert!(other.is_held(), "the session lives on");
     assert_eq!(soon(guard.release()).await.unwrap_err().kind(), ErrorKind::Lost);
+}
+
+async fn a_release_of_a_deleted_grant_says_that_it_is_lost() {
+    let server = start();
+    // Not one beat within the trial.
+    let a = connect(&format!("{}?session_timeout=60s", server.url()), "a").await;
+    let b = connect(&server.url(), "b").await;
+    let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
+    cli(&server, &["DEL", "tooz:{tooz}:l:x"]);
+    let taken = soon(b.lock("x").unwrap().acquire()).await.unwrap();
+    assert_eq!(soon(guard.release()).await.unwrap_err().kind(), ErrorKind::Lost);
+    soon(taken.release()).await.unwrap();
+}
+
+async fn hundreds_of_deleted_grants_are_told_soon() {
+    let server = start();
+    let a = connect(&server.url(), "a").await;
+    let mut guards = Vec::new();
+    for index in 0..600 {
+        guards.push(soon(a.lock(format!("lock {index}")).unwrap().acquire()).await.unwrap());
+    }
+    let kept = guards.pop().unwrap();
+    for index in 0..599 {
+        cli(&server, &["DEL", &format!("tooz:{{tooz}}:l:lock%20{index}")]);
+    }
+    // Three session timeouts, for what beats alone would take a minute for.
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(guards.iter().filter(|guard| guard.is_held()).count(), 0);
+    assert!(kept.is_held());
 }
 
 async fn a_reconnect_finds_the_one_that_is_missing_among_many() {

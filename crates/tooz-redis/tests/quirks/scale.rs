@@ -21,6 +21,9 @@ trials! {
     tokens_end_plainly
     who_may_only_look_hears_of_deaths
     a_membership_that_is_deleted_is_told_to_its_member
+    large_capabilities_take_nothing_from_those_that_read_them
+    a_crowd_of_releases_is_in_no_ones_way
+    the_queue_and_the_locks_in_use_are_read_in_parts
 }
 
 /// The processor time that the server has spent and the scripts that it has run: what the clock says is this machine's other work too.
@@ -259,16 +262,28 @@ async fn tokens_end_plainly() {
 
 async fn who_may_only_look_hears_of_deaths() {
     let server = start();
-    let rule = "ACL SETUSER looker on >pw ~tooz:* &tooz:* +@read +@pubsub +@connection +@scripting +info";
+    let rule = "ACL SETUSER looker on >pw ~tooz:* &tooz:* +@read +@pubsub +@connection +@scripting +info +time";
+    cli(&server, &rule.split(' ').collect::<Vec<_>>());
+    let rule = "ACL SETUSER blind on >pw ~tooz:* &tooz:* +@read +@pubsub +@connection +@scripting +info -time";
     cli(&server, &rule.split(' ').collect::<Vec<_>>());
     let a = connect(&server.url(), "a").await;
     let membership = soon(a.group("g").unwrap().join_or_create(&1)).await.unwrap();
     let looker = connect(&format!("redis://looker:pw@{}", server.address()), "looker").await;
     let mut watch = soon(looker.group("g").unwrap().watch()).await.unwrap();
     assert!(matches!(soon(watch.next()).await, Some(GroupEvent::Snapshot(members)) if members.len() == 1));
+    // It is not told when to look, and must not ask again and again.
+    let blind = connect(&format!("redis://blind:pw@{}", server.address()), "blind").await;
+    let _blind = soon(blind.group("g").unwrap().watch()).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    let meter = Meter::start(&server);
+    sleep(Duration::from_secs(4)).await;
+    let scripts = Meter::read(&server).1 - meter.begun.1;
+    assert!(scripts < 24.0, "{scripts} scripts in four seconds");
+    let begun = Instant::now();
     let_die(&server, "a");
-    // Nobody may bury the dead: whoever looks sees that they are.
+    // The user may bury no dead: it sees that they are.
     assert!(matches!(soon(watch.next()).await, Some(GroupEvent::Left(_))));
+    assert!(begun.elapsed() < Duration::from_secs(4), "told after {:?}", begun.elapsed());
     assert!(soon(looker.group("g").unwrap().members()).await.unwrap().is_empty());
     assert!(soon(looker.lock("x").unwrap().holders()).await.unwrap().is_empty());
     drop(membership);
@@ -282,4 +297,77 @@ async fn a_membership_that_is_deleted_is_told_to_its_member() {
     cli(&server, &["DEL", "tooz:{tooz}:g:g"]);
     soon(membership.loss().wait()).await;
     assert!(guard.is_held(), "the session lives on");
+}
+
+async fn large_capabilities_take_nothing_from_those_that_read_them() {
+    let server = start();
+    let a = connect(&format!("{}?session_timeout=6s&operation_timeout=14s", server.url()), "a").await;
+    let group = a.group("g").unwrap();
+    let membership = soon(group.join_or_create(&"x".repeat(60_000))).await.unwrap();
+    let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
+    let error = soon(membership.update(&"x".repeat(70_000))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    let b = connect(&server.url(), "b").await;
+    let error = soon(b.group("g").unwrap().join(&"x".repeat(35_000_000))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    // As many more of them as no connection could be sent at once.
+    let enter = "local text, owner = '\"' .. string.rep('x', 60000) .. '\"', string.format('%032x', 1) \
+        redis.call('HSET', 'tooz:{tooz}:s:' .. owner, 'member', 'm', 'epoch', 1) \
+        for i = 1, 600 do \
+        redis.call('HSET', 'tooz:{tooz}:g:g', 'member ' .. i, string.format('%032x', i) .. ' ' .. owner .. ' ' .. text) end";
+    cli(&server, &["EVAL", enter, "0"]);
+    let connections = || {
+        cli(&server, &["INFO", "stats"])
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("client_output_buffer_limit_disconnections:").map(str::to_owned))
+    };
+    let before = connections();
+    assert_eq!(soon(group.members()).await.unwrap().len(), 601);
+    assert_eq!(connections(), before, "no connection was cut");
+    assert!(guard.is_held() && membership.is_member());
+}
+
+async fn a_crowd_of_releases_is_in_no_ones_way() {
+    let server = start();
+    let a = connect(&format!("{}?session_timeout=3s&operation_timeout=14s", server.url()), "a").await;
+    let group = a.group("g").unwrap();
+    let _membership = soon(group.join_or_create(&0)).await.unwrap();
+    let mut all = JoinSet::new();
+    for index in 0..15_000 {
+        let lock = a.lock(format!("lock {index}")).unwrap();
+        all.spawn(async move { lock.acquire().await });
+    }
+    let mut guards = Vec::new();
+    while let Some(guard) = all.join_next().await {
+        guards.push(guard.unwrap().unwrap());
+    }
+    let mut all = JoinSet::new();
+    for guard in guards {
+        all.spawn(async move { guard.release().await });
+    }
+    for _ in 0..5 {
+        assert_eq!(soon(group.members()).await.unwrap().len(), 1);
+    }
+    while let Some(released) = all.join_next().await {
+        released.unwrap().unwrap();
+    }
+}
+
+async fn the_queue_and_the_locks_in_use_are_read_in_parts() {
+    let server = start();
+    let a = connect(&format!("{}?session_timeout=30s&operation_timeout=14s", server.url()), "a").await;
+    crowd(&server, "l:wanted", 3_000, 700, true);
+    for index in 0..5 {
+        cli(&server, &["HSET", &format!("tooz:{{tooz}}:o:{:032x}", 1_000_001), &format!("{index:032x}"), "l:deleted"]);
+    }
+    let mut guards = Vec::new();
+    for index in 0..500 {
+        guards.push(soon(a.lock(format!("lock {index}")).unwrap().acquire()).await.unwrap());
+    }
+    let meter = Meter::start(&server);
+    assert_eq!(soon(a.lock("wanted").unwrap().waiters()).await.unwrap().len(), 3_000);
+    let locks: BTreeSet<_> = soon(a.locks()).await.unwrap().into_iter().map(|name| name.to_string()).collect();
+    meter.no_script_is_long("locks in use");
+    assert_eq!(locks.len(), 501);
+    assert!(locks.contains("wanted") && locks.contains("lock 499") && !locks.contains("deleted"));
 }
