@@ -77,6 +77,9 @@ fn next_look(step: Step, last: Duration, period: Duration, rest: Duration) -> Du
 /// The longest time for which the death of a session goes unnoticed by members that watch.
 const TICK: Duration = Duration::from_secs(1);
 
+/// For how long a member that watches may leave the looking to others, at least.
+const REST: Duration = Duration::from_secs(5);
+
 /// Whether this user may have the dead taken away, as the last look has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Right {
@@ -92,12 +95,13 @@ enum Right {
 /// |---|---|
 /// | there is more to do | at once |
 /// | a round has ended | after a period |
-/// | others are at it | after twice as long as the last time, up to half of the session timeout |
+/// | others are at it | after twice as long as the last time, up to half of the session timeout, or five seconds where that is longer |
 /// | this user has no right to it | after a session timeout, and looks for the right first |
 pub(crate) async fn while_watched(connection: Weak<Connection>, dispatch: Arc<Dispatch>, settings: Settings) {
-    // The session timeout is how long a death may take anyway.
     let period = TICK.min(settings.session_timeout / 4);
-    let rest = settings.session_timeout / 2;
+    // However short sessions are, a thousand watchers cost no more by this. Should the one that looks die, deaths are found by core's own
+    // reading, once in a session timeout.
+    let rest = (settings.session_timeout / 2).max(REST);
     let mut pause = period;
     let mut right = Right::Unknown;
     while let Some(died) = connection.upgrade().map(|connection| connection.died()) {

@@ -1,7 +1,8 @@
 //! What a suite of many cases needs of servers: one for all, one for a case that restarts it, and ways to it that can be cut.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 
 use crate::kind::Kind;
 use crate::proxy::Proxy;

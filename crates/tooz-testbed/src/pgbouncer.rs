@@ -1,9 +1,9 @@
 //! `PgBouncer`, the pooler that stands before many a PostgreSQL server.
 
+use parking_lot::Mutex;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};

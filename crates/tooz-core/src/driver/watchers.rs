@@ -6,13 +6,14 @@ use std::hash::Hash;
 
 use crate::driver::push::{Pushed, Pusher};
 
-/// The watchers of one thing. A watcher that has gone is forgotten when the next push would have reached it.
+/// The watchers of one thing. A watcher that has gone is forgotten with the next push, and when the next one comes.
 #[derive(Default)]
 pub struct Watchers(Vec<Pusher>);
 
 impl Watchers {
     /// One more.
     pub fn add(&mut self, pusher: Pusher) {
+        self.0.retain(|pusher| !pusher.is_closed());
         self.0.push(pusher);
     }
 
@@ -125,6 +126,10 @@ mod tests {
         fan_out.add("key", one);
         fan_out.add("key", two);
         drop(ones);
+        let (three, threes) = push_channel();
+        fan_out.add("key", three);
+        drop(threes);
+        assert_eq!(fan_out.0["key"].0.len(), 2, "one that has gone makes room for the next");
         assert!(fan_out.take_unwatched().is_empty() && fan_out.knows("key") && !fan_out.is_empty());
         drop(twos);
         assert!(fan_out.is_empty());

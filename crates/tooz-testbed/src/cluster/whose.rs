@@ -45,8 +45,8 @@ pub(super) fn connections_of(roster: &Arc<Roster>) -> WhoIs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parking_lot::Mutex;
     use std::net::{TcpListener, TcpStream};
-    use std::sync::Mutex;
 
     #[test]
     fn a_connection_is_found_to_be_of_this_process() {

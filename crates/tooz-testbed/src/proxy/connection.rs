@@ -1,11 +1,12 @@
 //! One connection through a proxy: for each way a thread that reads and one that writes, so that a delay keeps order
 //! and throughput, and a connection that is held can still be heard ending.
 
+use parking_lot::Mutex;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -82,7 +83,7 @@ impl Connection {
     }
 
     fn swallow(&self) -> Option<Swallow> {
-        self.swallow.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.swallow.lock().clone()
     }
 
     fn ends(&self, way: Way) -> Option<(&TcpStream, &TcpStream)> {
@@ -183,7 +184,7 @@ fn write(shared: &Shared, connection: &Connection, way: Way, pieces: &Receiver<P
                     // Once these bytes may go, and before they do: the answer can be here in no time.
                     let permit = shared.permit(connection, way, came)?;
                     if let Some(swallow) = permit.take_swallow(&tail, &bytes) {
-                        *connection.swallow.lock().unwrap_or_else(PoisonError::into_inner) = Some(swallow);
+                        *connection.swallow.lock() = Some(swallow);
                     }
                     tail.extend_from_slice(&bytes);
                     tail.drain(..tail.len().saturating_sub(TAIL));

@@ -1,7 +1,8 @@
 //! What the threads of a proxy share: the faults, the connections, and the right to forward.
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::net::SocketAddr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
@@ -81,7 +82,7 @@ impl Shared {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Changes the faults; they are in effect on return.

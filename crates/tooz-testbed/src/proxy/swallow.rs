@@ -1,6 +1,7 @@
 //! One reply that gets lost.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A reply that is to get lost, from [`Proxy::swallow_reply`](super::Proxy::swallow_reply). Dropping it takes nothing back.
@@ -25,7 +26,7 @@ impl Swallow {
 
     /// Waits until the server has answered and the answer is gone. `false`: not within this time.
     pub fn wait(&self, timeout: Duration) -> bool {
-        let happened = self.inner.happened.lock().unwrap_or_else(PoisonError::into_inner);
+        let happened = self.inner.happened.lock();
         let waited = self.inner.changed.wait_timeout_while(happened, timeout, |happened| !*happened);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
@@ -35,7 +36,7 @@ impl Swallow {
     }
 
     pub(super) fn tell(&self) {
-        *self.inner.happened.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.inner.happened.lock() = true;
         self.inner.changed.notify_all();
     }
 
