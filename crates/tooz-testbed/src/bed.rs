@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use crate::kind::Kind;
 use crate::proxy::Proxy;
-use crate::server::{Server, locked};
+use crate::server::Server;
 
 /// The servers and proxies of one suite, in which each case has a namespace.
 ///
@@ -41,20 +41,20 @@ impl Bed {
     pub fn own(&self, tag: &str) -> String {
         let server = self.start();
         let url = self.url_on(&server, tag);
-        locked(&self.own).insert(url.clone(), server);
+        self.own.lock().insert(url.clone(), server);
         url
     }
 
     /// Restarts the server that the case with that URL has for itself, its data kept.
     pub fn restart(&self, url: &str) {
-        locked(&self.own).get(url).expect("a server of its own").restart().expect("the server can be restarted");
+        self.own.lock().get(url).expect("a server of its own").restart().expect("the server can be restarted");
     }
 
     /// The proxy by which that member of the case with that URL reaches the server of all cases.
     pub fn proxy(&self, url: &str, member: &str) -> Proxy {
         let place = (url.to_owned(), member.to_owned());
         let start = || Proxy::start(self.shared().address()).expect("a proxy can be started");
-        locked(&self.proxies).entry(place).or_insert_with(start).clone()
+        self.proxies.lock().entry(place).or_insert_with(start).clone()
     }
 
     /// The URL of the case, by way of that member's proxy.

@@ -17,7 +17,7 @@ use crate::backend::Role;
 use crate::kind::Kind;
 use crate::ports::{Port, Ports};
 use crate::proxy::Proxy;
-use crate::server::{Pid, Server, locked};
+use crate::server::{Pid, Server};
 use crate::setup::Setup;
 use crate::{ports, provision, wait};
 
@@ -210,14 +210,14 @@ impl Cluster {
     }
 
     fn cut(&self, node: usize, cut: Cut) {
-        let mut cuts = locked(&self.cuts);
+        let mut cuts = self.cuts.lock();
         cuts[node] = cut;
         self.enforce(*cuts);
     }
 
     /// Ends all partitions. What was held flows on.
     pub fn heal(&self) {
-        let mut cuts = locked(&self.cuts);
+        let mut cuts = self.cuts.lock();
         *cuts = [Cut::Nothing; NODES];
         self.enforce(*cuts);
     }

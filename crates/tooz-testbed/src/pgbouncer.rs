@@ -13,7 +13,7 @@ use crate::kind::Kind;
 use crate::ports::Port;
 use crate::probe;
 use crate::provision::{Companion, companion};
-use crate::server::{Server, locked};
+use crate::server::Server;
 use crate::{keeper, postgres, wait};
 
 pub(crate) const PROGRAM: Companion = Companion { program: "pgbouncer", packages: &["pgbouncer"], suite: "trixie" };
@@ -76,7 +76,7 @@ impl PgBouncer {
 
     fn wait_until_ready(&self) -> Result<()> {
         let ready = wait::until(PATIENCE, "PgBouncer answers", || {
-            if let Some(status) = locked(&self.child).as_mut().map(Child::ended).transpose()?.flatten() {
+            if let Some(status) = self.child.lock().as_mut().map(Child::ended).transpose()?.flatten() {
                 bail!("it ended with {status}");
             }
             let answer = probe::ask(self.address(), &postgres::greeting()?, |answer| !answer.is_empty());
@@ -88,7 +88,7 @@ impl PgBouncer {
 
 impl Drop for PgBouncer {
     fn drop(&mut self) {
-        drop(locked(&self.child).take());
+        drop(self.child.lock().take());
         // The keeper tries once more at the end of this process.
         let _ = fs::remove_dir_all(&self.folder);
     }

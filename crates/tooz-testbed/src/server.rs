@@ -111,7 +111,7 @@ impl Server {
 
     /// The id of its process; of the last one, where it is down.
     pub fn pid(&self) -> u32 {
-        *locked(&self.pid)
+        *self.pid.lock()
     }
 
     /// Its folder, with `data/` and `log` in it. Gone when the server is dropped.
@@ -179,7 +179,7 @@ impl Server {
     pub(crate) fn launch(&self) -> Result<()> {
         let command = self.plan.kind.backend().command(&self.plan)?;
         // Whoever asks which process this is has to wait until that is known.
-        let mut pid = locked(&self.pid);
+        let mut pid = self.pid.lock();
         let child = Child::start(command, &self.plan.folder, &self.plan.log())?;
         *pid = child.pid();
         drop(pid);
@@ -223,7 +223,7 @@ impl Server {
     }
 
     fn child(&self) -> MutexGuard<'_, Option<Child>> {
-        locked(&self.child)
+        self.child.lock()
     }
 }
 
@@ -246,10 +246,6 @@ fn told_of_log(log: &str) -> String {
     let pause = ["…"];
     let parts = if thrown.is_empty() { vec![first, &pause, last] } else { vec![first, &pause, &thrown, &pause, last] };
     parts.concat().join("\n")
-}
-
-pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }
 
 impl Drop for Server {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::sockets;
 use crate::proxy::WhoIs;
-use crate::server::{Pid, locked};
+use crate::server::Pid;
 
 /// The processes of all servers of a cluster.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl Roster {
         let link = PathBuf::from(format!("socket:[{inode}]"));
         self.0.iter().position(|pid| {
             // Waits where the process is being started: it can be here before its id is known.
-            let files = fs::read_dir(format!("/proc/{}/fd", *locked(pid)));
+            let files = fs::read_dir(format!("/proc/{}/fd", *pid.lock()));
             let mut files = files.into_iter().flatten().flatten();
             files.any(|file| fs::read_link(file.path()).is_ok_and(|target| target == link))
         })

@@ -164,7 +164,7 @@ impl Shared {
                 state.forwarding += 1;
                 return Ok(Permit { shared: self, way });
             }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.changed.wait_for(&mut state, left);
         }
     }
 
@@ -181,7 +181,7 @@ impl Shared {
             if !held(&state.faults) {
                 return Ok(state);
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait(&mut state);
         }
     }
 

@@ -26,9 +26,9 @@ impl Swallow {
 
     /// Waits until the server has answered and the answer is gone. `false`: not within this time.
     pub fn wait(&self, timeout: Duration) -> bool {
-        let happened = self.inner.happened.lock();
-        let waited = self.inner.changed.wait_timeout_while(happened, timeout, |happened| !*happened);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
+        let mut happened = self.inner.happened.lock();
+        self.inner.changed.wait_while_for(&mut happened, |happened| !*happened, timeout);
+        *happened
     }
 
     pub(super) fn hang(&self) -> Duration {
