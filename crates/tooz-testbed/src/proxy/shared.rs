@@ -91,8 +91,7 @@ impl Shared {
         change(&mut state.faults);
         self.changed.notify_all();
         // Who was allowed to forward before the change is done by then.
-        let waited = self.changed.wait_timeout_while(state, PATIENCE, |state| state.forwarding > 0);
-        drop(waited);
+        self.changed.wait_while_for(&mut state, |state| state.forwarding > 0, PATIENCE);
     }
 
     /// Takes all faults back.
@@ -187,8 +186,8 @@ impl Shared {
 
     /// Lets a connection hang whose reply was swallowed.
     pub(super) fn hang(&self, connection: &Connection, hang: Duration) {
-        let state = self.state();
-        drop(self.changed.wait_timeout_while(state, hang, |_| !connection.is_dead()));
+        let mut state = self.state();
+        self.changed.wait_while_for(&mut state, |_| !connection.is_dead(), hang);
     }
 }
 
