@@ -5,10 +5,12 @@ mod fault;
 mod group;
 mod lock;
 mod options;
+mod record;
 mod session;
+mod state;
 mod store;
 
-use tooz_core::{Characteristic, Characteristics, Driver};
+use tooz_core::Driver;
 
 pub use fault::{Effect, Fault, Operation};
 pub use store::{Census, Store};
@@ -17,13 +19,6 @@ pub use store::{Census, Store};
 pub const DRIVER: Driver = Driver::new("memory", &["memory", "zake"], session::connect)
     .about("one process; the reference model and a test double")
     .url("memory://NAME")
-    .characteristics(BEST);
+    .characteristics(session::BEST);
 
 tooz_core::register!(DRIVER);
-
-/// What one process gives.
-const BEST: Characteristics = Characteristics::FULL_SERVICE
-    .and(Characteristics::LINEARIZABLE)
-    .and(Characteristics::SAME_VIEW)
-    .with(Characteristic::DistributedAcrossThreads)
-    .with(Characteristic::Serializable);

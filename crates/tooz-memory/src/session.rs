@@ -8,18 +8,26 @@ use tokio::task::AbortHandle;
 use tooz_core::driver::{
     Clock, ConnectArgs, ConnectFuture, LockKey, MutexGuard, Owned, Reporter, RequestId, Session, async_trait,
 };
-use tooz_core::{GroupId, MemberId, Result, Terms};
+use tooz_core::{Characteristic, Characteristics, GroupId, MemberId, Result, Terms};
 
 use crate::error::{cut_off, lost, reply_lost};
 use crate::fault::{Effect, Operation, scripted};
-use crate::store::{SessionRecord, Shared, State, Store, Voided};
-use crate::{DRIVER, options};
+use crate::options;
+use crate::state::{In, SessionRecord, State, Voided};
+use crate::store::{Store, StoreInner};
+
+/// What one process gives.
+pub(crate) const BEST: Characteristics = Characteristics::FULL_SERVICE
+    .and(Characteristics::LINEARIZABLE)
+    .and(Characteristics::SAME_VIEW)
+    .with(Characteristic::DistributedAcrossThreads)
+    .with(Characteristic::Serializable);
 
 /// The id of a session that is not open.
 const NONE: u64 = 0;
 
 pub(crate) struct MemorySession {
-    pub(crate) store: Arc<Shared>,
+    pub(crate) store: Arc<StoreInner>,
     pub(crate) namespace: Arc<str>,
     pub(crate) member: MemberId,
     pub(crate) timeout: Duration,
@@ -46,8 +54,8 @@ pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
     })
 }
 
-/// What the clock of a server would do: ends sessions when their time is over, although nobody asks.
-async fn tick(store: Arc<Shared>) {
+/// What the clock of a server would do: ends sessions when their time is over, although no client asks.
+async fn tick(store: Arc<StoreInner>) {
     loop {
         let next = store.next_expiry().min(store.clock.now() + Duration::from_secs(1));
         store.clock.sleep_until(next).await;
@@ -91,11 +99,11 @@ impl MemorySession {
         if state.sessions.contains_key(&id) { Ok((state, id)) } else { Err(lost()) }
     }
 
-    pub(crate) fn lock_place(&self, key: &LockKey) -> (Arc<str>, LockKey) {
+    pub(crate) fn lock_key(&self, key: &LockKey) -> In<LockKey> {
         (Arc::clone(&self.namespace), key.clone())
     }
 
-    pub(crate) fn group_place(&self, group: &GroupId) -> (Arc<str>, GroupId) {
+    pub(crate) fn group_key(&self, group: &GroupId) -> In<GroupId> {
         (Arc::clone(&self.namespace), group.clone())
     }
 }
@@ -118,7 +126,7 @@ impl LoseReply {
 #[async_trait]
 impl Session for MemorySession {
     fn terms(&self) -> Terms {
-        Terms::new(Some(self.timeout), DRIVER.most_characteristics())
+        Terms::new(Some(self.timeout), BEST)
     }
 
     fn clock(&self) -> Clock {

@@ -1,74 +1,27 @@
 //! The store: what a server would keep, in one mutex, with a clock that a test can move.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tooz_core::driver::{Clock, LockKey, Moment, Mutex, MutexGuard, Reporter, RequestId};
-use tooz_core::{FencingToken, GroupId, MemberId, Result};
+use tooz_core::driver::{Clock, LockKey, Moment, Mutex, MutexGuard, Reporter};
+use tooz_core::{FencingToken, MemberId, Result};
 
 use crate::fault::Fault;
-use crate::group::GroupRecord;
-use crate::lock::LockRecord;
+use crate::record::{GroupRecord, LockRecord};
+use crate::state::{In, State};
 
 /// One store by its name: what `memory://NAME` connects to, and what a test does to it. A cheap clone.
 ///
 /// A store lives as long as the process.
 #[derive(Clone)]
-pub struct Store(pub(crate) Arc<Shared>);
+pub struct Store(pub(crate) Arc<StoreInner>);
 
-pub(crate) struct Shared {
+pub(crate) struct StoreInner {
     pub(crate) name: String,
     pub(crate) clock: Clock,
     state: Mutex<State>,
-}
-
-pub(crate) struct State {
-    pub(crate) sessions: HashMap<u64, SessionRecord>,
-    /// By namespace and key.
-    pub(crate) locks: HashMap<(Arc<str>, LockKey), LockRecord>,
-    pub(crate) groups: BTreeMap<(Arc<str>, GroupId), GroupRecord>,
-    pub(crate) script: Vec<Fault>,
-    pub(crate) cut_off: Vec<MemberId>,
-    pub(crate) last_token: u64,
-    last_session: u64,
-    /// Whether any request was ever taken back before it arrived.
-    has_void: bool,
-    /// No session ends before this moment: a lower bound, so that most calls need not look.
-    next_expiry: Moment,
-}
-
-pub(crate) struct SessionRecord {
-    pub(crate) member: MemberId,
-    pub(crate) expires: Moment,
-    pub(crate) reporter: Reporter,
-    /// Grants that were broken since the last beat.
-    pub(crate) revoked: Vec<RequestId>,
-    /// Requests that were taken back before they arrived.
-    pub(crate) void: Voided,
-}
-
-/// The last requests that were taken back before they arrived, as one may that was delayed on its way. So many are remembered as can be
-/// on their way at once.
-#[derive(Default)]
-pub(crate) struct Voided(VecDeque<RequestId>);
-
-impl Voided {
-    const MOST: usize = 1024;
-
-    pub(crate) fn add(&mut self, request: RequestId) {
-        if !self.has(request) {
-            if self.0.len() == Self::MOST {
-                self.0.pop_front();
-            }
-            self.0.push_back(request);
-        }
-    }
-
-    pub(crate) fn has(&self, request: RequestId) -> bool {
-        self.0.contains(&request)
-    }
 }
 
 impl Store {
@@ -81,7 +34,7 @@ impl Store {
     }
 
     fn new(name: &str) -> Self {
-        Store(Arc::new(Shared {
+        Store(Arc::new(StoreInner {
             name: name.to_owned(),
             clock: Clock::movable(),
             state: Mutex::new(State {
@@ -104,14 +57,14 @@ impl Store {
         drop(self.0.state());
     }
 
-    /// Ends the sessions of this member, as a server does that gave up on it. The member is told before anybody else gets what it had.
+    /// Ends the sessions of this member, as a server does that gave up on it. The member is told before another gets what it had.
     pub fn expire(&self, member: &MemberId) {
         let sessions: Vec<_> = {
             let state = self.0.state();
             let own = state.sessions.iter().filter(|(_, session)| session.member == *member);
             own.map(|(id, session)| (*id, session.reporter.clone())).collect()
         };
-        // Who is told may ask the store something there and then, so nothing of it is locked meanwhile.
+        // The listener may ask the store something there and then, so nothing of it is locked meanwhile.
         for (id, reporter) in sessions {
             reporter.session_lost("the session was expired");
             self.0.state().end_session(id);
@@ -153,7 +106,7 @@ impl Store {
         self.0.state().script.clear();
     }
 
-    /// What is in the store: after everybody has closed, nothing but groups.
+    /// What is in the store: after all have closed, nothing but groups.
     pub fn census(&self) -> Census {
         let state = self.0.state();
         let mut census = Census { sessions: state.sessions.len(), groups: state.groups.len(), ..Census::default() };
@@ -194,7 +147,7 @@ impl fmt::Debug for Store {
     }
 }
 
-impl Shared {
+impl StoreInner {
     /// The state as of now: sessions whose time is over have ended.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock();
@@ -209,60 +162,12 @@ impl Shared {
         self.state().next_expiry
     }
 
-    pub(crate) fn break_lock(&self, place: &(Arc<str>, LockKey), token: FencingToken) -> Result<()> {
-        let (request, reporter) = self.state().revoke(place, token)?;
+    pub(crate) fn break_lock(&self, key: &In<LockKey>, token: FencingToken) -> Result<()> {
+        let (request, reporter) = self.state().revoke(key, token)?;
         if let Some(reporter) = reporter {
             reporter.grant_lost(request);
         }
-        self.state().release(place, request);
+        self.state().release(key, request);
         Ok(())
-    }
-}
-
-impl State {
-    pub(crate) fn open_session(&mut self, record: SessionRecord) -> u64 {
-        self.last_session += 1;
-        self.next_expiry = self.next_expiry.min(record.expires);
-        self.sessions.insert(self.last_session, record);
-        self.last_session
-    }
-
-    /// Ends a session and all that it owns. Nothing is left for a second time.
-    pub(crate) fn end_session(&mut self, id: u64) -> Option<SessionRecord> {
-        let record = self.sessions.remove(&id)?;
-        self.end_locks_of(id);
-        for group in self.groups.values_mut() {
-            group.end_session(id);
-        }
-        Some(record)
-    }
-
-    /// That request of that session was taken back before it has arrived: whenever it does, it does nothing.
-    pub(crate) fn void(&mut self, session: u64, request: RequestId) {
-        if let Some(session) = self.sessions.get_mut(&session) {
-            session.void.add(request);
-            self.has_void = true;
-        }
-    }
-
-    pub(crate) fn is_void(&self, session: u64, request: RequestId) -> bool {
-        self.has_void && self.sessions.get(&session).is_some_and(|session| session.void.has(request))
-    }
-
-    fn sweep(&mut self, now: Moment) {
-        let over: Vec<_> =
-            self.sessions.iter().filter(|(_, session)| session.expires <= now).map(|(id, _)| *id).collect();
-        for id in over {
-            self.end_session(id);
-        }
-        self.next_expiry = self.sessions.values().map(|session| session.expires).min().unwrap_or(Moment::NEVER);
-    }
-
-    fn reporters_of(&self, member: &MemberId) -> Vec<Reporter> {
-        self.sessions
-            .values()
-            .filter(|session| session.member == *member)
-            .map(|session| session.reporter.clone())
-            .collect()
     }
 }

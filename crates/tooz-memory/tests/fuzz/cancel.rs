@@ -1,5 +1,5 @@
 //! Random cancellation: every future of every operation is polled by hand and dropped somewhere, by several threads and coordinators.
-//! Afterwards nothing is held, nobody is stuck, and nothing is left at the backend.
+//! Afterwards nothing is held, no future is stuck, and nothing is left at the backend.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -76,7 +76,7 @@ fn round(seed: u64) {
         let coordinator = coordinator.lock().unwrap_or_else(PoisonError::into_inner).clone();
         to_the_end("close()", coordinator.close()).expect("closing works");
     }
-    to_the_end("delete()", first.group(GROUP).unwrap().delete()).expect("nobody is in it");
+    to_the_end("delete()", first.group(GROUP).unwrap().delete()).expect("it is empty");
     to_the_end("close()", first.close()).expect("closing works");
     eventually("the store is empty", || {
         let census = store.census();
@@ -86,7 +86,7 @@ fn round(seed: u64) {
     });
 }
 
-/// What was dropped is given back in the background: soon nobody has anything, and everybody can have everything.
+/// What was dropped is given back in the background: soon nothing is held, and all can have everything.
 fn nothing_is_held(ground: &Ground, store: &Store, first: &Coordinator) {
     eventually("nothing is held", || {
         let census = store.census();
@@ -105,8 +105,8 @@ fn nothing_is_held(ground: &Ground, store: &Store, first: &Coordinator) {
             to_the_end("a shared acquire() in the end", lock.shared().acquire()).expect("it is free").release_now();
         }
         let membership =
-            to_the_end("join() in the end", coordinator.group(GROUP).unwrap().join(&1)).expect("nobody is in it");
-        let leadership = to_the_end("campaign() in the end", membership.campaign()).expect("nobody leads");
+            to_the_end("join() in the end", coordinator.group(GROUP).unwrap().join(&1)).expect("it is empty");
+        let leadership = to_the_end("campaign() in the end", membership.campaign()).expect("it is vacant");
         to_the_end("resign() in the end", leadership.resign()).unwrap();
         to_the_end("leave() in the end", membership.leave()).unwrap();
     }
@@ -209,9 +209,9 @@ impl Actor {
             }
             Some(Err(error)) => {
                 let is_allowed = match kind {
-                    // Broken on its way: who only tries is told.
+                    // Broken on its way: a mere try is told.
                     1 => matches!(error.kind(), ErrorKind::Closed | ErrorKind::Lost | ErrorKind::Unavailable),
-                    // Too short a wait for an answer: nobody knows whether somebody else has it.
+                    // Too short a wait for an answer: it is unknown whether another has it.
                     2 => matches!(error.kind(), ErrorKind::Closed | ErrorKind::TimedOut | ErrorKind::Unavailable),
                     _ => error.kind() == ErrorKind::Closed,
                 };
@@ -375,7 +375,7 @@ impl Actor {
         }
     }
 
-    /// Closes a coordinator under everybody's hands, and puts a new one of the same name in its place.
+    /// Closes a coordinator under the hands of all, and puts a new one of the same name in its place.
     fn close(&mut self) {
         let index = self.random.usize(..COORDINATORS);
         let fresh = self.ground.connect(index);

@@ -80,7 +80,7 @@ async fn round(seed: u64) {
     store.clear_script();
     let told = || format!("seed {seed}, after {script:#?}");
     // The members go on updating meanwhile. On a machine that has much else to do a watch may lag behind by one update all the time: what counts is
-    // judged once more when nobody updates any more.
+    // judged once more when the updates are over.
     let lagging = are_right(&mut followers, &truth, None).await.err();
     over.store(true, Ordering::Relaxed);
     let ended = timeout(RIGHT_AGAIN, async {

@@ -36,7 +36,7 @@ impl Follower {
         })
     }
 
-    /// In what its views differ from the truth, as somebody with a good connection sees it.
+    /// In what its views differ from the truth, as a coordinator with a good connection sees it.
     pub(crate) async fn differs(&mut self, truth: &Coordinator, capabilities: Option<&str>) -> Result<(), String> {
         let who = self.coordinator.member().clone();
         let group = truth.group(self.membership.group().clone()).map_err(|error| error.to_string())?;
@@ -92,12 +92,12 @@ impl Follower {
                 }
                 Ok(Some(GroupEvent::Updated(entry))) => {
                     let before = self.members.insert(entry.member.clone(), entry);
-                    assert!(before.is_some(), "{who:?}: somebody who is not there is updated");
+                    assert!(before.is_some(), "{who:?}: a member that is not there is updated");
                 }
                 Ok(Some(GroupEvent::Left(member))) => {
                     assert!(self.members.remove(&member).is_some(), "{who:?}: {member:?} leaves and was not there");
                 }
-                Ok(Some(other)) => return Err(format!("nobody knows {other:?}")),
+                Ok(Some(other)) => return Err(format!("{other:?} is unknown")),
             }
         }
         loop {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-/// After this long who waits is stuck.
+/// After this long a wait is stuck.
 const STUCK: Duration = Duration::from_secs(20);
 
 /// A thread that sleeps until it is woken.

@@ -1,4 +1,4 @@
-//! A driver that answers late or does things twice: nobody notices, and what came too late is taken back.
+//! A driver that answers late or does things twice: no caller notices, and what came too late is taken back.
 
 use std::time::Duration;
 
@@ -57,10 +57,10 @@ fn a_watch_that_is_told_everything_twice_tells_it_once() {
         toy.script.push(&Pushed::Ready);
         for round in 0..20 {
             let membership = rival.group("g").unwrap().join(&round).await.unwrap();
-            let event = soon("who joins", watch.next()).await.unwrap();
+            let event = soon("the one that joins", watch.next()).await.unwrap();
             assert!(matches!(event, tooz_core::GroupEvent::Joined(_)), "{event:?}");
             membership.leave().await.unwrap();
-            let event = soon("who leaves", watch.next()).await.unwrap();
+            let event = soon("the one that leaves", watch.next()).await.unwrap();
             assert!(matches!(event, tooz_core::GroupEvent::Left(_)), "{event:?}");
         }
     });
@@ -79,7 +79,7 @@ fn what_came_too_late_is_given_back() {
             rival.group("g").unwrap().create().await.unwrap();
             let lock = coordinator.lock("x").unwrap();
             toy.script.once(Method::TryLock, mischief);
-            let error = soon("a try", lock.try_acquire()).await.expect_err("nobody knows");
+            let error = soon("a try", lock.try_acquire()).await.expect_err("it is unknown");
             assert_eq!(error.kind(), ErrorKind::TimedOut, "{error:?}");
             // A join is asked a second time.
             toy.script.once(Method::Join, mischief);
@@ -92,7 +92,7 @@ fn what_came_too_late_is_given_back() {
             tokio::time::sleep(late).await;
             toy.script.heal();
             nobody_holds(&rival, "x", SOON).await;
-            comes_true(SOON, "nobody is a member", async || {
+            comes_true(SOON, "no member is left", async || {
                 let members = rival.group("g").unwrap().members().await.unwrap();
                 if members.is_empty() { Ok(()) } else { Err(format!("{members:?}")) }
             })

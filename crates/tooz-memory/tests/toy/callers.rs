@@ -12,7 +12,7 @@ use tooz_core::LockGuard;
 
 use crate::stage::{SOON, Toy, ends_within, soon, trial};
 
-/// A task without an executor: whoever wakes it polls it, there and then.
+/// A task without an executor: its waker polls it, there and then.
 struct AtOnce<T> {
     future: Mutex<Option<Pin<Box<dyn Future<Output = T> + Send>>>>,
     ended: mpsc::Sender<T>,
@@ -38,7 +38,7 @@ impl<T: Send + 'static> Wake for AtOnce<T> {
                 }
                 poll
             }
-            // Somebody polls it just now, perhaps below this very call: it is looked at again a moment later.
+            // It is polled just now, perhaps below this very call: it is looked at again a moment later.
             Err(TryLockError::WouldBlock) => {
                 let again = Arc::clone(&self);
                 std::thread::spawn(move || {
@@ -78,7 +78,7 @@ fn a_waker_that_polls_at_once_dead_locks_nobody() {
                 ends_within(SOON, "dropping a guard", move || drop(held));
             }
             for ended in waiting {
-                assert!(ends_within(SOON, "who waits", move || ended.recv_timeout(SOON).expect("who waits gets it")));
+                assert!(ends_within(SOON, "the waiter", move || ended.recv_timeout(SOON).expect("the waiter gets it")));
             }
             assert!(ends_within(SOON, "the loss", move || told.recv_timeout(SOON).expect("the loss is told")).1);
         }
@@ -99,7 +99,7 @@ fn a_waker_that_polls_at_once_hears_of_changes_losses_and_the_end() {
         let mut events = coordinator.events();
         let looking = coordinator.clone();
         let watching = AtOnce::start(async move {
-            // Who is woken asks the very things that might be locked just then.
+            // A woken task asks the very things that might be locked just then.
             while watch.next().await.is_some() {
                 let _ = (looking.state(), looking.events());
             }
@@ -123,7 +123,7 @@ fn a_waker_that_polls_at_once_hears_of_changes_losses_and_the_end() {
         }
         drop(soon("a campaign", membership.campaign()).await.unwrap());
         toy.expire("one");
-        let ended = ends_within(SOON, "who hears of the loss", move || losing.recv_timeout(SOON));
+        let ended = ends_within(SOON, "the listener to the loss", move || losing.recv_timeout(SOON));
         ended.expect("the loss is heard of");
         soon("the membership again", async {
             while !own.is_member() {

@@ -52,7 +52,7 @@ pub(crate) enum Mischief {
     HangsAfterwards,
     /// It fails, and nothing is done.
     Fails(ErrorKind),
-    /// It is done, and the answer is an error of which nobody can tell that.
+    /// It is done, and the answer is an error that does not show it.
     FailsAfterwards(ErrorKind),
     /// It fails so much later, and nothing is done.
     FailsLate(Duration, ErrorKind),
@@ -62,7 +62,7 @@ pub(crate) enum Mischief {
     ArrivesLate(Duration),
     /// It is done twice, and the second answer counts.
     Twice,
-    /// A lock is not to be had, although somebody waits for it and nobody has it.
+    /// A lock is not to be had, although a request waits for it and no session has it.
     SaysNo,
     /// It is done and answered, and the session has ended before the answer is there.
     LosesTheSession,

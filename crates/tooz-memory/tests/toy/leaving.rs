@@ -57,7 +57,7 @@ fn an_update_during_the_re_join_is_done_by_it() {
                 tokio::time::sleep(Duration::from_millis(300)).await;
                 toy.script.heal();
             });
-            // With the pauses in between it may take longer than who asked waits; then it goes on.
+            // With the pauses in between it may take longer than the caller waits; then it goes on.
             if let Err(error) = updated {
                 assert_eq!(error.kind(), ErrorKind::TimedOut, "{error:?}");
             }

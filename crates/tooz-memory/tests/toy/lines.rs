@@ -1,4 +1,4 @@
-//! The line before a lock while the backend is in trouble: who stands in it is kept up, and who asks about it is told the truth.
+//! The line before a lock while the backend is in trouble: its waiters are kept up, and questions about it get the truth.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn a_wait_behind_a_release_that_does_not_get_through_is_an_error() {
         let releasing = tokio::spawn(guard.release());
         tokio::time::sleep(Duration::from_millis(50)).await;
         let waited = soon("a wait", lock.acquire_within(Duration::from_millis(200))).await;
-        assert!(waited.is_err(), "nobody has it: {waited:?}");
+        assert!(waited.is_err(), "it is free: {waited:?}");
         toy.script.heal();
         drop(within(SOON, "the release", releasing).await);
     });
@@ -39,11 +39,11 @@ fn a_try_behind_one_who_waits_for_a_server_that_is_gone_is_an_error() {
         });
         tokio::time::sleep(Duration::from_millis(100)).await;
         let tried = soon("a try", lock.try_acquire()).await;
-        assert!(tried.is_err(), "nobody has it: {tried:?}");
+        assert!(tried.is_err(), "it is free: {tried:?}");
         toy.script.heal();
-        let guard = soon("the one who waits", waiting).await.unwrap().expect("it is kept up");
+        let guard = soon("the waiter", waiting).await.unwrap().expect("it is kept up");
         let tried = soon("a try", lock.try_acquire()).await;
-        assert!(matches!(tried, Ok(None)), "somebody has it: {tried:?}");
+        assert!(matches!(tried, Ok(None)), "another has it: {tried:?}");
         drop(guard);
     });
 }
@@ -103,7 +103,7 @@ fn nobody_owns_anything_after_the_close() {
         let partitioner = membership.partitioner().await.unwrap();
         assert!(partitioner.belongs_to_self("key"));
         soon("close()", coordinator.close()).await.unwrap();
-        comes_true(SOON, "nobody owns the key", async || match partitioner.members_for("key", 1) {
+        comes_true(SOON, "the key has no owner", async || match partitioner.members_for("key", 1) {
             owners if owners.is_empty() => Ok(()),
             owners => Err(format!("{owners:?}")),
         })

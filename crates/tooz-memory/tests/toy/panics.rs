@@ -1,4 +1,4 @@
-//! A driver that panics: whoever asked hears of it as of any other error, the heart lives on, and nothing is left at the backend.
+//! A driver that panics: the caller hears of it as of any other error, the heart lives on, and nothing is left at the backend.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::cases::{Cases, words};
 use crate::driver::{Method, Mischief};
 use crate::stage::{Everything, SESSION, SOON, Toy, comes_true, ends_within, nobody_holds, soon, trial};
 
-/// What somebody asks who reaches that method; `None`: nobody's question does.
+/// A question that reaches that method; `None`: there is none.
 async fn ask(coordinator: &Coordinator, method: Method) -> Option<Result<()>> {
     let lock = coordinator.lock("x").unwrap();
     let group = coordinator.group("g").unwrap();
@@ -186,7 +186,7 @@ fn a_panic_in_leave_or_update_is_told_and_leaves_no_member() {
                     soon("an update", membership.update(&3)).await.expect("the membership lives on");
                     soon("leave()", membership.leave()).await.unwrap();
                 }
-                comes_true(SOON, "nobody is listed", async || {
+                comes_true(SOON, "no member is listed", async || {
                     let members = rival.group("g").unwrap().members().await.unwrap();
                     if members.is_empty() { Ok(()) } else { Err(format!("{members:?}")) }
                 })
@@ -294,8 +294,8 @@ fn a_panic_where_nobody_can_be_told_is_taken_for_no() {
                 held
             }
         });
-        let held = looked.join().map_err(|panic| words(&*panic)).expect("who looks does not panic");
-        assert!(!held, "nobody knows whether it is held");
+        let held = looked.join().map_err(|panic| words(&*panic)).expect("a look does not panic");
+        assert!(!held, "it is unknown whether it is held");
         toy.script.heal();
         let again = soon("a lock", coordinator.lock("y").unwrap().acquire()).await.expect("the coordinator lives on");
         assert!(again.is_held());

@@ -1,4 +1,4 @@
-//! What a driver reports between the calls: at the worst moment, twice, or of what nobody knows.
+//! What a driver reports between the calls: at the worst moment, twice, or of what is unknown.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ fn a_membership_that_is_lost_on_its_way_leaves_nobody_behind() {
             }
             Err(error) => assert_eq!(error.kind(), ErrorKind::Lost, "{error:?}"),
         }
-        comes_true(SOON, "nobody is listed", async || {
+        comes_true(SOON, "no member is listed", async || {
             let members = group.members().await.map_err(|error| error.to_string())?;
             if members.is_empty() { Ok(()) } else { Err(format!("{members:?}")) }
         })
@@ -103,7 +103,7 @@ fn reports_of_what_nobody_knows_harm_nothing() {
         all.is_right(SOON).await;
         let reporter = toy.script.reporter();
         all.ends_with_close().await;
-        // What comes after the end is nobody's.
+        // What comes after the end is dropped.
         reporter.session_lost("too late");
         reporter.connected();
     });

@@ -63,9 +63,9 @@ async fn is_kept_up(toy: &Toy, mut all: Everything, refused: &[Method], mischief
         })
         .await;
     }
-    // The one who waits has not been sent away.
+    // The waiter has not been sent away.
     all.rivals.release().await.unwrap();
-    let guard = soon("who waits gets the lock", &mut all.waiting).await.expect("it does not panic its caller");
+    let guard = soon("the waiter's lock", &mut all.waiting).await.expect("it does not panic its caller");
     assert!(guard.expect("what has stood in the queue is kept up").is_held());
     soon("close()", all.coordinator.close()).await.unwrap();
 }
@@ -184,7 +184,7 @@ fn what_is_over_tells_why() {
     trial(async || {
         let toy = Toy::named("over");
         let all = Everything::stand(&toy).await;
-        // Somebody of the same name takes over: that is for ever, and told as that.
+        // Another of the same name takes over: that is for ever, and told as that.
         let namesake = toy.observer("one").await;
         let options = tooz_core::JoinOptions::new().take_over();
         let theirs = soon("a take-over", namesake.group("g").unwrap().join_with(options)).await.unwrap();

@@ -1,4 +1,4 @@
-//! What the tests with the toy driver share: a toy by its name, somebody who looks at its store from outside, and everything that a
+//! What the tests with the toy driver share: a toy by its name, a coordinator that looks at its store from outside, and everything that a
 //! coordinator can have at once.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -144,7 +144,7 @@ impl Toy {
         soon("connecting", self.try_connect(member)).await.expect("connecting")
     }
 
-    /// Somebody at the same store with a driver that does what it should.
+    /// A coordinator at the same store with a driver that does what it should.
     pub(crate) async fn observer(&self, member: &str) -> Coordinator {
         soon("connecting", self.options("memory", member).driver(&tooz_memory::DRIVER).connect())
             .await
@@ -161,7 +161,7 @@ pub(crate) fn name(member: &str) -> MemberId {
     member.parse().expect("the name is one")
 }
 
-/// Everything that one coordinator can have at once, beside a rival with a good driver who holds what is waited for.
+/// Everything that one coordinator can have at once, beside a rival with a good driver that holds what is waited for.
 pub(crate) struct Everything {
     pub(crate) coordinator: Coordinator,
     pub(crate) guard: LockGuard,
@@ -185,13 +185,13 @@ impl Everything {
     pub(crate) async fn stand(toy: &Toy) -> Self {
         let rival = toy.observer("rival").await;
         let rivals = rival.lock("waited for").expect("a name").acquire().await.expect("it is free");
-        let rival_member = rival.group("g").expect("a name").join_or_create(&2).await.expect("nobody is in the way");
+        let rival_member = rival.group("g").expect("a name").join_or_create(&2).await.expect("nothing is in the way");
         let coordinator = toy.connect("one").await;
         let events = coordinator.events();
         let group = coordinator.group("g").expect("a name");
         let guard = soon("a lock", coordinator.lock("held").expect("a name").acquire()).await.expect("it is free");
-        let membership = soon("a join", group.join(&1)).await.expect("nobody is in the way");
-        let leadership = soon("a campaign", membership.campaign()).await.expect("nobody else stands");
+        let membership = soon("a join", group.join(&1)).await.expect("nothing is in the way");
+        let leadership = soon("a campaign", membership.campaign()).await.expect("it stands alone");
         let watch = soon("a watch", group.watch()).await.expect("the group is there");
         let leaders = soon("a watch", group.watch_leader()).await.expect("the group is there");
         let partitioner = soon("a partitioner", membership.partitioner()).await.expect("the group is there");
@@ -340,7 +340,7 @@ pub(crate) fn fold(members: &mut BTreeMap<MemberId, RosterEntry>, event: GroupEv
     }
 }
 
-/// Everybody who holds that lock, as the store has it, is nobody, at the latest after `limit`.
+/// The lock has no holder, as the store has it, at the latest after `limit`.
 #[track_caller]
 pub(crate) fn nobody_holds(observer: &Coordinator, lock: &str, limit: Duration) -> impl Future<Output = ()> {
     let lock = observer.lock(lock).expect("a name");

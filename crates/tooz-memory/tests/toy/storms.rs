@@ -68,7 +68,7 @@ fn what_fails_again_and_again_is_asked_with_growing_pauses() {
                 let before: Vec<_> = Method::ALL.iter().map(|one| toy.script.calls(*one)).collect();
                 tokio::time::sleep(Duration::from_secs(2)).await;
                 for (one, before) in Method::ALL.iter().zip(before) {
-                    // A held lock is looked at, and terms are read, without asking anybody.
+                    // A held lock is looked at, and terms are read, without a question to the backend.
                     if !matches!(one, Method::Holds | Method::Terms | Method::Clock) {
                         let calls = toy.script.calls(*one) - before;
                         assert!(calls <= 3 * A_HANDFUL, "{one:?} was called {calls} times in two seconds");
@@ -93,7 +93,7 @@ fn a_wait_that_is_answered_no_although_it_is_wanted_is_repeated_with_pauses() {
         let calls = toy.script.calls(Method::Lock);
         assert!((1..=A_HANDFUL).contains(&calls), "asked {calls} times in two seconds");
         if waiting.is_finished() {
-            let error = soon("acquire()", waiting).await.unwrap().expect_err("nobody gave it");
+            let error = soon("acquire()", waiting).await.unwrap().expect_err("it was not given");
             assert_eq!(error.kind(), ErrorKind::Backend, "{error:?}");
         } else {
             toy.script.heal();

@@ -1,4 +1,4 @@
-//! Waiting for a lock: `None` only where somebody else had it, an error only where it is the latest word, and nobody's but one's own.
+//! Waiting for a lock: `None` only where another had it, an error only where it is the latest word, and each hears its own alone.
 
 use std::time::{Duration, Instant};
 
@@ -82,7 +82,7 @@ fn a_wait_that_the_backend_refused_until_its_end_is_an_error() {
                 toy.script.always(method, Mischief::Fails(kind));
                 let waited =
                     soon("a wait", coordinator.lock("x").unwrap().acquire_within(Duration::from_millis(500))).await;
-                let error = waited.expect_err("nobody had the lock");
+                let error = waited.expect_err("no session had the lock");
                 assert_eq!(error.kind(), kind, "{error:?}");
             });
         }
@@ -99,7 +99,7 @@ fn a_wait_that_the_backend_refused_until_its_end_is_an_error() {
                     // A driver that waits and one that hangs look alike.
                     assert!(matches!(waited, Ok(None) | Err(_)), "{waited:?}");
                 } else {
-                    waited.expect_err("nobody had the lock");
+                    waited.expect_err("no session had the lock");
                 }
             });
         }
