@@ -17,7 +17,7 @@ pub(crate) fn reply_lost() -> Error {
     Error::new(ErrorKind::TimedOut, "the reply was lost")
 }
 
-/// It arrives after whoever asked has taken it back.
+/// It arrives after it was taken back.
 pub(crate) fn taken_back() -> Error {
     Error::new(ErrorKind::Backend, "this request was taken back before it arrived")
 }

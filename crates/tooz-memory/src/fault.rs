@@ -78,7 +78,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// Happens to the next such operation of anybody.
+    /// Happens to the next such operation of any member.
     pub const fn new(operation: Operation, effect: Effect) -> Self {
         Fault { member: None, operation, effect, repeats: false }
     }

@@ -1,4 +1,4 @@
-//! Groups as core asks for them. What becomes of them, the state knows.
+//! Groups as core asks for them, each with the faults of the script before it and after it.
 
 use std::sync::atomic::Ordering;
 
@@ -13,13 +13,13 @@ use crate::session::MemorySession;
 impl Groups for MemorySession {
     async fn create_group(&self, group: &GroupId) -> Result<()> {
         let reply = self.enter(Operation::ChangeGroup).await?;
-        let result = self.store.state().create_group(self.group_place(group));
+        let result = self.store.state().create_group(self.group_key(group));
         reply.answer(result)
     }
 
     async fn delete_group(&self, group: &GroupId) -> Result<()> {
         let reply = self.enter(Operation::ChangeGroup).await?;
-        let result = self.store.state().delete_group(&self.group_place(group));
+        let result = self.store.state().delete_group(&self.group_key(group));
         reply.answer(result)
     }
 
@@ -44,7 +44,7 @@ impl Groups for MemorySession {
             if state.is_void(id, request.id) {
                 return Err(taken_back());
             }
-            state.join(&self.group_place(&request.group), id, request, self.timeout)
+            state.join(&self.group_key(&request.group), id, request, self.timeout)
         };
         let joined = replaced.map(|replaced| {
             if let Some((reporter, old)) = replaced {
@@ -56,14 +56,14 @@ impl Groups for MemorySession {
 
     async fn update(&self, request: &JoinRequest) -> Result<()> {
         let reply = self.enter(Operation::Update).await?;
-        let result = self.living()?.0.update(&self.group_place(&request.group), request);
+        let result = self.living()?.0.update(&self.group_key(&request.group), request);
         reply.answer(result)
     }
 
     async fn leave(&self, request: &JoinRequest) -> Result<()> {
         let reply = self.enter(Operation::Leave).await?;
         let mut state = self.store.state();
-        if !state.leave(&self.group_place(&request.group), request) {
+        if !state.leave(&self.group_key(&request.group), request) {
             state.void(self.id.load(Ordering::Acquire), request.id);
         }
         drop(state);
@@ -72,7 +72,7 @@ impl Groups for MemorySession {
 
     async fn members(&self, group: &GroupId) -> Result<Roster> {
         let reply = self.enter(Operation::Look).await?;
-        let result = self.store.state().members(&self.group_place(group));
+        let result = self.store.state().members(&self.group_key(group));
         reply.answer(result)
     }
 
@@ -80,7 +80,7 @@ impl Groups for MemorySession {
         self.enter(Operation::Watch).await?;
         let (pusher, stream) = push_channel();
         pusher.push(Pushed::Ready);
-        self.store.state().group(&self.group_place(group))?.watchers.add(pusher);
+        self.store.state().group(&self.group_key(group))?.watchers.add(pusher);
         Ok(Some(stream))
     }
 }

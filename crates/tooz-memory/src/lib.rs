@@ -5,6 +5,7 @@ mod fault;
 mod group;
 mod lock;
 mod options;
+mod record;
 mod session;
 mod state;
 mod store;

@@ -1,4 +1,4 @@
-//! Locks as core asks for them. What becomes of them, the state knows.
+//! Locks as core asks for them, each with the faults of the script before it and after it.
 
 use tooz_core::driver::{Granted, LockKey, LockRequest, Locks, PushStream, Pushed, Wanted, async_trait, push_channel};
 use tooz_core::{FencingToken, Holder, Result, Waiter};
@@ -6,7 +6,7 @@ use tooz_core::{FencingToken, Holder, Result, Waiter};
 use crate::error::{lost, reply_lost, taken_back};
 use crate::fault::Operation;
 use crate::session::{LoseReply, MemorySession};
-use crate::state::locks::Entered;
+use crate::state::Asked;
 
 #[async_trait]
 impl Locks for MemorySession {
@@ -17,24 +17,24 @@ impl Locks for MemorySession {
             if state.is_void(id, request.id) {
                 return Err(taken_back());
             }
-            state.try_lock(&self.lock_place(&request.key), id, &self.member, request)
+            state.try_lock(&self.lock_key(&request.key), id, &self.member, request)
         };
         reply.answer(Ok(granted))
     }
 
     async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
         let reply = self.enter(Operation::Lock).await?;
-        let place = self.lock_place(&request.key);
+        let key = self.lock_key(&request.key);
         let queued = {
             let (mut state, id) = self.living()?;
             if state.is_void(id, request.id) {
                 return Err(taken_back());
             }
-            state.lock(&place, id, &self.member, request)
+            state.lock(&key, id, &self.member, request)
         };
         let mut granted = match queued {
-            Entered::Granted(granted) => return reply.answer(Ok(Some(granted))),
-            Entered::Queued(granted) => granted,
+            Asked::Granted(granted) => return reply.answer(Ok(Some(granted))),
+            Asked::Queued(granted) => granted,
         };
         if reply == LoseReply::Yes {
             return Err(reply_lost());
@@ -49,7 +49,7 @@ impl Locks for MemorySession {
                 if let Ok(granted) = granted.try_recv() {
                     return Ok(Some(granted));
                 }
-                state.release(&place, request.id);
+                state.release(&key, request.id);
                 Ok(None)
             }
         }
@@ -57,10 +57,10 @@ impl Locks for MemorySession {
 
     async fn release(&self, request: &LockRequest) -> Result<()> {
         let reply = self.enter(Operation::Release).await?;
-        // A session that has ended owns nothing that could be given back, and whoever held until then must hear of it: the lock
+        // A session that has ended owns nothing that could be given back, and its holder must hear of it: the lock
         // may have been another's before it was released.
         let released = self.living().map(|(mut state, id)| {
-            if !state.release(&self.lock_place(&request.key), request.id) {
+            if !state.release(&self.lock_key(&request.key), request.id) {
                 state.void(id, request.id);
             }
         });
@@ -69,20 +69,20 @@ impl Locks for MemorySession {
 
     async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
         let reply = self.enter(Operation::Look).await?;
-        let holders = self.store.state().holders(&self.lock_place(key));
+        let holders = self.store.state().holders(&self.lock_key(key));
         reply.answer(Ok(holders))
     }
 
     async fn break_lock(&self, key: &LockKey, token: FencingToken) -> Result<()> {
         let reply = self.enter(Operation::Break).await?;
-        reply.answer(self.store.break_lock(&self.lock_place(key), token))
+        reply.answer(self.store.break_lock(&self.lock_key(key), token))
     }
 
     async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
         self.enter(Operation::Watch).await?;
         let (pusher, stream) = push_channel();
         pusher.push(Pushed::Ready);
-        self.store.state().locks.entry(self.lock_place(key)).or_default().watchers.add(pusher);
+        self.store.state().locks.entry(self.lock_key(key)).or_default().watchers.add(pusher);
         Ok(Some(stream))
     }
 
@@ -94,7 +94,7 @@ impl Locks for MemorySession {
 
     async fn waiters(&self, key: &LockKey) -> Result<Vec<Waiter>> {
         let reply = self.enter(Operation::Look).await?;
-        let waiters = self.store.state().waiters(&self.lock_place(key));
+        let waiters = self.store.state().waiters(&self.lock_key(key));
         reply.answer(Ok(waiters))
     }
 }

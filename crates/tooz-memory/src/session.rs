@@ -13,8 +13,8 @@ use tooz_core::{Characteristic, Characteristics, GroupId, MemberId, Result, Term
 use crate::error::{cut_off, lost, reply_lost};
 use crate::fault::{Effect, Operation, scripted};
 use crate::options;
-use crate::state::{SessionRecord, State, Voided};
-use crate::store::{Contents, Store};
+use crate::state::{In, SessionRecord, State, Voided};
+use crate::store::{Store, StoreInner};
 
 /// What one process gives.
 pub(crate) const BEST: Characteristics = Characteristics::FULL_SERVICE
@@ -27,7 +27,7 @@ pub(crate) const BEST: Characteristics = Characteristics::FULL_SERVICE
 const NONE: u64 = 0;
 
 pub(crate) struct MemorySession {
-    pub(crate) store: Arc<Contents>,
+    pub(crate) store: Arc<StoreInner>,
     pub(crate) namespace: Arc<str>,
     pub(crate) member: MemberId,
     pub(crate) timeout: Duration,
@@ -54,8 +54,8 @@ pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
     })
 }
 
-/// What the clock of a server would do: ends sessions when their time is over, although nobody asks.
-async fn tick(store: Arc<Contents>) {
+/// What the clock of a server would do: ends sessions when their time is over, although no client asks.
+async fn tick(store: Arc<StoreInner>) {
     loop {
         let next = store.next_expiry().min(store.clock.now() + Duration::from_secs(1));
         store.clock.sleep_until(next).await;
@@ -99,11 +99,11 @@ impl MemorySession {
         if state.sessions.contains_key(&id) { Ok((state, id)) } else { Err(lost()) }
     }
 
-    pub(crate) fn lock_place(&self, key: &LockKey) -> (Arc<str>, LockKey) {
+    pub(crate) fn lock_key(&self, key: &LockKey) -> In<LockKey> {
         (Arc::clone(&self.namespace), key.clone())
     }
 
-    pub(crate) fn group_place(&self, group: &GroupId) -> (Arc<str>, GroupId) {
+    pub(crate) fn group_key(&self, group: &GroupId) -> In<GroupId> {
         (Arc::clone(&self.namespace), group.clone())
     }
 }

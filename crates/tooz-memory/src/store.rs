@@ -1,6 +1,6 @@
 //! The store: what a server would keep, in one mutex, with a clock that a test can move.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,17 +9,16 @@ use tooz_core::driver::{Clock, LockKey, Moment, Mutex, MutexGuard, Reporter};
 use tooz_core::{FencingToken, MemberId, Result};
 
 use crate::fault::Fault;
-use crate::state::State;
-use crate::state::groups::GroupRecord;
-use crate::state::locks::LockRecord;
+use crate::record::{GroupRecord, LockRecord};
+use crate::state::{In, State};
 
 /// One store by its name: what `memory://NAME` connects to, and what a test does to it. A cheap clone.
 ///
 /// A store lives as long as the process.
 #[derive(Clone)]
-pub struct Store(pub(crate) Arc<Contents>);
+pub struct Store(pub(crate) Arc<StoreInner>);
 
-pub(crate) struct Contents {
+pub(crate) struct StoreInner {
     pub(crate) name: String,
     pub(crate) clock: Clock,
     state: Mutex<State>,
@@ -35,10 +34,20 @@ impl Store {
     }
 
     fn new(name: &str) -> Self {
-        Store(Arc::new(Contents {
+        Store(Arc::new(StoreInner {
             name: name.to_owned(),
             clock: Clock::movable(),
-            state: Mutex::new(State::default()),
+            state: Mutex::new(State {
+                sessions: HashMap::new(),
+                locks: HashMap::new(),
+                groups: BTreeMap::new(),
+                script: Vec::new(),
+                cut_off: Vec::new(),
+                last_token: 0,
+                last_session: 0,
+                has_void: false,
+                next_expiry: Moment::NEVER,
+            }),
         }))
     }
 
@@ -48,14 +57,14 @@ impl Store {
         drop(self.0.state());
     }
 
-    /// Ends the sessions of this member, as a server does that gave up on it. The member is told before anybody else gets what it had.
+    /// Ends the sessions of this member, as a server does that gave up on it. The member is told before another gets what it had.
     pub fn expire(&self, member: &MemberId) {
         let sessions: Vec<_> = {
             let state = self.0.state();
             let own = state.sessions.iter().filter(|(_, session)| session.member == *member);
             own.map(|(id, session)| (*id, session.reporter.clone())).collect()
         };
-        // Who is told may ask the store something there and then, so nothing of it is locked meanwhile.
+        // The listener may ask the store something there and then, so nothing of it is locked meanwhile.
         for (id, reporter) in sessions {
             reporter.session_lost("the session was expired");
             self.0.state().end_session(id);
@@ -97,7 +106,7 @@ impl Store {
         self.0.state().script.clear();
     }
 
-    /// What is in the store: after everybody has closed, nothing but groups.
+    /// What is in the store: after all have closed, nothing but groups.
     pub fn census(&self) -> Census {
         let state = self.0.state();
         let mut census = Census { sessions: state.sessions.len(), groups: state.groups.len(), ..Census::default() };
@@ -138,25 +147,27 @@ impl fmt::Debug for Store {
     }
 }
 
-impl Contents {
+impl StoreInner {
     /// The state as of now: sessions whose time is over have ended.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock();
         let now = self.clock.now();
-        state.end_what_is_over(now);
+        if now >= state.next_expiry {
+            state.sweep(now);
+        }
         state
     }
 
     pub(crate) fn next_expiry(&self) -> Moment {
-        self.state().next_expiry()
+        self.state().next_expiry
     }
 
-    pub(crate) fn break_lock(&self, place: &(Arc<str>, LockKey), token: FencingToken) -> Result<()> {
-        let (request, reporter) = self.state().revoke(place, token)?;
+    pub(crate) fn break_lock(&self, key: &In<LockKey>, token: FencingToken) -> Result<()> {
+        let (request, reporter) = self.state().revoke(key, token)?;
         if let Some(reporter) = reporter {
             reporter.grant_lost(request);
         }
-        self.state().release(place, request);
+        self.state().release(key, request);
         Ok(())
     }
 }

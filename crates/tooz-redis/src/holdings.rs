@@ -25,9 +25,9 @@ const MEMBERSHIPS: usize = 4;
 /// How many are looked after in one request besides the beats.
 const AT_ONCE: usize = 64;
 
-/// How many grants a beat looks at at most, beside those that it looks after: of 1,000 each has its turn within a session timeout, and the
-/// server spends less than a millisecond on it.
-const LOOKED_AT: usize = 500;
+/// How many grants a beat looks at at most, beside those that it looks after: of 128 each has its turn within a session timeout. Few enough
+/// that the beat stays short.
+const LOOKED_AT: usize = 64;
 
 /// Within this time each grant and each membership has its turn, however many there are: its keys are kept for thrice as long
 /// (`common.lua`).
