@@ -1,5 +1,7 @@
 //! What lies in the folder: what others put there, what a power cut leaves, which layout it has, what the dead leave behind, and what looking costs.
 
+// Long because each way in which a folder may be wrong is a trial of its own.
+
 mod common;
 
 use std::collections::BTreeSet;

@@ -16,6 +16,8 @@ pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Find
         if member == "crates/tooz-core" || !files.contains(&format!("{folder}lib.rs")) {
             continue;
         }
+        // The testbed has not got its floors yet: what is found there is told, and fails nothing.
+        let mut found = Findings::default();
         let sources = Sources::read(workspace, files, &folder)?;
         let arrows = sources.arrows(|_| false);
         for (module, targets) in &arrows {
@@ -23,7 +25,7 @@ pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Find
                 if let Err(import) = target
                     && !import.is_empty()
                 {
-                    findings.error(
+                    found.error(
                         &sources.file(module),
                         format!("`crate::{import}` goes through the root: name the file that defines it"),
                     );
@@ -31,7 +33,7 @@ pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Find
                 if let (Ok(target), true) = (target, folder == TESTBED.0)
                     && height(target) > height(module)
                 {
-                    findings.error(
+                    found.error(
                         &sources.file(module),
                         format!("`crate::{target}` is on a floor above; the floors are {:?}", TESTBED.1),
                     );
@@ -39,7 +41,12 @@ pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Find
             }
         }
         if let Some(circle) = circle(&graph(&arrows)) {
-            findings.error(&folder, format!("these files import each other in a circle: {}", circle.join(" -> ")));
+            found.error(&folder, format!("these files import each other in a circle: {}", circle.join(" -> ")));
+        }
+        if folder == TESTBED.0 {
+            findings.warnings.append(&mut found.errors);
+        } else {
+            findings.errors.append(&mut found.errors);
         }
     }
     Ok(())

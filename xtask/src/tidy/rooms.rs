@@ -1,6 +1,7 @@
 //! Every driver has the same rooms, so that whoever knows one finds their way in all.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -84,7 +85,7 @@ fn check_words(workspace: &Workspace, files: &[String], driver: &str, findings: 
         let Some(path) = file.strip_prefix(&folder) else { continue };
         let room = path.split('/').next().unwrap_or_default();
         rooms.insert(room.strip_suffix(".rs").unwrap_or(room).to_owned());
-        if !path.ends_with(".rs") {
+        if Path::new(path).extension().is_none_or(|extension| extension != "rs") {
             continue;
         }
         let text = workspace.read(file)?;

@@ -49,7 +49,14 @@ pub(crate) async fn first_join(
             // The request itself may be what finds out that the session is over: the next one is asked then.
             Err(error) if !late && error.kind() == ErrorKind::Lost => {}
             Err(error) if late || !(error.is_retryable() && error.retry_after().is_none()) => return Err(error),
-            Err(_) => pauses.pause().await,
+            Err(error) => {
+                // What it has met tells more than that there was no answer in time.
+                let pause = pauses.next();
+                if clock.now() + pause >= give_up {
+                    return Err(error);
+                }
+                tokio::time::sleep(pause).await;
+            }
         }
     }
 }

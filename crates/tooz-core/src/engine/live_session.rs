@@ -223,11 +223,7 @@ impl LiveSession {
                 answer => return answer,
             };
             if !error.is_retryable() || self.check().is_some() || past >= give_up {
-                // An end for lack of time says nothing; the error of the attempt before does. The outcome is that of the last.
-                return Err(match before {
-                    Some(before) if error.kind() == ErrorKind::TimedOut => before.with_outcome(error.outcome()),
-                    _ => error,
-                });
+                return Err(telling(error, before));
             }
             let pauses = pauses.get_or_insert_with(Backoff::for_reconnects);
             Box::pin(async {
@@ -239,7 +235,7 @@ impl LiveSession {
             .await;
             past = self.clock().now().since(begin);
             if past >= limit {
-                return Err(error);
+                return Err(telling(error, before));
             }
             before = Some(error);
         }
@@ -300,6 +296,14 @@ impl LiveSession {
 
     fn claims(&self) -> MutexGuard<'_, BTreeMap<RequestId, Weak<Claim>>> {
         self.claims.lock()
+    }
+}
+
+/// The error that tells more: what was left of a time limit says nothing, what the attempt before has met does. The outcome is that of the last.
+fn telling(last: Error, before: Option<Error>) -> Error {
+    match before {
+        Some(before) if last.kind() == ErrorKind::TimedOut => before.with_outcome(last.outcome()),
+        _ => last,
     }
 }
 

@@ -259,6 +259,14 @@ async fn a_join_whose_reply_was_lost_is_repeated_as_the_same() {
 }
 
 #[tokio::test]
+async fn a_join_that_fails_again_and_again_says_why() {
+    let scripted = Scripted::new("says why not");
+    scripted.loses_join_replies(usize::MAX);
+    let error = soon(group(&scripted).await.join(&1)).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains("as the test says"), "{error}");
+}
+
+#[tokio::test]
 async fn who_takes_over_says_so() {
     let scripted = Scripted::new("taken over");
     let membership = soon(group(&scripted).await.join_with(JoinOptions::new().take_over())).await.unwrap();
