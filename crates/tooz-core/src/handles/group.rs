@@ -50,7 +50,10 @@ impl Group {
         &self.name
     }
 
-    /// Creates the group; `AlreadyExists` if there is one.
+    /// Creates the group.
+    ///
+    /// # Errors
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if there is one.
     ///
     /// # Cancel safety
     /// Once begun it goes on, also when this future is dropped.
@@ -58,7 +61,10 @@ impl Group {
         self.ask("create", |session, group| async move { session.create_group(&group).await }).await
     }
 
-    /// Deletes the group; `NotEmpty` while it has living members, `NotFound` if there is none.
+    /// Deletes the group.
+    ///
+    /// # Errors
+    /// [`NotEmpty`](crate::ErrorKind::NotEmpty) while it has living members, [`NotFound`](crate::ErrorKind::NotFound) if there is none.
     ///
     /// # Cancel safety
     /// Once begun it goes on, also when this future is dropped.
@@ -66,8 +72,12 @@ impl Group {
         self.ask("delete", |session, group| async move { session.delete_group(&group).await }).await
     }
 
-    /// Joins with these capabilities: any value of `serde`. `NotFound`: there is no such group; `AlreadyExists`: a living
-    /// member has this id, [`retry_after`](crate::Error::retry_after) says when it is dead at the latest.
+    /// Joins with these capabilities: any value of `serde`.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound): there is no such group. [`AlreadyExists`](crate::ErrorKind::AlreadyExists): a living member has this id, and
+    /// [`retry_after`](crate::Error::retry_after) says when it is dead at the latest. [`Config`](crate::ErrorKind::Config): the capabilities are no
+    /// JSON, or more than the backend takes.
     ///
     /// # Cancel safety
     /// Dropping it leaves again in the background.

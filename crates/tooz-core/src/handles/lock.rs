@@ -71,10 +71,12 @@ impl Lock {
         SharedLock(self.clone())
     }
 
-    /// Waits for the lock, however long it takes, also across lost sessions: then it queues again, its place lost. Ends with an
-    /// error only when the coordinator is closed, or, before it has ever stood in the queue, when the configuration is wrong or the
-    /// credentials are refused. Afterwards such an answer is told by [`Coordinator::events`](crate::Coordinator::events) and
-    /// [`state`](crate::Coordinator::state), and the wait goes on.
+    /// Waits for the lock, however long it takes, also across lost sessions: then it queues again, its place lost.
+    ///
+    /// # Errors
+    /// [`Closed`](crate::ErrorKind::Closed) when the coordinator is. [`Config`](crate::ErrorKind::Config), [`Unauthorized`](crate::ErrorKind::Unauthorized) and the like, which no waiting
+    /// mends, only before it has ever stood in the queue. Afterwards such an answer is told by
+    /// [`Coordinator::events`](crate::Coordinator::events) and [`state`](crate::Coordinator::state), and the wait goes on.
     ///
     /// # Cancel safety
     /// Dropping it withdraws from the queue and leaks nothing.
@@ -82,7 +84,11 @@ impl Lock {
         self.wait_for(LockMode::Exclusive).await
     }
 
-    /// Takes the lock if it can be had now, `None` if not. Not reaching the backend is an error.
+    /// Takes the lock if it can be had now, `None` if not.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) or [`TimedOut`](crate::ErrorKind::TimedOut) when the backend could not be reached or has not answered within the
+    /// operation timeout: then it is unknown whether the lock could be had, and what was asked is taken back.
     ///
     /// # Cancel safety
     /// Dropping it withdraws and leaks nothing.
@@ -90,8 +96,12 @@ impl Lock {
         self.try_for(LockMode::Exclusive).await
     }
 
-    /// Waits for the lock, at most so long; `None` when the time is over and another has the lock. A backend that has not answered by
-    /// then, or refuses, is an error. Returns on time even where the withdrawal has not.
+    /// Waits for the lock, at most so long; `None` when the time is over and another has the lock. Returns on time even where the
+    /// withdrawal has not.
+    ///
+    /// # Errors
+    /// [`TimedOut`](crate::ErrorKind::TimedOut) or [`Unavailable`](crate::ErrorKind::Unavailable) when the backend has not answered by then, or could not be reached; what it
+    /// refuses, with its reason. Then nothing says that another has the lock.
     ///
     /// # Cancel safety
     /// Dropping it withdraws and leaks nothing.
@@ -130,8 +140,14 @@ impl Lock {
         self.handle.inner.ask(Need::Connection, move || format!("read who waits for {word}"), question).await
     }
 
-    /// Frees, by force, exactly the grant that [`holders`](Self::holders) showed; `NotFound` if it is there no more. The
-    /// ex-holder is told, but does not stop by itself: whatever it guards needs the fencing token.
+    /// Frees, by force, exactly the grant that [`holders`](Self::holders) showed. The ex-holder is told, but does not stop by itself:
+    /// whatever it guards needs the fencing token.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) if the grant is there no more; [`Unsupported`](crate::ErrorKind::Unsupported) where the backend can't take a lock away.
+    ///
+    /// # Cancel safety
+    /// Once begun it goes on, also when this future is dropped.
     pub async fn break_lock(&self, holder: &Holder) -> Result<()> {
         let key = self.queue.key.clone();
         let (word, token) = (key.clone(), holder.token);

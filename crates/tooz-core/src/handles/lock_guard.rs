@@ -100,8 +100,11 @@ impl LockGuard {
         self.loss().guard(future).await
     }
 
-    /// Gives the lock back and waits until the backend has it. `Lost`: it was lost before, and its new holder was not
-    /// touched. After any other error the release goes on in the background until the session ends.
+    /// Gives the lock back and waits until the backend has it.
+    ///
+    /// # Errors
+    /// [`Lost`](crate::ErrorKind::Lost): it was lost before, and its new holder was not touched. After any other error the release goes on in the
+    /// background until the session ends.
     ///
     /// # Cancel safety
     /// Once begun it goes on, also when this future is dropped.

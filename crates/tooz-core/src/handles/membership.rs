@@ -165,6 +165,10 @@ impl Membership {
     /// Says something new of oneself. While the membership is being re-established this waits for it, at most for the operation timeout;
     /// what was said is said with the re-join all the same.
     ///
+    /// # Errors
+    /// [`NotMember`](crate::ErrorKind::NotMember) when the membership is over for ever. [`TimedOut`](crate::ErrorKind::TimedOut): no answer within the operation timeout; it
+    /// is said all the same as soon as it can be.
+    ///
     /// # Cancel safety
     /// Once begun it goes on, also when this future is dropped.
     pub async fn update(&self, capabilities: &(impl Serialize + ?Sized)) -> Result<()> {
@@ -172,7 +176,10 @@ impl Membership {
         self.order(Order::Update(Capabilities::new(capabilities)?, answer), answered, "update").await
     }
 
-    /// Waits to be elected. The leadership ends with the membership. `NotMember` when the membership is over.
+    /// Waits to be elected. The leadership ends with the membership.
+    ///
+    /// # Errors
+    /// [`NotMember`](crate::ErrorKind::NotMember) when the membership is over for ever, [`Closed`](crate::ErrorKind::Closed) when the coordinator is closed.
     ///
     /// # Cancel safety
     /// Dropping it withdraws from the election and leaks nothing.
