@@ -4,8 +4,8 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use crate::kind::Kind;
-use crate::proxy::Proxy;
+use crate::faults::proxy::Proxy;
+use crate::provision::kind::Kind;
 use crate::server::Server;
 
 /// The servers and proxies of one suite, in which each case has a namespace.

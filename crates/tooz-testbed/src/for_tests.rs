@@ -2,7 +2,7 @@
 
 use std::env;
 
-use crate::kind::Kind;
+use crate::provision::kind::Kind;
 
 /// The variable by which tests may start servers of their own.
 const MAY_START: &str = "TOOZ_TESTBED";

@@ -1,5 +1,17 @@
 //! Getting hold of a server's programs without installing anything.
 
+pub(crate) mod apt;
+pub(crate) mod docker;
+pub(crate) mod etcd;
+pub(crate) mod installation;
+pub(crate) mod jar;
+pub(crate) mod kind;
+pub(crate) mod package;
+pub(crate) mod pgbouncer;
+pub(crate) mod postgres;
+pub(crate) mod redis;
+pub(crate) mod zookeeper;
+
 use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -7,14 +19,24 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::installation::{C_LIBRARY, Installation, Source};
-use crate::kind::Kind;
-use crate::{apt, docker};
+use crate::provision::installation::{C_LIBRARY, Installation, Source};
+use crate::provision::kind::Kind;
+use crate::provision::package::{Companion, Package};
+
+/// Where a server of that kind comes from.
+fn package_of(kind: Kind) -> &'static dyn Package {
+    match kind {
+        Kind::Redis => &redis::Redis,
+        Kind::Etcd => &etcd::Etcd,
+        Kind::ZooKeeper => &zookeeper::ZooKeeper,
+        Kind::Postgres => &postgres::Postgres,
+    }
+}
 
 /// The variable that names another folder for what is fetched.
 const FOLDER: &str = "TOOZ_TESTBED_DIR";
 
-/// The file in an unpacked tree that says by which [`edition`](crate::backend::Backend::edition) it was finished.
+/// The file in an unpacked tree that says by which [`Package::edition`] it was finished.
 const EDITION: &str = ".edition";
 
 /// Makes the programs of a server available, as a plain user and without installing anything.
@@ -27,20 +49,13 @@ const EDITION: &str = ".edition";
 /// `TOOZ_REDIS_SUITE`, `TOOZ_ETCD_SUITE` name another suite of Debian to take the packages from. The error says, for each
 /// of the ways, why it does not work here and what would mend that.
 pub fn provision(kind: Kind, progress: &dyn Fn(&str)) -> Result<Installation> {
-    for one in kind.backend().companions() {
+    for one in package_of(kind).companions() {
         // Few tests need it, and those will say what is missing.
         if let Err(error) = companion(one, progress) {
             progress(&format!("{error:#}"));
         }
     }
     provision_version(kind, None, progress)
-}
-
-/// A program that is no server of its own but stands beside one.
-pub(crate) struct Companion {
-    pub(crate) program: &'static str,
-    pub(crate) packages: &'static [&'static str],
-    pub(crate) suite: &'static str,
 }
 
 /// Gets hold of it, from this machine or from packages.
@@ -69,7 +84,7 @@ pub fn at_hand(kind: Kind) -> Result<Option<Installation>> {
     }
     let image = image_folder(kind)?;
     if image.is_dir() {
-        let source = Source::Image(kind.backend().card().image.to_owned());
+        let source = Source::Image(package_of(kind).card().image.to_owned());
         return complete(Installation::unpacked(source, &image), kind, &image).map(Some);
     }
     Ok(None)
@@ -90,7 +105,7 @@ pub(crate) fn provision_version(kind: Kind, version: Option<&str>, progress: &dy
         anyhow!(
             "cannot provide {kind}.\n  On this machine: {} not on PATH. Install it, or set {} to the URL of a server \
              of yours.\n  Packages: {no_packages:#}\n  Docker: {no_image:#}",
-            kind.backend().card().programs.join(", "),
+            package_of(kind).card().programs.join(", "),
             kind.env_var(),
         )
     })
@@ -105,7 +120,7 @@ enum Choice {
 }
 
 fn choose(kind: Kind, version: Option<&str>) -> Result<Choice> {
-    let card = kind.backend().card();
+    let card = package_of(kind).card();
     if let Some(version) = version {
         return Ok(Choice::Suite(suite_of(kind, version)?.to_owned()));
     }
@@ -129,7 +144,7 @@ fn suite_variable(kind: Kind) -> String {
 }
 
 fn suite_of(kind: Kind, version: &str) -> Result<&'static str> {
-    let suites = kind.backend().card().suites;
+    let suites = package_of(kind).card().suites;
     let found = suites.iter().find(|(known, _)| *known == version).map(|(_, suite)| *suite);
     found.with_context(|| {
         let known: Vec<&str> = suites.iter().map(|(known, _)| *known).collect();
@@ -138,9 +153,9 @@ fn suite_of(kind: Kind, version: &str) -> Result<&'static str> {
 }
 
 fn from_packages(kind: Kind, suite: &str, progress: &dyn Fn(&str)) -> Result<Installation> {
-    let card = kind.backend().card();
+    let card = package_of(kind).card();
     let told = |text: &str| progress(&format!("{kind}: {text}"));
-    let backend = kind.backend();
+    let backend = package_of(kind);
     let finish = |root: &Path| backend.finish(root);
     let folder = package_folder(kind, suite)?;
     let root = unpacked(&folder, suite, &backend.packages(suite), card.programs[0], &told, &finish)?;
@@ -172,7 +187,7 @@ fn unpacked(
 }
 
 fn from_image(kind: Kind, progress: &dyn Fn(&str)) -> Result<Installation> {
-    let card = kind.backend().card();
+    let card = package_of(kind).card();
     let told = |text: &str| progress(&format!("{kind}: {text}"));
     let root = image_folder(kind)?;
     if !root.exists() && !docker::answers() {
@@ -180,7 +195,7 @@ fn from_image(kind: Kind, progress: &dyn Fn(&str)) -> Result<Installation> {
     }
     let root = once(&root, &told, |folder| {
         docker::unpack(card.image, folder, &told)?;
-        kind.backend().finish(folder)?;
+        package_of(kind).finish(folder)?;
         if !runs(folder, card.programs[0]) {
             // The image has its own, among its other libraries.
             std::os::unix::fs::symlink(".", folder.join(C_LIBRARY))?;
@@ -200,7 +215,7 @@ fn runs(root: &Path, program: &str) -> bool {
 
 /// Sees that everything is there before anybody relies on it.
 fn complete(found: Installation, kind: Kind, root: &Path) -> Result<Installation> {
-    for program in kind.backend().card().programs {
+    for program in package_of(kind).card().programs {
         if found.find(program).is_none() {
             bail!("{} have no `{program}`; remove {} to fetch them again", found.source(), root.display());
         }
@@ -239,7 +254,7 @@ fn once(folder: &Path, progress: &dyn Fn(&str), fill: impl FnOnce(&Path) -> Resu
 
 /// Finishes a tree anew that an earlier version of the testbed has unpacked.
 fn refresh(root: &Path, kind: Kind) -> Result<()> {
-    let (backend, mark) = (kind.backend(), root.join(EDITION));
+    let (backend, mark) = (package_of(kind), root.join(EDITION));
     let is_done = || fs::read_to_string(&mark).is_ok_and(|edition| edition == backend.edition());
     if is_done() {
         return Ok(());

@@ -1,6 +1,20 @@
 //! One running server, and what can be done to it.
 
 use parking_lot::{Mutex, MutexGuard};
+pub(crate) mod backend;
+pub(crate) mod child;
+pub(crate) mod etcd;
+pub(crate) mod family;
+pub(crate) mod keeper;
+pub(crate) mod ports;
+pub(crate) mod postgres;
+pub(crate) mod probe;
+pub(crate) mod redis;
+pub(crate) mod setup;
+pub(crate) mod tls;
+pub(crate) mod wait;
+pub(crate) mod zookeeper;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,15 +24,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::backend::{Plan, Role};
-use crate::child::Child;
-use crate::family::Family;
-use crate::installation::Installation;
-use crate::kind::Kind;
-use crate::ports::Ports;
-use crate::setup::Setup;
-use crate::tls::Tls;
-use crate::{keeper, ports, provision, wait};
+use crate::provision;
+use crate::provision::installation::Installation;
+use crate::provision::kind::Kind;
+use crate::server::backend::{Backend, Plan, Role};
+use crate::server::child::Child;
+use crate::server::family::Family;
+use crate::server::ports::Ports;
+use crate::server::setup::Setup;
+use crate::server::tls::Tls;
 
 /// How long a server may take until it answers. Those that are measured take below one second; this is for a machine
 /// that is busy with everything else at the same time.
@@ -37,6 +51,23 @@ pub struct Server {
     child: Mutex<Option<Child>>,
     pid: Pid,
     _ports: Ports,
+}
+
+/// How a server of that kind is run.
+pub(crate) fn backend_of(kind: Kind) -> &'static dyn Backend {
+    match kind {
+        Kind::Redis => &redis::Redis,
+        Kind::Etcd => &etcd::Etcd,
+        Kind::ZooKeeper => &zookeeper::ZooKeeper,
+        Kind::Postgres => &postgres::Postgres,
+    }
+}
+
+impl Setup {
+    /// Provides the programs where they are not there yet, starts the server, and returns when it answers.
+    pub fn start(self) -> Result<Server> {
+        Server::start_as(&self)
+    }
 }
 
 impl Server {
@@ -84,13 +115,13 @@ impl Server {
             arguments: setup.arguments.clone(),
         };
         let server = Server { plan, child: Mutex::new(None), pid, _ports: ports };
-        server.plan.kind.backend().prepare(&server.plan)?;
+        backend_of(server.plan.kind).prepare(&server.plan)?;
         Ok(server)
     }
 
     /// What a driver connects to, such as `redis://127.0.0.1:21379`.
     pub fn url(&self) -> String {
-        self.plan.kind.backend().url(&self.plan)
+        backend_of(self.plan.kind).url(&self.plan)
     }
 
     /// Where clients connect; also while it is down, since the port stays its own. In a cluster that is a proxy, so that
@@ -153,7 +184,7 @@ impl Server {
     pub fn stop(&self) -> Result<()> {
         // Those that are stopped could not go on to their end.
         self.family().iter().for_each(Family::resume);
-        let word = self.plan.kind.backend().stop_signal();
+        let word = backend_of(self.plan.kind).stop_signal();
         self.child().take().map_or(Ok(()), |child| child.stop(word))?;
         self.family().map_or(Ok(()), |family| family.kill())
     }
@@ -161,12 +192,12 @@ impl Server {
     /// One of the server's own programs, such as `redis-cli` or `etcdctl`, set up to talk to this server: add what it is
     /// to do. The error says that this server has no such program.
     pub fn tool(&self, program: &str) -> Result<Command> {
-        self.plan.kind.backend().tool(&self.plan, program)
+        backend_of(self.plan.kind).tool(&self.plan, program)
     }
 
     /// How many requests it has counted since it was started, heartbeats of clients included; `None`: it does not count them.
     pub fn requests(&self) -> Result<Option<u64>> {
-        self.plan.kind.backend().requests(&self.plan)
+        backend_of(self.plan.kind).requests(&self.plan)
     }
 
     /// Starts the process and waits until it answers.
@@ -177,7 +208,7 @@ impl Server {
 
     /// Starts the process.
     pub(crate) fn launch(&self) -> Result<()> {
-        let command = self.plan.kind.backend().command(&self.plan)?;
+        let command = backend_of(self.plan.kind).command(&self.plan)?;
         // Whoever asks which process this is has to wait until that is known.
         let mut pid = self.pid.lock();
         let child = Child::start(command, &self.plan.folder, &self.plan.log())?;
@@ -197,7 +228,7 @@ impl Server {
             if let Some(status) = ended {
                 bail!("it ended with {status}");
             }
-            match kind.backend().is_ready(&self.plan) {
+            match backend_of(kind).is_ready(&self.plan) {
                 Ok(ready) => Ok(ready.then_some(())),
                 Err(error) => {
                     last = Some(error);
@@ -219,7 +250,7 @@ impl Server {
 
     /// Its other processes, if it is one that has any.
     fn family(&self) -> Option<Family> {
-        self.plan.kind.backend().family(&self.plan).map(|folder| Family::in_folder(&folder))
+        backend_of(self.plan.kind).family(&self.plan).map(|folder| Family::in_folder(&folder))
     }
 
     fn child(&self) -> MutexGuard<'_, Option<Child>> {

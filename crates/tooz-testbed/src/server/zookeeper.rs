@@ -3,47 +3,18 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::backend::{Backend, Card, Plan, Role, text};
-use crate::installation::Installation;
-use crate::keeper::private_folder;
-use crate::{jar, probe};
+use crate::provision::zookeeper::{CLIENT, PROGRAM};
+use crate::server::backend::{Backend, Plan, Role, text};
+use crate::server::keeper::private_folder;
+use crate::server::probe;
 
 pub(crate) struct ZooKeeper;
 
-static CARD: Card = Card {
-    name: "zookeeper",
-    env_var: "TOOZ_ZOOKEEPER_URL",
-    programs: &[PROGRAM, CLIENT],
-    packages: &[
-        "libzookeeper-java",
-        "libslf4j-java",
-        "libdropwizard-metrics-java",
-        "libnetty-java",
-        "libsnappy-java",
-        "libcommons-cli-java",
-    ],
-    // The older one first: a Java of a newer suite does not run where the C library is older.
-    suites: &[("3.8", "bookworm"), ("3.9", "trixie")],
-    image: "zookeeper:3.9",
-};
-
-const PROGRAM: &str = "zkServer.sh";
-const CLIENT: &str = "zkCli.sh";
 const SETTINGS: &str = "zoo.cfg";
-
-/// What stands in for ZooKeeper's own `zkServer.sh` and `zkCli.sh`, which are not among the packages with the program. It takes
-/// the same arguments, as far as they are used here.
-const SCRIPT: &str = include_str!("zookeeper.sh");
-
-/// The Java archives that it names to Java, by the beginnings of their names.
-const ARCHIVES: &[&str] = &["zookeeper", "slf4j", "metrics", "snappy", "commons-cli", "netty"];
 
 /// A small Java machine that starts fast. Peers are told apart by the kernel's list of IPv4 sockets.
 const JAVA: &str = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData -Xmx128m -Djava.net.preferIPv4Stack=true \
@@ -55,41 +26,6 @@ const COMMON: &str = "tickTime=250\ninitLimit=16\nsyncLimit=8\nmaxClientCnxns=0\
                       maxSessionTimeout=60000\npreAllocSize=64\nsnapCount=10000\n4lw.commands.whitelist=*\n";
 
 impl Backend for ZooKeeper {
-    fn card(&self) -> &'static Card {
-        &CARD
-    }
-
-    fn packages(&self, suite: &str) -> Vec<&'static str> {
-        let mut packages = CARD.packages.to_vec();
-        if !has_java() {
-            packages.push(if suite == "bookworm" { "openjdk-17-jre-headless" } else { "openjdk-21-jre-headless" });
-        }
-        packages
-    }
-
-    fn finish(&self, root: &Path) -> Result<()> {
-        let folder = root.join("usr/bin");
-        fs::create_dir_all(&folder)?;
-        for name in [PROGRAM, CLIENT] {
-            // Whoever runs the old one goes on with it.
-            let (script, aside) = (folder.join(name), folder.join(format!(".{name}.part")));
-            fs::write(&aside, SCRIPT)?;
-            fs::set_permissions(&aside, fs::Permissions::from_mode(0o755))?;
-            fs::rename(aside, script)?;
-        }
-        let of_image = fs::read_dir(root)?.flatten().map(|entry| entry.path());
-        let of_image =
-            of_image.filter(|path| path.to_string_lossy().contains("apache-zookeeper-")).map(|path| path.join("lib"));
-        for archives in of_image.chain([root.join("usr/share/java")]).filter(|folder| folder.is_dir()) {
-            jar::stand_alone(&archives, ARCHIVES)?;
-        }
-        Ok(())
-    }
-
-    fn edition(&self) -> &'static str {
-        "2"
-    }
-
     fn prepare(&self, plan: &Plan) -> Result<()> {
         if plan.unix_socket.is_some() {
             bail!("unix_socket() is not for ZooKeeper, which has TCP only");
@@ -205,9 +141,4 @@ pub(crate) fn serves(address: SocketAddr) -> Result<bool> {
     let answer = probe::ask(address, &question, |answer| answer.len() >= 20)?;
     // The length, the version, the timeout, and then the session.
     Ok(answer.get(12..20).is_some_and(|session| session != [0; 8]))
-}
-
-fn has_java() -> bool {
-    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
-    FOUND.get_or_init(|| Installation::on_path(&["java"]).and_then(|found| found.find("java"))).is_some()
 }

@@ -3,9 +3,9 @@
 use anyhow::{Context, Result};
 
 use super::{Cluster, Place, require};
-use crate::backend::Role;
 use crate::server::Server;
-use crate::zookeeper::{mode, serves};
+use crate::server::backend::Role;
+use crate::server::zookeeper::{mode, serves};
 
 pub(super) fn roles(places: &[Place]) -> Vec<Role> {
     let members: Vec<_> = places.iter().map(|place| (place.peer_front, place.vote_front)).collect();

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::child::Child;
-use crate::kind::Kind;
-use crate::ports::Port;
-use crate::probe;
-use crate::provision::{Companion, companion};
+use crate::provision::companion;
+use crate::provision::kind::Kind;
+use crate::provision::pgbouncer::PROGRAM;
 use crate::server::Server;
-use crate::{keeper, postgres, wait};
-
-pub(crate) const PROGRAM: Companion = Companion { program: "pgbouncer", packages: &["pgbouncer"], suite: "trixie" };
+use crate::server::child::Child;
+use crate::server::keeper;
+use crate::server::ports::Port;
+use crate::server::postgres;
+use crate::server::probe;
+use crate::server::wait;
 
 const SETTINGS: &str = "pgbouncer.ini";
 const PATIENCE: Duration = Duration::from_mins(1);

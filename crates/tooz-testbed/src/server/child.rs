@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::wait;
+use crate::server::wait;
 
 /// How long a signal may take that nothing can refuse. A process in the midst of a slow write to the disk takes longest.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -9,7 +9,7 @@ use super::connection::Connection;
 use super::doors::Doors;
 use super::faults::{Faults, Way};
 use super::swallow::Swallow;
-use crate::wait;
+use crate::server::wait;
 
 /// How long a change waits for those who are just forwarding. A write takes no longer than its own timeout.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result};
 
 use super::{Cluster, Place, require};
-use crate::backend::Role;
-use crate::probe;
 use crate::server::Server;
+use crate::server::backend::Role;
+use crate::server::probe;
 
 pub(super) fn roles(places: &[Place]) -> Vec<Role> {
     let names = || (0..places.len()).map(|index| format!("node{index}"));

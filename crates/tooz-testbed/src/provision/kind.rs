@@ -3,9 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::backend::Backend;
-use crate::{etcd, postgres, redis, zookeeper};
-
 /// A server that the testbed can provide.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
@@ -26,21 +23,21 @@ impl Kind {
 
     /// The name, as in `cargo xtask itest redis`.
     pub fn name(self) -> &'static str {
-        self.backend().card().name
+        match self {
+            Kind::Redis => "redis",
+            Kind::Etcd => "etcd",
+            Kind::ZooKeeper => "zookeeper",
+            Kind::Postgres => "postgres",
+        }
     }
 
     /// The variable that names a server of the user's own: `TOOZ_REDIS_URL`.
     pub fn env_var(self) -> &'static str {
-        self.backend().card().env_var
-    }
-
-    /// What the rest of the testbed has to know of this server.
-    pub(crate) fn backend(self) -> &'static dyn Backend {
         match self {
-            Kind::Redis => &redis::Redis,
-            Kind::Etcd => &etcd::Etcd,
-            Kind::ZooKeeper => &zookeeper::ZooKeeper,
-            Kind::Postgres => &postgres::Postgres,
+            Kind::Redis => "TOOZ_REDIS_URL",
+            Kind::Etcd => "TOOZ_ETCD_URL",
+            Kind::ZooKeeper => "TOOZ_ZOOKEEPER_URL",
+            Kind::Postgres => "TOOZ_POSTGRES_URL",
         }
     }
 }

@@ -9,10 +9,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
-use crate::backend::{Backend, Card, Plan, text};
-use crate::keeper::private_folder;
-use crate::provision::Companion;
-use crate::{pgbouncer, probe};
+use crate::server::backend::{Backend, Plan, text};
+use crate::server::keeper::private_folder;
+use crate::server::probe;
 
 pub(crate) struct Postgres;
 
@@ -22,20 +21,7 @@ pub(crate) const USER: &str = "postgres";
 /// Nobody, as everywhere. PostgreSQL refuses to run as root.
 const NOBODY: u32 = 65534;
 
-static CARD: Card = Card {
-    name: "postgres",
-    env_var: "TOOZ_POSTGRES_URL",
-    programs: &["postgres", "initdb", "psql"],
-    packages: &["postgresql-15", "postgresql-client-15"],
-    suites: &[("15", "bookworm")],
-    image: "postgres:15-bookworm",
-};
-
 impl Backend for Postgres {
-    fn card(&self) -> &'static Card {
-        &CARD
-    }
-
     fn prepare(&self, plan: &Plan) -> Result<()> {
         if plan.tls.is_some() && plan.unix_socket.is_some() {
             bail!("a server with both tls() and unix_socket() would have two URLs; choose one");
@@ -110,10 +96,6 @@ impl Backend for Postgres {
             command.env("PGSSLMODE", "verify-full").env("PGSSLROOTCERT", &tls.ca);
         }
         Ok(command)
-    }
-
-    fn companions(&self) -> &'static [Companion] {
-        &[pgbouncer::PROGRAM]
     }
 
     fn stop_signal(&self) -> Signal {

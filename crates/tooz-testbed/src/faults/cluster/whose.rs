@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::sockets;
-use crate::proxy::WhoIs;
+use crate::faults::proxy::WhoIs;
 use crate::server::Pid;
 
 /// The processes of all servers of a cluster.

@@ -6,9 +6,9 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::backend::{Backend, Card, Plan, Role, text};
-use crate::keeper::private_folder;
-use crate::probe;
+use crate::server::backend::{Backend, Plan, Role, text};
+use crate::server::keeper::private_folder;
+use crate::server::probe;
 
 pub(crate) struct Redis;
 
@@ -20,20 +20,7 @@ const SETTINGS: &str = "redis.conf";
 /// What the kernel has room for.
 const LONGEST_SOCKET: usize = 107;
 
-static CARD: Card = Card {
-    name: "redis",
-    env_var: "TOOZ_REDIS_URL",
-    programs: &["redis-server", "redis-cli"],
-    packages: &["redis-server", "redis-sentinel", "redis-tools"],
-    suites: &[("7.0", "bookworm"), ("8.0", "trixie"), ("6.0", "bullseye")],
-    image: "redis:7.2-bookworm",
-};
-
 impl Backend for Redis {
-    fn card(&self) -> &'static Card {
-        &CARD
-    }
-
     fn prepare(&self, plan: &Plan) -> Result<()> {
         if plan.tls.is_some() && plan.unix_socket.is_some() {
             bail!("a server with both tls() and unix_socket() would have two URLs; choose one");

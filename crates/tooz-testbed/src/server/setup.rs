@@ -1,10 +1,6 @@
 //! What a server is to be like, said before it starts.
 
-use anyhow::Result;
-
-use crate::cluster::Cluster;
-use crate::kind::Kind;
-use crate::server::Server;
+use crate::provision::kind::Kind;
 
 /// A server to be started, with what is special about it.
 ///
@@ -68,15 +64,5 @@ impl Setup {
     pub fn durable(mut self) -> Self {
         self.durable = true;
         self
-    }
-
-    /// Provides the programs where they are not there yet, starts the server, and returns when it answers.
-    pub fn start(self) -> Result<Server> {
-        Server::start_as(&self)
-    }
-
-    /// The same for a cluster of three, each of them like this; a Sentinel gets no arguments.
-    pub fn start_cluster(self) -> Result<Cluster> {
-        Cluster::start_as(&self)
     }
 }

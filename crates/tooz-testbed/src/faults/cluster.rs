@@ -13,13 +13,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::backend::Role;
-use crate::kind::Kind;
-use crate::ports::{Port, Ports};
-use crate::proxy::Proxy;
+use crate::faults::proxy::Proxy;
+use crate::provision;
+use crate::provision::kind::Kind;
+use crate::server::backend::Role;
+use crate::server::ports;
+use crate::server::ports::{Port, Ports};
+use crate::server::setup::Setup;
+use crate::server::wait;
 use crate::server::{Pid, Server};
-use crate::setup::Setup;
-use crate::{ports, provision, wait};
 
 use self::whose::Roster;
 
@@ -73,6 +75,13 @@ struct Place {
     peer_front: SocketAddr,
     /// Where peers of ZooKeeper connect to agree on a leader.
     vote_front: SocketAddr,
+}
+
+impl Setup {
+    /// The same for a cluster of three, each of them like this; a Sentinel gets no arguments.
+    pub fn start_cluster(self) -> Result<Cluster> {
+        Cluster::start_as(&self)
+    }
 }
 
 impl Cluster {

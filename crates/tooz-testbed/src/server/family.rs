@@ -9,7 +9,7 @@ use anyhow::Result;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::wait;
+use crate::server::wait;
 
 /// How long they may take to follow their parent.
 const PATIENCE: Duration = Duration::from_secs(10);

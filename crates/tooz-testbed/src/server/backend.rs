@@ -1,4 +1,4 @@
-//! What each server's room has to say, so that all the others need not know which server it is.
+//! What the room of each server says of how it is run, so that no other room need know which server it is.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,45 +7,12 @@ use std::process::Command;
 use anyhow::Result;
 use nix::sys::signal::Signal;
 
-use crate::installation::Installation;
-use crate::kind::Kind;
-use crate::provision::Companion;
-use crate::tls::Tls;
+use crate::provision::installation::Installation;
+use crate::provision::kind::Kind;
+use crate::server::tls::Tls;
 
-/// Where a server comes from and what it is called.
-pub(crate) struct Card {
-    pub(crate) name: &'static str,
-    pub(crate) env_var: &'static str,
-    /// The programs without which it cannot be started, the server itself first.
-    pub(crate) programs: &'static [&'static str],
-    /// The Debian packages that hold it; libraries that they depend on come along.
-    pub(crate) packages: &'static [&'static str],
-    /// Which version is in which Debian suite, the one to take unless asked first.
-    pub(crate) suites: &'static [(&'static str, &'static str)],
-    /// The image that Docker has of it.
-    pub(crate) image: &'static str,
-}
-
-/// One kind of server.
+/// How one kind of server is run.
 pub(crate) trait Backend: Sync {
-    fn card(&self) -> &'static Card;
-
-    /// The packages to take from that suite.
-    fn packages(&self, _suite: &str) -> Vec<&'static str> {
-        self.card().packages.to_vec()
-    }
-
-    /// Adds what is missing to a tree that was just unpacked, and mends what would make it depend on this machine. May be repeated, also
-    /// while servers run from the tree.
-    fn finish(&self, _root: &Path) -> Result<()> {
-        Ok(())
-    }
-
-    /// Changes whenever [`finish`](Self::finish) does something else: trees that were unpacked before are finished again.
-    fn edition(&self) -> &'static str {
-        "1"
-    }
-
     /// Writes what has to be in the folder before the first start.
     fn prepare(&self, plan: &Plan) -> Result<()>;
 
@@ -74,11 +41,6 @@ pub(crate) trait Backend: Sync {
     /// The folder in which all its processes work, for a server that is more than one process.
     fn family(&self, _plan: &Plan) -> Option<PathBuf> {
         None
-    }
-
-    /// Programs that some of its tests use beside it.
-    fn companions(&self) -> &'static [Companion] {
-        &[]
     }
 }
 

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result};
 
 use super::{Cluster, NODES, Place, require};
-use crate::backend::Role;
-use crate::redis::NAME;
 use crate::server::Server;
-use crate::{probe, wait};
+use crate::server::backend::Role;
+use crate::server::probe;
+use crate::server::redis::NAME;
+use crate::server::wait;
 
 /// Sentinels ask for news every ten seconds, which is a long time on one machine. Those before 7.0 can't be told, and
 /// just take longer.

@@ -4,26 +4,13 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::backend::{Backend, Card, Plan, Role, text};
-use crate::keeper::private_folder;
-use crate::probe;
+use crate::server::backend::{Backend, Plan, Role, text};
+use crate::server::keeper::private_folder;
+use crate::server::probe;
 
 pub(crate) struct Etcd;
 
-static CARD: Card = Card {
-    name: "etcd",
-    env_var: "TOOZ_ETCD_URL",
-    programs: &["etcd", "etcdctl"],
-    packages: &["etcd-server", "etcd-client"],
-    suites: &[("3.5", "trixie"), ("3.4", "bookworm")],
-    image: "rancher/mirrored-coreos-etcd:v3.5.16",
-};
-
 impl Backend for Etcd {
-    fn card(&self) -> &'static Card {
-        &CARD
-    }
-
     fn prepare(&self, plan: &Plan) -> Result<()> {
         if plan.unix_socket.is_some() {
             bail!("unix_socket() is not for etcd: no client of etcd expects it on one");
