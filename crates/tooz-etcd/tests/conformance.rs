@@ -1,31 +1,13 @@
 //! What every driver must show, on a real etcd: one server for all cases, in a namespace for each.
 
-use std::process::ExitCode;
-
 use tooz_conformance::Rig;
 use tooz_core::Driver;
-use tooz_testbed::{Bed, Kind, Provided, for_tests, in_namespace, namespace_of};
+use tooz_testbed::{Bed, Kind, namespace_of};
 
 /// Named, so that listing the cases does not have to make a URL, and with it a server.
 static CARD: Driver = tooz_etcd::DRIVER;
 
-fn main() -> ExitCode {
-    tooz_conformance::serve_worker();
-    match for_tests(Kind::Etcd) {
-        Provided::MayStart => tooz_conformance::main(|| {
-            let bed: &'static Bed = Box::leak(Box::new(Bed::new(Kind::Etcd, "")));
-            rig(|tag| bed.url(tag))
-                .path(|url, member| bed.path(url, member))
-                .cut(|url, member| bed.proxy(url, member).stall())
-                .heal(|url, member| bed.proxy(url, member).heal())
-                .end_session(|url, member| end_session(bed, url, member))
-                .own_server(|tag| bed.own(tag))
-                .restart(|url| bed.restart(url))
-        }),
-        Provided::Own(url) => tooz_conformance::main(|| rig(move |tag| in_namespace(&url, tag))),
-        Provided::Missing(reason) => tooz_conformance::ignore_all(&reason),
-    }
-}
+tooz_testbed::conformance!(Kind::Etcd, "", rig, end_session);
 
 fn rig(url: impl Fn(&str) -> String + Send + Sync + 'static) -> Rig {
     Rig::new("etcd", url).driver(&CARD).across_processes()

@@ -1,11 +1,10 @@
 //! What every driver must show, on a real server that all cases share, each in a namespace of its own.
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use tooz_conformance::Rig;
 use tooz_core::Driver;
-use tooz_testbed::{Bed, Kind, Provided, for_tests, in_namespace, namespace_of};
+use tooz_testbed::{Bed, Kind, namespace_of};
 
 /// Named, so that listing the cases does not have to make a URL, and with it a server.
 static CARD: Driver = tooz_redis::DRIVER;
@@ -15,23 +14,7 @@ const END_SESSION: &str = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do 
                              if redis.call('HGET', key, 'member') == ARGV[2] then redis.call('DEL', key) end \
                            end";
 
-fn main() -> ExitCode {
-    tooz_conformance::serve_worker();
-    match for_tests(Kind::Redis) {
-        Provided::MayStart => tooz_conformance::main(|| {
-            let bed: &'static Bed = Box::leak(Box::new(Bed::new(Kind::Redis, "")));
-            rig(|tag| bed.url(tag))
-                .path(|url, member| bed.path(url, member))
-                .cut(|url, member| bed.proxy(url, member).stall())
-                .heal(|url, member| bed.proxy(url, member).heal())
-                .end_session(|url, member| end_session(bed, url, member))
-                .own_server(|tag| bed.own(tag))
-                .restart(|url| bed.restart(url))
-        }),
-        Provided::Own(url) => tooz_conformance::main(|| rig(move |tag| in_namespace(&url, tag))),
-        Provided::Missing(reason) => tooz_conformance::ignore_all(&reason),
-    }
-}
+tooz_testbed::conformance!(Kind::Redis, "", rig, end_session);
 
 fn rig(url: impl Fn(&str) -> String + Send + Sync + 'static) -> Rig {
     Rig::new("redis", url).driver(&CARD).across_processes().moment(Duration::from_millis(100))

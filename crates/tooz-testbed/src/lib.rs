@@ -5,6 +5,7 @@ mod faults;
 mod for_tests;
 mod provision;
 mod server;
+mod suite;
 
 pub use crate::bed::{Bed, in_namespace, namespace_of};
 pub use crate::faults::cluster::Cluster;
