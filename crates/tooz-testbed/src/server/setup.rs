@@ -47,7 +47,7 @@ impl Setup {
     }
 
     /// Lets it speak TLS only, with a certificate for `127.0.0.1` and `localhost` of an authority of its own:
-    /// [`Server::ca_file`]. Not for clusters. (ZooKeeper answers on a plain port too, by which the testbed asks whether it is ready.)
+    /// [`Server::ca_file`](crate::Server::ca_file). Not for clusters. (ZooKeeper answers on a plain port too, by which the testbed asks whether it is ready.)
     pub fn tls(mut self) -> Self {
         self.tls = true;
         self
