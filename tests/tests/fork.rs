@@ -57,7 +57,7 @@ fn a_forked_child_holds_nothing_and_frees_nothing() {
     }
 }
 
-/// In the parent other threads hold whatever locks there are, in the middle of whatever they do; in the child nobody gives them back.
+/// In the parent other threads hold any of the locks, in the middle of any work; in the child no thread gives them back.
 #[test]
 fn a_child_of_a_busy_process_drops_everything_without_waiting() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

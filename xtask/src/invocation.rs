@@ -15,14 +15,14 @@ use anyhow::{Context, Result};
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How long the output may stay open after the program's end. Killed servers need a moment to disappear;
-/// whoever is still there after that was left behind.
+/// a process that is still there after that was left behind.
 const LINGER: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 
 /// A program with its arguments, ready to run as often as wanted.
 #[derive(Clone)]
 pub(crate) struct Invocation {
     program: OsString,
-    /// What to show in place of the program, where nobody would type its path.
+    /// What to show in place of the program, where its path is too long to be typed.
     shown: Option<String>,
     arguments: Vec<OsString>,
     environment: Vec<(&'static str, OsString)>,
@@ -83,7 +83,7 @@ impl Invocation {
             command
                 .args(&self.arguments)
                 .current_dir(&self.folder)
-                // Colours would hide the results from whoever reads the lines.
+                // Colours would hide the results from the reader of the lines.
                 .env("CARGO_TERM_COLOR", "never")
                 .envs(self.environment.iter().map(|(name, value)| (name, value)))
                 .stdin(Stdio::null())
@@ -146,7 +146,7 @@ fn quoted(word: &str) -> String {
     if word.is_empty() || word.contains([' ', '"', '*', '$']) { format!("'{word}'") } else { word.to_owned() }
 }
 
-/// A thread of its own reads, because a pipe that nobody closes would block the reader for ever.
+/// A thread of its own reads, because a pipe that is never closed would block the reader for ever.
 fn read_lines(reader: PipeReader) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {

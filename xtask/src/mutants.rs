@@ -18,6 +18,8 @@ use crate::workspace::Workspace;
 
 /// The crate that is mutated.
 const CORE: &str = "crates/tooz-core";
+/// What is mutated of it.
+const SOURCES: &str = "crates/tooz-core/src/";
 /// The list of mutants, beside the tests that catch them.
 const LIST: &str = "crates/tooz-core/mutants.toml";
 /// The variable that says which of them lives.
@@ -124,26 +126,12 @@ fn read(workspace: &Workspace) -> Result<Vec<Mutant>> {
     Ok(mutants)
 }
 
-/// Copies the workspace. What has not changed keeps its time, so that it is not built again.
+/// Copies the workspace. What has not changed keeps its time, so that it is not built again. The sources of core are written once, with the
+/// mutants in them.
 fn copy(workspace: &Workspace, tree: &Path) -> Result<()> {
-    let mut folders = vec![PathBuf::new()];
-    while let Some(folder) = folders.pop() {
-        fs::create_dir_all(tree.join(&folder))?;
-        for entry in fs::read_dir(workspace.root().join(&folder))? {
-            let entry = entry?;
-            let name = folder.join(entry.file_name());
-            let is_top = folder.as_os_str().is_empty();
-            let is_left_out = is_top && (entry.file_name() == "target" || entry.file_name() == ".git");
-            if entry.file_type()?.is_dir() {
-                if !is_left_out {
-                    folders.push(name);
-                }
-            } else if entry.path().is_file() && !name.starts_with(Path::new(CORE).join("src")) {
-                write_if_new(&tree.join(&name), &fs::read(entry.path())?)?;
-            }
-        }
+    for file in workspace.files()?.iter().filter(|file| !file.starts_with(SOURCES)) {
+        write_if_new(&tree.join(file), &fs::read(workspace.root().join(file))?)?;
     }
-    // The sources of core are written once, with the mutants in them.
     Ok(())
 }
 
@@ -159,22 +147,14 @@ fn write_if_new(path: &Path, content: &[u8]) -> Result<()> {
 
 /// Writes the sources of core with all mutants in them.
 fn mutate(workspace: &Workspace, tree: &Path, mutants: &[Mutant]) -> Result<()> {
-    let sources = workspace.root().join(CORE).join("src");
-    let mut texts: BTreeMap<PathBuf, String> = BTreeMap::new();
-    let mut folders = vec![PathBuf::new()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(sources.join(&folder))? {
-            let entry = entry?;
-            let name = folder.join(entry.file_name());
-            if entry.file_type()?.is_dir() {
-                folders.push(name);
-            } else {
-                texts.insert(name, fs::read_to_string(entry.path())?);
-            }
+    let mut texts = BTreeMap::new();
+    for file in workspace.files()? {
+        if let Some(name) = file.strip_prefix(SOURCES) {
+            texts.insert(name.to_owned(), workspace.read(&file)?);
         }
     }
     for mutant in mutants {
-        let text = texts.get_mut(Path::new(&mutant.file));
+        let text = texts.get_mut(&mutant.file);
         let text = text.with_context(|| format!("mutant {}: there is no {}", mutant.name, mutant.file))?;
         let count = text.matches(&mutant.from).count();
         if count != 1 {
@@ -182,11 +162,11 @@ fn mutate(workspace: &Workspace, tree: &Path, mutants: &[Mutant]) -> Result<()> 
         }
         *text = text.replace(&mutant.from, &mutant.switch());
     }
-    if let Some(root) = texts.get_mut(Path::new("lib.rs")) {
+    if let Some(root) = texts.get_mut("lib.rs") {
         root.insert_str(0, "#![allow(unused)]\n");
         root.push_str(&MUTANT.replace("WHICH", WHICH));
     }
-    let target = tree.join(CORE).join("src");
+    let target = tree.join(SOURCES);
     for (name, text) in &texts {
         write_if_new(&target.join(name), text.as_bytes())?;
     }

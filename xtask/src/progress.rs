@@ -37,7 +37,7 @@ impl Progress {
         let plain = spinner.is_none();
         if plain {
             eprint!("{title} ... ");
-            // Whoever waits for a long step must see which one it is.
+            // A person who waits for a long step must see which one it is.
             let _ = std::io::stderr().flush();
         }
         Self { title, show, started: Instant::now(), spinner, line_is_open: Cell::new(plain) }

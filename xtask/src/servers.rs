@@ -29,7 +29,7 @@ pub(crate) fn environment(backend: &str) -> Option<(&'static str, &'static str)>
 pub(crate) fn provide(kind: Kind, progress: &Progress) -> Result<Installation> {
     let told = Cell::new(false);
     tooz_testbed::provision(kind, &|text| {
-        // Once, so that whoever reads a log knows what took so long.
+        // Once, so that the reader of a log knows what took so long.
         if told.replace(true) {
             progress.glimpse(text);
         } else {

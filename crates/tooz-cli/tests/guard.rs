@@ -80,7 +80,7 @@ fn a_stopped_tooz_keeps_lock_and_cmd_where_the_kernel_is_the_judge() {
     assert_eq!(holder.code(), Some(7));
 }
 
-/// `memory:` has a session timeout like a server's; nobody else can reach that lock, but the deadline is judged the same way.
+/// `memory:` has a session timeout like a server's; no other process can reach that lock, but the deadline is judged the same way.
 fn hold_in_memory(bench: &Bench, script: &str) -> shared::Running {
     let script = format!("echo $$ > ready-x.new; mv ready-x.new ready-x; {script}");
     let words = ["--url", "memory://m?session_timeout=2s", "lock", "x", "--", "sh", "-c", &script];

@@ -113,7 +113,7 @@ fn a_later_deadline_that_was_said_in_time_counts_also_after_a_standstill() {
 }
 
 #[test]
-fn a_deadline_that_nobody_moves_ends_cmd_in_two_steps() {
+fn a_deadline_that_is_not_moved_ends_cmd_in_two_steps() {
     let bench = Bench::new();
     let mut guard = Guard::of(&bench, "trap 'touch told' TERM; echo $$ > cmd; while :; do sleep 0.02; done");
     let deadline = after(5_000);

@@ -238,7 +238,7 @@ fn holders_are_shown_and_breaking_says_what_it_can() {
     assert_eq!((cells[1], cells[2], cells[4]), ("exclusive", token.as_str(), holder.pid().to_string().as_str()));
     let other = bench.run(["break", "x", "--token", "1"]);
     assert_eq!((other.code, other.err.contains("with token 1")), (Some(125), true), "{other:?}");
-    // The kernel takes a file lock from nobody by force; the command says so instead of pretending.
+    // The kernel takes no file lock by force; the command says so instead of pretending.
     let refused = bench.run(["break", "x", "--token", &token]);
     assert_eq!((refused.code, refused.err.contains("can't be broken")), (Some(125), true), "{refused:?}");
 }

@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         what_is_refused_for_a_while_is_told_and_stands_again as fn(&'static Backend),
     );
     let refusing = trial(&BACKENDS[0], refusing);
-    // They need a server that is set up badly or changed, and nobody's own is.
+    // They need a server that is set up badly or changed, and no server of a user is.
     trials.extend([evicting, refusing].map(|one| if users_own { one.with_ignored_flag(true) } else { one }));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
@@ -234,7 +234,7 @@ fn a_killed_leader_is_followed_after_a_vacancy(backend: &Backend) {
     until("the watch has told it", || events() == ["elected first", "vacant", "elected second"]);
     second.signal("TERM");
     assert_eq!(second.code(), Some(143));
-    until("the watch tells that nobody leads", || events().last().is_some_and(|event| event == "vacant"));
+    until("the watch tells that there is no leader", || events().last().is_some_and(|event| event == "vacant"));
     watch.signal("TERM");
     assert_eq!(watch.code(), Some(0));
 }

@@ -61,7 +61,7 @@ impl Session {
     /// Runs a script under a lock in the foreground; answers its process id.
     ///
     /// A script that is to be stopped starts nothing: a shell that forks by `vfork` can't be stopped while its child is,
-    /// before the child's exec, and whoever waits for the shell to stop waits for ever, with or without `tooz`.
+    /// before the child's exec, and a test that waits for the shell to stop waits for ever, with or without `tooz`.
     fn lock(&mut self, script: &str) -> i32 {
         nix::unistd::mkfifo(&self.bench.path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         std::fs::write(self.bench.path("script"), format!("echo $$ > pid.new; mv pid.new pid; {script}")).unwrap();

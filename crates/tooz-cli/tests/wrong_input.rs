@@ -59,7 +59,7 @@ fn a_password_file_is_for_who_logs_in() {
         assert!(done.code == Some(125) && done.err.contains(none), "{done:?}");
     }
     refused(&bench, ["--password-file", "", "groups"], &["--password-file"]);
-    // What connects to nobody needs none.
+    // A command that connects to no backend needs none.
     let done = Done::from(bench.tooz(["ring", "--node", "a", "k"]).env("TOOZ_PASSWORD_FILE", "/x").output().unwrap());
     assert_eq!(done.code, Some(0), "{done:?}");
 }
@@ -128,7 +128,7 @@ fn bytes_that_are_no_text_are_refused_as_a_name() {
     let name = std::ffi::OsStr::from_bytes(b"\xff");
     let done = Done::from(bench.tooz(["holders"]).arg(name).output().unwrap());
     assert_eq!(done.code, Some(125), "{done:?}");
-    // As an argument of CMD they are nobody's business.
+    // As an argument of CMD they are no business of tooz.
     let mut command = bench.tooz(["lock", "x", "--", "test"]);
     assert_eq!(command.arg(name).arg("=").arg(name).status().unwrap().code(), Some(0));
 }

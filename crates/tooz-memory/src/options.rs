@@ -19,3 +19,23 @@ pub(crate) fn store_name(url: &BackendUrl) -> Result<String> {
         _ => wrong("memory is one store, not several"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn each_url_names_one_store_or_says_what_would_be_right(text: String, rest in "[a-z0-9.:,@/-]{0,20}") {
+            for text in [text, format!("memory://{rest}")] {
+                let Ok(url) = BackendUrl::parse(&text) else { continue };
+                match store_name(&url) {
+                    Ok(name) => prop_assert!(!name.is_empty()),
+                    Err(error) => prop_assert!(error.to_string().contains("memory://NAME")),
+                }
+            }
+        }
+    }
+}

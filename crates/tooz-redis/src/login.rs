@@ -1,4 +1,4 @@
-//! Logging in: passlogin as the wire wants them, and those of the Sentinels.
+//! Logging in: user and password as the wire wants them, and those of the Sentinels.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -85,7 +85,39 @@ fn password_in(path: &Path) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// What a server reads of a text in quotes, by the rules of its documentation for lines that are typed by hand.
+    fn as_the_server_reads(line: &str) -> Option<Vec<u8>> {
+        let mut rest = line.strip_prefix('"')?.strip_suffix('"')?.bytes();
+        let mut read = Vec::new();
+        while let Some(byte) = rest.next() {
+            read.push(match byte {
+                b'"' => return None,
+                b'\\' => match rest.next()? {
+                    b'x' => {
+                        let digits = [rest.next()?, rest.next()?];
+                        u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+                    }
+                    plain @ (b'"' | b'\\') => plain,
+                    _ => return None,
+                },
+                plain => plain,
+            });
+        }
+        Some(read)
+    }
+
+    proptest! {
+        #[test]
+        fn the_server_reads_what_was_meant_and_no_second_line(text: String) {
+            let line = quoted(&text);
+            prop_assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+            prop_assert_eq!(as_the_server_reads(&line), Some(text.into_bytes()));
+        }
+    }
 
     #[test]
     fn what_the_server_would_read_as_something_else_is_escaped() {

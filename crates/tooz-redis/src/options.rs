@@ -275,3 +275,52 @@ impl fmt::Display for Target {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use tooz_core::driver::{ConnectFuture, Session};
+    use tooz_core::{ConnectOptions, Driver, ErrorKind};
+
+    use super::*;
+
+    /// Reads the options as the driver does, and goes no further: the error of kind `Backend` says where it would connect.
+    static CARD: Driver = Driver::new("redis", &["redis", "rediss", "redis+unix"], read_only).options(OPTIONS);
+
+    fn read_only(args: ConnectArgs) -> ConnectFuture {
+        Box::pin(async move {
+            let settings = Settings::read(&args)?;
+            Err::<Arc<dyn Session>, _>(Error::new(ErrorKind::Backend, format!("read: {}", settings.target)))
+        })
+    }
+
+    fn read(url: &str) -> Option<Error> {
+        let connect = ConnectOptions::new(url).ok()?.driver(&CARD).member("m").ok()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Some(runtime.block_on(connect.connect()).unwrap_err())
+    }
+
+    #[test]
+    fn sentinels_are_asked_where_the_primary_has_a_name() {
+        let error = read("redis://h1,h2:1/3?sentinel=main").unwrap().to_string();
+        assert!(error.contains("\"main\" of the Sentinels h1:26379 h2:1"), "{error}");
+        let error = read("redis://h1,h2").unwrap();
+        assert!(error.kind() == ErrorKind::Config && error.to_string().contains("sentinel=NAME"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn each_url_is_read_or_refused(
+            text: String,
+            hosts in "[a-z0-9.:,\\[\\]%@-]{0,40}",
+            rest in "(/[a-z0-9/%.]{0,8})?(\\?(db|sentinel|sentinel_user|replicas|ca)=[a-z0-9%]{0,4})?",
+        ) {
+            for url in [text, format!("redis://{hosts}{rest}"), format!("rediss://{hosts}{rest}"), format!("redis+unix://{rest}")] {
+                let Some(error) = read(&url) else { continue };
+                prop_assert!(matches!(error.kind(), ErrorKind::Backend | ErrorKind::Config), "{url}: {error}");
+            }
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Backends whose sessions are connections: what ends the connection ends the session, at once and on both sides.
 //!
 //! Within the timeout nothing is kept there, so other things are promised: who loses something is told at once, what comes back
-//! by itself comes back, and nobody is left who holds what nobody knows of. Between the server, which frees, and the client,
+//! by itself comes back, and no holder is left that is unknown to all. Between the server, which frees, and the client,
 //! which is told, there is no order: that is what the fencing tokens are for.
 
 use std::time::{Duration, Instant};
@@ -60,7 +60,7 @@ pub(crate) const OTHERWISE: &[Otherwise] = &[
     },
     Otherwise {
         case: "replies::a_lost_reply_of_release_frees_once",
-        why: "whoever gave back by a connection that broke is told of the loss",
+        why: "a client that gave back by a connection that broke is told of the loss",
         instead: Some("connections::a_lost_reply_of_release_frees_once"),
     },
     Otherwise {
@@ -81,7 +81,7 @@ async fn a_restart_is_told_at_once_and_mended(stage: &Stage) {
 
 async fn a_long_absence_of_the_server_is_told_at_once_and_mended(stage: &Stage) {
     let back = |server: &Server| {
-        // Nobody waits for a session of that timeout any more.
+        // No session of that timeout is waited for any more.
         std::thread::sleep(SHORT + LATE);
         server.restart()
     };
@@ -162,7 +162,7 @@ async fn resets_in_the_middle_of_everything_leave_one_owner(stage: &Stage) {
     tokens.dedup();
     assert_eq!(tokens.len(), 24, "a token was given twice");
     let lock = stage.connect("witness", LONG).await.lock("x").unwrap();
-    eventually(PATIENCE, "a lock that nobody holds is free", async || attempt(&lock).await.is_some()).await;
+    eventually(PATIENCE, "a lock without a holder is free", async || attempt(&lock).await.is_some()).await;
     stage.nothing_is_left().await;
 }
 
@@ -171,7 +171,7 @@ async fn a_lost_reply_of_release_frees_once(stage: &Stage) {
     let guard = hold(&a.lock(NAME).unwrap()).await;
     let waiter = wait_in_background(&b.lock(NAME).unwrap());
     assert_eq!(soon("holders", b.lock(NAME).unwrap().holders()).await.unwrap().len(), 1);
-    // Whoever gives it back names it by its key alone.
+    // A release names it by its key alone.
     let swallowed = proxy.swallow_reply(&postgres::key_of(stage, NAME));
     let released = soon("releasing", guard.release()).await;
     must_have_happened(&swallowed);

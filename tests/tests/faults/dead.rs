@@ -38,8 +38,8 @@ async fn closing_ends_in_time(stage: &Stage, fault: fn(&Server) -> anyhow::Resul
     let begun = Instant::now();
     let result = within(OPERATION + LATE, "closing", a.close()).await;
     stage.note("closing", begun.elapsed());
-    // What was held there is not given back, and whoever closed is told so.
-    let error = result.expect_err("nobody was there to close at");
+    // What was held there is not given back, and the caller of close is told so.
+    let error = result.expect_err("there was no server to close at");
     assert!(matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Unavailable), "{error:?}");
     for guard in &guards {
         assert!(!guard.is_held());
@@ -84,7 +84,7 @@ async fn is_told_in_time(stage: &Stage, host: &str) {
     let url = format!("{}://{host}", stage.backend.scheme);
     let begun = Instant::now();
     let connecting = options(&url, "a", LONG).connect_timeout(CONNECTING).connect();
-    let error = within(CONNECTING + LATE, "connecting", connecting).await.expect_err("nobody answers there");
+    let error = within(CONNECTING + LATE, "connecting", connecting).await.expect_err("no server answers there");
     stage.note("connecting in vain", begun.elapsed());
     let text = error.to_string();
     assert!(!matches!(error.kind(), ErrorKind::Closed | ErrorKind::Lost), "{error:?}");

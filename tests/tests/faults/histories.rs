@@ -102,7 +102,7 @@ async fn every_promise_is_kept_while_processes_are_stopped(stage: &Stage) {
     judge(stage, &attempts(others, time).await, 100);
 }
 
-/// What a dead process did nobody knows, so there is no order to be found; what the living were told is binding.
+/// What a dead process did is not known, so there is no order to be found; what the living were told is binding.
 async fn fencing_and_belief_are_kept_while_processes_are_killed(stage: &Stage) {
     let time = Duration::from_secs(8);
     let others = players(stage, SHORT, time).await;
@@ -168,7 +168,7 @@ async fn the_register_with_a_gate_loses_nothing_and_the_one_without_does(stage: 
     assert_eq!(registers.guarded.value, registers.guarded.writes, "with the gate a write was lost: {registers:?}");
     // Without it the harness must see a lost write, else it could see none at all.
     assert!(registers.bare.value < registers.bare.writes, "without the gate no write was lost: {registers:?}");
-    assert!(registers.refused > 0, "nobody was refused: {registers:?}");
+    assert!(registers.refused > 0, "no write was refused: {registers:?}");
 }
 
 fn has_lost_a_write(file: &Path) -> bool {

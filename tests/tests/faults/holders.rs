@@ -141,7 +141,7 @@ async fn a_killed_leader_is_followed_by_a_vacancy_and_a_greater_epoch(stage: &St
     }
 }
 
-/// What nobody asks for any more goes too: of a dead process nothing stays at the server.
+/// What is asked for no more goes too: of a dead process nothing stays at the server.
 async fn a_killed_process_leaves_nothing_behind(stage: &Stage) {
     let held = stage.connect("here", SHORT).await;
     let guard = hold(&held.lock("awaited").unwrap()).await;

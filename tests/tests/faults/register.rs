@@ -1,6 +1,6 @@
 //! A guarded resource: two counters in a file, one that refuses stale tokens and one that takes whatever comes.
 //!
-//! Whoever holds the lock reads both, works for a while, and writes what was read plus one. A holder that is stopped
+//! The holder of the lock reads both, works for a while, and writes what was read plus one. A holder that is stopped
 //! meanwhile writes late, over what others counted.
 
 use std::fs::File;

@@ -71,8 +71,8 @@ async fn a_lost_reply_of_try_acquire_leaves_one_owner_or_none(stage: &Stage) {
             assert!(attempt(&lock).await.is_none() && guard.is_held());
             soon("releasing", guard.release()).await.expect("releasing");
         }
-        Ok(None) => panic!("nobody holds it, and it was refused"),
-        // Nobody knew, so it is withdrawn.
+        Ok(None) => panic!("it has no holder, and it was refused"),
+        // It was not known, so it is withdrawn.
         Err(error) => assert!(error.is_retryable(), "{error:?}"),
     }
     eventually(PATIENCE, "it is free", async || attempt(&lock).await.is_some()).await;
@@ -92,7 +92,7 @@ async fn a_lost_reply_of_a_wait_keeps_the_place_or_takes_another(stage: &Stage) 
     let lock = b.lock(NAME).unwrap();
     assert!(attempt(&lock).await.is_none() && guard.is_held());
     soon("releasing", guard.release()).await.expect("releasing");
-    // A second place of the same waiter would be granted now, to nobody.
+    // A second place of the same waiter would be granted now, and no task would have the grant.
     eventually(OPERATION, "it is free", async || attempt(&lock).await.is_some()).await;
     stage.nothing_is_left().await;
 }

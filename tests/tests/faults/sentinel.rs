@@ -44,7 +44,7 @@ async fn a_killed_primary_loses_nothing_that_is_held_and_awaited(stage: &Stage) 
     .await;
 }
 
-/// After its pause it believes to be the primary still, for as long as nobody tells it.
+/// After its pause it believes to be the primary still, for as long as it is not told.
 async fn a_paused_and_deposed_primary_loses_nothing_and_grants_nothing_twice(stage: &Stage) {
     let cluster = stage.cluster();
     loses_nothing(
@@ -95,7 +95,7 @@ async fn a_primary_cut_off_from_its_replicas_keeps_no_belief_alive(stage: &Stage
     no_belief_is_kept_alive(stage, &stage.url(), || (), || ()).await;
 }
 
-/// The worst of it: the client reaches nobody but the deposed primary, which answers as ever.
+/// The worst of it: the client reaches the deposed primary alone, which answers as ever.
 async fn a_holder_left_alone_with_a_cut_off_primary_knows_its_loss_before_another_is_granted(stage: &Stage) {
     let start = |sentinel: &Server| Proxy::start(sentinel.address()).expect("a proxy can be started");
     let ways: Vec<_> = stage.cluster().sentinels().iter().map(start).collect();
@@ -134,7 +134,7 @@ async fn no_belief_is_kept_alive(stage: &Stage, url: &str, leave_alone: impl FnO
         }
         () = sleep(limit) => {
             let (last, guard) = belief.stop();
-            assert!(guard.is_held(), "it was lost, but for {limit:?} nobody else was granted");
+            assert!(guard.is_held(), "it was lost, but for {limit:?} no other was granted");
             within(PATIENCE, "releasing", guard.release()).await.expect("releasing");
             (soon("the waiter's turn", waiter).await.unwrap().0, last)
         }

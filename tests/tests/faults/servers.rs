@@ -140,20 +140,21 @@ async fn a_try_without_a_server_is_an_error_and_leaks_nothing(stage: &Stage) {
     stage.break_it(Server::pause);
     // The paused server will read all of this when it goes on.
     let limit = OPERATION + LATE;
-    let error = within(limit, "a try", lock.try_acquire()).await.expect_err("a try reached nobody, but was answered");
+    let error =
+        within(limit, "a try", lock.try_acquire()).await.expect_err("a try reached no server, but was answered");
     assert!(error.is_retryable(), "{error:?}");
     let other = a.lock("y").unwrap();
-    // Longer than one request may take: by then it is known that nobody was reached.
+    // Longer than one request may take: by then it is known that no server was reached.
     let waited = within(limit * 2, "a limited wait", other.acquire_within(OPERATION + LATE)).await;
-    let error = waited.expect_err("a wait that reached nobody was plainly refused");
+    let error = waited.expect_err("a wait that reached no server was plainly refused");
     assert!(error.is_retryable(), "{error:?}");
-    let error = within(limit, "a list", a.groups()).await.expect_err("a list reached nobody, but was answered");
+    let error = within(limit, "a list", a.groups()).await.expect_err("a list reached no server, but was answered");
     assert!(error.is_retryable(), "{error:?}");
     stage.break_it(Server::resume);
     // What was given up there is withdrawn, though it may have been granted for a moment.
     for name in ["x", "y"] {
         let lock = b.lock(name).unwrap();
-        eventually(PATIENCE, "a lock that nobody holds is free", async || attempt(&lock).await.is_some()).await;
+        eventually(PATIENCE, "a lock without a holder is free", async || attempt(&lock).await.is_some()).await;
     }
 }
 

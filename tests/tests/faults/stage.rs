@@ -144,7 +144,7 @@ impl Stage {
     pub(crate) async fn connect_to(&self, url: &str, member: &str, timeout: Duration) -> Coordinator {
         let options = options(url, member, timeout);
         let coordinator = soon("connecting", options.connect()).await.expect("connecting");
-        self.open.lock().expect("nobody panics with it").push(coordinator.clone());
+        self.open.lock().expect("no thread panics with it").push(coordinator.clone());
         coordinator
     }
 
@@ -195,7 +195,7 @@ impl Stage {
     }
 
     async fn close_all(&self) {
-        let open = std::mem::take(&mut *self.open.lock().expect("nobody panics with it"));
+        let open = std::mem::take(&mut *self.open.lock().expect("no thread panics with it"));
         let closing: Vec<_> =
             open.into_iter().map(|one| tokio::spawn(async move { drop(one.close().await) })).collect();
         for one in closing {
@@ -273,7 +273,7 @@ pub(crate) async fn names(group: &Group) -> Vec<String> {
     members.iter().map(|entry| entry.member.as_str().to_owned()).collect()
 }
 
-/// Looks without pause whether a grant is held, on a thread of its own, until it is not or nobody wants to know.
+/// Looks without pause whether a grant is held, on a thread of its own, until it is not, or the answer is not wanted any more.
 pub(crate) struct Belief {
     guard: Arc<LockGuard>,
     enough: Arc<AtomicBool>,

@@ -1,4 +1,4 @@
-//! Every driver has the same rooms, so that whoever knows one finds their way in all.
+//! Every driver has the same rooms, so that a reader who knows one finds the way in all.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,5 +1,5 @@
 //! Every source file says first what it is, is of a size that can be read, and holds nothing unfinished. What is generated is
-//! nobody's to read.
+//! not meant to be read.
 
 use std::ffi::OsStr;
 use std::path::Path;

@@ -10,7 +10,7 @@ use tooz_core::{
     SessionEvent,
 };
 
-use crate::session::{Scripted, TIMEOUT, eventually, soon};
+use crate::session::{Scripted, TIMEOUT, begin, eventually, soon};
 
 /// With the coordinator, which closes when its last handle goes.
 async fn hold(scripted: &Scripted) -> (Coordinator, LockGuard, RequestId) {
@@ -157,8 +157,7 @@ async fn a_grant_that_was_not_looked_at_goes_back() {
     scripted.holds_locks(true);
     let lock = coordinator.lock("x").unwrap();
     let mut waiting = Box::pin(lock.acquire());
-    let polled = std::future::poll_fn(|context| std::task::Poll::Ready(waiting.as_mut().poll(context))).await;
-    assert!(polled.is_pending());
+    begin(waiting.as_mut()).await;
     scripted.holds_locks(false);
     eventually(|| scripted.granted() == 1).await;
     // The answer lies ready, and is not taken.
@@ -174,8 +173,7 @@ async fn a_grant_whose_time_is_over_before_it_is_looked_at_is_not_handed_out() {
     scripted.holds_locks(true);
     let lock = coordinator.lock("x").unwrap();
     let mut waiting = Box::pin(lock.acquire());
-    let polled = std::future::poll_fn(|context| std::task::Poll::Ready(waiting.as_mut().poll(context))).await;
-    assert!(polled.is_pending());
+    begin(waiting.as_mut()).await;
     scripted.holds_locks(false);
     eventually(|| scripted.granted() == 1).await;
     // This process stands still: the answer lies there for longer than the session lives.
@@ -213,8 +211,7 @@ async fn an_update_during_a_rejoin_is_said_after_it() {
     let updating = async {
         let said = membership.update(&2);
         tokio::pin!(said);
-        let polled = std::future::poll_fn(|context| std::task::Poll::Ready(said.as_mut().poll(context))).await;
-        assert!(polled.is_pending());
+        begin(said.as_mut()).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
         scripted.holds_joins(false);
         said.await
@@ -286,8 +283,7 @@ async fn a_member_owns_no_key_past_its_deadline_and_waits_to_stand_again() {
     let standing = async {
         let standing = membership.wait_standing();
         tokio::pin!(standing);
-        let polled = std::future::poll_fn(|context| std::task::Poll::Ready(standing.as_mut().poll(context))).await;
-        assert!(polled.is_pending(), "it does not stand");
+        begin(standing.as_mut()).await;
         scripted.holds_joins(false);
         standing.await
     };

@@ -1,8 +1,10 @@
 //! The scripted session: each method answers as the test has said, and counts.
 
 use std::collections::{HashMap, HashSet};
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -204,6 +206,12 @@ impl Scripted {
     pub(crate) fn fails_updates(&self, kind: Option<ErrorKind>) {
         self.script.state.lock().updates_fail = kind;
     }
+}
+
+/// Polls once what is not to be ready yet, so that it has begun.
+pub(crate) async fn begin<F: Future>(mut what: Pin<&mut F>) {
+    let polled = poll_fn(|context| Poll::Ready(what.as_mut().poll(context))).await;
+    assert!(polled.is_pending(), "it is ready too soon");
 }
 
 /// Fails when the future has not ended soon.

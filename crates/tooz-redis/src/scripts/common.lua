@@ -8,7 +8,7 @@
 -- Keys below the prefix:
 --   fence       the last token; also the version of groups and the ticket of queues: one counter for all
 --   layout      the number of the layout that all this is; no number: a version from before it was written down, and that was 1
---   sessions    sorted set of the sessions' ids by the time (ms) at which they end if nobody beats
+--   sessions    sorted set of the sessions' ids by the time (ms) at which they end without a beat
 --   more        set of the locks whose hand-over was begun and is to be gone on with
 --   s:ID        hash, lives as long as the session: member, epoch, told, heard, and one x<number> for each message not yet heard
 --   o:ID        hash of what a session owns: request -> lock, or join -> "g:GROUP\nMEMBER"; and one empty field, so that it never is empty
@@ -16,8 +16,8 @@
 --   q:l:NAME w:l:NAME ...   its queue: sorted set of requests by ticket, and hash request -> "MODE SESSION"
 --   groups      hash of all groups: name -> version
 --   g:NAME      hash of a group's members: member -> "JOIN SESSION CAPABILITIES"
--- All but `fence`, `layout` and `groups` expire: what belongs to a session is looked after by its beats, so that what nobody is left to
--- clear up goes by itself.
+-- All but `fence`, `layout` and `groups` expire: what belongs to a session is looked after by its beats, so that what has no owner left to
+-- clear it up goes by itself.
 local prefix, channels, sid, epoch = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
 local call = redis.call
 
@@ -80,7 +80,7 @@ local function next_token()
   return token
 end
 
--- Refuses what comes from a session that has ended, and what an earlier connection of a living one sent and nobody waits for
+-- Refuses what comes from a session that has ended, and what an earlier connection of a living one sent and is waited for no more
 -- any more: after the first word on a new connection, nothing that was under way on an old one takes effect.
 local function enter()
   local known = call('HGET', prefix .. 's:' .. sid, 'epoch')

@@ -5,14 +5,14 @@ local stirred = {}
 
 local function tell_lock_watchers()
   for lock in pairs(stirred) do
-    -- Nobody watches the locks of users: who waits for one is told alone.
+    -- The locks of users have no watchers: the client that waits for one is told alone.
     if string.sub(lock, 1, 1) == 'e' then
       call('PUBLISH', channels .. lock, '')
     end
   end
 end
 
--- Whether nobody has the lock and nobody waits for it, the dead included.
+-- Whether the lock has no holder and no waiter, the dead included.
 local function lies_idle(lock)
   return call('EXISTS', prefix .. lock, prefix .. 'q:' .. lock) == 0
 end

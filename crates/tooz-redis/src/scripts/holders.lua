@@ -1,4 +1,4 @@
--- ARGV[4] lock, ARGV[5] from where on, "0" first. A part of them, and from where to go on. Changes nothing: whoever looks may have no
+-- ARGV[4] lock, ARGV[5] from where on, "0" first. A part of them, and from where to go on. Changes nothing: a client that looks may have no
 -- right to write.
 local _, refused = look()
 if refused then

@@ -18,14 +18,14 @@ local function dequeue(lock, request)
   return call('ZREM', prefix .. 'q:' .. lock, request) == 1
 end
 
--- The hand-over goes on with the next script that sweeps, whoever's that is.
+-- The hand-over goes on with the next script that sweeps, from any client.
 local function leave_over(lock)
   left_over = true
   call('SADD', prefix .. 'more', lock)
   keep('more')
 end
 
--- How the living hold it: "X", "S", or nil where nobody does. All holders are of one mode, so that any of them tells, and a thousand
+-- How the living hold it: "X", "S", or nil where it has no holder. All holders are of one mode, so that any of them tells, and a thousand
 -- readers cost the same as one; the dead among them go when their sessions are buried, and at the latest here when they are all there
 -- is. "unknown": so many are dead that it would take too long.
 local function held_as(lock)

@@ -1,4 +1,4 @@
--- The end of sessions: what they owned is handed over or leaves, whoever notices it first.
+-- The end of sessions: what they owned is handed over or leaves, by the first client that notices.
 
 -- Frees a part of what a session that counts as dead has owned; true when nothing is left. A part at a time, so that the death of
 -- somebody with ten thousand locks does not stop the server for everybody.

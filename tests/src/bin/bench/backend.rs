@@ -82,7 +82,7 @@ impl Backend {
             (server.url(), Some(server))
         };
         let unit = if matches!(name, "etcd" | "zookeeper" | "consul") { Unit::Write } else { Unit::Read };
-        // The server of a database sees the end of the connection of whoever dies.
+        // The server of a database sees the end of a dead process's connection.
         let times_out = !matches!(name, "postgres" | "mysql");
         Ok(Backend { times_out, server, ..plain(unit, true, url) })
     }

@@ -75,7 +75,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         }
         let progress = Progress::new(name);
         let backend = Backend::start(name, &progress)?;
-        // In a task, as where it is used: whoever measures within one process is woken as any other task is.
+        // In a task, as where it is used: a measure within one process is woken as any other task is.
         let report = runtime.block_on(runtime.spawn(measure(backend, arguments.quick, progress)))??;
         if !arguments.json && !arguments.markdown {
             report.print();

@@ -187,7 +187,7 @@ impl Hand {
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().expect("nobody panics with it")
+        self.state.lock().expect("no thread panics with it")
     }
 
     async fn obey(&self, order: Order) -> Word {
@@ -251,7 +251,7 @@ impl Hand {
             Order::WatchMany { group, count } => self.watch_many(&group, count).await?,
             Order::Seen { value } => {
                 let seen = Arc::clone(&self.state().seen);
-                let moments = seen.lock().expect("nobody panics with it").get(&value).cloned();
+                let moments = seen.lock().expect("no thread panics with it").get(&value).cloned();
                 return Ok(Word::Moments(moments.unwrap_or_default()));
             }
             Order::Clear => self.clear().await?,
@@ -314,7 +314,7 @@ impl Hand {
                     if let GroupEvent::Updated(entry) = event
                         && let Ok(value) = entry.capabilities.get::<u64>()
                     {
-                        seen.lock().expect("nobody panics with it").entry(value).or_default().push(at);
+                        seen.lock().expect("no thread panics with it").entry(value).or_default().push(at);
                     }
                 }
             });

@@ -96,7 +96,7 @@ pub(crate) fn why_missed(backend: &str, measure: Measure) -> Option<&'static str
     use Measure::{Heartbeat, Pair, SharedPair, WorstWait};
     let why = match (backend, measure) {
         ("memory", WorstWait) => {
-            "whoever loses the processor before it has queued is passed by for some rounds: a time slice of the kernel is as long \
+            "a process that loses the processor before it has queued is passed by for some rounds: a time slice of the kernel is as long \
              as 40 of them"
         }
         ("file", Pair | SharedPair) => {

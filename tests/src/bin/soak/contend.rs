@@ -117,7 +117,7 @@ impl Progress {
     }
 
     fn show(&self, index: usize, turns: usize) {
-        let mut shown = self.0.lock().expect("nobody panics with it");
+        let mut shown = self.0.lock().expect("no thread panics with it");
         shown.turns[index] = turns;
         if shown.terminal {
             let (elapsed, all) = (shown.begun.elapsed().as_secs(), shown.turns.iter().sum::<usize>());
@@ -128,7 +128,7 @@ impl Progress {
     }
 
     fn end(&self) {
-        if self.0.lock().expect("nobody panics with it").terminal {
+        if self.0.lock().expect("no thread panics with it").terminal {
             eprint!("\r\x1b[K");
         }
     }

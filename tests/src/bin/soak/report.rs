@@ -34,7 +34,7 @@ pub(crate) struct Report {
 
 /// No process has so many times more turns than another.
 const FAIR: f64 = 1.5;
-/// Nobody waits for more than so many turns of everybody.
+/// No process waits for more than so many turns of all.
 const ROUNDS: usize = 3;
 
 impl Report {
