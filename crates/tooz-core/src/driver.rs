@@ -31,7 +31,7 @@ pub use crate::base::backoff::Backoff;
 pub use crate::base::certificate_files::{CertificateFiles, OwnCertificate};
 pub use crate::base::characteristic::CharacteristicKind;
 pub use crate::base::clock::{Clock, Moment};
-pub use crate::base::credentials::CredentialSource;
+pub use crate::base::credentials::{CredentialSource, password_in};
 pub use crate::base::id::{RequestId, decode_name, encode_name};
 pub use crate::base::mutex::{Mutex, MutexGuard};
 pub use crate::base::options::{BackendUrl, COMMON_OPTIONS, Host, OptionSpec, OptionValue, Options, PASSWORD_FILE};

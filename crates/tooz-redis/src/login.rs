@@ -1,17 +1,15 @@
 //! Logging in: user and password as the wire wants them, and those of the Sentinels.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use tooz_core::driver::password_in;
 use tooz_core::{Credentials, Error, ErrorKind, Result};
 
 use crate::options::{NO_PASSWORD, SentinelPassword, Sentinels};
 
 /// The longest line that a server reads, in bytes, less what stands around user and password.
 const LONGEST: usize = 64 * 1024 - 256;
-
-/// The longest file that is taken for one with a password, in bytes.
-const LONGEST_FILE: u64 = 64 * 1024;
 
 /// A user and a password, as they stand in `HELLO`.
 pub(crate) struct Login {
@@ -65,22 +63,8 @@ fn quoted(text: &str) -> String {
 }
 
 async fn read_file(path: PathBuf) -> Result<String> {
-    let reading = tokio::task::spawn_blocking(move || password_in(&path));
+    let reading = tokio::task::spawn_blocking(move || password_in("sentinel_password_file", &path));
     reading.await.map_err(|error| Error::new(ErrorKind::Backend, "reading a file failed").with_source(error))?
-}
-
-/// The whole of the file, without the end of the line that editors add.
-fn password_in(path: &Path) -> Result<String> {
-    let wrong = |why: &str| Error::config(format!("sentinel_password_file {}: {why}", path.display()));
-    let unreadable = |error: std::io::Error| wrong(&format!("it can't be read: {error}")).with_source(error);
-    if std::fs::metadata(path).map_err(unreadable)?.len() > LONGEST_FILE {
-        return Err(wrong("it is too long for a password"));
-    }
-    let text = String::from_utf8(std::fs::read(path).map_err(unreadable)?).map_err(|_| wrong("it is no UTF-8"))?;
-    match text.trim_end_matches(['\r', '\n']) {
-        "" => Err(wrong("it is empty")),
-        password => Ok(password.to_owned()),
-    }
 }
 
 #[cfg(test)]

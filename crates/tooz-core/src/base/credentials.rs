@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io::Read as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -127,7 +127,7 @@ impl fmt::Debug for CredentialSource {
 }
 
 /// The path as it may be shown: one that is not absolute may be the password itself, given in the wrong place.
-fn shown(path: &std::path::Path) -> String {
+fn shown(path: &Path) -> String {
     if path.is_absolute() { path.display().to_string() } else { "(a relative path, or the password itself)".to_owned() }
 }
 
@@ -139,7 +139,7 @@ fn ask(from: From) -> Result<Credentials> {
     match from {
         From::Url(credentials) => Ok(credentials),
         From::File { username, path } => {
-            password_in(&path).map(|password| Credentials { username, password: Some(password) })
+            password_in("password_file", &path).map(|password| Credentials { username, password: Some(password) })
         }
         From::Application(ask) => catch_unwind(AssertUnwindSafe(|| ask())).unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Backend, "the application's function for credentials panicked"))
@@ -147,11 +147,18 @@ fn ask(from: From) -> Result<Credentials> {
     }
 }
 
-/// The first line of the file would hide the rest of a wrong one, so it is the whole of it, without the end of the line that editors add.
-fn password_in(path: &std::path::Path) -> Result<String> {
-    let wrong = |why: &str| Error::config(format!("password_file {}: {why}", shown(path)));
+/// The password that stands in the file which that option names: the whole of it, without the end of the line that editors add. (Its first
+/// line alone would hide the rest of a wrong file.) It blocks for as long as the disk takes.
+///
+/// # Errors
+/// `Config`, for a file that can't be read, is none, is empty, too long or not UTF-8.
+pub fn password_in(option: &str, path: &Path) -> Result<String> {
+    let wrong = |why: &str| Error::config(format!("{option} {}: {why}", shown(path)));
     let unreadable = |error: std::io::Error| wrong(&format!("it can't be read: {error}")).with_source(error);
-    // A path that is no file may have no end, whatever length it says it has.
+    // A pipe would be waited for, and has a password but once; a device has no end.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(wrong("it is no regular file, and is to be read again for each connection"));
+    }
     let mut bytes = Vec::new();
     std::fs::File::open(path).map_err(unreadable)?.take(LONGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > LONGEST {
@@ -194,8 +201,10 @@ mod tests {
                 .await
                 .unwrap_err()
                 .to_string()
-                .contains("too long")
+                .contains("no regular file")
         );
+        std::fs::write(&path, "x".repeat(100_000)).unwrap();
+        assert!(found.read().await.unwrap_err().to_string().contains("too long"));
         std::fs::write(&path, "\n").unwrap();
         assert!(found.read().await.unwrap_err().to_string().contains("empty"));
         std::fs::remove_file(&path).unwrap();
