@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// How much of the output of a step is shown while it runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,13 +27,7 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn start(title: String, show: Show) -> Self {
-        let spinner = std::io::stderr().is_terminal().then(|| {
-            let template = "{spinner} {prefix}  {elapsed}  {wide_msg:.dim}";
-            let style = ProgressStyle::with_template(template).expect("the template is a constant");
-            let spinner = ProgressBar::new_spinner().with_style(style).with_prefix(title.clone());
-            spinner.enable_steady_tick(Duration::from_millis(120));
-            spinner
-        });
+        let spinner = std::io::stderr().is_terminal().then(|| spinner(&title));
         let plain = spinner.is_none();
         if plain {
             eprint!("{title} ... ");
@@ -41,6 +35,12 @@ impl Progress {
             let _ = std::io::stderr().flush();
         }
         Self { title, show, started: Instant::now(), spinner, line_is_open: Cell::new(plain) }
+    }
+
+    /// The same for a step that runs beside others: below one another on a terminal; elsewhere a line at its end.
+    pub(crate) fn start_beside(title: String, show: Show, others: &MultiProgress) -> Self {
+        let spinner = std::io::stderr().is_terminal().then(|| others.add(spinner(&title)));
+        Self { title, show, started: Instant::now(), spinner, line_is_open: Cell::new(false) }
     }
 
     /// A line of the output of what runs.
@@ -96,6 +96,14 @@ impl Progress {
         }
         write();
     }
+}
+
+fn spinner(title: &str) -> ProgressBar {
+    let template = "{spinner} {prefix}  {elapsed}  {wide_msg:.dim}";
+    let style = ProgressStyle::with_template(template).expect("the template is a constant");
+    let spinner = ProgressBar::new_spinner().with_style(style).with_prefix(title.to_owned());
+    spinner.enable_steady_tick(Duration::from_millis(120));
+    spinner
 }
 
 /// A time as people read it.

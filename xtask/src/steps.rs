@@ -128,6 +128,11 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
 }
 
 impl Step {
+    /// Whether it is the suite of one driver, which may run beside those of others.
+    pub(crate) fn is_suite(&self) -> bool {
+        matches!(self.work, Work::Suite(_))
+    }
+
     /// Runs the step to its end. That it could not even start is a failure like any other.
     pub(crate) fn run(&self, workspace: &Workspace, progress: &Progress) -> Report {
         let report = match &self.work {

@@ -20,7 +20,7 @@ pub(crate) enum Outcome {
 
 /// One row of the table.
 pub(crate) struct Line {
-    name: String,
+    pub(crate) name: String,
     pub(crate) outcome: Outcome,
     elapsed: Duration,
     tally: Tally,

@@ -1,14 +1,20 @@
 //! `cargo xtask test`: every step, a summary, and one last line that says it all.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use indicatif::MultiProgress;
 
 use crate::Verdict;
 use crate::progress::{Progress, Show};
 use crate::steps::{self, BUILD, Report, Step};
 use crate::summary::{self, Line, Outcome};
 use crate::workspace::Workspace;
+
+/// So many suites of drivers at a time, each with its servers: they wait far more than they compute.
+const LANES: usize = 2;
 
 /// Which steps to run, and how much to say.
 #[derive(clap::Args)]
@@ -39,21 +45,46 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     let show = if options.verbose { Show::All } else { Show::Glimpse };
     let mut lines = Vec::new();
     let mut built = true;
-    for (index, step) in steps.iter().enumerate() {
-        let title = format!("[{:>2}/{}] {}", index + 1, steps.len(), step.name);
-        let progress = Progress::start(title, show);
-        let line = if built {
-            run_step(step, workspace, progress)
-        } else {
-            progress.finish("not run, because the build failed");
-            Line::new(&step.name, Outcome::NotRun, Duration::ZERO, Report::default())
-        };
+    let title = |index: usize, step: &Step| format!("[{:>2}/{}] {}", index + 1, steps.len(), step.name);
+    let first_suite = steps.iter().position(Step::is_suite).unwrap_or(steps.len());
+    let (alone, suites) = steps.split_at(first_suite);
+    for (index, step) in alone.iter().enumerate() {
+        let progress = Progress::start(title(index, step), show);
+        let line = if built { run_step(step, workspace, progress) } else { not_run(step, progress) };
         if step.name == BUILD && line.outcome == Outcome::Failed {
             built = false;
         }
         lines.push(line);
     }
+    let others = MultiProgress::new();
+    lines.extend(in_lanes(suites, |index, step| {
+        let progress = Progress::start_beside(title(first_suite + index, step), show, &others);
+        if built { run_step(step, workspace, progress) } else { not_run(step, progress) }
+    }));
     Ok(summary::print(&lines))
+}
+
+/// Runs the suites of the drivers, several at a time, and answers what became of them in their own order.
+fn in_lanes(suites: &[Step], run: impl Fn(usize, &Step) -> Line + Sync) -> Vec<Line> {
+    let next = AtomicUsize::new(0);
+    let lane = || {
+        let taken = std::iter::from_fn(|| {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            suites.get(index).map(|step| (index, run(index, step)))
+        });
+        taken.collect::<Vec<_>>()
+    };
+    let mut lines = thread::scope(|scope| {
+        let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(lane)).collect();
+        lanes.into_iter().flat_map(|lane| lane.join().expect("a step reports, and does not panic")).collect::<Vec<_>>()
+    });
+    lines.sort_by_key(|(index, _)| *index);
+    lines.into_iter().map(|(_, line)| line).collect()
+}
+
+fn not_run(step: &Step, progress: Progress) -> Line {
+    progress.finish("not run, because the build failed");
+    Line::new(&step.name, Outcome::NotRun, Duration::ZERO, Report::default())
 }
 
 fn run_step(step: &Step, workspace: &Workspace, progress: Progress) -> Line {
@@ -61,11 +92,8 @@ fn run_step(step: &Step, workspace: &Workspace, progress: Progress) -> Line {
     let (outcome, word) = if report.failed { (Outcome::Failed, "FAILED") } else { (Outcome::Passed, "ok") };
     let elapsed = progress.finish(word);
     if report.failed {
-        println!("\n---- {} ----", step.name);
-        for line in &report.output {
-            println!("{line}");
-        }
-        println!();
+        // In one piece, since other steps may be at it too.
+        println!("\n---- {} ----\n{}\n", step.name, report.output.join("\n"));
     }
     Line::new(&step.name, outcome, elapsed, report)
 }
@@ -112,6 +140,28 @@ mod tests {
     #[test]
     fn skip_leaves_out() {
         assert!(!selected(&[], &["deny"]).unwrap().contains(&"deny".to_owned()));
+    }
+
+    #[test]
+    fn what_runs_side_by_side_is_told_in_its_order() {
+        let files: Vec<_> = ["a", "b", "c", "d", "e"]
+            .iter()
+            .flat_map(|name| {
+                [format!("crates/tooz-{name}/Cargo.toml"), format!("crates/tooz-{name}/tests/conformance.rs")]
+            })
+            .collect();
+        let mut all = vec![("crates/tooz/Cargo.toml", "[features]\na = []\nb = []\nc = []\nd = []\ne = []")];
+        all.extend(files.iter().map(|file| (file.as_str(), "")));
+        let (_folder, workspace) = repository(&all);
+        let suites: Vec<_> = steps::all(&workspace).unwrap().into_iter().filter(Step::is_suite).collect();
+        assert_eq!(suites.len(), 5);
+        let lines = in_lanes(&suites, |index, step| {
+            // The first takes longest.
+            thread::sleep(Duration::from_millis(10 * (5 - index as u64)));
+            Line::new(&step.name, Outcome::Passed, Duration::ZERO, Report::default())
+        });
+        let names: Vec<_> = lines.iter().map(|line| line.name.as_str()).collect();
+        assert_eq!(names, ["itest-a", "itest-b", "itest-c", "itest-d", "itest-e"]);
     }
 
     #[test]
