@@ -155,11 +155,22 @@ impl Inner {
         let mut again = true;
         loop {
             let live = self.session(need, Retry::Never).await?;
-            let answer = live.call(|session| question(Arc::clone(session))).await;
-            // Where the session was ended from this side, the question may have been answered there all the same.
-            let unheard = live.ended.get().is_none();
+            // Where the session was ended from this side before it answered, what was asked may have been done there all the same.
+            let is_answered = AtomicBool::new(false);
+            let answering = |session: &Arc<dyn Session>| {
+                let asked = question(Arc::clone(session));
+                let is_answered = &is_answered;
+                async move {
+                    let answer = asked.await;
+                    is_answered.store(true, Ordering::Relaxed);
+                    answer
+                }
+            };
+            let answer = live.call(answering).await;
             match answer {
-                Err(error) if error.kind() == ErrorKind::Lost && unheard && again => again = false,
+                Err(error) if error.kind() == ErrorKind::Lost && again && is_answered.load(Ordering::Relaxed) => {
+                    again = false;
+                }
                 answer => return answer,
             }
         }
