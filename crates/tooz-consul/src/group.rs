@@ -1,5 +1,7 @@
 //! Groups: a marker, and a key for each member that its session has locked. What must hold together is one transaction.
 
+use std::time::Duration;
+
 use tooz_core::driver::{Groups, JoinConflict, JoinRequest, PushStream, Replace, Roster, async_trait};
 use tooz_core::{Error, ErrorKind, GroupId, Outcome, Result, RosterEntry};
 
@@ -10,6 +12,7 @@ use crate::record::{GroupRecord, Letter, MemberRecord, write};
 use crate::request::{
     Entry, Op, Verdict, check_absent, check_index, delete_at, get, lock, set, set_at,
 };
+use crate::server_session::timeout_of;
 use crate::session::ConsulSession;
 use crate::watch;
 use crate::withdrawal::{follow, withdraw};
@@ -18,6 +21,8 @@ use crate::withdrawal::{follow, withdraw};
 const TRIES: usize = 20;
 /// How many keys that no driver wrote may lie in the folder of a group that is to be deleted.
 const STRANGERS: usize = 32;
+/// How late Consul is in ending a session.
+const LATE: Duration = Duration::from_millis(300);
 /// The largest capabilities, in bytes: Consul takes 512 KiB for a transaction, with the third that base64 adds.
 const LARGEST: usize = 256 << 10;
 
@@ -255,7 +260,7 @@ impl ConsulSession {
                 Ok(Joining::Done)
             }
             JoinConflict::Replaces => Ok(Joining::Again(Some(there))),
-            JoinConflict::Refused => Err(self.namesake(request, folder, &there)),
+            JoinConflict::Refused => Err(self.namesake(request, folder, &there).await),
         }
     }
 
@@ -281,14 +286,19 @@ impl ConsulSession {
         }
     }
 
-    /// The refusal. When the other's session ends, unless it is kept alive, Consul does not tell.
-    fn namesake(&self, request: &JoinRequest, folder: &GroupFolder, there: &Entry) -> Error {
+    /// The refusal, with the time after which the other's session has ended unless it is kept alive: twice its timeout, since Consul ends none
+    /// before.
+    async fn namesake(&self, request: &JoinRequest, folder: &GroupFolder, there: &Entry) -> Error {
         if folder.entry(there).is_none() {
             let key = &there.key;
             let words = format!("what stands at {key} was written by no driver of tooz: delete it, or take it over");
             return Error::new(ErrorKind::AlreadyExists, words);
         }
-        Error::namesake(request).with_retry_after(self.timeout)
+        let theirs = match &there.session {
+            Some(session) => timeout_of(&self.client, session).await.ok().flatten(),
+            None => None,
+        };
+        Error::namesake(request).with_retry_after(theirs.unwrap_or(self.timeout) * 2 + LATE)
     }
 
     fn note_index(&self, request: &JoinRequest, index: u64) {

@@ -172,6 +172,21 @@ impl ServerSession {
     }
 }
 
+/// The timeout of another session, where a driver of this kind has made it.
+pub(crate) async fn timeout_of(client: &Client, session: &str) -> Result<Option<Duration>> {
+    #[derive(Deserialize)]
+    struct Info {
+        #[serde(rename = "TTL")]
+        ttl: String,
+    }
+    let question = client.question(Method::GET, &format!("session/info/{session}"), &[], Bytes::new());
+    let answer = client.ask(Lane::Wish, question).await?.message;
+    let found: Option<Vec<Info>> =
+        serde_json::from_slice(&answer.body).map_err(|_| error::strange("that of a session"))?;
+    let ttl = found.and_then(|found| found.into_iter().next()).map(|info| info.ttl);
+    Ok(ttl.and_then(|ttl| ttl.strip_suffix("ms")?.parse().ok()).map(Duration::from_millis))
+}
+
 /// Makes the node of the sessions. Where it stands already as it should be, that takes no rights.
 async fn register(client: &Client) -> Result<()> {
     let settings = &client.settings;
