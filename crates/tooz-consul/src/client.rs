@@ -56,11 +56,6 @@ impl Client {
         Client { settings, beat, wishes: Pool::of(4), duties: Pool::of(2), mailbox, polls: Pool::of(12), limit }
     }
 
-    /// How long one request may take.
-    pub(crate) fn limit(&self) -> Duration {
-        self.limit
-    }
-
     /// The address of the agent that is asked just now.
     pub(crate) fn address(&self) -> &str {
         &self.settings.agents[self.wishes.agent()].address
@@ -159,6 +154,18 @@ impl Client {
         let answer = asked.map_err(|why| error::broken(why, &address, answered))?;
         pool.keep(connection);
         Ok((error::judge(answer, &address)?, address))
+    }
+
+    /// Asks that agent alone, over a connection of its own.
+    pub(crate) async fn ask_agent(&self, number: usize, question: Question) -> Result<Answer> {
+        let address = &self.settings.agents[number].address;
+        let asking = async {
+            let mut connection = self.connect(number).await?;
+            let answer = connection.ask(question).await.map_err(|why| error::broken(why, address, 0))?;
+            error::judge(answer, address)
+        };
+        let asked = timeout(self.limit, asking).await;
+        asked.unwrap_or_else(|_| Err(error::no_answer(address, self.limit))).map_err(|failure| failure.error)
     }
 
     async fn connect(&self, number: usize) -> Result<Connection, Failure> {

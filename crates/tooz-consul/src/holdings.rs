@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 use tooz_core::driver::{LockKey, Mutex, MutexGuard, RequestId};
@@ -82,6 +83,8 @@ pub(crate) struct Holdings {
     made: Notify,
     /// Told when something has to be looked at.
     due: Notify,
+    /// Whether the servers were set back since it was last asked what is owned.
+    set_back: AtomicBool,
 }
 
 impl Holdings {
@@ -164,6 +167,16 @@ impl Holdings {
     /// Ends when it is.
     pub(crate) async fn due(&self) {
         self.due.notified().await;
+    }
+
+    /// The servers may have been set back to an earlier state, in which keys stand that were given back since.
+    pub(crate) fn note_set_back(&self) {
+        self.set_back.store(true, Ordering::Release);
+    }
+
+    /// Whether they were, since this was asked last.
+    pub(crate) fn take_set_back(&self) -> bool {
+        self.set_back.swap(false, Ordering::AcqRel)
     }
 
     /// The next keys whose turn it is to be looked at, so many at most, each with its request.

@@ -112,6 +112,22 @@ impl Layout {
         })
     }
 
+    /// The request that a key among all locks stands for; `None`: not one of ours.
+    pub(crate) fn request_of(&self, space: Space, key: &str) -> Option<(LockKey, RequestId)> {
+        let end = key.rfind('/')? + 1;
+        let lock = self.lock_of(space, &key[..end])?;
+        let request = self.lock(&lock).request_of(key)?;
+        Some((lock, request))
+    }
+
+    /// The membership that an entry among all groups stands for; `None`: not one of ours.
+    pub(crate) fn membership_of(&self, found: &Entry) -> Option<(GroupId, RosterEntry)> {
+        let end = found.key.rfind('/')? + 1;
+        let group = self.group_of(&found.key[..end])?;
+        let entry = self.group(&group).entry(found)?;
+        Some((group, entry))
+    }
+
     pub(crate) fn groups(&self) -> String {
         format!("{}/groups/", self.root)
     }

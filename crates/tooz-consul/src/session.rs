@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hyper::Method;
 use tokio::task::AbortHandle;
-use tooz_core::driver::{ConnectArgs, ConnectFuture, Mutex, Owned, Reporter, RequestId, Session, async_trait};
+use tooz_core::driver::{ConnectArgs, ConnectFuture, Mutex, Owned, Reporter, RequestId, Session, Space, async_trait};
 use tooz_core::{Characteristic, Characteristics, Checkup, Error, ErrorKind, MemberId, Probe, Result, Terms};
 
 use crate::client::{Client, Lane, Scope};
@@ -97,6 +97,21 @@ impl ConsulSession {
         Watching { client: Arc::clone(&self.client), wait: self.crowd.wait() }
     }
 
+    /// All that is locked by the session, and all that it has noted: what is at the servers may be more, and less.
+    async fn found(&self, session: &str) -> Result<Owned> {
+        let (mut locks, mut members) = (Vec::new(), Vec::new());
+        for space in [Space::Lock, Space::Election] {
+            let page = self.client.read(Lane::Duty, &self.layout.locks(space), Scope::Below).await?;
+            let own = page.entries.iter().filter(|entry| entry.session.as_deref() == Some(session));
+            locks.extend(own.filter_map(|entry| self.layout.request_of(space, &entry.key)));
+        }
+        let page = self.client.read(Lane::Duty, &self.layout.groups(), Scope::Below).await?;
+        for entry in page.entries.iter().filter(|entry| entry.session.as_deref() == Some(session)) {
+            members.extend(self.layout.membership_of(entry));
+        }
+        Ok(Owned::new(locks).with_members(members))
+    }
+
     fn end_tasks(&self) {
         if let Some(mailbox) = self.mailbox.lock().take() {
             mailbox.abort();
@@ -168,9 +183,15 @@ impl Session for ConsulSession {
         beaten.map(|()| Vec::new())
     }
 
-    /// Consul has no list of the keys of a session. But only this process makes any under its id, and notes each before it is sent.
+    /// Consul has no list of the keys of a session. But only this process makes any under its id, and notes each before it is sent; only after
+    /// the servers were set back to an earlier state everything is read.
     async fn owned(&self) -> Result<Owned> {
-        self.server_session()?.require(&self.client).await?;
+        let session = self.server_session()?;
+        session.require(&self.client).await?;
+        if self.holdings.take_set_back() {
+            let found = self.found(&session.id).await;
+            return found.inspect_err(|_| self.holdings.note_set_back());
+        }
         let all = self.holdings.all();
         let lock = |(id, holding): (&u128, &crate::holdings::Holding)| match &holding.kind {
             HoldingKind::Place(key, _) | HoldingKind::Grant(key) => Some((key.clone(), RequestId(*id))),

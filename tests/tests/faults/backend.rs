@@ -6,7 +6,8 @@ use std::time::Duration;
 use tooz_testbed::{Kind, Server};
 
 use crate::raw::Raw;
-use crate::{connections, postgres};
+use crate::stage::SHORT;
+use crate::{connections, consul, postgres};
 
 /// What the cases have to know of a backend.
 pub(crate) struct Backend {
@@ -105,6 +106,23 @@ pub(crate) const BACKENDS: &[Backend] = &[
         clearing: Duration::ZERO,
         sessions: Sessions::Connections,
         otherwise: connections::OTHERWISE,
+    },
+    Backend {
+        kind: Kind::Consul,
+        scheme: "consul",
+        options: "",
+        // Consul ends a session after twice its timeout: what a dead holder had is free one more timeout later than elsewhere.
+        slack: SHORT.saturating_add(Duration::from_millis(500)),
+        stored: |server| {
+            let mut stored = lines(server.tool("consul").expect("consul is there").args(["kv", "get", "-keys", "-recurse", ""]));
+            stored.extend(consul::sessions(server).into_iter().map(|id| format!("lease {id}")));
+            stored
+        },
+        // The record of the layout.
+        counters: 1,
+        clearing: Duration::ZERO,
+        sessions: Sessions::Timed,
+        otherwise: &[],
     },
 ];
 

@@ -1,4 +1,4 @@
-//! Three servers that agree by majority, of etcd or ZooKeeper: one dies, one is cut off with the holder on its side, and two die at once.
+//! Three servers that agree by majority, of etcd, ZooKeeper or Consul: one dies, one is cut off with the holder on its side, and two die at once.
 
 use std::time::{Duration, Instant};
 
@@ -26,9 +26,9 @@ cases! { "cluster", Cluster, alone: true;
 type Deed = fn(&Server) -> anyhow::Result<()>;
 
 /// The timeout of a session that a change of leaders is not to end. Followers of ZooKeeper notice a leader that stands still after
-/// their `syncLimit`, which is 2 s here, and only then choose another.
+/// their `syncLimit`, which is 2 s here, and only then choose another. Those of Consul take three to four seconds for both.
 fn lasting(stage: &Stage) -> Duration {
-    if stage.backend.kind == Kind::ZooKeeper { LONG * 2 } else { LONG }
+    if matches!(stage.backend.kind, Kind::ZooKeeper | Kind::Consul) { LONG * 2 } else { LONG }
 }
 
 /// Another node than that one.
