@@ -82,8 +82,9 @@ async fn leader_seen_by(client: &Client, number: usize) -> Result<String> {
 
 fn of_agent(checkup: Checkup, address: &str, leader: Result<&String, &Error>) -> Checkup {
     match leader {
-        Err(error) => checkup
-            .warning(format!("{address} does not serve: {error}"), "start that agent, or take it out of the URL"),
+        Err(error) => {
+            checkup.warning(format!("{address} does not serve: {error}"), "start that agent, or take it out of the URL")
+        }
         Ok(leader) if leader.is_empty() => checkup
             .wrong(format!("{address} sees no leader"), "a majority of the servers must run and reach one another"),
         Ok(_) => checkup.good(format!("{address} serves and sees a leader")),
@@ -178,7 +179,8 @@ async fn of_node(checkup: Checkup, client: &Client) -> Checkup {
         Err(error) => return checkup.warning(format!("the node {node:?} can't be looked at: {error}"), ""),
     };
     if checks.is_empty() {
-        return checkup.good(format!("the node {node:?} of the sessions has no checks: nothing ends them but their timeout"));
+        return checkup
+            .good(format!("the node {node:?} of the sessions has no checks: nothing ends them but their timeout"));
     }
     checkup.wrong(
         format!("the node {node:?} of the sessions has {} checks: it is an agent's, and ends with it", checks.len()),
@@ -250,7 +252,9 @@ mod tests {
         assert_eq!(duration("52ms"), Some(Duration::from_millis(52)));
         assert_eq!(duration("1.5s"), Some(Duration::from_millis(1500)));
         assert_eq!(duration("soon"), None);
-        for (version, old) in [("1.8.7", false), ("1.7.9", true), ("2.0.0", false), ("mine", false), ("1.18.1+ent", false)] {
+        for (version, old) in
+            [("1.8.7", false), ("1.7.9", true), ("2.0.0", false), ("mine", false), ("1.18.1+ent", false)]
+        {
             assert_eq!(is_too_old(version), old, "{version}");
         }
     }

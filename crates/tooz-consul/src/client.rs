@@ -109,13 +109,14 @@ impl Client {
             let patience = if tries + 1 >= agents { left } else { left / 2 };
             let agent = pool.agent();
             let asked = timeout(patience, self.ask_once(pool, question.clone())).await;
-            let failure = match asked.unwrap_or_else(|_| Err(error::no_answer(&self.settings.agents[agent].address, patience))) {
-                Ok((answer, address)) => match read(answer, &address) {
-                    Ok(message) => return Ok(Reply { message, was_repeated }),
+            let failure =
+                match asked.unwrap_or_else(|_| Err(error::no_answer(&self.settings.agents[agent].address, patience))) {
+                    Ok((answer, address)) => match read(answer, &address) {
+                        Ok(message) => return Ok(Reply { message, was_repeated }),
+                        Err(failure) => failure,
+                    },
                     Err(failure) => failure,
-                },
-                Err(failure) => failure,
-            };
+                };
             was_repeated |= failure.error.outcome() == Outcome::Unknown;
             let goes_on = match failure.remedy {
                 // Each of a few idle connections may have ended with the agent.
@@ -199,7 +200,8 @@ impl Client {
     }
 
     async fn transact_within(&self, lane: Lane, limit: Duration, query: &str, ops: &[Op]) -> Result<Reply<Verdict>> {
-        let body = serde_json::to_vec(&Transaction(ops)).map_err(|_| error::strange("a transaction that is no JSON"))?;
+        let body =
+            serde_json::to_vec(&Transaction(ops)).map_err(|_| error::strange("a transaction that is no JSON"))?;
         let query: &[&str] = if query.is_empty() { &[] } else { &[query] };
         let question = self.question(Method::PUT, "txn", query, body);
         self.ask_within(lane, limit, question, read_transaction).await
@@ -223,7 +225,14 @@ impl Client {
 
     /// Waits until something has changed there after that index, but no longer than that. `None`: as many questions of this session as may
     /// be are waiting already.
-    pub(crate) async fn poll(&self, lane: Lane, key: &str, scope: Scope, index: u64, wait: Duration) -> Option<Result<Page>> {
+    pub(crate) async fn poll(
+        &self,
+        lane: Lane,
+        key: &str,
+        scope: Scope,
+        index: u64,
+        wait: Duration,
+    ) -> Option<Result<Page>> {
         let _turn = match lane {
             // The session's one.
             Lane::Mailbox => self.pool(lane).turn().await,

@@ -51,9 +51,12 @@ fn verdict(status: u16, text: &str) -> Verdict {
     match status {
         403 => refused(),
         // A path that is not its own canonical form. To follow would be to read another key.
-        301 | 302 | 307 | 308 => {
-            (ErrorKind::Backend, Outcome::NotApplied, Remedy::None, "it sends the request elsewhere, which is never followed")
-        }
+        301 | 302 | 307 | 308 => (
+            ErrorKind::Backend,
+            Outcome::NotApplied,
+            Remedy::None,
+            "it sends the request elsewhere, which is never followed",
+        ),
         413 => (
             ErrorKind::Config,
             Outcome::NotApplied,
@@ -61,7 +64,12 @@ fn verdict(status: u16, text: &str) -> Verdict {
             "a transaction of Consul takes 512 KB: say less in the capabilities",
         ),
         429 => too_many(),
-        503 => (ErrorKind::Unavailable, Outcome::NotApplied, Remedy::AskAnother, "the agent is overloaded: try again later"),
+        503 => (
+            ErrorKind::Unavailable,
+            Outcome::NotApplied,
+            Remedy::AskAnother,
+            "the agent is overloaded: try again later",
+        ),
         400 => (ErrorKind::Config, Outcome::NotApplied, Remedy::None, "is that a Consul of version 1.8 or later?"),
         // It is not known how far it had come, whatever the words are: some are said after a leader has passed it on to the others.
         500.. => server_error(text),
@@ -75,7 +83,9 @@ fn server_error(text: &str) -> Verdict {
     if is_refusal(text) {
         refused()
     } else if text.contains("Invalid Session TTL") {
-        config("choose a longer session_timeout, or let the servers take shorter ones by session_ttl_min (10s by default)")
+        config(
+            "choose a longer session_timeout, or let the servers take shorter ones by session_ttl_min (10s by default)",
+        )
     } else if is_without_node(text) {
         config("the node of the sessions is not in the catalogue")
     } else if text.contains("Invalid Behavior") {
@@ -135,7 +145,8 @@ pub(crate) fn unreached(cause: Unreached, address: &str) -> Failure {
     }
     let words = chain(&*cause.0);
     let (kind, advice) = if is_about_certificates(&words) {
-        let advice = "name the authority that vouches for the server in the option ca, and a client's own in cert and key";
+        let advice =
+            "name the authority that vouches for the server in the option ca, and a client's own in cert and key";
         (ErrorKind::Config, advice)
     } else {
         (ErrorKind::Unavailable, "see whether an agent serves there, with or without TLS")
@@ -150,7 +161,8 @@ pub(crate) fn broken(broken: Broken, address: &str, answered: u64) -> Failure {
     let outcome = if broken.was_sent { Outcome::Unknown } else { Outcome::NotApplied };
     if is_about_certificates(&words) {
         // By TLS 1.3 a client hears only now that its certificate was refused.
-        let error = Error::new(ErrorKind::Config, format!("consul at {address}: {words}; see to the options cert and key"));
+        let error =
+            Error::new(ErrorKind::Config, format!("consul at {address}: {words}; see to the options cert and key"));
         return Failure { error: error.with_outcome(outcome).with_source(broken.cause), remedy: Remedy::AskAnother };
     }
     let is_fresh = answered == 0;
@@ -166,7 +178,9 @@ pub(crate) fn broken(broken: Broken, address: &str, answered: u64) -> Failure {
 
 /// No answer came in time.
 pub(crate) fn no_answer(address: &str, limit: Duration) -> Failure {
-    let words = format!("no answer from consul at {address} within {limit:?}; see whether it runs, is reached and has a leader");
+    let words = format!(
+        "no answer from consul at {address} within {limit:?}; see whether it runs, is reached and has a leader"
+    );
     Failure { error: Error::new(ErrorKind::TimedOut, words), remedy: Remedy::AskAnother }
 }
 

@@ -9,9 +9,7 @@ use crate::client::{Lane, Scope};
 use crate::holdings::{Certainty, Holding, HoldingKind};
 use crate::layout::{GroupFolder, letter};
 use crate::record::{GroupRecord, Letter, MemberRecord, write};
-use crate::request::{
-    Entry, Op, Verdict, check_absent, check_index, delete_at, get, lock, set, set_at,
-};
+use crate::request::{Entry, Op, Verdict, check_absent, check_index, delete_at, get, lock, set, set_at};
 use crate::server_session::timeout_of;
 use crate::session::ConsulSession;
 use crate::watch;
@@ -65,8 +63,7 @@ impl Groups for ConsulSession {
                 return if was_repeated { Ok(()) } else { Err(Error::no_group(group)) };
             };
             // Only what a driver wrote is a member; the rest goes with the group.
-            let (members, strangers): (Vec<_>, Vec<_>) =
-                others.iter().partition(|entry| folder.entry(entry).is_some());
+            let (members, strangers): (Vec<_>, Vec<_>) = others.iter().partition(|entry| folder.entry(entry).is_some());
             if !members.is_empty() {
                 return Err(Error::group_not_empty(group, members.len()));
             }
@@ -120,7 +117,8 @@ impl Groups for ConsulSession {
     async fn update(&self, request: &JoinRequest) -> Result<()> {
         let place = self.layout.group(&request.group).member(&request.member);
         let value = member_value(request)?;
-        let mut known = self.holdings.all().get(&request.id.0).map(|holding| holding.modified).filter(|index| *index > 0);
+        let mut known =
+            self.holdings.all().get(&request.id.0).map(|holding| holding.modified).filter(|index| *index > 0);
         for _ in 0..TRIES {
             if let Some(index) = known {
                 let reply = self.client.transact(Lane::Duty, &[set_at(&place, &value, index)]).await?;

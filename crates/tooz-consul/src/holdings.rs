@@ -81,8 +81,6 @@ pub(crate) struct Holdings {
     next: Mutex<u128>,
     /// Told of every holding that was made.
     made: Notify,
-    /// Told when something has to be looked at.
-    due: Notify,
     /// Whether the servers were set back since it was last asked what is owned.
     set_back: AtomicBool,
 }
@@ -159,16 +157,6 @@ impl Holdings {
         self.made.notified().await;
     }
 
-    /// It is time to look at some of them.
-    pub(crate) fn look(&self) {
-        self.due.notify_one();
-    }
-
-    /// Ends when it is.
-    pub(crate) async fn due(&self) {
-        self.due.notified().await;
-    }
-
     /// The servers may have been set back to an earlier state, in which keys stand that were given back since.
     pub(crate) fn note_set_back(&self) {
         self.set_back.store(true, Ordering::Release);
@@ -183,7 +171,8 @@ impl Holdings {
     pub(crate) fn turn(&self, most: usize) -> Vec<(RequestId, String)> {
         let all = self.all();
         let mut next = self.next.lock();
-        let known = |(id, holding): (&u128, &Holding)| (holding.modified > 0).then(|| (RequestId(*id), holding.key.clone()));
+        let known =
+            |(id, holding): (&u128, &Holding)| (holding.modified > 0).then(|| (RequestId(*id), holding.key.clone()));
         let mut turn: Vec<_> = all.range(*next..).filter_map(known).take(most).collect();
         let before = all.range((Bound::Unbounded, Bound::Excluded(*next))).filter_map(known);
         turn.extend(before.take(most - turn.len()));

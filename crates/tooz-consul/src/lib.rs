@@ -16,6 +16,7 @@ mod pool;
 mod queue;
 mod record;
 mod request;
+mod rounds;
 mod server_session;
 mod session;
 mod tls;

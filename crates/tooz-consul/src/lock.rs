@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tooz_core::driver::{Backoff, Granted, LockKey, LockRequest, Locks, PushStream, Space, Wanted, async_trait};
 use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockMode, MemberId, Outcome, Result, Waiter};
 
@@ -33,6 +34,7 @@ impl Locks for ConsulSession {
     async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
         let mut position = self.enter(request).await?;
         let mut pauses = Backoff::between(Duration::from_millis(50), Duration::from_secs(2));
+        let mut fails_since = None;
         loop {
             position = match position {
                 Position::First { created } => return Ok(Some(self.granted(request, created))),
@@ -58,12 +60,16 @@ impl Locks for ConsulSession {
                         match found {
                             Ok(position) => {
                                 pauses.reset();
+                                fails_since = None;
                                 break position;
                             }
                             Err(error) if error.kind() == ErrorKind::Lost || !wanted.is_wanted() => return Err(error),
-                            // The place is kept, whatever hinders the look.
+                            // The place is kept, whatever hinders the look. A short interruption is no trouble: nothing is missed by it.
                             Err(error) => {
-                                wanted.trouble(&error);
+                                let since = fails_since.get_or_insert_with(Instant::now);
+                                if !error.is_retryable() || since.elapsed() > self.timeout / 2 {
+                                    wanted.trouble(&error);
+                                }
                                 tokio::select! {
                                     () = pauses.pause() => {}
                                     () = wanted.unwanted() => {}
@@ -99,7 +105,8 @@ impl Locks for ConsulSession {
             }
             // It was gone already: by an earlier sending of this, by force, or with the session, of which the holder must hear.
             session.require(&self.client).await?;
-            let was_by_us = answered.was_repeated || struck.maybe_deleted || !matches!(struck.kind, HoldingKind::Grant(_));
+            let was_by_us =
+                answered.was_repeated || struck.maybe_deleted || !matches!(struck.kind, HoldingKind::Grant(_));
             return if was_by_us { Ok(()) } else { Err(taken_away(request)) };
         }
         // Core knows the mode of what it asked for, but not of what it finds left over after a reconnect.
@@ -140,7 +147,8 @@ impl Locks for ConsulSession {
                 return Ok(());
             }
         }
-        Err(Error::new(ErrorKind::Unavailable, "the grant changes all the time: try again").with_outcome(Outcome::Unknown))
+        Err(Error::new(ErrorKind::Unavailable, "the grant changes all the time: try again")
+            .with_outcome(Outcome::Unknown))
     }
 
     /// A hint whenever the holders change.

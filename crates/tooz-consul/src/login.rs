@@ -48,7 +48,8 @@ impl Login {
             let _turn = turn;
             let unusable = |why: String| Error::config(format!("token_file={} can't be used: {why}", path.display()));
             let read = std::fs::read_to_string(&path).map_err(|why| unusable(why.to_string()))?;
-            header(read.trim_end_matches(['\n', '\r']), "what stands in token_file").map_err(|why| unusable(why.to_string()))
+            header(read.trim_end_matches(['\n', '\r']), "what stands in token_file")
+                .map_err(|why| unusable(why.to_string()))
         });
         reading.await.map_err(|_| gone())?.map(Some)
     }

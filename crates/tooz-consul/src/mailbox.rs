@@ -1,8 +1,8 @@
-//! What the session is told, and what it looks at by itself: letters of other sessions, its own end, and its keys in turn.
+//! What the session is told: letters of other sessions, and its own end.
 //!
 //! Who breaks a lock or takes a membership over writes a letter to the session that had it, in the same transaction, locked by that very session: so it
 //! goes with it, and nobody writes to the dead. One question waits for letters and for the end of the session's key at once. What
-//! is taken by hand has no letter: with each heartbeat some of the keys are looked at, one request for 64 of them.
+//! is taken by hand has no letter: see `rounds.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,11 @@ use tooz_core::driver::{Backoff, Reporter, RequestId};
 use tooz_core::{ErrorKind, Result};
 
 use crate::client::{Client, Lane, Scope};
-use crate::holdings::{HoldingKind, Holdings};
+use crate::holdings::Holdings;
 use crate::layout::is_letter;
 use crate::record::{Letter, read};
-use crate::request::{BATCH, Entry, Page, Verdict, check_session, delete};
+use crate::request::{BATCH, Entry, Page, delete};
+use crate::rounds::{IN_ONE, look, taken};
 use crate::server_session::ServerSession;
 
 /// A session that has given back all that it has had by then has no use for letters: most locks are held for a moment.
@@ -34,10 +35,7 @@ pub(crate) struct Mailbox {
 
 impl Mailbox {
     pub(crate) fn start(self) -> AbortHandle {
-        tokio::spawn(async move {
-            tokio::join!(self.receive(), self.make_rounds());
-        })
-        .abort_handle()
+        tokio::spawn(async move { self.receive().await }).abort_handle()
     }
 
     /// Waits for letters, for as long as the session lives.
@@ -102,77 +100,26 @@ impl Mailbox {
     }
 
     fn is_there(&self, page: &Page) -> bool {
-        page.entries.iter().any(|entry| entry.key == self.session.key && entry.session.as_ref() == Some(&self.session.id))
+        page.entries
+            .iter()
+            .any(|entry| entry.key == self.session.key && entry.session.as_ref() == Some(&self.session.id))
     }
 
     /// What is told that is not held any more has been given back in between.
     fn open(&self, letter: &Entry) {
         let Some(Letter::Broken(id) | Letter::Replaced(id)) = read(&letter.value) else { return };
         if let Ok(id) = id.parse::<RequestId>() {
-            self.taken(id);
-        }
-    }
-
-    /// Looks at some of the keys whenever it is time to.
-    async fn make_rounds(&self) {
-        loop {
-            self.holdings.due().await;
-            // The next heartbeat brings the next round.
-            if let Err(error) = self.look().await
-                && error.kind() == ErrorKind::Lost
-            {
-                return self.reporter.session_lost(error);
-            }
+            taken(&self.holdings, &self.reporter, id);
         }
     }
 
     async fn look_at_all(&self) -> Result<()> {
-        for _ in 0..self.holdings.turns(BATCH - 1) {
-            self.look().await?;
+        for _ in 0..self.holdings.turns(IN_ONE) {
+            look(&self.client, &self.session, &self.holdings, &self.reporter, Lane::Duty).await?;
         }
         // What was given back since may stand there again.
         self.holdings.note_set_back();
         self.reporter.connected();
         Ok(())
-    }
-
-    /// Whether the keys whose turn it is are still this session's.
-    async fn look(&self) -> Result<()> {
-        let turn = self.holdings.turn(BATCH - 1);
-        if turn.is_empty() {
-            return Ok(());
-        }
-        let mut ops = vec![check_session(&self.session.key, &self.session.id)];
-        ops.extend(turn.iter().map(|(_, key)| check_session(key, &self.session.id)));
-        let verdict = self.client.look_at(Lane::Duty, &ops).await?;
-        if verdict.fails(0) {
-            return Err(crate::error::session_is_gone());
-        }
-        if let Verdict::Refused(gone) = verdict {
-            for (id, _) in gone.iter().filter_map(|op| turn.get(op.checked_sub(1)?)) {
-                self.taken(*id);
-            }
-        }
-        Ok(())
-    }
-
-    /// The key of that request was taken away.
-    fn taken(&self, id: RequestId) {
-        enum Taken {
-            Grant,
-            Membership(tooz_core::GroupId),
-        }
-        let taken = match self.holdings.all().get(&id.0).map(|holding| &holding.kind) {
-            None => return,
-            // The request that waits there looks for itself.
-            Some(HoldingKind::Place(_, waiter)) => return waiter.notify_one(),
-            Some(HoldingKind::Grant(_)) => Taken::Grant,
-            Some(HoldingKind::Membership(group)) => Taken::Membership(group.clone()),
-        };
-        match taken {
-            Taken::Grant => self.reporter.grant_lost(id),
-            Taken::Membership(group) => self.reporter.membership_lost(&group, id),
-        }
-        drop(self.holdings.strike(id));
     }
 }

@@ -127,10 +127,7 @@ mod tests {
 
     #[test]
     fn every_host_is_an_agent() {
-        assert_eq!(
-            of("consul://h1,h2:4001,[::1],h1").unwrap(),
-            ["h1 h1:8500", "h2 h2:4001", "::1 [::1]:8500"]
-        );
+        assert_eq!(of("consul://h1,h2:4001,[::1],h1").unwrap(), ["h1 h1:8500", "h2 h2:4001", "::1 [::1]:8500"]);
         assert_eq!(of("consul+https://h").unwrap(), ["h h:8501"]);
         assert_eq!(of("consul:").unwrap(), ["127.0.0.1 127.0.0.1:8500"]);
     }

@@ -87,7 +87,9 @@ impl ConsulSession {
             }
             match reply.message {
                 // The first two are the session's key and the own one.
-                Verdict::Done(entries) => return self.entered(request, &folder, &place, entries.into_iter().skip(2)).await,
+                Verdict::Done(entries) => {
+                    return self.entered(request, &folder, &place, entries.into_iter().skip(2)).await;
+                }
                 verdict if verdict.fails(0) => {
                     if let Err(error) = follow(&self.client, session, index).await {
                         return Err(self.not_entered(request, error));
@@ -100,7 +102,8 @@ impl ConsulSession {
                 }
             }
         }
-        let error = Error::new(tooz_core::ErrorKind::Unavailable, "the session's key is written all the time: try again");
+        let error =
+            Error::new(tooz_core::ErrorKind::Unavailable, "the session's key is written all the time: try again");
         Err(self.not_entered(request, error.with_outcome(Outcome::NotApplied)))
     }
 

@@ -198,7 +198,8 @@ impl Page {
         if answer.status == 404 {
             return Ok(Page { entries: Vec::new(), index: answer.index });
         }
-        let entries: Vec<WireEntry> = serde_json::from_slice(&answer.body).map_err(|_| error::strange("a list of entries"))?;
+        let entries: Vec<WireEntry> =
+            serde_json::from_slice(&answer.body).map_err(|_| error::strange("a list of entries"))?;
         let entries: Result<Vec<Entry>> = entries.into_iter().map(WireEntry::read).collect();
         Ok(Page { entries: entries?, index: answer.index })
     }

@@ -131,10 +131,11 @@ impl ServerSession {
         self.index.fetch_max(index, Ordering::AcqRel);
     }
 
-    /// One heartbeat, which is passed on to the leader.
+    /// The renewal of a heartbeat, which is passed on to the leader.
     ///
-    /// A leader that was deposed and does not know it may answer once more. That does no harm: Consul ends a session after twice its timeout, and
-    /// holders stop after once. A leader that was just elected knows nothing of a session until it has read its own log, and
+    /// A leader that was deposed and does not know it may answer once more: the heartbeat goes on with a question that it can't answer. Should
+    /// another have been elected in between, whose clock of this session began to run a little before: Consul ends a session
+    /// after twice its timeout, and holders stop after once. A leader that was just elected knows nothing of a session until it has read its own log, and
     /// says so as if the session had ended; a leader that has proved to be one is asked before that is believed.
     pub(crate) async fn beat(&self, client: &Client) -> Result<()> {
         let renew = || client.question(Method::PUT, &format!("session/renew/{}", self.id), &[], Bytes::new());
@@ -147,7 +148,8 @@ impl ServerSession {
             }
             tokio::time::sleep(MOMENT).await;
         }
-        Err(Error::new(ErrorKind::Unavailable, "the leader does not know this session yet").with_outcome(Outcome::NotApplied))
+        Err(Error::new(ErrorKind::Unavailable, "the leader does not know this session yet")
+            .with_outcome(Outcome::NotApplied))
     }
 
     /// Whether it is there, by the word of a leader that has proved to be one.
@@ -190,11 +192,8 @@ pub(crate) async fn timeout_of(client: &Client, session: &str) -> Result<Option<
 /// Makes the node of the sessions. Where it stands already as it should be, that takes no rights.
 async fn register(client: &Client) -> Result<()> {
     let settings = &client.settings;
-    let body = write(&Register {
-        node: &settings.node,
-        address: "127.0.0.1",
-        datacenter: settings.datacenter.as_deref(),
-    })?;
+    let body =
+        write(&Register { node: &settings.node, address: "127.0.0.1", datacenter: settings.datacenter.as_deref() })?;
     let question = client.question(Method::PUT, "catalog/register", &[], body);
     let asked = client.ask(Lane::Duty, question).await;
     asked.map(drop).map_err(|error| error.context(format!("register the node {:?} of the sessions", settings.node)))

@@ -14,6 +14,7 @@ use crate::crowd::Crowd;
 use crate::holdings::{HoldingKind, Holdings};
 use crate::layout::Layout;
 use crate::mailbox::Mailbox;
+use crate::rounds::look;
 use crate::server_session::ServerSession;
 use crate::watch::Watching;
 use crate::{checkup, error, options};
@@ -162,15 +163,20 @@ impl Session for ConsulSession {
         Ok(())
     }
 
-    /// What is taken by force is told by letters, and by looks at the keys in turn, which begin here.
+    /// The renewal, and then a look at some of the keys, which only a leader with a majority answers: a leader that was cut off goes on
+    /// answering renewals for a while. What was taken away is told by the look itself.
     async fn beat(&self) -> Result<Vec<RequestId>> {
-        let beaten = self.server_session()?.beat(&self.client).await;
+        let session = self.server_session()?;
+        let beating = async {
+            session.beat(&self.client).await?;
+            look(&self.client, session, &self.holdings, &self.reporter, Lane::Beat).await
+        };
+        let beaten = beating.await;
         match &beaten {
             Ok(()) => {
                 if self.cut_off.swap(false, Ordering::Relaxed) {
                     self.reporter.connected();
                 }
-                self.holdings.look();
                 self.client.prune();
             }
             Err(error) if error.kind() == ErrorKind::Lost => {}

@@ -110,7 +110,9 @@ mod without {
 
     impl Tls {
         pub(crate) fn read(_options: &Options) -> Result<Self> {
-            Err(Error::config("this program was built without TLS for Consul: enable the feature `tls`, or use consul://"))
+            Err(Error::config(
+                "this program was built without TLS for Consul: enable the feature `tls`, or use consul://",
+            ))
         }
 
         #[allow(clippy::unused_async)] // As with TLS.

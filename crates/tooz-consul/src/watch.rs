@@ -132,10 +132,7 @@ impl GroupWatch {
 }
 
 /// What has changed between two readings.
-fn changes(
-    before: &BTreeMap<String, (u64, RosterEntry)>,
-    now: &BTreeMap<String, (u64, RosterEntry)>,
-) -> Vec<Change> {
+fn changes(before: &BTreeMap<String, (u64, RosterEntry)>, now: &BTreeMap<String, (u64, RosterEntry)>) -> Vec<Change> {
     let mut changes = Vec::new();
     for (key, (modified, entry)) in now {
         match before.get(key) {
@@ -226,7 +223,10 @@ mod tests {
 
     fn of(members: &[(&str, u128, u64)]) -> BTreeMap<String, (u64, RosterEntry)> {
         let entry = |&(name, id, modified): &(&str, u128, u64)| {
-            (name.to_owned(), (modified, RosterEntry::new(name.parse().unwrap(), RequestId(id), Capabilities::default())))
+            (
+                name.to_owned(),
+                (modified, RosterEntry::new(name.parse().unwrap(), RequestId(id), Capabilities::default())),
+            )
         };
         members.iter().map(entry).collect()
     }
@@ -242,6 +242,9 @@ mod tests {
         assert!(matches!(&found[1], Change::Joined(entry) if entry.member.as_str() == "d"));
         assert!(matches!(&found[2], Change::Left(member) if member.as_str() == "c"));
         let again = changes(&before, &of(&[("a", 9, 30), ("b", 2, 11), ("c", 3, 12)]));
-        assert!(matches!(&again[..], [Change::Left(_), Change::Joined(_)]), "another join is another member: {again:?}");
+        assert!(
+            matches!(&again[..], [Change::Left(_), Change::Joined(_)]),
+            "another join is another member: {again:?}"
+        );
     }
 }

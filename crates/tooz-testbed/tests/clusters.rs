@@ -44,7 +44,15 @@ fn talk(server: &Server, write: Option<&str>) -> Option<String> {
     }
     let redis = server.kind() == Kind::Redis;
     let consul = server.kind() == Kind::Consul;
-    let command = server.tool(if redis { "redis-cli" } else if consul { "consul" } else { "etcdctl" }).unwrap();
+    let command = server
+        .tool(if redis {
+            "redis-cli"
+        } else if consul {
+            "consul"
+        } else {
+            "etcdctl"
+        })
+        .unwrap();
     let mut limited = std::process::Command::new("timeout");
     limited.arg(MOMENT).arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {

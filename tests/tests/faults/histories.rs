@@ -150,7 +150,7 @@ async fn the_register_with_a_gate_loses_nothing_and_the_one_without_does(stage: 
         others[index].stop();
         // Until others have gone on without it.
         let counted = writes(&file);
-        let patience = Instant::now() + SHORT + stage.backend.slack + Duration::from_secs(2);
+        let patience = Instant::now() + stage.ended_after(SHORT) + Duration::from_secs(2);
         while writes(&file) < counted + 3 && Instant::now() < patience {
             sleep(Duration::from_millis(50)).await;
         }

@@ -55,7 +55,7 @@ fn cases(backend: &Backend) -> impl Iterator<Item = Case> + use<> {
         _ => &[],
     };
     let shared = match backend.sessions {
-        Sessions::Timed => &[],
+        Sessions::Timed | Sessions::Doubled => &[],
         Sessions::Connections => connections::CASES,
     };
     [

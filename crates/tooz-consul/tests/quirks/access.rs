@@ -123,7 +123,8 @@ async fn file() -> Result<()> {
     let (first, second) = (token(&server, "first", &rules)?, token(&server, "second", &rules)?);
     let place = server.folder().join("token");
     std::fs::write(&place, format!("{first}\n"))?;
-    let one = connect(&with(&server.url(), &format!("token_file={}&session_timeout=6s", place.display())), "one").await?;
+    let one =
+        connect(&with(&server.url(), &format!("token_file={}&session_timeout=6s", place.display())), "one").await?;
     let guard = one.lock("x")?.acquire().await?;
     std::fs::write(&place, &second)?;
     let accessor: serde_json::Value = {

@@ -72,9 +72,13 @@ async fn dead_member() -> Result<()> {
         let group = two.group("g")?;
         let membership = one.group("g")?.join_or_create(&1).await?;
         two.lock("warm")?.acquire().await?.release().await?;
-        let id = keys(&server).iter().find_map(|(key, _)| Some(key.split_once("/sessions/")?.1.trim_matches('/').to_owned()));
+        let id = keys(&server)
+            .iter()
+            .find_map(|(key, _)| Some(key.split_once("/sessions/")?.1.trim_matches('/').to_owned()));
         let address = server.address();
-        let ending = std::thread::spawn(move || id.map(|id| ask::http(address, "PUT", &format!("/v1/session/destroy/{id}"), "")));
+        let ending = std::thread::spawn(move || {
+            id.map(|id| ask::http(address, "PUT", &format!("/v1/session/destroy/{id}"), ""))
+        });
         let joined = within("taking over", group.join_with(JoinOptions::new().take_over())).await?;
         let _ = ending.join();
         ensure!(joined.is_ok(), "refused: {:?}", joined.err());

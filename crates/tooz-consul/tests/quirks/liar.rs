@@ -127,7 +127,8 @@ fn pass_on(upstream: SocketAddr, head: &[String], body: &[u8]) -> Option<Vec<u8>
     });
     let kept: Vec<&str> = kept.collect();
     let content = &answer[end + 4..];
-    let mut whole = format!("{}\r\nContent-Length: {}\r\n\r\n", kept.join("\r\n").replace("HTTP/1.0", "HTTP/1.1"), content.len());
+    let mut whole =
+        format!("{}\r\nContent-Length: {}\r\n\r\n", kept.join("\r\n").replace("HTTP/1.0", "HTTP/1.1"), content.len());
     let mut bytes = std::mem::take(&mut whole).into_bytes();
     bytes.extend_from_slice(content);
     Some(bytes)

@@ -53,10 +53,16 @@ async fn agent_leaves() -> Result<()> {
     let guard = one.lock("x")?.acquire().await?;
     let membership = one.group("g")?.join_or_create(&1).await?;
     moment().await;
-    // By default an agent that gets SIGTERM leaves, and takes its node with it.
-    agent.stop()?;
     let nodes = || ask::http(cluster.nodes()[0].address(), "GET", "/v1/catalog/nodes", "");
+    ensure!(nodes().contains("\"client\""), "the agent is not in the catalogue");
+    // By default an agent that gets SIGTERM leaves, and takes its node with it. (Within its last seconds it may come back there.)
+    let agent = std::sync::Arc::new(agent);
+    let stopping = tokio::task::spawn_blocking({
+        let agent = std::sync::Arc::clone(&agent);
+        move || agent.stop()
+    });
     eventually("the agent has left", async || Ok(!nodes().contains("\"client\""))).await?;
+    within("the end of the agent", stopping).await???;
     moment().await;
     ensure!(guard.is_held() && membership.is_member(), "the session went with the agent");
     ensure!(two.lock("x")?.try_acquire().await?.is_none(), "it is another's");

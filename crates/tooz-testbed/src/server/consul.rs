@@ -123,7 +123,9 @@ fn settings(plan: &Plan) -> String {
             .to_owned(),
     ];
     if is_server {
-        parts.push(format!("\"bootstrap_expect\":{expect},\"leave_on_terminate\":false,\"skip_leave_on_interrupt\":true"));
+        parts.push(format!(
+            "\"bootstrap_expect\":{expect},\"leave_on_terminate\":false,\"skip_leave_on_interrupt\":true"
+        ));
         parts.push("\"autopilot\":{\"cleanup_dead_servers\":false,\"server_stabilization_time\":\"100ms\"}".to_owned());
     }
     if let Some(tls) = &plan.tls {

@@ -22,7 +22,8 @@ pub(super) use crate::server::consul::door;
 pub(super) fn roles(places: &[Place]) -> Vec<Role> {
     let gossip: Vec<SocketAddr> =
         places.iter().enumerate().map(|(id, place)| door(id, place.ports[2].address())).collect();
-    let role = |(id, place): (usize, &Place)| Role::ConsulServer { id, advertised: place.peer_front, gossip: gossip.clone() };
+    let role =
+        |(id, place): (usize, &Place)| Role::ConsulServer { id, advertised: place.peer_front, gossip: gossip.clone() };
     places.iter().enumerate().map(role).collect()
 }
 
