@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn durations_and_versions_are_read() {
         assert_eq!(duration("1m30s"), Some(Duration::from_secs(90)));
-        assert_eq!(duration("2h0m0s"), Some(Duration::from_secs(7200)));
+        assert_eq!(duration("2h0m0s"), Some(Duration::from_hours(2)));
         assert_eq!(duration("52ms"), Some(Duration::from_millis(52)));
         assert_eq!(duration("1.5s"), Some(Duration::from_millis(1500)));
         assert_eq!(duration("soon"), None);

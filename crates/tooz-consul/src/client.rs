@@ -7,11 +7,12 @@ use hyper::body::Bytes;
 use tokio::time::{Instant, timeout};
 use tooz_core::{Outcome, Result};
 
-use crate::connection::{Answer, Connection, Question, Unreached};
+use crate::connection::{Answer, Connection, Question};
 use crate::error::{self, Failure, Remedy};
 use crate::options::Settings;
 use crate::pool::Pool;
 use crate::request::{Op, Page, Transaction, Verdict, read_transaction};
+use crate::wire::Unreached;
 
 /// A connection that nobody has used for so long is closed.
 const UNUSED: Duration = Duration::from_secs(20);
@@ -204,7 +205,7 @@ impl Client {
             serde_json::to_vec(&Transaction(ops)).map_err(|_| error::strange("a transaction that is no JSON"))?;
         let query: &[&str] = if query.is_empty() { &[] } else { &[query] };
         let question = self.question(Method::PUT, "txn", query, body);
-        self.ask_within(lane, limit, question, read_transaction).await
+        self.ask_within(lane, limit, question, |answer, address| read_transaction(&answer, address)).await
     }
 
     /// What stands at a key, or below a prefix, from a leader that has proved to be one.

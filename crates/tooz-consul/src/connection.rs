@@ -6,11 +6,9 @@
 //! that the agent has hung up is found when it is next used, which [`Connection::is_usable`] does before anything is sent.
 
 use std::error::Error as StdError;
-use std::fmt;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
@@ -18,45 +16,17 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{HOST, HeaderName, HeaderValue};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::options::Agent;
 use crate::tls::Tls;
+use crate::wire::{Unreached, Wire};
 
 /// The longest answer that is read, in bytes: more than any group or queue of a reasonable size.
 const LONGEST: usize = 256 << 20;
 
 const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 const INDEX: HeaderName = HeaderName::from_static("x-consul-index");
-
-/// Why there is no connection: what was to be sent over it was not.
-#[derive(Debug)]
-pub(crate) struct Unreached(pub(crate) Box<dyn StdError + Send + Sync>);
-
-impl Unreached {
-    pub(crate) fn by(cause: impl StdError + Send + Sync + 'static) -> Self {
-        Unreached(Box::new(cause))
-    }
-}
-
-impl fmt::Display for Unreached {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
-    }
-}
-
-impl StdError for Unreached {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source()
-    }
-}
-
-impl From<tooz_core::Error> for Unreached {
-    fn from(error: tooz_core::Error) -> Self {
-        Unreached(Box::new(error))
-    }
-}
 
 /// What an agent answered.
 #[derive(Debug)]
@@ -164,48 +134,5 @@ impl Broken {
         // The library's word for what it had not begun to send.
         let was_sent = !cause.is_canceled();
         Broken { cause: Box::new(cause), was_sent }
-    }
-}
-
-/// What the bytes go over.
-pub(crate) enum Wire {
-    Plain(TcpStream),
-    #[cfg(feature = "tls")]
-    Secured(Box<tokio_rustls::client::TlsStream<TcpStream>>),
-}
-
-macro_rules! over {
-    ($wire:expr, $name:ident => $call:expr) => {
-        match $wire.get_mut() {
-            Wire::Plain(stream) => {
-                let $name = Pin::new(stream);
-                $call
-            }
-            #[cfg(feature = "tls")]
-            Wire::Secured(stream) => {
-                let $name = Pin::new(stream.as_mut());
-                $call
-            }
-        }
-    };
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        over!(self, stream => stream.poll_read(context, bytes))
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        over!(self, stream => stream.poll_write(context, bytes))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        over!(self, stream => stream.poll_flush(context))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        over!(self, stream => stream.poll_shutdown(context))
     }
 }

@@ -46,24 +46,20 @@ impl Crowd {
     pub(crate) async fn gone(&self, client: &Arc<Client>, entry: &Entry, since: u64) -> Result<()> {
         let mut index = since;
         loop {
-            match client.poll(Lane::Poll, &entry.key, Scope::One, index, self.wait).await {
-                Some(answered) => {
-                    let page = answered?;
-                    let is_there = page.entries.first().is_some_and(|there| there.created == entry.created);
-                    if !is_there {
-                        return Ok(());
-                    }
-                    // Also a lower one: the servers may have been set back, and would be deaf to a question about a later index.
-                    index = page.index;
+            let Some(answered) = client.poll(Lane::Poll, &entry.key, Scope::One, index, self.wait).await else {
+                let told = Arc::new(Notify::new());
+                let _place = Place::among(&self.together, client, &entry.key, &told);
+                if tokio::time::timeout(TOGETHER * LOOKS, told.notified()).await.is_ok() {
+                    return Ok(());
                 }
-                None => {
-                    let told = Arc::new(Notify::new());
-                    let _place = Place::among(&self.together, client, &entry.key, &told);
-                    if tokio::time::timeout(TOGETHER * LOOKS, told.notified()).await.is_ok() {
-                        return Ok(());
-                    }
-                }
+                continue;
+            };
+            let page = answered?;
+            if page.entries.first().is_none_or(|there| there.created != entry.created) {
+                return Ok(());
             }
+            // Also a lower one: the servers may have been set back, and would be deaf to a question about a later index.
+            index = page.index;
         }
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tooz_core::{Error, ErrorKind, Outcome};
 
-use crate::connection::{Answer, Broken, Unreached};
+use crate::connection::{Answer, Broken};
+use crate::wire::Unreached;
 
 /// A failure in two tongues: the error for the caller, and what the driver itself does about it.
 #[derive(Debug)]

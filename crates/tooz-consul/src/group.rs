@@ -188,7 +188,7 @@ impl Groups for ConsulSession {
         if page.entries.iter().all(|entry| entry.key != folder.marker()) {
             return Err(Error::no_group(group));
         }
-        Ok(Some(watch::group(self.watching(), folder, page)))
+        Ok(Some(watch::group(self.watching(), folder, &page)))
     }
 }
 

@@ -199,6 +199,16 @@ impl LockFolder {
     }
 }
 
+/// How many at the head of a queue of these modes hold the lock: the first writer, or all readers before it.
+pub(crate) fn count_holders(queue: impl IntoIterator<Item = LockMode>) -> usize {
+    let mut queue = queue.into_iter();
+    match queue.next() {
+        None => 0,
+        Some(LockMode::Exclusive) => 1,
+        Some(LockMode::Shared) => 1 + queue.take_while(|mode| *mode == LockMode::Shared).count(),
+    }
+}
+
 /// All the keys of one group.
 #[derive(Clone)]
 pub(crate) struct GroupFolder(String);
@@ -264,6 +274,16 @@ mod tests {
 
     fn entry(key: &str, value: &str) -> Entry {
         Entry { key: key.to_owned(), value: value.into(), session: Some("s".to_owned()), created: 3, modified: 7 }
+    }
+
+    const X: LockMode = LockMode::Exclusive;
+    const S: LockMode = LockMode::Shared;
+
+    #[test]
+    fn the_first_writer_or_all_readers_before_it_hold() {
+        for (queue, holders) in [(&[][..], 0), (&[X, X], 1), (&[X, S], 1), (&[S, S, X, S], 2), (&[S, S], 2)] {
+            assert_eq!(count_holders(queue.iter().copied()), holders, "{queue:?}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod server_session;
 mod session;
 mod tls;
 mod watch;
+mod wire;
 mod withdrawal;
 
 use tooz_core::Driver;

@@ -8,8 +8,8 @@ use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockMode, MemberId, Outc
 
 use crate::client::Lane;
 use crate::holdings::{Certainty, HoldingKind};
-use crate::layout::{LockFolder, letter};
-use crate::queue::{Position, count_holders};
+use crate::layout::{LockFolder, count_holders, letter};
+use crate::queue::Position;
 use crate::record::{Letter, LockRecord, read, write};
 use crate::request::{Entry, Verdict, check_session, delete, delete_at, lock};
 use crate::session::ConsulSession;

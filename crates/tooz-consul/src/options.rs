@@ -10,7 +10,7 @@ use crate::tls::Tls;
 
 /// The port on which an agent serves its clients.
 const PORT: u16 = 8500;
-/// The one for TLS, by HashiCorp's own advice.
+/// The one for TLS, by the advice of Consul's documentation.
 const TLS_PORT: u16 = 8501;
 /// The catalogue's node to which sessions belong.
 const NODE: &str = "tooz-sessions";

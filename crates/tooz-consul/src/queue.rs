@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use tooz_core::driver::{LockKey, LockRequest, Locks as _};
-use tooz_core::{Error, LockMode, Outcome, Result};
+use tooz_core::{Error, Outcome, Result};
 
 use crate::client::{Lane, Scope};
 use crate::error;
@@ -36,16 +36,6 @@ pub(crate) enum Position {
     Behind { created: u64, other: Entry },
     /// It has no key. It was taken away, or was never made.
     Missing,
-}
-
-/// How many at the head of a queue of these modes hold the lock: the first writer, or all readers before it.
-pub(crate) fn count_holders(queue: impl IntoIterator<Item = LockMode>) -> usize {
-    let mut queue = queue.into_iter();
-    match queue.next() {
-        None => 0,
-        Some(LockMode::Exclusive) => 1,
-        Some(LockMode::Shared) => 1 + queue.take_while(|mode| *mode == LockMode::Shared).count(),
-    }
 }
 
 /// Where the request with that key of that session stands among all of its lock.
@@ -185,19 +175,13 @@ fn hidden(folder: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use tooz_core::LockMode;
     use tooz_core::driver::RequestId;
 
     use super::*;
 
     const X: LockMode = LockMode::Exclusive;
     const S: LockMode = LockMode::Shared;
-
-    #[test]
-    fn the_first_writer_or_all_readers_before_it_hold() {
-        for (queue, holders) in [(&[][..], 0), (&[X, X], 1), (&[X, S], 1), (&[S, S, X, S], 2), (&[S, S], 2)] {
-            assert_eq!(count_holders(queue.iter().copied()), holders, "{queue:?}");
-        }
-    }
 
     #[test]
     fn only_what_was_made_before_and_conflicts_is_in_the_way() {

@@ -152,7 +152,7 @@ impl WireEntry {
 }
 
 /// Reads what was answered to a transaction.
-pub(crate) fn read_transaction(answer: Answer, address: &str) -> Result<Verdict, Failure> {
+pub(crate) fn read_transaction(answer: &Answer, address: &str) -> Result<Verdict, Failure> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Wire {
@@ -226,21 +226,21 @@ mod tests {
         assert_eq!(body, expected);
         let body = r#"{"Results":[{"KV":{"LockIndex":1,"Key":"k","Flags":0,"Value":"dg==","Session":"id","CreateIndex":5,"ModifyIndex":6}},
             {"KV":{"LockIndex":0,"Key":"l","Flags":0,"Value":null,"CreateIndex":8,"ModifyIndex":9}}],"Errors":null}"#;
-        let Ok(Verdict::Done(entries)) = read_transaction(answer(200, body), "h") else { panic!("it was done") };
+        let Ok(Verdict::Done(entries)) = read_transaction(&answer(200, body), "h") else { panic!("it was done") };
         assert_eq!((entries[0].value.as_slice(), entries[0].session.as_deref()), (b"v".as_slice(), Some("id")));
         assert_eq!((entries[1].created, entries[1].modified, entries[1].session.as_deref()), (8, 9, None));
         let body = r#"{"Results":null,"Errors":[{"OpIndex":1,"What":"key \"k\" is held"}]}"#;
-        let refused = read_transaction(answer(409, body), "h").unwrap();
+        let refused = read_transaction(&answer(409, body), "h").unwrap();
         assert!(refused.fails(1) && !refused.fails(0));
         let body = r#"{"Results":null,"Errors":[{"OpIndex":1,"What":"Permission denied"}]}"#;
-        let failure = read_transaction(answer(409, body), "h").unwrap_err();
+        let failure = read_transaction(&answer(409, body), "h").unwrap_err();
         assert_eq!(failure.error.kind(), tooz_core::ErrorKind::Unauthorized);
     }
 
     proptest! {
         #[test]
         fn no_answer_panics(status in 100_u16..600, body: String) {
-            let _ = read_transaction(answer(status, &body), "h");
+            let _ = read_transaction(&answer(status, &body), "h");
             let _ = Page::read(&answer(status, &body));
         }
     }

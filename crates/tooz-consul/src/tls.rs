@@ -21,7 +21,7 @@ mod with {
     use tooz_core::driver::{CertificateFiles, Options, OwnCertificate};
     use tooz_core::{Error, Result};
 
-    use crate::connection::{Unreached, Wire};
+    use crate::wire::{Unreached, Wire};
 
     /// Without a word of the client an agent would speak HTTP/2.
     const HTTP_1: &[u8] = b"http/1.1";
@@ -103,7 +103,7 @@ mod without {
     use tooz_core::driver::Options;
     use tooz_core::{Error, Result};
 
-    use crate::connection::{Unreached, Wire};
+    use crate::wire::{Unreached, Wire};
 
     #[derive(Clone)]
     pub(crate) struct Tls(Infallible);

@@ -12,8 +12,7 @@ use tooz_core::driver::{Backoff, Change, PushStream, Pushed, Pusher, push_channe
 use tooz_core::{LockMode, Result, RosterEntry};
 
 use crate::client::{Client, Lane, Scope};
-use crate::layout::{GroupFolder, LockFolder};
-use crate::queue::count_holders;
+use crate::layout::{GroupFolder, LockFolder, count_holders};
 use crate::request::{Entry, Page};
 
 /// The pause for each member between two readings of a group: so a change of a group of a thousand costs a reader a tenth of its time at most.
@@ -55,11 +54,11 @@ fn pauses() -> Backoff {
 }
 
 /// Every change of a group after that page.
-pub(crate) fn group(watching: Watching, folder: GroupFolder, page: Page) -> PushStream {
+pub(crate) fn group(watching: Watching, folder: GroupFolder, page: &Page) -> PushStream {
     let (pusher, stream) = push_channel();
     let pusher = Arc::new(pusher);
     pusher.push(Pushed::Ready);
-    let watch = GroupWatch { members: members(&folder, &page), index: page.index, folder, pusher: Arc::clone(&pusher) };
+    let watch = GroupWatch { members: members(&folder, page), index: page.index, folder, pusher: Arc::clone(&pusher) };
     run(watch.follow(watching), &pusher);
     stream
 }

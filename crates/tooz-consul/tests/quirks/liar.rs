@@ -71,7 +71,7 @@ impl Liar {
 fn serve(client: &TcpStream, upstream: SocketAddr, lies: &Mutex<Vec<Lie>>, heard: &Mutex<Vec<String>>) -> Option<()> {
     let mut reader = BufReader::new(client);
     loop {
-        let (mut head, mut length) = (Vec::new(), 0);
+        let (mut header, mut length) = (Vec::new(), 0);
         loop {
             let mut line = String::new();
             if reader.read_line(&mut line).ok()? == 0 {
@@ -84,11 +84,11 @@ fn serve(client: &TcpStream, upstream: SocketAddr, lies: &Mutex<Vec<Lie>>, heard
             if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
                 length = value.trim().parse().ok()?;
             }
-            head.push(line);
+            header.push(line);
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
-        let first = head.first()?.clone();
+        let first = header.first()?.clone();
         heard.lock().ok()?.push(first.clone());
         let text = format!("{first}\n{}", String::from_utf8_lossy(&body));
         let lie = lies.lock().ok()?.iter_mut().find(|lie| lie.times > 0 && text.contains(&lie.words)).map(|lie| {
@@ -98,10 +98,10 @@ fn serve(client: &TcpStream, upstream: SocketAddr, lies: &Mutex<Vec<Lie>>, heard
         let answer = match lie {
             Some((status, text, false)) => said(status, text),
             Some((status, text, true)) => {
-                pass_on(upstream, &head, &body)?;
+                pass_on(upstream, &header, &body)?;
                 said(status, text)
             }
-            None => pass_on(upstream, &head, &body)?,
+            None => pass_on(upstream, &header, &body)?,
         };
         (&*client).write_all(&answer).ok()?;
     }

@@ -38,7 +38,7 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> Re
 
 /// Waits for what has promised to come within a second.
 pub(crate) async fn at_once<T>(what: &str, future: impl Future<Output = T>) -> Result<T> {
-    let limit = Duration::from_millis(1_000);
+    let limit = Duration::from_secs(1);
     tokio::time::timeout(limit, future).await.with_context(|| format!("{what} took longer than {limit:?}"))
 }
 
