@@ -141,9 +141,11 @@ async fn without_a_majority_nothing_is_granted_and_the_deadline_rules(stage: &St
     blocking(|| cluster.nodes()[0].kill());
     blocking(|| cluster.nodes()[1].kill());
     let expiry = Instant::now() + guard.expires_in().expect("a server is the judge");
+    // Watched from now on: the try may take longer than the grant lasts.
+    let belief = Belief::of(guard);
     let error = within(OPERATION + LATE, "a try", free.try_acquire()).await.expect_err("there is no majority");
     assert!(error.is_retryable(), "{error:?}");
-    let (last, guard) = Belief::of(guard).end().await;
+    let (last, guard) = belief.end().await;
     assert!(last <= expiry, "it was held for {:?} after its expiry", last - expiry);
     assert!(!waiter.is_finished(), "a minority granted something");
     for node in [0, 1] {
