@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use hyper::Method;
 use hyper::body::Bytes;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
-use tooz_core::{Outcome, Result};
+use tooz_core::{ErrorKind, Outcome, Result};
 
 use crate::connection::{Answer, Connection, Question};
 use crate::error::{self, Failure, Remedy};
@@ -42,6 +43,8 @@ pub(crate) struct Client {
     polls: Pool,
     /// How long one request may take, all its repetitions included.
     limit: Duration,
+    /// The agent that was last found to hang: questions that wait there for a change are asked elsewhere.
+    hung: watch::Sender<usize>,
 }
 
 /// An answer, and whether the same request was sent before without one.
@@ -54,7 +57,16 @@ pub(crate) struct Reply<T> {
 impl Client {
     pub(crate) fn new(settings: Settings, limit: Duration) -> Self {
         let (beat, mailbox) = (Pool::of(1), Pool::of(1));
-        Client { settings, beat, wishes: Pool::of(4), duties: Pool::of(2), mailbox, polls: Pool::of(12), limit }
+        Client {
+            settings,
+            beat,
+            wishes: Pool::of(4),
+            duties: Pool::of(2),
+            mailbox,
+            polls: Pool::of(12),
+            limit,
+            hung: watch::Sender::new(0),
+        }
     }
 
     /// The address of the agent that is asked just now.
@@ -106,8 +118,9 @@ impl Client {
         let (mut tries, mut logins, mut was_repeated) = (0, 0, false);
         loop {
             let left = give_up.saturating_duration_since(Instant::now());
-            // Time is left for another agent.
-            let patience = if tries + 1 >= agents { left } else { left / 2 };
+            // Time is left for another agent, but not of a question that waits for a change.
+            let waits = matches!(lane, Lane::Poll | Lane::Mailbox);
+            let patience = if waits || tries + 1 >= agents { left } else { left / 2 };
             let agent = pool.agent();
             let asked = timeout(patience, self.ask_once(pool, question.clone())).await;
             let failure =
@@ -119,6 +132,9 @@ impl Client {
                     Err(failure) => failure,
                 };
             was_repeated |= failure.error.outcome() == Outcome::Unknown;
+            if failure.error.kind() == ErrorKind::TimedOut {
+                self.hung.send_replace(agent);
+            }
             let goes_on = match failure.remedy {
                 // Each of a few idle connections may have ended with the agent.
                 Remedy::ConnectAnew => {
@@ -245,8 +261,27 @@ impl Client {
         let question = self.question(Method::GET, &format!("kv/{key}"), &query, Bytes::new());
         // The server adds up to a sixteenth, so that not all that wait come back at once.
         let limit = wait + wait / 16 + self.limit;
-        let answer = self.ask_within(lane, limit, question, |answer, _| Ok(answer)).await;
+        let agent = self.pool(lane).agent();
+        let asking = self.ask_within(lane, limit, question, |answer, _| Ok(answer));
+        let answer = tokio::select! {
+            answer = asking => answer,
+            () = self.hangs(agent) => {
+                self.pool(lane).leave(agent, self.settings.agents.len());
+                Err(error::no_answer(&self.settings.agents[agent].address, self.limit).error)
+            }
+        };
         Some(answer.and_then(|answer| Page::read(&answer.message)))
+    }
+
+    /// Ends when that agent was found to hang by a request that was to be answered at once, and there is another.
+    async fn hangs(&self, agent: usize) {
+        let mut hung = self.hung.subscribe();
+        while hung.changed().await.is_ok() {
+            if *hung.borrow() == agent && self.settings.agents.len() > 1 {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// The names below a prefix, up to the next slash.

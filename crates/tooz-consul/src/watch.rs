@@ -230,6 +230,20 @@ mod tests {
         members.iter().map(entry).collect()
     }
 
+    /// Consul forgets after some time what was deleted below a prefix, and its index goes back.
+    #[test]
+    fn an_index_that_goes_back_is_no_change() {
+        let folder = crate::layout::Layout::new(&"n".parse().unwrap()).unwrap().group(&"g".parse().unwrap());
+        let (pusher, mut stream) = push_channel();
+        let mut watch = GroupWatch { folder, pusher: Arc::new(pusher), members: BTreeMap::new(), index: 20 };
+        assert!(!watch.tell(&Page { entries: Vec::new(), index: 10 }) && watch.index == 10);
+        watch.members = of(&[("a", 1, 5)]);
+        assert!(watch.tell(&Page { entries: Vec::new(), index: 7 }), "what has changed is told all the same");
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let told = stream.as_mut().poll_next(&mut context);
+        assert!(matches!(told, std::task::Poll::Ready(Some(Pushed::Dirty))), "told {told:?}");
+    }
+
     #[test]
     fn two_readings_are_compared() {
         let before = of(&[("a", 1, 10), ("b", 2, 11), ("c", 3, 12)]);

@@ -1,6 +1,7 @@
 //! What only Consul can show, on servers of its own: lost and late replies, costs by Consul's own counters, agents and nodes, tokens, backups.
 
 mod access;
+mod agents;
 #[path = "../ask/mod.rs"]
 mod ask;
 mod backups;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     };
     let quirks = [
         access::QUIRKS,
+        agents::QUIRKS,
         backups::QUIRKS,
         force::QUIRKS,
         groups::QUIRKS,
