@@ -37,6 +37,7 @@ pub struct Rig {
     pub(crate) patience: Duration,
     pub(crate) moment: Duration,
     pub(crate) session_timeout: Duration,
+    pub(crate) lingering: Duration,
     pub(crate) across_processes: bool,
     pub(crate) hides_locks: bool,
     pub(crate) hides_waiters: bool,
@@ -62,6 +63,7 @@ impl Rig {
             patience: Duration::from_secs(10),
             moment: Duration::from_millis(60),
             session_timeout: Duration::from_secs(2),
+            lingering: Duration::ZERO,
             across_processes: false,
             hides_locks: false,
             hides_waiters: false,
@@ -92,6 +94,13 @@ impl Rig {
     /// The session timeout that the cases ask for (2 s): short, but not below what the backend accepts.
     pub fn session_timeout(mut self, timeout: Duration) -> Self {
         self.session_timeout = timeout;
+        self
+    }
+
+    /// How much longer than the session timeout the backend may keep the session of the dead (nothing): a member that is refused is told to
+    /// come back only after that.
+    pub fn lingering(mut self, lingering: Duration) -> Self {
+        self.lingering = lingering;
         self
     }
 

@@ -1,6 +1,7 @@
 //! Getting hold of a server's programs without installing anything.
 
 pub(crate) mod apt;
+pub(crate) mod consul;
 pub(crate) mod docker;
 pub(crate) mod etcd;
 pub(crate) mod installation;
@@ -30,6 +31,7 @@ fn package_of(kind: Kind) -> &'static dyn Package {
         Kind::Etcd => &etcd::Etcd,
         Kind::ZooKeeper => &zookeeper::ZooKeeper,
         Kind::Postgres => &postgres::Postgres,
+        Kind::Consul => &consul::Consul,
     }
 }
 

@@ -3,6 +3,7 @@
 use parking_lot::{Mutex, MutexGuard};
 pub(crate) mod backend;
 pub(crate) mod child;
+pub(crate) mod consul;
 pub(crate) mod etcd;
 pub(crate) mod family;
 pub(crate) mod keeper;
@@ -60,6 +61,7 @@ pub(crate) fn backend_of(kind: Kind) -> &'static dyn Backend {
         Kind::Etcd => &etcd::Etcd,
         Kind::ZooKeeper => &zookeeper::ZooKeeper,
         Kind::Postgres => &postgres::Postgres,
+        Kind::Consul => &consul::Consul,
     }
 }
 
@@ -133,6 +135,16 @@ impl Server {
     /// Where it listens itself, behind that proxy.
     pub(crate) fn direct(&self) -> SocketAddr {
         self.plan.listen
+    }
+
+    /// Where it listens for its peers.
+    pub(crate) fn peers(&self) -> SocketAddr {
+        self.plan.peers
+    }
+
+    /// The third of its addresses.
+    pub(crate) fn health(&self) -> SocketAddr {
+        self.plan.health
     }
 
     /// What it is.

@@ -43,13 +43,24 @@ fn talk(server: &Server, write: Option<&str>) -> Option<String> {
         return talk_to_zookeeper(server, write);
     }
     let redis = server.kind() == Kind::Redis;
-    let command = server.tool(if redis { "redis-cli" } else { "etcdctl" }).unwrap();
+    let consul = server.kind() == Kind::Consul;
+    let command = server
+        .tool(if redis {
+            "redis-cli"
+        } else if consul {
+            "consul"
+        } else {
+            "etcdctl"
+        })
+        .unwrap();
     let mut limited = std::process::Command::new("timeout");
     limited.arg(MOMENT).arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         limited.env(name, value.unwrap_or_default());
     }
     match (redis, write) {
+        (false, Some(value)) if consul => limited.args(["kv", "put", "key", value]),
+        (false, None) if consul => limited.args(["kv", "get", "key"]),
         (true, Some(value)) => limited.args(["set", "key", value]),
         (true, None) => limited.args(["get", "key"]),
         (false, Some(value)) => limited.args(["put", "key", value]),

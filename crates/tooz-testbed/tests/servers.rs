@@ -28,8 +28,9 @@ fn main() -> ExitCode {
         ]
     });
     let only_redis = trial(Kind::Redis, "listens_on_a_unix_socket", listens_on_a_unix_socket);
-    // Debian's packages of PostgreSQL bear the version in their names, and the testbed knows those of one.
-    let trials = trials.filter(|trial| trial.name() != "postgres::comes_in_other_versions").chain([only_redis]);
+    // Debian's packages of PostgreSQL bear the version in their names, and the testbed knows those of one. Of Consul there is one version.
+    let of_one_version = ["postgres::comes_in_other_versions", "consul::comes_in_other_versions"];
+    let trials = trials.filter(|trial| !of_one_version.contains(&trial.name())).chain([only_redis]);
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }
 
@@ -55,6 +56,7 @@ fn talk(server: &Server, write: Option<&str>) -> Option<String> {
     let mut command = match server.kind() {
         Kind::Redis => server.tool("redis-cli").unwrap(),
         Kind::Postgres => server.tool("psql").unwrap(),
+        Kind::Consul => server.tool("consul").unwrap(),
         _ => server.tool("etcdctl").unwrap(),
     };
     match (server.kind(), write) {
@@ -64,6 +66,8 @@ fn talk(server: &Server, write: Option<&str>) -> Option<String> {
             command.args(["-q", "-c", "DROP TABLE IF EXISTS t", "-c", &format!("SELECT '{value}' AS v INTO t")])
         }
         (Kind::Postgres, None) => command.args(["-qAt", "-c", "SELECT v FROM t"]),
+        (Kind::Consul, Some(value)) => command.args(["kv", "put", "key", value]),
+        (Kind::Consul, None) => command.args(["kv", "get", "key"]),
         (_, Some(value)) => command.args(["put", "key", value]),
         (_, None) => command.args(["get", "key", "--print-value-only"]),
     };
@@ -180,6 +184,7 @@ fn speaks_tls(kind: Kind) -> anyhow::Result<()> {
     let scheme = match kind {
         Kind::Redis => "rediss",
         Kind::ZooKeeper => "zookeeper+tls",
+        Kind::Consul => "consul+https",
         _ => "etcd+https",
     };
     if kind == Kind::Postgres {

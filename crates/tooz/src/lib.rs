@@ -2,6 +2,8 @@
 
 pub use tooz_core::*;
 
+#[cfg(feature = "consul")]
+pub use tooz_consul as consul;
 #[cfg(feature = "etcd")]
 pub use tooz_etcd as etcd;
 #[cfg(feature = "file")]

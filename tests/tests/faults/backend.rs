@@ -6,7 +6,7 @@ use std::time::Duration;
 use tooz_testbed::{Kind, Server};
 
 use crate::raw::Raw;
-use crate::{connections, postgres};
+use crate::{connections, consul, postgres};
 
 /// What the cases have to know of a backend.
 pub(crate) struct Backend {
@@ -33,6 +33,8 @@ pub(crate) struct Backend {
 pub(crate) enum Sessions {
     /// Its timeout alone: connections come and go.
     Timed,
+    /// Its timeout alone, which the server lets go by twice: what a dead holder had is free that much later than elsewhere.
+    Doubled,
     /// The end of its connection, whatever the cause, and the timeout of who is silent.
     Connections,
 }
@@ -105,6 +107,23 @@ pub(crate) const BACKENDS: &[Backend] = &[
         clearing: Duration::ZERO,
         sessions: Sessions::Connections,
         otherwise: connections::OTHERWISE,
+    },
+    Backend {
+        kind: Kind::Consul,
+        scheme: "consul",
+        options: "",
+        slack: Duration::from_millis(500),
+        stored: |server| {
+            let mut stored =
+                lines(server.tool("consul").expect("consul is there").args(["kv", "get", "-keys", "-recurse", ""]));
+            stored.extend(consul::sessions(server).into_iter().map(|id| format!("lease {id}")));
+            stored
+        },
+        // The record of the layout.
+        counters: 1,
+        clearing: Duration::ZERO,
+        sessions: Sessions::Doubled,
+        otherwise: &[],
     },
 ];
 

@@ -95,7 +95,7 @@ async fn knows_its_loss_first(stage: &Stage, fault: fn(&Proxy)) {
     fault(&proxy);
     let cut = Instant::now();
     // The server may have heard one more beat, and one whole wait of the client's for its answers.
-    let limit = SHORT * 2 + OPERATION + stage.backend.slack + LATE;
+    let limit = SHORT + OPERATION + stage.ended_after(SHORT) + LATE;
     let (next, granted) = within(limit, "the waiter's turn", waiter).await.unwrap();
     stage.note("from the cut to the next grant", granted - cut);
     let believed = belief.guard().is_held();

@@ -72,7 +72,7 @@ async fn dropping_does_not_wait_for_a_dead_server(stage: &Stage) {
     stage.break_it(Server::resume);
     // It released in the background, as soon as it could.
     let lock = stage.connect("b", LONG).await.lock("x").unwrap();
-    let limit = OPERATION + LONG + stage.backend.slack + LATE;
+    let limit = OPERATION + stage.ended_after(LONG) + LATE;
     drop(within(limit, "the dropped lock", lock.acquire()).await.unwrap());
 }
 

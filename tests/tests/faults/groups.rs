@@ -64,7 +64,7 @@ async fn fifty_join_at_once_and_the_death_of_one_is_told_once(stage: &Stage) {
 
     let killed = Instant::now();
     other.kill().await;
-    let limit = SHORT + stage.backend.slack + LATE;
+    let limit = stage.ended_after(SHORT) + LATE;
     for watch in &mut watches {
         let event = within(limit.saturating_sub(killed.elapsed()), "the death of one", watch.next()).await;
         assert!(matches!(&event, Some(GroupEvent::Left(member)) if member.as_str() == "mortal"), "{event:?}");

@@ -135,7 +135,8 @@ async fn the_register_with_a_gate_loses_nothing_and_the_one_without_does(stage: 
     for index in 0..PROCESSES {
         others.push(Other::start(stage, &format!("p{index}"), SHORT).await);
     }
-    let time = Duration::from_secs(14);
+    // Time for some stops, each until the server has ended the session of who was stopped.
+    let time = Duration::from_secs(14).max(stage.ended_after(SHORT) * 5);
     for other in &mut others {
         other.tell(&Command::Count { lock: "counting".into(), file: file.clone(), time }).await;
     }
@@ -150,7 +151,7 @@ async fn the_register_with_a_gate_loses_nothing_and_the_one_without_does(stage: 
         others[index].stop();
         // Until others have gone on without it.
         let counted = writes(&file);
-        let patience = Instant::now() + SHORT + stage.backend.slack + Duration::from_secs(2);
+        let patience = Instant::now() + stage.ended_after(SHORT) + Duration::from_secs(2);
         while writes(&file) < counted + 3 && Instant::now() < patience {
             sleep(Duration::from_millis(50)).await;
         }

@@ -44,7 +44,7 @@ async fn a_stopped_holder_sees_its_loss_at_the_first_look_and_frees_nobodys_lock
     other.tell(&Command::StopThenLookAndRelease).await;
     let (guard, granted) = soon("the stopped one's lock", waiter).await.unwrap();
     stage.note("from the stop to the next grant", granted - stopped);
-    assert!(granted - stopped <= SHORT + stage.backend.slack + LATE, "it took {:?}", granted - stopped);
+    assert!(granted - stopped <= stage.ended_after(SHORT) + LATE, "it took {:?}", granted - stopped);
     assert!(guard.fencing_token().0 > token, "the token did not grow");
     other.resume();
     let reply = other.reply(PATIENCE).await;
@@ -94,7 +94,7 @@ async fn its_turn_comes(stage: &Stage, guard: tooz::LockGuard, waiter: Waiter) {
     soon("releasing", guard.release()).await.expect("releasing");
     let (guard, granted) = soon("the turn of who is behind", waiter).await.unwrap();
     stage.note("from the end of one in the queue to the turn of who is behind", granted - gone);
-    assert!(granted - gone <= SHORT + stage.backend.slack + LATE, "it took {:?}", granted - gone);
+    assert!(granted - gone <= stage.ended_after(SHORT) + LATE, "it took {:?}", granted - gone);
     soon("releasing", guard.release()).await.expect("releasing");
 }
 
@@ -151,7 +151,7 @@ async fn a_killed_process_leaves_nothing_behind(stage: &Stage) {
     other.ask(&Command::Lead { group: "g".into() }).await;
     sleep(MOMENT).await;
     other.kill().await;
-    sleep(SHORT + Duration::from_secs(1)).await;
+    sleep(stage.ended_after(SHORT).max(SHORT + Duration::from_secs(1))).await;
     soon("releasing", guard.release()).await.expect("releasing");
     soon("deleting", held.group("g").unwrap().delete()).await.expect("a group of the dead can be deleted");
     stage.nothing_is_left().await;

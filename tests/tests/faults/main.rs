@@ -9,6 +9,7 @@ mod backend;
 mod churn;
 mod connections;
 mod consensus;
+mod consul;
 mod cut;
 mod dead;
 mod ensemble;
@@ -50,10 +51,11 @@ fn cases(backend: &Backend) -> impl Iterator<Item = Case> + use<> {
         Kind::Etcd => &[consensus::CASES],
         Kind::ZooKeeper => &[consensus::CASES, ensemble::CASES],
         Kind::Postgres => &[postgres::CASES],
+        Kind::Consul => &[consensus::CASES],
         _ => &[],
     };
     let shared = match backend.sessions {
-        Sessions::Timed => &[],
+        Sessions::Timed | Sessions::Doubled => &[],
         Sessions::Connections => connections::CASES,
     };
     [

@@ -104,7 +104,7 @@ pub(crate) async fn is_told_and_mended(stage: &Stage, (away, back): (Deed, Deed)
     stage.break_it(back);
     let begun = Instant::now();
     // The waiter queues again in a session of its own, and the dead session's lock is free when the server ends it.
-    let limit = session + stage.backend.slack + PATIENCE;
+    let limit = stage.ended_after(session) + PATIENCE;
     let (next, _) = within(limit, "the waiter's turn", waiter).await.unwrap();
     stage.note("from the server's return to the next grant", begun.elapsed());
     assert!(next.fencing_token() > token, "the token did not grow");

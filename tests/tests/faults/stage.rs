@@ -168,9 +168,15 @@ impl Stage {
     /// How long after the end of a process somebody else may have to wait for its locks, the timeout of its session being this.
     pub(crate) fn inherited_after(&self, timeout: Duration) -> Duration {
         match self.backend.sessions {
-            Sessions::Timed => timeout + self.backend.slack,
+            Sessions::Timed | Sessions::Doubled => self.ended_after(timeout),
             Sessions::Connections => self.backend.slack,
         }
+    }
+
+    /// How long after its last heartbeat the server has ended a session with that timeout at the latest.
+    pub(crate) fn ended_after(&self, timeout: Duration) -> Duration {
+        let kept = if self.backend.sessions == Sessions::Doubled { timeout * 2 } else { timeout };
+        kept + self.backend.slack
     }
 
     /// Closes everything, and shows that nothing but a few counters is left at the server.

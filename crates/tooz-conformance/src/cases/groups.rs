@@ -274,7 +274,8 @@ async fn a_refused_namesake_is_told_when_to_retry(stage: Stage) -> Verdict {
     let result = stage.soon("it", second.group("g")?.join(&1)).await?;
     let error = refused("a second member of the same id", result, ErrorKind::AlreadyExists)?;
     let after = error.retry_after().ok_or_else(|| Failure::new("there is no retry_after"))?;
-    ensure!(after <= stage.session_timeout(), "{after:?} is more than the session timeout");
+    let latest = stage.session_timeout() + stage.rig().lingering;
+    ensure!(after <= latest, "{after:?} is more than the {latest:?} after which the dead are gone");
     ensure!(error.is_retryable(), "it may succeed later");
     // One that lives on is not waited for longer than that.
     let limit = after + std::time::Duration::from_secs(3) + stage.patience();

@@ -32,8 +32,8 @@ impl JoinOptions {
     }
 
     /// Waits for the end of a living member of the same id, such as this service before its crash: at most as long as the backend says at
-    /// first ([`Error::retry_after`](crate::Error::retry_after), at most the session timeout). One that lives on after that is
-    /// `AlreadyExists`.
+    /// first ([`Error::retry_after`](crate::Error::retry_after), at most the session timeout, or what its driver's page says where the backend
+    /// keeps the dead for longer). One that lives on after that is `AlreadyExists`.
     pub fn wait(mut self) -> Self {
         self.wait = true;
         self

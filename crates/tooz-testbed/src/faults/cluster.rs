@@ -1,5 +1,6 @@
 //! Three servers that are one, and the network between them.
 
+mod consul;
 mod etcd;
 mod redis;
 mod sockets;
@@ -31,7 +32,7 @@ pub(super) const NODES: usize = 3;
 /// How long a cluster may take until it has a leader, or all its servers again. It takes about a second on an idle machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A cluster of three servers: of etcd; of Redis a primary and two replicas, with three Sentinels that watch them under
+/// A cluster of three servers: of etcd or Consul; of Redis a primary and two replicas, with three Sentinels that watch them under
 /// the name `tooz`.
 ///
 /// Everything that goes to one of its servers, from clients and from the others, goes through a [`Proxy`], which knows by
@@ -106,6 +107,7 @@ impl Cluster {
             Kind::Etcd => etcd::roles(&places),
             Kind::ZooKeeper => zookeeper::roles(&places),
             Kind::Postgres => Vec::new(),
+            Kind::Consul => consul::roles(&places),
         };
         let mut servers = Vec::new();
         for (place, role) in places.into_iter().zip(roles) {
@@ -120,6 +122,7 @@ impl Cluster {
             Kind::Etcd => etcd::launch(&cluster)?,
             Kind::ZooKeeper => zookeeper::launch(&cluster)?,
             Kind::Postgres => {}
+            Kind::Consul => consul::launch(&cluster)?,
         }
         cluster.wait_until_whole()?;
         Ok(cluster)
@@ -135,6 +138,7 @@ impl Cluster {
             Kind::Etcd => etcd::url(&all(&self.nodes)),
             Kind::ZooKeeper => zookeeper::url(&all(&self.nodes)),
             Kind::Postgres => self.url_of(0),
+            Kind::Consul => consul::url(&all(&self.nodes)),
         }
     }
 
@@ -175,6 +179,7 @@ impl Cluster {
             Kind::Etcd => etcd::leader(self),
             Kind::ZooKeeper => zookeeper::leader(self),
             Kind::Postgres => None,
+            Kind::Consul => consul::leader(self),
         }
     }
 
@@ -187,6 +192,7 @@ impl Cluster {
                 Kind::Etcd => etcd::is_whole(self),
                 Kind::ZooKeeper => zookeeper::is_whole(self),
                 Kind::Postgres => Ok(()),
+                Kind::Consul => consul::is_whole(self),
             };
             match whole {
                 Ok(()) => Ok(Some(())),
@@ -258,7 +264,12 @@ fn places(count: usize, kind: Kind) -> Result<(Vec<Place>, Vec<Link>)> {
     for (to, pid) in pids.into_iter().enumerate() {
         let ports = ports::three()?;
         let mut link = |port: &Port, for_clients: bool| -> Result<SocketAddr> {
-            let proxy = Proxy::start_knowing(port.address(), whose::connections_of(&roster))?;
+            let who_is = whose::connections_of(&roster);
+            let proxy = match (kind, for_clients) {
+                // Its servers announce the port at which they listen, so that the proxy has the same at another address.
+                (Kind::Consul, false) => Proxy::start_at(consul::door(to, port.address()), port.address(), who_is)?,
+                _ => Proxy::start_knowing(port.address(), who_is)?,
+            };
             if kind == Kind::ZooKeeper && !for_clients {
                 // A follower that a new leader hangs up on, because it does not listen yet, calls for another election.
                 proxy.wait_for_server(Duration::from_secs(1));

@@ -59,7 +59,12 @@ impl Proxy {
 
     /// Starts one that can tell some of its clients apart.
     pub(crate) fn start_knowing(upstream: SocketAddr, who_is: WhoIs) -> Result<Proxy> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen on 127.0.0.1")?;
+        Proxy::start_at((Ipv4Addr::LOCALHOST, 0).into(), upstream, who_is)
+    }
+
+    /// The same at an address that is known before.
+    pub(crate) fn start_at(door: SocketAddr, upstream: SocketAddr, who_is: WhoIs) -> Result<Proxy> {
+        let listener = TcpListener::bind(door).with_context(|| format!("cannot listen on {}", door.ip()))?;
         let address = listener.local_addr()?;
         let listener = Arc::new(listener);
         let shared = Arc::new(Shared::new(upstream));

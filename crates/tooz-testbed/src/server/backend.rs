@@ -79,6 +79,16 @@ pub(crate) enum Role {
         advertised: SocketAddr,
         members: String,
     },
+    /// A server of a Consul cluster: its number, its own address for the others, and where each is found by gossip.
+    ConsulServer {
+        id: usize,
+        advertised: SocketAddr,
+        gossip: Vec<SocketAddr>,
+    },
+    /// An agent of Consul that keeps no data and asks those servers.
+    ConsulClient {
+        gossip: Vec<SocketAddr>,
+    },
     /// A member of a ZooKeeper ensemble: its number, and where each member is reached by its peers and for votes.
     ZooKeeperMember {
         id: usize,

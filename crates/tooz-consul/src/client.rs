@@ -1,0 +1,314 @@
+//! The client: sends each request over one of a few named connections, to one agent after another within its limit, and repeats what may be.
+
+use std::time::Duration;
+
+use hyper::Method;
+use hyper::body::Bytes;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tooz_core::{ErrorKind, Outcome, Result};
+
+use crate::connection::{Answer, Connection, Question};
+use crate::error::{self, Failure, Remedy};
+use crate::options::Settings;
+use crate::pool::Pool;
+use crate::request::{Op, Page, Transaction, Verdict, read_transaction};
+use crate::wire::Unreached;
+
+/// A connection that nobody has used for so long is closed.
+const UNUSED: Duration = Duration::from_secs(20);
+
+/// Which connection a request goes over: what waits in front of one is not in the way of the others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// The heartbeat's alone.
+    Beat,
+    /// What the application wants to have or to know.
+    Wish,
+    /// What gives back, or goes on with what was begun.
+    Duty,
+    /// Of the session's letters: it always has its connection.
+    Mailbox,
+    /// Of questions that the server answers when something has changed.
+    Poll,
+}
+
+/// The client of one session. It has twenty connections at most: an agent takes two hundred of one address.
+pub(crate) struct Client {
+    pub(crate) settings: Settings,
+    beat: Pool,
+    wishes: Pool,
+    duties: Pool,
+    mailbox: Pool,
+    polls: Pool,
+    /// How long one request may take, all its repetitions included.
+    limit: Duration,
+    /// The agent that was last found to hang: questions that wait there for a change are asked elsewhere.
+    hung: watch::Sender<usize>,
+}
+
+/// An answer, and whether the same request was sent before without one.
+pub(crate) struct Reply<T> {
+    pub(crate) message: T,
+    /// An earlier sending may still be carried out, any time later.
+    pub(crate) was_repeated: bool,
+}
+
+impl Client {
+    pub(crate) fn new(settings: Settings, limit: Duration) -> Self {
+        let (beat, mailbox) = (Pool::of(1), Pool::of(1));
+        Client {
+            settings,
+            beat,
+            wishes: Pool::of(4),
+            duties: Pool::of(2),
+            mailbox,
+            polls: Pool::of(12),
+            limit,
+            hung: watch::Sender::new(0),
+        }
+    }
+
+    /// The address of the agent that is asked just now.
+    pub(crate) fn address(&self) -> &str {
+        &self.settings.agents[self.wishes.agent()].address
+    }
+
+    fn pool(&self, lane: Lane) -> &Pool {
+        match lane {
+            Lane::Beat => &self.beat,
+            Lane::Wish => &self.wishes,
+            Lane::Duty => &self.duties,
+            Lane::Mailbox => &self.mailbox,
+            Lane::Poll => &self.polls,
+        }
+    }
+
+    /// Closes the connections that nobody has used for some time.
+    pub(crate) fn prune(&self) {
+        for pool in [&self.wishes, &self.duties, &self.mailbox, &self.polls] {
+            pool.prune(UNUSED);
+        }
+    }
+
+    /// Closes the connections that nobody uses.
+    pub(crate) fn clear(&self) {
+        for lane in [Lane::Beat, Lane::Wish, Lane::Duty, Lane::Mailbox, Lane::Poll] {
+            self.pool(lane).clear();
+        }
+    }
+
+    /// Asks one agent after the other, within the limit. What is asked must bear being done twice.
+    pub(crate) async fn ask(&self, lane: Lane, question: Question) -> Result<Reply<Answer>> {
+        // Waiting for a turn here is no part of the limit: nothing was sent yet.
+        let _turn = self.pool(lane).turn().await;
+        self.ask_within(lane, self.limit, question, |answer, _| Ok(answer)).await
+    }
+
+    /// The same at once, with another limit, and with a judge of what was answered.
+    pub(crate) async fn ask_within<T>(
+        &self,
+        lane: Lane,
+        limit: Duration,
+        question: Question,
+        read: impl Fn(Answer, &str) -> Result<T, Failure>,
+    ) -> Result<Reply<T>> {
+        let (pool, agents) = (self.pool(lane), self.settings.agents.len());
+        let give_up = Instant::now() + limit;
+        let (mut tries, mut logins, mut was_repeated) = (0, 0, false);
+        loop {
+            let left = give_up.saturating_duration_since(Instant::now());
+            // Time is left for another agent, but not of a question that waits for a change.
+            let waits = matches!(lane, Lane::Poll | Lane::Mailbox);
+            let patience = if waits || tries + 1 >= agents { left } else { left / 2 };
+            let agent = pool.agent();
+            let asked = timeout(patience, self.ask_once(pool, question.clone())).await;
+            let failure =
+                match asked.unwrap_or_else(|_| Err(error::no_answer(&self.settings.agents[agent].address, patience))) {
+                    Ok((answer, address)) => match read(answer, &address) {
+                        Ok(message) => return Ok(Reply { message, was_repeated }),
+                        Err(failure) => failure,
+                    },
+                    Err(failure) => failure,
+                };
+            was_repeated |= failure.error.outcome() == Outcome::Unknown;
+            if failure.error.kind() == ErrorKind::TimedOut {
+                self.hung.send_replace(agent);
+            }
+            let goes_on = match failure.remedy {
+                // Each of a few idle connections may have ended with the agent.
+                Remedy::ConnectAnew => {
+                    pool.clear();
+                    true
+                }
+                Remedy::LogIn => {
+                    logins += 1;
+                    pool.clear();
+                    logins == 1 && self.settings.login.may_change()
+                }
+                Remedy::AskAnother => {
+                    tries += 1;
+                    pool.leave(agent, agents);
+                    tries < agents
+                }
+                Remedy::None => false,
+            };
+            if !goes_on || Instant::now() >= give_up {
+                let error = failure.error;
+                // Whatever became of the last sending, an earlier one may have been done.
+                return Err(if was_repeated { error.with_outcome(Outcome::Unknown) } else { error });
+            }
+        }
+    }
+
+    /// Over one connection. Whoever gives up waiting drops it, so that a late answer is never taken for another's.
+    async fn ask_once(&self, pool: &Pool, question: Question) -> Result<(Answer, std::sync::Arc<str>), Failure> {
+        let mut connection = match pool.take() {
+            Some(connection) => connection,
+            None => self.connect(pool.agent()).await?,
+        };
+        let asked = connection.ask(question).await;
+        let (address, answered) = (std::sync::Arc::clone(&connection.address), connection.answered);
+        let answer = asked.map_err(|why| error::broken(why, &address, answered))?;
+        pool.keep(connection);
+        Ok((error::judge(answer, &address)?, address))
+    }
+
+    /// Asks that agent alone, over a connection of its own.
+    pub(crate) async fn ask_agent(&self, number: usize, question: Question) -> Result<Answer> {
+        let address = &self.settings.agents[number].address;
+        let asking = async {
+            let mut connection = self.connect(number).await?;
+            let answer = connection.ask(question).await.map_err(|why| error::broken(why, address, 0))?;
+            error::judge(answer, address)
+        };
+        let asked = timeout(self.limit, asking).await;
+        asked.unwrap_or_else(|_| Err(error::no_answer(address, self.limit))).map_err(|failure| failure.error)
+    }
+
+    async fn connect(&self, number: usize) -> Result<Connection, Failure> {
+        let Settings { agents, login, tls, .. } = &self.settings;
+        let agent = &agents[number];
+        let connecting = async {
+            let token = login.token().await.map_err(Unreached::from)?;
+            Connection::open(number, agent, tls.as_ref(), token).await
+        };
+        connecting.await.map_err(|why| error::unreached(why, &agent.address))
+    }
+
+    /// A question about a path of Consul's, with what every path of this session has in its query.
+    pub(crate) fn question(&self, method: Method, path: &str, query: &[&str], body: impl Into<Bytes>) -> Question {
+        let datacenter = self.settings.datacenter.as_ref().map(|name| format!("dc={name}"));
+        let parts: Vec<&str> = query.iter().copied().chain(datacenter.as_deref()).collect();
+        let mark = if parts.is_empty() { "" } else { "?" };
+        Question { method, path: format!("/v1/{path}{mark}{}", parts.join("&")), body: body.into() }
+    }
+
+    /// All or nothing.
+    pub(crate) async fn transact(&self, lane: Lane, ops: &[Op]) -> Result<Reply<Verdict>> {
+        let _turn = self.pool(lane).turn().await;
+        self.transact_within(lane, self.limit, "", ops).await
+    }
+
+    /// A transaction that only reads, from a leader that has proved to be one.
+    pub(crate) async fn look_at(&self, lane: Lane, ops: &[Op]) -> Result<Verdict> {
+        let _turn = self.pool(lane).turn().await;
+        Ok(self.transact_within(lane, self.limit, "consistent", ops).await?.message)
+    }
+
+    async fn transact_within(&self, lane: Lane, limit: Duration, query: &str, ops: &[Op]) -> Result<Reply<Verdict>> {
+        let body =
+            serde_json::to_vec(&Transaction(ops)).map_err(|_| error::strange("a transaction that is no JSON"))?;
+        let query: &[&str] = if query.is_empty() { &[] } else { &[query] };
+        let question = self.question(Method::PUT, "txn", query, body);
+        self.ask_within(lane, limit, question, |answer, address| read_transaction(&answer, address)).await
+    }
+
+    /// What stands at a key, or below a prefix, from a leader that has proved to be one.
+    pub(crate) async fn read(&self, lane: Lane, key: &str, scope: Scope) -> Result<Page> {
+        self.read_as(lane, key, scope, Some("consistent")).await
+    }
+
+    /// The same from whoever takes itself for the leader.
+    pub(crate) async fn glance(&self, lane: Lane, key: &str, scope: Scope) -> Result<Page> {
+        self.read_as(lane, key, scope, None).await
+    }
+
+    async fn read_as(&self, lane: Lane, key: &str, scope: Scope, how: Option<&str>) -> Result<Page> {
+        let query: Vec<&str> = scope.query().into_iter().chain(how).collect();
+        let answer = self.ask(lane, self.question(Method::GET, &format!("kv/{key}"), &query, Bytes::new())).await?;
+        Page::read(&answer.message)
+    }
+
+    /// Waits until something has changed there after that index, but no longer than that. `None`: as many questions of this session as may
+    /// be are waiting already.
+    pub(crate) async fn poll(
+        &self,
+        lane: Lane,
+        key: &str,
+        scope: Scope,
+        index: u64,
+        wait: Duration,
+    ) -> Option<Result<Page>> {
+        let _turn = match lane {
+            // The session's one.
+            Lane::Mailbox => self.pool(lane).turn().await,
+            _ => Some(self.pool(lane).turn_now()?),
+        };
+        // An index of zero would not wait.
+        let (index, wait_text) = (format!("index={}", index.max(1)), format!("wait={}ms", wait.as_millis().max(1)));
+        let query: Vec<&str> = scope.query().into_iter().chain([index.as_str(), wait_text.as_str()]).collect();
+        let question = self.question(Method::GET, &format!("kv/{key}"), &query, Bytes::new());
+        // The server adds up to a sixteenth, so that not all that wait come back at once.
+        let limit = wait + wait / 16 + self.limit;
+        let agent = self.pool(lane).agent();
+        let asking = self.ask_within(lane, limit, question, |answer, _| Ok(answer));
+        let answer = tokio::select! {
+            answer = asking => answer,
+            () = self.hangs(agent) => {
+                self.pool(lane).leave(agent, self.settings.agents.len());
+                Err(error::no_answer(&self.settings.agents[agent].address, self.limit).error)
+            }
+        };
+        Some(answer.and_then(|answer| Page::read(&answer.message)))
+    }
+
+    /// Ends when that agent was found to hang by a request that was to be answered at once, and there is another.
+    async fn hangs(&self, agent: usize) {
+        let mut hung = self.hung.subscribe();
+        while hung.changed().await.is_ok() {
+            if *hung.borrow() == agent && self.settings.agents.len() > 1 {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// The names below a prefix, up to the next slash.
+    pub(crate) async fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        let query = ["keys", "separator=/", "consistent"];
+        let question = self.question(Method::GET, &format!("kv/{prefix}"), &query, Bytes::new());
+        let answer = self.ask(Lane::Wish, question).await?.message;
+        if answer.status == 404 {
+            return Ok(Vec::new());
+        }
+        serde_json::from_slice(&answer.body).map_err(|_| error::strange("a list of keys"))
+    }
+}
+
+/// How much of what lies at a key is read.
+#[derive(Clone, Copy)]
+pub(crate) enum Scope {
+    One,
+    /// All that begins with it.
+    Below,
+}
+
+impl Scope {
+    fn query(self) -> Option<&'static str> {
+        match self {
+            Scope::One => None,
+            Scope::Below => Some("recurse"),
+        }
+    }
+}

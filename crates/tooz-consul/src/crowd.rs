@@ -1,0 +1,111 @@
+//! Waiting for keys to go: each by a question of its own that the server answers when something changes, and those beyond what connections there
+//! are by looking at many of them together.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tooz_core::Result;
+use tooz_core::driver::Mutex;
+
+use crate::client::{Client, Lane, Scope};
+use crate::request::{BATCH, Entry, Verdict, get};
+
+/// How often those that wait together are looked at.
+const TOGETHER: Duration = Duration::from_millis(500);
+/// After how many of those looks a waiter tries again to ask by itself.
+const LOOKS: u32 = 8;
+
+/// Those that wait in one session.
+pub(crate) struct Crowd {
+    together: Arc<Together>,
+    /// How long one question waits: what is dropped the server keeps until then.
+    wait: Duration,
+}
+
+#[derive(Default)]
+struct Together {
+    waiting: Mutex<BTreeMap<u64, (String, Arc<Notify>)>>,
+    count: AtomicU64,
+    is_looking: AtomicBool,
+}
+
+impl Crowd {
+    pub(crate) fn new(wait: Duration) -> Self {
+        Crowd { together: Arc::default(), wait }
+    }
+
+    /// How long one question waits.
+    pub(crate) fn wait(&self) -> Duration {
+        self.wait
+    }
+
+    /// Ends when that entry is gone, or another stands in its place. `since`: an index at which it was there.
+    pub(crate) async fn gone(&self, client: &Arc<Client>, entry: &Entry, since: u64) -> Result<()> {
+        let mut index = since;
+        loop {
+            let Some(answered) = client.poll(Lane::Poll, &entry.key, Scope::One, index, self.wait).await else {
+                let told = Arc::new(Notify::new());
+                let _place = Place::among(&self.together, client, &entry.key, &told);
+                if tokio::time::timeout(TOGETHER * LOOKS, told.notified()).await.is_ok() {
+                    return Ok(());
+                }
+                continue;
+            };
+            let page = answered?;
+            if page.entries.first().is_none_or(|there| there.created != entry.created) {
+                return Ok(());
+            }
+            // Also a lower one: the servers may have been set back, and would be deaf to a question about a later index.
+            index = page.index;
+        }
+    }
+}
+
+/// A place among those that are looked at together, until it is dropped.
+struct Place<'a> {
+    together: &'a Together,
+    number: u64,
+}
+
+impl<'a> Place<'a> {
+    fn among(together: &'a Arc<Together>, client: &Arc<Client>, key: &str, told: &Arc<Notify>) -> Self {
+        let number = together.count.fetch_add(1, Ordering::Relaxed);
+        together.waiting.lock().insert(number, (key.to_owned(), Arc::clone(told)));
+        if !together.is_looking.swap(true, Ordering::AcqRel) {
+            tokio::spawn(look(Arc::clone(together), Arc::clone(client)));
+        }
+        Place { together, number }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.together.waiting.lock().remove(&self.number);
+    }
+}
+
+/// Looks at all that wait, as long as any does.
+async fn look(together: Arc<Together>, client: Arc<Client>) {
+    loop {
+        tokio::time::sleep(TOGETHER).await;
+        let waiting: Vec<_> = together.waiting.lock().values().cloned().collect();
+        if waiting.is_empty() {
+            together.is_looking.store(false, Ordering::Release);
+            // One that came in between has seen that somebody looks.
+            if together.waiting.lock().is_empty() || together.is_looking.swap(true, Ordering::AcqRel) {
+                return;
+            }
+        }
+        for some in waiting.chunks(BATCH) {
+            let ops: Vec<_> = some.iter().map(|(key, _)| get(key)).collect();
+            // Whoever is told in vain looks, and waits again.
+            let Ok(Verdict::Refused(gone)) = client.look_at(Lane::Duty, &ops).await else { continue };
+            for (_, told) in gone.iter().filter_map(|index| some.get(*index)) {
+                told.notify_one();
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What the session is told: letters of other sessions, and its own end.
+//!
+//! Who breaks a lock or takes a membership over writes a letter to the session that had it, in the same transaction, locked by that very session: so it
+//! goes with it, and nobody writes to the dead. One question waits for letters and for the end of the session's key at once. What
+//! is taken by hand has no letter: see `rounds.rs`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tooz_core::driver::{Backoff, Reporter, RequestId};
+use tooz_core::{ErrorKind, Result};
+
+use crate::client::{Client, Lane, Scope};
+use crate::holdings::Holdings;
+use crate::layout::is_letter;
+use crate::record::{Letter, read};
+use crate::request::{BATCH, Entry, Page, delete};
+use crate::rounds::{IN_ONE, look, taken};
+use crate::server_session::ServerSession;
+
+/// A session that has given back all that it has had by then has no use for letters: most locks are held for a moment.
+const MOMENT: Duration = Duration::from_millis(50);
+
+/// The task of one session.
+pub(crate) struct Mailbox {
+    pub(crate) holdings: Arc<Holdings>,
+    pub(crate) client: Arc<Client>,
+    pub(crate) reporter: Reporter,
+    pub(crate) session: Arc<ServerSession>,
+    /// How long one question waits.
+    pub(crate) wait: Duration,
+}
+
+impl Mailbox {
+    pub(crate) fn start(self) -> AbortHandle {
+        tokio::spawn(async move { self.receive().await }).abort_handle()
+    }
+
+    /// Waits for letters, for as long as the session lives.
+    async fn receive(&self) {
+        loop {
+            self.holdings.made().await;
+            tokio::time::sleep(MOMENT).await;
+            if !self.holdings.all().is_empty() {
+                break;
+            }
+        }
+        let mut pauses = Backoff::between(Duration::from_millis(50), Duration::from_secs(1));
+        let mut index = 0;
+        loop {
+            match self.receive_once(index).await {
+                Ok(Some(next)) => {
+                    index = next;
+                    pauses.reset();
+                }
+                Ok(None) => return,
+                Err(error) if error.kind() == ErrorKind::Lost => return self.reporter.session_lost(error),
+                // The deadline judges meanwhile.
+                Err(_) => pauses.pause().await,
+            }
+        }
+    }
+
+    /// Answers the index after which to wait; `None`: the session is over, and that was told.
+    async fn receive_once(&self, index: u64) -> Result<Option<u64>> {
+        let key = &self.session.key;
+        let asked_at = Instant::now();
+        // The first question is to be answered at once: letters may be there.
+        let asked = match index {
+            0 => Some(self.client.glance(Lane::Mailbox, key, Scope::Below).await),
+            _ => self.client.poll(Lane::Mailbox, key, Scope::Below, index, self.wait).await,
+        };
+        let Some(asked) = asked else { return Ok(Some(index)) };
+        let mut page = asked?;
+        if !self.is_there(&page) {
+            // A leader that was just elected may not have read its own log.
+            page = self.client.read(Lane::Mailbox, key, Scope::Below).await?;
+            if !self.is_there(&page) {
+                self.reporter.session_lost("its key is gone: the session was ended at the server, or its key deleted");
+                return Ok(None);
+            }
+        }
+        // A question is answered early where something has changed, and where the servers were set back to an earlier state, which ends all
+        // questions at once.
+        let is_early = asked_at.elapsed() < self.wait.mul_f64(0.9);
+        if index > 0 && (page.index < index || (page.index == index && is_early)) {
+            self.look_at_all().await?;
+        }
+        let letters: Vec<&Entry> = page.entries.iter().filter(|entry| is_letter(key, &entry.key)).collect();
+        for letter in &letters {
+            self.open(letter);
+        }
+        for some in letters.chunks(BATCH) {
+            let ops: Vec<_> = some.iter().map(|letter| delete(&letter.key)).collect();
+            self.client.transact(Lane::Mailbox, &ops).await?;
+        }
+        Ok(Some(page.index.max(1)))
+    }
+
+    fn is_there(&self, page: &Page) -> bool {
+        page.entries
+            .iter()
+            .any(|entry| entry.key == self.session.key && entry.session.as_ref() == Some(&self.session.id))
+    }
+
+    /// What is told that is not held any more has been given back in between.
+    fn open(&self, letter: &Entry) {
+        let Some(Letter::Broken(id) | Letter::Replaced(id)) = read(&letter.value) else { return };
+        if let Ok(id) = id.parse::<RequestId>() {
+            taken(&self.holdings, &self.reporter, id);
+        }
+    }
+
+    async fn look_at_all(&self) -> Result<()> {
+        for _ in 0..self.holdings.turns(IN_ONE) {
+            look(&self.client, &self.session, &self.holdings, &self.reporter, Lane::Duty).await?;
+        }
+        // What was given back since may stand there again.
+        self.holdings.note_set_back();
+        self.reporter.connected();
+        Ok(())
+    }
+}
