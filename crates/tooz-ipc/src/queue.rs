@@ -268,3 +268,6 @@ pub(crate) fn mode_of(word: u64) -> Result<LockMode, Fault> {
         _ => Err(Fault::Garbled("a mode that is none")),
     }
 }
+
+#[cfg(test)]
+mod model;
