@@ -13,8 +13,16 @@ use inotify::{Inotify, WatchMask};
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
-const DELAYS: [Duration; 4] =
-    [Duration::from_millis(1), Duration::from_millis(5), Duration::from_millis(40), Duration::from_millis(500)];
+const DELAYS: [Duration; 6] = [
+    Duration::from_millis(1),
+    Duration::from_millis(3),
+    Duration::from_millis(10),
+    Duration::from_millis(40),
+    Duration::from_millis(150),
+    Duration::from_millis(500),
+];
+/// How many looks may be due after one delay. What is beyond that is found by the sweep.
+const MOST: usize = 1024;
 
 /// The deaths that are told.
 pub(crate) struct Deaths {
@@ -59,8 +67,7 @@ impl Deaths {
     pub(crate) fn expect(&mut self, slot: usize) {
         let now = Instant::now();
         for (queue, delay) in self.rechecks.iter_mut().zip(DELAYS) {
-            // One that is told again and again is looked at when that is over.
-            if queue.back().is_none_or(|(_, last)| *last != slot) {
+            if queue.len() < MOST {
                 queue.push_back((now + delay, slot));
             }
         }

@@ -129,7 +129,7 @@ impl Critical<'_> {
             self.put(block(membership, field), value)?;
         }
         let count = self.get(block(record, COUNT))?;
-        self.set(block(record, COUNT), count + 1)?;
+        self.set(block(record, COUNT), count.wrapping_add(1))?;
         if let Some(old) = old {
             self.remove_member(record, old)?;
         }
@@ -210,7 +210,7 @@ impl Critical<'_> {
 
     fn revise(&mut self, record: usize) -> Result<(), Fault> {
         let revision = self.get(block(record, REVISION))?;
-        self.set(block(record, REVISION), revision + 1)?;
+        self.set(block(record, REVISION), revision.wrapping_add(1))?;
         self.ring_watchers(record, What::Record)
     }
 }

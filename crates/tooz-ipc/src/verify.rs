@@ -169,3 +169,6 @@ impl Critical<'_> {
 fn wrong<T>(what: &'static str) -> Result<T, Fault> {
     Err(Fault::Garbled(what))
 }
+
+#[cfg(test)]
+mod garbled;

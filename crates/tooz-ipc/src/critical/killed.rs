@@ -28,7 +28,7 @@ const BLOCKS: usize = 128;
 /// The slots of those that take part.
 const SEEN_SLOTS: usize = 4;
 /// How many children are killed for good.
-const KILLS: usize = 100;
+const KILLS: usize = 60;
 
 /// What came of it.
 #[derive(Debug, Default)]

@@ -314,7 +314,7 @@ impl Play {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn sessions_that_do_anything_leave_the_table_as_the_model_says(steps in prop::collection::vec(step(), 1..80)) {
