@@ -5,7 +5,9 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, fchown};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, fchown,
+};
 use std::path::Path;
 
 use nix::libc;
@@ -77,7 +79,12 @@ impl Users {
         }
         match made {
             // Another has made it meanwhile.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY | libc::EPERM)) && path.is_dir() => Ok(()),
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY | libc::EPERM))
+                    && path.is_dir() =>
+            {
+                Ok(())
+            }
             result => result.map_err(failed),
         }
     }
@@ -92,10 +99,16 @@ impl Users {
             return Err(error::not_ours(path, "is no folder"));
         }
         match self {
-            Users::User(user) if found.uid() != user => Err(error::not_ours(path, format_args!("belongs to user {}", found.uid()))),
-            Users::Group(group) if found.gid() != group => Err(error::not_ours(path, format_args!("belongs to group {}", found.gid()))),
+            Users::User(user) if found.uid() != user => {
+                Err(error::not_ours(path, format_args!("belongs to user {}", found.uid())))
+            }
+            Users::Group(group) if found.gid() != group => {
+                Err(error::not_ours(path, format_args!("belongs to group {}", found.gid())))
+            }
             Users::User(_) if found.mode() & 0o077 != 0 => Err(error::not_ours(path, "is open to other users")),
-            Users::Group(_) if found.mode() & 0o007 != 0 => Err(error::not_ours(path, "is open to users beside the group")),
+            Users::Group(_) if found.mode() & 0o007 != 0 => {
+                Err(error::not_ours(path, "is open to users beside the group"))
+            }
             _ => Ok(()),
         }
     }

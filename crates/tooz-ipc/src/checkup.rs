@@ -61,7 +61,11 @@ async fn contents(checkup: Checkup, living: &Living) -> Result<Checkup> {
     let seen = living.with(|table| Ok((table.verify(), table.count_sessions()?, table.get(AT_UNDONE)?))).await;
     let (verified, (sessions, dead), undone) = match seen {
         Ok(seen) => seen,
-        Err(error) => return Ok(checkup.wrong(error.to_string(), "end what stands still, or delete the table when nothing uses it")),
+        Err(error) => {
+            return Ok(
+                checkup.wrong(error.to_string(), "end what stands still, or delete the table when nothing uses it")
+            );
+        }
     };
     let census = match verified {
         Ok(census) => census,
@@ -100,7 +104,8 @@ fn leftovers(checkup: Checkup, place: &Place) -> Checkup {
             }
         }
     }
-    let what = format!("{} has {tables} tables with {} MiB, which stay until a reboot", place.base.display(), bytes >> 20);
+    let what =
+        format!("{} has {tables} tables with {} MiB, which stay until a reboot", place.base.display(), bytes >> 20);
     checkup.good(if tables > 1 { format!("{what}; delete those that nothing uses any more") } else { what })
 }
 
@@ -114,7 +119,9 @@ fn log_out(checkup: Checkup, users: Users) -> Checkup {
     let is_person = matches!(users, Users::User(user) if user >= FIRST_NORMAL_USER);
     let keeps = || {
         let settings = fs::read_to_string("/etc/systemd/logind.conf").unwrap_or_default();
-        settings.lines().any(|line| matches!(line.replace(' ', "").to_ascii_lowercase().as_str(), "removeipc=no" | "removeipc=false"))
+        settings.lines().any(|line| {
+            matches!(line.replace(' ', "").to_ascii_lowercase().as_str(), "removeipc=no" | "removeipc=false")
+        })
     };
     if is_person && Path::new("/run/systemd/system").is_dir() && !keeps() {
         return checkup.warning(

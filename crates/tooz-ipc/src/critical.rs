@@ -178,6 +178,12 @@ impl Drop for Critical<'_> {
     }
 }
 
+/// Whether the table is nobody's, by the word that says so.
+pub(crate) const fn is_nobodys(word: u64) -> bool {
+    let owner = word & OWNER_MASK;
+    owner == 0
+}
+
 /// The wall clock in µs since 1970.
 pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -84,7 +84,10 @@ impl Dispatch {
     /// Forgets the records whose watchers have gone. Answers them with their watches.
     pub(crate) fn take_unwatched(&self) -> Vec<(usize, usize)> {
         let mut watched = self.watched.lock();
-        watched.extract_if(|_, watched| watched.watchers.is_empty()).map(|(record, gone)| (record, gone.watch)).collect()
+        watched
+            .extract_if(|_, watched| watched.watchers.is_empty())
+            .map(|(record, gone)| (record, gone.watch))
+            .collect()
     }
 
     /// A grant was taken away.

@@ -35,7 +35,9 @@ pub(crate) fn fault(fault: Fault, path: &Path) -> Error {
     let error = match fault {
         Fault::Garbled(what) => Error::new(
             ErrorKind::Backend,
-            format!("the table {path} is spoiled ({what}): stop all that use it, and delete it; `tooz doctor` looks at it whole"),
+            format!(
+                "the table {path} is spoiled ({what}): stop all that use it, and delete it; `tooz doctor` looks at it whole"
+            ),
         ),
         // Not `Unavailable`: a wait for a lock would go on without a word until there is room.
         Fault::Full => Error::config(format!(
@@ -51,8 +53,11 @@ pub(crate) fn fault(fault: Fault, path: &Path) -> Error {
         ),
         Fault::Unknown(code) => {
             let error = io::Error::from_raw_os_error(code);
-            Error::new(ErrorKind::Unavailable, format!("the kernel does not say which sessions of the table {path} live: {error}"))
-                .with_source(error)
+            Error::new(
+                ErrorKind::Unavailable,
+                format!("the kernel does not say which sessions of the table {path} live: {error}"),
+            )
+            .with_source(error)
         }
     };
     error.with_outcome(Outcome::NotApplied)
@@ -62,7 +67,10 @@ pub(crate) fn fault(fault: Fault, path: &Path) -> Error {
 pub(crate) fn no_slot(path: &Path, slots: usize) -> Error {
     Error::new(
         ErrorKind::Unavailable,
-        format!("the table {} has {slots} sessions, and no more: use one coordinator for a process, or several namespaces", path.display()),
+        format!(
+            "the table {} has {slots} sessions, and no more: use one coordinator for a process, or several namespaces",
+            path.display()
+        ),
     )
     .with_outcome(Outcome::NotApplied)
 }
@@ -79,7 +87,10 @@ pub(crate) fn foreign(path: &Path) -> Error {
 pub(crate) fn not_ours(path: &Path, what: impl fmt::Display) -> Error {
     Error::new(
         ErrorKind::Unauthorized,
-        format!("{} {what}: whoever may write there could keep us out or end us, so it is not used; have it removed", path.display()),
+        format!(
+            "{} {what}: whoever may write there could keep us out or end us, so it is not used; have it removed",
+            path.display()
+        ),
     )
     .with_outcome(Outcome::NotApplied)
 }
@@ -110,10 +121,13 @@ fn judge(error: &io::Error) -> (ErrorKind, &'static str) {
             ErrorKind::Config,
             "/dev/shm is full (a container has 64 MiB of its own, unless it is told otherwise): make room, or ask for less (size=2 in the URL, in MiB)",
         ),
-        Some(libc::ENOENT | libc::ENOTDIR | libc::EISDIR | libc::EEXIST | libc::ELOOP | libc::ENXIO) => {
-            (ErrorKind::Config, "there must be a /dev/shm, and nothing but what this driver makes below its folder there")
+        Some(libc::ENOENT | libc::ENOTDIR | libc::EISDIR | libc::EEXIST | libc::ELOOP | libc::ENXIO) => (
+            ErrorKind::Config,
+            "there must be a /dev/shm, and nothing but what this driver makes below its folder there",
+        ),
+        Some(libc::EMFILE | libc::ENFILE) => {
+            (ErrorKind::Unavailable, "each session takes up to five open files: raise the limit (ulimit -n)")
         }
-        Some(libc::EMFILE | libc::ENFILE) => (ErrorKind::Unavailable, "each session takes up to five open files: raise the limit (ulimit -n)"),
         _ => (ErrorKind::Unavailable, "see to /dev/shm and try again"),
     }
 }

@@ -86,9 +86,11 @@ impl Groups for IpcSession {
         let living = self.owning()?;
         let Some(membership) = living.dispatch.holdings.membership(request.id) else { return Ok(()) };
         living
-            .with(|table| {
-                if table.is_membership(membership, request.id)? { table.end_membership(membership) } else { Ok(()) }
-            })
+            .with(
+                |table| {
+                    if table.is_membership(membership, request.id)? { table.end_membership(membership) } else { Ok(()) }
+                },
+            )
             .await?;
         living.dispatch.holdings.forget_membership(request.id);
         Ok(())

@@ -3,8 +3,8 @@
 use crate::critical::Critical;
 use crate::error::Fault;
 use crate::layout::{
-    self, BUCKETS, CHANGES, COUNT, GRANTED, HASH, HEAD, HOLDERS_MODE, KIND, Kind, NAME, NAME_LENGTH, NEXT_IN_BUCKET, REVISION, TAIL, WAITING,
-    WATCH_HEAD, WATCH_TAIL, block,
+    self, BUCKETS, CHANGES, COUNT, GRANTED, HASH, HEAD, HOLDERS_MODE, KIND, Kind, NAME, NAME_LENGTH, NEXT_IN_BUCKET,
+    REVISION, TAIL, WAITING, WATCH_HEAD, WATCH_TAIL, block,
 };
 use crate::list::List;
 
@@ -27,7 +27,9 @@ impl Critical<'_> {
                 return Ok(None);
             }
             let is_it = self.get(block(record, HASH))? == hash && self.get(block(record, KIND))? == kind.word();
-            if is_it && self.is_text(self.number(block(record, NAME))?, self.number(block(record, NAME_LENGTH))?, name)? {
+            if is_it
+                && self.is_text(self.number(block(record, NAME))?, self.number(block(record, NAME_LENGTH))?, name)?
+            {
                 return Ok(Some(record));
             }
             record = self.number(block(record, NEXT_IN_BUCKET))?;
@@ -42,7 +44,7 @@ impl Critical<'_> {
         for field in [HEAD, TAIL, WAITING, GRANTED, HOLDERS_MODE, WATCH_HEAD, WATCH_TAIL, CHANGES] {
             self.put(block(record, field), 0)?;
         }
-        debug_assert!(REVISION == WAITING && COUNT == GRANTED, "a group begins with zeros as well");
+        const { assert!(REVISION == WAITING && COUNT == GRANTED, "a group begins with zeros as well") };
         self.put(block(record, KIND), kind.word())?;
         self.put(block(record, HASH), hash)?;
         self.put(block(record, NAME), text as u64)?;

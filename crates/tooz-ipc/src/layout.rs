@@ -168,7 +168,9 @@ pub(crate) const fn slot(slot: usize, field: usize) -> usize {
 
 /// The place of a bucket.
 pub(crate) const fn bucket(hash: u64) -> usize {
-    BUCKETS_AT + hash as usize % BUCKETS
+    #[allow(clippy::cast_possible_truncation)] // There are few buckets.
+    let number = (hash % BUCKETS as u64) as usize;
+    BUCKETS_AT + number
 }
 
 /// The place of a word of a block. A number that is none leads outside of the table.

@@ -33,6 +33,8 @@ mod layout;
 #[cfg(target_os = "linux")]
 mod list;
 #[cfg(target_os = "linux")]
+mod listening;
+#[cfg(target_os = "linux")]
 mod living;
 #[cfg(target_os = "linux")]
 mod lock;
@@ -69,14 +71,24 @@ pub const DRIVER: Driver = Driver::new("ipc", &["ipc"], connect)
 tooz_core::register!(DRIVER);
 
 const OPTIONS: &[OptionSpec] = &[
-    OptionSpec::new("size", OptionValue::Integer, "8", "MiB of shared memory for a namespace, where its table is to be made"),
+    OptionSpec::new(
+        "size",
+        OptionValue::Integer,
+        "8",
+        "MiB of shared memory for a namespace, where its table is to be made",
+    ),
     OptionSpec::new(
         "mode",
         OptionValue::Text,
         "600, with a group 660",
         "who may use it: 600 this user alone, 660 the members of a group of the system, 666 all users of this host",
     ),
-    OptionSpec::new("group", OptionValue::Text, "none", "the group of the system whose members may use it, by name or number"),
+    OptionSpec::new(
+        "group",
+        OptionValue::Text,
+        "none",
+        "the group of the system whose members may use it, by name or number",
+    ),
 ];
 
 #[cfg(target_os = "linux")]

@@ -59,10 +59,10 @@ impl Critical<'_> {
 
     /// Puts a block that is in no such list at the end.
     pub(crate) fn push(&mut self, list: List, item: usize) -> Result<(), Fault> {
-        let last = self.number(list.tail)?;
+        let end = self.number(list.tail)?;
         self.put(block(item, list.next), 0)?;
-        self.put(block(item, list.previous), last as u64)?;
-        let before = if last == 0 { list.head } else { block(last, list.next) };
+        self.put(block(item, list.previous), end as u64)?;
+        let before = if end == 0 { list.head } else { block(end, list.next) };
         self.set(before, item as u64)?;
         self.set(list.tail, item as u64)
     }

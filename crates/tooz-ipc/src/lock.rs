@@ -191,7 +191,10 @@ async fn see(living: &Living, key: &LockKey) -> Result<Vec<(Seen, MemberId, u32)
     let places = living
         .with(|table| {
             let places = table.places(kind(key), key.name.as_bytes())?;
-            places.into_iter().map(|seen| table.session(seen.slot).map(|session| (seen, session))).collect::<Result<Vec<_>, _>>()
+            places
+                .into_iter()
+                .map(|seen| table.session(seen.slot).map(|session| (seen, session)))
+                .collect::<Result<Vec<_>, _>>()
         })
         .await?;
     places.into_iter().map(|(seen, (member, pid))| Ok((seen, MemberId::new(member)?, pid))).collect()

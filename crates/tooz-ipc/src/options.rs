@@ -62,7 +62,9 @@ fn group_id(group: &str) -> Result<u32> {
     }
     match Group::from_name(group) {
         Ok(Some(found)) => Ok(found.gid.as_raw()),
-        _ => Err(Error::config(format!("this host has no group {group:?}: name one that `getent group` lists, or its number"))),
+        _ => Err(Error::config(format!(
+            "this host has no group {group:?}: name one that `getent group` lists, or its number"
+        ))),
     }
 }
 

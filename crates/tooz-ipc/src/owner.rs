@@ -13,7 +13,8 @@ impl Critical<'_> {
         if slot >= SLOTS {
             return Err(Fault::Garbled("a slot that is none"));
         }
-        let is_same = self.get(layout::slot(slot, GENERATION))? == generation && self.get(layout::slot(slot, IN_USE))? != 0;
+        let is_same =
+            self.get(layout::slot(slot, GENERATION))? == generation && self.get(layout::slot(slot, IN_USE))? != 0;
         Ok(is_same && (slot == self.table.slot() || self.table.is_locked(slot)?))
     }
 

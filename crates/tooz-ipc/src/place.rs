@@ -81,7 +81,11 @@ impl Place {
             }
             self.make()?;
         }
-        Err(error::at(io::Error::from_raw_os_error(libc::EBUSY), "keep the table that is deleted again and again", &self.table()))
+        Err(error::at(
+            io::Error::from_raw_os_error(libc::EBUSY),
+            "keep the table that is deleted again and again",
+            &self.table(),
+        ))
     }
 
     fn make(&self) -> Result<()> {

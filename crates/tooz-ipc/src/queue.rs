@@ -14,9 +14,7 @@ use tooz_core::driver::RequestId;
 use crate::critical::{Critical, now};
 use crate::doorbell::What;
 use crate::error::Fault;
-use crate::layout::{
-    GRANTED, HOLDERS_MODE, ID_HIGH, ID_LOW, Kind, MODE, NEXT, RECORD, SINCE, TOKEN, WAITING, block,
-};
+use crate::layout::{GRANTED, HOLDERS_MODE, ID_HIGH, ID_LOW, Kind, MODE, NEXT, RECORD, SINCE, TOKEN, WAITING, block};
 use crate::list::List;
 
 /// How many of those that share a lock are looked at, whether they live, by one who wants it alone. The dead among thousands are found by the sweep.

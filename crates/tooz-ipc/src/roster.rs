@@ -7,8 +7,8 @@ use crate::doorbell::What;
 use crate::error::Fault;
 use crate::index::hash_of;
 use crate::layout::{
-    CAPABILITIES, CAPABILITIES_LENGTH, COUNT, ID_HIGH, ID_LOW, Kind, MEMBER_HASH, MEMBER_NAME, MEMBER_NAME_LENGTH, RECORD, REVISION,
-    block,
+    CAPABILITIES, CAPABILITIES_LENGTH, COUNT, ID_HIGH, ID_LOW, Kind, MEMBER_HASH, MEMBER_NAME, MEMBER_NAME_LENGTH,
+    RECORD, REVISION, block,
 };
 use crate::list::List;
 use crate::queue::halves;
@@ -82,7 +82,8 @@ impl Critical<'_> {
         let mut listed = Vec::new();
         for membership in self.living(record)? {
             let text = |name, length| {
-                let text = self.read_text(self.number(block(membership, name))?, self.number(block(membership, length))?)?;
+                let text =
+                    self.read_text(self.number(block(membership, name))?, self.number(block(membership, length))?)?;
                 String::from_utf8(text).map_err(|_| Fault::Garbled("a member that is no text"))
             };
             listed.push(Listed {

@@ -5,9 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::critical::{Critical, now};
 use crate::error::Fault;
-use crate::layout::{
-    AT_CURSOR, AT_SWEPT, GENERATION, IN_USE, Kind, MEMBER, MEMBER_LENGTH, MISSED, PID, SLOTS, slot,
-};
+use crate::layout::{AT_CURSOR, AT_SWEPT, GENERATION, IN_USE, Kind, MEMBER, MEMBER_LENGTH, MISSED, PID, SLOTS, slot};
 use crate::list::List;
 
 /// How many things of a session end in one go: some ten µs' work.

@@ -7,8 +7,8 @@ use tooz_core::LockMode;
 use crate::critical::Critical;
 use crate::error::Fault;
 use crate::layout::{
-    self, AT_FREE, AT_TOKEN, AT_TOUCHED, BUCKETS, CAPABILITIES, CHAIN, COUNT, GRANTED, HASH, IN_USE, Kind, MEMBER, MEMBER_NAME, MODE,
-    NAME, RECORD, SLOTS, TOKEN, WAITING, block,
+    self, AT_FREE, AT_TOKEN, AT_TOUCHED, BUCKETS, CAPABILITIES, CHAIN, COUNT, GRANTED, HASH, IN_USE, Kind, MEMBER,
+    MEMBER_NAME, MODE, NAME, RECORD, SLOTS, TOKEN, WAITING, block,
 };
 use crate::list::List;
 use crate::queue::mode_of;
@@ -44,7 +44,7 @@ impl Critical<'_> {
         }
         for bucket in 0..BUCKETS {
             for record in self.records(bucket, 1)?.0 {
-                if self.get(block(record, HASH))? as usize % BUCKETS != bucket {
+                if layout::bucket(self.get(block(record, HASH))?) != layout::bucket(bucket as u64) {
                     return wrong("a record is in the wrong bucket");
                 }
                 self.verify_record(record, &mut verified)?;
@@ -64,7 +64,8 @@ impl Critical<'_> {
         self.verify_block(record, verified)?;
         self.verify_chain(self.number(block(record, NAME))?, verified)?;
         let kind = self.kind(record)?;
-        let (things, expected) = (self.all(List::of(record))?, if kind == Some(Kind::Group) { Kind::Membership } else { Kind::Place });
+        let (things, expected) =
+            (self.all(List::of(record))?, if kind == Some(Kind::Group) { Kind::Membership } else { Kind::Place });
         match kind {
             Some(Kind::Lock | Kind::Election) => {
                 verified.census.locks += 1;

@@ -11,8 +11,8 @@ use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
-use tooz_core::{LockMode, Namespace};
 use tooz_core::driver::JoinConflict;
+use tooz_core::{LockMode, Namespace};
 
 use super::stage::{ALONE, Stage, request, session};
 use super::{OWNER_MASK, now};

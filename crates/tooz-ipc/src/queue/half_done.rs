@@ -116,7 +116,12 @@ fn a_change_that_fails_leaves_nothing() {
     let name = "n".repeat(255);
     let mut made = 0;
     let fault = loop {
-        let asked = one.enter().unwrap().ask((Kind::Lock, format!("{made}{name}").as_bytes()), request(made), LockMode::Shared, Patience::Try);
+        let asked = one.enter().unwrap().ask(
+            (Kind::Lock, format!("{made}{name}").as_bytes()),
+            request(made),
+            LockMode::Shared,
+            Patience::Try,
+        );
         match asked {
             Ok(_) => made += 1,
             Err(fault) => break fault,

@@ -16,7 +16,11 @@ use crate::slots::Rest;
 use crate::table::Table;
 
 const SESSIONS: usize = 4;
-const LOCKS: [&str; 3] = ["x", "y", "a name that is longer than what one block has room for, with some more of it to be sure; and then a little more"];
+const LOCKS: [&str; 3] = [
+    "x",
+    "y",
+    "a name that is longer than what one block has room for, with some more of it to be sure; and then a little more",
+];
 const GROUPS: [&str; 2] = ["g", "h"];
 
 #[derive(Clone, Copy, Debug)]
@@ -133,7 +137,11 @@ impl Play {
         Play { stage, sessions, model: Model::default(), rung: HashSet::new(), requests: 0, last_token: 0 }
     }
 
-    fn inside<T>(&mut self, session: usize, act: impl FnOnce(&mut Critical<'_>) -> Result<T, crate::error::Fault>) -> T {
+    fn inside<T>(
+        &mut self,
+        session: usize,
+        act: impl FnOnce(&mut Critical<'_>) -> Result<T, crate::error::Fault>,
+    ) -> T {
         let mut inside = self.sessions[session].enter().unwrap();
         let result = act(&mut inside).unwrap();
         self.rung.extend(inside.rings.iter().filter(|ring| ring.what == What::Place).map(|ring| ring.block));
@@ -158,7 +166,14 @@ impl Play {
             }
             Step::Create { session, group } => {
                 let made = self.inside(session, |table| table.create_group(GROUPS[group]));
-                assert_eq!(made, self.model.groups.insert(group, Vec::new()).map(|old| self.model.groups.insert(group, old)).is_none());
+                assert_eq!(
+                    made,
+                    self.model
+                        .groups
+                        .insert(group, Vec::new())
+                        .map(|old| self.model.groups.insert(group, old))
+                        .is_none()
+                );
             }
             Step::Delete { session, group } => {
                 let expected = match self.model.groups.get(&group).map(Vec::len) {
@@ -283,7 +298,8 @@ impl Play {
         self.last_token = token;
         for (group, name) in GROUPS.iter().enumerate() {
             let seen = self.inside(0, |table| table.members(name));
-            let seen = seen.map(|seen| seen.into_iter().map(|one| (one.member, one.id, one.capabilities)).collect::<Vec<_>>());
+            let seen =
+                seen.map(|seen| seen.into_iter().map(|one| (one.member, one.id, one.capabilities)).collect::<Vec<_>>());
             let expected = self.model.groups.get(&group).map(|members| {
                 members.iter().map(|one| (one.name.clone(), one.id, one.capabilities.clone())).collect::<Vec<_>>()
             });

@@ -104,7 +104,7 @@ impl Name {
 
 impl Drop for Name {
     fn drop(&mut self) {
-        for folder in [self.base(), PathBuf::from("/dev/shm/tooz-all").join(&self.0), PathBuf::from("/dev/shm/tooz-g4711").join(&self.0)] {
+        for folder in [self.base(), PathBuf::from("/dev/shm/tooz-all").join(&self.0)] {
             let _ = fs::remove_dir_all(folder);
         }
     }

@@ -31,7 +31,12 @@ async fn a_full_table_says_how_to_get_a_larger_one_and_has_room_again(name: Name
     within(ours.group("g").unwrap().join_or_create(&())).await.unwrap().leave().await.unwrap();
     assert!(ours.lock("again").unwrap().try_acquire().await.unwrap().is_some());
     let checkup = ours.check_up().await.unwrap();
-    assert!(checkup.findings.iter().any(|finding| finding.what.contains("blocks are in use") && finding.mend.contains("size=")));
+    assert!(
+        checkup
+            .findings
+            .iter()
+            .any(|finding| finding.what.contains("blocks are in use") && finding.mend.contains("size="))
+    );
 }
 
 async fn capabilities_that_are_too_long_are_refused(name: Name) {

@@ -16,9 +16,17 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     bed::main(
-        [dead::trials(), foreign::trials(), full::trials(), mounts::trials(), stopped::trials(), taken::trials(), users::trials()]
-            .into_iter()
-            .flatten()
-            .collect(),
+        [
+            dead::trials(),
+            foreign::trials(),
+            full::trials(),
+            mounts::trials(),
+            stopped::trials(),
+            taken::trials(),
+            users::trials(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
     )
 }

@@ -82,7 +82,7 @@ async fn act(url: &str, member: &str, words: &[&str]) {
             // SAFETY: the child takes no lock that another thread may hold.
             match unsafe { fork() }.unwrap() {
                 ForkResult::Child => loop {
-                    std::thread::sleep(Duration::from_secs(60));
+                    std::thread::sleep(Duration::from_mins(1));
                 },
                 ForkResult::Parent { child } => say(child),
             }

@@ -10,17 +10,19 @@ use nix::unistd::{Gid, Uid, chown};
 
 use crate::bed::{Name, Started};
 
+type Case = fn(&Name);
+
 pub(crate) fn trials() -> Vec<Trial> {
     let is_root = Uid::effective().is_root();
-    let cases: [(&str, fn(Name)); 4] = [
+    let cases: [(_, Case); 4] = [
         ("three_users_share_a_name_that_is_for_all", three_users_share_a_name_that_is_for_all),
         ("the_members_of_a_group_share_a_name_and_others_do_not", members_of_a_group),
         ("without_a_mode_each_user_has_its_own", without_a_mode_each_user_has_its_own),
         ("a_folder_that_another_user_has_put_there_is_refused", a_folder_of_another_user),
     ];
-    let trial = |(name, case): (&'static str, fn(Name))| {
+    let trial = |(name, case): (&'static str, Case)| {
         Trial::ignorable_test(name, move || -> Result<Completion, Failed> {
-            case(Name::new());
+            case(&Name::new());
             Ok(Completion::Completed)
         })
         .with_kind(if is_root { "" } else { "not claimed: only root can be several users" })
@@ -37,7 +39,8 @@ impl Program {
         let folder = tempfile::Builder::new().prefix("tooz-ipc-").tempdir_in("/tmp").unwrap();
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         // Copied by another process: a fork of a case beside this one would keep it open for writing for a moment.
-        let copied = Command::new("cp").arg(std::env::current_exe().unwrap()).arg(folder.path().join("quirks")).status();
+        let copied =
+            Command::new("cp").arg(std::env::current_exe().unwrap()).arg(folder.path().join("quirks")).status();
         assert!(copied.unwrap().success());
         Program(folder)
     }
@@ -51,7 +54,7 @@ impl Program {
     }
 }
 
-fn three_users_share_a_name_that_is_for_all(name: Name) {
+fn three_users_share_a_name_that_is_for_all(name: &Name) {
     let (program, url) = (Program::new(), format!("ipc://{}?size=2&mode=666", name.0));
     let mut first = program.start(&url, 5001, 5001, &["hold", "x"]);
     first.line();
@@ -74,18 +77,22 @@ fn three_users_share_a_name_that_is_for_all(name: Name) {
     assert!(begun.elapsed() < std::time::Duration::from_millis(900), "by a ring, not by looking each second");
 }
 
-fn members_of_a_group(name: Name) {
+fn members_of_a_group(name: &Name) {
     let (program, url) = (Program::new(), format!("ipc://{}?size=2&group=4711", name.0));
     let mut first = program.start(&url, 5001, 4711, &["hold", "x"]);
     first.line();
     assert_eq!(program.start(&url, 5002, 4711, &["try", "x"]).line(), "busy");
     let stranger = program.start(&url, 5003, 5003, &["try", "x"]).line();
     assert!(stranger.contains("denied") || stranger.contains("not permitted"), "{stranger}");
-    let mode = |path: &str| fs::metadata(PathBuf::from("/dev/shm/tooz-g4711").join(path)).unwrap().permissions().mode() & 0o777;
+    let mode = |path: &str| {
+        fs::metadata(PathBuf::from("/dev/shm/tooz-g4711").join(path)).unwrap().permissions().mode() & 0o777
+    };
     assert_eq!((mode(""), mode(&format!("{}/tooz/table", name.0))), (0o770, 0o660));
+    drop(first);
+    let _ = fs::remove_dir_all("/dev/shm/tooz-g4711");
 }
 
-fn without_a_mode_each_user_has_its_own(name: Name) {
+fn without_a_mode_each_user_has_its_own(name: &Name) {
     let (program, url) = (Program::new(), name.url());
     let mut first = program.start(&url, 5001, 5001, &["hold", "x"]);
     first.line();
@@ -93,11 +100,11 @@ fn without_a_mode_each_user_has_its_own(name: Name) {
     for user in [5001, 5002] {
         let folder = PathBuf::from(format!("/dev/shm/tooz-{user}"));
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
-        let _ = fs::remove_dir_all(folder.join(&name.0));
+        let _ = fs::remove_dir_all(folder);
     }
 }
 
-fn a_folder_of_another_user(name: Name) {
+fn a_folder_of_another_user(name: &Name) {
     let (program, url) = (Program::new(), name.url());
     let folder = PathBuf::from("/dev/shm/tooz-5009");
     fs::create_dir(&folder).unwrap();
