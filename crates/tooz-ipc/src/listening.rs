@@ -12,7 +12,7 @@ use tooz_core::Result;
 use crate::critical::Critical;
 use crate::deaths::Deaths;
 use crate::doorbell::{self, LETTER, What};
-use crate::error;
+use crate::error::{self, Fault};
 use crate::layout::{self, MISSED};
 use crate::living::{Listening, Living};
 use crate::slots::Rest;
@@ -113,7 +113,7 @@ impl Living {
                 );
         }
         self.look_at_all();
-        for dead in self.quietly(Critical::sweep).unwrap_or_default() {
+        for dead in self.quietly(sweep).unwrap_or_default() {
             self.bury(dead);
         }
     }
@@ -132,6 +132,10 @@ impl Living {
                 .word(layout::slot(slot, layout::IN_USE))
                 .is_ok_and(|word| word.load(Ordering::Relaxed) != 0)
     }
+}
+
+fn sweep(table: &mut Critical<'_>) -> Result<Vec<usize>, Fault> {
+    table.sweep()
 }
 
 /// Hears until the session is over. The task is ended with the session.

@@ -168,7 +168,7 @@ impl Living {
             Standing::InPlace => self.looked_at.store(self.now(), Ordering::Relaxed),
             Standing::Gone => self.end(format!("the table {} was deleted or replaced", self.table.path.display())),
             Standing::Cut => {
-                self.end(format!("the table {} was made shorter by another program", self.table.path.display()))
+                self.end(format!("the table {} was made shorter by another program", self.table.path.display()));
             }
         }
     }
