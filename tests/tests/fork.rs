@@ -15,7 +15,8 @@ use tooz::LossReason;
 fn a_forked_child_holds_nothing_and_frees_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("file://{}", folder.path().display());
-    for url in [url.as_str(), "memory://fork"] {
+    let shared = format!("ipc://fork-{}?size=1", std::process::id());
+    for url in [url.as_str(), "memory://fork", &shared] {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (coordinator, guard) = runtime.block_on(async {
             let coordinator = tooz::connect(url, "parent").await.unwrap();
@@ -55,6 +56,8 @@ fn a_forked_child_holds_nothing_and_frees_nothing() {
             }
         }
     }
+    let folder = format!("/dev/shm/tooz-{}/fork-{}", nix::unistd::Uid::effective(), std::process::id());
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 /// In the parent other threads hold any of the locks, in the middle of any work; in the child no thread gives them back.

@@ -8,6 +8,8 @@ pub use tooz_consul as consul;
 pub use tooz_etcd as etcd;
 #[cfg(feature = "file")]
 pub use tooz_file as file;
+#[cfg(feature = "ipc")]
+pub use tooz_ipc as ipc;
 #[cfg(feature = "memory")]
 pub use tooz_memory as memory;
 #[cfg(feature = "postgres")]

@@ -16,6 +16,8 @@ pub(crate) enum Unit {
     Absolute,
     /// One pair of `fcntl` calls on an open file.
     Fcntl,
+    /// One pair of the memory driver: what core itself costs.
+    Memory,
     /// One question to the server.
     Read,
     /// One committed write at the server.
@@ -34,6 +36,17 @@ pub(crate) struct Backend {
     /// Kept until the measuring is over.
     pub(crate) server: Option<Server>,
     _folder: Option<TempDir>,
+    _shared_memory: Option<SharedMemory>,
+}
+
+/// What a name of the ipc driver has, taken away when the measuring is over.
+struct SharedMemory(String);
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        let user = nix::unistd::Uid::effective();
+        let _ = std::fs::remove_dir_all(format!("/dev/shm/tooz-{user}/{}", self.0));
+    }
 }
 
 /// Where a crash or heartbeats are measured, so that they come soon; every server accepts it. Elsewhere it is the default: the heartbeats
@@ -57,6 +70,7 @@ impl Backend {
             url,
             server: None,
             _folder: None,
+            _shared_memory: None,
         };
         match name {
             "memory" => return Ok(plain(Unit::Absolute, false, "memory://bench".to_owned())),
@@ -64,6 +78,12 @@ impl Backend {
                 let folder = tempfile::Builder::new().prefix("tooz-bench-").tempdir()?;
                 let url = format!("file://{}", folder.path().display());
                 return Ok(Backend { _folder: Some(folder), ..plain(Unit::Fcntl, true, url) });
+            }
+            "ipc" => {
+                let folder = SharedMemory(format!("bench-{}", std::process::id()));
+                // Ten thousand locks, and thousands of members.
+                let url = format!("ipc://{}?size=32", folder.0);
+                return Ok(Backend { _shared_memory: Some(folder), ..plain(Unit::Memory, true, url) });
             }
             _ => {}
         }
@@ -100,7 +120,7 @@ impl Backend {
     /// How the unit is asked for, where a server is asked.
     pub(crate) fn probe(&self) -> Option<Probe> {
         match self.unit {
-            Unit::Absolute | Unit::Fcntl => None,
+            Unit::Absolute | Unit::Fcntl | Unit::Memory => None,
             Unit::Read => Some(Probe::Read),
             Unit::Write => Some(Probe::Write),
         }
@@ -113,7 +133,7 @@ impl Backend {
 
     /// Whether there is a server.
     pub(crate) fn has_server(&self) -> bool {
-        !matches!(self.unit, Unit::Absolute | Unit::Fcntl)
+        !matches!(self.unit, Unit::Absolute | Unit::Fcntl | Unit::Memory)
     }
 }
 

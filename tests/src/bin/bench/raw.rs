@@ -26,6 +26,10 @@ pub(crate) async fn measure(backend: &Backend, report: &mut Report, progress: &P
             let sample = fcntl_pairs(rounds)?;
             report.set_unit("one fcntl pair", sample.summary());
         }
+        Unit::Memory => {
+            let sample = memory_pairs(report.rounds(50_000)).await?;
+            report.set_unit("one pair of the memory driver", sample.summary());
+        }
         Unit::Read => {
             let sample = probe(backend, Probe::Read, rounds).await?;
             report.set_unit("raw round trip", sample.summary());
@@ -61,6 +65,18 @@ async fn rare_probe(backend: &Backend, probe: Probe, rounds: usize) -> Result<Sa
     for _ in 0..rounds {
         tokio::time::sleep(SILENCE).await;
         sample.time(coordinator.probe(probe)).await?;
+    }
+    coordinator.close().await?;
+    Ok(sample)
+}
+
+/// A lock of the memory driver taken and given back: the same way through core, and nothing behind it.
+async fn memory_pairs(rounds: usize) -> Result<Sample> {
+    let coordinator = tooz::connect("memory://bench-unit", "unit").await?;
+    let lock = coordinator.lock("pair")?;
+    let mut sample = Sample::after_warm_up(rounds);
+    for _ in 0..with_warm_up(rounds) {
+        sample.time(async { lock.acquire().await?.release().await }).await?;
     }
     coordinator.close().await?;
     Ok(sample)

@@ -44,6 +44,7 @@ impl Report {
         let unit = match backend.unit {
             Unit::Absolute => None,
             Unit::Fcntl => Some("fcntl pair"),
+            Unit::Memory => Some("memory pair"),
             Unit::Read => Some("raw round trip"),
             Unit::Write => Some("bare write"),
         };

@@ -65,8 +65,10 @@ pub(crate) fn of(backend: &str, measure: Measure) -> Option<Target> {
         ("memory", WakeUp) => Target::Within(micros(20)),
         ("memory", Join) => Target::Within(micros(5)),
         ("file", Pair | SharedPair) => Target::Ratio(10.0),
-        ("ipc", Pair | SharedPair) => Target::Ratio(4.0),
-        ("file" | "ipc", WakeUp) => Target::Within(micros(300)),
+        // The memory driver's pair, and some 2 µs: four pairs of `semop`.
+        ("ipc", Pair | SharedPair) => Target::Ratio(2.0),
+        ("ipc", WakeUp) => Target::Within(micros(150)),
+        ("file", WakeUp) => Target::Within(micros(300)),
         ("file", Join) => Target::Within(micros(1000)),
         ("ipc", Join) => Target::Within(micros(50)),
         ("file" | "ipc", Crash) => Target::Always(micros(5000)),

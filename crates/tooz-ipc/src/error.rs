@@ -1,0 +1,133 @@
+//! From an error of the system or of the table to a kind and to words that say what to do. The only place where that is decided.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use nix::libc;
+use tooz_core::{Error, ErrorKind, Outcome};
+
+/// What is wrong with a change of the table. Nothing of that change is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// No driver of this kind has left it so.
+    Garbled(&'static str),
+    /// There is no free block.
+    Full,
+    /// Another is in the middle of a change, and lives: the process of that number, as it is called where it runs.
+    Busy(u64),
+    /// The kernel does not say who lives.
+    Unknown(i32),
+}
+
+/// What the system refused, where, and what would help.
+pub(crate) fn at(error: io::Error, doing: impl fmt::Display, path: &Path) -> Error {
+    let (kind, advice) = judge(&error);
+    Error::new(kind, format!("can't {doing} {}: {error}; {advice}", path.display()))
+        // A call of the system that fails has done nothing.
+        .with_outcome(Outcome::NotApplied)
+        .with_source(error)
+}
+
+/// What is wrong with the table at that path.
+pub(crate) fn fault(fault: Fault, path: &Path) -> Error {
+    let path = path.display();
+    let error = match fault {
+        Fault::Garbled(what) => Error::new(
+            ErrorKind::Backend,
+            format!(
+                "the table {path} is spoiled ({what}): stop all that use it, and delete it; `tooz doctor` looks at it whole"
+            ),
+        ),
+        // Not `Unavailable`: a wait for a lock would go on without a word until there is room.
+        Fault::Full => Error::config(format!(
+            "the table {path} is full: every lock in use, waiter, member and watch takes some 128 to 384 bytes in it. Stop all that use it and delete it, \
+             and have it made anew with more (`size=64` in the URL, in MiB), or spread over several namespaces"
+        )),
+        Fault::Busy(pid) => Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "process {pid} stands still in the middle of a change of the table {path}: let it go on (kill -CONT {pid}), or end it (kill -9 {pid}) and \
+                 its change is undone"
+            ),
+        ),
+        Fault::Unknown(code) => {
+            let error = io::Error::from_raw_os_error(code);
+            Error::new(
+                ErrorKind::Unavailable,
+                format!("the kernel does not say which sessions of the table {path} live: {error}"),
+            )
+            .with_source(error)
+        }
+    };
+    error.with_outcome(Outcome::NotApplied)
+}
+
+/// There is no room for one more session.
+pub(crate) fn no_slot(path: &Path, slots: usize) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        format!(
+            "the table {} has {slots} sessions, and no more: use one coordinator for a process, or several namespaces",
+            path.display()
+        ),
+    )
+    .with_outcome(Outcome::NotApplied)
+}
+
+/// A file that stands where the table should be, and that another program wrote.
+pub(crate) fn foreign(path: &Path) -> Error {
+    Error::config(format!(
+        "{} was not made by this driver, and stays as it is: move it away, or give another name in the URL (ipc://NAME)",
+        path.display()
+    ))
+}
+
+/// A folder that is another user's, or open to others.
+pub(crate) fn not_ours(path: &Path, what: impl fmt::Display) -> Error {
+    Error::new(
+        ErrorKind::Unauthorized,
+        format!(
+            "{} {what}: whoever may write there could keep us out or end us, so it is not used; have it removed",
+            path.display()
+        ),
+    )
+    .with_outcome(Outcome::NotApplied)
+}
+
+/// Capabilities for which there is no room.
+pub(crate) fn too_long(length: usize, most: usize) -> Error {
+    Error::config(format!("capabilities have at most {most} bytes as JSON in shared memory, these have {length}"))
+}
+
+/// The session is over.
+pub(crate) fn lost(why: impl fmt::Display) -> Error {
+    Error::new(ErrorKind::Lost, format!("the session has ended: {why}"))
+}
+
+/// A grant that was taken away before.
+pub(crate) fn taken_away() -> Error {
+    Error::new(ErrorKind::NotFound, "the grant had been taken away before")
+}
+
+fn judge(error: &io::Error) -> (ErrorKind, &'static str) {
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => (
+            ErrorKind::Unauthorized,
+            "shared memory is for one user alone, unless the URL of all says mode=660 with a group, or mode=666",
+        ),
+        Some(libc::EROFS) => (ErrorKind::Unauthorized, "/dev/shm is read-only here"),
+        Some(libc::ENOSPC | libc::EDQUOT) => (
+            ErrorKind::Config,
+            "/dev/shm is full (a container has 64 MiB of its own, unless it is told otherwise): make room, or ask for less (size=2 in the URL, in MiB)",
+        ),
+        Some(libc::ENOENT | libc::ENOTDIR | libc::EISDIR | libc::EEXIST | libc::ELOOP | libc::ENXIO) => (
+            ErrorKind::Config,
+            "there must be a /dev/shm, and nothing but what this driver makes below its folder there",
+        ),
+        Some(libc::EMFILE | libc::ENFILE) => {
+            (ErrorKind::Unavailable, "each session takes up to five open files: raise the limit (ulimit -n)")
+        }
+        _ => (ErrorKind::Unavailable, "see to /dev/shm and try again"),
+    }
+}

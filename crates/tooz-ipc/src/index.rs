@@ -1,0 +1,117 @@
+//! Records of locks and groups, found by their names.
+
+use crate::critical::Critical;
+use crate::error::Fault;
+use crate::layout::{
+    self, BUCKETS, CHANGES, COUNT, GRANTED, HASH, HEAD, HOLDERS_MODE, KIND, Kind, NAME, NAME_LENGTH, NEXT_IN_BUCKET,
+    REVISION, TAIL, WAITING, WATCH_HEAD, WATCH_TAIL, block,
+};
+use crate::list::List;
+
+/// A hash of a name that is the same in all processes (FNV-1a with a last mixing).
+pub(crate) fn hash_of(kind: Kind, name: &[u8]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325 ^ kind.word();
+    for byte in name {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash ^ (hash >> 29)
+}
+
+impl Critical<'_> {
+    /// The record of that name.
+    pub(crate) fn find(&self, kind: Kind, name: &[u8]) -> Result<Option<usize>, Fault> {
+        let hash = hash_of(kind, name);
+        let mut record = self.number(layout::bucket(hash))?;
+        for _ in 0..=self.table.blocks() {
+            if record == 0 {
+                return Ok(None);
+            }
+            let is_it = self.get(block(record, HASH))? == hash && self.get(block(record, KIND))? == kind.word();
+            if is_it
+                && self.is_text(self.number(block(record, NAME))?, self.number(block(record, NAME_LENGTH))?, name)?
+            {
+                return Ok(Some(record));
+            }
+            record = self.number(block(record, NEXT_IN_BUCKET))?;
+        }
+        Err(Fault::Garbled("a bucket without an end"))
+    }
+
+    /// A new record of a name that has none.
+    pub(crate) fn make(&mut self, kind: Kind, name: &[u8]) -> Result<usize, Fault> {
+        let (record, text, hash) = (self.take()?, self.write_text(name)?, hash_of(kind, name));
+        let bucket = layout::bucket(hash);
+        for field in [HEAD, TAIL, WAITING, GRANTED, HOLDERS_MODE, WATCH_HEAD, WATCH_TAIL, CHANGES] {
+            self.put(block(record, field), 0)?;
+        }
+        const { assert!(REVISION == WAITING && COUNT == GRANTED, "a group begins with zeros as well") };
+        self.put(block(record, KIND), kind.word())?;
+        self.put(block(record, HASH), hash)?;
+        self.put(block(record, NAME), text as u64)?;
+        self.put(block(record, NAME_LENGTH), name.len() as u64)?;
+        self.put(block(record, NEXT_IN_BUCKET), self.get(bucket)?)?;
+        self.set(bucket, record as u64)?;
+        Ok(record)
+    }
+
+    /// The record of that name, which is made if there is none.
+    pub(crate) fn find_or_make(&mut self, kind: Kind, name: &[u8]) -> Result<usize, Fault> {
+        match self.find(kind, name)? {
+            Some(record) => Ok(record),
+            None => self.make(kind, name),
+        }
+    }
+
+    /// Takes a record away in which nothing is left.
+    pub(crate) fn forget(&mut self, record: usize) -> Result<(), Fault> {
+        let mut before = layout::bucket(self.get(block(record, HASH))?);
+        for _ in 0..=self.table.blocks() {
+            let next = self.number(before)?;
+            if next == record {
+                self.set(before, self.get(block(record, NEXT_IN_BUCKET))?)?;
+                self.set(block(record, KIND), 0)?;
+                self.free(self.number(block(record, NAME))?)?;
+                return self.free(record);
+            }
+            if next == 0 {
+                break;
+            }
+            before = block(next, NEXT_IN_BUCKET);
+        }
+        Err(Fault::Garbled("a record that is in no bucket"))
+    }
+
+    /// Takes the record of a lock away if nothing is left in it.
+    pub(crate) fn forget_if_idle(&mut self, lock: usize) -> Result<(), Fault> {
+        let is_idle = self.first(List::of(lock))? == 0 && self.first(List::watches(lock))? == 0;
+        if is_idle && self.kind(lock)? != Some(Kind::Group) { self.forget(lock) } else { Ok(()) }
+    }
+
+    /// What a block is.
+    pub(crate) fn kind(&self, of: usize) -> Result<Option<Kind>, Fault> {
+        Ok(Kind::of(self.get(block(of, KIND))?))
+    }
+
+    /// The name of a record.
+    pub(crate) fn name(&self, record: usize) -> Result<String, Fault> {
+        let text = self.read_text(self.number(block(record, NAME))?, self.number(block(record, NAME_LENGTH))?)?;
+        String::from_utf8(text).map_err(|_| Fault::Garbled("a name that is no text"))
+    }
+
+    /// The records of some buckets, from one on; and from which to go on.
+    pub(crate) fn records(&self, from: usize, buckets: usize) -> Result<(Vec<usize>, Option<usize>), Fault> {
+        let end = from.saturating_add(buckets).min(BUCKETS);
+        let mut records = Vec::new();
+        for bucket in from..end {
+            let mut record = self.number(layout::bucket(bucket as u64))?;
+            while record != 0 {
+                if records.len() > self.table.blocks() {
+                    return Err(Fault::Garbled("a bucket without an end"));
+                }
+                records.push(record);
+                record = self.number(block(record, NEXT_IN_BUCKET))?;
+            }
+        }
+        Ok((records, (end < BUCKETS).then_some(end)))
+    }
+}

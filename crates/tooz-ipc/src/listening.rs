@@ -1,0 +1,198 @@
+//! What a session hears: what others ring for, who died, and what it finds when it looks at everything again each second.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::net::UnixDatagram;
+use tokio::time::Instant;
+use tooz_core::Result;
+
+use crate::critical::Critical;
+use crate::deaths::Deaths;
+use crate::doorbell::{self, LETTER, What};
+use crate::error::{self, Fault};
+use crate::layout::{self, MISSED};
+use crate::living::{Listening, Living};
+use crate::slots::Rest;
+
+/// How often everything is looked at again; and where the kernel does not tell of deaths.
+const ROUND: Duration = Duration::from_secs(1);
+const SHORT_ROUND: Duration = Duration::from_millis(250);
+
+impl Living {
+    /// Listens for what others ring for.
+    pub(crate) fn listen(self: &Arc<Self>) -> Result<()> {
+        let mut listening = self.listening.lock();
+        if listening.is_some() {
+            return Ok(());
+        }
+        let failed = |error| error::at(error, "make a doorbell for", &self.table.path);
+        // After the table's file, so that the kernel closes it after that.
+        let alive = self.place.open_alive(self.table.slot())?;
+        let socket = doorbell::hang(&self.place, &self.table).and_then(UnixDatagram::from_std).map_err(failed)?;
+        let task = tokio::spawn(listen(Arc::clone(self), socket)).abort_handle();
+        *listening = Some(Listening { task, _alive: alive });
+        Ok(())
+    }
+
+    /// Asks to be told of the deaths of others from now on, as somebody waits for what they have.
+    pub(crate) fn mind_deaths(&self) {
+        if !self.hears_deaths.swap(true, Ordering::Relaxed) {
+            self.wants_deaths.notify_one();
+        }
+    }
+
+    pub(crate) fn hear(&self, what: What, block: usize) {
+        if self.is_over() {
+            return;
+        }
+        let holdings = &self.dispatch.holdings;
+        match what {
+            What::Place => holdings.wake(block),
+            What::Record => self.dispatch.changed(block),
+            What::Gone => self.dispatch.gone(block),
+            What::Broken => {
+                holdings.wake(block);
+                for id in holdings.grants_at(block) {
+                    if !self.is_granted(block, id).unwrap_or(false) {
+                        self.dispatch.lose_grant(id);
+                    }
+                }
+            }
+            What::Replaced => self.look_after_memberships(),
+        }
+    }
+
+    fn look_after_memberships(&self) {
+        let all = self.dispatch.holdings.memberships();
+        let gone = self.quietly(|table| {
+            let mut gone = Vec::new();
+            for (id, block) in &all {
+                if !table.is_membership(*block, *id)? {
+                    gone.push(*id);
+                }
+            }
+            Ok(gone)
+        });
+        for id in gone.unwrap_or_default() {
+            self.dispatch.lose_membership(id);
+        }
+    }
+
+    /// Looks at everything that may have changed without a ring.
+    fn look_at_all(&self) {
+        for (id, block) in self.dispatch.holdings.grants() {
+            if !self.is_granted(block, id).unwrap_or(false) && self.dispatch.holdings.place(id).is_some() {
+                self.dispatch.lose_grant(id);
+            }
+        }
+        self.look_after_memberships();
+        for (record, watch, _) in self.dispatch.watched() {
+            match self.quietly(|table| table.changes(watch, record)) {
+                Some(Some(changes)) => self.dispatch.found(record, changes),
+                Some(None) => self.dispatch.gone(record),
+                None => {}
+            }
+        }
+        self.dispatch.holdings.wake_all();
+    }
+
+    /// What is done each second.
+    fn go_round(&self) {
+        self.see(self.table.standing());
+        if self.is_over() {
+            return;
+        }
+        for (_, watch) in self.dispatch.take_unwatched() {
+            // A watch that stays, as another is in the middle of a change, costs a ring for nobody.
+            let _ =
+                self.quietly(
+                    |table| if table.is_ours(watch, layout::Kind::Watch)? { table.end_watch(watch) } else { Ok(()) },
+                );
+        }
+        self.look_at_all();
+        for dead in self.quietly(sweep).unwrap_or_default() {
+            self.bury(dead);
+        }
+    }
+
+    /// Ends what a session has that may be dead.
+    fn bury(&self, slot: usize) {
+        while let Some(Rest::Some) = self.quietly(|table| table.bury(slot)) {}
+    }
+
+    /// Whether the session of that slot has not ended: it lives, or is to be buried.
+    fn is_there(&self, slot: usize) -> bool {
+        slot < layout::SLOTS
+            && self
+                .table
+                .region
+                .word(layout::slot(slot, layout::IN_USE))
+                .is_ok_and(|word| word.load(Ordering::Relaxed) != 0)
+    }
+}
+
+fn sweep(table: &mut Critical<'_>) -> Result<Vec<usize>, Fault> {
+    table.sweep()
+}
+
+/// Hears until the session is over. The task is ended with the session.
+async fn listen(living: Arc<Living>, socket: UnixDatagram) {
+    let mut letter = [0; LETTER];
+    let mut deaths = None;
+    let mut round = ROUND;
+    let mut due = Instant::now() + round;
+    let soon = || Instant::now() + SHORT_ROUND;
+    while !living.is_over() {
+        tokio::select! {
+            got = socket.recv(&mut letter) => if let Ok(length) = got {
+                hear_all(&living, &socket, &mut letter, length);
+            },
+            slot = next_death(&mut deaths) => if let Ok(slot) = slot {
+                living.bury(slot);
+                if living.is_there(slot) && let Some(deaths) = &mut deaths {
+                    deaths.expect(slot);
+                }
+            } else {
+                (deaths, round, due) = (None, SHORT_ROUND, soon());
+            },
+            () = living.wants_deaths.notified() => {
+                deaths = Deaths::start(&living.place.sessions()).ok();
+                if deaths.is_none() {
+                    // The user's share of instances is used up: it is looked for them instead.
+                    (round, due) = (SHORT_ROUND, soon());
+                }
+                // Who died before that is not told of.
+                living.dispatch.look_everywhere();
+            }
+            () = tokio::time::sleep_until(due) => {
+                living.go_round();
+                due = Instant::now() + round;
+            }
+        }
+    }
+}
+
+/// Hears what came, and what came meanwhile.
+fn hear_all(living: &Living, socket: &UnixDatagram, letter: &mut [u8; LETTER], length: usize) {
+    let mut length = Some(length);
+    while let Some(got) = length {
+        if let Some((what, block)) = doorbell::read(&letter[..got]) {
+            living.hear(what, block);
+        }
+        length = socket.try_recv(letter).ok();
+    }
+    let missed = living.table.region.word(layout::slot(living.table.slot(), MISSED));
+    if missed.is_ok_and(|missed| missed.swap(0, Ordering::AcqRel) != 0) {
+        living.look_at_all();
+    }
+}
+
+async fn next_death(deaths: &mut Option<Deaths>) -> io::Result<usize> {
+    match deaths {
+        Some(deaths) => deaths.next().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,250 @@
+//! A session in its table: each change of the table goes through here, with the look whether the table is still the one that all others use, and with the
+//! rings for those whom the change concerns.
+
+use std::fs::{self, File};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tooz_core::driver::{Mutex, Reporter, RequestId};
+use tooz_core::{MemberId, Result};
+
+use crate::critical::{Critical, is_nobodys};
+use crate::dispatch::Dispatch;
+use crate::doorbell::{Hand, Ring};
+use crate::error::{self, Fault};
+use crate::layout::{self, AT_OWNER, ID_HIGH, ID_LOW, TOKEN};
+use crate::place::Place;
+use crate::queue::halves;
+use crate::slots::Rest;
+use crate::table::{Standing, Table};
+
+/// How long what was seen of the table's file counts as seen now, in ns.
+const FRESH: u64 = 200_000;
+/// Between two tries while another is in the middle of a change.
+const PAUSE: Duration = Duration::from_millis(1);
+/// How often the owner of the table is waited for where a wait is not possible.
+const GLANCES: u32 = 1000;
+
+/// A session in a table.
+pub(crate) struct Living {
+    pub(crate) table: Table,
+    pub(crate) place: Place,
+    pub(crate) dispatch: Dispatch,
+    hand: Hand,
+    /// How long a change waits for another process.
+    patience: Duration,
+    born: Instant,
+    /// When the table's file was last looked at, in ns since it was born, plus one.
+    looked_at: AtomicU64,
+    /// Why it is over.
+    ended: OnceLock<String>,
+    /// Whether its loss is told to core: those that only look begin anew instead.
+    is_open: AtomicBool,
+    pub(crate) wants_deaths: Notify,
+    pub(crate) hears_deaths: AtomicBool,
+    pub(crate) listening: Mutex<Option<Listening>>,
+}
+
+/// What a session has open that listens.
+pub(crate) struct Listening {
+    pub(crate) task: AbortHandle,
+    /// Closed with the session, or by the kernel with the process.
+    pub(crate) _alive: File,
+}
+
+impl Living {
+    /// Begins a session in an opened table.
+    pub(crate) async fn begin(
+        place: &Place,
+        table: Table,
+        member: &MemberId,
+        reporter: &Reporter,
+        patience: Duration,
+    ) -> Result<Arc<Self>> {
+        let hand = Hand::new().map_err(|error| error::at(error, "make a socket for", &place.root))?;
+        let living = Arc::new(Living {
+            table,
+            place: place.clone(),
+            dispatch: Dispatch::new(reporter.clone()),
+            hand,
+            patience,
+            born: Instant::now(),
+            looked_at: AtomicU64::new(0),
+            ended: OnceLock::new(),
+            is_open: AtomicBool::new(false),
+            wants_deaths: Notify::new(),
+            hears_deaths: AtomicBool::new(false),
+            listening: Mutex::default(),
+        });
+        while living.with(|table| table.begin_session(member.as_str())).await? == Rest::Some {}
+        Ok(living)
+    }
+
+    /// From here on it owns.
+    pub(crate) fn open(self: &Arc<Self>) -> Result<()> {
+        self.listen()?;
+        self.is_open.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Changes the table, or looks at it. `act` is called again when it could not begin.
+    pub(crate) async fn with<T>(&self, mut act: impl FnMut(&mut Critical<'_>) -> Result<T, Fault>) -> Result<T> {
+        let mut until = None;
+        loop {
+            match self.try_with(&mut act)? {
+                Err(Fault::Busy(_))
+                    if *until.get_or_insert_with(|| Instant::now() + self.patience) > Instant::now() =>
+                {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                done => return done.map_err(|fault| error::fault(fault, &self.table.path)),
+            }
+        }
+    }
+
+    /// The same, once.
+    pub(crate) fn try_with<T>(
+        &self,
+        act: &mut impl FnMut(&mut Critical<'_>) -> Result<T, Fault>,
+    ) -> Result<Result<T, Fault>> {
+        self.check()?;
+        Ok(self.act(act))
+    }
+
+    fn act<T>(&self, act: &mut impl FnMut(&mut Critical<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
+        let (result, rings) = {
+            let mut critical = self.table.enter()?;
+            let result = act(&mut critical);
+            (result, std::mem::take(&mut critical.rings))
+        };
+        for ring in rings {
+            self.ring(ring);
+        }
+        result
+    }
+
+    /// The same for what can be left away.
+    pub(crate) fn quietly<T>(&self, mut act: impl FnMut(&mut Critical<'_>) -> Result<T, Fault>) -> Option<T> {
+        self.try_with(&mut act).ok()?.ok()
+    }
+
+    fn ring(&self, ring: Ring) {
+        if ring.slot == self.table.slot() {
+            self.hear(ring.what, ring.block);
+        } else {
+            self.hand.ring(&self.place, &self.table, ring);
+        }
+    }
+
+    /// Refuses what comes after the end, which a look at the table's file may be what finds.
+    fn check(&self) -> Result<()> {
+        if !self.is_fresh() {
+            self.see(self.table.glance());
+        }
+        match self.ended.get() {
+            Some(why) => Err(error::lost(why)),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.check().is_err()
+    }
+
+    fn is_fresh(&self) -> bool {
+        let looked_at = self.looked_at.load(Ordering::Relaxed);
+        looked_at != 0 && self.now().saturating_sub(looked_at) < FRESH
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    pub(crate) fn see(&self, standing: Standing) {
+        match standing {
+            Standing::InPlace => self.looked_at.store(self.now(), Ordering::Relaxed),
+            Standing::Gone => self.end(format!("the table {} was deleted or replaced", self.table.path.display())),
+            Standing::Cut => {
+                self.end(format!("the table {} was made shorter by another program", self.table.path.display()));
+            }
+        }
+    }
+
+    /// The session is over, and core is told if it owned.
+    fn end(&self, why: String) {
+        if self.ended.set(why.clone()).is_err() {
+            return;
+        }
+        if self.is_open.load(Ordering::Acquire) {
+            self.dispatch.reporter.session_lost(why);
+        }
+        self.dispatch.end();
+    }
+
+    /// Whether that request has its lock, judged now and without waiting for anyone.
+    pub(crate) fn holds(&self, id: RequestId) -> bool {
+        let Some(held) = self.dispatch.holdings.place(id) else { return false };
+        if !self.is_fresh() {
+            self.see(self.table.standing());
+        }
+        self.ended.get().is_none() && self.is_granted(held.block, id).unwrap_or(false)
+    }
+
+    /// A grant of a request comes once and goes once. So where it is seen it is there; where it is not seen, it is gone, unless another is in the middle of a
+    /// change that may be taken back.
+    pub(crate) fn is_granted(&self, block: usize, id: RequestId) -> Result<bool, Fault> {
+        let word = |field| Ok(self.table.region.word(layout::block(block, field))?.load(Ordering::Acquire));
+        let owner = self.table.region.word(AT_OWNER)?;
+        for _ in 0..GLANCES {
+            let before = owner.load(Ordering::Acquire);
+            if [word(ID_HIGH)?, word(ID_LOW)?] == halves(id)
+                && word(layout::KIND)? == layout::Kind::Place.word()
+                && word(TOKEN)? != 0
+                && word(ID_LOW)? == halves(id)[1]
+            {
+                return Ok(true);
+            }
+            if is_nobodys(before) && owner.load(Ordering::Acquire) == before {
+                return Ok(false);
+            }
+            std::hint::spin_loop();
+        }
+        Ok(false)
+    }
+
+    /// Gives back all that it has, and ends.
+    pub(crate) async fn close(&self) -> Result<()> {
+        let result = loop {
+            match self.with(|table| table.end_session(table.table.slot())).await {
+                Ok(Rest::Some) => {}
+                Ok(Rest::Nothing) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        // What was not given back is free when the description is closed.
+        self.leave();
+        match result {
+            Err(error) if error.kind() == tooz_core::ErrorKind::Lost => Ok(()),
+            result => result,
+        }
+    }
+
+    /// The same where a wait is not possible: what is not given back is found by others.
+    pub(crate) fn abandon(&self) {
+        let ours = self.table.slot();
+        while let Some(Rest::Some) = self.quietly(|table| table.end_session(ours)) {}
+        self.leave();
+    }
+
+    fn leave(&self) {
+        self.is_open.store(false, Ordering::Release);
+        self.end("it was closed".to_owned());
+        if let Some(listening) = self.listening.lock().take() {
+            listening.task.abort();
+            let _ = fs::remove_file(self.place.bell(self.table.inode(), self.table.slot()));
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Locks as core asks for them. What a lock is in the table, `queue` knows.
+
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use tooz_core::driver::{Granted, LockKey, LockRequest, Locks, PushStream, Space, Wanted};
+use tooz_core::{Error, ErrorKind, FencingToken, GroupId, Holder, LockName, MemberId, Result, Waiter};
+
+use crate::critical::Critical;
+use crate::error::{self, Fault};
+use crate::holdings::Held;
+use crate::layout::Kind;
+use crate::living::Living;
+use crate::queue::{Patience, Place, Seen};
+use crate::session::IpcSession;
+
+/// How often a waiter looks whether those before it live.
+const LOOK: Duration = Duration::from_secs(1);
+/// How many chains of records are looked at before others have their turn.
+const STEP: usize = 256;
+
+#[async_trait]
+impl Locks for IpcSession {
+    async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
+        let living = self.owning()?;
+        ask(&living, request, Patience::Try).await.map(|place| place.and_then(granted))
+    }
+
+    async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
+        let living = self.owning()?;
+        let place = match ask(&living, request, Patience::Wait).await? {
+            Some(Place { block, token: None }) => block,
+            done => return Ok(done.and_then(granted)),
+        };
+        let rung = living.dispatch.holdings.wait(place);
+        living.mind_deaths();
+        wanted.queued();
+        let answer = loop {
+            // Also the first time: it may have been granted before anyone could be rung for.
+            match look(&living, request, place).await {
+                Ok(None) => {}
+                Ok(Some(token)) => break Ok(Some(token)),
+                Err(error) => break Err(error),
+            }
+            tokio::select! {
+                biased;
+                () = rung.notified() => {}
+                () = wanted.unwanted() => break withdraw(&living, request, place).await,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        };
+        living.dispatch.holdings.end_wait(place);
+        answer.map(|token| token.map(|token| Granted::new(FencingToken(token))))
+    }
+
+    async fn release(&self, request: &LockRequest) -> Result<()> {
+        let living = self.owning()?;
+        let holdings = &living.dispatch.holdings;
+        let Some(held) = holdings.place(request.id) else { return living.with(|_| Ok(())).await };
+        let had = living.with(|table| leave(table, request, held.block)).await?;
+        holdings.forget_place(request.id);
+        if had || held.token.is_none() { Ok(()) } else { Err(error::taken_away()) }
+    }
+
+    fn holds(&self, request: &LockRequest) -> bool {
+        self.present().is_some_and(|living| living.holds(request.id))
+    }
+
+    async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
+        let Some(living) = self.looking().await? else { return Ok(Vec::new()) };
+        let holders = see(&living, key).await?;
+        let holders = holders.into_iter().filter_map(|(seen, member, pid)| {
+            let token = FencingToken(seen.token?);
+            Some(Holder::new(member, seen.mode, token).since(moment(seen.since)).pid(pid))
+        });
+        Ok(holders.collect())
+    }
+
+    async fn break_lock(&self, key: &LockKey, token: FencingToken) -> Result<()> {
+        let none = || Error::new(ErrorKind::NotFound, format!("no holder has it with token {token} any more"));
+        let Some(living) = self.looking().await? else { return Err(none()) };
+        let broken = living.with(|table| table.break_lock(kind(key), key.name.as_bytes(), token.0)).await?;
+        if broken { Ok(()) } else { Err(none()) }
+    }
+
+    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
+        let living = self.changing().await?;
+        living.listen()?;
+        let record = living
+            .with(|table| {
+                let record = table.find_or_make(kind(key), key.name.as_bytes())?;
+                // One that was just made stays only with the watch.
+                table.watch(record).map(|(watch, changes)| (record, watch, changes))
+            })
+            .await?;
+        living.mind_deaths();
+        Ok(Some(watching(&living, record).await?))
+    }
+
+    async fn locks(&self) -> Result<Vec<LockKey>> {
+        let mut keys = Vec::new();
+        let Some(living) = self.looking().await? else { return Ok(keys) };
+        let mut from = Some(0);
+        while let Some(bucket) = from {
+            let (found, rest) = living.with(|table| in_use(table, bucket)).await?;
+            keys.extend(found.into_iter().filter_map(|(kind, name)| match kind {
+                Kind::Election => GroupId::new(name).ok().map(|group| LockKey::election(&group)),
+                _ => LockName::new(name).ok().map(|name| LockKey::lock(&name)),
+            }));
+            from = rest;
+            tokio::task::yield_now().await;
+        }
+        Ok(keys)
+    }
+
+    async fn waiters(&self, key: &LockKey) -> Result<Vec<Waiter>> {
+        let Some(living) = self.looking().await? else { return Ok(Vec::new()) };
+        let waiters = see(&living, key).await?.into_iter().filter(|(seen, ..)| seen.token.is_none());
+        Ok(waiters.map(|(seen, member, _)| Waiter::new(member, seen.mode).since(moment(seen.since))).collect())
+    }
+}
+
+/// A watch of a record that has one watcher more. A second watch of the same record is not needed.
+pub(crate) async fn watching(living: &Living, (record, watch, changes): (usize, usize, u64)) -> Result<PushStream> {
+    if let Some(stream) = living.dispatch.add_watcher(record) {
+        living.with(|table| if table.is_ours(watch, Kind::Watch)? { table.end_watch(watch) } else { Ok(()) }).await?;
+        return Ok(stream);
+    }
+    Ok(living.dispatch.begin(record, watch, changes))
+}
+
+/// Asks for the lock, unless the request has its place already.
+async fn ask(living: &Living, request: &LockRequest, patience: Patience) -> Result<Option<Place>> {
+    let holdings = &living.dispatch.holdings;
+    if let Some(held) = holdings.place(request.id) {
+        return match living.with(|table| table.place(held.block, request.id)).await? {
+            None => Err(error::taken_away()),
+            there => Ok(there),
+        };
+    }
+    let lock = (kind(&request.key), request.key.name.as_bytes());
+    let place = living.with(|table| table.ask(lock, request.id, request.mode, patience)).await?;
+    if let Some(Place { block, token }) = place {
+        holdings.hold(request.id, Held { block, token });
+    }
+    Ok(place)
+}
+
+/// The token, if the place has the lock by now.
+async fn look(living: &Living, request: &LockRequest, block: usize) -> Result<Option<u64>> {
+    // Under the table's lock: what is seen without it may be taken back.
+    let token = match living.with(|table| table.look_again(block, request.id)).await {
+        Ok(Some(place)) => place.token,
+        Ok(None) => return Err(error::taken_away()),
+        // It keeps its place; the next look may come through.
+        Err(error) if error.kind() == ErrorKind::Unavailable => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if token.is_some() {
+        living.dispatch.holdings.hold(request.id, Held { block, token });
+    }
+    Ok(token)
+}
+
+/// Takes the place back, unless it has the lock by now.
+async fn withdraw(living: &Living, request: &LockRequest, block: usize) -> Result<Option<u64>> {
+    let token = living
+        .with(|table| match table.place(block, request.id)? {
+            Some(Place { token: Some(token), .. }) => Ok(Some(token)),
+            Some(_) => table.leave_queue(block).map(|()| None),
+            None => Ok(None),
+        })
+        .await?;
+    match token {
+        Some(_) => living.dispatch.holdings.hold(request.id, Held { block, token }),
+        None => living.dispatch.holdings.forget_place(request.id),
+    }
+    Ok(token)
+}
+
+/// `false`: it had no place any more.
+fn leave(table: &mut Critical<'_>, request: &LockRequest, block: usize) -> Result<bool, Fault> {
+    match table.place(block, request.id)? {
+        Some(_) => table.leave_queue(block).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+/// All places of a lock, with whose they are.
+async fn see(living: &Living, key: &LockKey) -> Result<Vec<(Seen, MemberId, u32)>> {
+    let places = living
+        .with(|table| {
+            let places = table.places(kind(key), key.name.as_bytes())?;
+            places
+                .into_iter()
+                .map(|seen| table.session(seen.slot).map(|session| (seen, session)))
+                .collect::<Result<Vec<_>, _>>()
+        })
+        .await?;
+    places.into_iter().map(|(seen, (member, pid))| Ok((seen, MemberId::new(member)?, pid))).collect()
+}
+
+type InUse = (Vec<(Kind, String)>, Option<usize>);
+
+/// The locks in some buckets that are in use.
+fn in_use(table: &mut Critical<'_>, from: usize) -> Result<InUse, Fault> {
+    let (records, rest) = table.records(from, STEP)?;
+    let mut found = Vec::new();
+    for record in records {
+        if let Some(kind @ (Kind::Lock | Kind::Election)) = table.kind(record)? {
+            let name = table.name(record)?;
+            if table.is_in_use(record)? {
+                found.push((kind, name));
+            }
+        }
+    }
+    Ok((found, rest))
+}
+
+fn granted(place: Place) -> Option<Granted> {
+    place.token.map(|token| Granted::new(FencingToken(token)))
+}
+
+fn kind(key: &LockKey) -> Kind {
+    match key.space {
+        Space::Lock => Kind::Lock,
+        Space::Election => Kind::Election,
+    }
+}
+
+fn moment(micros: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_micros(micros)
+}

@@ -1,0 +1,274 @@
+//! Locks in the table: a list of places for each, those that hold it first, then those that wait, in the order in which they came.
+//!
+//! | a place | token | leaves it by |
+//! |---|---|---|
+//! | waits | 0 | its turn; a release of its request; the end of its session |
+//! | holds | its own | a release, a break; the end of its session |
+//!
+//! Whatever takes a place away hands over: the longest run of waiters at the head that the mode admits gets the lock, each with a new token, and is rung for.
+//! A process may die between the two; then whoever looks at the lock next does it (`settle`).
+
+use tooz_core::LockMode;
+use tooz_core::driver::RequestId;
+
+use crate::critical::{Critical, now};
+use crate::doorbell::What;
+use crate::error::Fault;
+use crate::layout::{GRANTED, HOLDERS_MODE, ID_HIGH, ID_LOW, Kind, MODE, NEXT, RECORD, SINCE, TOKEN, WAITING, block};
+use crate::list::List;
+
+/// How many of those that share a lock are looked at, whether they live, by one who wants it alone. The dead among thousands are found by the sweep.
+const LOOKED_AT: usize = 64;
+
+/// What a place in a queue is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) block: usize,
+    /// `None`: it waits.
+    pub(crate) token: Option<u64>,
+}
+
+/// A place as others see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) slot: usize,
+    pub(crate) mode: LockMode,
+    pub(crate) token: Option<u64>,
+    /// In µs since 1970.
+    pub(crate) since: u64,
+}
+
+/// Whether who can't have the lock now waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    Try,
+    Wait,
+}
+
+impl Critical<'_> {
+    /// Takes the lock, or a place at the end of its queue. `None`: it is not to be had at once.
+    pub(crate) fn ask(
+        &mut self,
+        lock: (Kind, &[u8]),
+        id: RequestId,
+        mode: LockMode,
+        patience: Patience,
+    ) -> Result<Option<Place>, Fault> {
+        let (kind, name) = lock;
+        let record = match self.find(kind, name)? {
+            None => self.make(kind, name)?,
+            Some(record) => {
+                if !self.admits(record, mode)? {
+                    self.settle(record)?;
+                    self.commit()?;
+                    if patience == Patience::Try && !self.admits(record, mode)? {
+                        return Ok(None);
+                    }
+                }
+                record
+            }
+        };
+        let is_free = self.admits(record, mode)?;
+        let place = self.own(Kind::Place, record, List::of(record))?;
+        let [high, low] = halves(id);
+        let since = now();
+        for (field, value) in [(ID_HIGH, high), (ID_LOW, low), (MODE, word(mode)), (TOKEN, 0), (SINCE, since)] {
+            self.put(block(place, field), value)?;
+        }
+        let token = if is_free {
+            Some(self.grant(record, place, since)?)
+        } else {
+            if self.get(block(record, WAITING))? == 0 {
+                self.set(block(record, WAITING), place as u64)?;
+            }
+            None
+        };
+        self.commit()?;
+        Ok(Some(Place { block: place, token }))
+    }
+
+    /// How the place of that request stands. `None`: it has none.
+    pub(crate) fn place(&self, place: usize, id: RequestId) -> Result<Option<Place>, Fault> {
+        let there = [self.get(block(place, ID_HIGH))?, self.get(block(place, ID_LOW))?];
+        if !self.is_ours(place, Kind::Place)? || there != halves(id) {
+            return Ok(None);
+        }
+        let token = self.get(block(place, TOKEN))?;
+        Ok(Some(Place { block: place, token: (token != 0).then_some(token) }))
+    }
+
+    /// The same, after a look whether those before it still live.
+    pub(crate) fn look_again(&mut self, place: usize, id: RequestId) -> Result<Option<Place>, Fault> {
+        if let Some(Place { token: None, .. }) = self.place(place, id)? {
+            self.settle(self.number(block(place, RECORD))?)?;
+            self.commit()?;
+        }
+        self.place(place, id)
+    }
+
+    /// Takes a place away, whosever it is, and hands over.
+    pub(crate) fn leave_queue(&mut self, place: usize) -> Result<(), Fault> {
+        let lock = self.number(block(place, RECORD))?;
+        self.take_out(lock, place)?;
+        self.hand_over(lock)?;
+        self.forget_if_idle(lock)?;
+        self.commit()
+    }
+
+    /// Takes the lock away from the holder with that token, and rings for it. `false`: there is none.
+    pub(crate) fn break_lock(&mut self, kind: Kind, name: &[u8], token: u64) -> Result<bool, Fault> {
+        let Some(lock) = self.find(kind, name)? else { return Ok(false) };
+        for place in self.all(List::of(lock))? {
+            let theirs = self.get(block(place, TOKEN))?;
+            if theirs == 0 {
+                break;
+            }
+            if theirs == token {
+                let is_alive = self.is_owner_alive(place)?;
+                let (slot, _) = self.owner(place)?;
+                self.leave_queue(place)?;
+                self.ring(slot, What::Broken, place);
+                return Ok(is_alive);
+            }
+        }
+        Ok(false)
+    }
+
+    /// All living places of a lock, in their order.
+    pub(crate) fn places(&mut self, kind: Kind, name: &[u8]) -> Result<Vec<Seen>, Fault> {
+        let mut seen = Vec::new();
+        let Some(lock) = self.find(kind, name)? else { return Ok(seen) };
+        self.settle(lock)?;
+        self.commit()?;
+        for place in self.all(List::of(lock))? {
+            if self.is_owner_alive(place)? {
+                let token = self.get(block(place, TOKEN))?;
+                let (slot, _) = self.owner(place)?;
+                seen.push(Seen {
+                    slot,
+                    mode: mode_of(self.get(block(place, MODE))?)?,
+                    token: (token != 0).then_some(token),
+                    since: self.get(block(place, SINCE))?,
+                });
+            }
+        }
+        self.forget_if_idle(lock)?;
+        self.commit()?;
+        Ok(seen)
+    }
+
+    /// Whether any living session holds or awaits the lock of that record.
+    pub(crate) fn is_in_use(&mut self, lock: usize) -> Result<bool, Fault> {
+        self.settle(lock)?;
+        self.commit()?;
+        for place in self.all(List::of(lock))? {
+            if self.is_owner_alive(place)? {
+                return Ok(true);
+            }
+        }
+        self.forget_if_idle(lock)?;
+        self.commit()?;
+        Ok(false)
+    }
+
+    /// Takes out the dead that are in the way, and hands over.
+    fn settle(&mut self, lock: usize) -> Result<(), Fault> {
+        let mut place = self.first(List::of(lock))?;
+        for _ in 0..LOOKED_AT {
+            if place == 0 || self.get(block(place, TOKEN))? == 0 {
+                break;
+            }
+            let next = self.number(block(place, NEXT))?;
+            if !self.is_owner_alive(place)? {
+                self.take_out(lock, place)?;
+                self.checkpoint()?;
+            }
+            place = next;
+        }
+        self.hand_over(lock)
+    }
+
+    /// Gives the lock to those at the head of its queue that may have it. The dead lose their places.
+    fn hand_over(&mut self, lock: usize) -> Result<(), Fault> {
+        for _ in 0..=self.table.blocks() {
+            let place = self.number(block(lock, WAITING))?;
+            if place == 0 {
+                return Ok(());
+            }
+            if !self.is_owner_alive(place)? {
+                self.take_out(lock, place)?;
+            } else if self.is_compatible(lock, mode_of(self.get(block(place, MODE))?)?)? {
+                self.set(block(lock, WAITING), self.get(block(place, NEXT))?)?;
+                let since = now();
+                self.grant(lock, place, since)?;
+                self.set(block(place, SINCE), since)?;
+                let (slot, _) = self.owner(place)?;
+                self.ring(slot, What::Place, place);
+            } else {
+                return Ok(());
+            }
+            self.checkpoint()?;
+        }
+        Err(Fault::Garbled("a queue without an end"))
+    }
+
+    fn grant(&mut self, lock: usize, place: usize, now: u64) -> Result<u64, Fault> {
+        let token = self.next_token(now)?;
+        self.set(block(place, TOKEN), token)?;
+        let holders = self.get(block(lock, GRANTED))?;
+        self.set(block(lock, GRANTED), holders.wrapping_add(1))?;
+        self.set(block(lock, HOLDERS_MODE), self.get(block(place, MODE))?)?;
+        self.ring_watchers(lock, What::Record)?;
+        Ok(token)
+    }
+
+    /// Takes a place away.
+    fn take_out(&mut self, lock: usize, place: usize) -> Result<(), Fault> {
+        if self.get(block(place, TOKEN))? != 0 {
+            let holders = self.get(block(lock, GRANTED))?;
+            let left = holders.checked_sub(1).ok_or(Fault::Garbled("a lock with more holders than are counted"))?;
+            self.set(block(lock, GRANTED), left)?;
+            self.ring_watchers(lock, What::Record)?;
+        } else if self.number(block(lock, WAITING))? == place {
+            self.set(block(lock, WAITING), self.get(block(place, NEXT))?)?;
+        }
+        self.disown(place, List::of(lock))
+    }
+
+    /// Whether a new request gets the lock at once: it may stand beside the holders, and none waits.
+    fn admits(&self, lock: usize, mode: LockMode) -> Result<bool, Fault> {
+        Ok(self.get(block(lock, WAITING))? == 0 && self.is_compatible(lock, mode)?)
+    }
+
+    fn is_compatible(&self, lock: usize, mode: LockMode) -> Result<bool, Fault> {
+        if self.get(block(lock, GRANTED))? == 0 {
+            return Ok(true);
+        }
+        Ok(!mode.conflicts_with(mode_of(self.get(block(lock, HOLDERS_MODE))?)?))
+    }
+}
+
+pub(crate) fn halves(id: RequestId) -> [u64; 2] {
+    #[allow(clippy::cast_possible_truncation)] // That is what halves are.
+    [(id.0 >> 64) as u64, id.0 as u64]
+}
+
+const fn word(mode: LockMode) -> u64 {
+    match mode {
+        LockMode::Shared => 1,
+        LockMode::Exclusive => 2,
+    }
+}
+
+pub(crate) fn mode_of(word: u64) -> Result<LockMode, Fault> {
+    match word {
+        1 => Ok(LockMode::Shared),
+        2 => Ok(LockMode::Exclusive),
+        _ => Err(Fault::Garbled("a mode that is none")),
+    }
+}
+
+#[cfg(test)]
+mod half_done;
+#[cfg(test)]
+mod model;

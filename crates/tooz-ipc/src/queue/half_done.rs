@@ -1,0 +1,135 @@
+//! Sessions that die between two steps: what they had not finished is not believed, what they had finished is found without a ring.
+
+use std::sync::atomic::Ordering;
+
+use tooz_core::LockMode;
+
+use super::{Patience, Place};
+use crate::critical::Critical;
+use crate::critical::stage::{ALONE, Stage, request};
+use crate::error::Fault;
+use crate::layout::{Kind, TOKEN, block};
+use crate::table::Table;
+
+const X: (Kind, &[u8]) = (Kind::Lock, b"x");
+
+/// One that holds the lock, and one that waits for it.
+fn holder_and_waiter(stage: &Stage) -> (Table, Place, Table, Place) {
+    let ask = |table: &Table, id| {
+        let place = table.enter().unwrap().ask(X, request(id), LockMode::Exclusive, Patience::Wait);
+        place.unwrap().unwrap()
+    };
+    let (one, two) = (stage.session("one"), stage.session("two"));
+    let (held, waits) = (ask(&one, 1), ask(&two, 2));
+    assert!(held.token.is_some() && waits.token.is_none());
+    (one, held, two, waits)
+}
+
+/// Dies as the owner of the table, after that.
+fn dies_after(table: Table, act: impl FnOnce(&mut Critical<'_>) -> Result<(), Fault>) {
+    let mut inside = table.enter().unwrap();
+    act(&mut inside).unwrap();
+    std::mem::forget(inside);
+    drop(table);
+}
+
+#[test]
+fn a_grant_that_was_not_finished_is_not_believed() {
+    let _alone = ALONE.lock();
+    let stage = Stage::new(64);
+    let (one, held, two, waits) = holder_and_waiter(&stage);
+    dies_after(one, |inside| {
+        let lock = inside.find(X.0, X.1)?.ok_or(Fault::Full)?;
+        inside.take_out(lock, held.block)?;
+        inside.hand_over(lock)
+    });
+    let token = two.region.word(block(waits.block, TOKEN)).unwrap().load(Ordering::Relaxed);
+    assert_ne!(token, 0, "it stands there");
+    let place = two.enter().unwrap().place(waits.block, request(2)).unwrap().unwrap();
+    assert_eq!(place.token, None, "and is taken back by who looks under the table's lock");
+    let place = two.enter().unwrap().look_again(waits.block, request(2)).unwrap().unwrap();
+    assert!(place.token > held.token, "then the dead is out of the way");
+    two.enter().unwrap().verify().unwrap();
+}
+
+#[test]
+fn who_dies_between_leaving_and_handing_over_keeps_nobody_waiting() {
+    let _alone = ALONE.lock();
+    let stage = Stage::new(64);
+    let (one, held, two, waits) = holder_and_waiter(&stage);
+    dies_after(one, |inside| {
+        let lock = inside.find(X.0, X.1)?.ok_or(Fault::Full)?;
+        inside.take_out(lock, held.block)?;
+        inside.commit()
+    });
+    let place = two.enter().unwrap().place(waits.block, request(2)).unwrap().unwrap();
+    assert_eq!(place.token, None);
+    let place = two.enter().unwrap().look_again(waits.block, request(2)).unwrap().unwrap();
+    assert!(place.token > held.token);
+}
+
+#[test]
+fn who_dies_before_it_has_rung_is_not_missed() {
+    let _alone = ALONE.lock();
+    let stage = Stage::new(64);
+    let (one, held, two, waits) = holder_and_waiter(&stage);
+    // The rings go with the guard, unsent.
+    dies_after(one, |inside| inside.leave_queue(held.block));
+    let place = two.enter().unwrap().look_again(waits.block, request(2)).unwrap().unwrap();
+    assert!(place.token > held.token);
+}
+
+#[test]
+fn a_slot_that_is_used_again_is_another_session() {
+    let _alone = ALONE.lock();
+    let stage = Stage::new(64);
+    let (one, held, two, waits) = holder_and_waiter(&stage);
+    let slot = one.slot();
+    let generation = one.generation.load(Ordering::Relaxed);
+    drop(one);
+    // The slot is locked again before anyone has looked.
+    let again = Table::open(&stage.path(), &tooz_core::Namespace::new("n").unwrap()).unwrap().unwrap();
+    let next = if again.slot() == slot { again } else { stage.session("next") };
+    assert!(!two.enter().unwrap().is_alive(slot, generation).unwrap() || next.slot() != slot);
+    next.enter().unwrap().begin_session("next").unwrap();
+    let place = two.enter().unwrap().look_again(waits.block, request(2)).unwrap().unwrap();
+    assert!(place.token > held.token, "what the dead had does not come to life");
+    assert!(next.enter().unwrap().place(held.block, request(1)).unwrap().is_none());
+    two.enter().unwrap().verify().unwrap();
+}
+
+#[test]
+fn the_owner_of_the_table_that_stands_still_is_named() {
+    let stage = Stage::new(64);
+    let (one, two) = (stage.session("one"), stage.session("two"));
+    let inside = one.enter().unwrap();
+    assert_eq!(two.enter().err(), Some(Fault::Busy(u64::from(std::process::id()))));
+    drop(inside);
+    assert!(two.enter().is_ok());
+}
+
+#[test]
+fn a_change_that_fails_leaves_nothing() {
+    let stage = Stage::new(64);
+    let one = stage.session("one");
+    let before = one.enter().unwrap().verify().unwrap();
+    let name = "n".repeat(255);
+    let mut made = 0;
+    let fault = loop {
+        let asked = one.enter().unwrap().ask(
+            (Kind::Lock, format!("{made}{name}").as_bytes()),
+            request(made),
+            LockMode::Shared,
+            Patience::Try,
+        );
+        match asked {
+            Ok(_) => made += 1,
+            Err(fault) => break fault,
+        }
+        one.enter().unwrap().verify().unwrap();
+    };
+    assert_eq!((fault, made > 5), (Fault::Full, true));
+    assert_eq!(one.enter().unwrap().verify().unwrap().places, usize::try_from(made).unwrap());
+    while one.enter().unwrap().end_session(one.slot()).unwrap() == crate::slots::Rest::Some {}
+    assert_eq!(one.enter().unwrap().verify().unwrap().blocks, before.blocks - 1, "the member's name went as well");
+}

@@ -1,0 +1,130 @@
+//! Sessions in the table: how one comes to its slot, and how what it had ends.
+
+use std::process;
+use std::sync::atomic::Ordering;
+
+use crate::critical::{Critical, now};
+use crate::error::Fault;
+use crate::layout::{AT_CURSOR, AT_SWEPT, GENERATION, IN_USE, Kind, MEMBER, MEMBER_LENGTH, MISSED, PID, SLOTS, slot};
+use crate::list::List;
+
+/// How many things of a session end in one go: some ten µs' work.
+const STEP: usize = 64;
+/// How many slots are looked at in one go.
+const SWEEP: usize = 256;
+/// How often, in ms, by all sessions together.
+const SWEEP_EVERY: u64 = 1000;
+
+/// Whether there is more to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    Nothing,
+    Some,
+}
+
+impl Critical<'_> {
+    /// Begins a session in our slot, once nothing of the one before it is left.
+    pub(crate) fn begin_session(&mut self, member: &str) -> Result<Rest, Fault> {
+        let ours = self.table.slot();
+        if self.end_session(ours)? == Rest::Some {
+            return Ok(Rest::Some);
+        }
+        let text = self.write_text(member.as_bytes())?;
+        let generation = self.get(slot(ours, GENERATION))?.wrapping_add(1);
+        for (field, value) in [
+            (GENERATION, generation),
+            (MEMBER, text as u64),
+            (MEMBER_LENGTH, member.len() as u64),
+            (PID, u64::from(process::id())),
+            (MISSED, 0),
+            (IN_USE, 1),
+        ] {
+            self.set(slot(ours, field), value)?;
+        }
+        self.commit()?;
+        self.table.generation.store(generation, Ordering::Relaxed);
+        Ok(Rest::Nothing)
+    }
+
+    /// Ends some of what that session has, and the session when nothing is left.
+    pub(crate) fn end_session(&mut self, of: usize) -> Result<Rest, Fault> {
+        for _ in 0..STEP {
+            let thing = self.first(List::owned(of))?;
+            if thing == 0 {
+                break;
+            }
+            match self.kind(thing)? {
+                Some(Kind::Place) => self.leave_queue(thing)?,
+                Some(Kind::Membership) => self.end_membership(thing)?,
+                Some(Kind::Watch) => self.end_watch(thing)?,
+                _ => return Err(Fault::Garbled("a session that has what nobody can have")),
+            }
+        }
+        if self.first(List::owned(of))? != 0 {
+            return Ok(Rest::Some);
+        }
+        if self.get(slot(of, IN_USE))? != 0 {
+            self.set(slot(of, IN_USE), 0)?;
+            let text = self.number(slot(of, MEMBER))?;
+            self.set(slot(of, MEMBER), 0)?;
+            if text != 0 {
+                self.free(text)?;
+            }
+            self.commit()?;
+        }
+        Ok(Rest::Nothing)
+    }
+
+    /// Ends what a session has if it is dead.
+    pub(crate) fn bury(&mut self, of: usize) -> Result<Rest, Fault> {
+        if of >= SLOTS || of == self.table.slot() || self.get(slot(of, IN_USE))? == 0 || self.table.is_locked(of)? {
+            return Ok(Rest::Nothing);
+        }
+        self.end_session(of)
+    }
+
+    /// Looks after some sessions, if none has done so within a second. Answers which of them are dead.
+    pub(crate) fn sweep(&mut self) -> Result<Vec<usize>, Fault> {
+        let (now, mut dead) = (now() / 1000, Vec::new());
+        if now.abs_diff(self.get(AT_SWEPT)?) < SWEEP_EVERY {
+            return Ok(dead);
+        }
+        self.put(AT_SWEPT, now)?;
+        let from = self.number(AT_CURSOR)? % SLOTS;
+        let mut looked_at = 0;
+        let mut cursor = from;
+        for at in (from..SLOTS).chain(0..from) {
+            if self.get(slot(at, IN_USE))? != 0 {
+                looked_at += 1;
+                if at != self.table.slot() && !self.table.is_locked(at)? {
+                    dead.push(at);
+                }
+            }
+            cursor = at + 1;
+            if looked_at == SWEEP {
+                break;
+            }
+        }
+        self.put(AT_CURSOR, cursor as u64)?;
+        Ok(dead)
+    }
+
+    /// The member whose session has that slot, and its process.
+    pub(crate) fn session(&self, of: usize) -> Result<(String, u32), Fault> {
+        let text = self.read_text(self.number(slot(of, MEMBER))?, self.number(slot(of, MEMBER_LENGTH))?)?;
+        let member = String::from_utf8(text).map_err(|_| Fault::Garbled("a member that is no text"))?;
+        Ok((member, u32::try_from(self.get(slot(of, PID))?).unwrap_or(0)))
+    }
+
+    /// How many sessions there are, and how many of them are dead.
+    pub(crate) fn count_sessions(&self) -> Result<(usize, usize), Fault> {
+        let (mut all, mut dead) = (0, 0);
+        for at in 0..SLOTS {
+            if self.get(slot(at, IN_USE))? != 0 {
+                all += 1;
+                dead += usize::from(at != self.table.slot() && !self.table.is_locked(at)?);
+            }
+        }
+        Ok((all, dead))
+    }
+}

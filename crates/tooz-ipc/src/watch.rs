@@ -1,0 +1,48 @@
+//! Watches in the table: one for each session and each lock or group that it watches, so that a change rings for those that look.
+
+use crate::critical::Critical;
+use crate::doorbell::What;
+use crate::error::Fault;
+use crate::layout::{CHANGES, Kind, RECORD, block};
+use crate::list::List;
+
+impl Critical<'_> {
+    /// Begins to watch a record. Answers the watch, and how often the record has changed.
+    pub(crate) fn watch(&mut self, record: usize) -> Result<(usize, u64), Fault> {
+        let watch = self.own(Kind::Watch, record, List::watches(record))?;
+        self.commit()?;
+        Ok((watch, self.get(block(record, CHANGES))?))
+    }
+
+    /// How often a record has changed that we watch. `None`: the watch is over, as with a group that was deleted.
+    pub(crate) fn changes(&self, watch: usize, record: usize) -> Result<Option<u64>, Fault> {
+        if self.is_watch(watch, record)? { self.get(block(record, CHANGES)).map(Some) } else { Ok(None) }
+    }
+
+    /// Whether that block is still our watch of that record: with a deleted group its watches go.
+    pub(crate) fn is_watch(&self, watch: usize, record: usize) -> Result<bool, Fault> {
+        Ok(self.is_ours(watch, Kind::Watch)? && self.number(block(watch, RECORD))? == record)
+    }
+
+    /// Ends a watch, whosever it is.
+    pub(crate) fn end_watch(&mut self, watch: usize) -> Result<(), Fault> {
+        let record = self.number(block(watch, RECORD))?;
+        self.disown(watch, List::watches(record))?;
+        self.forget_if_idle(record)?;
+        self.commit()
+    }
+
+    /// Rings for all that watch a record.
+    pub(crate) fn ring_watchers(&mut self, record: usize, what: What) -> Result<(), Fault> {
+        if self.first(List::watches(record))? == 0 {
+            return Ok(());
+        }
+        let changes = self.get(block(record, CHANGES))?;
+        self.set(block(record, CHANGES), changes.wrapping_add(1))?;
+        for watch in self.all(List::watches(record))? {
+            let (slot, _) = self.owner(watch)?;
+            self.ring(slot, what, record);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! What the cases share: their names in shared memory, and the processes that they start of this program.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Trial};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid};
+use tooz_core::{ConnectOptions, Coordinator};
+use tooz_ipc as _;
+
+use crate::role;
+
+/// The trials of these names, each with a name of its own in shared memory.
+macro_rules! trials {
+    ($($name:ident),* $(,)?) => {
+        pub(crate) fn trials() -> Vec<libtest_mimic::Trial> {
+            vec![$(libtest_mimic::Trial::test(stringify!($name), || {
+                crate::bed::run($name(crate::bed::Name::new()));
+                Ok(())
+            })),*]
+        }
+    };
+}
+pub(crate) use trials;
+
+pub(crate) fn main(trials: Vec<Trial>) -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some("--role") {
+        let given: Vec<String> = arguments.collect();
+        role::play(&given);
+        return ExitCode::SUCCESS;
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+pub(crate) fn run(future: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future);
+}
+
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), future).await.expect("it takes too long")
+}
+
+pub(crate) async fn forever() {
+    std::future::pending::<()>().await;
+}
+
+pub(crate) fn say(what: impl std::fmt::Display) {
+    println!("{what}");
+    std::io::stdout().flush().unwrap();
+}
+
+pub(crate) async fn connect(url: &str, member: &str) -> Coordinator {
+    ConnectOptions::new(url).unwrap().member(member).unwrap().connect().await.unwrap()
+}
+
+/// The name of one case. Nothing is there before the driver makes it.
+pub(crate) struct Name(pub(crate) String);
+
+impl Name {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        Name(format!("quirks-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("ipc://{}?size=2", self.0)
+    }
+
+    /// The folder of its one namespace.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.base().join("tooz")
+    }
+
+    pub(crate) fn base(&self) -> PathBuf {
+        PathBuf::from(format!("/dev/shm/tooz-{}", Uid::effective())).join(&self.0)
+    }
+
+    pub(crate) fn table(&self) -> PathBuf {
+        self.root().join("table")
+    }
+
+    pub(crate) async fn connect(&self, member: &str) -> Coordinator {
+        connect(&self.url(), member).await
+    }
+
+    pub(crate) fn start(&self, words: &[&str]) -> Started {
+        self.start_as("other", words)
+    }
+
+    pub(crate) fn start_as(&self, member: &str, words: &[&str]) -> Started {
+        let program = std::env::current_exe().unwrap();
+        let url = self.url();
+        let mut command = Command::new(program);
+        command.args(["--role", url.as_str(), member]).args(words);
+        Started::new(command)
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        for folder in [self.base(), PathBuf::from("/dev/shm/tooz-all").join(&self.0)] {
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+}
+
+/// A process that goes with the case.
+pub(crate) struct Started {
+    pub(crate) child: Child,
+    lines: BufReader<std::process::ChildStdout>,
+}
+
+impl Started {
+    pub(crate) fn new(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Started { child, lines }
+    }
+
+    /// What it says next.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

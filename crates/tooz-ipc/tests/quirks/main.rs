@@ -1,0 +1,32 @@
+//! What is this backend's own: what the kernel, a dead process, and other programs do to shared memory.
+//!
+//! A case has a name of its own in `/dev/shm`, which is taken away afterwards. Processes are this program, started again with a role.
+
+mod bed;
+mod dead;
+mod foreign;
+mod full;
+mod mounts;
+mod role;
+mod stopped;
+mod taken;
+mod users;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bed::main(
+        [
+            dead::trials(),
+            foreign::trials(),
+            full::trials(),
+            mounts::trials(),
+            stopped::trials(),
+            taken::trials(),
+            users::trials(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
+    )
+}

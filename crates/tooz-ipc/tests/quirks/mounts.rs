@@ -1,0 +1,65 @@
+//! A `/dev/shm` of one's own, as containers have one: small, or another than that of the host. By mount namespaces, which a test may make where it is root or
+//! where users may make namespaces of users.
+
+use std::process::Command;
+
+use libtest_mimic::{Completion, Failed, Trial};
+
+use crate::bed::{Name, Started};
+
+type Case = fn(&Name);
+
+/// Listed with the reason where this system allows no mounts.
+pub(crate) fn trials() -> Vec<Trial> {
+    let may_mount = apart("1m", "true").status().is_ok_and(|status| status.success());
+    let cases: [(_, Case); 2] = [
+        ("a_full_file_system_is_told_and_nobody_dies_of_it", a_full_file_system_is_told_and_nobody_dies_of_it),
+        ("a_shared_memory_of_ones_own_has_its_own_table_and_the_doctor_says_so", one_of_ones_own),
+    ];
+    let trial = |(name, case): (&'static str, Case)| {
+        let kind = if may_mount { "" } else { "not claimed: this system allows no mounts" };
+        Trial::ignorable_test(name, move || -> Result<Completion, Failed> {
+            case(&Name::new());
+            Ok(Completion::Completed)
+        })
+        .with_kind(kind)
+        .with_ignored_flag(!may_mount)
+    };
+    cases.into_iter().map(trial).collect()
+}
+
+/// A shell in a namespace with a `/dev/shm` of that size.
+fn apart(size: &str, script: &str) -> Command {
+    let user = if nix::unistd::Uid::effective().is_root() { "-m" } else { "-Urm" };
+    let mut command = Command::new("unshare");
+    command.args([user, "sh", "-c"]).arg(format!("mount -t tmpfs -o size={size} none /dev/shm && {script}"));
+    command
+}
+
+fn role(name: &Name, size: &str, words: &str) -> Started {
+    let program = std::env::current_exe().unwrap();
+    Started::new(apart(size, &format!("exec {} --role '{}' other {words}", program.display(), name.url())))
+}
+
+fn a_full_file_system_is_told_and_nobody_dies_of_it(name: &Name) {
+    let said = role(name, "1m", "try x").line();
+    assert!(said.contains("/dev/shm is full") && said.contains("size="), "{said}");
+    // What is reserved is there: filling the rest does no harm.
+    let program = std::env::current_exe().unwrap();
+    let (program, url) = (program.display(), name.url());
+    let script = format!(
+        "{program} --role '{url}' one try x && {{ cat /dev/zero > /dev/shm/rest; {program} --role '{url}' two try y; }} 2>/dev/null"
+    );
+    let mut filled = Started::new(apart("4m", &script));
+    assert_eq!([filled.line(), filled.line()], ["held", "held"]);
+}
+
+fn one_of_ones_own(name: &Name) {
+    let mut here = name.start(&["hold", "x"]);
+    here.line();
+    assert_eq!(name.start(&["try", "x"]).line(), "busy");
+    assert_eq!(role(name, "8m", "try x").line(), "held", "it is another table");
+    let [ours, theirs] = [name.start(&["doctor", "x"]).line(), role(name, "8m", "doctor x").line()];
+    assert!(ours.contains("a container that has its own /dev/shm has its own table"), "{ours}");
+    assert_ne!(ours, theirs, "the device tells them apart");
+}

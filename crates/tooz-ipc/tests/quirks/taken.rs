@@ -1,0 +1,134 @@
+//! A table that is deleted, replaced or made shorter under those that use it: they lose what they had, and hear of it.
+
+use std::fs::{self, File};
+use std::time::{Duration, Instant};
+
+use tooz_core::{ErrorKind, GroupEvent, SessionEvent};
+
+use crate::bed::{Name, trials, within};
+
+trials![
+    a_deleted_table_is_a_loss_that_is_seen_at_once_and_told,
+    a_replaced_table_keeps_no_two_holders_that_believe,
+    a_table_that_was_made_shorter_ends_the_session_and_not_the_process,
+    memberships_and_watches_go_on_in_the_next_table,
+    who_is_taken_over_is_told,
+    a_broken_grant_is_told_at_once,
+    looking_makes_nothing_and_follows_the_table,
+];
+
+async fn a_deleted_table_is_a_loss_that_is_seen_at_once_and_told(name: Name) {
+    let (one, two) = (name.connect("one").await, name.connect("two").await);
+    let guard = one.lock("x").unwrap().acquire().await.unwrap();
+    let other = one.lock("y").unwrap().acquire().await.unwrap();
+    assert!(guard.is_held());
+    fs::remove_file(name.table()).unwrap();
+    let deleted = Instant::now();
+    // What was seen within the last 0.2 ms counts as seen now.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(!guard.is_held(), "judged at the call");
+    within(other.loss().wait()).await;
+    assert!(deleted.elapsed() < Duration::from_secs(3));
+    let next = within(two.lock("x").unwrap().acquire()).await.unwrap();
+    assert!(next.fencing_token() > guard.fencing_token());
+    assert_eq!(guard.release().await.unwrap_err().kind(), ErrorKind::Lost);
+    assert!(next.is_held());
+    assert!(within(one.lock("y").unwrap().acquire()).await.is_ok(), "it goes on in the new table");
+}
+
+async fn a_replaced_table_keeps_no_two_holders_that_believe(name: Name) {
+    let one = name.connect("one").await;
+    let guard = one.lock("x").unwrap().acquire().await.unwrap();
+    fs::rename(name.table(), name.root().join("elsewhere")).unwrap();
+    let two = name.connect("two").await;
+    let theirs = two.lock("x").unwrap().acquire().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(!guard.is_held() && theirs.is_held());
+    assert!(one.lock("x").unwrap().try_acquire().await.unwrap().is_none(), "it looks at the new table now");
+}
+
+async fn a_table_that_was_made_shorter_ends_the_session_and_not_the_process(name: Name) {
+    let one = name.connect("one").await;
+    let mut events = one.events();
+    let guard = one.lock("x").unwrap().acquire().await.unwrap();
+    File::options().write(true).open(name.table()).unwrap().set_len(0).unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(!guard.is_held());
+    let told = async { while !matches!(events.next().await, Some(SessionEvent::Lost { .. })) {} };
+    within(told).await;
+    let refused = one.lock("x").unwrap().try_acquire().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Config, "{refused}");
+    assert!(refused.to_string().contains("was not made by this driver"), "{refused}");
+    fs::remove_file(name.table()).unwrap();
+    let again = within(one.lock("x").unwrap().acquire()).await.unwrap();
+    assert!(again.fencing_token() > guard.fencing_token());
+}
+
+async fn memberships_and_watches_go_on_in_the_next_table(name: Name) {
+    let (one, two) = (name.connect("one").await, name.connect("two").await);
+    let group = one.group("g").unwrap();
+    let membership = group.join_or_create(&1).await.unwrap();
+    let mut watch = two.group("g").unwrap().watch().await.unwrap();
+    assert!(matches!(within(watch.next()).await, Some(GroupEvent::Snapshot(members)) if members.len() == 1));
+    fs::remove_file(name.table()).unwrap();
+    // The group was in the table, too: whoever needs it makes it again.
+    let made = async {
+        while group.create().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(made).await;
+    let back = async {
+        while group.members().await.map_or(0, |members| members.len()) == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), back).await.expect("the member comes back by itself");
+    assert!(membership.is_member());
+}
+
+async fn who_is_taken_over_is_told(name: Name) {
+    let (one, two) = (name.connect("same").await, name.connect("same").await);
+    let membership = one.group("g").unwrap().join_or_create(&1).await.unwrap();
+    let refused = two.group("g").unwrap().join(&2).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+    assert!(refused.retry_after().is_some());
+    let begun = Instant::now();
+    let theirs = two.group("g").unwrap().join_with(tooz_core::JoinOptions::new().take_over()).await.unwrap();
+    assert_eq!(within(membership.loss().wait()).await, tooz_core::LossReason::TakenOver);
+    assert!(begun.elapsed() < Duration::from_millis(900), "by a ring, not by looking each second");
+    // What the robbed one does afterwards touches nothing of the robber's.
+    let _ = membership.leave().await;
+    assert!(theirs.is_member());
+    assert_eq!(two.group("g").unwrap().members().await.unwrap().len(), 1);
+}
+
+async fn a_broken_grant_is_told_at_once(name: Name) {
+    let (one, two) = (name.connect("one").await, name.connect("two").await);
+    let guard = one.lock("x").unwrap().acquire().await.unwrap();
+    let holders = two.lock("x").unwrap().holders().await.unwrap();
+    let begun = Instant::now();
+    two.lock("x").unwrap().break_lock(&holders[0]).await.unwrap();
+    assert!(!guard.is_held());
+    within(guard.loss().wait()).await;
+    assert!(begun.elapsed() < Duration::from_millis(900), "by a ring, not by looking each second");
+    let again = two.lock("x").unwrap().break_lock(&holders[0]).await.unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::NotFound);
+}
+
+async fn looking_makes_nothing_and_follows_the_table(name: Name) {
+    let ours = name.connect("ours").await;
+    assert!(ours.groups().await.unwrap().is_empty());
+    assert!(ours.lock("x").unwrap().holders().await.unwrap().is_empty());
+    assert_eq!(ours.group("g").unwrap().members().await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(ours.group("g").unwrap().watch().await.err().map(|error| error.kind()), Some(ErrorKind::NotFound));
+    assert!(!name.base().exists());
+    for _ in 0..3 {
+        let holder = name.connect("holder").await;
+        let _guard = holder.lock("x").unwrap().acquire().await.unwrap();
+        assert_eq!(ours.lock("x").unwrap().holders().await.unwrap().len(), 1);
+        fs::remove_file(name.table()).unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(ours.lock("x").unwrap().holders().await.unwrap().is_empty());
+    }
+}
