@@ -1,0 +1,121 @@
+//! The task behind a client: it makes one connection after the other, and asks on each first who the server is and what its clock says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
+use tooz_core::driver::{Backoff, ConnectArgs};
+use tooz_core::{Error, Result};
+
+use crate::client::Client;
+use crate::connection::Connection;
+use crate::error::strange;
+use crate::reply::{Batch, KEPT, Reply};
+use crate::server::Server;
+use crate::server_clock::Reading;
+
+/// The pauses between attempts to connect: chance adds up to as much again.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(350);
+
+/// A server that has run for so long gives tokens beyond those that it gave before it was started.
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// A server that takes so long for its first answer may have stood still. Its clock is right when it has ticked.
+const SLOW: Duration = Duration::from_millis(300);
+const TICK: Duration = Duration::from_millis(1100);
+
+/// A client with its first connection, and the task that makes the others.
+pub(crate) async fn start(args: &ConnectArgs) -> Result<(Arc<Client>, AbortHandle)> {
+    let client = Arc::new(Client::new(args)?);
+    let connection = client.establish(1).await?;
+    client.set_connection(Some(Arc::clone(&connection)));
+    let task = tokio::spawn(keep_connected(Arc::clone(&client), connection));
+    Ok((client, task.abort_handle()))
+}
+
+/// Serves one connection after another.
+async fn keep_connected(client: Arc<Client>, mut connection: Arc<Connection>) {
+    loop {
+        connection.ended().await;
+        client.set_connection(None);
+        client.reporter.disconnected();
+        connection = client.come_back(connection.epoch).await;
+        client.set_connection(Some(Arc::clone(&connection)));
+        client.reporter.connected();
+    }
+}
+
+impl Client {
+    /// Connects until it works.
+    async fn come_back(&self, mut epoch: u64) -> Arc<Connection> {
+        let mut pauses = Backoff::between(SHORTEST_PAUSE, LONGEST_PAUSE);
+        loop {
+            epoch += 1;
+            match self.establish(epoch).await {
+                Ok(connection) => return connection,
+                Err(error) => self.set_trouble(Some(&error)),
+            }
+            pauses.pause().await;
+        }
+    }
+
+    /// Connects, and looks whether the server will do.
+    async fn establish(&self, epoch: u64) -> Result<Arc<Connection>> {
+        let at = |error: Error| error.context(format!("connect to {}", self.settings.target));
+        let deadline = Instant::now() + self.connect_limit;
+        let connection = Connection::open(&self.settings, epoch, deadline).await.map_err(at)?;
+        match self.get_acquainted(&connection, deadline).await {
+            Ok(server) => {
+                *self.server() = server;
+                self.set_trouble(None);
+                Ok(connection)
+            }
+            Err(error) => {
+                connection.end();
+                Err(at(error))
+            }
+        }
+    }
+
+    async fn get_acquainted(&self, connection: &Connection, deadline: Instant) -> Result<Server> {
+        let asked = Instant::now();
+        let key = self.layout.clock();
+        let batch = Batch::default().nothing().stats().settings();
+        let [nothing, stats, settings] = three(connection.run(&batch, deadline).await?)?;
+        let server = Server::read(nothing, stats, settings)?;
+        server.judge()?;
+        if asked.elapsed() > SLOW {
+            sleep(TICK).await;
+        }
+        if let Some(left) = SETTLED.checked_sub(server.uptime()) {
+            sleep(left).await;
+        }
+        let mark = format!("{:016x}", fastrand::u64(..));
+        let sent = Instant::now();
+        let batch = Batch::default().add(&key, &mark, KEPT).get(&key).stats();
+        let [_, clock, stats] = three(connection.run(&batch, deadline.max(sent + self.limit)).await?)?;
+        let Some((mark, flags)) = clock.value()? else { return Err(strange("no clock")) };
+        let mark = String::from_utf8_lossy(&mark);
+        let reading = Reading { mark: &mark, left: flags.left, sent, received: Instant::now() };
+        self.clock.set(&reading, Server::read(Reply::Nothing, stats, Reply::Stats(Vec::new()))?.time());
+        if self.is_open() {
+            self.look_for_session(connection, deadline.max(sent + self.limit)).await?;
+        }
+        Ok(server)
+    }
+
+    /// A server that was restarted has forgotten the session: nobody has to wait for the next heartbeat to hear of it.
+    async fn look_for_session(&self, connection: &Connection, deadline: Instant) -> Result<()> {
+        let mut replies = connection.run(&Batch::default().look(&self.session_key), deadline).await?.into_iter();
+        if !replies.next().ok_or_else(|| strange("nothing"))?.is_there()? {
+            self.reporter.session_lost("the server has no such session");
+        }
+        Ok(())
+    }
+}
+
+fn three(replies: Vec<Reply>) -> Result<[Reply; 3]> {
+    replies.try_into().map_err(strange)
+}

@@ -1,0 +1,175 @@
+//! What is done besides requests: reading what others tell this session, and looking after what is held, a few at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tooz_core::Result;
+use tooz_core::driver::RequestId;
+
+use crate::client::{Client, Lane};
+use crate::holdings::{Grant, Membership};
+use crate::journal::group::GroupJournal;
+use crate::journal::lock::LockJournal;
+use crate::journal::{BETWEEN, SessionId, dead};
+use crate::record::{Seen, Version};
+use crate::reply::{Batch, KEPT, Reply};
+use crate::session::kept;
+
+/// How often the mail is looked at while anything is held.
+const MAIL: Duration = Duration::from_millis(500);
+
+/// What is held is looked after at least as often.
+const ROUND: Duration = Duration::from_secs(10);
+
+/// How many records are written to in one request at the end.
+const AT_ONCE: usize = 200;
+
+/// What another tells a session.
+#[derive(Clone, Copy)]
+pub(crate) enum Letter {
+    /// A grant was broken.
+    Broken(RequestId),
+    /// A membership was taken over.
+    TakenOver(RequestId),
+}
+
+/// Goes on for as long as it is let.
+pub(crate) async fn keep_up(client: Arc<Client>) {
+    let mut mail = interval(MAIL);
+    mail.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let round = (client.timeout / 3).min(ROUND);
+    let (mut read, mut next_round) = (Version::default(), Instant::now() + round);
+    loop {
+        mail.tick().await;
+        if !client.is_open() || client.holdings.is_empty() {
+            continue;
+        }
+        // What fails is tried again at the next tick.
+        if let Ok(version) = client.read_mail(read).await {
+            read = version;
+        }
+        if next_round <= Instant::now() {
+            next_round = Instant::now() + round;
+            let (held, joined) = client.holdings.next_few();
+            let _ = client.look_after(&held, &joined).await;
+        }
+    }
+}
+
+impl Client {
+    /// Tells a session, if it is still there.
+    pub(crate) async fn tell(&self, session: SessionId, letter: Letter) -> Result<()> {
+        let text = match letter {
+            Letter::Broken(request) => format!("B{BETWEEN}{request}\n"),
+            Letter::TakenOver(request) => format!("M{BETWEEN}{request}\n"),
+        };
+        self.run(Batch::default().append(&self.layout.session(session), &text), Lane::Duty).await.map(drop)
+    }
+
+    /// Reads what others have told, if there is something new since that version, and clears it.
+    async fn read_mail(&self, before: Version) -> Result<Version> {
+        let mut done = self.run(Batch::default().look(&self.session_key), Lane::Duty).await?;
+        let Some(flags) = done.next().flags()? else {
+            self.reporter.session_lost("the server has no such session");
+            return Ok(before);
+        };
+        let now = Version { epoch: done.epoch, cas: flags.cas };
+        if now == before {
+            return Ok(now);
+        }
+        let mut done = self.run(Batch::default().get(&self.session_key), Lane::Duty).await?;
+        let seen = Seen::of(done.next().value()?, &done);
+        let text = seen.text.as_deref().unwrap_or_default();
+        if text.is_empty() {
+            return Ok(seen.version);
+        }
+        self.hear(&String::from_utf8_lossy(text));
+        // What has come meanwhile stays, and is read the next time together with what was read now.
+        let cleared = self.swap(&self.session_key, seen.version, "", kept(self.timeout), Lane::Duty).await?;
+        Ok(cleared.unwrap_or(before))
+    }
+
+    fn hear(&self, letters: &str) {
+        for letter in letters.lines() {
+            let Some((kind, request)) = letter.split_once(BETWEEN) else { continue };
+            let Ok(request) = request.parse() else { continue };
+            match kind {
+                "B" => self.holdings.broken(request),
+                "M" => self.holdings.ousted(request),
+                _ => {}
+            }
+        }
+    }
+
+    /// Looks whether these still are at the server, and sees to it that they are kept.
+    pub(crate) async fn look_after(
+        &self,
+        held: &[(RequestId, Grant)],
+        joined: &[(RequestId, Membership)],
+    ) -> Result<()> {
+        for some in held.chunks(AT_ONCE) {
+            let batch = some.iter().fold(Batch::default(), |batch, (_, grant)| batch.touch(&grant.key, KEPT));
+            let done = self.run(batch, Lane::Duty).await?;
+            let epoch = done.epoch;
+            for ((request, grant), reply) in some.iter().zip(done.rest()) {
+                if must_be_read(&reply, epoch, grant.version) {
+                    self.look_at_grant(*request, grant).await?;
+                }
+            }
+        }
+        for some in joined.chunks(AT_ONCE) {
+            let batch = some.iter().fold(Batch::default(), |batch, (_, membership)| batch.touch(&membership.key, 0));
+            let done = self.run(batch, Lane::Duty).await?;
+            let epoch = done.epoch;
+            for ((request, membership), reply) in some.iter().zip(done.rest()) {
+                if must_be_read(&reply, epoch, membership.version) {
+                    self.look_at_membership(*request, membership).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_at_grant(&self, request: RequestId, grant: &Grant) -> Result<()> {
+        let seen = self.read(&grant.key).await?;
+        let journal = LockJournal::read(seen.text.as_deref().unwrap_or_default())?;
+        if journal.holders().iter().any(|place| place.request == request) {
+            self.holdings.saw(request, seen.version, journal.line.len() == 1);
+        } else {
+            self.holdings.miss(request);
+        }
+        Ok(())
+    }
+
+    async fn look_at_membership(&self, request: RequestId, membership: &Membership) -> Result<()> {
+        let seen = self.read(&membership.key).await?;
+        let journal = GroupJournal::read(seen.text.as_deref().unwrap_or_default())?;
+        if journal.entry_of(request).is_some() {
+            self.holdings.saw_membership(request, seen.version);
+        } else {
+            self.holdings.ousted(request);
+        }
+        Ok(())
+    }
+
+    /// Ends the session at the server, and says so where others may wait for it.
+    pub(crate) async fn hand_over(&self) -> Result<()> {
+        self.run(Batch::default().delete(&self.session_key), Lane::Duty).await?;
+        let (records, gone) = (self.holdings.records(), dead(self.session));
+        let records: Vec<_> = records.into_iter().collect();
+        for some in records.chunks(AT_ONCE) {
+            let batch = some.iter().fold(Batch::default(), |batch, key| batch.append(key, &gone));
+            self.run(batch, Lane::Duty).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the record is another one than was last read.
+fn must_be_read(reply: &Reply, epoch: u64, before: Version) -> bool {
+    match reply {
+        Reply::Done(flags) => before != Version { epoch, cas: flags.cas },
+        _ => true,
+    }
+}

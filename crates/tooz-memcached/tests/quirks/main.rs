@@ -1,0 +1,2 @@
+//! What is memcached's own.
+fn main() {}
