@@ -1,7 +1,9 @@
 //! Groups: each has a journal, and the names of all of them stand in one more.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
 use tooz_core::driver::{Groups, JoinRequest, LockKey, PushStream, Roster, async_trait};
 use tooz_core::{Error, ErrorKind, GroupId, Outcome, Result};
 
@@ -13,7 +15,7 @@ use crate::journal::groups::{self, GroupsJournal};
 use crate::journal::{End, LONG, SessionId, dead};
 use crate::record::{Append, IfMissing, Seen, Version};
 use crate::reply::Batch;
-use crate::session::MemcachedSession;
+use crate::session::{LONGER, MemcachedSession};
 use crate::upkeep::Letter;
 use crate::watch::{Watched, watch};
 
@@ -133,6 +135,21 @@ impl Client {
         Ok(())
     }
 
+    /// How long a session lives without another heartbeat; `None`: it is gone. One that is kept only because of the server's clock
+    /// has had its time, and is waited for.
+    async fn left_of(&self, session: SessionId) -> Result<Option<Duration>> {
+        let longest = Instant::now() + Duration::from_secs(LONGER + 1);
+        loop {
+            let mut done = self.run(Batch::default().look(&self.layout.session(session)), Lane::Wish).await?;
+            let Some(flags) = done.next().flags()? else { return Ok(None) };
+            let left = Duration::from_secs(u64::try_from(flags.left).unwrap_or(0));
+            if left > Duration::from_secs(LONGER) || longest < Instant::now() {
+                return Ok(Some(left));
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// What a join has come to. `None`: who was in its way is dead, and it has to be asked again.
     async fn joined(&self, request: &JoinRequest, key: &str, look: &Look) -> Result<Option<()>> {
         if look.journal.made_by.is_none() {
@@ -152,12 +169,11 @@ impl Client {
             return Ok(Some(()));
         }
         if let Some(there) = look.journal.member(&request.member) {
-            let gone = self.gone_of([there.session]).await?;
-            if gone.is_empty() {
-                let namesake = Error::namesake(request).with_retry_after(self.timeout);
+            if let Some(left) = self.left_of(there.session).await? {
+                let namesake = Error::namesake(request).with_retry_after(left.min(self.timeout));
                 return self.refused(request, key, namesake).await.map(Some);
             }
-            self.bury_members(key, &gone).await?;
+            self.bury_members(key, &[there.session].into()).await?;
             return Ok(None);
         }
         match look.journal.end_of(request.id) {
@@ -266,8 +282,13 @@ impl Groups for MemcachedSession {
                 client.holdings.settle(request.id);
                 Ok(())
             }
+            // Nothing of it is left.
+            Err(error) if error.kind() == ErrorKind::Lost => {
+                client.reporter.session_lost("the server has no such session");
+                Ok(())
+            }
             Err(error) => {
-                if error.kind() != ErrorKind::Lost && error.outcome() != Outcome::NotApplied {
+                if error.outcome() != Outcome::NotApplied {
                     client.holdings.doubt(request.id);
                 }
                 Err(error)

@@ -20,7 +20,7 @@ use crate::upkeep;
 
 /// By how much the server keeps a session longer than its timeout: its clock may be a second behind when it begins to count, and is a second too
 /// early when it ends.
-const LONGER: u64 = 2;
+pub(crate) const LONGER: u64 = 2;
 
 /// What a heartbeat that is counted may be wrong by.
 const MARGIN: Duration = Duration::from_millis(250);

@@ -153,7 +153,8 @@ impl GroupJournal {
 
     fn join(&mut self, entry: Entry, replace: Replace) {
         let is_over = self.ended.contains_key(&entry.request) || self.withdrawn.contains_key(&entry.request);
-        if self.made_by.is_none() || is_over || self.dead.contains(&entry.session) {
+        let stands = self.entry_of(entry.request).is_some();
+        if self.made_by.is_none() || is_over || stands || self.dead.contains(&entry.session) {
             return;
         }
         if let Some(there) = self.members.iter().position(|there| there.member == entry.member) {
