@@ -50,6 +50,8 @@ pub(crate) struct Client {
     duties: Semaphore,
     /// Whether there is a session at the server.
     is_open: AtomicBool,
+    /// Whether the server may be full, and evicts nothing.
+    is_tight: AtomicBool,
     /// Set when every wait is to end.
     ended: watch::Sender<bool>,
 }
@@ -115,6 +117,7 @@ impl Client {
             wishes: Semaphore::new(UNDER_WAY),
             duties: Semaphore::new(UNDER_WAY),
             is_open: AtomicBool::new(false),
+            is_tight: AtomicBool::new(false),
             ended: watch::Sender::new(false),
         })
     }
@@ -200,6 +203,21 @@ impl Client {
 
     pub(crate) fn server(&self) -> MutexGuard<'_, Server> {
         self.server.lock()
+    }
+
+    /// From now on the server is that one.
+    pub(crate) fn set_server(&self, server: Server) {
+        self.is_tight.store(server.is_tight(), Ordering::Release);
+        *self.server() = server;
+    }
+
+    /// The server has had no room.
+    pub(crate) fn set_tight(&self) {
+        self.is_tight.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_tight(&self) -> bool {
+        self.is_tight.load(Ordering::Acquire)
     }
 
     /// Remembers why there is no connection; `None`: there is one.

@@ -84,6 +84,11 @@ pub(crate) fn crowded() -> Error {
         .with_outcome(Outcome::NotApplied)
 }
 
+/// A server without room, which deletes what it can't write to.
+pub(crate) fn full() -> Error {
+    of_server("out of memory")
+}
+
 /// More than a member may say of itself.
 pub(crate) fn too_large(length: usize, most: usize) -> Error {
     Error::config(format!("capabilities of {length} bytes are more than a member may have here: {most}"))

@@ -14,7 +14,7 @@ use crate::journal::group::{GroupJournal, create, delete, join, leave, update, w
 use crate::journal::groups::{self, GroupsJournal};
 use crate::journal::{End, LONG, SessionId, dead};
 use crate::record::{Append, IfMissing, Seen, Version};
-use crate::reply::Batch;
+use crate::reply::{Batch, KEPT};
 use crate::session::{LONGER, MemcachedSession};
 use crate::upkeep::Letter;
 use crate::watch::{Watched, watch};
@@ -48,7 +48,12 @@ impl Look {
     }
 }
 
-fn compact(text: &[u8], gone: &BTreeSet<SessionId>) -> Result<String> {
+/// How long a text is kept: one without a group only remembers what may come late.
+pub(crate) fn kept_for(text: &str) -> u32 {
+    if text.starts_with('C') { FOR_EVER } else { KEPT }
+}
+
+pub(crate) fn compact(text: &[u8], gone: &BTreeSet<SessionId>) -> Result<String> {
     GroupJournal::read(text).map(|journal| journal.compacted(gone))
 }
 
@@ -77,7 +82,7 @@ impl Client {
         let look = Look::of(self.append(&append).await?)?;
         if look.is_long() {
             // The next one does it otherwise.
-            let _ = self.tidy(key, &look.seen, FOR_EVER, compact).await;
+            let _ = self.tidy(key, &look.seen, kept_for, compact).await;
         }
         Ok(look)
     }
@@ -111,8 +116,9 @@ impl Client {
         if self.holdings.is_in_doubt(request.id) {
             let entry = withdraw(request.id, self.session);
             self.append_to_group(key, &entry, IfMissing::Make, Whose::Member).await?;
+        } else {
+            self.holdings.settle(request.id);
         }
-        self.holdings.settle(request.id);
         Err(error)
     }
 
@@ -130,7 +136,7 @@ impl Client {
         let seen = self.append(&append).await?;
         let text = seen.text.as_deref().unwrap_or_default();
         if text.len() > LONG && GroupsJournal::read(text)?.is_mostly_over() {
-            let _ = self.tidy(&key, &seen, FOR_EVER, groups::compact).await;
+            let _ = self.tidy(&key, &seen, |_| FOR_EVER, groups::compact).await;
         }
         Ok(())
     }
@@ -278,6 +284,7 @@ impl Groups for MemcachedSession {
         let entry = if in_doubt { withdraw(request.id, client.session) } else { leave(request.id) };
         let missing = if in_doubt { IfMissing::Make } else { IfMissing::Leave };
         match client.append_to_group(&key, &entry, missing, Whose::Member).await {
+            Ok(_) if in_doubt => Ok(()),
             Ok(_) => {
                 client.holdings.settle(request.id);
                 Ok(())

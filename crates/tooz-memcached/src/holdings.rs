@@ -84,11 +84,9 @@ impl Holdings {
         self.state().asked.insert(request, key.to_owned());
     }
 
-    /// The records in which this session may stand.
+    /// The records in which this session may stand, or what it has withdrawn.
     pub(crate) fn records(&self) -> BTreeSet<String> {
-        let state = self.state();
-        let joined = state.joined.values().map(|membership| &membership.key);
-        state.asked.values().chain(joined).cloned().collect()
+        self.state().asked.values().cloned().collect()
     }
 
     /// What was asked by this request may come to the server later.

@@ -48,6 +48,11 @@ impl Layout {
         format!("{}{space}:{}", self.prefix, encode_name(&key.name, LONGEST_NAME))
     }
 
+    /// Whether that is the journal of a lock or an election.
+    pub(crate) fn is_lock(&self, key: &str) -> bool {
+        key.strip_prefix(&self.prefix).is_some_and(|place| place.starts_with(['l', 'e']) && place[1..].starts_with(':'))
+    }
+
     /// The journal of a group.
     pub(crate) fn group(&self, group: &GroupId) -> String {
         format!("{}g:{}", self.prefix, encode_name(group.as_str(), LONGEST_NAME))

@@ -18,6 +18,7 @@ mod server_clock;
 mod session;
 mod tls;
 mod upkeep;
+mod waiting;
 mod watch;
 mod wire;
 

@@ -1,10 +1,8 @@
 //! Locks: one round trip to acquire and one to give back; who waits looks as often as suits its place in the line.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use tokio::time::Instant;
-use tooz_core::driver::{Backoff, Granted, LockKey, LockRequest, Locks, PushStream, RequestId, Space, Wanted, async_trait};
+use tooz_core::driver::{Granted, LockKey, LockRequest, Locks, PushStream, RequestId, Space, Wanted, async_trait};
 use tooz_core::{Error, ErrorKind, FencingToken, Holder, Outcome, Result, Waiter};
 
 use crate::client::{Client, Lane};
@@ -12,7 +10,7 @@ use crate::error::lost;
 use crate::holdings::Grant;
 use crate::journal::lock::{LockJournal, Place, break_off, free, release, withdraw};
 use crate::journal::{End, LONG, SessionId, dead};
-use crate::record::{Append, IfMissing, Seen, Version};
+use crate::record::{Append, IfMissing, Seen};
 use crate::reply::{Batch, KEPT};
 use crate::session::MemcachedSession;
 use crate::upkeep::Letter;
@@ -20,25 +18,8 @@ use crate::upkeep::Letter;
 /// How long the last token of a free lock is kept, in seconds: a journal that begins then begins at a later time.
 const FREE: u32 = 3600;
 
-/// How often the first in the line looks: soon after something has changed, and more and more seldom when nothing does.
-const SHORTEST: Duration = Duration::from_millis(2);
-const LONGEST: Duration = Duration::from_millis(100);
-
-/// Nobody looks more seldom than that.
-const SELDOM: Duration = Duration::from_secs(1);
-
-/// How often the first in the line looks whether those before it live.
-const DEATHS: Duration = Duration::from_millis(200);
-
 /// How many sessions are looked for each time.
 const NEAREST: usize = 8;
-
-/// A record that is not longer is read at once, and else only when its version is another.
-const SHORT: usize = 1024;
-
-/// How long to wait before a question that failed is asked again.
-const PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(700);
 
 /// A lock as it was seen.
 pub(crate) struct Look {
@@ -47,22 +28,27 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    fn of(seen: Seen) -> Result<Self> {
+    pub(crate) fn of(seen: Seen) -> Result<Self> {
         Ok(Look { journal: LockJournal::read(seen.text.as_deref().unwrap_or_default())?, seen })
     }
 
-    fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         self.seen.text.as_ref().map_or(0, Vec::len)
     }
 
     /// The sessions of the nearest who are before that request.
-    fn nearest(&self, request: RequestId) -> BTreeSet<SessionId> {
+    pub(crate) fn nearest(&self, request: RequestId) -> BTreeSet<SessionId> {
         let before = self.journal.in_the_way(request).unwrap_or_default();
         before.iter().take(NEAREST).map(|place| place.session).collect()
     }
 }
 
-fn compact(text: &[u8], gone: &BTreeSet<SessionId>) -> Result<String> {
+/// How long a text is kept: one that nobody stands in is needed for the last token alone.
+pub(crate) fn kept_for(text: &str) -> u32 {
+    if text.starts_with('F') { FREE } else { KEPT }
+}
+
+pub(crate) fn compact(text: &[u8], gone: &BTreeSet<SessionId>) -> Result<String> {
     LockJournal::read(text).map(|journal| journal.compacted(gone))
 }
 
@@ -71,7 +57,7 @@ impl Client {
         Look::of(self.read(key).await?)
     }
 
-    async fn append_to_lock(&self, key: &str, entry: &str, missing: IfMissing, lane: Lane, owned: bool) -> Result<Look> {
+    pub(crate) async fn append_to_lock(&self, key: &str, entry: &str, missing: IfMissing, lane: Lane, owned: bool) -> Result<Look> {
         let append = Append { key, entry, missing, seconds: KEPT, lane, owned, compact };
         Look::of(self.append(&append).await?)
     }
@@ -79,11 +65,21 @@ impl Client {
     /// Says of sessions that are gone that they are, and looks again.
     pub(crate) async fn bury(&self, key: &str, gone: &BTreeSet<SessionId>) -> Result<Look> {
         let entries: String = gone.iter().map(|session| dead(*session)).collect();
-        self.append_to_lock(key, &entries, IfMissing::Leave, Lane::Duty, false).await
+        let look = self.append_to_lock(key, &entries, IfMissing::Leave, Lane::Duty, false).await?;
+        self.tidy_lock(key, &look).await;
+        Ok(look)
+    }
+
+    /// Writes a record anew where little of it counts. Where that fails the next one does it.
+    async fn tidy_lock(&self, key: &str, look: &Look) {
+        let journal = &look.journal;
+        if journal.line.is_empty() || (look.length() > LONG && journal.is_mostly_over()) {
+            let _ = self.tidy(key, &look.seen, kept_for, compact).await;
+        }
     }
 
     /// Takes a place in the line, or finds the one that is there.
-    async fn line_up(&self, request: &LockRequest, key: &str) -> Result<Look> {
+    pub(crate) async fn line_up(&self, request: &LockRequest, key: &str) -> Result<Look> {
         let place = Place {
             request: request.id,
             session: self.session,
@@ -109,7 +105,7 @@ impl Client {
     }
 
     /// The grant of that request, if nobody is before it. Its session was seen to live in the same request.
-    fn granted(&self, request: &LockRequest, key: &str, look: &Look) -> Result<Option<Granted>> {
+    pub(crate) fn granted(&self, request: &LockRequest, key: &str, look: &Look) -> Result<Option<Granted>> {
         let Some(before) = look.journal.in_the_way(request.id) else {
             return Err(match look.journal.end_of(request.id) {
                 Some(End::Died) => lost(),
@@ -133,55 +129,6 @@ impl Client {
         Ok(Some(Granted::new(FencingToken(place.token))))
     }
 
-    /// Looks again, if there is anything new; and whether those that are before this request live, if that is due.
-    async fn look_again(&self, request: &LockRequest, key: &str, look: Look, deaths_due: bool) -> Result<Look> {
-        let sessions = if deaths_due { look.nearest(request.id) } else { BTreeSet::new() };
-        let is_short = look.length() <= SHORT;
-        let batch = if is_short { Batch::default().get(key) } else { Batch::default().look(key) };
-        let batch = batch.look(&self.session_key);
-        let batch = sessions.iter().fold(batch, |batch, session| batch.look(&self.layout.session(*session)));
-        let mut done = self.run(batch, Lane::Wish).await?;
-        let record = done.next();
-        if !done.next().is_there()? {
-            return Err(lost());
-        }
-        let (look, is_new) = if is_short {
-            let seen = Seen::of(record.value()?, &done);
-            if seen.version == look.seen.version { (look, false) } else { (Look::of(seen)?, true) }
-        } else {
-            let cas = record.flags()?.map_or(0, |flags| flags.cas);
-            let version = Version { epoch: done.epoch, cas };
-            if version == look.seen.version { (look, false) } else { (self.look_with_session(key).await?, true) }
-        };
-        if look.journal.place_of(request.id).is_none() && look.journal.end_of(request.id).is_none() {
-            // The record was lost: it is asked for anew.
-            return self.line_up(request, key).await;
-        }
-        let mut gone = BTreeSet::new();
-        for (session, reply) in sessions.iter().zip(done.rest()) {
-            if !reply.is_there()? {
-                gone.insert(*session);
-            }
-        }
-        gone.retain(|session| look.journal.line.iter().any(|place| place.session == *session));
-        if gone.is_empty() || is_new { Ok(look) } else { self.bury_and_live(key, &gone).await }
-    }
-
-    /// Reads a record, and sees that this session lives.
-    async fn look_with_session(&self, key: &str) -> Result<Look> {
-        let mut done = self.run(Batch::default().get(key).look(&self.session_key), Lane::Wish).await?;
-        let value = done.next().value()?;
-        if !done.next().is_there()? {
-            return Err(lost());
-        }
-        Look::of(Seen::of(value, &done))
-    }
-
-    async fn bury_and_live(&self, key: &str, gone: &BTreeSet<SessionId>) -> Result<Look> {
-        let entries: String = gone.iter().map(|session| dead(*session)).collect();
-        self.append_to_lock(key, &entries, IfMissing::Leave, Lane::Wish, true).await
-    }
-
     /// The lock without those among the first in the line that are dead.
     async fn look_at_the_living(&self, key: &str) -> Result<Look> {
         let mut look = self.look_at_lock(key).await?;
@@ -192,51 +139,6 @@ impl Client {
             }
             look = self.bury(key, &gone).await?;
         }
-    }
-
-    /// Waits for the turn of a request that has its place.
-    async fn wait(&self, request: &LockRequest, key: &str, mut look: Look, wanted: &Wanted) -> Result<Option<Granted>> {
-        let (mut changed, mut deaths) = (Instant::now(), Instant::now());
-        let mut pauses = Backoff::between(PAUSE, LONGEST_PAUSE);
-        let mut failed: Option<Duration> = None;
-        while wanted.is_wanted() {
-            let place = look.journal.in_the_way(request.id).map_or(1, |before| before.len().max(1));
-            let place = u32::try_from(place).unwrap_or(u32::MAX);
-            let often = (changed.elapsed() / 100).clamp(SHORTEST, LONGEST);
-            let pause = failed.take().unwrap_or_else(|| often.saturating_mul(place).min(SELDOM));
-            tokio::select! {
-                biased;
-                () = self.ended() => return Err(lost()),
-                () = wanted.unwanted() => break,
-                () = tokio::time::sleep(pause) => {}
-            }
-            let (version, text) = (look.seen.version, look.seen.text.clone());
-            let is_due = deaths <= Instant::now();
-            let kept = Look { journal: look.journal.clone(), seen: Seen { text, ..look.seen.clone() } };
-            match self.look_again(request, key, look, is_due).await {
-                Ok(new) => {
-                    look = new;
-                    pauses.reset();
-                    wanted.queued();
-                    if look.seen.version != version {
-                        (changed, deaths) = (Instant::now(), Instant::now());
-                    } else if is_due {
-                        deaths = Instant::now() + DEATHS.saturating_mul(place).min(SELDOM);
-                    }
-                    if let Some(granted) = self.granted(request, key, &look)? {
-                        return Ok(Some(granted));
-                    }
-                }
-                // The place in the line is kept as long as the session lives.
-                Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::TimedOut) => {
-                    wanted.trouble(&error);
-                    failed = Some(pauses.next());
-                    look = kept;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(None)
     }
 
     /// Gives back a grant, or a place in the line.
@@ -270,12 +172,10 @@ impl Client {
                 return Err(error);
             }
         };
-        self.holdings.settle(request);
-        if look.journal.is_free() || (look.length() > LONG && look.journal.is_mostly_over()) {
-            // The next one does it otherwise.
-            let seconds = if look.journal.is_free() { FREE } else { KEPT };
-            let _ = self.tidy(key, &look.seen, seconds, compact).await;
+        if !in_doubt {
+            self.holdings.settle(request);
         }
+        self.tidy_lock(key, &look).await;
         match look.journal.end_of(request) {
             Some(End::Given) => Ok(()),
             Some(End::Taken) => Err(taken()),
@@ -289,7 +189,13 @@ impl Client {
     async fn free_at_once(&self, grant: &Grant) -> Result<bool> {
         let Grant { key, version, .. } = grant;
         let text = free(grant.token);
-        let batch = Batch::default().swap(key, version.cas, &text, FREE).look(&self.session_key);
+        // A full server would delete what it can't replace.
+        let batch = if self.is_tight() {
+            Batch::default().delete_version(key, version.cas)
+        } else {
+            Batch::default().swap(key, version.cas, &text, FREE)
+        };
+        let batch = batch.look(&self.session_key);
         let Some(mut done) = self.run_on(version.epoch, batch, Lane::Duty).await? else { return Ok(false) };
         let swapped = done.next().was_done()?.is_some();
         if !done.next().is_there()? {

@@ -19,8 +19,9 @@ use crate::server_clock::Reading;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(350);
 
-/// A server that has run for so long gives tokens beyond those that it gave before it was started.
-const SETTLED: Duration = Duration::from_secs(3);
+/// Nothing is asked of a server before it has run for so long: it gives tokens beyond those that it gave before it was started, and who held something
+/// before has heard of the restart, since nobody who can reach the server pauses for as long. (A server that was just started says 2 s.)
+const SETTLED: Duration = Duration::from_secs(4);
 
 /// A server that takes so long for its first answer may have stood still. Its clock is right when it has ticked.
 const SLOW: Duration = Duration::from_millis(300);
@@ -68,7 +69,7 @@ impl Client {
         let connection = Connection::open(&self.settings, epoch, deadline).await.map_err(at)?;
         match self.get_acquainted(&connection, deadline).await {
             Ok(server) => {
-                *self.server() = server;
+                self.set_server(server);
                 self.set_trouble(None);
                 Ok(connection)
             }
@@ -82,10 +83,19 @@ impl Client {
     async fn get_acquainted(&self, connection: &Connection, deadline: Instant) -> Result<Server> {
         let asked = Instant::now();
         let key = self.layout.clock();
-        let batch = Batch::default().nothing().stats().settings();
-        let [nothing, stats, settings] = three(connection.run(&batch, deadline).await?)?;
-        let server = Server::read(nothing, stats, settings)?;
+        let mut batch = Batch::default().nothing().stats().settings();
+        let is_open = self.is_open();
+        if is_open {
+            batch = batch.look(&self.session_key);
+        }
+        let mut replies = connection.run(&batch, deadline).await?.into_iter();
+        let mut next = || replies.next().ok_or_else(|| strange("nothing"));
+        let server = Server::read(next()?, next()?, next()?)?;
         server.judge()?;
+        // A server that was restarted has forgotten the session: nobody has to wait for the next heartbeat to hear of it.
+        if is_open && !next()?.is_there()? {
+            self.reporter.session_lost("the server has no such session");
+        }
         if asked.elapsed() > SLOW {
             sleep(TICK).await;
         }
@@ -100,19 +110,7 @@ impl Client {
         let mark = String::from_utf8_lossy(&mark);
         let reading = Reading { mark: &mark, left: flags.left, sent, received: Instant::now() };
         self.clock.set(&reading, Server::read(Reply::Nothing, stats, Reply::Stats(Vec::new()))?.time());
-        if self.is_open() {
-            self.look_for_session(connection, deadline.max(sent + self.limit)).await?;
-        }
         Ok(server)
-    }
-
-    /// A server that was restarted has forgotten the session: nobody has to wait for the next heartbeat to hear of it.
-    async fn look_for_session(&self, connection: &Connection, deadline: Instant) -> Result<()> {
-        let mut replies = connection.run(&Batch::default().look(&self.session_key), deadline).await?.into_iter();
-        if !replies.next().ok_or_else(|| strange("nothing"))?.is_there()? {
-            self.reporter.session_lost("the server has no such session");
-        }
-        Ok(())
     }
 }
 

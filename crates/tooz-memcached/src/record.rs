@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tooz_core::{Outcome, Result};
 
 use crate::client::{Client, Done, Lane};
-use crate::error::{crowded, lost};
+use crate::error::{crowded, full, lost, of_server};
 use crate::journal::SessionId;
 use crate::reply::{Batch, Flags, Reply};
 
@@ -44,6 +44,9 @@ pub(crate) enum IfMissing {
 /// Writes a journal anew: the text without what is over.
 pub(crate) type Compact = fn(&[u8], &BTreeSet<SessionId>) -> Result<String>;
 
+/// For how many seconds a text is kept; 0: for ever.
+pub(crate) type KeptFor = fn(&str) -> u32;
+
 /// An entry for a record.
 pub(crate) struct Append<'a> {
     pub(crate) key: &'a str,
@@ -73,6 +76,7 @@ impl Client {
         let Append { key, entry, missing, lane, .. } = *append;
         let mut in_doubt = false;
         for _ in 0..TRIES {
+            self.must_have_room(entry.len()).await?;
             let batch = Batch::default().append(key, entry).get_and_keep(key, append.seconds).look(&self.session_key);
             let mut done = self.run(batch, lane).await.map_err(|error| doubtful(error, in_doubt))?;
             in_doubt |= done.in_doubt;
@@ -80,7 +84,11 @@ impl Client {
             self.must_live(done.next(), append.owned)?;
             let is_done = match stored {
                 Reply::Done(_) => true,
-                Reply::NotStored | Reply::Refused(_) => false,
+                Reply::NotStored => false,
+                Reply::Refused(said) => {
+                    self.set_tight();
+                    return Err(doubtful(of_server(&said), in_doubt));
+                }
                 other => return Err(other.unexpected()),
             };
             let mut seen = match (value, missing) {
@@ -102,6 +110,20 @@ impl Client {
         Err(doubtful(crowded(), in_doubt))
     }
 
+    /// Sees that a full server has room for so many bytes. One that has none does not just refuse to append: it deletes the record that it can't
+    /// append to, and with it the place of each holder. So it is asked for room in a key of this session's own first.
+    pub(crate) async fn must_have_room(&self, length: usize) -> Result<()> {
+        if !self.is_tight() {
+            return Ok(());
+        }
+        let key = format!("{}:room", self.session_key);
+        let batch = Batch::default().set(&key, &"-".repeat(length), 1).delete(&key);
+        match self.run(batch, Lane::Duty).await?.next() {
+            Reply::Done(_) => Ok(()),
+            other => Err(other.unexpected()),
+        }
+    }
+
     /// Makes a record of one entry; `None`: another was faster.
     async fn make(&self, append: &Append<'_>) -> Result<Option<Seen>> {
         let Append { key, entry, lane, owned, .. } = *append;
@@ -113,6 +135,9 @@ impl Client {
 
     /// Writes a record anew that nothing can be appended to, with the entry in it; `None`: another has changed it.
     async fn make_room(&self, append: &Append<'_>, seen: &Seen) -> Result<Option<Seen>> {
+        if self.is_tight() {
+            return Err(full());
+        }
         let gone = self.gone(seen.text.as_deref().unwrap_or_default(), append.compact).await?;
         let text = (append.compact)(seen.text.as_deref().unwrap_or_default(), &gone)? + append.entry;
         Ok(self.swap(append.key, seen.version, &text, append.seconds, append.lane).await?.map(|version| Seen {
@@ -162,10 +187,15 @@ impl Client {
     }
 
     /// Writes a record anew without what is over, if nobody changes it meanwhile; it is left for the next one otherwise.
-    pub(crate) async fn tidy(&self, key: &str, seen: &Seen, seconds: u32, compact: Compact) -> Result<()> {
+    pub(crate) async fn tidy(&self, key: &str, seen: &Seen, kept_for: KeptFor, compact: Compact) -> Result<()> {
         let Some(text) = &seen.text else { return Ok(()) };
+        // A full server would delete what it can't replace.
+        if self.is_tight() {
+            return Ok(());
+        }
         let gone = self.gone(text, compact).await?;
-        self.swap(key, seen.version, &compact(text, &gone)?, seconds, Lane::Duty).await.map(drop)
+        let text = compact(text, &gone)?;
+        self.swap(key, seen.version, &text, kept_for(&text), Lane::Duty).await.map(drop)
     }
 
     fn must_live(&self, session: Reply, owned: bool) -> Result<()> {

@@ -86,6 +86,11 @@ impl Batch {
         self.line(format_args!("ms {key} {} ME T{seconds} c", value.len()), Some(value.as_bytes()))
     }
 
+    /// Makes it, or replaces whatever is there.
+    pub(crate) fn set(self, key: &str, value: &str, seconds: u32) -> Self {
+        self.line(format_args!("ms {key} {} T{seconds}", value.len()), Some(value.as_bytes()))
+    }
+
     /// Adds to its end, if it is there.
     pub(crate) fn append(self, key: &str, value: &str) -> Self {
         self.line(format_args!("ms {key} {} MA", value.len()), Some(value.as_bytes()))

@@ -78,6 +78,12 @@ impl Server {
         self.setting("evictions") != "off"
     }
 
+    /// Whether it may have no room for what comes, and evicts nothing: more than half of its memory is in use, or it has refused something.
+    pub(crate) fn is_tight(&self) -> bool {
+        let is_half_full = self.number("bytes") > self.number("limit_maxbytes") / 2;
+        !self.may_evict() && (is_half_full || self.number("store_no_memory") > 0)
+    }
+
     /// Whether it keeps values on a disk, to which nothing can be appended.
     fn has_extstore(&self) -> bool {
         self.stats.keys().any(|name| name.starts_with("extstore_"))

@@ -6,6 +6,8 @@ pub use tooz_core::*;
 pub use tooz_etcd as etcd;
 #[cfg(feature = "file")]
 pub use tooz_file as file;
+#[cfg(feature = "memcached")]
+pub use tooz_memcached as memcached;
 #[cfg(feature = "memory")]
 pub use tooz_memory as memory;
 #[cfg(feature = "postgres")]

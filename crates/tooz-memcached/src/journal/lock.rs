@@ -182,11 +182,6 @@ impl LockJournal {
         self.entries > 2 * (self.line.len() + self.withdrawn.len() + 1)
     }
 
-    /// Whether nobody wants the lock, and nothing has to be remembered but the last token.
-    pub(crate) fn is_free(&self) -> bool {
-        self.line.is_empty() && self.withdrawn.is_empty()
-    }
-
     /// A text that means the same, without what is over; `gone` are sessions that were seen to be gone.
     pub(crate) fn compacted(&self, gone: &BTreeSet<SessionId>) -> String {
         let mut text: String = self.line.iter().map(Place::entry).collect();
