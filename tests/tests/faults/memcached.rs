@@ -9,15 +9,14 @@ use tooz::{ErrorKind, LossReason};
 use tooz_testbed::Server;
 
 use crate::backend::Otherwise;
-use crate::servers::{is_mended, is_told_and_mended};
+use crate::servers::is_mended;
 use crate::stage::{
-    Belief, LATE, LONG, PATIENCE, SHORT, Stage, blocking, cases, hold, names, soon, wait_in_background, within,
+    Belief, LATE, LONG, PATIENCE, Stage, blocking, cases, hold, names, soon, wait_in_background, within,
 };
 
 cases! { "forgetful", Server, alone: false;
     a_restart_is_told_before_another_is_granted_and_mended,
     a_flush_is_told_with_the_next_heartbeat_and_mended,
-    a_restart_at_once_is_told_and_mended,
 }
 
 /// In place of what only servers can promise that keep what they have answered.
@@ -96,13 +95,4 @@ async fn a_flush_is_told_with_the_next_heartbeat_and_mended(stage: &Stage) {
     let membership = soon("joining", a.group("g").unwrap().join_or_create(&())).await.unwrap();
     assert_eq!(names(&b.group("g").unwrap()).await, ["a"]);
     drop(membership);
-}
-
-/// It comes back before any timeout is over, and there is nothing that could have outlived it.
-async fn a_restart_at_once_is_told_and_mended(stage: &Stage) {
-    let back = |server: &Server| {
-        std::thread::sleep(SHORT + LATE);
-        server.restart()
-    };
-    is_told_and_mended(stage, (Server::kill, back), SHORT, LossReason::Expired).await;
 }
