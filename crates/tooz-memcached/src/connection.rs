@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tooz_core::Result;
 use tooz_core::driver::Mutex;
 
@@ -13,6 +14,9 @@ use crate::error::{cut, cut_before, silent};
 use crate::options::Settings;
 use crate::reply::{Batch, Parser, Reply};
 use crate::wire::{self, Sink, Source};
+
+/// How long an answer over TLS is waited for before the server is reminded.
+const NUDGE: Duration = Duration::from_millis(50);
 
 pub(crate) struct Connection {
     /// Versions of values count on one connection alone; this tells connections apart.
@@ -57,6 +61,9 @@ impl Connection {
         // Both end with the connection, and its owner ends that.
         tokio::spawn(Arc::clone(&connection).listen(source));
         tokio::spawn(Arc::clone(&connection).write());
+        if connection.sink.is_encrypted() {
+            tokio::spawn(Arc::clone(&connection).nudge());
+        }
         Ok(connection)
     }
 
@@ -118,6 +125,27 @@ impl Connection {
         };
         tokio::select! {
             () = writing => self.end(),
+            _ = ended.wait_for(|ended| *ended) => {}
+        }
+    }
+
+    /// Servers up to 1.6.18 and later do not see what they have decrypted and not yet read, more than 16 KB in one piece say, before something more
+    /// comes: so something does, as long as an answer is missing.
+    async fn nudge(self: Arc<Self>) {
+        let mut ended = self.ended.subscribe();
+        let nudging = async {
+            let mut heard = 0;
+            loop {
+                sleep(NUDGE).await;
+                let before = std::mem::replace(&mut heard, self.heard.load(Ordering::Acquire));
+                if before == heard && !self.outgoing.lock().pending.is_empty() {
+                    // Nobody waits for the answer.
+                    let _ = self.send(&Batch::default().nothing());
+                }
+            }
+        };
+        tokio::select! {
+            () = nudging => {}
             _ = ended.wait_for(|ended| *ended) => {}
         }
     }

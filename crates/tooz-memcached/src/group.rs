@@ -122,6 +122,14 @@ impl Client {
         Err(error)
     }
 
+    /// Deletes a record that says nothing. Another may have changed it, and then it is that one's.
+    async fn clear_away(&self, key: &str, look: &Look) {
+        if look.seen.text.is_some() && look.journal.is_nothing() {
+            let batch = Batch::default().delete_version(key, look.seen.version.cas);
+            let _ = self.run_on(look.seen.version.epoch, batch, Lane::Wish).await;
+        }
+    }
+
     async fn note_name(&self, entry: &str) -> Result<()> {
         let key = self.layout.groups();
         let append = Append {
@@ -159,6 +167,7 @@ impl Client {
     /// What a join has come to. `None`: who was in its way is dead, and it has to be asked again.
     async fn joined(&self, request: &JoinRequest, key: &str, look: &Look) -> Result<Option<()>> {
         if look.journal.made_by.is_none() {
+            self.clear_away(key, look).await;
             return self.refused(request, key, Error::no_group(&request.group)).await.map(Some);
         }
         if look.journal.entry_of(request.id).is_some() {
@@ -214,11 +223,7 @@ impl Groups for MemcachedSession {
             let id = fastrand::u64(..);
             let look = client.append_to_group(&key, &delete(id), IfMissing::Leave, Whose::Anybody).await?;
             if let Some(made_by) = look.journal.deleted_by(id) {
-                if look.journal.is_nothing() {
-                    let batch = Batch::default().delete_version(&key, look.seen.version.cas);
-                    // Another may have made it anew, and then it is that one's.
-                    let _ = client.run_on(look.seen.version.epoch, batch, Lane::Wish).await;
-                }
+                client.clear_away(&key, &look).await;
                 let _ = client.note_name(&groups::gone(made_by)).await;
                 return Ok(());
             }

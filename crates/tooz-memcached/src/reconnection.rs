@@ -102,18 +102,30 @@ impl Client {
         if let Some(left) = SETTLED.checked_sub(server.uptime()) {
             sleep(left).await;
         }
-        let mark = format!("{:016x}", fastrand::u64(..));
-        let sent = Instant::now();
-        let batch = Batch::default().add(&key, &mark, KEPT).get(&key).stats();
-        let [_, clock, stats] = three(connection.run(&batch, deadline.max(sent + self.limit)).await?)?;
-        let Some((mark, flags)) = clock.value()? else { return Err(strange("no clock")) };
-        let mark = String::from_utf8_lossy(&mark);
-        let reading = Reading { mark: &mark, left: flags.left, sent, received: Instant::now() };
-        self.clock.set(&reading, Server::read(Reply::Nothing, stats, Reply::Stats(Vec::new()))?.time());
+        if !self.read_clock(connection, &key).await? {
+            // Only where it is missing: a full server deletes what it can't write.
+            let mark = format!("{:016x}", fastrand::u64(..));
+            connection.run(&Batch::default().add(&key, &mark, KEPT), Instant::now() + self.limit).await?;
+            self.read_clock(connection, &key).await?;
+        }
         Ok(server)
     }
 }
 
-fn three(replies: Vec<Reply>) -> Result<[Reply; 3]> {
-    replies.try_into().map_err(strange)
+impl Client {
+    /// Reads the server's clock; `false`: there is no key to read it by.
+    async fn read_clock(&self, connection: &Connection, key: &str) -> Result<bool> {
+        let sent = Instant::now();
+        let replies = connection.run(&Batch::default().get(key).stats(), sent + self.limit).await?;
+        let [clock, stats] = <[Reply; 2]>::try_from(replies).map_err(strange)?;
+        let wall = Server::read(Reply::Nothing, stats, Reply::Stats(Vec::new()))?.time();
+        let Some((mark, flags)) = clock.value()? else {
+            self.clock.set_wall(wall);
+            return Ok(false);
+        };
+        let mark = String::from_utf8_lossy(&mark);
+        let reading = Reading { mark: &mark, left: flags.left, sent, received: Instant::now() };
+        self.clock.set(&reading, wall);
+        Ok(true)
+    }
 }

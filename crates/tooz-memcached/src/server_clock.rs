@@ -86,6 +86,13 @@ impl ServerClock {
         state.time = Some((wall, reading.received));
     }
 
+    /// The same where only the wall clock is known.
+    pub(crate) fn set_wall(&self, wall: u64) {
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^53")]
+        let wall = wall as f64;
+        self.state.lock().time = Some((wall, Instant::now()));
+    }
+
     /// The server's time in µs, not behind: where a journal begins, its first token is that.
     pub(crate) fn token(&self) -> u64 {
         let time = self.state.lock().time.map_or(0.0, |(time, then)| time + then.elapsed().as_secs_f64());

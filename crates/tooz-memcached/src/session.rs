@@ -13,7 +13,7 @@ use crate::connection::Connection;
 use crate::error::{lost, stood_still, strange};
 use crate::layout::VERSION;
 use crate::reconnection;
-use crate::reply::{Batch, KEPT, Reply};
+use crate::reply::{Batch, KEPT};
 use crate::server::Server;
 use crate::server_clock::Reading;
 use crate::upkeep;
@@ -62,6 +62,20 @@ impl MemcachedSession {
         }
     }
 
+    /// Sees that the namespace is kept in this layout. What is missing alone is written: a full server deletes what it can't write.
+    async fn check_layout(&self) -> Result<()> {
+        let (client, version) = (&self.client, self.client.layout.version());
+        let mut found = client.read(&version).await?.text;
+        if found.is_none() {
+            let batch = Batch::default().add(&version, VERSION, 0).get(&version);
+            let mut done = client.run(batch, Lane::Duty).await?;
+            done.next().was_done()?;
+            found = done.next().value()?.map(|(text, _)| text);
+        }
+        let found = String::from_utf8_lossy(&found.unwrap_or_default()).into_owned();
+        if found == VERSION { Ok(()) } else { Err(Error::foreign_layout(&client.namespace, found, VERSION)) }
+    }
+
     /// One heartbeat by the connection that is there.
     async fn beat_by(&self, connection: &Connection, deadline: Instant) -> Result<()> {
         let client = &self.client;
@@ -95,22 +109,13 @@ impl Session for MemcachedSession {
     /// The key is made once, by a request that is not repeated: who is missing is gone for ever.
     async fn open(&self) -> Result<()> {
         let client = &self.client;
-        let version = client.layout.version();
-        let batch = Batch::default().add(&version, VERSION, 0).get(&version).get(&client.layout.clock());
-        let batch = batch.add(&client.session_key, "", kept(client.timeout));
+        self.check_layout().await?;
+        let batch = Batch::default().get(&client.layout.clock()).add(&client.session_key, "", kept(client.timeout));
         let sent = Instant::now();
         let mut done = client.run_once(batch, Lane::Duty).await?;
         let received = Instant::now();
-        let (added, found, clock, made) = (done.next(), done.next().value()?, done.next().value()?, done.next());
-        if let Reply::Refused(_) = added {
-            return Err(added.unexpected());
-        }
-        let made = made.was_done()?.is_some();
+        let (clock, made) = (done.next().value()?, done.next().was_done()?.is_some());
         client.set_open();
-        let found = found.map(|(text, _)| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
-        if found != VERSION {
-            return Err(Error::foreign_layout(&client.namespace, found, VERSION));
-        }
         if !made {
             return Err(Error::new(ErrorKind::Unavailable, "there is a session of the same number; the next has another"));
         }

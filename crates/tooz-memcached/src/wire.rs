@@ -69,6 +69,10 @@ impl Source {
 }
 
 impl Sink {
+    pub(crate) fn is_encrypted(&self) -> bool {
+        matches!(self, Sink::Tls(_))
+    }
+
     /// Writes what there is room for at once. An error is none yet: what reads the connection will see it.
     pub(crate) fn try_write(&self, bytes: &[u8]) -> usize {
         let written = match self {

@@ -19,8 +19,8 @@ async fn a_beat_that_waited_in_a_stopped_server_is_never_believed_for_longer_tha
         let proxy = Proxy::start(server.address()).unwrap();
         let member = format!("a{round}");
         let a = connect_with(&proxy.url("memcached"), &member, Duration::from_secs(9)).await;
-        let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
-        let session = Raw::to(&server).session_of_holder("x");
+        let guard = soon(a.lock(member.as_str()).unwrap().acquire()).await.unwrap();
+        let session = Raw::to(&server).session_of_holder(&member);
         // Beats come every three seconds: one at least is sent while the server stands still, and served in the moment in which it goes on.
         server.pause().unwrap();
         sleep(Duration::from_secs(6)).await;
