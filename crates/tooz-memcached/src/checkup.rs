@@ -24,7 +24,9 @@ impl Server {
         let (used, most) = (self.number("bytes"), self.number("limit_maxbytes"));
         if most > 0 && used > most / 10 * 9 {
             found = found.warning(
-                format!("{used} of {most} bytes of memory are in use: a full server refuses new locks, or drops old ones"),
+                format!(
+                    "{used} of {most} bytes of memory are in use: a full server refuses new locks, or drops old ones"
+                ),
                 "raise its memory (-m)",
             );
         }

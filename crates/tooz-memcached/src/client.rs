@@ -187,8 +187,7 @@ impl Client {
             return Ok(Arc::clone(connection));
         }
         let mut connections = self.connection.subscribe();
-        let lives =
-            |now: &Option<Arc<Connection>>| now.as_ref().is_some_and(|connection| !connection.has_ended());
+        let lives = |now: &Option<Arc<Connection>>| now.as_ref().is_some_and(|connection| !connection.has_ended());
         let found = timeout_at(deadline, connections.wait_for(lives)).await;
         let found = found.ok().and_then(std::result::Result::ok).and_then(|found| (*found).clone());
         found.ok_or_else(|| not_connected(self.trouble.lock().as_deref()))

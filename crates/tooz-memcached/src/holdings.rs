@@ -36,7 +36,8 @@ pub(crate) struct Grant {
     pub(crate) lock: LockKey,
     /// Where the lock stands.
     pub(crate) key: String,
-    pub(crate) token: u64,
+    /// The last token of the journal: a place behind this one may have had a later one.
+    pub(crate) last_token: u64,
     /// In which version of the record it was last seen.
     pub(crate) version: Version,
     /// Whether nothing else stood there.
@@ -123,10 +124,9 @@ impl Holdings {
     }
 
     /// The grant was seen in that version.
-    pub(crate) fn saw(&self, request: RequestId, version: Version, alone: bool) {
+    pub(crate) fn saw(&self, request: RequestId, seen: Grant) {
         if let Some(grant) = self.state().held.get_mut(&request) {
-            grant.version = version;
-            grant.alone = alone;
+            *grant = seen;
         }
     }
 
@@ -190,8 +190,7 @@ impl Holdings {
 /// The next few behind `turn`, which moves on, and begins anew behind the last.
 fn next_few<V: Clone>(all: &BTreeMap<RequestId, V>, turn: &mut Option<RequestId>) -> Vec<(RequestId, V)> {
     let behind = (turn.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
-    let few: Vec<_> =
-        all.range(behind).take(LOOKED_AFTER).map(|(request, value)| (*request, value.clone())).collect();
+    let few: Vec<_> = all.range(behind).take(LOOKED_AFTER).map(|(request, value)| (*request, value.clone())).collect();
     *turn = few.last().filter(|_| few.len() == LOOKED_AFTER).map(|(request, _)| *request);
     few
 }

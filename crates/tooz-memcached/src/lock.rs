@@ -11,12 +11,16 @@ use crate::holdings::Grant;
 use crate::journal::lock::{LockJournal, Place, break_off, free, release, withdraw};
 use crate::journal::{End, LONG, SessionId, dead};
 use crate::record::{Append, IfMissing, Seen};
-use crate::reply::{Batch, KEPT};
+use crate::reply::Batch;
 use crate::session::MemcachedSession;
 use crate::upkeep::Letter;
 
 /// How long the last token of a free lock is kept, in seconds: a journal that begins then begins at a later time.
 const FREE: u32 = 3600;
+
+/// How long a lock is kept that somebody stands in, in seconds: longer than the longest session timeout, and each holder looks after it far more often. What
+/// only the dead stand in ends by that, where nobody comes for it.
+pub(crate) const KEPT: u32 = 25 * 3600;
 
 /// How many sessions are looked for each time.
 const NEAREST: usize = 8;
@@ -30,6 +34,17 @@ pub(crate) struct Look {
 impl Look {
     pub(crate) fn of(seen: Seen) -> Result<Self> {
         Ok(Look { journal: LockJournal::read(seen.text.as_deref().unwrap_or_default())?, seen })
+    }
+
+    /// The grant of who is first in it.
+    pub(crate) fn grant(&self, lock: &LockKey, key: &str) -> Grant {
+        Grant {
+            lock: lock.clone(),
+            key: key.to_owned(),
+            last_token: self.journal.last_token,
+            version: self.seen.version,
+            alone: self.journal.line.len() == 1 && self.journal.withdrawn.is_empty(),
+        }
     }
 
     pub(crate) fn length(&self) -> usize {
@@ -57,7 +72,14 @@ impl Client {
         Look::of(self.read(key).await?)
     }
 
-    pub(crate) async fn append_to_lock(&self, key: &str, entry: &str, missing: IfMissing, lane: Lane, owned: bool) -> Result<Look> {
+    pub(crate) async fn append_to_lock(
+        &self,
+        key: &str,
+        entry: &str,
+        missing: IfMissing,
+        lane: Lane,
+        owned: bool,
+    ) -> Result<Look> {
         let append = Append { key, entry, missing, seconds: KEPT, lane, owned, compact };
         Look::of(self.append(&append).await?)
     }
@@ -116,13 +138,7 @@ impl Client {
             return Ok(None);
         }
         let Some(place) = look.journal.place_of(request.id) else { return Ok(None) };
-        let grant = Grant {
-            lock: request.key.clone(),
-            key: key.to_owned(),
-            token: place.token,
-            version: look.seen.version,
-            alone: look.journal.line.len() == 1 && look.journal.withdrawn.is_empty(),
-        };
+        let grant = look.grant(&request.key, key);
         if !self.holdings.hold(request.id, grant) {
             return Err(Error::new(ErrorKind::Unavailable, "the lock was taken away before it was known to be given"));
         }
@@ -188,7 +204,7 @@ impl Client {
     /// Frees a lock in whose record nothing else stands, if that is still so.
     async fn free_at_once(&self, grant: &Grant) -> Result<bool> {
         let Grant { key, version, .. } = grant;
-        let text = free(grant.token);
+        let text = free(grant.last_token);
         // A full server would delete what it can't replace.
         let batch = if self.is_tight() {
             Batch::default().delete_version(key, version.cas)
@@ -270,8 +286,7 @@ impl Locks for MemcachedSession {
         let look = client.look_at_the_living(&key).await?;
         let holder = look.journal.holders().iter().find(|place| place.token == token.0);
         let (request, session) = holder.map(|place| (place.request, place.session)).ok_or_else(missing)?;
-        let look =
-            client.append_to_lock(&key, &break_off(request), IfMissing::Leave, Lane::Wish, false).await?;
+        let look = client.append_to_lock(&key, &break_off(request), IfMissing::Leave, Lane::Wish, false).await?;
         match look.journal.end_of(request) {
             Some(End::Taken) => client.tell(session, Letter::Broken(request)).await,
             _ => Err(missing()),

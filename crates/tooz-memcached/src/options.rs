@@ -9,7 +9,12 @@ use tooz_core::{Error, Result};
 
 /// The options beside the common ones.
 pub(crate) const OPTIONS: &[OptionSpec] = &[
-    OptionSpec::new("ca", OptionValue::Text, "the system's", "a PEM file of the authorities to trust with memcached+tls://"),
+    OptionSpec::new(
+        "ca",
+        OptionValue::Text,
+        "the system's",
+        "a PEM file of the authorities to trust with memcached+tls://",
+    ),
     OptionSpec::new("cert", OptionValue::Text, "none", "PEM file of the client's own certificate (TLS; with key)"),
     OptionSpec::new("key", OptionValue::Text, "none", "PEM file of the key to that certificate (TLS; with cert)"),
 ];

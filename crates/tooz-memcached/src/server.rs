@@ -8,8 +8,7 @@ use tooz_core::{Characteristic, Characteristics, Error, Result};
 use crate::reply::Reply;
 
 /// What one server that never evicts gives. Each is defended in the README.
-pub(crate) const BEST: Characteristics =
-    ALWAYS.and(Characteristics::LINEARIZABLE).and(Characteristics::SAME_VIEW);
+pub(crate) const BEST: Characteristics = ALWAYS.and(Characteristics::LINEARIZABLE).and(Characteristics::SAME_VIEW);
 
 /// What it gives also where it may evict what is held.
 const ALWAYS: Characteristics = Characteristics::of(&[
@@ -107,7 +106,9 @@ impl Server {
             return Err(Error::config(format!("this is {}, and {oldest} is the oldest that will do", self.product())));
         }
         if self.setting("cas_enabled") == "no" {
-            return Err(Error::config("the server was started with -C: without versions of values no lock can be kept; leave it out"));
+            return Err(Error::config(
+                "the server was started with -C: without versions of values no lock can be kept; leave it out",
+            ));
         }
         if self.has_extstore() {
             return Err(Error::config(

@@ -147,7 +147,12 @@ mod tests {
         let sent = clock.begun + Duration::from_secs(12);
         let reading = Reading { mark: "b", left: i64::from(KEPT), sent, received: sent };
         assert!(!clock.read(&reading));
-        assert!(clock.read(&Reading { left: i64::from(KEPT) - 1, sent: sent + Duration::from_secs(1), received: sent + Duration::from_secs(1), ..reading }));
+        assert!(clock.read(&Reading {
+            left: i64::from(KEPT) - 1,
+            sent: sent + Duration::from_secs(1),
+            received: sent + Duration::from_secs(1),
+            ..reading
+        }));
     }
 
     #[test]

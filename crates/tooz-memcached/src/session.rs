@@ -36,11 +36,8 @@ pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
     Box::pin(async move {
         let (client, reconnection) = reconnection::start(&args).await?;
         let upkeep = tokio::spawn(upkeep::keep_up(Arc::clone(&client))).abort_handle();
-        Ok(Arc::new(MemcachedSession {
-            client,
-            beats: tokio::sync::Mutex::default(),
-            tasks: [reconnection, upkeep],
-        }) as Arc<dyn Session>)
+        Ok(Arc::new(MemcachedSession { client, beats: tokio::sync::Mutex::default(), tasks: [reconnection, upkeep] })
+            as Arc<dyn Session>)
     })
 }
 
@@ -117,7 +114,10 @@ impl Session for MemcachedSession {
         let (clock, made) = (done.next().value()?, done.next().was_done()?.is_some());
         client.set_open();
         if !made {
-            return Err(Error::new(ErrorKind::Unavailable, "there is a session of the same number; the next has another"));
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "there is a session of the same number; the next has another",
+            ));
         }
         if let Some((mark, flags)) = clock {
             let mark = String::from_utf8_lossy(&mark);

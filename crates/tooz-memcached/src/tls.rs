@@ -46,8 +46,9 @@ mod with {
 
     /// Encrypts a connection.
     pub(crate) async fn shake_hands(files: CertificateFiles, host: &str, stream: TcpStream) -> Result<(Source, Sink)> {
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|why| Error::config(format!("{host:?} is no name that a certificate could be for")).with_source(why))?;
+        let name = ServerName::try_from(host.to_owned()).map_err(|why| {
+            Error::config(format!("{host:?} is no name that a certificate could be for")).with_source(why)
+        })?;
         // On a thread that may wait for a disk.
         let making = tokio::task::spawn_blocking(move || config(&files));
         let config = making.await.map_err(|error| Error::config("TLS can't be set up").with_source(error))??;
@@ -125,7 +126,11 @@ mod without {
     }
 
     #[allow(clippy::unused_async)]
-    pub(crate) async fn shake_hands(_files: CertificateFiles, _host: &str, _stream: TcpStream) -> Result<(Source, Sink)> {
+    pub(crate) async fn shake_hands(
+        _files: CertificateFiles,
+        _host: &str,
+        _stream: TcpStream,
+    ) -> Result<(Source, Sink)> {
         Err(Error::unsupported("TLS"))
     }
 }

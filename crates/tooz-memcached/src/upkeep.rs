@@ -11,10 +11,9 @@ use tooz_core::driver::RequestId;
 use crate::client::{Client, Lane};
 use crate::holdings::{Grant, Membership};
 use crate::journal::group::GroupJournal;
-use crate::journal::lock::LockJournal;
 use crate::journal::{BETWEEN, SessionId, dead};
 use crate::record::{Seen, Version};
-use crate::reply::{Batch, KEPT, Reply};
+use crate::reply::{Batch, Reply};
 use crate::server::Server;
 use crate::session::kept;
 use crate::{group, lock};
@@ -133,7 +132,7 @@ impl Client {
         joined: &[(RequestId, Membership)],
     ) -> Result<()> {
         for some in held.chunks(AT_ONCE) {
-            let batch = some.iter().fold(Batch::default(), |batch, (_, grant)| batch.touch(&grant.key, KEPT));
+            let batch = some.iter().fold(Batch::default(), |batch, (_, grant)| batch.touch(&grant.key, lock::KEPT));
             let done = self.run(batch, Lane::Duty).await?;
             let epoch = done.epoch;
             for ((request, grant), reply) in some.iter().zip(done.rest()) {
@@ -156,10 +155,9 @@ impl Client {
     }
 
     async fn look_at_grant(&self, request: RequestId, grant: &Grant) -> Result<()> {
-        let seen = self.read(&grant.key).await?;
-        let journal = LockJournal::read(seen.text.as_deref().unwrap_or_default())?;
-        if journal.holders().iter().any(|place| place.request == request) {
-            self.holdings.saw(request, seen.version, journal.line.len() == 1);
+        let look = self.look_at_lock(&grant.key).await?;
+        if look.journal.holders().iter().any(|place| place.request == request) {
+            self.holdings.saw(request, look.grant(&grant.lock, &grant.key));
         } else {
             self.holdings.miss(request);
         }

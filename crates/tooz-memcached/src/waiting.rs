@@ -33,7 +33,13 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(700);
 
 impl Client {
     /// Waits for the turn of a request that has its place.
-    pub(crate) async fn wait(&self, request: &LockRequest, key: &str, mut look: Look, wanted: &Wanted) -> Result<Option<Granted>> {
+    pub(crate) async fn wait(
+        &self,
+        request: &LockRequest,
+        key: &str,
+        mut look: Look,
+        wanted: &Wanted,
+    ) -> Result<Option<Granted>> {
         let (mut changed, mut deaths) = (Instant::now(), Instant::now());
         let mut pauses = Backoff::between(PAUSE, LONGEST_PAUSE);
         let mut failed: Option<Duration> = None;

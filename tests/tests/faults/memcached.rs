@@ -11,22 +11,30 @@ use tooz_testbed::Server;
 use crate::backend::Otherwise;
 use crate::servers::is_mended;
 use crate::stage::{
-    Belief, LATE, LONG, PATIENCE, Stage, blocking, cases, hold, names, soon, wait_in_background, within,
+    Belief, LATE, LONG, PATIENCE, SHORT, Stage, blocking, cases, hold, names, soon, wait_in_background, within,
 };
 
 cases! { "forgetful", Server, alone: false;
     a_restart_is_told_before_another_is_granted_and_mended,
     a_flush_is_told_with_the_next_heartbeat_and_mended,
+    a_restart_beyond_the_timeout_is_told_in_time,
 }
 
 /// In place of what only servers can promise that keep what they have answered.
-pub(crate) const OTHERWISE: &[Otherwise] = &[Otherwise {
-    case: "servers::a_restart_within_the_timeout_loses_nothing",
-    why: "nothing outlives the server's process",
-    instead: Some("forgetful::a_restart_is_told_before_another_is_granted_and_mended"),
-}];
+pub(crate) const OTHERWISE: &[Otherwise] = &[
+    Otherwise {
+        case: "servers::a_restart_within_the_timeout_loses_nothing",
+        why: "nothing outlives the server's process",
+        instead: Some("forgetful::a_restart_is_told_before_another_is_granted_and_mended"),
+    },
+    Otherwise {
+        case: "servers::a_restart_beyond_the_timeout_is_told_in_time_and_mended",
+        why: "the group has gone with the server, so that no membership comes back",
+        instead: Some("forgetful::a_restart_beyond_the_timeout_is_told_in_time"),
+    },
+];
 
-/// All keys, but those that the server drops by itself within the hour: the last token of a lock that is free.
+/// All keys, but those that the server drops by itself within 25 hours: the last token of a lock that is free, and a lock that only the dead stand in.
 pub(crate) fn stored(server: &Server) -> Vec<String> {
     let mut stream = TcpStream::connect(server.address()).expect("the server takes one more connection");
     stream.write_all(b"lru_crawler metadump all\r\n").expect("it can be asked");
@@ -36,7 +44,7 @@ pub(crate) fn stored(server: &Server) -> Vec<String> {
     let lasting = lines.filter(|line| {
         let ends = line.split(' ').find_map(|field| field.strip_prefix("exp=")?.parse::<i64>().ok()).unwrap_or(-1);
         let is_session = line.split(' ').next().is_some_and(|key| key.contains("%3As%3A"));
-        is_session || u64::try_from(ends).map_or(true, |ends| ends > now + 3700)
+        is_session || u64::try_from(ends).map_or(true, |ends| ends > now + 25 * 3600 + 100)
     });
     lasting.collect()
 }
@@ -95,4 +103,29 @@ async fn a_flush_is_told_with_the_next_heartbeat_and_mended(stage: &Stage) {
     let membership = soon("joining", a.group("g").unwrap().join_or_create(&())).await.unwrap();
     assert_eq!(names(&b.group("g").unwrap()).await, ["a"]);
     drop(membership);
+}
+
+async fn a_restart_beyond_the_timeout_is_told_in_time(stage: &Stage) {
+    let (a, b) = (stage.connect("a", SHORT).await, stage.connect("b", SHORT).await);
+    let membership = soon("joining", a.group("g").unwrap().join_or_create(&"first")).await.unwrap();
+    let guard = hold(&a.lock("x").unwrap()).await;
+    let token = guard.fencing_token();
+    let waiter = wait_in_background(&b.lock("x").unwrap());
+    sleep(Duration::from_millis(200)).await;
+    let loss = guard.loss();
+    stage.break_it(Server::kill);
+    let expiry = Instant::now() + guard.expires_in().expect("a server is the judge");
+    let belief = Belief::of(guard);
+    assert_eq!(within(SHORT + LATE, "the loss", loss.wait()).await, LossReason::Expired);
+    let (last, guard) = belief.end().await;
+    assert!(last <= expiry, "it was held for {:?} after its expiry", last - expiry);
+    assert!(!membership.is_member() && !waiter.is_finished());
+    stage.break_it(Server::restart);
+    let (next, _) = within(PATIENCE, "the waiter's turn", waiter).await.unwrap();
+    assert!(next.fencing_token() > token, "the token did not grow");
+    assert!(soon("listing", b.group("g").unwrap().members()).await.is_err(), "the group has gone");
+    let again = soon("joining", b.group("g").unwrap().join_or_create(&"again")).await.unwrap();
+    assert_eq!(soon("releasing", guard.release()).await.unwrap_err().kind(), ErrorKind::Lost);
+    assert!(next.is_held(), "a lost lock's release freed the next one's");
+    drop(again);
 }

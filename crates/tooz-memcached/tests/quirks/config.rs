@@ -92,5 +92,7 @@ async fn only_a_server_that_never_evicts_promises_one_view() {
     assert!(!linearizable && checkup.contains("evicts when it is full"), "{checkup}");
     let timeout = Duration::from_hours(24);
     let server = start();
-    soon(soon(options(&server.url(), "a").unwrap().session_timeout(timeout).connect()).await.unwrap().close()).await.unwrap();
+    soon(soon(options(&server.url(), "a").unwrap().session_timeout(timeout).connect()).await.unwrap().close())
+        .await
+        .unwrap();
 }

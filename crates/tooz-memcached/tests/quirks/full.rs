@@ -16,7 +16,8 @@ trials! {
 
 /// Fills it until nothing goes in any more, not even the least.
 fn fill(raw: &mut Raw) {
-    let mut sizes = vec![1, 5, 10, 20, 30, 40, 60, 80, 110, 150, 200, 260, 340, 420, 500, 800, 1500, 4000, 20_000, 200_000];
+    let mut sizes =
+        vec![1, 5, 10, 20, 30, 40, 60, 80, 110, 150, 200, 260, 340, 420, 500, 800, 1500, 4000, 20_000, 200_000];
     let mut number = 0;
     while !sizes.is_empty() {
         sizes.retain(|size| {

@@ -23,16 +23,9 @@ fn main() -> ExitCode {
         }
         Provided::Missing(reason) => Some(reason),
     };
-    let trials = [
-        clock::TRIALS,
-        config::TRIALS,
-        full::TRIALS,
-        groups::TRIALS,
-        line::TRIALS,
-        records::TRIALS,
-        servers::TRIALS,
-    ]
-    .concat();
+    let trials =
+        [clock::TRIALS, config::TRIALS, full::TRIALS, groups::TRIALS, line::TRIALS, records::TRIALS, servers::TRIALS]
+            .concat();
     let trials = trials.into_iter().map(|(name, run)| match &why_not {
         None => Trial::test(name, move || {
             run();

@@ -55,7 +55,8 @@ async fn it_is_reached_by_tls() {
 
 #[cfg(not(feature = "tls"))]
 async fn it_is_reached_by_tls() {
-    let error = soon(options("memcached+tls://127.0.0.1", "a").unwrap().connect()).await.expect_err("it is not built in");
+    let error =
+        soon(options("memcached+tls://127.0.0.1", "a").unwrap().connect()).await.expect_err("it is not built in");
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("tls"), "{error}");
 }
@@ -69,7 +70,8 @@ async fn a_server_that_closes_idle_connections_loses_nothing() {
     let server = start_as("-o idle_timeout=1");
     let a = connect(&server.url(), "a").await;
     let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
-    let slow = soon(options(&server.url(), "slow").unwrap().session_timeout(Duration::from_secs(30)).connect()).await.unwrap();
+    let slow =
+        soon(options(&server.url(), "slow").unwrap().session_timeout(Duration::from_secs(30)).connect()).await.unwrap();
     let held = soon(slow.lock("y").unwrap().acquire()).await.unwrap();
     sleep(Duration::from_secs(7)).await;
     assert!(guard.is_held() && held.is_held());
