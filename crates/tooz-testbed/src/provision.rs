@@ -7,6 +7,7 @@ pub(crate) mod etcd;
 pub(crate) mod installation;
 pub(crate) mod jar;
 pub(crate) mod kind;
+pub(crate) mod memcached;
 pub(crate) mod package;
 pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
@@ -32,6 +33,7 @@ fn package_of(kind: Kind) -> &'static dyn Package {
         Kind::ZooKeeper => &zookeeper::ZooKeeper,
         Kind::Postgres => &postgres::Postgres,
         Kind::Consul => &consul::Consul,
+        Kind::Memcached => &memcached::Memcached,
     }
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod consul;
 pub(crate) mod etcd;
 pub(crate) mod family;
 pub(crate) mod keeper;
+pub(crate) mod memcached;
 pub(crate) mod ports;
 pub(crate) mod postgres;
 pub(crate) mod probe;
@@ -62,6 +63,7 @@ pub(crate) fn backend_of(kind: Kind) -> &'static dyn Backend {
         Kind::ZooKeeper => &zookeeper::ZooKeeper,
         Kind::Postgres => &postgres::Postgres,
         Kind::Consul => &consul::Consul,
+        Kind::Memcached => &memcached::Memcached,
     }
 }
 

@@ -10,6 +10,8 @@ pub use tooz_etcd as etcd;
 pub use tooz_file as file;
 #[cfg(feature = "ipc")]
 pub use tooz_ipc as ipc;
+#[cfg(feature = "memcached")]
+pub use tooz_memcached as memcached;
 #[cfg(feature = "memory")]
 pub use tooz_memory as memory;
 #[cfg(feature = "postgres")]

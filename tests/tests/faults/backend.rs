@@ -6,7 +6,7 @@ use std::time::Duration;
 use tooz_testbed::{Kind, Server};
 
 use crate::raw::Raw;
-use crate::{connections, consul, postgres};
+use crate::{connections, consul, memcached, postgres};
 
 /// What the cases have to know of a backend.
 pub(crate) struct Backend {
@@ -124,6 +124,19 @@ pub(crate) const BACKENDS: &[Backend] = &[
         clearing: Duration::ZERO,
         sessions: Sessions::Doubled,
         otherwise: &[],
+    },
+    Backend {
+        kind: Kind::Memcached,
+        scheme: "memcached",
+        options: "",
+        // The server counts in whole seconds of a clock that may be a second behind, so the driver lets sessions be kept two seconds longer.
+        slack: Duration::from_millis(2500),
+        stored: memcached::stored,
+        // The layout, the clock, and the names of groups.
+        counters: 3,
+        clearing: Duration::ZERO,
+        sessions: Sessions::Timed,
+        otherwise: memcached::OTHERWISE,
     },
 ];
 

@@ -151,7 +151,7 @@ async fn a_killed_process_leaves_nothing_behind(stage: &Stage) {
     other.ask(&Command::Lead { group: "g".into() }).await;
     sleep(MOMENT).await;
     other.kill().await;
-    sleep(stage.ended_after(SHORT).max(SHORT + Duration::from_secs(1))).await;
+    sleep(stage.inherited_after(SHORT).max(SHORT + Duration::from_secs(1))).await;
     soon("releasing", guard.release()).await.expect("releasing");
     soon("deleting", held.group("g").unwrap().delete()).await.expect("a group of the dead can be deleted");
     stage.nothing_is_left().await;

@@ -16,6 +16,7 @@ mod ensemble;
 mod groups;
 mod histories;
 mod holders;
+mod memcached;
 mod namesakes;
 mod postgres;
 #[path = "../../../crates/tooz-zookeeper/tests/raw/mod.rs"]
@@ -52,6 +53,7 @@ fn cases(backend: &Backend) -> impl Iterator<Item = Case> + use<> {
         Kind::ZooKeeper => &[consensus::CASES, ensemble::CASES],
         Kind::Postgres => &[postgres::CASES],
         Kind::Consul => &[consensus::CASES],
+        Kind::Memcached => &[memcached::CASES],
         _ => &[],
     };
     let shared = match backend.sessions {

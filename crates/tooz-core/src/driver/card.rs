@@ -204,7 +204,7 @@ fn advice(scheme: &str) -> String {
         ("consul", &["consul", "consul+https"]),
         ("postgres", &["postgres", "postgresql"]),
         ("mysql", &["mysql", "mariadb"]),
-        ("memcached", &["memcached"]),
+        ("memcached", &["memcached", "memcached+tls", "memcached+unix"]),
     ];
     match KNOWN.iter().find(|(_, schemes)| schemes.contains(&scheme)) {
         Some((feature, _)) => format!("enable feature {feature:?} of the crate `tooz`, or `use tooz_{feature} as _;`"),

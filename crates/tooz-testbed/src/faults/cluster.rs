@@ -98,6 +98,9 @@ impl Cluster {
         if setup.kind == Kind::Postgres {
             bail!("PostgreSQL has one primary: there is no cluster to start");
         }
+        if setup.kind == Kind::Memcached {
+            bail!("servers of memcached know nothing of each other: there is no cluster to start");
+        }
         let with_sentinels = setup.kind == Kind::Redis;
         let count = if with_sentinels { NODES * 2 } else { NODES };
         let (places, links) = places(count, setup.kind)?;
@@ -106,7 +109,7 @@ impl Cluster {
             Kind::Redis => redis::roles(&places),
             Kind::Etcd => etcd::roles(&places),
             Kind::ZooKeeper => zookeeper::roles(&places),
-            Kind::Postgres => Vec::new(),
+            Kind::Postgres | Kind::Memcached => Vec::new(),
             Kind::Consul => consul::roles(&places),
         };
         let mut servers = Vec::new();
@@ -121,7 +124,7 @@ impl Cluster {
             Kind::Redis => redis::launch(&cluster)?,
             Kind::Etcd => etcd::launch(&cluster)?,
             Kind::ZooKeeper => zookeeper::launch(&cluster)?,
-            Kind::Postgres => {}
+            Kind::Postgres | Kind::Memcached => {}
             Kind::Consul => consul::launch(&cluster)?,
         }
         cluster.wait_until_whole()?;
@@ -137,7 +140,7 @@ impl Cluster {
             Kind::Redis => redis::url(&all(&self.sentinels)),
             Kind::Etcd => etcd::url(&all(&self.nodes)),
             Kind::ZooKeeper => zookeeper::url(&all(&self.nodes)),
-            Kind::Postgres => self.url_of(0),
+            Kind::Postgres | Kind::Memcached => self.url_of(0),
             Kind::Consul => consul::url(&all(&self.nodes)),
         }
     }
@@ -178,7 +181,7 @@ impl Cluster {
             Kind::Redis => redis::leader(self),
             Kind::Etcd => etcd::leader(self),
             Kind::ZooKeeper => zookeeper::leader(self),
-            Kind::Postgres => None,
+            Kind::Postgres | Kind::Memcached => None,
             Kind::Consul => consul::leader(self),
         }
     }
@@ -191,7 +194,7 @@ impl Cluster {
                 Kind::Redis => redis::is_whole(self),
                 Kind::Etcd => etcd::is_whole(self),
                 Kind::ZooKeeper => zookeeper::is_whole(self),
-                Kind::Postgres => Ok(()),
+                Kind::Postgres | Kind::Memcached => Ok(()),
                 Kind::Consul => consul::is_whole(self),
             };
             match whole {

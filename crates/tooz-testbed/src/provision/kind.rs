@@ -17,11 +17,20 @@ pub enum Kind {
     Postgres,
     /// Consul.
     Consul,
+    /// memcached.
+    Memcached,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: &[Kind] = &[Kind::Redis, Kind::Etcd, Kind::ZooKeeper, Kind::Postgres, Kind::Consul];
+    pub const ALL: &[Kind] = &[
+        Kind::Redis,
+        Kind::Etcd,
+        Kind::ZooKeeper,
+        Kind::Postgres,
+        Kind::Consul,
+        Kind::Memcached,
+    ];
 
     /// The name, as in `cargo xtask itest redis`.
     pub fn name(self) -> &'static str {
@@ -31,6 +40,7 @@ impl Kind {
             Kind::ZooKeeper => "zookeeper",
             Kind::Postgres => "postgres",
             Kind::Consul => "consul",
+            Kind::Memcached => "memcached",
         }
     }
 
@@ -42,6 +52,7 @@ impl Kind {
             Kind::ZooKeeper => "TOOZ_ZOOKEEPER_URL",
             Kind::Postgres => "TOOZ_POSTGRES_URL",
             Kind::Consul => "TOOZ_CONSUL_URL",
+            Kind::Memcached => "TOOZ_MEMCACHED_URL",
         }
     }
 }
@@ -87,7 +98,7 @@ mod tests {
         let error = "moon".parse::<Kind>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the testbed has no server `moon`; there are: redis, etcd, zookeeper, postgres, consul"
+            "the testbed has no server `moon`; there are: redis, etcd, zookeeper, postgres, consul, memcached"
         );
     }
 }

@@ -1,0 +1,95 @@
+//! The only place where an error of the wire or of the server becomes one of ours.
+
+use std::fmt;
+use std::io;
+
+use tooz_core::{Error, ErrorKind, Outcome};
+
+/// The connection could not be made.
+pub(crate) fn unreached(error: io::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("the server can't be reached: {error}"))
+        .with_outcome(Outcome::NotApplied)
+        .with_source(error)
+}
+
+/// The connection was over before anything was sent.
+pub(crate) fn cut_before() -> Error {
+    Error::new(ErrorKind::Unavailable, "the connection to the server was lost before this was sent")
+        .with_outcome(Outcome::NotApplied)
+}
+
+/// The connection ended while something was under way.
+pub(crate) fn cut() -> Error {
+    Error::new(ErrorKind::Unavailable, "the connection to the server was lost while this was under way")
+}
+
+/// The server has not answered in time.
+pub(crate) fn silent() -> Error {
+    Error::new(ErrorKind::TimedOut, "the server has not answered in time")
+}
+
+/// There is no connection at all, and why the last attempt to make one has failed.
+pub(crate) fn not_connected(why: Option<&str>) -> Error {
+    let message = match why {
+        Some(why) => format!("there is no connection to the server: {why}"),
+        None => "there is no connection to the server".to_owned(),
+    };
+    Error::new(ErrorKind::Unavailable, message).with_outcome(Outcome::NotApplied)
+}
+
+/// So many requests are under way that this one has not had its turn.
+pub(crate) fn no_turn(most: usize) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("{most} requests are under way, and this one has not had its turn in time"),
+    )
+    .with_outcome(Outcome::NotApplied)
+}
+
+/// The session is over at the server.
+pub(crate) fn lost() -> Error {
+    Error::new(ErrorKind::Lost, "the session has ended: the server has no such session")
+}
+
+/// The server answered what it never should.
+pub(crate) fn strange(what: impl fmt::Debug) -> Error {
+    Error::new(ErrorKind::Backend, format!("what the server answers can't be understood: {what:?}"))
+}
+
+/// What the server says of a command that it did not do.
+pub(crate) fn of_server(said: &str) -> Error {
+    let made = |kind, message: &str| Error::new(kind, format!("{message}: {said}")).with_outcome(Outcome::NotApplied);
+    if said.contains("out of memory") {
+        return made(ErrorKind::Unavailable, "the server is full; raise its memory (-m)");
+    }
+    if said.contains("too large") {
+        let message = "the record is full: too many want this lock or belong to this group, or say too much; raise the server's item size (-I)";
+        return made(ErrorKind::Unavailable, message);
+    }
+    if said.contains("unauthenticated") {
+        return made(ErrorKind::Unauthorized, "the server wants a log-in, which this driver does not have");
+    }
+    made(ErrorKind::Backend, "the server answers")
+}
+
+/// A touch of the session that may have been counted from a clock that stood still.
+pub(crate) fn stood_still() -> Error {
+    let message = "the server has stood still, and its clock may not be right yet: this heartbeat is not counted";
+    Error::new(ErrorKind::Unavailable, message)
+}
+
+/// A record that many change at once.
+pub(crate) fn crowded() -> Error {
+    Error::new(ErrorKind::Unavailable, "others have changed the record again and again meanwhile")
+        .with_outcome(Outcome::NotApplied)
+}
+
+/// A server without room, which deletes what it can't write to.
+pub(crate) fn full() -> Error {
+    of_server("out of memory")
+}
+
+/// More than a member may say of itself.
+pub(crate) fn too_large(length: usize, most: usize) -> Error {
+    Error::config(format!("capabilities of {length} bytes are more than a member may have here: {most}"))
+}

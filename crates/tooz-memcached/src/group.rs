@@ -1,0 +1,342 @@
+//! Groups: each has a journal, and the names of all of them stand in one more.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tooz_core::driver::{Groups, JoinRequest, LockKey, PushStream, Roster, async_trait};
+use tooz_core::{Error, ErrorKind, GroupId, Outcome, Result};
+
+use crate::client::{Client, Lane};
+use crate::error::{lost, too_large};
+use crate::holdings::Membership;
+use crate::journal::group::{GroupJournal, create, delete, join, leave, update, withdraw};
+use crate::journal::groups::{self, GroupsJournal};
+use crate::journal::{End, LONG, SessionId, dead};
+use crate::record::{Append, IfMissing, Seen, Version};
+use crate::reply::{Batch, KEPT};
+use crate::session::{LONGER, MemcachedSession};
+use crate::upkeep::Letter;
+use crate::watch::{Watched, watch};
+
+/// The longest capabilities of one member, in bytes. A group and all that its members say has to fit into one value of the server, of 1 MB.
+const MOST_CAPABILITIES: usize = 64 * 1024;
+
+/// How many groups are looked at in one request.
+const AT_ONCE: usize = 64;
+
+/// Groups are kept without a time limit.
+const FOR_EVER: u32 = 0;
+
+/// A group as it was seen.
+pub(crate) struct Look {
+    pub(crate) journal: GroupJournal,
+    pub(crate) seen: Seen,
+}
+
+impl Look {
+    fn of(seen: Seen) -> Result<Self> {
+        Ok(Look { journal: GroupJournal::read(seen.text.as_deref().unwrap_or_default())?, seen })
+    }
+
+    fn is_long(&self) -> bool {
+        self.seen.text.as_ref().is_some_and(|text| text.len() > LONG) && self.journal.is_mostly_over()
+    }
+
+    pub(crate) fn sessions(&self) -> BTreeSet<SessionId> {
+        self.journal.members.iter().map(|entry| entry.session).collect()
+    }
+}
+
+/// How long a text is kept: one without a group only remembers what may come late.
+pub(crate) fn kept_for(text: &str) -> u32 {
+    if text.starts_with('C') { FOR_EVER } else { KEPT }
+}
+
+pub(crate) fn compact(text: &[u8], gone: &BTreeSet<SessionId>) -> Result<String> {
+    GroupJournal::read(text).map(|journal| journal.compacted(gone))
+}
+
+fn check_capabilities(request: &JoinRequest) -> Result<()> {
+    match request.capabilities.as_json().len() {
+        length if length > MOST_CAPABILITIES => Err(too_large(length, MOST_CAPABILITIES)),
+        _ => Ok(()),
+    }
+}
+
+/// Whose entry it is: a member's, which has to live, or anybody's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Member,
+    Anybody,
+}
+
+impl Client {
+    pub(crate) async fn look_at_group(&self, key: &str) -> Result<Look> {
+        Look::of(self.read(key).await?)
+    }
+
+    async fn append_to_group(&self, key: &str, entry: &str, missing: IfMissing, whose: Whose) -> Result<Look> {
+        let owned = whose == Whose::Member;
+        let append = Append { key, entry, missing, seconds: FOR_EVER, lane: Lane::Wish, owned, compact };
+        let look = Look::of(self.append(&append).await?)?;
+        if look.is_long() {
+            // The next one does it otherwise.
+            let _ = self.tidy(key, &look.seen, kept_for, compact).await;
+        }
+        Ok(look)
+    }
+
+    /// Says of sessions that are gone that they are, and looks again.
+    pub(crate) async fn bury_members(&self, key: &str, gone: &BTreeSet<SessionId>) -> Result<Look> {
+        let entries: String = gone.iter().map(|session| dead(*session)).collect();
+        self.append_to_group(key, &entries, IfMissing::Leave, Whose::Anybody).await
+    }
+
+    /// Appends what may have to be withdrawn.
+    async fn append_of(&self, request: &JoinRequest, key: &str, entry: &str) -> Result<Look> {
+        match self.append_to_group(key, entry, IfMissing::Leave, Whose::Member).await {
+            Ok(look) => {
+                if look.seen.in_doubt {
+                    self.holdings.doubt(request.id);
+                }
+                Ok(look)
+            }
+            Err(error) => {
+                if error.outcome() != Outcome::NotApplied {
+                    self.holdings.doubt(request.id);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A join that was refused stays so: what may come late is voided.
+    async fn refused(&self, request: &JoinRequest, key: &str, error: Error) -> Result<()> {
+        if self.holdings.is_in_doubt(request.id) {
+            let entry = withdraw(request.id, self.session);
+            self.append_to_group(key, &entry, IfMissing::Make, Whose::Member).await?;
+        } else {
+            self.holdings.settle(request.id);
+        }
+        Err(error)
+    }
+
+    /// Deletes a record that says nothing. Another may have changed it, and then it is that one's.
+    async fn clear_away(&self, key: &str, look: &Look) {
+        if look.seen.text.is_some() && look.journal.is_nothing() {
+            let batch = Batch::default().delete_version(key, look.seen.version.cas);
+            let _ = self.run_on(look.seen.version.epoch, batch, Lane::Wish).await;
+        }
+    }
+
+    async fn note_name(&self, entry: &str) -> Result<()> {
+        let key = self.layout.groups();
+        let append = Append {
+            key: &key,
+            entry,
+            missing: IfMissing::Make,
+            seconds: FOR_EVER,
+            lane: Lane::Wish,
+            owned: false,
+            compact: groups::compact,
+        };
+        let seen = self.append(&append).await?;
+        let text = seen.text.as_deref().unwrap_or_default();
+        if text.len() > LONG && GroupsJournal::read(text)?.is_mostly_over() {
+            let _ = self.tidy(&key, &seen, |_| FOR_EVER, groups::compact).await;
+        }
+        Ok(())
+    }
+
+    /// How long a session lives without another heartbeat; `None`: it is gone. One that is kept only because of the server's clock
+    /// has had its time, and is waited for.
+    async fn left_of(&self, session: SessionId) -> Result<Option<Duration>> {
+        let longest = Instant::now() + Duration::from_secs(LONGER + 1);
+        loop {
+            let mut done = self.run(Batch::default().look(&self.layout.session(session)), Lane::Wish).await?;
+            let Some(flags) = done.next().flags()? else { return Ok(None) };
+            let left = Duration::from_secs(u64::try_from(flags.left).unwrap_or(0));
+            if left > Duration::from_secs(LONGER) || longest < Instant::now() {
+                return Ok(Some(left));
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// What a join has come to. `None`: who was in its way is dead, and it has to be asked again.
+    async fn joined(&self, request: &JoinRequest, key: &str, look: &Look) -> Result<Option<()>> {
+        if look.journal.made_by.is_none() {
+            self.clear_away(key, look).await;
+            return self.refused(request, key, Error::no_group(&request.group)).await.map(Some);
+        }
+        if look.journal.entry_of(request.id).is_some() {
+            let version = look.seen.version;
+            let membership = Membership { group: request.group.clone(), key: key.to_owned(), version, count: 0 };
+            self.holdings.join(request.id, membership);
+            for (by, old) in &look.journal.replaced {
+                if *by == request.id && old.session != self.session {
+                    self.tell(old.session, Letter::TakenOver(old.request)).await?;
+                } else if *by == request.id {
+                    self.holdings.ousted(old.request);
+                }
+            }
+            return Ok(Some(()));
+        }
+        if let Some(there) = look.journal.member(&request.member) {
+            if let Some(left) = self.left_of(there.session).await? {
+                let namesake = Error::namesake(request).with_retry_after(left.min(self.timeout));
+                return self.refused(request, key, namesake).await.map(Some);
+            }
+            self.bury_members(key, &[there.session].into()).await?;
+            return Ok(None);
+        }
+        match look.journal.end_of(request.id) {
+            Some(End::Died) => Err(lost()),
+            // Another took its place over at once, or the namesake has just gone.
+            _ => Ok(None),
+        }
+    }
+}
+
+#[async_trait]
+impl Groups for MemcachedSession {
+    async fn create_group(&self, group: &GroupId) -> Result<()> {
+        let (client, key) = (&self.client, self.client.layout.group(group));
+        if client.look_at_group(&key).await?.journal.made_by.is_some() {
+            return Err(Error::group_exists(group));
+        }
+        let id = fastrand::u64(..);
+        // The name first: a group that is not listed could never be found.
+        client.note_name(&groups::come(id, group)).await?;
+        let look = client.append_to_group(&key, &create(id), IfMissing::Make, Whose::Anybody).await?;
+        if look.journal.made_by == Some(id) {
+            return Ok(());
+        }
+        let _ = client.note_name(&groups::gone(id)).await;
+        Err(Error::group_exists(group))
+    }
+
+    async fn delete_group(&self, group: &GroupId) -> Result<()> {
+        let (client, key) = (&self.client, self.client.layout.group(group));
+        loop {
+            let id = fastrand::u64(..);
+            let look = client.append_to_group(&key, &delete(id), IfMissing::Leave, Whose::Anybody).await?;
+            if let Some(made_by) = look.journal.deleted_by(id) {
+                client.clear_away(&key, &look).await;
+                let _ = client.note_name(&groups::gone(made_by)).await;
+                return Ok(());
+            }
+            if look.journal.made_by.is_none() {
+                return Err(Error::no_group(group));
+            }
+            let gone = client.gone_of(look.sessions()).await?;
+            if gone.is_empty() {
+                return Err(Error::group_not_empty(group, look.journal.members.len()));
+            }
+            client.bury_members(&key, &gone).await?;
+        }
+    }
+
+    async fn groups(&self) -> Result<Vec<GroupId>> {
+        let client = &self.client;
+        let seen = client.read(&client.layout.groups()).await?;
+        let journal = GroupsJournal::read(seen.text.as_deref().unwrap_or_default())?;
+        let names: Vec<_> = journal.names().into_iter().collect();
+        let mut there = Vec::new();
+        for some in names.chunks(AT_ONCE) {
+            let batch = some.iter().fold(Batch::default(), |batch, name| batch.get(&client.layout.group(name)));
+            let done = client.run(batch, Lane::Wish).await?;
+            for (name, reply) in some.iter().zip(done.rest()) {
+                let text = reply.value()?.map(|(text, _)| text).unwrap_or_default();
+                if GroupJournal::read(&text)?.made_by.is_some() {
+                    there.push((*name).clone());
+                }
+            }
+        }
+        Ok(there)
+    }
+
+    async fn join(&self, request: &JoinRequest) -> Result<()> {
+        check_capabilities(request)?;
+        let (client, key) = (&self.client, self.client.layout.group(&request.group));
+        client.holdings.ask(request.id, &key);
+        let entry = join(request, client.session);
+        loop {
+            let look = client.append_of(request, &key, &entry).await?;
+            if client.joined(request, &key, &look).await?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn update(&self, request: &JoinRequest) -> Result<()> {
+        check_capabilities(request)?;
+        let (client, key) = (&self.client, self.client.layout.group(&request.group));
+        let count = client.holdings.next_count(request.id).ok_or_else(|| Error::not_member(request))?;
+        let look = client.append_of(request, &key, &update(request, count)).await?;
+        if look.journal.entry_of(request.id).is_none() {
+            client.holdings.ousted(request.id);
+            return Err(Error::not_member(request));
+        }
+        Ok(())
+    }
+
+    async fn leave(&self, request: &JoinRequest) -> Result<()> {
+        let (client, key) = (&self.client, self.client.layout.group(&request.group));
+        client.holdings.leave(request.id);
+        let in_doubt = client.holdings.is_in_doubt(request.id);
+        let entry = if in_doubt { withdraw(request.id, client.session) } else { leave(request.id) };
+        let missing = if in_doubt { IfMissing::Make } else { IfMissing::Leave };
+        match client.append_to_group(&key, &entry, missing, Whose::Member).await {
+            Ok(_) if in_doubt => Ok(()),
+            Ok(_) => {
+                client.holdings.settle(request.id);
+                Ok(())
+            }
+            // Nothing of it is left.
+            Err(error) if error.kind() == ErrorKind::Lost => {
+                client.reporter.session_lost("the server has no such session");
+                Ok(())
+            }
+            Err(error) => {
+                if error.outcome() != Outcome::NotApplied {
+                    client.holdings.doubt(request.id);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn members(&self, group: &GroupId) -> Result<Roster> {
+        let (client, key) = (&self.client, self.client.layout.group(group));
+        let mut look = client.look_at_group(&key).await?;
+        loop {
+            if look.journal.made_by.is_none() {
+                return Err(Error::no_group(group));
+            }
+            let gone = client.gone_of(look.sessions()).await?;
+            if gone.is_empty() {
+                let members = look.journal.members.iter().map(crate::journal::group::Entry::listed);
+                return Ok(Roster::new(members.collect::<Result<_>>()?, 0));
+            }
+            look = client.bury_members(&key, &gone).await?;
+        }
+    }
+
+    async fn watch_group(&self, group: &GroupId) -> Result<Option<PushStream>> {
+        let key = self.client.layout.group(group);
+        let look = self.client.look_at_group(&key).await?;
+        if look.journal.made_by.is_none() {
+            return Err(Error::no_group(group));
+        }
+        Ok(Some(watch(&self.client, Watched::Group(key), Version::default())))
+    }
+}
+
+impl MemcachedSession {
+    /// Watches the election of a group.
+    pub(crate) fn watch_election(&self, key: &LockKey) -> PushStream {
+        watch(&self.client, Watched::Election(self.client.layout.lock(key)), Version::default())
+    }
+}

@@ -1,0 +1,311 @@
+//! Locks: one round trip to acquire and one to give back; who waits looks as often as suits its place in the line.
+
+use std::collections::BTreeSet;
+
+use tooz_core::driver::{Granted, LockKey, LockRequest, Locks, PushStream, RequestId, Space, Wanted, async_trait};
+use tooz_core::{Error, ErrorKind, FencingToken, Holder, Outcome, Result, Waiter};
+
+use crate::client::{Client, Lane};
+use crate::error::lost;
+use crate::holdings::Grant;
+use crate::journal::lock::{LockJournal, Place, break_off, free, release, withdraw};
+use crate::journal::{End, LONG, SessionId, dead};
+use crate::record::{Append, IfMissing, Seen};
+use crate::reply::Batch;
+use crate::session::MemcachedSession;
+use crate::upkeep::Letter;
+
+/// How long the last token of a free lock is kept, in seconds: a journal that begins then begins at a later time.
+const FREE: u32 = 3600;
+
+/// How long a lock is kept that somebody stands in, in seconds: longer than the longest session timeout, and each holder looks after it far more often. What
+/// only the dead stand in ends by that, where nobody comes for it.
+pub(crate) const KEPT: u32 = 25 * 3600;
+
+/// How many sessions are looked for each time.
+const NEAREST: usize = 8;
+
+/// A lock as it was seen.
+pub(crate) struct Look {
+    pub(crate) journal: LockJournal,
+    pub(crate) seen: Seen,
+}
+
+impl Look {
+    pub(crate) fn of(seen: Seen) -> Result<Self> {
+        Ok(Look { journal: LockJournal::read(seen.text.as_deref().unwrap_or_default())?, seen })
+    }
+
+    /// The grant of who is first in it.
+    pub(crate) fn grant(&self, lock: &LockKey, key: &str) -> Grant {
+        Grant {
+            lock: lock.clone(),
+            key: key.to_owned(),
+            last_token: self.journal.last_token,
+            version: self.seen.version,
+            alone: self.journal.line.len() == 1 && self.journal.withdrawn.is_empty(),
+        }
+    }
+
+    pub(crate) fn length(&self) -> usize {
+        self.seen.text.as_ref().map_or(0, Vec::len)
+    }
+
+    /// The sessions of the nearest who are before that request.
+    pub(crate) fn nearest(&self, request: RequestId) -> BTreeSet<SessionId> {
+        let before = self.journal.in_the_way(request).unwrap_or_default();
+        before.iter().take(NEAREST).map(|place| place.session).collect()
+    }
+}
+
+/// How long a text is kept: one that nobody stands in is needed for the last token alone.
+pub(crate) fn kept_for(text: &str) -> u32 {
+    if text.starts_with('F') { FREE } else { KEPT }
+}
+
+pub(crate) fn compact(text: &[u8], gone: &BTreeSet<SessionId>) -> Result<String> {
+    LockJournal::read(text).map(|journal| journal.compacted(gone))
+}
+
+impl Client {
+    pub(crate) async fn look_at_lock(&self, key: &str) -> Result<Look> {
+        Look::of(self.read(key).await?)
+    }
+
+    pub(crate) async fn append_to_lock(
+        &self,
+        key: &str,
+        entry: &str,
+        missing: IfMissing,
+        lane: Lane,
+        owned: bool,
+    ) -> Result<Look> {
+        let append = Append { key, entry, missing, seconds: KEPT, lane, owned, compact };
+        Look::of(self.append(&append).await?)
+    }
+
+    /// Says of sessions that are gone that they are, and looks again.
+    pub(crate) async fn bury(&self, key: &str, gone: &BTreeSet<SessionId>) -> Result<Look> {
+        let entries: String = gone.iter().map(|session| dead(*session)).collect();
+        let look = self.append_to_lock(key, &entries, IfMissing::Leave, Lane::Duty, false).await?;
+        self.tidy_lock(key, &look).await;
+        Ok(look)
+    }
+
+    /// Writes a record anew where little of it counts. Where that fails the next one does it.
+    async fn tidy_lock(&self, key: &str, look: &Look) {
+        let journal = &look.journal;
+        if journal.line.is_empty() || (look.length() > LONG && journal.is_mostly_over()) {
+            let _ = self.tidy(key, &look.seen, kept_for, compact).await;
+        }
+    }
+
+    /// Takes a place in the line, or finds the one that is there.
+    pub(crate) async fn line_up(&self, request: &LockRequest, key: &str) -> Result<Look> {
+        let place = Place {
+            request: request.id,
+            session: self.session,
+            mode: request.mode,
+            token: self.clock.token(),
+            member: self.member.clone(),
+        };
+        self.holdings.ask(request.id, key);
+        match self.append_to_lock(key, &place.entry(), IfMissing::Make, Lane::Wish, true).await {
+            Ok(look) => {
+                if look.seen.in_doubt {
+                    self.holdings.doubt(request.id);
+                }
+                Ok(look)
+            }
+            Err(error) => {
+                if error.outcome() != Outcome::NotApplied {
+                    self.holdings.doubt(request.id);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The grant of that request, if nobody is before it. Its session was seen to live in the same request.
+    pub(crate) fn granted(&self, request: &LockRequest, key: &str, look: &Look) -> Result<Option<Granted>> {
+        let Some(before) = look.journal.in_the_way(request.id) else {
+            return Err(match look.journal.end_of(request.id) {
+                Some(End::Died) => lost(),
+                _ => Error::new(ErrorKind::Unavailable, "the place in the line was taken away before its turn"),
+            });
+        };
+        if !before.is_empty() {
+            return Ok(None);
+        }
+        let Some(place) = look.journal.place_of(request.id) else { return Ok(None) };
+        let grant = look.grant(&request.key, key);
+        if !self.holdings.hold(request.id, grant) {
+            return Err(Error::new(ErrorKind::Unavailable, "the lock was taken away before it was known to be given"));
+        }
+        Ok(Some(Granted::new(FencingToken(place.token))))
+    }
+
+    /// The lock without those among the first in the line that are dead.
+    async fn look_at_the_living(&self, key: &str) -> Result<Look> {
+        let mut look = self.look_at_lock(key).await?;
+        loop {
+            let gone = self.gone_of(look.journal.holders().iter().map(|place| place.session)).await?;
+            if gone.is_empty() {
+                return Ok(look);
+            }
+            look = self.bury(key, &gone).await?;
+        }
+    }
+
+    /// Gives back a grant, or a place in the line.
+    async fn give_back(&self, request: RequestId, key: &str) -> Result<()> {
+        let held = self.holdings.forget(request);
+        let was_held = held.is_some();
+        if let Some(grant) = held.filter(|grant| grant.alone && !self.holdings.is_in_doubt(request)) {
+            match self.free_at_once(&grant).await {
+                Ok(true) => {
+                    self.holdings.settle(request);
+                    return Ok(());
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    if error.outcome() != Outcome::NotApplied {
+                        self.holdings.doubt(request);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        let in_doubt = self.holdings.is_in_doubt(request);
+        let entry = if in_doubt { withdraw(request, self.session) } else { release(request) };
+        let missing = if in_doubt { IfMissing::Make } else { IfMissing::Leave };
+        let look = match self.append_to_lock(key, &entry, missing, Lane::Duty, true).await {
+            Ok(look) => look,
+            Err(error) => {
+                if error.outcome() != Outcome::NotApplied {
+                    self.holdings.doubt(request);
+                }
+                return Err(error);
+            }
+        };
+        if !in_doubt {
+            self.holdings.settle(request);
+        }
+        self.tidy_lock(key, &look).await;
+        match look.journal.end_of(request) {
+            Some(End::Given) => Ok(()),
+            Some(End::Taken) => Err(taken()),
+            Some(End::Died) => Err(lost()),
+            None if was_held && !in_doubt => Err(taken()),
+            None => Ok(()),
+        }
+    }
+
+    /// Frees a lock in whose record nothing else stands, if that is still so.
+    async fn free_at_once(&self, grant: &Grant) -> Result<bool> {
+        let Grant { key, version, .. } = grant;
+        let text = free(grant.last_token);
+        // A full server would delete what it can't replace.
+        let batch = if self.is_tight() {
+            Batch::default().delete_version(key, version.cas)
+        } else {
+            Batch::default().swap(key, version.cas, &text, FREE)
+        };
+        let batch = batch.look(&self.session_key);
+        let Some(mut done) = self.run_on(version.epoch, batch, Lane::Duty).await? else { return Ok(false) };
+        let swapped = done.next().was_done()?.is_some();
+        if !done.next().is_there()? {
+            return Err(lost());
+        }
+        Ok(swapped)
+    }
+}
+
+fn taken() -> Error {
+    Error::new(ErrorKind::NotFound, "the grant was taken away, or its record was lost at the server")
+}
+
+fn holder(place: &Place) -> Holder {
+    Holder::new(place.member.clone(), place.mode, FencingToken(place.token))
+}
+
+#[async_trait]
+impl Locks for MemcachedSession {
+    /// Looks first: who can't have it leaves nothing behind.
+    async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
+        let (client, key) = (&self.client, self.client.layout.lock(&request.key));
+        let look = client.look_at_the_living(&key).await?;
+        let stands = look.journal.place_of(request.id).is_some();
+        let conflicts = look.journal.line.iter().any(|place| place.mode.conflicts_with(request.mode));
+        if conflicts && !stands {
+            return Ok(None);
+        }
+        let mut look = client.line_up(request, &key).await?;
+        loop {
+            if let Some(granted) = client.granted(request, &key, &look)? {
+                return Ok(Some(granted));
+            }
+            let gone = client.gone_of(look.nearest(request.id)).await?;
+            if gone.is_empty() {
+                break;
+            }
+            look = client.bury_and_live(&key, &gone).await?;
+        }
+        client.give_back(request.id, &key).await.map(|()| None)
+    }
+
+    async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
+        let (client, key) = (&self.client, self.client.layout.lock(&request.key));
+        let look = client.line_up(request, &key).await?;
+        if let Some(granted) = client.granted(request, &key, &look)? {
+            return Ok(Some(granted));
+        }
+        wanted.queued();
+        if let Some(granted) = client.wait(request, &key, look, wanted).await? {
+            return Ok(Some(granted));
+        }
+        match client.give_back(request.id, &key).await {
+            // A place that was lost is withdrawn as well.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            result => result.map(|()| None),
+        }
+    }
+
+    async fn release(&self, request: &LockRequest) -> Result<()> {
+        self.client.give_back(request.id, &self.client.layout.lock(&request.key)).await
+    }
+
+    async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
+        let look = self.client.look_at_the_living(&self.client.layout.lock(key)).await?;
+        Ok(look.journal.holders().iter().map(holder).collect())
+    }
+
+    async fn break_lock(&self, key: &LockKey, token: FencingToken) -> Result<()> {
+        let (client, key) = (&self.client, self.client.layout.lock(key));
+        let missing = || Error::new(ErrorKind::NotFound, format!("no session holds it with token {token} any more"));
+        let look = client.look_at_the_living(&key).await?;
+        let holder = look.journal.holders().iter().find(|place| place.token == token.0);
+        let (request, session) = holder.map(|place| (place.request, place.session)).ok_or_else(missing)?;
+        let look = client.append_to_lock(&key, &break_off(request), IfMissing::Leave, Lane::Wish, false).await?;
+        match look.journal.end_of(request) {
+            Some(End::Taken) => client.tell(session, Letter::Broken(request)).await,
+            _ => Err(missing()),
+        }
+    }
+
+    async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
+        match key.space {
+            Space::Election => Ok(Some(self.watch_election(key))),
+            // Who waits for a user's lock looks for itself.
+            Space::Lock => Ok(None),
+        }
+    }
+
+    async fn waiters(&self, key: &LockKey) -> Result<Vec<Waiter>> {
+        let look = self.client.look_at_the_living(&self.client.layout.lock(key)).await?;
+        let waiters = look.journal.waiters();
+        let gone = self.client.gone_of(waiters.iter().map(|place| place.session)).await?;
+        let living = waiters.iter().filter(|place| !gone.contains(&place.session));
+        Ok(living.map(|place| Waiter::new(place.member.clone(), place.mode)).collect())
+    }
+}

@@ -1,0 +1,222 @@
+//! Records at the server: journals that are appended to and read in one round trip, and written anew where they have become long.
+
+use std::collections::BTreeSet;
+
+use tooz_core::{Outcome, Result};
+
+use crate::client::{Client, Done, Lane};
+use crate::error::{crowded, full, lost, of_server};
+use crate::journal::SessionId;
+use crate::reply::{Batch, Flags, Reply};
+
+/// How often a record is appended to that others make and delete at the same time.
+const TRIES: usize = 20;
+
+/// How many sessions are looked for in one write.
+const AT_ONCE: usize = 500;
+
+/// What stood in a record.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// `None`: there is no record.
+    pub(crate) text: Option<Vec<u8>>,
+    pub(crate) version: Version,
+    /// Whether what was appended may yet be appended once more.
+    pub(crate) in_doubt: bool,
+}
+
+/// Which version of a value: it counts on the connection alone by which it was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Version {
+    pub(crate) epoch: u64,
+    pub(crate) cas: u64,
+}
+
+/// What becomes of an entry where there is no record.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IfMissing {
+    /// It is the first of a new one.
+    Make,
+    /// It has no effect.
+    Leave,
+}
+
+/// Writes a journal anew: the text without what is over.
+pub(crate) type Compact = fn(&[u8], &BTreeSet<SessionId>) -> Result<String>;
+
+/// For how many seconds a text is kept; 0: for ever.
+pub(crate) type KeptFor = fn(&str) -> u32;
+
+/// An entry for a record.
+pub(crate) struct Append<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) entry: &'a str,
+    pub(crate) missing: IfMissing,
+    /// For how many seconds the record is kept from then on; 0: for ever.
+    pub(crate) seconds: u32,
+    pub(crate) lane: Lane,
+    /// Whether it is the session's, which has to live.
+    pub(crate) owned: bool,
+    pub(crate) compact: Compact,
+}
+
+impl Client {
+    /// Reads a record.
+    pub(crate) async fn read(&self, key: &str) -> Result<Seen> {
+        let mut done = self.run(Batch::default().get(key), Lane::Wish).await?;
+        let value = done.next().value()?;
+        Ok(Seen::of(value, &done))
+    }
+
+    /// Appends an entry, and reads what stands there then.
+    ///
+    /// `NS` of an append says that it was not done, and not why: the record is missing, or too long, or the server is full. What is read behind
+    /// it tells.
+    pub(crate) async fn append(&self, append: &Append<'_>) -> Result<Seen> {
+        let Append { key, entry, missing, lane, .. } = *append;
+        let mut in_doubt = false;
+        for _ in 0..TRIES {
+            self.must_have_room(entry.len()).await?;
+            let batch = Batch::default().append(key, entry).get_and_keep(key, append.seconds).look(&self.session_key);
+            let mut done = self.run(batch, lane).await.map_err(|error| doubtful(error, in_doubt))?;
+            in_doubt |= done.in_doubt;
+            let (stored, value) = (done.next(), done.next().value()?);
+            self.must_live(done.next(), append.owned)?;
+            let is_done = match stored {
+                Reply::Done(_) => true,
+                Reply::NotStored => false,
+                Reply::Refused(said) => {
+                    self.set_tight();
+                    return Err(doubtful(of_server(&said), in_doubt));
+                }
+                other => return Err(other.unexpected()),
+            };
+            let mut seen = match (value, missing) {
+                (None, IfMissing::Leave) => Some(Seen::of(None, &done)),
+                (None, IfMissing::Make) => self.make(append).await.map_err(|error| doubtful(error, in_doubt))?,
+                (Some((text, flags)), _) => {
+                    let is_there = is_done || contains(&text, entry.as_bytes());
+                    let seen = Seen::of(Some((text, flags)), &done);
+                    if is_there { Some(seen) } else { self.make_room(append, &seen).await? }
+                }
+            };
+            if let Some(seen) = &mut seen {
+                seen.in_doubt |= in_doubt;
+            }
+            if let Some(seen) = seen {
+                return Ok(seen);
+            }
+        }
+        Err(doubtful(crowded(), in_doubt))
+    }
+
+    /// Sees that a full server has room for so many bytes. One that has none does not just refuse to append: it deletes the record that it can't
+    /// append to, and with it the place of each holder. So it is asked for room in a key of this session's own first.
+    pub(crate) async fn must_have_room(&self, length: usize) -> Result<()> {
+        if !self.is_tight() {
+            return Ok(());
+        }
+        let key = format!("{}:room", self.session_key);
+        let batch = Batch::default().set(&key, &"-".repeat(length), 1).delete(&key);
+        match self.run(batch, Lane::Duty).await?.next() {
+            Reply::Done(_) => Ok(()),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    /// Makes a record of one entry; `None`: another was faster.
+    async fn make(&self, append: &Append<'_>) -> Result<Option<Seen>> {
+        let Append { key, entry, lane, owned, .. } = *append;
+        let mut done = self.run(Batch::default().add(key, entry, append.seconds).look(&self.session_key), lane).await?;
+        let made = done.next().was_done()?;
+        self.must_live(done.next(), owned)?;
+        Ok(made.map(|flags| Seen::of(Some((entry.as_bytes().to_vec(), flags)), &done)))
+    }
+
+    /// Writes a record anew that nothing can be appended to, with the entry in it; `None`: another has changed it.
+    async fn make_room(&self, append: &Append<'_>, seen: &Seen) -> Result<Option<Seen>> {
+        if self.is_tight() {
+            return Err(full());
+        }
+        let gone = self.gone(seen.text.as_deref().unwrap_or_default(), append.compact).await?;
+        let text = (append.compact)(seen.text.as_deref().unwrap_or_default(), &gone)? + append.entry;
+        Ok(self.swap(append.key, seen.version, &text, append.seconds, append.lane).await?.map(|version| Seen {
+            text: Some(text.into_bytes()),
+            version,
+            in_doubt: false,
+        }))
+    }
+
+    /// Replaces a version of a record; `None`: there is another version, or another connection.
+    pub(crate) async fn swap(
+        &self,
+        key: &str,
+        version: Version,
+        text: &str,
+        seconds: u32,
+        lane: Lane,
+    ) -> Result<Option<Version>> {
+        let batch = Batch::default().swap(key, version.cas, text, seconds);
+        let Some(mut done) = self.run_on(version.epoch, batch, lane).await? else { return Ok(None) };
+        let swapped = done.next().was_done()?;
+        Ok(swapped.map(|flags| Version { epoch: done.epoch, cas: flags.cas }))
+    }
+
+    /// The sessions among these that are gone. Who is gone stays so.
+    pub(crate) async fn gone_of(&self, sessions: impl IntoIterator<Item = SessionId>) -> Result<BTreeSet<SessionId>> {
+        let all: Vec<_> = sessions.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+        let mut gone = BTreeSet::new();
+        for some in all.chunks(AT_ONCE) {
+            let batch = some.iter().fold(Batch::default(), |batch, id| batch.look(&self.layout.session(*id)));
+            let done = self.run(batch, Lane::Wish).await?;
+            for (session, reply) in some.iter().zip(done.rest()) {
+                if !reply.is_there()? {
+                    gone.insert(*session);
+                }
+            }
+        }
+        Ok(gone)
+    }
+
+    /// The sessions that are gone among those for which a text has to remember something.
+    async fn gone(&self, text: &[u8], compact: Compact) -> Result<BTreeSet<SessionId>> {
+        let kept = compact(text, &BTreeSet::new())?;
+        let withdrawn = kept.lines().filter(|line| line.starts_with('W'));
+        let sessions = withdrawn.filter_map(|line| line.rsplit('\t').next()?.parse().ok());
+        self.gone_of(sessions).await
+    }
+
+    /// Writes a record anew without what is over, if nobody changes it meanwhile; it is left for the next one otherwise.
+    pub(crate) async fn tidy(&self, key: &str, seen: &Seen, kept_for: KeptFor, compact: Compact) -> Result<()> {
+        let Some(text) = &seen.text else { return Ok(()) };
+        // A full server would delete what it can't replace.
+        if self.is_tight() {
+            return Ok(());
+        }
+        let gone = self.gone(text, compact).await?;
+        let text = compact(text, &gone)?;
+        self.swap(key, seen.version, &text, kept_for(&text), Lane::Duty).await.map(drop)
+    }
+
+    fn must_live(&self, session: Reply, owned: bool) -> Result<()> {
+        if !session.is_there()? && owned {
+            return Err(lost());
+        }
+        Ok(())
+    }
+}
+
+impl Seen {
+    pub(crate) fn of(value: Option<(Vec<u8>, Flags)>, done: &Done) -> Self {
+        let (text, cas) = value.map_or((None, 0), |(text, flags)| (Some(text), flags.cas));
+        Seen { text, version: Version { epoch: done.epoch, cas }, in_doubt: done.in_doubt }
+    }
+}
+
+fn doubtful(error: tooz_core::Error, in_doubt: bool) -> tooz_core::Error {
+    if in_doubt { error.with_outcome(Outcome::Unknown) } else { error }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}

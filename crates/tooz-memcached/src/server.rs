@@ -1,0 +1,124 @@
+//! What the server says of itself: whether it will do, and what can be promised on it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tooz_core::{Characteristic, Characteristics, Error, Result};
+
+use crate::reply::Reply;
+
+/// What one server that never evicts gives. Each is defended in the README.
+pub(crate) const BEST: Characteristics = ALWAYS.and(Characteristics::LINEARIZABLE).and(Characteristics::SAME_VIEW);
+
+/// What it gives also where it may evict what is held.
+const ALWAYS: Characteristics = Characteristics::of(&[
+    Characteristic::Groups,
+    Characteristic::SharedLocks,
+    Characteristic::BreakableLocks,
+    Characteristic::FairLocks,
+    Characteristic::Causal,
+])
+.and(Characteristics::MANY_HOSTS);
+
+/// The first version that has the commands as they are written here.
+const OLDEST: [u32; 3] = [1, 6, 10];
+
+/// Lines of `stats` and of `stats settings`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Server {
+    stats: HashMap<String, String>,
+    settings: HashMap<String, String>,
+}
+
+impl Server {
+    /// Reads the answers to `mn`, `stats` and `stats settings`.
+    pub(crate) fn read(nothing: Reply, stats: Reply, settings: Reply) -> Result<Self> {
+        match (nothing, stats, settings) {
+            (Reply::Nothing, Reply::Stats(stats), Reply::Stats(settings)) => {
+                Ok(Server { stats: stats.into_iter().collect(), settings: settings.into_iter().collect() })
+            }
+            (Reply::Refused(said), ..) if said.contains("unauthenticated") => Err(crate::error::of_server(&said)),
+            _ => Err(Error::config(format!(
+                "what answers there is no memcached of version {} or later, or a proxy stands before it: a lock and the session that \
+                 vouches for it have to be at one server",
+                OLDEST.map(|part| part.to_string()).join(".")
+            ))),
+        }
+    }
+
+    fn stat(&self, name: &str) -> &str {
+        self.stats.get(name).map_or("", String::as_str)
+    }
+
+    pub(crate) fn number(&self, name: &str) -> u64 {
+        self.stat(name).parse().unwrap_or(0)
+    }
+
+    pub(crate) fn setting(&self, name: &str) -> &str {
+        self.settings.get(name).map_or("", String::as_str)
+    }
+
+    /// How long it has run.
+    pub(crate) fn uptime(&self) -> Duration {
+        Duration::from_secs(self.number("uptime"))
+    }
+
+    /// Its wall clock, in seconds.
+    pub(crate) fn time(&self) -> u64 {
+        self.number("time")
+    }
+
+    pub(crate) fn product(&self) -> String {
+        format!("memcached {}", self.stat("version"))
+    }
+
+    /// Whether it drops what is held when it is full.
+    pub(crate) fn may_evict(&self) -> bool {
+        self.setting("evictions") != "off"
+    }
+
+    /// Whether it may have no room for what comes, and evicts nothing: more than half of its memory is in use, or it has refused something.
+    pub(crate) fn is_tight(&self) -> bool {
+        let is_half_full = self.number("bytes") > self.number("limit_maxbytes") / 2;
+        !self.may_evict() && (is_half_full || self.number("store_no_memory") > 0)
+    }
+
+    /// Whether it keeps values on a disk, to which nothing can be appended.
+    fn has_extstore(&self) -> bool {
+        self.stats.keys().any(|name| name.starts_with("extstore_"))
+    }
+
+    fn version(&self) -> [u32; 3] {
+        let mut parts = self.stat("version").split(['.', '-', '_']).map_while(|part| part.parse().ok());
+        std::array::from_fn(|_| parts.next().unwrap_or(0))
+    }
+
+    /// Refuses a server on which locks would not hold.
+    pub(crate) fn judge(&self) -> Result<()> {
+        if self.stat("pid").is_empty() || self.stat("uptime").is_empty() || self.stat("time").is_empty() {
+            return Err(Error::config(
+                "what answers there does not say how long it has run: a proxy stands before the server, which would spread keys over several; \
+                 name the server itself",
+            ));
+        }
+        if self.version() < OLDEST {
+            let oldest = OLDEST.map(|part| part.to_string()).join(".");
+            return Err(Error::config(format!("this is {}, and {oldest} is the oldest that will do", self.product())));
+        }
+        if self.setting("cas_enabled") == "no" {
+            return Err(Error::config(
+                "the server was started with -C: without versions of values no lock can be kept; leave it out",
+            ));
+        }
+        if self.has_extstore() {
+            return Err(Error::config(
+                "the server keeps values on a disk (ext_path), to which nothing can be appended: use one without",
+            ));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn characteristics(&self) -> Characteristics {
+        if self.may_evict() { ALWAYS } else { BEST }
+    }
+}

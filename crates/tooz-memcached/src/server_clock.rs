@@ -1,0 +1,169 @@
+//! The server's clock. It is a variable that is set once a second: while the server stands still so does the clock, and a heartbeat that is served
+//! before the next tick counts from the old time.
+//!
+//! One key with a long time limit stands still in that clock, so what is left of it tells the clock's time. It is read in the same write as
+//! each heartbeat, before it, and compared with what was read before.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tooz_core::driver::Mutex;
+
+use crate::reply::KEPT;
+
+/// How many readings are compared.
+const READINGS: usize = 8;
+
+/// How far the clock may be behind where it was seen to be: a second between two ticks, and what a request may take.
+const LAG: Duration = Duration::from_millis(1200);
+
+/// By how much the time of tokens is ahead of the clock, since that is behind by up to a second.
+const AHEAD: Duration = Duration::from_secs(1);
+
+/// The clock as this session has seen it.
+pub(crate) struct ServerClock {
+    begun: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Which key was read: another one would make another zero.
+    mark: String,
+    /// At which of our times the clock would have been at its zero, by each reading; the true one is not before that.
+    zeros: VecDeque<f64>,
+    /// The wall clock at its zero.
+    wall: Option<f64>,
+    /// The wall clock, and when that was.
+    time: Option<(f64, Instant)>,
+}
+
+/// What was read in one request.
+pub(crate) struct Reading<'a> {
+    pub(crate) mark: &'a str,
+    /// How many seconds are left of that key.
+    pub(crate) left: i64,
+    pub(crate) sent: Instant,
+    pub(crate) received: Instant,
+}
+
+impl ServerClock {
+    pub(crate) fn new() -> Self {
+        ServerClock { begun: Instant::now(), state: Mutex::default() }
+    }
+
+    /// Takes a reading, and answers whether the clock goes right, as far as can be known.
+    pub(crate) fn read(&self, reading: &Reading<'_>) -> bool {
+        let clock = seconds(i64::from(KEPT) - reading.left);
+        let at = |moment: Instant| moment.duration_since(self.begun).as_secs_f64();
+        let mut state = self.state.lock();
+        let is_known = state.mark == reading.mark || state.mark.is_empty();
+        if state.mark != reading.mark {
+            reading.mark.clone_into(&mut state.mark);
+            state.zeros.clear();
+            state.wall = None;
+        }
+        state.zeros.push_back(at(reading.sent) - clock);
+        if state.zeros.len() > READINGS {
+            state.zeros.pop_front();
+        }
+        if let Some(wall) = state.wall {
+            state.time = Some((wall + clock, reading.received));
+        }
+        let first = state.zeros.iter().copied().fold(f64::INFINITY, f64::min);
+        is_known && at(reading.received) - clock - first <= LAG.as_secs_f64()
+    }
+
+    /// The server has said its wall clock just when that was read.
+    pub(crate) fn set(&self, reading: &Reading<'_>, wall: u64) {
+        self.read(reading);
+        let clock = seconds(i64::from(KEPT) - reading.left);
+        let mut state = self.state.lock();
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^53")]
+        let wall = wall as f64;
+        state.wall = Some(wall - clock);
+        state.time = Some((wall, reading.received));
+    }
+
+    /// The same where only the wall clock is known.
+    pub(crate) fn set_wall(&self, wall: u64) {
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^53")]
+        let wall = wall as f64;
+        self.state.lock().time = Some((wall, Instant::now()));
+    }
+
+    /// The server's time in µs, not behind: where a journal begins, its first token is that.
+    pub(crate) fn token(&self) -> u64 {
+        let time = self.state.lock().time.map_or(0.0, |(time, then)| time + then.elapsed().as_secs_f64());
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "µs since 1970 are below 2^53")]
+        let token = ((time + AHEAD.as_secs_f64()) * 1e6) as u64;
+        token
+    }
+}
+
+fn seconds(count: i64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "at most thirty days")]
+    let seconds = count as f64;
+    seconds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the server's clock says that stood still for `lag`, when that many seconds have passed.
+    fn read(clock: &ServerClock, passed: f64, lag: f64) -> bool {
+        let sent = clock.begun + Duration::from_secs_f64(passed);
+        #[expect(clippy::cast_possible_truncation)]
+        let left = i64::from(KEPT) - (passed - lag) as i64;
+        clock.read(&Reading { mark: "a", left, sent, received: sent + Duration::from_millis(5) })
+    }
+
+    #[test]
+    fn a_clock_that_ticks_is_right_at_any_phase() {
+        for phase in 0..20 {
+            let clock = ServerClock::new();
+            for beat in 0..40 {
+                assert!(read(&clock, 10.0 + f64::from(phase) * 0.05 + f64::from(beat) * 0.67, 0.0), "{phase} {beat}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_stood_still_is_wrong_until_it_ticks() {
+        let clock = ServerClock::new();
+        assert!(read(&clock, 10.2, 0.0));
+        assert!(read(&clock, 13.5, 0.0));
+        assert!(!read(&clock, 19.5, 6.0));
+        assert!(!read(&clock, 19.6, 3.0));
+        assert!(read(&clock, 20.7, 0.0));
+    }
+
+    #[test]
+    fn another_mark_begins_anew_and_is_no_proof() {
+        let clock = ServerClock::new();
+        assert!(read(&clock, 10.0, 0.0));
+        let sent = clock.begun + Duration::from_secs(12);
+        let reading = Reading { mark: "b", left: i64::from(KEPT), sent, received: sent };
+        assert!(!clock.read(&reading));
+        assert!(clock.read(&Reading {
+            left: i64::from(KEPT) - 1,
+            sent: sent + Duration::from_secs(1),
+            received: sent + Duration::from_secs(1),
+            ..reading
+        }));
+    }
+
+    #[test]
+    fn tokens_are_not_behind_the_servers_time() {
+        let clock = ServerClock::new();
+        let now = Instant::now();
+        clock.set(&Reading { mark: "a", left: i64::from(KEPT) - 5, sent: now, received: now }, 1_800_000_000);
+        let token = clock.token();
+        assert!((1_800_000_001_000_000..1_800_000_002_000_000).contains(&token), "{token}");
+        // The next reading moves it on by the server's clock, and not by ours.
+        clock.read(&Reading { mark: "a", left: i64::from(KEPT) - 65, sent: now, received: now });
+        assert!(clock.token() >= token + 59_000_000);
+    }
+}

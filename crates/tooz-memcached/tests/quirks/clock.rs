@@ -1,0 +1,62 @@
+//! The server's clock, which stands still while the server does.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::{sleep, timeout};
+use tooz_core::SessionEvent;
+use tooz_testbed::Proxy;
+
+use crate::bed::{Raw, connect, connect_with, soon, start, trials};
+
+trials! {
+    a_beat_that_waited_in_a_stopped_server_is_never_believed_for_longer_than_the_server_keeps_it
+    beats_are_never_refused_while_the_server_runs
+}
+
+async fn a_beat_that_waited_in_a_stopped_server_is_never_believed_for_longer_than_the_server_keeps_it() {
+    let server = start();
+    for round in 0..3 {
+        let proxy = Proxy::start(server.address()).unwrap();
+        let member = format!("a{round}");
+        let a = connect_with(&proxy.url("memcached"), &member, Duration::from_secs(9)).await;
+        let guard = soon(a.lock(member.as_str()).unwrap().acquire()).await.unwrap();
+        let session = Raw::to(&server).session_of_holder(&member);
+        // Beats come every three seconds: one at least is sent while the server stands still, and served in the moment in which it goes on.
+        server.pause().unwrap();
+        sleep(Duration::from_secs(6)).await;
+        server.resume().unwrap();
+        sleep(Duration::from_millis(30)).await;
+        // Nothing comes after it.
+        proxy.stall();
+        let mut raw = Raw::to(&server);
+        let begun = Instant::now();
+        while raw.number(&session, 't').is_some() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "the server keeps it for ever");
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert!(!guard.is_held(), "the server has dropped the session after {:?}, and it is believed", begun.elapsed());
+        proxy.reset();
+        drop(guard);
+        proxy.heal();
+        let _ = soon(a.close()).await;
+    }
+}
+
+async fn beats_are_never_refused_while_the_server_runs() {
+    let server = start();
+    let a = connect(&server.url(), "a").await;
+    let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
+    let mut events = a.events();
+    let told = timeout(Duration::from_secs(12), async {
+        loop {
+            match events.next().await {
+                Some(SessionEvent::Suspended) => return "a beat was refused",
+                Some(_) => {}
+                None => return "the coordinator has ended",
+            }
+        }
+    });
+    assert!(told.await.is_err(), "a beat was refused");
+    assert!(guard.is_held());
+    soon(a.close()).await.unwrap();
+}

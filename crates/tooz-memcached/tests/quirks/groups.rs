@@ -1,0 +1,92 @@
+//! Groups: one entry for each join, and exactly one winner of each race.
+
+use tokio::task::JoinSet;
+use tooz_core::ErrorKind;
+
+use crate::bed::{Raw, connect, soon, start, trials};
+
+trials! {
+    fifty_joins_at_once_are_one_try_each
+    of_a_join_and_a_deletion_exactly_one_wins
+    a_take_over_tells_the_other_session
+    a_journal_of_many_joins_is_written_anew
+}
+
+async fn fifty_joins_at_once_are_one_try_each() {
+    let server = start();
+    let first = connect(&server.url(), "first").await;
+    let group = first.group("g").unwrap();
+    soon(group.create()).await.unwrap();
+    let mut coordinators = Vec::new();
+    for number in 0..50 {
+        let one = connect(&server.url(), &format!("m{number}")).await;
+        // The session is open.
+        soon(soon(one.lock(format!("warm {number}")).unwrap().acquire()).await.unwrap().release()).await.unwrap();
+        coordinators.push(one);
+    }
+    let mut raw = Raw::to(&server);
+    let before = raw.stat("cmd_set");
+    let mut joining = JoinSet::new();
+    for one in &coordinators {
+        let group = one.group("g").unwrap();
+        joining.spawn(async move { soon(group.join(&())).await.unwrap() });
+    }
+    let members = soon(joining.join_all()).await;
+    let writes = raw.stat("cmd_set") - before;
+    assert!((50..=60).contains(&writes), "{writes} writes for 50 joins");
+    assert_eq!(soon(group.members()).await.unwrap().len(), 50);
+    drop(members);
+}
+
+async fn of_a_join_and_a_deletion_exactly_one_wins() {
+    let server = start();
+    let (a, b) = (connect(&server.url(), "a").await, connect(&server.url(), "b").await);
+    let (mut joined, mut deleted) = (0, 0);
+    for round in 0..60 {
+        let name = format!("g{round}");
+        let (group, same) = (a.group(name.as_str()).unwrap(), b.group(name.as_str()).unwrap());
+        soon(group.create()).await.unwrap();
+        let (join, delete) = soon(async { tokio::join!(group.join(&()), same.delete()) }).await;
+        match (join, delete) {
+            (Ok(membership), Err(error)) => {
+                assert_eq!(error.kind(), ErrorKind::NotEmpty);
+                joined += 1;
+                soon(membership.leave()).await.unwrap();
+                soon(same.delete()).await.unwrap();
+            }
+            (Err(error), Ok(())) => {
+                assert_eq!(error.kind(), ErrorKind::NotFound);
+                deleted += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(Raw::to(&server).read(&format!("tooz:tooz:g:{name}")).is_none(), "a deleted group leaves nothing");
+    }
+    assert_eq!(joined + deleted, 60);
+    assert!(soon(a.groups()).await.unwrap().is_empty());
+}
+
+async fn a_take_over_tells_the_other_session() {
+    let server = start();
+    let (a, b) = (connect(&server.url(), "same").await, connect(&server.url(), "same").await);
+    let first = soon(a.group("g").unwrap().join_or_create(&1)).await.unwrap();
+    let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
+    let options = tooz_core::JoinOptions::new().take_over();
+    let second = soon(b.group("g").unwrap().join_with(options)).await.unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(1), first.loss().wait()).await.expect("it is told soon");
+    assert!(second.is_member() && guard.is_held(), "the other session and its locks live on");
+}
+
+async fn a_journal_of_many_joins_is_written_anew() {
+    let server = start();
+    let a = connect(&server.url(), "a").await;
+    let group = a.group("g").unwrap();
+    soon(group.create()).await.unwrap();
+    for round in 0..200 {
+        let membership = soon(group.join(&round)).await.unwrap();
+        soon(membership.update(&"again")).await.unwrap();
+        soon(membership.leave()).await.unwrap();
+    }
+    let length = Raw::to(&server).read("tooz:tooz:g:g").unwrap().len();
+    assert!(length < 4096, "{length} bytes for a group without members");
+}
