@@ -6,6 +6,7 @@ pub(crate) mod etcd;
 pub(crate) mod installation;
 pub(crate) mod jar;
 pub(crate) mod kind;
+pub(crate) mod mysql;
 pub(crate) mod package;
 pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
@@ -30,6 +31,7 @@ fn package_of(kind: Kind) -> &'static dyn Package {
         Kind::Etcd => &etcd::Etcd,
         Kind::ZooKeeper => &zookeeper::ZooKeeper,
         Kind::Postgres => &postgres::Postgres,
+        Kind::MySql => &mysql::MySql,
     }
 }
 

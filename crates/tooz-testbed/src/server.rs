@@ -6,6 +6,7 @@ pub(crate) mod child;
 pub(crate) mod etcd;
 pub(crate) mod family;
 pub(crate) mod keeper;
+pub(crate) mod mysql;
 pub(crate) mod ports;
 pub(crate) mod postgres;
 pub(crate) mod probe;
@@ -60,6 +61,7 @@ pub(crate) fn backend_of(kind: Kind) -> &'static dyn Backend {
         Kind::Etcd => &etcd::Etcd,
         Kind::ZooKeeper => &zookeeper::ZooKeeper,
         Kind::Postgres => &postgres::Postgres,
+        Kind::MySql => &mysql::MySql,
     }
 }
 

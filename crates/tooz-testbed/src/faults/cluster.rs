@@ -97,6 +97,9 @@ impl Cluster {
         if setup.kind == Kind::Postgres {
             bail!("PostgreSQL has one primary: there is no cluster to start");
         }
+        if setup.kind == Kind::MySql {
+            bail!("named locks are of one server: there is no cluster of MariaDB to start");
+        }
         let with_sentinels = setup.kind == Kind::Redis;
         let count = if with_sentinels { NODES * 2 } else { NODES };
         let (places, links) = places(count, setup.kind)?;
@@ -105,7 +108,7 @@ impl Cluster {
             Kind::Redis => redis::roles(&places),
             Kind::Etcd => etcd::roles(&places),
             Kind::ZooKeeper => zookeeper::roles(&places),
-            Kind::Postgres => Vec::new(),
+            Kind::Postgres | Kind::MySql => Vec::new(),
         };
         let mut servers = Vec::new();
         for (place, role) in places.into_iter().zip(roles) {
@@ -119,7 +122,7 @@ impl Cluster {
             Kind::Redis => redis::launch(&cluster)?,
             Kind::Etcd => etcd::launch(&cluster)?,
             Kind::ZooKeeper => zookeeper::launch(&cluster)?,
-            Kind::Postgres => {}
+            Kind::Postgres | Kind::MySql => {}
         }
         cluster.wait_until_whole()?;
         Ok(cluster)
@@ -134,7 +137,7 @@ impl Cluster {
             Kind::Redis => redis::url(&all(&self.sentinels)),
             Kind::Etcd => etcd::url(&all(&self.nodes)),
             Kind::ZooKeeper => zookeeper::url(&all(&self.nodes)),
-            Kind::Postgres => self.url_of(0),
+            Kind::Postgres | Kind::MySql => self.url_of(0),
         }
     }
 
@@ -174,7 +177,7 @@ impl Cluster {
             Kind::Redis => redis::leader(self),
             Kind::Etcd => etcd::leader(self),
             Kind::ZooKeeper => zookeeper::leader(self),
-            Kind::Postgres => None,
+            Kind::Postgres | Kind::MySql => None,
         }
     }
 
@@ -186,7 +189,7 @@ impl Cluster {
                 Kind::Redis => redis::is_whole(self),
                 Kind::Etcd => etcd::is_whole(self),
                 Kind::ZooKeeper => zookeeper::is_whole(self),
-                Kind::Postgres => Ok(()),
+                Kind::Postgres | Kind::MySql => Ok(()),
             };
             match whole {
                 Ok(()) => Ok(Some(())),

@@ -15,11 +15,13 @@ pub enum Kind {
     ZooKeeper,
     /// PostgreSQL.
     Postgres,
+    /// MariaDB, of the family of MySQL.
+    MySql,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: &[Kind] = &[Kind::Redis, Kind::Etcd, Kind::ZooKeeper, Kind::Postgres];
+    pub const ALL: &[Kind] = &[Kind::Redis, Kind::Etcd, Kind::ZooKeeper, Kind::Postgres, Kind::MySql];
 
     /// The name, as in `cargo xtask itest redis`.
     pub fn name(self) -> &'static str {
@@ -28,6 +30,7 @@ impl Kind {
             Kind::Etcd => "etcd",
             Kind::ZooKeeper => "zookeeper",
             Kind::Postgres => "postgres",
+            Kind::MySql => "mysql",
         }
     }
 
@@ -38,6 +41,7 @@ impl Kind {
             Kind::Etcd => "TOOZ_ETCD_URL",
             Kind::ZooKeeper => "TOOZ_ZOOKEEPER_URL",
             Kind::Postgres => "TOOZ_POSTGRES_URL",
+            Kind::MySql => "TOOZ_MYSQL_URL",
         }
     }
 }
@@ -81,6 +85,6 @@ mod tests {
             assert_eq!(kind.env_var(), format!("TOOZ_{}_URL", kind.name().to_uppercase()));
         }
         let error = "moon".parse::<Kind>().unwrap_err();
-        assert_eq!(error.to_string(), "the testbed has no server `moon`; there are: redis, etcd, zookeeper, postgres");
+        assert_eq!(error.to_string(), "the testbed has no server `moon`; there are: redis, etcd, zookeeper, postgres, mysql");
     }
 }

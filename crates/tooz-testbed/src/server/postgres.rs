@@ -147,7 +147,7 @@ impl Disguise {
     }
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     // A process' own entry belongs to the user that it runs as.
     fs::metadata("/proc/self").is_ok_and(|entry| entry.uid() == 0)
 }
