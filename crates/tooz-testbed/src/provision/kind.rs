@@ -85,6 +85,9 @@ mod tests {
             assert_eq!(kind.env_var(), format!("TOOZ_{}_URL", kind.name().to_uppercase()));
         }
         let error = "moon".parse::<Kind>().unwrap_err();
-        assert_eq!(error.to_string(), "the testbed has no server `moon`; there are: redis, etcd, zookeeper, postgres, mysql");
+        assert_eq!(
+            error.to_string(),
+            "the testbed has no server `moon`; there are: redis, etcd, zookeeper, postgres, mysql"
+        );
     }
 }

@@ -73,7 +73,12 @@ impl Backend for MySql {
         };
         if plan.durable {
             // As in production: what was committed is on the disk, and replicas can be fed from it.
-            command.args(["--innodb-flush-log-at-trx-commit=1", "--log-bin=binlog", "--sync-binlog=1", "--server-id=1"]);
+            command.args([
+                "--innodb-flush-log-at-trx-commit=1",
+                "--log-bin=binlog",
+                "--sync-binlog=1",
+                "--server-id=1",
+            ]);
         } else {
             // Only a crash of the whole machine loses what was not synced, and no test does that.
             command.args(["--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=nosync"]);
@@ -130,7 +135,8 @@ fn socket(plan: &Plan) -> PathBuf {
 fn bootstrap(plan: &Plan) -> Result<String> {
     const PARTS: [&str; 3] = ["system_tables.sql", "performance_tables.sql", "system_tables_data.sql"];
     let share = base(plan)?.join("share");
-    let mut sql = String::from("CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\nSET @skip_auth_anonymous=1;\n");
+    let mut sql =
+        String::from("CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\nSET @skip_auth_anonymous=1;\n");
     for part in PARTS {
         // The names are other ones in newer versions.
         let names = [format!("mysql/mysql_{part}"), format!("mysql/mariadb_{part}"), format!("mariadb/mariadb_{part}")];
