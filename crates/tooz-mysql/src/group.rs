@@ -118,11 +118,12 @@ impl Groups for MySqlSession {
         let (is, member) = (is_group(&self.layout, &request.group), wire::name(request.member.as_str()));
         let mine = format!("{is} AND member = {member} AND request = {}", bytes(request.id));
         let update = format!(
-            "SET @tooz_mine = NULL; START TRANSACTION; SELECT 1 INTO @tooz_mine FROM {groups} WHERE {is} FOR UPDATE; \
+            "{about}SET @tooz_mine = NULL; START TRANSACTION; SELECT 1 INTO @tooz_mine FROM {groups} WHERE {is} FOR UPDATE; \
              SET @tooz_mine = (SELECT 1 FROM {members} WHERE {mine}); \
              UPDATE {members} SET capabilities = {capabilities} WHERE {mine}; \
              UPDATE {groups} SET version = version + 1 WHERE {is} AND @tooz_mine = 1; COMMIT; SELECT @tooz_mine",
             capabilities = wire::text(request.capabilities.as_json()),
+            about = wire::about("update", request.group.as_str()),
         );
         refuse_too_long(&open.connection, &update)?;
         let updating = open.connection.run(open.limit, DOING, move |wire| {
@@ -141,9 +142,10 @@ impl Groups for MySqlSession {
             let (groups, members) = (self.layout.table("groups"), self.layout.table("members"));
             let (is, member) = (is_group(&self.layout, &request.group), wire::name(request.member.as_str()));
             let leave = format!(
-                "START TRANSACTION; UPDATE {groups} SET version = version + 1 WHERE {is}; \
+                "{about}START TRANSACTION; UPDATE {groups} SET version = version + 1 WHERE {is}; \
                  DELETE FROM {members} WHERE {is} AND member = {member} AND request = {}; COMMIT",
-                bytes(request.id)
+                bytes(request.id),
+                about = wire::about("leave", request.group.as_str()),
             );
             let (holdings, id) = (Arc::clone(&open.holdings), request.id);
             open.connection
@@ -206,7 +208,7 @@ fn join(holdings: &Holdings, request: &JoinRequest) -> String {
         Replace::Anybody => "TRUE".to_owned(),
     };
     format!(
-        "SET @tooz_there = NULL, @tooz_old = NULL, @tooz_of = NULL, @tooz_lives = NULL; START TRANSACTION; \
+        "{about}SET @tooz_there = NULL, @tooz_old = NULL, @tooz_of = NULL, @tooz_lives = NULL; START TRANSACTION; \
          SELECT 1 INTO @tooz_there FROM {groups} WHERE {is} FOR UPDATE; \
          SELECT request, session, IS_USED_LOCK(session) = conn INTO @tooz_old, @tooz_of, @tooz_lives FROM {members} WHERE {is} AND member = {member}; \
          SET @tooz_word = CASE WHEN @tooz_there IS NULL THEN 'missing' WHEN @tooz_old IS NULL THEN 'enter' WHEN @tooz_old = {id} THEN 'ok' \
@@ -218,6 +220,7 @@ fn join(holdings: &Holdings, request: &JoinRequest) -> String {
         namespace = wire::name(layout.namespace()),
         name = wire::name(request.group.as_str()),
         capabilities = wire::text(request.capabilities.as_json()),
+        about = wire::about("join", request.group.as_str()),
     )
 }
 

@@ -13,10 +13,10 @@ use crate::answer::{Answer, text, unsigned};
 use crate::error;
 use crate::grants::write_down;
 use crate::holdings::{Grip, Held, Holdings};
-use crate::layout::{Doors, Name};
+use crate::layout::{Doors, Name, space};
 use crate::open_session::OpenSession;
 use crate::record::bytes;
-use crate::wire::Wire;
+use crate::wire::{Wire, about};
 
 /// What a request finds at the gate of the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +76,7 @@ async fn acquire(wire: &mut Wire, holdings: &Holdings, request: &LockRequest, ga
             asked(holdings, &doors)
         ),
     };
+    let statements = about(space(request.key.space), &request.key.name) + &statements;
     let answer = match wire.ask(&statements).await {
         Ok(answer) => answer,
         Err(error) => {
@@ -218,6 +219,7 @@ pub(crate) async fn give_back(wire: &mut Wire, holdings: &Holdings, held: &Held,
         Some(name) => format!("SELECT {ours}, IF({ours}, RELEASE_LOCK('{name}'), NULL)"),
         None => format!("SELECT {ours}, 1"),
     };
+    let releasing = about(space(held.key.space), &held.key.name) + &releasing;
     let answer = wire.ask(&releasing).await.map_err(failed)?;
     if !answer.is(0, 0).map_err(failed)? || !answer.is(0, 1).map_err(failed)? {
         return Err(holdings.shared_connection());

@@ -22,7 +22,7 @@ use crate::named_lock::{Gate, Taken};
 use crate::open_session::OpenSession;
 use crate::pool::{Lent, Waiter};
 use crate::setup::SLICE;
-use crate::wire::{name, seconds};
+use crate::wire::{about, name, seconds};
 
 /// How a turn ended.
 pub(crate) enum Turn {
@@ -65,13 +65,14 @@ impl OpenSession {
     ) -> Result<Turn> {
         let yields_at = Instant::now() + patience;
         let doors = self.holdings.layout.doors(&request.key);
+        let about = about("wait for", &request.key.name);
         // Errors leave the connection to be closed: with it ends whatever it waits for or holds.
         self.note_wait(&mut lent.waiter, request, &doors.gate).await?;
-        let mut ended = self.blocked(&mut lent.waiter, Queue::Gate(doors.gate.clone()), wanted, yields_at).await?;
+        let mut ended = self.blocked(&mut lent.waiter, Queue::Gate(doors.gate.clone()), &about, wanted, yields_at).await?;
         let mut ahead = vec![doors.lock.clone()];
         while ended == Waited::Done {
             if let Some(next) = ahead.last().cloned() {
-                ended = self.blocked(&mut lent.waiter, Queue::Lock(next), wanted, yields_at).await?;
+                ended = self.blocked(&mut lent.waiter, Queue::Lock(next), &about, wanted, yields_at).await?;
                 match ended {
                     Waited::Done => drop(ahead.pop()),
                     // The end of a slice alone is no reason to leave the gate to another.
@@ -132,7 +133,14 @@ impl OpenSession {
     }
 
     /// Runs one waiting statement to its end, which comes early when it is not wanted any more or others want the connection.
-    async fn blocked(&self, waiter: &mut Waiter, queue: Queue, wanted: &Wanted, yields_at: Instant) -> Result<Waited> {
+    async fn blocked(
+        &self,
+        waiter: &mut Waiter,
+        queue: Queue,
+        about: &str,
+        wanted: &Wanted,
+        yields_at: Instant,
+    ) -> Result<Waited> {
         let (own, slice) = (waiter.name.clone(), seconds(SLICE));
         let ours = format!("IS_USED_LOCK('{own}') = CONNECTION_ID()");
         let waits = match queue {
@@ -142,7 +150,7 @@ impl OpenSession {
                 format!("IF({ours}, GET_LOCK('{lock}', {slice}), NULL), IF({ours}, RELEASE_LOCK('{lock}'), NULL)")
             }
         };
-        let statement = format!("SELECT IF({ours}, 1, 0), {waits}");
+        let statement = format!("{about}SELECT IF({ours}, 1, 0), {waits}");
         let statement = waiter.wire.ask(&statement);
         tokio::pin!(statement);
         let too_long = sleep(SLICE + self.limit);

@@ -78,6 +78,13 @@ pub(crate) fn text(text: &str) -> String {
     format!("CONVERT({} USING utf8mb4)", bytes(text.as_bytes()))
 }
 
+/// What a statement is about, as a comment for those who look at what the server is doing: nothing that could end the comment, or begin another.
+pub(crate) fn about(what: &str, name: &str) -> String {
+    const LONGEST: usize = 40;
+    let plain = |one: char| if one.is_ascii_alphanumeric() || "-_.".contains(one) { one } else { '?' };
+    format!("/* {what} {} */ ", name.chars().take(LONGEST).map(plain).collect::<String>())
+}
+
 /// Whole seconds for the server, rounded up: it rounds fractions as it likes, and takes what is below zero for "for ever".
 pub(crate) fn seconds(duration: Duration) -> u64 {
     (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
@@ -92,6 +99,13 @@ mod tests {
         assert_eq!(name("a'; --"), "X'61273b202d2d'");
         assert_eq!(text("ä"), "CONVERT(X'c3a4' USING utf8mb4)");
         assert_eq!(bytes(&[]), "X''");
+    }
+
+    #[test]
+    fn no_name_ends_a_comment() {
+        assert_eq!(about("lock", "a-1.b_c"), "/* lock a-1.b_c */ ");
+        assert_eq!(about("lock", "x*/ DROP/*!ü"), "/* lock x???DROP???? */ ");
+        assert_eq!(about("lock", &"x".repeat(255)).len(), "/* lock  */ ".len() + 40);
     }
 
     #[test]

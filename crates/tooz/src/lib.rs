@@ -8,6 +8,8 @@ pub use tooz_etcd as etcd;
 pub use tooz_file as file;
 #[cfg(feature = "memory")]
 pub use tooz_memory as memory;
+#[cfg(feature = "mysql")]
+pub use tooz_mysql as mysql;
 #[cfg(feature = "postgres")]
 pub use tooz_postgres as postgres;
 #[cfg(feature = "redis")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tooz_testbed::{Kind, Server};
 
 use crate::raw::Raw;
-use crate::{connections, postgres};
+use crate::{connections, mysql, postgres};
 
 /// What the cases have to know of a backend.
 pub(crate) struct Backend {
@@ -101,6 +101,18 @@ pub(crate) const BACKENDS: &[Backend] = &[
         // The server's own timers, and its processes that are not scheduled at once.
         slack: Duration::from_millis(500),
         stored: |server| postgres::ask(server, postgres::STORED),
+        counters: 0,
+        clearing: Duration::ZERO,
+        sessions: Sessions::Connections,
+        otherwise: connections::OTHERWISE,
+    },
+    Backend {
+        kind: Kind::MySql,
+        scheme: "mysql",
+        options: "",
+        // The server's own timers, and its threads that are not scheduled at once.
+        slack: Duration::from_millis(500),
+        stored: |server| mysql::ask(server, mysql::STORED),
         counters: 0,
         clearing: Duration::ZERO,
         sessions: Sessions::Connections,

@@ -15,6 +15,7 @@ mod ensemble;
 mod groups;
 mod histories;
 mod holders;
+mod mysql;
 mod namesakes;
 mod postgres;
 #[path = "../../../crates/tooz-zookeeper/tests/raw/mod.rs"]
@@ -50,6 +51,7 @@ fn cases(backend: &Backend) -> impl Iterator<Item = Case> + use<> {
         Kind::Etcd => &[consensus::CASES],
         Kind::ZooKeeper => &[consensus::CASES, ensemble::CASES],
         Kind::Postgres => &[postgres::CASES],
+        Kind::MySql => &[mysql::CASES],
         _ => &[],
     };
     let shared = match backend.sessions {
