@@ -11,10 +11,11 @@ use tooz_core::{Error, ErrorKind, FencingToken, Result};
 
 /// The part of the counter that counts; above it is the number of the server.
 pub(crate) const MASK: u64 = (1 << 56) - 1;
-/// How many tokens are reserved at a time. What is reserved is written before it is used.
-pub(crate) const RESERVED: i64 = 1 << 32;
+/// How many tokens are reserved at a time. What is reserved is written before it is used. It is as many as there are microseconds in a second, so
+/// that each restart moves the tokens ahead of the time by a second at most: where what was written is lost, the time alone is above them.
+pub(crate) const RESERVED: i64 = 1 << 20;
 /// With so many left, more are reserved.
-const FEW: i64 = 1 << 31;
+const FEW: i64 = 1 << 19;
 /// The greatest number that every program reads as it is.
 const GREATEST: i64 = 1 << 53;
 

@@ -7,16 +7,13 @@ use tokio::sync::Notify;
 use tooz_core::driver::{LockKey, LockRequest, Mutex, MutexGuard, Owned, Reporter, RequestId};
 use tooz_core::{Error, FencingToken, GroupId, LockMode, MemberId};
 
-use crate::error;
 use crate::fence::Fence;
 use crate::layout::{Doors, Layout, Name};
 use crate::pool::Opened;
+use crate::{error, server};
 
 /// How long a reader waits for a young grant to be written down.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Of how many locks it stays written down what stands for a share.
-const MANY_SHARES: usize = 1000;
 
 /// What one session holds.
 pub(crate) struct Holdings {
@@ -40,8 +37,8 @@ struct State {
     locks: HashMap<RequestId, Held>,
     /// How many shared grants of the session stand behind one named lock.
     shared: HashMap<Name, usize>,
-    /// The locks of which it is written down what stands for a share of this session.
-    written_shares: HashSet<Name>,
+    /// The locks of which it is written down what stands for a share of this session, and since when none is held, at the earliest.
+    written_shares: HashMap<Name, Instant>,
     memberships: HashMap<RequestId, GroupId>,
     /// Grants that are not written down yet.
     unwritten: usize,
@@ -158,6 +155,9 @@ impl Holdings {
             *count -= 1;
             if *count == 0 {
                 state.shared.remove(&held.doors.lock);
+                if let Some(since) = state.written_shares.get_mut(&held.doors.lock) {
+                    *since = Instant::now();
+                }
             }
         }
     }
@@ -186,19 +186,36 @@ impl Holdings {
         error::behind_pooler()
     }
 
+    /// The server was found to be read-only: this session must not go on there.
+    pub(crate) fn read_only(&self) -> Error {
+        let why = server::read_only("read_only");
+        self.reporter.session_lost(&why);
+        error::lost(why)
+    }
+
     /// Whether it is written down what stands for a share of that lock.
     pub(crate) fn has_written_share(&self, lock: &str) -> bool {
-        self.state().written_shares.contains(lock)
+        self.state().written_shares.contains_key(lock)
     }
 
     pub(crate) fn note_written_share(&self, lock: &Name) {
-        self.state().written_shares.insert(lock.clone());
+        self.state().written_shares.insert(lock.clone(), Instant::now());
     }
 
-    /// Whether what stands for a share of that lock is to be taken away with the share, since there are so many; it is no longer known then.
-    pub(crate) fn forgets_share(&self, lock: &str) -> bool {
+    /// At most `most` locks of which a share is written down, and none was held for so long.
+    pub(crate) fn idle_shares(&self, age: Duration, most: usize) -> Vec<Name> {
+        let state = self.state();
+        let is_idle = |lock: &Name, since: &Instant| since.elapsed() >= age && !state.shared.contains_key(lock);
+        let idle = state.written_shares.iter().filter(|(lock, since)| is_idle(lock, since));
+        idle.take(most).map(|(lock, _)| lock.clone()).collect()
+    }
+
+    /// What was written down of these shares is gone.
+    pub(crate) fn forget_shares(&self, locks: &[Name]) {
         let mut state = self.state();
-        state.written_shares.len() > MANY_SHARES && state.written_shares.remove(lock)
+        for lock in locks {
+            state.written_shares.remove(lock);
+        }
     }
 
     /// Whether anything waits to be written down, however young.

@@ -22,6 +22,7 @@ mod sentinel;
 mod server;
 mod session;
 mod setup;
+mod shares;
 mod sweep;
 mod turn;
 mod wire;

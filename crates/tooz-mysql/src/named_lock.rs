@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use tooz_core::driver::{Granted, LockRequest, RequestId, Space};
-use tooz_core::{FencingToken, LockMode, Result};
+use tooz_core::{FencingToken, Result};
 
 use crate::answer::{Answer, text, unsigned};
 use crate::error;
@@ -55,6 +55,9 @@ impl OpenSession {
 
 const DOING: &str = "take a lock";
 
+/// That the server has not become read-only since the last heartbeat: others lock at another one by now, or soon.
+const WRITABLE: &str = "CONCAT(@@GLOBAL.read_only) IN ('0', 'OFF')";
+
 async fn acquire(wire: &mut Wire, holdings: &Holdings, request: &LockRequest, gate: Gate) -> Result<Taken> {
     if let Some(held) = holdings.held(request.id) {
         return Ok(Taken::Granted(Granted::new(held.token)));
@@ -63,15 +66,15 @@ async fn acquire(wire: &mut Wire, holdings: &Holdings, request: &LockRequest, ga
     let grip = holdings.grip_to_take(&doors, request.mode);
     let share = holdings.layout.share(&holdings.session, &doors.lock);
     let passes = match gate {
-        Gate::Ask => format!("{} AND IS_FREE_LOCK('{}') = 1", holdings.is_ours(), doors.gate),
-        Gate::IsOurs => holdings.is_ours(),
+        Gate::Ask => format!("{} AND {WRITABLE} AND IS_FREE_LOCK('{}') = 1", holdings.is_ours(), doors.gate),
+        Gate::IsOurs => format!("{} AND {WRITABLE}", holdings.is_ours()),
     };
     let writes_share = grip == Grip::Shared && !holdings.has_written_share(&doors.lock);
     let statements = match grip {
         Grip::Exclusive => take_alone(holdings, &doors, &passes),
         Grip::Shared => take_share(holdings, &doors, &share, &passes, writes_share),
         Grip::Had => format!(
-            "SELECT IF({passes}, 1, 0), {}, {}; SELECT UUID_SHORT()",
+            "SELECT IF({passes}, 1, 0), {}, {}, {WRITABLE}; SELECT UUID_SHORT()",
             holdings.is_ours(),
             asked(holdings, &doors)
         ),
@@ -132,7 +135,7 @@ fn take_alone(holdings: &Holdings, doors: &Doors, passes: &str) -> String {
     let (lock, ours, asked) = (&doors.lock, holdings.is_ours(), asked(holdings, doors));
     let sharers = holdings.layout.table("sharers");
     format!(
-        "SELECT IF({passes} AND GET_LOCK('{lock}', 0) = 1, 1, 0), {ours}, {asked}; \
+        "SELECT IF({passes} AND GET_LOCK('{lock}', 0) = 1, 1, 0), {ours}, {asked}, {WRITABLE}; \
          SELECT name FROM {sharers} WHERE lk = '{lock}' AND IS_USED_LOCK(name) IS NOT NULL; SELECT UUID_SHORT()"
     )
 }
@@ -140,7 +143,7 @@ fn take_alone(holdings: &Holdings, doors: &Doors, passes: &str) -> String {
 fn take_share(holdings: &Holdings, doors: &Doors, share: &str, passes: &str, writes: bool) -> String {
     let (lock, ours, asked) = (&doors.lock, holdings.is_ours(), asked(holdings, doors));
     let taking = format!(
-        "SELECT IF({passes} AND GET_LOCK('{share}', 0) = 1, IF(IS_FREE_LOCK('{lock}') = 1, 1, RELEASE_LOCK('{share}') - 1), 0), {ours}, {asked}; \
+        "SELECT IF({passes} AND GET_LOCK('{share}', 0) = 1, IF(IS_FREE_LOCK('{lock}') = 1, 1, RELEASE_LOCK('{share}') - 1), 0), {ours}, {asked}, {WRITABLE}; \
          SELECT UUID_SHORT()"
     );
     if !writes {
@@ -162,6 +165,9 @@ fn judge(answer: &Answer, holdings: &Holdings, writes_share: bool) -> Result<Ver
     let last = answer.count().saturating_sub(1);
     if !answer.is(first, 1).map_err(failed)? {
         return Err(holdings.shared_connection());
+    }
+    if !answer.is(first, 3).map_err(failed)? {
+        return Err(holdings.read_only());
     }
     if !answer.is(first, 0).map_err(failed)? {
         return Ok(Verdict::Held);
@@ -224,22 +230,14 @@ pub(crate) async fn give_back(wire: &mut Wire, holdings: &Holdings, held: &Held,
     if !answer.is(0, 0).map_err(failed)? || !answer.is(0, 1).map_err(failed)? {
         return Err(holdings.shared_connection());
     }
-    clear(wire, holdings, held, id, &share, grip).await;
+    clear(wire, holdings, held, id).await;
     Ok(())
 }
 
 /// Takes away what was written of a grant that is given back. A row without its named lock counts for nothing, so what fails is left to those that clear up.
-async fn clear(wire: &mut Wire, holdings: &Holdings, held: &Held, id: RequestId, share: &str, grip: Grip) {
-    let mut statements = Vec::new();
+async fn clear(wire: &mut Wire, holdings: &Holdings, held: &Held, id: RequestId) {
     if held.written {
         let (grants, lock, request) = (holdings.layout.table("grants"), &held.doors.lock, bytes(id));
-        statements.push(format!("DELETE FROM {grants} WHERE lk = '{lock}' AND request = {request}"));
-    }
-    if held.mode == LockMode::Shared && grip == Grip::Shared && holdings.forgets_share(&held.doors.lock) {
-        let (sharers, lock) = (holdings.layout.table("sharers"), &held.doors.lock);
-        statements.push(format!("DELETE FROM {sharers} WHERE lk = '{lock}' AND name = '{share}'"));
-    }
-    if !statements.is_empty() {
-        let _ = wire.ask(&statements.join("; ")).await;
+        let _ = wire.ask(&format!("DELETE FROM {grants} WHERE lk = '{lock}' AND request = {request}")).await;
     }
 }

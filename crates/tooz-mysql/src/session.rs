@@ -15,7 +15,7 @@ use crate::open_session::OpenSession;
 use crate::options::Settings;
 use crate::record::NOW;
 use crate::wire::{name, seconds};
-use crate::{checkup, error, grants, group, schema, sentinel, server, sweep};
+use crate::{checkup, error, grants, group, schema, sentinel, server, shares, sweep};
 
 /// What one primary server gives. Each is defended in the README.
 pub(crate) const BEST: Characteristics = Characteristics::FULL_SERVICE
@@ -156,6 +156,7 @@ impl Session for MySqlSession {
         let (connection, holdings) = (&open.connection, &open.holdings);
         open.keep(sentinel::stand(Arc::clone(connection), Arc::clone(holdings), settings.clone()));
         open.keep(grants::keep_written(Arc::clone(connection), Arc::clone(holdings), open.limit));
+        open.keep(shares::keep_few(Arc::clone(connection), Arc::clone(holdings), open.limit));
         open.keep(group::keep_checked(Arc::clone(connection), Arc::clone(holdings), open.limit));
         open.keep(sweep::from_time_to_time(Arc::clone(connection), Arc::clone(holdings), open.limit));
         let _ = self.open.set(open);
@@ -178,10 +179,7 @@ impl Session for MySqlSession {
                         return Err(error::lost(DOING));
                     }
                     if server::is_on(&answer.text(0, 1).map_err(failed)?.unwrap_or_default()) {
-                        // Others lock at another server by now, or soon.
-                        let why = server::read_only("read_only");
-                        holdings.reporter.session_lost(&why);
-                        return Err(Error::new(ErrorKind::Lost, why.to_string()));
+                        return Err(holdings.read_only());
                     }
                     if holdings.has_memberships() {
                         holdings.news.notify_one();

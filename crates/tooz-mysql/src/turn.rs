@@ -68,7 +68,8 @@ impl OpenSession {
         let about = about("wait for", &request.key.name);
         // Errors leave the connection to be closed: with it ends whatever it waits for or holds.
         self.note_wait(&mut lent.waiter, request, &doors.gate).await?;
-        let mut ended = self.blocked(&mut lent.waiter, Queue::Gate(doors.gate.clone()), &about, wanted, yields_at).await?;
+        let mut ended =
+            self.blocked(&mut lent.waiter, Queue::Gate(doors.gate.clone()), &about, wanted, yields_at).await?;
         let mut ahead = vec![doors.lock.clone()];
         while ended == Waited::Done {
             if let Some(next) = ahead.last().cloned() {

@@ -114,7 +114,8 @@ pub(crate) const BACKENDS: &[Backend] = &[
         slack: Duration::from_millis(500),
         stored: |server| mysql::ask(server, mysql::STORED),
         counters: 0,
-        clearing: Duration::ZERO,
+        // What stood for shares.
+        clearing: Duration::from_secs(3),
         sessions: Sessions::Connections,
         otherwise: connections::OTHERWISE,
     },
