@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Mutex;
-use tooz_core::{Error, ErrorKind, Result};
+use tooz_core::{ErrorKind, Result};
 
 use crate::answer::Answer;
 use crate::connection::Connection;
-use crate::layout::Layout;
 use crate::options::Settings;
 use crate::setup::{self, Role};
 use crate::{error, schema};
@@ -171,11 +170,5 @@ impl Client {
         if let Some(connection) = self.current.lock().await.take() {
             connection.cut();
         }
-    }
-
-    /// The error where a question found no tables although they were there a moment ago.
-    pub(crate) fn vanished(&self, layout: &Layout, doing: &str) -> Error {
-        let place = layout.table("groups");
-        Error::new(ErrorKind::Backend, format!("{doing}: {place} was there a moment ago and is not any more"))
     }
 }

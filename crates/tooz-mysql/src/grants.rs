@@ -13,7 +13,7 @@ use tooz_core::{ErrorKind, LockMode, Result};
 use crate::connection::Connection;
 use crate::error;
 use crate::holdings::{Held, Holdings, PATIENCE};
-use crate::layout::space;
+use crate::layout::{self, space};
 use crate::record::{NOW, bytes};
 use crate::wire::{Wire, name};
 
@@ -74,7 +74,7 @@ fn row(holdings: &Holdings, id: RequestId, held: &Held) -> String {
     let lock = &held.doors.lock;
     let (exclusive, named) = match held.mode {
         LockMode::Exclusive => (1, lock.clone()),
-        LockMode::Shared => (0, holdings.layout.share(&holdings.session, lock)),
+        LockMode::Shared => (0, layout::share(&holdings.session, lock)),
     };
     format!(
         "('{lock}', {request}, '{session}', {number}, '{named}', {exclusive}, {token}, {NOW} - {age}, {member}, {namespace}, '{space}', {name})",

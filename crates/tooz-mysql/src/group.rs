@@ -2,20 +2,18 @@
 //!
 //! What changes them is one packet each, from the beginning of the transaction to its end: so a client that hangs never holds a row.
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tooz_core::driver::{Groups, JoinRequest, Replace, Roster, async_trait};
 use tooz_core::{Error, ErrorKind, GroupId, Outcome, Result};
 
-use crate::answer::{bytes as raw, number, text};
+use crate::answer::{number, text};
 use crate::client::Repeat;
 use crate::connection::Connection;
 use crate::error;
 use crate::holdings::Holdings;
 use crate::layout::{is_group, news};
-use crate::record::{NOW, bytes, entry, request_id};
+use crate::record::{NOW, bytes, entry};
 use crate::session::MySqlSession;
 use crate::wire;
 
@@ -47,7 +45,7 @@ impl Groups for MySqlSession {
                 Err(error) => return Err(error),
             }
         }
-        Err(self.client.vanished(&self.layout, DOING))
+        Err(Error::new(ErrorKind::Backend, format!("{DOING}: the tables were there a moment ago and are not any more")))
     }
 
     async fn delete_group(&self, group: &GroupId) -> Result<()> {
@@ -235,31 +233,4 @@ fn refuse_too_long(connection: &Connection, statements: &str) -> Result<()> {
         "these capabilities are too long: they make a packet of {length} bytes, and the server takes {limit}; raise max_allowed_packet"
     ))
     .with_outcome(Outcome::NotApplied))
-}
-
-/// Looks, whenever there may be news, which memberships are still the session's own, and tells core of those that another has taken over.
-pub(crate) async fn keep_checked(connection: Arc<Connection>, holdings: Arc<Holdings>, limit: Duration) {
-    const DOING: &str = "look for the session's memberships";
-    let (members, session) = (holdings.layout.table("members"), Arc::clone(&holdings.session));
-    let list = format!("SELECT request FROM {members} WHERE session = '{session}'");
-    loop {
-        holdings.news.notified().await;
-        if !holdings.has_memberships() {
-            continue;
-        }
-        let (theirs, asked) = (Arc::clone(&holdings), list.clone());
-        let looking = connection.run(limit, DOING, move |wire| {
-            Box::pin(async move {
-                let failed = |error| error::on_session(error, DOING);
-                let answer = wire.ask(&asked).await.map_err(failed)?;
-                let there: Result<HashSet<_>, _> = answer.rows(0).iter().map(|row| raw(row, 0)).collect();
-                let there = there.map_err(failed)?.into_iter().flatten();
-                theirs.robbed_of_all_but(&there.filter_map(|id| request_id(&id)).collect());
-                Ok(())
-            })
-        });
-        if looking.await.is_err_and(|error| error.kind() == ErrorKind::Lost) {
-            return;
-        }
-    }
 }

@@ -56,11 +56,6 @@ impl Layout {
         Doors { gate: name('g'), lock: name('x'), attention: name('a') }
     }
 
-    /// What a session holds that has the lock together with others.
-    pub(crate) fn share(&self, session: &str, lock: &str) -> Name {
-        hash('r', &[session, lock])
-    }
-
     /// A reader holds this one that wants to know all locks of the namespace.
     pub(crate) fn attention(&self) -> Name {
         hash('b', &[&self.database, &self.namespace])
@@ -89,6 +84,11 @@ pub(crate) fn fresh_session() -> Name {
 /// A name for a connection that waits.
 pub(crate) fn fresh_waiter() -> Name {
     fresh('w')
+}
+
+/// What a session holds that has the lock together with others.
+pub(crate) fn share(session: &str, lock: &str) -> Name {
+    hash('r', &[session, lock])
 }
 
 /// What the session's sentinel holds, so that it can be woken.

@@ -12,6 +12,7 @@ mod group;
 mod holdings;
 mod layout;
 mod lock;
+mod memberships;
 mod named_lock;
 mod open_session;
 mod options;

@@ -13,7 +13,7 @@ use crate::answer::{Answer, text, unsigned};
 use crate::error;
 use crate::grants::write_down;
 use crate::holdings::{Grip, Held, Holdings};
-use crate::layout::{Doors, Name, space};
+use crate::layout::{self, Doors, Name, space};
 use crate::open_session::OpenSession;
 use crate::record::bytes;
 use crate::wire::{Wire, about};
@@ -64,7 +64,7 @@ async fn acquire(wire: &mut Wire, holdings: &Holdings, request: &LockRequest, ga
     }
     let doors = holdings.layout.doors(&request.key);
     let grip = holdings.grip_to_take(&doors, request.mode);
-    let share = holdings.layout.share(&holdings.session, &doors.lock);
+    let share = layout::share(&holdings.session, &doors.lock);
     let passes = match gate {
         Gate::Ask => format!("{} AND {WRITABLE} AND IS_FREE_LOCK('{}') = 1", holdings.is_ours(), doors.gate),
         Gate::IsOurs => format!("{} AND {WRITABLE}", holdings.is_ours()),
@@ -219,7 +219,7 @@ pub(crate) async fn give_back(wire: &mut Wire, holdings: &Holdings, held: &Held,
     const DOING: &str = "give a lock back";
     let failed = |error| error::on_session(error, DOING);
     let grip = holdings.grip_to_give(held);
-    let share = holdings.layout.share(&holdings.session, &held.doors.lock);
+    let share = layout::share(&holdings.session, &held.doors.lock);
     let ours = holdings.is_ours();
     let releasing = match name_of(grip, &held.doors, &share) {
         Some(name) => format!("SELECT {ours}, IF({ours}, RELEASE_LOCK('{name}'), NULL)"),

@@ -1,6 +1,5 @@
 //! The options of the URL: which there are, and how to connect by them.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
@@ -141,7 +140,7 @@ fn connect_options(args: &ConnectArgs) -> Result<MySqlConnectOptions> {
         connect = connect.ssl_mode(MySqlSslMode::Disabled);
     }
     if let Some(ca) = files.ca {
-        connect = connect.ssl_ca(PathBuf::from(ca));
+        connect = connect.ssl_ca(ca);
     }
     if let Some(OwnCertificate { cert, key }) = files.own {
         connect = connect.ssl_client_cert(cert).ssl_client_key(key);

@@ -21,10 +21,9 @@ pub(crate) enum Found {
 pub(crate) async fn look(wire: &mut Wire, settings: &Settings) -> Result<Found> {
     let doing = || format!("look for the tables in database {:?}", settings.database);
     let layout = Layout::new(&settings.database, "");
-    let mut statements = format!("SELECT layout, revision FROM {}", layout.table("layout"));
-    for table in TABLES {
-        statements += &format!("; SELECT 1 FROM {} LIMIT 0", layout.table(table));
-    }
+    let kept = format!("SELECT layout, revision FROM {}", layout.table("layout"));
+    let each = TABLES.map(|table| format!("; SELECT 1 FROM {} LIMIT 0", layout.table(table)));
+    let statements = kept + &each.concat();
     match wire.ask(&statements).await {
         Ok(answer) if answer.rows(0).is_empty() => Ok(Found::Missing),
         Ok(answer) => match answer.number(0, 0).map_err(|error| error::of(error, doing()))? {

@@ -100,13 +100,12 @@ async fn check(connection: &Connection, holdings: &Holdings, limit: Duration) {
         })
     });
     match looking.await {
-        Ok(true) => {}
         Ok(false) => {
             holdings.shared_connection();
             connection.cut();
         }
         Err(error) if error.kind() == ErrorKind::Lost => connection.cut(),
-        // It may come yet; the deadline is the judge.
-        Err(_) => {}
+        // It lives; or its answer may come yet, and the deadline is the judge.
+        Ok(true) | Err(_) => {}
     }
 }

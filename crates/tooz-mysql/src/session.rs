@@ -15,7 +15,7 @@ use crate::open_session::OpenSession;
 use crate::options::Settings;
 use crate::record::NOW;
 use crate::wire::{name, seconds};
-use crate::{checkup, error, grants, group, schema, sentinel, server, shares, sweep};
+use crate::{checkup, error, grants, memberships, schema, sentinel, server, shares, sweep};
 
 /// What one primary server gives. Each is defended in the README.
 pub(crate) const BEST: Characteristics = Characteristics::FULL_SERVICE
@@ -157,7 +157,7 @@ impl Session for MySqlSession {
         open.keep(sentinel::stand(Arc::clone(connection), Arc::clone(holdings), settings.clone()));
         open.keep(grants::keep_written(Arc::clone(connection), Arc::clone(holdings), open.limit));
         open.keep(shares::keep_few(Arc::clone(connection), Arc::clone(holdings), open.limit));
-        open.keep(group::keep_checked(Arc::clone(connection), Arc::clone(holdings), open.limit));
+        open.keep(memberships::keep_checked(Arc::clone(connection), Arc::clone(holdings), open.limit));
         open.keep(sweep::from_time_to_time(Arc::clone(connection), Arc::clone(holdings), open.limit));
         let _ = self.open.set(open);
         Ok(())

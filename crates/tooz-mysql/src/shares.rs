@@ -10,6 +10,7 @@ use tooz_core::ErrorKind;
 use crate::connection::Connection;
 use crate::error;
 use crate::holdings::Holdings;
+use crate::layout;
 
 /// For how long a row stays.
 const WHILE: Duration = Duration::from_secs(1);
@@ -32,14 +33,12 @@ pub(crate) async fn keep_few(connection: Arc<Connection>, holdings: Arc<Holdings
                 if idle.is_empty() {
                     return Ok(());
                 }
-                let shares: Vec<String> = idle
-                    .iter()
-                    .map(|lock| format!("('{lock}', '{}')", theirs.layout.share(&theirs.session, lock)))
-                    .collect();
-                let sharers = theirs.layout.table("sharers");
+                let shares: Vec<String> =
+                    idle.iter().map(|lock| format!("('{lock}', '{}')", layout::share(&theirs.session, lock))).collect();
+                let table = theirs.layout.table("sharers");
                 // Forgotten first: if it is not known what became of the rows, they are written again.
                 theirs.forget_shares(&idle);
-                let statement = format!("DELETE FROM {sharers} WHERE (lk, name) IN ({})", shares.join(", "));
+                let statement = format!("DELETE FROM {table} WHERE (lk, name) IN ({})", shares.join(", "));
                 wire.ask(&statement).await.map(drop).map_err(|error| error::on_session(error, DOING))
             })
         });

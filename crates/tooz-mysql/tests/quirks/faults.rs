@@ -38,7 +38,7 @@ async fn inherits_of_the_stopped(store: &Store) {
     let guard = within(waiter).await.unwrap();
     let after = stopped.elapsed();
     // Its last heartbeat was a third of the timeout ago at most.
-    assert!(after > TIMEOUT * 2 / 3 - Duration::from_millis(100) && after < TIMEOUT + LATE, "{after:?}");
+    assert!(after > TIMEOUT * 3 / 5 && after < TIMEOUT + LATE, "{after:?}");
     guard.release().await.unwrap();
     holder.signal("CONT");
     ours.close().await.unwrap();
