@@ -248,7 +248,7 @@ pub(crate) struct SchemaArguments {
     /// Which database
     #[arg(value_name = "BACKEND")]
     pub(crate) database: Database,
-    /// The schema that the tables are to be in; the URL's option `schema` says the same
+    /// The schema that the tables are to be in; the URL's option `schema` says the same, and with MySQL its path
     #[arg(long, value_name = "NAME", default_value = "tooz")]
     pub(crate) schema: String,
     /// Also grant what a member needs to this role, where members are not the owner; may be given several times
@@ -259,6 +259,8 @@ pub(crate) struct SchemaArguments {
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub(crate) enum Database {
     Postgres,
+    #[value(alias = "mariadb")]
+    Mysql,
 }
 
 #[derive(Args, Debug)]

@@ -8,6 +8,7 @@ pub(crate) mod installation;
 pub(crate) mod jar;
 pub(crate) mod kind;
 pub(crate) mod memcached;
+pub(crate) mod mysql;
 pub(crate) mod package;
 pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
@@ -34,6 +35,7 @@ fn package_of(kind: Kind) -> &'static dyn Package {
         Kind::Postgres => &postgres::Postgres,
         Kind::Consul => &consul::Consul,
         Kind::Memcached => &memcached::Memcached,
+        Kind::MySql => &mysql::MySql,
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod etcd;
 pub(crate) mod family;
 pub(crate) mod keeper;
 pub(crate) mod memcached;
+pub(crate) mod mysql;
 pub(crate) mod ports;
 pub(crate) mod postgres;
 pub(crate) mod probe;
@@ -64,6 +65,7 @@ pub(crate) fn backend_of(kind: Kind) -> &'static dyn Backend {
         Kind::Postgres => &postgres::Postgres,
         Kind::Consul => &consul::Consul,
         Kind::Memcached => &memcached::Memcached,
+        Kind::MySql => &mysql::MySql,
     }
 }
 

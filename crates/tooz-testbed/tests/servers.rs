@@ -57,6 +57,7 @@ fn talk(server: &Server, write: Option<&str>) -> Option<String> {
         Kind::Redis => server.tool("redis-cli").unwrap(),
         Kind::Postgres => server.tool("psql").unwrap(),
         Kind::Consul => server.tool("consul").unwrap(),
+        Kind::MySql => server.tool("mariadb").unwrap(),
         _ => server.tool("etcdctl").unwrap(),
     };
     match (server.kind(), write) {
@@ -68,6 +69,11 @@ fn talk(server: &Server, write: Option<&str>) -> Option<String> {
         (Kind::Postgres, None) => command.args(["-qAt", "-c", "SELECT v FROM t"]),
         (Kind::Consul, Some(value)) => command.args(["kv", "put", "key", value]),
         (Kind::Consul, None) => command.args(["kv", "get", "key"]),
+        (Kind::MySql, Some(value)) => {
+            let sql = format!("CREATE DATABASE IF NOT EXISTS d; CREATE OR REPLACE TABLE d.t AS SELECT '{value}' AS v");
+            command.args(["-e", &sql])
+        }
+        (Kind::MySql, None) => command.args(["-N", "-B", "--connect-timeout=3", "-e", "SELECT v FROM d.t"]),
         (_, Some(value)) => command.args(["put", "key", value]),
         (_, None) => command.args(["get", "key", "--print-value-only"]),
     };
@@ -102,7 +108,11 @@ fn talk_to_zookeeper(server: &Server, write: Option<&str>) -> Option<String> {
 
 fn serves_and_is_gone_when_dropped(kind: Kind) -> anyhow::Result<()> {
     let server = Server::start(kind)?;
-    let user = if kind == Kind::Postgres { "postgres@" } else { "" };
+    let user = match kind {
+        Kind::Postgres => "postgres@",
+        Kind::MySql => "root@",
+        _ => "",
+    };
     assert!(server.url().starts_with(&format!("{kind}://{user}127.0.0.1:")), "{}", server.url());
     assert!(talk(&server, Some("one")).is_some());
     assert_eq!(talk(&server, None).as_deref(), Some("one"));
@@ -189,6 +199,8 @@ fn speaks_tls(kind: Kind) -> anyhow::Result<()> {
     };
     if kind == Kind::Postgres {
         assert!(server.url().contains("?sslmode=verify-full&sslrootcert=/"), "{}", server.url());
+    } else if kind == Kind::MySql {
+        assert!(server.url().contains("?ca=/"), "{}", server.url());
     } else {
         assert_eq!(server.url(), format!("{scheme}://{}", server.address()));
     }
@@ -213,13 +225,19 @@ fn comes_in_other_versions(kind: Kind) -> anyhow::Result<()> {
     let version = match kind {
         Kind::Redis => "8.0",
         Kind::ZooKeeper => "3.9",
+        Kind::MySql => "11.8",
         _ => "3.4",
     };
     let server = Setup::new(kind).version(version).start()?;
     assert!(talk(&server, Some("one")).is_some());
     // Each says it in its own way when it starts.
     let log = fs::read_to_string(server.folder().join("log"))?.to_lowercase();
-    let said = [format!("version={version}."), format!("version: {version}."), format!("version\":\"{version}.")];
+    let said = [
+        format!("version={version}."),
+        format!("version: {version}."),
+        format!("version\":\"{version}."),
+        format!("starting mariadb {version}."),
+    ];
     assert!(said.iter().any(|said| log.contains(said)), "{log}");
     Ok(())
 }

@@ -14,6 +14,8 @@ pub use tooz_ipc as ipc;
 pub use tooz_memcached as memcached;
 #[cfg(feature = "memory")]
 pub use tooz_memory as memory;
+#[cfg(feature = "mysql")]
+pub use tooz_mysql as mysql;
 #[cfg(feature = "postgres")]
 pub use tooz_postgres as postgres;
 #[cfg(feature = "redis")]

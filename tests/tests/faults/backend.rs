@@ -6,7 +6,7 @@ use std::time::Duration;
 use tooz_testbed::{Kind, Server};
 
 use crate::raw::Raw;
-use crate::{connections, consul, memcached, postgres};
+use crate::{connections, consul, memcached, mysql, postgres};
 
 /// What the cases have to know of a backend.
 pub(crate) struct Backend {
@@ -137,6 +137,19 @@ pub(crate) const BACKENDS: &[Backend] = &[
         clearing: Duration::ZERO,
         sessions: Sessions::Timed,
         otherwise: memcached::OTHERWISE,
+    },
+    Backend {
+        kind: Kind::MySql,
+        scheme: "mysql",
+        options: "",
+        // The server's own timers, and its threads that are not scheduled at once.
+        slack: Duration::from_millis(500),
+        stored: |server| mysql::ask(server, mysql::STORED),
+        counters: 0,
+        // What stood for shares.
+        clearing: Duration::from_secs(3),
+        sessions: Sessions::Connections,
+        otherwise: connections::OTHERWISE,
     },
 ];
 

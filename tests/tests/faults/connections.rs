@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 use tooz::{ErrorKind, GroupEvent, LossReason};
-use tooz_testbed::Server;
+use tooz_testbed::{Kind, Server};
 
 use crate::backend::Otherwise;
 use crate::cut::{refuse_all, resets};
@@ -171,8 +171,11 @@ async fn a_lost_reply_of_release_frees_once(stage: &Stage) {
     let guard = hold(&a.lock(NAME).unwrap()).await;
     let waiter = wait_in_background(&b.lock(NAME).unwrap());
     assert_eq!(soon("holders", b.lock(NAME).unwrap().holders()).await.unwrap().len(), 1);
-    // A release names it by its key alone.
-    let swallowed = proxy.swallow_reply(&postgres::key_of(stage, NAME));
+    let swallowed = match stage.backend.kind {
+        // A release names it by its key alone.
+        Kind::Postgres => proxy.swallow_reply(&postgres::key_of(stage, NAME)),
+        _ => proxy.swallow_reply(NAME.as_bytes()),
+    };
     let released = soon("releasing", guard.release()).await;
     must_have_happened(&swallowed);
     if let Err(error) = released {

@@ -17,6 +17,7 @@ mod groups;
 mod histories;
 mod holders;
 mod memcached;
+mod mysql;
 mod namesakes;
 mod postgres;
 #[path = "../../../crates/tooz-zookeeper/tests/raw/mod.rs"]
@@ -54,6 +55,7 @@ fn cases(backend: &Backend) -> impl Iterator<Item = Case> + use<> {
         Kind::Postgres => &[postgres::CASES],
         Kind::Consul => &[consensus::CASES],
         Kind::Memcached => &[memcached::CASES],
+        Kind::MySql => &[mysql::CASES],
         _ => &[],
     };
     let shared = match backend.sessions {

@@ -9,6 +9,7 @@ pub(crate) fn run(arguments: &SchemaArguments) -> Result<u8, Failure> {
     let schema = &arguments.schema;
     let (mut statements, grants): (_, fn(&str, &str) -> String) = match arguments.database {
         Database::Postgres => (tooz::postgres::ddl(schema), tooz::postgres::grants),
+        Database::Mysql => (tooz::mysql::ddl(schema), tooz::mysql::grants),
     };
     if arguments.role.is_empty() {
         statements +=

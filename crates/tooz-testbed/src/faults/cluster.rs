@@ -100,6 +100,8 @@ impl Cluster {
         }
         if setup.kind == Kind::Memcached {
             bail!("servers of memcached know nothing of each other: there is no cluster to start");
+        if setup.kind == Kind::MySql {
+            bail!("named locks are of one server: there is no cluster of MariaDB to start");
         }
         let with_sentinels = setup.kind == Kind::Redis;
         let count = if with_sentinels { NODES * 2 } else { NODES };
@@ -109,7 +111,7 @@ impl Cluster {
             Kind::Redis => redis::roles(&places),
             Kind::Etcd => etcd::roles(&places),
             Kind::ZooKeeper => zookeeper::roles(&places),
-            Kind::Postgres | Kind::Memcached => Vec::new(),
+            Kind::Postgres | Kind::Memcached | Kind::MySql => Vec::new(),
             Kind::Consul => consul::roles(&places),
         };
         let mut servers = Vec::new();
@@ -124,7 +126,7 @@ impl Cluster {
             Kind::Redis => redis::launch(&cluster)?,
             Kind::Etcd => etcd::launch(&cluster)?,
             Kind::ZooKeeper => zookeeper::launch(&cluster)?,
-            Kind::Postgres | Kind::Memcached => {}
+            Kind::Postgres | Kind::Memcached | Kind::MySql => {}
             Kind::Consul => consul::launch(&cluster)?,
         }
         cluster.wait_until_whole()?;
@@ -140,7 +142,7 @@ impl Cluster {
             Kind::Redis => redis::url(&all(&self.sentinels)),
             Kind::Etcd => etcd::url(&all(&self.nodes)),
             Kind::ZooKeeper => zookeeper::url(&all(&self.nodes)),
-            Kind::Postgres | Kind::Memcached => self.url_of(0),
+            Kind::Postgres | Kind::Memcached | Kind::MySql => self.url_of(0),
             Kind::Consul => consul::url(&all(&self.nodes)),
         }
     }
@@ -181,7 +183,7 @@ impl Cluster {
             Kind::Redis => redis::leader(self),
             Kind::Etcd => etcd::leader(self),
             Kind::ZooKeeper => zookeeper::leader(self),
-            Kind::Postgres | Kind::Memcached => None,
+            Kind::Postgres | Kind::Memcached | Kind::MySql => None,
             Kind::Consul => consul::leader(self),
         }
     }
@@ -194,7 +196,7 @@ impl Cluster {
                 Kind::Redis => redis::is_whole(self),
                 Kind::Etcd => etcd::is_whole(self),
                 Kind::ZooKeeper => zookeeper::is_whole(self),
-                Kind::Postgres | Kind::Memcached => Ok(()),
+                Kind::Postgres | Kind::Memcached | Kind::MySql => Ok(()),
                 Kind::Consul => consul::is_whole(self),
             };
             match whole {

@@ -101,7 +101,7 @@ impl Installation {
 }
 
 /// Settings that a user's environment may have for servers and their tools, by the beginnings of their names. They are meant for the user's own.
-const SETTINGS: [&str; 5] = ["ETCD_", "ETCDCTL_", "PG", "REDISCLI_", "OPENSSL_CONF"];
+const SETTINGS: [&str; 7] = ["ETCD_", "ETCDCTL_", "PG", "REDISCLI_", "OPENSSL_CONF", "MYSQL_", "MARIADB_"];
 
 /// Keeps such settings from a program.
 fn without_settings(command: &mut Command) {

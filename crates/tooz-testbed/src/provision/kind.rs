@@ -19,6 +19,8 @@ pub enum Kind {
     Consul,
     /// memcached.
     Memcached,
+    /// MariaDB, of the family of MySQL.
+    MySql,
 }
 
 impl Kind {
@@ -30,6 +32,7 @@ impl Kind {
         Kind::Postgres,
         Kind::Consul,
         Kind::Memcached,
+        Kind::MySql,
     ];
 
     /// The name, as in `cargo xtask itest redis`.
@@ -41,6 +44,7 @@ impl Kind {
             Kind::Postgres => "postgres",
             Kind::Consul => "consul",
             Kind::Memcached => "memcached",
+            Kind::MySql => "mysql",
         }
     }
 
@@ -53,6 +57,7 @@ impl Kind {
             Kind::Postgres => "TOOZ_POSTGRES_URL",
             Kind::Consul => "TOOZ_CONSUL_URL",
             Kind::Memcached => "TOOZ_MEMCACHED_URL",
+            Kind::MySql => "TOOZ_MYSQL_URL",
         }
     }
 }
@@ -98,7 +103,7 @@ mod tests {
         let error = "moon".parse::<Kind>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the testbed has no server `moon`; there are: redis, etcd, zookeeper, postgres, consul, memcached"
+            "the testbed has no server `moon`; there are: redis, etcd, zookeeper, postgres, consul, memcached, mysql"
         );
     }
 }

@@ -53,7 +53,7 @@ impl Setup {
         self
     }
 
-    /// Lets it listen on a Unix socket only, which is then its URL. Redis and PostgreSQL can; not for clusters, and not with TLS.
+    /// Lets it listen on a Unix socket only, which is then its URL. Redis, PostgreSQL and MariaDB can; not for clusters, and not with TLS.
     pub fn unix_socket(mut self) -> Self {
         self.unix_socket = true;
         self

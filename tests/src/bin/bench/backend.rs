@@ -98,6 +98,10 @@ impl Backend {
                 // A member has one connection for its session, and one for as long as it looks at something.
                 setup = setup.argument("-c max_connections=2500");
             }
+            if kind == Kind::MySql {
+                // And a sentinel.
+                setup = setup.argument("--max-connections=4000");
+            }
             let server = setup.start()?;
             (server.url(), Some(server))
         };

@@ -1,0 +1,70 @@
+//! What `tooz doctor` is told about the server.
+
+use tooz_core::{Checkup, ErrorKind, Result};
+
+use crate::client::Client;
+use crate::layout::{LAYOUT, REVISION};
+use crate::schema::{self, Found};
+use crate::server::{Server, is_on};
+use crate::setup::{self, Role};
+use crate::wire::Wire;
+
+/// Looks at the server and at those of its settings on which the driver depends.
+pub(crate) async fn check_up(client: &Client) -> Result<Checkup> {
+    let settings = &client.settings;
+    // By a connection of its own: who may make none more is told so.
+    let (mut wire, begun) = setup::connect(settings, Role::Client).await?;
+    let server = begun.server;
+    let mut checkup = Checkup::new(format!("{} at {}", server.name(), settings.place()))
+        .good("it is no replica and no node of a cluster that locks at each node alone: nothing says so");
+    let database = &settings.database;
+    checkup = match schema::look(&mut wire, settings).await {
+        Ok(Found::Tables) => {
+            checkup.good(format!("the tables are in database {database:?} (layout {LAYOUT}, revision {REVISION})"))
+        }
+        Ok(Found::Missing) => checkup.good(format!(
+            "the tables are not all in database {database:?} yet; the first member that may creates them"
+        )),
+        Err(error) if error.kind() == ErrorKind::Config => {
+            checkup.wrong(error.to_string(), "name another database in the URL")
+        }
+        Err(error) => checkup.wrong(error.to_string(), schema::printed(settings)),
+    };
+    checkup = connections(checkup, &mut wire, &server, settings.waiters).await;
+    if server.value("log_bin").is_some_and(is_on)
+        && server.value("binlog_format").is_some_and(|format| format.eq_ignore_ascii_case("STATEMENT"))
+    {
+        checkup = checkup.wrong(
+            "binlog_format is STATEMENT, with which the server refuses what members write",
+            "set binlog_format to ROW or MIXED",
+        );
+    }
+    if server.value("thread_handling").is_some_and(|handling| handling.contains("pool")) {
+        checkup = checkup.good(
+            "connections share a pool of threads: what a member that hangs in the middle of a packet holds is free after the session timeout (net_read_timeout)",
+        );
+    }
+    Ok(checkup.good(format!(
+        "a session that is silent for {:?} is ended by the server (wait_timeout)",
+        settings.session_timeout
+    )))
+}
+
+/// How many connections there is room for.
+async fn connections(checkup: Checkup, wire: &mut Wire, server: &Server, waiters: usize) -> Checkup {
+    let ours = u64::try_from(waiters).unwrap_or(u64::MAX).saturating_add(3);
+    let used = match wire.ask("SHOW GLOBAL STATUS LIKE 'Threads_connected'").await {
+        Ok(answer) => answer.number(0, 1).ok().flatten(),
+        Err(_) => None,
+    };
+    let (Some(used), Some(most)) = (used.and_then(|used| u64::try_from(used).ok()), server.number("max_connections"))
+    else {
+        return checkup;
+    };
+    let found = format!("{used} of {most} connections are in use, and a member takes up to {ours}");
+    if most.saturating_sub(used) < ours {
+        checkup.warning(found, "raise max_connections, or lower the option waiters")
+    } else {
+        checkup.good(found)
+    }
+}

@@ -1,0 +1,174 @@
+//! The client of a coordinator: one connection after another, for what needs no session. It reads, and changes what belongs to no session; it owns
+//! nothing, is made when it is needed and anew when it is lost, and repeats what may be repeated.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::Mutex;
+use tooz_core::{ErrorKind, Result};
+
+use crate::answer::Answer;
+use crate::connection::Connection;
+use crate::options::Settings;
+use crate::setup::{self, Role};
+use crate::{error, schema};
+
+pub(crate) struct Client {
+    pub(crate) settings: Settings,
+    current: Mutex<Option<Arc<Connection>>>,
+    /// The tables were there.
+    has_tables: AtomicBool,
+}
+
+/// Whether a question may be put a second time when the first has got no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// It only reads, or tells what may be told twice.
+    Allowed,
+    /// Its second answer would be another one.
+    Forbidden,
+}
+
+/// How a question is put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Plain,
+    Transaction,
+}
+
+impl Client {
+    /// Connects, which shows at once whether the server will do.
+    pub(crate) async fn open(settings: &Settings) -> Result<Self> {
+        let client =
+            Client { settings: settings.clone(), current: Mutex::new(None), has_tables: AtomicBool::new(false) };
+        client.connection().await?;
+        Ok(client)
+    }
+
+    /// The connection, if need be a new one.
+    async fn connection(&self) -> Result<Arc<Connection>> {
+        let mut current = self.current.lock().await;
+        if let Some(connection) = current.as_ref().filter(|connection| !connection.is_dead()) {
+            return Ok(Arc::clone(connection));
+        }
+        let connection = Arc::new(Connection::open(&self.settings, Role::Client).await?);
+        Ok(Arc::clone(current.insert(connection)))
+    }
+
+    /// Asks. `None`: the tables are not there.
+    pub(crate) async fn ask(&self, doing: &'static str, repeat: Repeat, statements: String) -> Result<Option<Answer>> {
+        self.put(doing, repeat, Form::Plain, statements).await
+    }
+
+    /// The same for a transaction, which is asked once.
+    pub(crate) async fn transact(&self, doing: &'static str, statements: String) -> Result<Option<Answer>> {
+        self.put(doing, Repeat::Forbidden, Form::Transaction, statements).await
+    }
+
+    async fn put(&self, doing: &'static str, repeat: Repeat, form: Form, statements: String) -> Result<Option<Answer>> {
+        let mut repeats = u8::from(repeat == Repeat::Allowed);
+        let statements: Arc<str> = statements.into();
+        loop {
+            let connection = self.connection().await?;
+            let asked = Arc::clone(&statements);
+            let answer = connection
+                .run(self.settings.statement_timeout, doing, move |wire| {
+                    Box::pin(async move {
+                        let answered = match form {
+                            Form::Plain => wire.ask(&asked).await,
+                            Form::Transaction => wire.transact(&asked).await,
+                        };
+                        match answered {
+                            Ok(answer) => Ok(Some(answer)),
+                            Err(error) if error::is_missing(&error) => Ok(None),
+                            // `Lost` is the word for the end of this connection, which is not the session's.
+                            Err(error) => Err(error::on_session(error, doing)),
+                        }
+                    })
+                })
+                .await;
+            match answer {
+                Err(error) if error.kind() == ErrorKind::Lost => {
+                    connection.cut();
+                    if repeats == 0 && error.outcome() != tooz_core::Outcome::NotApplied {
+                        return Err(error::outside(error));
+                    }
+                    repeats = repeats.saturating_sub(1);
+                }
+                Err(error) => {
+                    if error.kind() == ErrorKind::TimedOut {
+                        // What hangs would let all others wait.
+                        connection.cut();
+                    }
+                    return Err(error);
+                }
+                Ok(None) => {
+                    self.has_tables.store(false, Ordering::Release);
+                    return Ok(None);
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Creates the tables if they are missing. What was found in order once is not looked for again: a question that finds it missing says so.
+    pub(crate) async fn ensure_tables(&self) -> Result<()> {
+        if self.has_tables.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let connection = self.connection().await?;
+        let settings = self.settings.clone();
+        connection
+            .run(self.settings.connect_timeout, "look for the tables", move |wire| {
+                Box::pin(async move { schema::ensure(wire, &settings).await })
+            })
+            .await
+            .map_err(error::outside)?;
+        self.has_tables.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Gives the connection away for a session to live on, where it is not used: most members that own something have nothing to
+    /// look for, and so make do with one.
+    async fn give_away(&self) -> Option<Arc<Connection>> {
+        self.current.lock().await.take_if(|connection| Arc::strong_count(connection) == 1 && !connection.is_dead())
+    }
+
+    /// A connection for a session: the one that is there, or a new one.
+    pub(crate) async fn for_session(&self) -> Result<Arc<Connection>> {
+        const DOING: &str = "set the session's connection up";
+        let Some(connection) = self.give_away().await else {
+            return Ok(Arc::new(Connection::open(&self.settings, Role::Session).await?));
+        };
+        let settings = self.settings.clone();
+        let beginning = connection.run(self.settings.connect_timeout, DOING, move |wire| {
+            Box::pin(async move { setup::begin(wire, &settings, Role::Session).await.map(drop) })
+        });
+        match beginning.await {
+            Ok(()) => Ok(connection),
+            // It has died while it was not used.
+            Err(_) if connection.is_dead() => Ok(Arc::new(Connection::open(&self.settings, Role::Session).await?)),
+            Err(error) => Err(error::outside(error)),
+        }
+    }
+
+    /// One question by a connection of its own, for when the others may hang.
+    pub(crate) async fn apart(&self, doing: &'static str, statement: &str) -> Result<()> {
+        let (mut wire, _) = setup::connect(&self.settings, Role::Client).await?;
+        let limit = self.settings.statement_timeout;
+        match tokio::time::timeout(limit, wire.ask(statement)).await {
+            Ok(Ok(_)) => Ok(()),
+            // What was to be ended has ended.
+            Ok(Err(error)) if error::is_no_thread(&error) => Ok(()),
+            Ok(Err(error)) => Err(error::of(error, doing)),
+            Err(_) => Err(error::timed_out(limit, doing)),
+        }
+    }
+
+    /// Closes the connection.
+    pub(crate) async fn close(&self) {
+        if let Some(connection) = self.current.lock().await.take() {
+            connection.cut();
+        }
+    }
+}

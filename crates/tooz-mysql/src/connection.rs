@@ -1,0 +1,210 @@
+//! One connection, which never reconnects, with a task of its own that does one job after the other on it. That it has died is noticed by a job; who
+//! has to know it at once has a sentinel.
+//!
+//! The order in which things are asked is the order in which the server does them. What was begun is ended, also when
+//! the caller has given it up: so the task always knows what the connection holds. A job is in one of these states:
+//!
+//! | state | what happens |
+//! |---|---|
+//! | queued | it waits behind all that was asked before → begun, or given up |
+//! | begun | it is on its way to the server, and is ended: the caller that waits no longer gets no answer |
+//! | given up | the caller waited for too long, or has gone: its turn passes without it |
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tooz_core::driver::Mutex;
+use tooz_core::{Outcome, Result};
+
+use crate::error;
+use crate::options::Settings;
+use crate::setup::{self, Role};
+use crate::wire::Wire;
+
+/// A future that borrows the connection.
+pub(crate) type Work<'c, T> = Pin<Box<dyn Future<Output = T> + Send + 'c>>;
+type Job = Box<dyn for<'c> FnOnce(&'c mut Wire) -> Work<'c, ()> + Send>;
+
+/// Shared by all that use it; it ends with the last one.
+pub(crate) struct Connection {
+    jobs: mpsc::UnboundedSender<Job>,
+    /// What goes before all that waits.
+    urgent: mpsc::UnboundedSender<Job>,
+    /// How many jobs were done.
+    done: Arc<AtomicU64>,
+    dead: watch::Receiver<bool>,
+    task: Mutex<Option<JoinHandle<()>>>,
+    /// How much longer than its limit a job waits for its turn while nothing gets done. A session's connection is dead by then.
+    patience: Duration,
+    /// The longest packet that the server takes.
+    pub(crate) longest_packet: usize,
+}
+
+/// How far a job is: either its turn comes, or the caller gives it up before.
+#[derive(Default)]
+struct JobState(AtomicU8);
+
+impl JobState {
+    const QUEUED: u8 = 0;
+    const BEGUN: u8 = 1;
+    const GIVEN_UP: u8 = 2;
+
+    fn leave_queue(&self, to: u8) -> bool {
+        self.0.compare_exchange(Self::QUEUED, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    fn begin(&self) -> bool {
+        self.leave_queue(Self::BEGUN)
+    }
+
+    fn give_up(&self) -> bool {
+        self.leave_queue(Self::GIVEN_UP)
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::BEGUN
+    }
+}
+
+impl Connection {
+    /// Connects.
+    pub(crate) async fn open(settings: &Settings, role: Role) -> Result<Self> {
+        let (wire, begun) = setup::connect(settings, role).await?;
+        let (jobs, queue) = mpsc::unbounded_channel();
+        let (urgent, urgent_queue) = mpsc::unbounded_channel();
+        let (death, dead) = watch::channel(false);
+        let done = Arc::new(AtomicU64::new(0));
+        let task = tokio::spawn(serve(wire, queue, urgent_queue, Arc::clone(&done), Death(death)));
+        let longest_packet = begun.server.number("max_allowed_packet").unwrap_or(u64::MAX);
+        Ok(Connection {
+            jobs,
+            urgent,
+            done,
+            dead,
+            task: Mutex::new(Some(task)),
+            patience: settings.session_timeout,
+            longest_packet: usize::try_from(longest_packet).unwrap_or(usize::MAX),
+        })
+    }
+
+    /// Does `work` on the connection, after all that was asked before. What is still in the queue when its caller waits for it no
+    /// longer is not begun. The limit is for one statement: it is over when the connection got nothing done for so long. What has not begun
+    /// waits for longer: one statement that is late must not fail the thousands behind it, which would all be asked again at once.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        doing: &'static str,
+        work: impl for<'c> FnOnce(&'c mut Wire) -> Work<'c, Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.put(&self.jobs, limit, doing, work).await
+    }
+
+    /// The same for a heartbeat, which must not stand behind thousands of others.
+    pub(crate) async fn run_first<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        doing: &'static str,
+        work: impl for<'c> FnOnce(&'c mut Wire) -> Work<'c, Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.put(&self.urgent, limit, doing, work).await
+    }
+
+    async fn put<T: Send + 'static>(
+        &self,
+        queue: &mpsc::UnboundedSender<Job>,
+        limit: Duration,
+        doing: &'static str,
+        work: impl for<'c> FnOnce(&'c mut Wire) -> Work<'c, Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        let state = Arc::new(JobState::default());
+        let its_state = Arc::clone(&state);
+        let job: Job = Box::new(move |connection| {
+            Box::pin(async move {
+                if !reply.is_closed() && its_state.begin() {
+                    let result = work(connection).await;
+                    let _ = reply.send(result);
+                }
+            })
+        });
+        let mut done = self.done.load(Ordering::Acquire);
+        queue.send(job).map_err(|_| error::lost(doing).with_outcome(Outcome::NotApplied))?;
+        tokio::pin!(answer);
+        let mut idle = Duration::ZERO;
+        loop {
+            match tokio::time::timeout(limit, &mut answer).await {
+                Ok(Ok(result)) => return result,
+                Ok(Err(_)) => return Err(error::cut_short(doing)),
+                Err(_) => idle += limit,
+            }
+            let past = std::mem::replace(&mut done, self.done.load(Ordering::Acquire));
+            if past != done {
+                idle = Duration::ZERO;
+            } else if state.has_begun() {
+                return Err(error::timed_out(limit, doing));
+            } else if idle > self.patience && state.give_up() {
+                return Err(error::timed_out(idle, doing).with_outcome(Outcome::NotApplied));
+            }
+        }
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        *self.dead.borrow()
+    }
+
+    /// Ends when the connection has: by itself, or because it was closed. Keeps no hold of it.
+    pub(crate) fn died(&self) -> impl Future<Output = ()> + use<> {
+        let mut dead = self.dead.clone();
+        async move {
+            let _ = dead.wait_for(|dead| *dead).await;
+        }
+    }
+
+    /// Ends the connection now, whatever it is doing.
+    pub(crate) fn cut(&self) {
+        if let Some(task) = self.task.lock().take() {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // Work that hangs would keep the connection open, and no caller is left.
+        self.cut();
+    }
+}
+
+async fn serve(
+    // It ends with this task, without a farewell for which a server that stands still would have to be waited for.
+    mut wire: Wire,
+    mut jobs: mpsc::UnboundedReceiver<Job>,
+    mut urgent: mpsc::UnboundedReceiver<Job>,
+    done: Arc<AtomicU64>,
+    // Goes with this task, also when that is aborted: those that watch must hear of it.
+    _death: Death,
+) {
+    while !wire.is_dead {
+        let job = tokio::select! {
+            biased;
+            job = urgent.recv() => job,
+            job = jobs.recv() => job,
+        };
+        // No caller is left.
+        let Some(job) = job else { return };
+        job(&mut wire).await;
+        done.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+struct Death(watch::Sender<bool>);
+
+impl Drop for Death {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
+}

@@ -1,0 +1,277 @@
+//! What the session believes it holds, its locks and memberships: changed only in the order in which things happen on its connection.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tooz_core::driver::{LockKey, LockRequest, Mutex, MutexGuard, Owned, Reporter, RequestId};
+use tooz_core::{Error, FencingToken, GroupId, LockMode, MemberId};
+
+use crate::fence::Fence;
+use crate::layout::{Doors, Layout, Name};
+use crate::pool::Opened;
+use crate::{error, server};
+
+/// How long a reader waits for a young grant to be written down.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What one session holds.
+pub(crate) struct Holdings {
+    /// The session's name, which is that of the named lock by which it is known to live.
+    pub(crate) session: Name,
+    /// The number by which the server knows its connection.
+    pub(crate) number: i64,
+    pub(crate) member: MemberId,
+    pub(crate) layout: Layout,
+    pub(crate) fence: Fence,
+    pub(crate) reporter: Reporter,
+    state: Mutex<State>,
+    /// Something was granted that is not written down yet.
+    pub(crate) granted: Notify,
+    /// Another session may have taken a membership over.
+    pub(crate) news: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    locks: HashMap<RequestId, Held>,
+    /// How many shared grants of the session stand behind one named lock.
+    shared: HashMap<Name, usize>,
+    /// The locks of which it is written down what stands for a share of this session, and since when none is held, at the earliest.
+    written_shares: HashMap<Name, Instant>,
+    memberships: HashMap<RequestId, GroupId>,
+    /// Grants that are not written down yet.
+    unwritten: usize,
+    /// Gates that are just being opened behind a grant.
+    gates: HashMap<RequestId, Opened>,
+}
+
+/// One grant.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) key: LockKey,
+    pub(crate) doors: Doors,
+    pub(crate) mode: LockMode,
+    pub(crate) token: FencingToken,
+    pub(crate) since: Instant,
+    /// Whether it stands in the table.
+    pub(crate) written: bool,
+}
+
+/// What taking or giving back a grant means for the named lock. It is taken once by a session however many shared grants
+/// stand on it, so that after a failure it is known what is to be undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grip {
+    /// Nothing: other shared grants of this session stand on it.
+    Had,
+    Shared,
+    Exclusive,
+}
+
+impl Holdings {
+    pub(crate) fn new(
+        session: Name,
+        number: i64,
+        member: MemberId,
+        layout: Layout,
+        fence: Fence,
+        reporter: Reporter,
+    ) -> Self {
+        Holdings {
+            session,
+            number,
+            member,
+            layout,
+            fence,
+            reporter,
+            state: Mutex::default(),
+            granted: Notify::new(),
+            news: Notify::new(),
+        }
+    }
+
+    /// The condition that the connection is the session's: behind a pooler it may be another's. A number is used again after a restart of the
+    /// server, a name is not.
+    pub(crate) fn is_ours(&self) -> String {
+        format!("IS_USED_LOCK('{}') = CONNECTION_ID()", self.session)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    pub(crate) fn held(&self, id: RequestId) -> Option<Held> {
+        self.state().locks.get(&id).cloned()
+    }
+
+    /// What has to be taken for one more grant.
+    pub(crate) fn grip_to_take(&self, doors: &Doors, mode: LockMode) -> Grip {
+        match mode {
+            LockMode::Exclusive => Grip::Exclusive,
+            LockMode::Shared if self.state().shared.contains_key(&doors.lock) => Grip::Had,
+            LockMode::Shared => Grip::Shared,
+        }
+    }
+
+    /// What has to be given back with this grant.
+    pub(crate) fn grip_to_give(&self, held: &Held) -> Grip {
+        match held.mode {
+            LockMode::Exclusive => Grip::Exclusive,
+            LockMode::Shared if self.state().shared.get(&held.doors.lock).is_some_and(|count| *count > 1) => Grip::Had,
+            LockMode::Shared => Grip::Shared,
+        }
+    }
+
+    pub(crate) fn note(&self, request: &LockRequest, doors: &Doors, token: FencingToken) {
+        let held = Held {
+            key: request.key.clone(),
+            doors: doors.clone(),
+            mode: request.mode,
+            token,
+            since: Instant::now(),
+            written: false,
+        };
+        {
+            let mut state = self.state();
+            if held.mode == LockMode::Shared {
+                *state.shared.entry(doors.lock.clone()).or_default() += 1;
+            }
+            state.unwritten += 1;
+            state.locks.insert(request.id, held);
+        }
+        self.granted.notify_one();
+    }
+
+    pub(crate) fn strike(&self, id: RequestId) {
+        let mut state = self.state();
+        let Some(held) = state.locks.remove(&id) else { return };
+        state.gates.remove(&id);
+        if !held.written {
+            state.unwritten -= 1;
+        }
+        if held.mode == LockMode::Shared
+            && let Some(count) = state.shared.get_mut(&held.doors.lock)
+        {
+            *count -= 1;
+            if *count == 0 {
+                state.shared.remove(&held.doors.lock);
+                if let Some(since) = state.written_shares.get_mut(&held.doors.lock) {
+                    *since = Instant::now();
+                }
+            }
+        }
+    }
+
+    /// The gate of the lock that was granted is about to open.
+    pub(crate) fn opens_its_gate(&self, id: RequestId, opened: Opened) {
+        let mut state = self.state();
+        // A grant that was given back meanwhile has no gate to wait for.
+        if state.locks.contains_key(&id) {
+            state.gates.insert(id, opened);
+        }
+    }
+
+    /// Waits until no request finds the gate shut because of this grant.
+    pub(crate) async fn gate_is_open(&self, id: RequestId) {
+        let opening = self.state().gates.remove(&id);
+        if let Some(opened) = opening {
+            // An error: its connection was closed, and the server opens the gate.
+            let _ = opened.await;
+        }
+    }
+
+    /// The connection was found not to be the session's any more: behind it are other clients.
+    pub(crate) fn shared_connection(&self) -> Error {
+        self.reporter.session_lost("the session's connection does not hold the session's own lock");
+        error::behind_pooler()
+    }
+
+    /// The server was found to be read-only: this session must not go on there.
+    pub(crate) fn read_only(&self) -> Error {
+        let why = server::read_only("read_only");
+        self.reporter.session_lost(&why);
+        error::lost(why)
+    }
+
+    /// Whether it is written down what stands for a share of that lock.
+    pub(crate) fn has_written_share(&self, lock: &str) -> bool {
+        self.state().written_shares.contains_key(lock)
+    }
+
+    pub(crate) fn note_written_share(&self, lock: &Name) {
+        self.state().written_shares.insert(lock.clone(), Instant::now());
+    }
+
+    /// At most `most` locks of which a share is written down, and none was held for so long.
+    pub(crate) fn idle_shares(&self, age: Duration, most: usize) -> Vec<Name> {
+        let state = self.state();
+        let is_idle = |lock: &Name, since: &Instant| since.elapsed() >= age && !state.shared.contains_key(lock);
+        let idle = state.written_shares.iter().filter(|(lock, since)| is_idle(lock, since));
+        idle.take(most).map(|(lock, _)| lock.clone()).collect()
+    }
+
+    /// What was written down of these shares is gone.
+    pub(crate) fn forget_shares(&self, locks: &[Name]) {
+        let mut state = self.state();
+        for lock in locks {
+            state.written_shares.remove(lock);
+        }
+    }
+
+    /// Whether anything waits to be written down, however young.
+    pub(crate) fn has_unwritten(&self) -> bool {
+        self.state().unwritten > 0
+    }
+
+    /// At most `most` grants that are not written down although they are this old.
+    pub(crate) fn unwritten(&self, age: Duration, most: usize) -> Vec<(RequestId, Held)> {
+        let state = self.state();
+        if state.unwritten == 0 {
+            return Vec::new();
+        }
+        let due = state.locks.iter().filter(|(_, held)| !held.written && held.since.elapsed() >= age);
+        due.take(most).map(|(id, held)| (*id, held.clone())).collect()
+    }
+
+    pub(crate) fn note_written(&self, id: RequestId) {
+        let mut state = self.state();
+        if let Some(held) = state.locks.get_mut(&id)
+            && !std::mem::replace(&mut held.written, true)
+        {
+            state.unwritten -= 1;
+        }
+    }
+
+    pub(crate) fn owned(&self) -> Owned {
+        Owned::new(self.state().locks.iter().map(|(id, held)| (held.key.clone(), *id)).collect())
+    }
+
+    pub(crate) fn enter(&self, id: RequestId, group: GroupId) {
+        self.state().memberships.insert(id, group);
+    }
+
+    /// Whether there are any memberships.
+    pub(crate) fn has_memberships(&self) -> bool {
+        !self.state().memberships.is_empty()
+    }
+
+    pub(crate) fn leave(&self, id: RequestId) {
+        self.state().memberships.remove(&id);
+    }
+
+    /// Tells core of a membership that another session took away.
+    pub(crate) fn robbed(&self, id: RequestId) {
+        let group = self.state().memberships.remove(&id);
+        if let Some(group) = group {
+            self.reporter.membership_lost(&group, id);
+        }
+    }
+
+    /// Tells core of all memberships that are not among those that the server has.
+    pub(crate) fn robbed_of_all_but(&self, there: &HashSet<RequestId>) {
+        let gone: Vec<_> = self.state().memberships.keys().filter(|id| !there.contains(id)).copied().collect();
+        for id in gone {
+            self.robbed(id);
+        }
+    }
+}

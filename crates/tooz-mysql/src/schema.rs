@@ -1,0 +1,90 @@
+//! The tables as they are in the database: which layout they are kept in, and how they are made.
+
+use tooz_core::{Error, ErrorKind, Outcome, Result};
+
+use crate::ddl::ddl;
+use crate::error;
+use crate::layout::{LAYOUT, Layout, TABLES};
+use crate::options::{DEFAULT_DATABASE, Settings};
+use crate::wire::Wire;
+
+/// What was found in the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// All tables, in the layout that this version speaks.
+    Tables,
+    /// Not all of them.
+    Missing,
+}
+
+/// Looks for the tables. The error says that they are kept in another layout, or that this user may not use them.
+pub(crate) async fn look(wire: &mut Wire, settings: &Settings) -> Result<Found> {
+    let doing = || format!("look for the tables in database {:?}", settings.database);
+    let layout = Layout::new(&settings.database, "");
+    let kept = format!("SELECT layout, revision FROM {}", layout.table("layout"));
+    let each = TABLES.map(|table| format!("; SELECT 1 FROM {} LIMIT 0", layout.table(table)));
+    let statements = kept + &each.concat();
+    match wire.ask(&statements).await {
+        Ok(answer) if answer.rows(0).is_empty() => Ok(Found::Missing),
+        Ok(answer) => match answer.number(0, 0).map_err(|error| error::of(error, doing()))? {
+            Some(LAYOUT) => Ok(Found::Tables),
+            other => Err(foreign(&settings.database, &other.unwrap_or_default().to_string())),
+        },
+        Err(error) if error::is_missing(&error) => Ok(Found::Missing),
+        Err(error) if error::is_denied(&error) => Err(unauthorized(settings, &error.to_string())),
+        Err(error) => Err(error::on_session(error, doing())),
+    }
+}
+
+/// Creates what is missing, where this user may; else says what is to be run.
+pub(crate) async fn ensure(wire: &mut Wire, settings: &Settings) -> Result<()> {
+    // A user without any right to it is refused also where it is not there.
+    let missing = match look(wire, settings).await {
+        Ok(Found::Tables) => return Ok(()),
+        Ok(Found::Missing) => None,
+        Err(error) if error.kind() == ErrorKind::Unauthorized => Some(error),
+        Err(error) => return Err(error),
+    };
+    let all = statements(&settings.database);
+    let mut made = wire.ask(&all).await;
+    if made.as_ref().is_err_and(error::is_denied)
+        && let Some((_, tables)) = all.split_once(';')
+    {
+        // Who may create tables in a database that is there may yet lack the right to create one.
+        made = wire.ask(tables).await;
+    }
+    match made {
+        Ok(_) => Ok(()),
+        Err(error) if error::is_denied(&error) || error::is_missing(&error) => {
+            Err(missing.unwrap_or_else(|| unauthorized(settings, &error.to_string())))
+        }
+        Err(error) => Err(error::on_session(error, format!("create the tables in database {:?}", settings.database))),
+    }
+}
+
+/// What the DDL does. The server refuses an empty statement at the end.
+fn statements(database: &str) -> String {
+    let all = ddl(database);
+    let whole: Vec<&str> = all.lines().filter(|line| !line.starts_with("--")).collect();
+    whole.join("\n").trim_end().trim_end_matches(';').to_owned()
+}
+
+/// The error for tables that are kept in another layout.
+pub(crate) fn foreign(database: &str, layout: &str) -> Error {
+    Error::config(format!(
+        "the tables in database {database:?} are kept in layout {layout}, and this version of tooz speaks layout {LAYOUT}: members of both would \
+         hold the same lock at once. Stop all that use the old one and drop its tables, or name another database in the URL"
+    ))
+}
+
+fn unauthorized(settings: &Settings, why: &str) -> Error {
+    let word = format!("{why}: let an administrator run {}", printed(settings));
+    Error::new(ErrorKind::Unauthorized, word).with_outcome(Outcome::NotApplied)
+}
+
+/// The command that prints what is to be run.
+pub(crate) fn printed(settings: &Settings) -> String {
+    let database = &settings.database;
+    let named = if database == DEFAULT_DATABASE { String::new() } else { format!(" --schema {database:?}") };
+    format!("what `tooz schema mysql{named} --role USER` prints")
+}

@@ -1,0 +1,91 @@
+//! The setup of a fresh connection: how it is to behave by what it is for, and which servers are refused.
+
+use std::time::Duration;
+
+use sqlx::Connection as _;
+use sqlx::mysql::MySqlConnection;
+use tooz_core::{Error, Result};
+
+use crate::answer::text;
+use crate::error;
+use crate::options::Settings;
+use crate::server::{Server, VARIABLES};
+use crate::wire::{Wire, seconds};
+
+/// The longest that one statement waits for a lock.
+pub(crate) const SLICE: Duration = Duration::from_mins(1);
+
+/// How long a connection that owns nothing may be silent.
+const A_DAY: Duration = Duration::from_hours(24);
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The session lives on it: it ends when nothing was asked for the session timeout.
+    Session,
+    /// It reads, and changes what belongs to no session.
+    Client,
+    /// It waits for locks. What it holds meanwhile has to end with a client that hangs, too.
+    Wait,
+}
+
+/// What is at the other end of a connection.
+pub(crate) struct Begun {
+    /// The number by which the server knows the connection.
+    pub(crate) number: i64,
+    pub(crate) server: Server,
+}
+
+/// Makes a connection that is ready for its role.
+pub(crate) async fn connect(settings: &Settings, role: Role) -> Result<(Wire, Begun)> {
+    let doing = || format!("connect to {}", settings.place());
+    let connecting = async {
+        let options = settings.connect_options().await?;
+        let connection = MySqlConnection::connect_with(&options).await.map_err(|error| error::of(error, doing()))?;
+        let mut wire = Wire::new(connection);
+        let begun = begin(&mut wire, settings, role).await?;
+        Ok((wire, begun))
+    };
+    tokio::time::timeout(settings.connect_timeout, connecting)
+        .await
+        .unwrap_or_else(|_| Err(error::timed_out(settings.connect_timeout, doing())))
+}
+
+/// Tells a connection how to behave. The error says why the server will not do.
+pub(crate) async fn begin(wire: &mut Wire, settings: &Settings, role: Role) -> Result<Begun> {
+    const DOING: &str = "set the connection up";
+    let failed = |error| error::of(error, DOING);
+    let timeout = settings.session_timeout;
+    let (silent, limit) = match role {
+        Role::Session => (timeout, settings.statement_timeout),
+        Role::Client => (A_DAY.max(timeout), settings.statement_timeout),
+        Role::Wait => (timeout, Duration::ZERO),
+    };
+    let locking = seconds(settings.statement_timeout);
+    // A client that hangs in the middle of a packet, or does not read an answer, is silent too. An `ALTER` behind some reader would keep
+    // all statements waiting, by default for a day or a year.
+    let statements = format!(
+        "SET SESSION wait_timeout = {silent}, net_read_timeout = {hung}, net_write_timeout = {hung}, innodb_lock_wait_timeout = {locking}, \
+         lock_wait_timeout = {locking}, autocommit = 1, sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00' \
+         /*M!100101 , max_statement_time = {maria} */ /*!50708 , max_execution_time = {mysql} */; \
+         SET NAMES utf8mb4; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION TRANSACTION READ WRITE; \
+         SELECT CONNECTION_ID(), VERSION(), @@version_comment; {VARIABLES}",
+        silent = seconds(silent),
+        hung = seconds(timeout),
+        maria = limit.as_secs_f64(),
+        mysql = limit.as_millis(),
+    );
+    let answer = wire.ask(&statements).await.map_err(failed)?;
+    let number = answer.number(4, 0).map_err(failed)?.unwrap_or_default();
+    let word = |column| answer.text(4, column).map(Option::unwrap_or_default).map_err(failed);
+    let variables: Result<_, sqlx::Error> = answer
+        .rows(5)
+        .iter()
+        .map(|row| Ok((text(row, 0)?.unwrap_or_default().to_lowercase(), text(row, 1)?.unwrap_or_default())))
+        .collect();
+    let server = Server::judge(&word(1)?, &word(2)?, variables.map_err(failed)?)?;
+    if number == 0 || answer.count() != 6 {
+        return Err(Error::config("what answers is no server of MySQL or MariaDB"));
+    }
+    Ok(Begun { number, server })
+}

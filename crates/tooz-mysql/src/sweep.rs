@@ -1,0 +1,145 @@
+//! Clearing up what dead sessions left in the tables: by small steps, by each session that opens or closes, and from time to time. Nobody has to wait
+//! for it, since rows count for nothing without the named lock of their session.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tooz_core::Result;
+
+use crate::answer::text;
+use crate::connection::Connection;
+use crate::error;
+use crate::holdings::Holdings;
+use crate::layout::Layout;
+use crate::open_session::OpenSession;
+use crate::wire::Wire;
+
+const DOING: &str = "take away what the dead left";
+
+/// Between two rounds of one session.
+const PERIOD: Duration = Duration::from_mins(1);
+/// Between two steps of one round, so that others come to the connection and to the rows meanwhile.
+const BREATH: Duration = Duration::from_millis(20);
+/// How many sessions one step looks at.
+const LOOKS: usize = 500;
+/// How many dead ones it takes away, and how many rows of each table.
+const DEAD: usize = 50;
+const ROWS: usize = 300;
+
+/// Takes away what the dead left, soon after the session has opened and then from time to time.
+pub(crate) async fn from_time_to_time(connection: Arc<Connection>, holdings: Arc<Holdings>, limit: Duration) {
+    let mut place = String::new();
+    loop {
+        // Not in step with all others that have just opened.
+        sleep(BREATH.mul_f64(1.0 + 4.0 * fastrand::f64())).await;
+        let (theirs, from) = (Arc::clone(&holdings), place.clone());
+        let stepping = connection.run(limit, DOING, move |wire| {
+            Box::pin(async move { step(wire, &theirs, &from).await.map_err(|error| error::on_session(error, DOING)) })
+        });
+        match stepping.await {
+            Ok(Some(next)) => place = next,
+            // What fails is left to the next round.
+            Ok(None) | Err(_) if connection.is_dead() => return,
+            Ok(None) | Err(_) => {
+                place.clear();
+                sleep(PERIOD.mul_f64(0.5 + fastrand::f64())).await;
+            }
+        }
+    }
+}
+
+/// One step, from behind that session on. Answers where the next one begins; `None`: the round is over, or another session is at it.
+async fn step(wire: &mut Wire, holdings: &Holdings, from: &str) -> Result<Option<String>, sqlx::Error> {
+    let layout = &holdings.layout;
+    let (sessions, sweeping) = (layout.table("sessions"), layout.sweeping());
+    let look = format!(
+        "SELECT GET_LOCK('{sweeping}', 0); \
+         SELECT session, IS_USED_LOCK(session) <=> conn FROM {sessions} WHERE session > '{from}' ORDER BY session LIMIT {LOOKS}"
+    );
+    let looked = match wire.ask(&look).await {
+        Ok(answer) if !answer.is(0, 0)? => return Ok(None),
+        looked => looked,
+    };
+    let done = match looked {
+        Ok(answer) => {
+            let mut dead = Vec::new();
+            let mut last = None;
+            for row in answer.rows(1) {
+                let session = text(row, 0)?.unwrap_or_default();
+                if crate::answer::number(row, 1)? == Some(0) && dead.len() < DEAD {
+                    dead.push(session.clone());
+                }
+                last = Some(session);
+            }
+            let is_whole = answer.rows(1).len() < LOOKS;
+            match bury(wire, layout, &dead).await {
+                // Not all is done yet: the same ones again.
+                Ok(Left::More) => Ok(Some(from.to_owned())),
+                Ok(Left::Nothing) if dead.len() == DEAD => Ok(dead.pop()),
+                Ok(Left::Nothing) if is_whole => Ok(None),
+                Ok(Left::Nothing) => Ok(last),
+                Err(error) => Err(error),
+            }
+        }
+        Err(error) => Err(error),
+    };
+    if !wire.is_dead {
+        wire.ask(&format!("DO RELEASE_LOCK('{sweeping}')")).await?;
+    }
+    done
+}
+
+/// Whether anything of these sessions is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    More,
+    Nothing,
+}
+
+/// Takes away at most so many rows of each table of these sessions. The sessions themselves go last: as long as there is one, the rest is found.
+async fn bury(wire: &mut Wire, layout: &Layout, dead: &[String]) -> Result<Left, sqlx::Error> {
+    if dead.is_empty() {
+        return Ok(Left::Nothing);
+    }
+    let names: Vec<String> = dead.iter().map(|session| format!("'{session}'")).collect();
+    let names = names.join(", ");
+    let tables = ["members", "grants", "sharers", "waits"].map(|table| layout.table(table));
+    let mut statements: Vec<String> =
+        tables.iter().map(|table| format!("DELETE FROM {table} WHERE session IN ({names}) LIMIT {ROWS}")).collect();
+    let left: Vec<String> =
+        tables.iter().map(|table| format!("EXISTS (SELECT 1 FROM {table} WHERE session IN ({names}))")).collect();
+    statements.push(format!("SET @tooz_left = {}", left.join(" OR ")));
+    let sessions = layout.table("sessions");
+    statements.push(format!("DELETE FROM {sessions} WHERE session IN ({names}) AND NOT @tooz_left"));
+    statements.push("SELECT @tooz_left".to_owned());
+    let answer = wire.ask(&statements.join("; ")).await?;
+    Ok(if answer.is(statements.len() - 1, 0)? { Left::More } else { Left::Nothing })
+}
+
+/// Takes away the rows of this session and of the dead: for what those have left no other member may come. What the server refuses is left to those that
+/// clear up; an error says that it does not answer.
+pub(crate) async fn bury_own(open: &OpenSession) -> Result<()> {
+    let mut place = Some(String::new());
+    loop {
+        let (holdings, from) = (Arc::clone(&open.holdings), place.take());
+        let burying = open.connection.run(open.limit, DOING, move |wire| {
+            Box::pin(async move {
+                let next = match from {
+                    Some(from) => step(wire, &holdings, &from).await.unwrap_or(None),
+                    None => None,
+                };
+                let own = bury(wire, &holdings.layout, &[holdings.session.to_string()]).await;
+                match own {
+                    Err(error) if error::is_dead(&error) => Err(error::of(error, DOING)),
+                    own => Ok((next, own.unwrap_or(Left::Nothing))),
+                }
+            })
+        });
+        let (next, own) = burying.await.map_err(error::outside)?;
+        if own == Left::Nothing && next.is_none() {
+            return Ok(());
+        }
+        place = next;
+    }
+}

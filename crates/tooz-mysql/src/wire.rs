@@ -1,0 +1,117 @@
+//! A connection of the client library as this driver talks on it: some statements in one packet, and their answers.
+//!
+//! All statements go as text, so that several of them are one round trip and nothing has to be prepared on each new connection. What comes
+//! from users is written in hexadecimal digits ([`bytes`], [`text`]): no text of theirs ever stands in a statement.
+
+use std::fmt::Write as _;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_core::Stream as _;
+use sqlx::mysql::{MySqlConnection, MySqlRow};
+use sqlx::{AssertSqlSafe, Either, Executor as _};
+
+use crate::answer::Answer;
+use crate::error;
+
+/// The connection, and whether it is known to have ended.
+pub(crate) struct Wire {
+    connection: MySqlConnection,
+    pub(crate) is_dead: bool,
+}
+
+impl Wire {
+    pub(crate) fn new(connection: MySqlConnection) -> Self {
+        Wire { connection, is_dead: false }
+    }
+
+    /// Sends these statements in one packet and reads all answers. After an error of one the server does none of those behind it.
+    pub(crate) async fn ask(&mut self, statements: &str) -> Result<Answer, sqlx::Error> {
+        let asked = ask(&mut self.connection, statements).await;
+        if let Err(error) = &asked {
+            self.is_dead |= error::is_dead(error);
+        }
+        asked
+    }
+
+    /// The same for a transaction: what a failure leaves of it is taken back.
+    pub(crate) async fn transact(&mut self, statements: &str) -> Result<Answer, sqlx::Error> {
+        let done = self.ask(statements).await;
+        if done.is_err() && !self.is_dead && self.ask("ROLLBACK").await.is_err() {
+            // It is not known any more in what state it is.
+            self.is_dead = true;
+        }
+        done
+    }
+}
+
+async fn ask(connection: &mut MySqlConnection, statements: &str) -> Result<Answer, sqlx::Error> {
+    let mut stream = connection.fetch_many(sqlx::raw_sql(AssertSqlSafe(statements.to_owned())));
+    let (mut answers, mut rows): (Vec<Vec<MySqlRow>>, Vec<MySqlRow>) = (Vec::new(), Vec::new());
+    while let Some(piece) = std::future::poll_fn(|context| Pin::new(&mut stream).poll_next(context)).await {
+        match piece? {
+            Either::Right(row) => rows.push(row),
+            Either::Left(_) => answers.push(std::mem::take(&mut rows)),
+        }
+    }
+    Ok(Answer::new(answers))
+}
+
+/// Bytes as they stand in a statement.
+pub(crate) fn bytes(bytes: &[u8]) -> String {
+    let mut literal = String::with_capacity(bytes.len() * 2 + 3);
+    literal.push_str("X'");
+    for byte in bytes {
+        let _ = write!(literal, "{byte:02x}");
+    }
+    literal.push('\'');
+    literal
+}
+
+/// A name as it stands in a statement: the bytes of its UTF-8.
+pub(crate) fn name(name: &str) -> String {
+    bytes(name.as_bytes())
+}
+
+/// A text of any characters as it stands in a statement.
+pub(crate) fn text(text: &str) -> String {
+    format!("CONVERT({} USING utf8mb4)", bytes(text.as_bytes()))
+}
+
+/// What a statement is about, as a comment for those who look at what the server is doing: nothing that could end the comment, or begin another.
+pub(crate) fn about(what: &str, name: &str) -> String {
+    const LONGEST: usize = 40;
+    let plain = |one: char| if one.is_ascii_alphanumeric() || "-_.".contains(one) { one } else { '?' };
+    format!("/* {what} {} */ ", name.chars().take(LONGEST).map(plain).collect::<String>())
+}
+
+/// Whole seconds for the server, rounded up: it rounds fractions as it likes, and takes what is below zero for "for ever".
+pub(crate) fn seconds(duration: Duration) -> u64 {
+    (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_of_a_user_stands_in_a_statement() {
+        assert_eq!(name("a'; --"), "X'61273b202d2d'");
+        assert_eq!(text("ä"), "CONVERT(X'c3a4' USING utf8mb4)");
+        assert_eq!(bytes(&[]), "X''");
+    }
+
+    #[test]
+    fn no_name_ends_a_comment() {
+        assert_eq!(about("lock", "a-1.b_c"), "/* lock a-1.b_c */ ");
+        assert_eq!(about("lock", "x*/ DROP/*!ü"), "/* lock x???DROP???? */ ");
+        assert_eq!(about("lock", &"x".repeat(255)).len(), "/* lock  */ ".len() + 40);
+    }
+
+    #[test]
+    fn what_the_server_waits_is_at_least_a_second_and_whole() {
+        for (millis, whole) in [(0, 1), (1, 1), (600, 1), (1000, 1), (1001, 2), (60_000, 60)] {
+            assert_eq!(seconds(Duration::from_millis(millis)), whole);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Members and servers that are killed or stopped.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+use tooz_core::{ErrorKind, JoinOptions, LossReason};
+use tooz_testbed::{Kind, Setup};
+
+use crate::bed::{LATE, Store, within};
+
+/// What the session timeout of the cases is.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+pub(crate) async fn the_lock_of_a_killed_holder_is_the_next_ones(store: Store) {
+    let ours = store.connect("ours").await;
+    let mut holder = store.start(&["hold", "x"]);
+    let token: u64 = holder.line().parse().unwrap();
+    let lock = ours.lock("x").unwrap();
+    let waiter = tokio::spawn(async move { lock.acquire().await.unwrap() });
+    sleep(Duration::from_millis(300)).await;
+    let killed = Instant::now();
+    holder.kill();
+    let guard = within(waiter).await.unwrap();
+    assert!(killed.elapsed() < LATE, "{:?}", killed.elapsed());
+    assert!(guard.fencing_token().0 > token);
+    ours.close().await.unwrap();
+}
+
+async fn inherits_of_the_stopped(store: &Store) {
+    let ours = store.connect("ours").await;
+    let mut holder = store.start(&["hold", "x"]);
+    holder.line();
+    let lock = ours.lock("x").unwrap();
+    let waiter = tokio::spawn(async move { lock.acquire().await.unwrap() });
+    sleep(Duration::from_millis(300)).await;
+    let stopped = Instant::now();
+    holder.signal("STOP");
+    let guard = within(waiter).await.unwrap();
+    let after = stopped.elapsed();
+    // Its last heartbeat was a third of the timeout ago at most.
+    assert!(after > TIMEOUT * 3 / 5 && after < TIMEOUT + LATE, "{after:?}");
+    guard.release().await.unwrap();
+    holder.signal("CONT");
+    ours.close().await.unwrap();
+}
+
+pub(crate) async fn the_lock_of_a_stopped_holder_is_the_next_ones_and_not_early(store: Store) {
+    inherits_of_the_stopped(&store).await;
+}
+
+pub(crate) async fn in_a_pool_of_threads_a_stopped_holder_is_ended_too(_: Store) {
+    let setup = Setup::new(Kind::MySql).argument("--thread-handling=pool-of-threads --thread-pool-size=4");
+    let store = Store::own(setup);
+    assert_eq!(store.sql("SELECT @@thread_handling"), "pool-of-threads");
+    inherits_of_the_stopped(&store).await;
+    // Half a packet is the read timeout's, which is the session's.
+    let ours = store.connect("ours").await;
+    let guard = ours.lock("x").unwrap().acquire().await.unwrap();
+    guard.release().await.unwrap();
+    ours.close().await.unwrap();
+}
+
+pub(crate) async fn a_stopped_waiter_holds_others_up_for_its_timeout_alone(store: Store) {
+    let ours = store.connect("ours").await;
+    let lock = ours.lock("x").unwrap();
+    let guard = within(lock.acquire()).await.unwrap();
+    let stopped = store.start(&["hold", "x"]);
+    for _ in 0..100 {
+        if lock.waiters().await.unwrap().len() == 1 {
+            break;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    let next = store.connect("next").await.lock("x").unwrap();
+    let waiter = tokio::spawn(async move { next.acquire().await.unwrap() });
+    sleep(Duration::from_millis(300)).await;
+    stopped.signal("STOP");
+    let released = Instant::now();
+    guard.release().await.unwrap();
+    let next = within(waiter).await.unwrap();
+    assert!(released.elapsed() < TIMEOUT + LATE, "{:?}", released.elapsed());
+    next.release().await.unwrap();
+    stopped.signal("CONT");
+}
+
+/// The sentinel of a member that stands still gets the named lock of the session that ended: its name is in use, and the session is over.
+pub(crate) async fn a_sentinel_that_has_the_lock_of_the_dead_is_no_session(store: Store) {
+    let ours = store.connect("ours").await;
+    let group = ours.group("g").unwrap();
+    let mut member = store.start_as("stopped", &["join-and-hold", "g"]);
+    assert_eq!(member.line(), "joined");
+    assert_eq!(group.members().await.unwrap().len(), 1);
+    member.signal("STOP");
+    let number = store.session_of("stopped");
+    store.sql(&format!("KILL CONNECTION {number}"));
+    let ended = Instant::now();
+    while !group.members().await.unwrap().is_empty() || !ours.lock("g").unwrap().holders().await.unwrap().is_empty() {
+        assert!(ended.elapsed() < LATE, "a dead session counts");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let namespace = &store.namespace;
+    let sentinel = format!(
+        "SELECT COUNT(*) FROM tooz.tooz_sessions WHERE namespace = '{namespace}' AND member = 'stopped' AND IS_USED_LOCK(session) <> conn"
+    );
+    assert_eq!(store.sql(&sentinel), "1", "the sentinel has the lock, or this shows nothing");
+    within(ours.lock("g").unwrap().acquire()).await.unwrap().release().await.unwrap();
+    member.signal("CONT");
+    member.kill();
+    ours.close().await.unwrap();
+}
+
+pub(crate) async fn tokens_grow_over_restarts_within_a_second(_: Store) {
+    let store = Store::own(Setup::new(Kind::MySql));
+    let mut last = 0;
+    for round in 0..4 {
+        let ours = store.connect("ours").await;
+        let guard = within(ours.lock("x").unwrap().acquire()).await.unwrap();
+        let token = guard.fencing_token().0;
+        assert!(token > last && token < 1 << 53, "{last} {token}");
+        last = token;
+        if round == 2 {
+            // Even what was reserved is gone: the time is above it, which each start has left behind by a second at most.
+            store.sql("UPDATE tooz.tooz_fence SET reserved = 0");
+            sleep(Duration::from_secs(4)).await;
+        }
+        store.server.restart().unwrap();
+        within(guard.loss().wait()).await;
+        drop(ours);
+    }
+}
+
+pub(crate) async fn a_membership_that_was_taken_over_is_told_at_once(store: Store) {
+    let (a, b) = (store.connect("same").await, store.connect("same").await);
+    let old = within(a.group("g").unwrap().join_or_create(&1)).await.unwrap();
+    let group = b.group("g").unwrap();
+    let error = within(group.join(&2)).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    let guard = within(a.lock("x").unwrap().acquire()).await.unwrap();
+    let loss = old.loss();
+    let taken = Instant::now();
+    let new = within(group.join_with(JoinOptions::new().take_over())).await.unwrap();
+    assert_eq!(within(loss.wait()).await, LossReason::TakenOver);
+    // Not only with the next heartbeat.
+    assert!(taken.elapsed() < Duration::from_millis(400), "{:?}", taken.elapsed());
+    assert!(guard.is_held() && new.is_member());
+    a.close().await.unwrap();
+    b.close().await.unwrap();
+}
+
+pub(crate) async fn nothing_is_left_behind(_: Store) {
+    let store = Store::own(Setup::new(Kind::MySql));
+    let ours = store.connect("ours").await;
+    let mut killed = store.start_as("killed", &["join-and-hold", "g"]);
+    assert_eq!(killed.line(), "joined");
+    let reader = ours.lock("r").unwrap().shared();
+    within(reader.acquire()).await.unwrap().release().await.unwrap();
+    sleep(Duration::from_millis(100)).await;
+    killed.kill();
+    within(ours.lock("g").unwrap().acquire()).await.unwrap().release().await.unwrap();
+    ours.group("g").unwrap().delete().await.unwrap();
+    ours.close().await.unwrap();
+    for table in ["groups", "sessions", "members", "grants", "sharers", "waits"] {
+        assert_eq!(store.sql(&format!("SELECT COUNT(*) FROM tooz.tooz_{table}")), "0", "{table}");
+    }
+}

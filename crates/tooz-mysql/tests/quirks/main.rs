@@ -1,0 +1,81 @@
+//! What is this driver's own: processes and servers that are really killed, users with few rights, servers that are not as they should be, and tables that
+//! others change meanwhile.
+
+mod access;
+mod bed;
+mod faults;
+mod locks;
+mod tables;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use tooz_mysql as _;
+use tooz_testbed::{Kind, Provided, for_tests};
+
+use crate::bed::{Store, role, run};
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some("--role") {
+        let given: Vec<String> = arguments.collect();
+        let given: Vec<&str> = given.iter().map(String::as_str).collect();
+        run(role(&given));
+        return ExitCode::SUCCESS;
+    }
+    let missing = match for_tests(Kind::MySql) {
+        Provided::MayStart => None,
+        Provided::Own(_) => Some("breaks servers of its own: TOOZ_TESTBED=1".to_owned()),
+        Provided::Missing(reason) => Some(reason),
+    };
+    macro_rules! trials {
+        ($($module:ident::$name:ident),* $(,)?) => {
+            vec![$(trial(stringify!($name), missing.as_deref(), |store| run($module::$name(store)))),*]
+        };
+    }
+    let trials = trials![
+        faults::the_lock_of_a_killed_holder_is_the_next_ones,
+        faults::the_lock_of_a_stopped_holder_is_the_next_ones_and_not_early,
+        faults::in_a_pool_of_threads_a_stopped_holder_is_ended_too,
+        faults::a_stopped_waiter_holds_others_up_for_its_timeout_alone,
+        faults::a_sentinel_that_has_the_lock_of_the_dead_is_no_session,
+        faults::tokens_grow_over_restarts_within_a_second,
+        faults::a_membership_that_was_taken_over_is_told_at_once,
+        faults::nothing_is_left_behind,
+        locks::a_thousand_names_are_a_thousand_locks,
+        locks::ten_thousand_locks_live_on_one_connection,
+        locks::forty_members_that_wait_in_a_row_all_get_their_turn,
+        locks::a_hundred_waiting_tasks_share_few_connections,
+        locks::waiters_are_those_in_the_servers_queue,
+        locks::a_holder_is_shown_however_short_it_holds,
+        locks::an_error_after_the_grant_gives_the_lock_back,
+        locks::an_uncontended_lock_writes_nothing,
+        tables::a_change_of_a_table_ends_no_session_and_keeps_nobody_waiting_for_long,
+        tables::another_layout_is_refused_before_anything_is_owned,
+        tables::tables_that_were_dropped_are_made_again,
+        tables::capabilities_that_no_packet_holds_are_refused_and_end_no_session,
+        tables::a_database_may_have_any_name,
+        access::without_rights_to_create_the_ddl_is_named_and_is_enough,
+        access::a_wrong_password_is_told_as_such,
+        access::a_read_only_server_is_refused,
+        access::several_hosts_are_refused,
+        access::a_unix_socket_will_do,
+        access::tls_is_checked_or_said_to_be_missing,
+        access::the_check_up_tells_what_it_found,
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn trial(name: &str, missing: Option<&str>, case: fn(Store)) -> Trial {
+    if let Some(reason) = missing.map(str::to_owned) {
+        let kind = reason.clone();
+        return Trial::ignorable_test(name, move || Ok(Completion::ignored_with(reason)))
+            .with_kind(kind)
+            .with_ignored_flag(true);
+    }
+    let namespace = name.to_owned();
+    Trial::test(name, move || {
+        case(Store::shared(&namespace).map_err(Failed::from)?);
+        Ok(())
+    })
+}

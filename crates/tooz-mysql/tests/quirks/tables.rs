@@ -1,0 +1,99 @@
+//! The tables: changed, dropped, or of another layout.
+
+use std::io::Write as _;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+use tooz_core::{ErrorKind, connect};
+use tooz_testbed::{Kind, Setup};
+
+use crate::bed::{LATE, Store, within};
+
+/// A client of the server's own, which does this and stays.
+fn stays(store: &Store, sql: &str) -> Child {
+    let mut client = store.server.tool("mariadb").unwrap();
+    let mut child = client.args(["-N", "-B", "-n"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    writeln!(child.stdin.as_mut().unwrap(), "{sql}").unwrap();
+    child
+}
+
+/// An `ALTER` behind some reader keeps all later readers waiting, by default for a day.
+pub(crate) async fn a_change_of_a_table_ends_no_session_and_keeps_nobody_waiting_for_long(_: Store) {
+    let store = Store::own(Setup::new(Kind::MySql));
+    let ours = store.connect("ours").await;
+    let membership = within(ours.group("g").unwrap().join_or_create(&())).await.unwrap();
+    let guard = within(ours.lock("held").unwrap().acquire()).await.unwrap();
+    let tables = ["members", "sharers"];
+    let reads: Vec<String> = tables.map(|table| format!("SELECT COUNT(*) FROM tooz.tooz_{table};")).into();
+    let mut reader = stays(&store, &format!("START TRANSACTION; {}", reads.concat()));
+    sleep(Duration::from_millis(300)).await;
+    let mut changes = tables.map(|table| stays(&store, &format!("ALTER TABLE tooz.tooz_{table} COMMENT = 'changed';")));
+    sleep(Duration::from_millis(300)).await;
+    let begun = Instant::now();
+    let tried = within(ours.lock("free").unwrap().try_acquire()).await;
+    assert!(tried.is_err() && begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    // Longer than the session timeout.
+    sleep(Duration::from_secs(4)).await;
+    assert!(guard.is_held() && membership.is_member());
+    let _ = reader.kill();
+    let _ = reader.wait();
+    for change in &mut changes {
+        drop(change.stdin.take());
+        assert!(change.wait().unwrap().success());
+    }
+    within(ours.lock("free").unwrap().acquire()).await.unwrap().release().await.unwrap();
+    guard.release().await.unwrap();
+    membership.leave().await.unwrap();
+}
+
+pub(crate) async fn another_layout_is_refused_before_anything_is_owned(_: Store) {
+    let store = Store::own(Setup::new(Kind::MySql));
+    let ours = store.connect("ours").await;
+    ours.group("g").unwrap().create().await.unwrap();
+    store.sql("UPDATE tooz.tooz_layout SET layout = 7");
+    for coordinator in [&ours, &store.connect("other").await] {
+        let error = within(coordinator.lock("x").unwrap().try_acquire()).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Config && error.to_string().contains("layout 7"), "{error}");
+    }
+    assert_eq!(store.sql("SELECT COUNT(*) FROM tooz.tooz_sessions"), "0");
+}
+
+pub(crate) async fn tables_that_were_dropped_are_made_again(_: Store) {
+    let store = Store::own(Setup::new(Kind::MySql));
+    let ours = store.connect("ours").await;
+    ours.group("g").unwrap().create().await.unwrap();
+    store.sql("DROP DATABASE tooz");
+    assert!(ours.groups().await.unwrap().is_empty());
+    ours.group("g").unwrap().create().await.unwrap();
+    store.sql("DROP TABLE tooz.tooz_grants");
+    within(ours.lock("x").unwrap().acquire()).await.unwrap().release().await.unwrap();
+    assert_eq!(ours.groups().await.unwrap().len(), 1);
+}
+
+/// The server ends a connection that sends a longer packet than it takes.
+pub(crate) async fn capabilities_that_no_packet_holds_are_refused_and_end_no_session(_: Store) {
+    let store = Store::own(Setup::new(Kind::MySql).argument("--max-allowed-packet=1M"));
+    let ours = store.connect("ours").await;
+    let guard = within(ours.lock("x").unwrap().acquire()).await.unwrap();
+    let group = ours.group("g").unwrap();
+    group.create().await.unwrap();
+    let error = within(group.join(&"x".repeat(600_000))).await.err().unwrap();
+    assert!(error.kind() == ErrorKind::Config && error.to_string().contains("max_allowed_packet"), "{error}");
+    let membership = within(group.join(&"x".repeat(400_000))).await.unwrap();
+    assert!(guard.is_held());
+    assert_eq!(group.members().await.unwrap()[0].capabilities.get::<String>().unwrap().len(), 400_000);
+    membership.leave().await.unwrap();
+}
+
+pub(crate) async fn a_database_may_have_any_name(store: Store) {
+    let url = store.url().replace("/tooz?", "/it's%20%60a%60%20{layout}?");
+    let (a, b) = (within(connect(&url, "a")).await.unwrap(), store.connect("b").await);
+    let begun = Instant::now();
+    let guard = within(a.lock("x").unwrap().acquire()).await.unwrap();
+    // Another database, other locks.
+    within(b.lock("x").unwrap().acquire()).await.unwrap().release().await.unwrap();
+    guard.release().await.unwrap();
+    assert!(begun.elapsed() < LATE * 5);
+    assert!(store.sql("SHOW DATABASES").contains("it's `a` {layout}"));
+}

@@ -1,0 +1,169 @@
+//! MariaDB: how it is started, asked and reached.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::server::backend::{Backend, Plan, text};
+use crate::server::keeper::private_folder;
+use crate::server::postgres::is_root;
+use crate::server::probe;
+
+pub(crate) struct MySql;
+
+/// The user that is always there, with all privileges and no password.
+const USER: &str = "root";
+
+/// The database in which the tables of tooz are; whoever needs it makes it.
+const DATABASE: &str = "tooz";
+
+/// What the kernel has room for.
+const LONGEST_SOCKET: usize = 107;
+
+impl Backend for MySql {
+    fn prepare(&self, plan: &Plan) -> Result<()> {
+        if plan.tls.is_some() && plan.unix_socket.is_some() {
+            bail!("a server with both tls() and unix_socket() would have two URLs; choose one");
+        }
+        if socket(plan).as_os_str().len() > LONGEST_SOCKET {
+            bail!("{} is too long for a Unix socket; set TMPDIR to a shorter path", socket(plan).display());
+        }
+        private_folder(&plan.data())?;
+        let mut command = plan.installation.command("mariadbd")?;
+        command
+            .args(["--no-defaults", "--bootstrap", "--log-warnings=0", "--innodb-log-file-size=8M"])
+            .args(folders(plan)?)
+            .args(as_root());
+        let log = File::create(plan.log())?;
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("cannot run mariadbd --bootstrap")?;
+        let mut input = child.stdin.take().context("its input is piped")?;
+        let written = input.write_all(bootstrap(plan)?.as_bytes());
+        drop(input);
+        let status = child.wait()?;
+        if !status.success() || written.is_err() {
+            bail!("mariadbd --bootstrap failed:\n{}", fs::read_to_string(plan.log())?.trim());
+        }
+        Ok(())
+    }
+
+    fn command(&self, plan: &Plan) -> Result<Command> {
+        // What a killed server leaves may bear the number of a process that lives by now.
+        let _ = fs::remove_file(socket(plan));
+        let mut command = plan.installation.command("mariadbd")?;
+        command
+            .arg("--no-defaults")
+            .args(folders(plan)?)
+            .arg(format!("--socket={}", text(&socket(plan))))
+            .arg(format!("--pid-file={}", text(&plan.folder.join("pid"))))
+            .args(as_root())
+            // Small, but with room for suites that run many cases at the same time.
+            .args(["--skip-name-resolve", "--innodb-buffer-pool-size=32M", "--innodb-log-file-size=8M"])
+            .args(["--aria-pagecache-buffer-size=1M", "--performance-schema=OFF", "--max-connections=800"]);
+        match &plan.unix_socket {
+            Some(_) => command.arg("--skip-networking"),
+            None => command.arg("--bind-address=127.0.0.1").arg(format!("--port={}", plan.listen.port())),
+        };
+        if plan.durable {
+            // As in production: what was committed is on the disk, and replicas can be fed from it.
+            command.args([
+                "--innodb-flush-log-at-trx-commit=1",
+                "--log-bin=binlog",
+                "--sync-binlog=1",
+                "--server-id=1",
+            ]);
+        } else {
+            // Only a crash of the whole machine loses what was not synced, and no test does that.
+            command.args(["--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=nosync"]);
+        }
+        if let Some(tls) = &plan.tls {
+            command
+                .arg(format!("--ssl-ca={}", text(&tls.ca)))
+                .arg(format!("--ssl-cert={}", text(&tls.certificate)))
+                .arg(format!("--ssl-key={}", text(&tls.key)))
+                .arg("--require-secure-transport=ON");
+        }
+        command.args(&plan.arguments);
+        Ok(command)
+    }
+
+    fn is_ready(&self, plan: &Plan) -> Result<bool> {
+        // It speaks first: the length and the number of the packet, and then the version of the protocol, or 255 for an error.
+        let enough = |answer: &[u8]| answer.len() > 4;
+        let answer = match &plan.unix_socket {
+            None => probe::ask(plan.listen, b"", enough)?,
+            Some(_) => probe::ask_at(&socket(plan), b"", enough)?,
+        };
+        Ok(answer.get(4) == Some(&10))
+    }
+
+    fn url(&self, plan: &Plan) -> String {
+        match (&plan.tls, &plan.unix_socket) {
+            (None, None) => format!("mysql://{USER}@{}/{DATABASE}", plan.listen),
+            (Some(tls), _) => format!("mysql://{USER}@{}/{DATABASE}?ca={}", plan.listen, tls.ca.display()),
+            (None, Some(_)) => format!("mysql://{USER}@/{DATABASE}?socket={}", socket(plan).display()),
+        }
+    }
+
+    fn tool(&self, plan: &Plan, program: &str) -> Result<Command> {
+        let mut command = plan.installation.command(program)?;
+        command.args(["--no-defaults", "-u", USER]);
+        match &plan.unix_socket {
+            Some(_) => command.arg(format!("--socket={}", text(&socket(plan)))),
+            None => command.args(["--protocol=TCP", "-h", "127.0.0.1", "-P", &plan.listen.port().to_string()]),
+        };
+        match &plan.tls {
+            Some(tls) => command.arg(format!("--ssl-ca={}", text(&tls.ca))),
+            None => command.arg("--skip-ssl"),
+        };
+        Ok(command)
+    }
+}
+
+fn socket(plan: &Plan) -> PathBuf {
+    plan.folder.join("socket")
+}
+
+/// The tables of the server's own, by the statements that come with it, and `root` with no password.
+fn bootstrap(plan: &Plan) -> Result<String> {
+    const PARTS: [&str; 3] = ["system_tables.sql", "performance_tables.sql", "system_tables_data.sql"];
+    let share = base(plan)?.join("share");
+    let mut sql =
+        String::from("CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\nSET @skip_auth_anonymous=1;\n");
+    for part in PARTS {
+        // The names are other ones in newer versions.
+        let names = [format!("mysql/mysql_{part}"), format!("mysql/mariadb_{part}"), format!("mariadb/mariadb_{part}")];
+        let found = names.iter().map(|name| share.join(name)).find(|path| path.is_file());
+        let found = found.with_context(|| format!("there is no {part} in {}", share.display()))?;
+        sql += &fs::read_to_string(found)?;
+    }
+    Ok(sql)
+}
+
+/// Where it finds its own files, and where it keeps its data.
+fn folders(plan: &Plan) -> Result<[String; 3]> {
+    Ok([
+        format!("--basedir={}", text(&base(plan)?)),
+        format!("--datadir={}", text(&plan.data())),
+        format!("--tmpdir={}", text(&plan.folder)),
+    ])
+}
+
+/// The folder in which `share/` is.
+fn base(plan: &Plan) -> Result<PathBuf> {
+    let server = plan.installation.find("mariadbd").context("there is no mariadbd")?;
+    let folder = server.parent().and_then(Path::parent);
+    Ok(folder.context("mariadbd is in a folder of programs")?.to_owned())
+}
+
+/// It refuses to run as root unless it is told to.
+fn as_root() -> Option<&'static str> {
+    is_root().then_some("--user=root")
+}
