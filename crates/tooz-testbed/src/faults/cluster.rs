@@ -100,6 +100,7 @@ impl Cluster {
         }
         if setup.kind == Kind::Memcached {
             bail!("servers of memcached know nothing of each other: there is no cluster to start");
+        }
         if setup.kind == Kind::MySql {
             bail!("named locks are of one server: there is no cluster of MariaDB to start");
         }
