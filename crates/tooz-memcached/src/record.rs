@@ -76,7 +76,7 @@ impl Client {
         let Append { key, entry, missing, lane, .. } = *append;
         let mut in_doubt = false;
         for _ in 0..TRIES {
-            self.must_have_room(entry.len()).await?;
+            self.must_have_room(key.len(), entry.len()).await?;
             let batch = Batch::default().append(key, entry).get_and_keep(key, append.seconds).look(&self.session_key);
             let mut done = self.run(batch, lane).await.map_err(|error| doubtful(error, in_doubt))?;
             in_doubt |= done.in_doubt;
@@ -111,12 +111,15 @@ impl Client {
     }
 
     /// Sees that a full server has room for so many bytes. One that has none does not just refuse to append: it deletes the record that it can't
-    /// append to, and with it the place of each holder. So it is asked for room in a key of this session's own first.
-    pub(crate) async fn must_have_room(&self, length: usize) -> Result<()> {
+    /// append to, and with it the place of each holder. So it is asked for room in a key of this session's own first; it has
+    /// room for each size of its own, so that key is as long as the other one.
+    pub(crate) async fn must_have_room(&self, key_length: usize, length: usize) -> Result<()> {
         if !self.is_tight() {
             return Ok(());
         }
-        let key = format!("{}:room", self.session_key);
+        // All keys that matter begin with another letter.
+        let mut key = format!("r{:r<249}", self.session.to_string());
+        key.truncate(key_length);
         let batch = Batch::default().set(&key, &"-".repeat(length), 1).delete(&key);
         match self.run(batch, Lane::Duty).await?.next() {
             Reply::Done(_) => Ok(()),

@@ -85,7 +85,7 @@ impl Client {
             Letter::Broken(request) => format!("B{BETWEEN}{request}\n"),
             Letter::TakenOver(request) => format!("M{BETWEEN}{request}\n"),
         };
-        self.must_have_room(text.len()).await?;
+        self.must_have_room(self.session_key.len(), text.len()).await?;
         self.run(Batch::default().append(&self.layout.session(session), &text), Lane::Duty).await.map(drop)
     }
 
