@@ -29,9 +29,10 @@ struct Backend {
     server: OnceLock<Server>,
 }
 
-static BACKENDS: [Backend; 2] = [
+static BACKENDS: [Backend; 3] = [
     Backend { kind: Kind::Redis, late: Duration::from_millis(500), server: OnceLock::new() },
     Backend { kind: Kind::Etcd, late: Duration::from_secs(1), server: OnceLock::new() },
+    Backend { kind: Kind::Memcached, late: Duration::from_millis(2500), server: OnceLock::new() },
 ];
 
 type Case = (&'static str, fn(&'static Backend));

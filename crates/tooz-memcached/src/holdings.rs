@@ -30,6 +30,9 @@ struct State {
     members_turn: Option<RequestId>,
 }
 
+/// Some of what is held, by its requests.
+pub(crate) type Few<V> = Vec<(RequestId, V)>;
+
 /// A grant of this session.
 #[derive(Clone, Debug)]
 pub(crate) struct Grant {
@@ -174,7 +177,7 @@ impl Holdings {
     }
 
     /// The next few grants and memberships to look after.
-    pub(crate) fn next_few(&self) -> (Vec<(RequestId, Grant)>, Vec<(RequestId, Membership)>) {
+    pub(crate) fn next_few(&self) -> (Few<Grant>, Few<Membership>) {
         let mut state = self.state();
         let State { held, joined, turn, members_turn, .. } = &mut *state;
         (next_few(held, turn), next_few(joined, members_turn))

@@ -193,11 +193,10 @@ impl Client {
         }
         self.tidy_lock(key, &look).await;
         match look.journal.end_of(request) {
-            Some(End::Given) => Ok(()),
             Some(End::Taken) => Err(taken()),
             Some(End::Died) => Err(lost()),
             None if was_held && !in_doubt => Err(taken()),
-            None => Ok(()),
+            Some(End::Given) | None => Ok(()),
         }
     }
 
@@ -214,7 +213,7 @@ impl Client {
         let batch = batch.look(&self.session_key);
         let Some(mut done) = self.run_on(version.epoch, batch, Lane::Duty).await? else { return Ok(false) };
         let swapped = done.next().was_done()?.is_some();
-        if !done.next().is_there()? {
+        if !done.next().found()? {
             return Err(lost());
         }
         Ok(swapped)

@@ -81,7 +81,7 @@ impl Client {
             let mut done = self.run(batch, lane).await.map_err(|error| doubtful(error, in_doubt))?;
             in_doubt |= done.in_doubt;
             let (stored, value) = (done.next(), done.next().value()?);
-            self.must_live(done.next(), append.owned)?;
+            must_live(done.next(), append.owned)?;
             let is_done = match stored {
                 Reply::Done(_) => true,
                 Reply::NotStored => false,
@@ -132,7 +132,7 @@ impl Client {
         let Append { key, entry, lane, owned, .. } = *append;
         let mut done = self.run(Batch::default().add(key, entry, append.seconds).look(&self.session_key), lane).await?;
         let made = done.next().was_done()?;
-        self.must_live(done.next(), owned)?;
+        must_live(done.next(), owned)?;
         Ok(made.map(|flags| Seen::of(Some((entry.as_bytes().to_vec(), flags)), &done)))
     }
 
@@ -173,7 +173,7 @@ impl Client {
             let batch = some.iter().fold(Batch::default(), |batch, id| batch.look(&self.layout.session(*id)));
             let done = self.run(batch, Lane::Wish).await?;
             for (session, reply) in some.iter().zip(done.rest()) {
-                if !reply.is_there()? {
+                if !reply.found()? {
                     gone.insert(*session);
                 }
             }
@@ -200,13 +200,13 @@ impl Client {
         let text = compact(text, &gone)?;
         self.swap(key, seen.version, &text, kept_for(&text), Lane::Duty).await.map(drop)
     }
+}
 
-    fn must_live(&self, session: Reply, owned: bool) -> Result<()> {
-        if !session.is_there()? && owned {
-            return Err(lost());
-        }
-        Ok(())
+fn must_live(session: Reply, owned: bool) -> Result<()> {
+    if !session.found()? && owned {
+        return Err(lost());
     }
+    Ok(())
 }
 
 impl Seen {

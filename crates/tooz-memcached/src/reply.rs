@@ -135,7 +135,7 @@ impl Reply {
     }
 
     /// Whether the key is there.
-    pub(crate) fn is_there(self) -> Result<bool> {
+    pub(crate) fn found(self) -> Result<bool> {
         match self {
             Reply::Done(_) | Reply::Value(..) => Ok(true),
             Reply::Missing => Ok(false),

@@ -83,7 +83,7 @@ impl MemcachedSession {
         let received = Instant::now();
         let mut next = || replies.next().ok_or_else(|| strange("nothing"));
         let (clock_read, touched) = (next()?.value()?, next()?);
-        if !touched.is_there()? {
+        if !touched.found()? {
             return Err(lost());
         }
         let Some((mark, flags)) = clock_read else {

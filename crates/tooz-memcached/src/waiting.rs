@@ -92,7 +92,7 @@ impl Client {
         let batch = sessions.iter().fold(batch, |batch, session| batch.look(&self.layout.session(*session)));
         let mut done = self.run(batch, Lane::Wish).await?;
         let record = done.next();
-        if !done.next().is_there()? {
+        if !done.next().found()? {
             return Err(lost());
         }
         let (look, is_new) = if is_short {
@@ -109,7 +109,7 @@ impl Client {
         }
         let mut gone = BTreeSet::new();
         for (session, reply) in sessions.iter().zip(done.rest()) {
-            if !reply.is_there()? {
+            if !reply.found()? {
                 gone.insert(*session);
             }
         }
@@ -121,7 +121,7 @@ impl Client {
     async fn look_with_session(&self, key: &str) -> Result<Look> {
         let mut done = self.run(Batch::default().get(key).look(&self.session_key), Lane::Wish).await?;
         let value = done.next().value()?;
-        if !done.next().is_there()? {
+        if !done.next().found()? {
             return Err(lost());
         }
         Look::of(Seen::of(value, &done))
