@@ -6,7 +6,7 @@ use std::ops::Bound;
 use tooz_core::GroupId;
 use tooz_core::driver::{LockKey, Mutex, MutexGuard, Reporter, RequestId};
 
-use crate::record::Version;
+use crate::reply::Version;
 
 /// How many of each are looked after at once, so that it costs the same whatever is held.
 const LOOKED_AFTER: usize = 64;

@@ -7,7 +7,7 @@ use tooz_core::{Outcome, Result};
 use crate::client::{Client, Done, Lane};
 use crate::error::{crowded, full, lost, of_server};
 use crate::journal::SessionId;
-use crate::reply::{Batch, Flags, Reply};
+use crate::reply::{Batch, Flags, Reply, Version};
 
 /// How often a record is appended to that others make and delete at the same time.
 const TRIES: usize = 20;
@@ -23,13 +23,6 @@ pub(crate) struct Seen {
     pub(crate) version: Version,
     /// Whether what was appended may yet be appended once more.
     pub(crate) in_doubt: bool,
-}
-
-/// Which version of a value: it counts on the connection alone by which it was read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Version {
-    pub(crate) epoch: u64,
-    pub(crate) cas: u64,
 }
 
 /// What becomes of an entry where there is no record.

@@ -10,13 +10,13 @@ use tooz_core::driver::RequestId;
 
 use crate::client::{Client, Lane};
 use crate::holdings::{Grant, Membership};
-use crate::journal::group::GroupJournal;
+use crate::journal::group::{self, GroupJournal};
+use crate::journal::lock;
 use crate::journal::{BETWEEN, SessionId, dead};
-use crate::record::{Seen, Version};
-use crate::reply::{Batch, Reply};
+use crate::record::Seen;
+use crate::reply::{Batch, Reply, Version};
 use crate::server::Server;
-use crate::session::kept;
-use crate::{group, lock};
+use crate::server_clock::kept;
 
 /// How often the mail is looked at while anything is held.
 const MAIL: Duration = Duration::from_millis(500);

@@ -259,7 +259,7 @@ fn listens_on_a_unix_socket(kind: Kind) -> anyhow::Result<()> {
     assert!(server.url().starts_with("redis+unix:///"), "{}", server.url());
     assert!(talk(&server, Some("one")).is_some());
     assert_eq!(talk(&server, None).as_deref(), Some("one"));
-    assert!(std::net::TcpStream::connect(server.address()).is_err());
+    assert!(TcpStream::connect(server.address()).is_err());
     Ok(())
 }
 
