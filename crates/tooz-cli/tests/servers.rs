@@ -29,11 +29,12 @@ struct Backend {
     server: OnceLock<Server>,
 }
 
-static BACKENDS: [Backend; 3] = [
+static BACKENDS: [Backend; 4] = [
     Backend { kind: Kind::Redis, late: Duration::from_millis(500), server: OnceLock::new() },
     Backend { kind: Kind::Etcd, late: Duration::from_secs(1), server: OnceLock::new() },
     // Consul ends a session after twice its timeout.
     Backend { kind: Kind::Consul, late: TIMEOUT.saturating_add(Duration::from_secs(1)), server: OnceLock::new() },
+    Backend { kind: Kind::Memcached, late: Duration::from_millis(2500), server: OnceLock::new() },
 ];
 
 type Case = (&'static str, fn(&'static Backend));

@@ -10,12 +10,13 @@ use tooz_core::{Error, ErrorKind, GroupId, Outcome, Result};
 use crate::client::{Client, Lane};
 use crate::error::{lost, too_large};
 use crate::holdings::Membership;
-use crate::journal::group::{GroupJournal, create, delete, join, leave, update, withdraw};
+use crate::journal::group::{FOR_EVER, GroupJournal, compact, create, delete, join, kept_for, leave, update, withdraw};
 use crate::journal::groups::{self, GroupsJournal};
 use crate::journal::{End, LONG, SessionId, dead};
-use crate::record::{Append, IfMissing, Seen, Version};
-use crate::reply::{Batch, KEPT};
-use crate::session::{LONGER, MemcachedSession};
+use crate::record::{Append, IfMissing, Seen};
+use crate::reply::{Batch, Version};
+use crate::server_clock::LONGER;
+use crate::session::MemcachedSession;
 use crate::upkeep::Letter;
 use crate::watch::{Watched, watch};
 
@@ -25,18 +26,15 @@ const MOST_CAPABILITIES: usize = 64 * 1024;
 /// How many groups are looked at in one request.
 const AT_ONCE: usize = 64;
 
-/// Groups are kept without a time limit.
-const FOR_EVER: u32 = 0;
-
 /// A group as it was seen.
-pub(crate) struct Look {
+pub(crate) struct SeenGroup {
     pub(crate) journal: GroupJournal,
     pub(crate) seen: Seen,
 }
 
-impl Look {
+impl SeenGroup {
     fn of(seen: Seen) -> Result<Self> {
-        Ok(Look { journal: GroupJournal::read(seen.text.as_deref().unwrap_or_default())?, seen })
+        Ok(SeenGroup { journal: GroupJournal::read(seen.text.as_deref().unwrap_or_default())?, seen })
     }
 
     fn is_long(&self) -> bool {
@@ -46,15 +44,6 @@ impl Look {
     pub(crate) fn sessions(&self) -> BTreeSet<SessionId> {
         self.journal.members.iter().map(|entry| entry.session).collect()
     }
-}
-
-/// How long a text is kept: one without a group only remembers what may come late.
-pub(crate) fn kept_for(text: &str) -> u32 {
-    if text.starts_with('C') { FOR_EVER } else { KEPT }
-}
-
-pub(crate) fn compact(text: &[u8], gone: &BTreeSet<SessionId>) -> Result<String> {
-    GroupJournal::read(text).map(|journal| journal.compacted(gone))
 }
 
 fn check_capabilities(request: &JoinRequest) -> Result<()> {
@@ -72,14 +61,14 @@ enum Whose {
 }
 
 impl Client {
-    pub(crate) async fn look_at_group(&self, key: &str) -> Result<Look> {
-        Look::of(self.read(key).await?)
+    pub(crate) async fn look_at_group(&self, key: &str) -> Result<SeenGroup> {
+        SeenGroup::of(self.read(key).await?)
     }
 
-    async fn append_to_group(&self, key: &str, entry: &str, missing: IfMissing, whose: Whose) -> Result<Look> {
+    async fn append_to_group(&self, key: &str, entry: &str, missing: IfMissing, whose: Whose) -> Result<SeenGroup> {
         let owned = whose == Whose::Member;
         let append = Append { key, entry, missing, seconds: FOR_EVER, lane: Lane::Wish, owned, compact };
-        let look = Look::of(self.append(&append).await?)?;
+        let look = SeenGroup::of(self.append(&append).await?)?;
         if look.is_long() {
             // The next one does it otherwise.
             let _ = self.tidy(key, &look.seen, kept_for, compact).await;
@@ -88,13 +77,13 @@ impl Client {
     }
 
     /// Says of sessions that are gone that they are, and looks again.
-    pub(crate) async fn bury_members(&self, key: &str, gone: &BTreeSet<SessionId>) -> Result<Look> {
+    pub(crate) async fn bury_members(&self, key: &str, gone: &BTreeSet<SessionId>) -> Result<SeenGroup> {
         let entries: String = gone.iter().map(|session| dead(*session)).collect();
         self.append_to_group(key, &entries, IfMissing::Leave, Whose::Anybody).await
     }
 
     /// Appends what may have to be withdrawn.
-    async fn append_of(&self, request: &JoinRequest, key: &str, entry: &str) -> Result<Look> {
+    async fn append_of(&self, request: &JoinRequest, key: &str, entry: &str) -> Result<SeenGroup> {
         match self.append_to_group(key, entry, IfMissing::Leave, Whose::Member).await {
             Ok(look) => {
                 if look.seen.in_doubt {
@@ -123,7 +112,7 @@ impl Client {
     }
 
     /// Deletes a record that says nothing. Another may have changed it, and then it is that one's.
-    async fn clear_away(&self, key: &str, look: &Look) {
+    async fn clear_away(&self, key: &str, look: &SeenGroup) {
         if look.seen.text.is_some() && look.journal.is_nothing() {
             let batch = Batch::default().delete_version(key, look.seen.version.cas);
             let _ = self.run_on(look.seen.version.epoch, batch, Lane::Wish).await;
@@ -165,7 +154,7 @@ impl Client {
     }
 
     /// What a join has come to. `None`: who was in its way is dead, and it has to be asked again.
-    async fn joined(&self, request: &JoinRequest, key: &str, look: &Look) -> Result<Option<()>> {
+    async fn joined(&self, request: &JoinRequest, key: &str, look: &SeenGroup) -> Result<Option<()>> {
         if look.journal.made_by.is_none() {
             self.clear_away(key, look).await;
             return self.refused(request, key, Error::no_group(&request.group)).await.map(Some);

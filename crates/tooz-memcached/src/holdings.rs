@@ -6,7 +6,7 @@ use std::ops::Bound;
 use tooz_core::GroupId;
 use tooz_core::driver::{LockKey, Mutex, MutexGuard, Reporter, RequestId};
 
-use crate::record::Version;
+use crate::reply::Version;
 
 /// How many of each are looked after at once, so that it costs the same whatever is held.
 const LOOKED_AFTER: usize = 64;
@@ -29,6 +29,9 @@ struct State {
     turn: Option<RequestId>,
     members_turn: Option<RequestId>,
 }
+
+/// Some of what is held, by its requests.
+pub(crate) type Few<V> = Vec<(RequestId, V)>;
 
 /// A grant of this session.
 #[derive(Clone, Debug)]
@@ -174,7 +177,7 @@ impl Holdings {
     }
 
     /// The next few grants and memberships to look after.
-    pub(crate) fn next_few(&self) -> (Vec<(RequestId, Grant)>, Vec<(RequestId, Membership)>) {
+    pub(crate) fn next_few(&self) -> (Few<Grant>, Few<Membership>) {
         let mut state = self.state();
         let State { held, joined, turn, members_turn, .. } = &mut *state;
         (next_few(held, turn), next_few(joined, members_turn))

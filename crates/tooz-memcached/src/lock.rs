@@ -8,32 +8,25 @@ use tooz_core::{Error, ErrorKind, FencingToken, Holder, Outcome, Result, Waiter}
 use crate::client::{Client, Lane};
 use crate::error::lost;
 use crate::holdings::Grant;
-use crate::journal::lock::{LockJournal, Place, break_off, free, release, withdraw};
+use crate::journal::lock::{FREE, KEPT, LockJournal, Place, break_off, compact, free, kept_for, release, withdraw};
 use crate::journal::{End, LONG, SessionId, dead};
 use crate::record::{Append, IfMissing, Seen};
 use crate::reply::Batch;
 use crate::session::MemcachedSession;
 use crate::upkeep::Letter;
 
-/// How long the last token of a free lock is kept, in seconds: a journal that begins then begins at a later time.
-const FREE: u32 = 3600;
-
-/// How long a lock is kept that somebody stands in, in seconds: longer than the longest session timeout, and each holder looks after it far more often. What
-/// only the dead stand in ends by that, where nobody comes for it.
-pub(crate) const KEPT: u32 = 25 * 3600;
-
 /// How many sessions are looked for each time.
 const NEAREST: usize = 8;
 
 /// A lock as it was seen.
-pub(crate) struct Look {
+pub(crate) struct SeenLock {
     pub(crate) journal: LockJournal,
     pub(crate) seen: Seen,
 }
 
-impl Look {
+impl SeenLock {
     pub(crate) fn of(seen: Seen) -> Result<Self> {
-        Ok(Look { journal: LockJournal::read(seen.text.as_deref().unwrap_or_default())?, seen })
+        Ok(SeenLock { journal: LockJournal::read(seen.text.as_deref().unwrap_or_default())?, seen })
     }
 
     /// The grant of who is first in it.
@@ -58,18 +51,9 @@ impl Look {
     }
 }
 
-/// How long a text is kept: one that nobody stands in is needed for the last token alone.
-pub(crate) fn kept_for(text: &str) -> u32 {
-    if text.starts_with('F') { FREE } else { KEPT }
-}
-
-pub(crate) fn compact(text: &[u8], gone: &BTreeSet<SessionId>) -> Result<String> {
-    LockJournal::read(text).map(|journal| journal.compacted(gone))
-}
-
 impl Client {
-    pub(crate) async fn look_at_lock(&self, key: &str) -> Result<Look> {
-        Look::of(self.read(key).await?)
+    pub(crate) async fn look_at_lock(&self, key: &str) -> Result<SeenLock> {
+        SeenLock::of(self.read(key).await?)
     }
 
     pub(crate) async fn append_to_lock(
@@ -79,13 +63,13 @@ impl Client {
         missing: IfMissing,
         lane: Lane,
         owned: bool,
-    ) -> Result<Look> {
+    ) -> Result<SeenLock> {
         let append = Append { key, entry, missing, seconds: KEPT, lane, owned, compact };
-        Look::of(self.append(&append).await?)
+        SeenLock::of(self.append(&append).await?)
     }
 
     /// Says of sessions that are gone that they are, and looks again.
-    pub(crate) async fn bury(&self, key: &str, gone: &BTreeSet<SessionId>) -> Result<Look> {
+    pub(crate) async fn bury(&self, key: &str, gone: &BTreeSet<SessionId>) -> Result<SeenLock> {
         let entries: String = gone.iter().map(|session| dead(*session)).collect();
         let look = self.append_to_lock(key, &entries, IfMissing::Leave, Lane::Duty, false).await?;
         self.tidy_lock(key, &look).await;
@@ -93,7 +77,7 @@ impl Client {
     }
 
     /// Writes a record anew where little of it counts. Where that fails the next one does it.
-    async fn tidy_lock(&self, key: &str, look: &Look) {
+    async fn tidy_lock(&self, key: &str, look: &SeenLock) {
         let journal = &look.journal;
         if journal.line.is_empty() || (look.length() > LONG && journal.is_mostly_over()) {
             let _ = self.tidy(key, &look.seen, kept_for, compact).await;
@@ -101,7 +85,7 @@ impl Client {
     }
 
     /// Takes a place in the line, or finds the one that is there.
-    pub(crate) async fn line_up(&self, request: &LockRequest, key: &str) -> Result<Look> {
+    pub(crate) async fn line_up(&self, request: &LockRequest, key: &str) -> Result<SeenLock> {
         let place = Place {
             request: request.id,
             session: self.session,
@@ -127,7 +111,7 @@ impl Client {
     }
 
     /// The grant of that request, if nobody is before it. Its session was seen to live in the same request.
-    pub(crate) fn granted(&self, request: &LockRequest, key: &str, look: &Look) -> Result<Option<Granted>> {
+    pub(crate) fn granted(&self, request: &LockRequest, key: &str, look: &SeenLock) -> Result<Option<Granted>> {
         let Some(before) = look.journal.in_the_way(request.id) else {
             return Err(match look.journal.end_of(request.id) {
                 Some(End::Died) => lost(),
@@ -146,7 +130,7 @@ impl Client {
     }
 
     /// The lock without those among the first in the line that are dead.
-    async fn look_at_the_living(&self, key: &str) -> Result<Look> {
+    async fn look_at_the_living(&self, key: &str) -> Result<SeenLock> {
         let mut look = self.look_at_lock(key).await?;
         loop {
             let gone = self.gone_of(look.journal.holders().iter().map(|place| place.session)).await?;
@@ -193,11 +177,10 @@ impl Client {
         }
         self.tidy_lock(key, &look).await;
         match look.journal.end_of(request) {
-            Some(End::Given) => Ok(()),
             Some(End::Taken) => Err(taken()),
             Some(End::Died) => Err(lost()),
             None if was_held && !in_doubt => Err(taken()),
-            None => Ok(()),
+            Some(End::Given) | None => Ok(()),
         }
     }
 
@@ -214,7 +197,7 @@ impl Client {
         let batch = batch.look(&self.session_key);
         let Some(mut done) = self.run_on(version.epoch, batch, Lane::Duty).await? else { return Ok(false) };
         let swapped = done.next().was_done()?.is_some();
-        if !done.next().is_there()? {
+        if !done.next().found()? {
             return Err(lost());
         }
         Ok(swapped)

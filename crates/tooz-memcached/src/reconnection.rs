@@ -93,7 +93,7 @@ impl Client {
         let server = Server::read(next()?, next()?, next()?)?;
         server.judge()?;
         // A server that was restarted has forgotten the session: nobody has to wait for the next heartbeat to hear of it.
-        if is_open && !next()?.is_there()? {
+        if is_open && !next()?.found()? {
             self.reporter.session_lost("the server has no such session");
         }
         if asked.elapsed() > SLOW {

@@ -7,7 +7,7 @@ use tooz_core::{Outcome, Result};
 use crate::client::{Client, Done, Lane};
 use crate::error::{crowded, full, lost, of_server};
 use crate::journal::SessionId;
-use crate::reply::{Batch, Flags, Reply};
+use crate::reply::{Batch, Flags, Reply, Version};
 
 /// How often a record is appended to that others make and delete at the same time.
 const TRIES: usize = 20;
@@ -23,13 +23,6 @@ pub(crate) struct Seen {
     pub(crate) version: Version,
     /// Whether what was appended may yet be appended once more.
     pub(crate) in_doubt: bool,
-}
-
-/// Which version of a value: it counts on the connection alone by which it was read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Version {
-    pub(crate) epoch: u64,
-    pub(crate) cas: u64,
 }
 
 /// What becomes of an entry where there is no record.
@@ -76,12 +69,12 @@ impl Client {
         let Append { key, entry, missing, lane, .. } = *append;
         let mut in_doubt = false;
         for _ in 0..TRIES {
-            self.must_have_room(entry.len()).await?;
+            self.must_have_room(key.len(), entry.len()).await?;
             let batch = Batch::default().append(key, entry).get_and_keep(key, append.seconds).look(&self.session_key);
             let mut done = self.run(batch, lane).await.map_err(|error| doubtful(error, in_doubt))?;
             in_doubt |= done.in_doubt;
             let (stored, value) = (done.next(), done.next().value()?);
-            self.must_live(done.next(), append.owned)?;
+            must_live(done.next(), append.owned)?;
             let is_done = match stored {
                 Reply::Done(_) => true,
                 Reply::NotStored => false,
@@ -111,12 +104,15 @@ impl Client {
     }
 
     /// Sees that a full server has room for so many bytes. One that has none does not just refuse to append: it deletes the record that it can't
-    /// append to, and with it the place of each holder. So it is asked for room in a key of this session's own first.
-    pub(crate) async fn must_have_room(&self, length: usize) -> Result<()> {
+    /// append to, and with it the place of each holder. So it is asked for room in a key of this session's own first; it has
+    /// room for each size of its own, so that key is as long as the other one.
+    pub(crate) async fn must_have_room(&self, key_length: usize, length: usize) -> Result<()> {
         if !self.is_tight() {
             return Ok(());
         }
-        let key = format!("{}:room", self.session_key);
+        // All keys that matter begin with another letter.
+        let mut key = format!("r{:r<249}", self.session.to_string());
+        key.truncate(key_length);
         let batch = Batch::default().set(&key, &"-".repeat(length), 1).delete(&key);
         match self.run(batch, Lane::Duty).await?.next() {
             Reply::Done(_) => Ok(()),
@@ -129,7 +125,7 @@ impl Client {
         let Append { key, entry, lane, owned, .. } = *append;
         let mut done = self.run(Batch::default().add(key, entry, append.seconds).look(&self.session_key), lane).await?;
         let made = done.next().was_done()?;
-        self.must_live(done.next(), owned)?;
+        must_live(done.next(), owned)?;
         Ok(made.map(|flags| Seen::of(Some((entry.as_bytes().to_vec(), flags)), &done)))
     }
 
@@ -170,7 +166,7 @@ impl Client {
             let batch = some.iter().fold(Batch::default(), |batch, id| batch.look(&self.layout.session(*id)));
             let done = self.run(batch, Lane::Wish).await?;
             for (session, reply) in some.iter().zip(done.rest()) {
-                if !reply.is_there()? {
+                if !reply.found()? {
                     gone.insert(*session);
                 }
             }
@@ -197,13 +193,13 @@ impl Client {
         let text = compact(text, &gone)?;
         self.swap(key, seen.version, &text, kept_for(&text), Lane::Duty).await.map(drop)
     }
+}
 
-    fn must_live(&self, session: Reply, owned: bool) -> Result<()> {
-        if !session.is_there()? && owned {
-            return Err(lost());
-        }
-        Ok(())
+fn must_live(session: Reply, owned: bool) -> Result<()> {
+    if !session.found()? && owned {
+        return Err(lost());
     }
+    Ok(())
 }
 
 impl Seen {

@@ -46,6 +46,13 @@ pub(crate) struct Flags {
     pub(crate) left: i64,
 }
 
+/// Which version of a value: it counts on the connection alone by which it was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Version {
+    pub(crate) epoch: u64,
+    pub(crate) cas: u64,
+}
+
 impl Batch {
     fn line(mut self, line: std::fmt::Arguments<'_>, data: Option<&[u8]>) -> Self {
         let mut text = String::with_capacity(64);
@@ -135,7 +142,7 @@ impl Reply {
     }
 
     /// Whether the key is there.
-    pub(crate) fn is_there(self) -> Result<bool> {
+    pub(crate) fn found(self) -> Result<bool> {
         match self {
             Reply::Done(_) | Reply::Value(..) => Ok(true),
             Reply::Missing => Ok(false),

@@ -21,6 +21,10 @@ const LAG: Duration = Duration::from_millis(1200);
 /// By how much the time of tokens is ahead of the clock, since that is behind by up to a second.
 const AHEAD: Duration = Duration::from_secs(1);
 
+/// By how much the server keeps a session longer than its timeout: its clock may be a second behind when it begins to count, and is a second too
+/// early when it ends.
+pub(crate) const LONGER: u64 = 2;
+
 /// The clock as this session has seen it.
 pub(crate) struct ServerClock {
     begun: Instant,
@@ -100,6 +104,12 @@ impl ServerClock {
         let token = ((time + AHEAD.as_secs_f64()) * 1e6) as u64;
         token
     }
+}
+
+/// How many seconds a session of that timeout is kept.
+pub(crate) fn kept(timeout: Duration) -> u32 {
+    let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0) + LONGER;
+    u32::try_from(seconds).unwrap_or(KEPT).min(KEPT)
 }
 
 fn seconds(count: i64) -> f64 {

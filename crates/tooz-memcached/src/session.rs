@@ -15,12 +15,8 @@ use crate::layout::VERSION;
 use crate::reconnection;
 use crate::reply::{Batch, KEPT};
 use crate::server::Server;
-use crate::server_clock::Reading;
+use crate::server_clock::{Reading, kept};
 use crate::upkeep;
-
-/// By how much the server keeps a session longer than its timeout: its clock may be a second behind when it begins to count, and is a second too
-/// early when it ends.
-pub(crate) const LONGER: u64 = 2;
 
 /// What a heartbeat that is counted may be wrong by.
 const MARGIN: Duration = Duration::from_millis(250);
@@ -39,12 +35,6 @@ pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
         Ok(Arc::new(MemcachedSession { client, beats: tokio::sync::Mutex::default(), tasks: [reconnection, upkeep] })
             as Arc<dyn Session>)
     })
-}
-
-/// How many seconds a session of that timeout is kept.
-pub(crate) fn kept(timeout: Duration) -> u32 {
-    let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0) + LONGER;
-    u32::try_from(seconds).unwrap_or(KEPT).min(KEPT)
 }
 
 impl MemcachedSession {
@@ -83,7 +73,7 @@ impl MemcachedSession {
         let received = Instant::now();
         let mut next = || replies.next().ok_or_else(|| strange("nothing"));
         let (clock_read, touched) = (next()?.value()?, next()?);
-        if !touched.is_there()? {
+        if !touched.found()? {
             return Err(lost());
         }
         let Some((mark, flags)) = clock_read else {

@@ -10,13 +10,13 @@ use tooz_core::driver::RequestId;
 
 use crate::client::{Client, Lane};
 use crate::holdings::{Grant, Membership};
-use crate::journal::group::GroupJournal;
+use crate::journal::group::{self, GroupJournal};
+use crate::journal::lock;
 use crate::journal::{BETWEEN, SessionId, dead};
-use crate::record::{Seen, Version};
-use crate::reply::{Batch, Reply};
+use crate::record::Seen;
+use crate::reply::{Batch, Reply, Version};
 use crate::server::Server;
-use crate::session::kept;
-use crate::{group, lock};
+use crate::server_clock::kept;
 
 /// How often the mail is looked at while anything is held.
 const MAIL: Duration = Duration::from_millis(500);
@@ -85,7 +85,7 @@ impl Client {
             Letter::Broken(request) => format!("B{BETWEEN}{request}\n"),
             Letter::TakenOver(request) => format!("M{BETWEEN}{request}\n"),
         };
-        self.must_have_room(text.len()).await?;
+        self.must_have_room(self.session_key.len(), text.len()).await?;
         self.run(Batch::default().append(&self.layout.session(session), &text), Lane::Duty).await.map(drop)
     }
 

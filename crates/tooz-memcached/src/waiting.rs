@@ -10,9 +10,9 @@ use tooz_core::{ErrorKind, Result};
 use crate::client::{Client, Lane};
 use crate::error::lost;
 use crate::journal::{SessionId, dead};
-use crate::lock::Look;
-use crate::record::{IfMissing, Seen, Version};
-use crate::reply::Batch;
+use crate::lock::SeenLock;
+use crate::record::{IfMissing, Seen};
+use crate::reply::{Batch, Version};
 
 /// How often the first in the line looks: soon after something has changed, and more and more seldom when nothing does.
 const SHORTEST: Duration = Duration::from_millis(2);
@@ -37,7 +37,7 @@ impl Client {
         &self,
         request: &LockRequest,
         key: &str,
-        mut look: Look,
+        mut look: SeenLock,
         wanted: &Wanted,
     ) -> Result<Option<Granted>> {
         let (mut changed, mut deaths) = (Instant::now(), Instant::now());
@@ -56,7 +56,7 @@ impl Client {
             }
             let (version, text) = (look.seen.version, look.seen.text.clone());
             let is_due = deaths <= Instant::now();
-            let kept = Look { journal: look.journal.clone(), seen: Seen { text, ..look.seen.clone() } };
+            let kept = SeenLock { journal: look.journal.clone(), seen: Seen { text, ..look.seen.clone() } };
             match self.look_again(request, key, look, is_due).await {
                 Ok(new) => {
                     look = new;
@@ -84,7 +84,7 @@ impl Client {
     }
 
     /// Looks again, if there is anything new; and whether those that are before this request live, if that is due.
-    async fn look_again(&self, request: &LockRequest, key: &str, look: Look, deaths_due: bool) -> Result<Look> {
+    async fn look_again(&self, request: &LockRequest, key: &str, look: SeenLock, deaths_due: bool) -> Result<SeenLock> {
         let sessions = if deaths_due { look.nearest(request.id) } else { BTreeSet::new() };
         let is_short = look.length() <= SHORT;
         let batch = if is_short { Batch::default().get(key) } else { Batch::default().look(key) };
@@ -92,12 +92,12 @@ impl Client {
         let batch = sessions.iter().fold(batch, |batch, session| batch.look(&self.layout.session(*session)));
         let mut done = self.run(batch, Lane::Wish).await?;
         let record = done.next();
-        if !done.next().is_there()? {
+        if !done.next().found()? {
             return Err(lost());
         }
         let (look, is_new) = if is_short {
             let seen = Seen::of(record.value()?, &done);
-            if seen.version == look.seen.version { (look, false) } else { (Look::of(seen)?, true) }
+            if seen.version == look.seen.version { (look, false) } else { (SeenLock::of(seen)?, true) }
         } else {
             let cas = record.flags()?.map_or(0, |flags| flags.cas);
             let version = Version { epoch: done.epoch, cas };
@@ -109,7 +109,7 @@ impl Client {
         }
         let mut gone = BTreeSet::new();
         for (session, reply) in sessions.iter().zip(done.rest()) {
-            if !reply.is_there()? {
+            if !reply.found()? {
                 gone.insert(*session);
             }
         }
@@ -118,17 +118,17 @@ impl Client {
     }
 
     /// Reads a record, and sees that this session lives.
-    async fn look_with_session(&self, key: &str) -> Result<Look> {
+    async fn look_with_session(&self, key: &str) -> Result<SeenLock> {
         let mut done = self.run(Batch::default().get(key).look(&self.session_key), Lane::Wish).await?;
         let value = done.next().value()?;
-        if !done.next().is_there()? {
+        if !done.next().found()? {
             return Err(lost());
         }
-        Look::of(Seen::of(value, &done))
+        SeenLock::of(Seen::of(value, &done))
     }
 
     /// The same as [`bury`](Self::bury), for a request of this session, which has to live.
-    pub(crate) async fn bury_and_live(&self, key: &str, gone: &BTreeSet<SessionId>) -> Result<Look> {
+    pub(crate) async fn bury_and_live(&self, key: &str, gone: &BTreeSet<SessionId>) -> Result<SeenLock> {
         let entries: String = gone.iter().map(|session| dead(*session)).collect();
         self.append_to_lock(key, &entries, IfMissing::Leave, Lane::Wish, true).await
     }

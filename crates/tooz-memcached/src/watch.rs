@@ -11,8 +11,8 @@ use tooz_core::driver::{PushStream, Pushed, Pusher, push_channel};
 
 use crate::client::{Client, Lane};
 use crate::journal::SessionId;
-use crate::record::Version;
 use crate::reply::Batch;
+use crate::reply::Version;
 
 /// The pauses between two looks.
 const SHORTEST: Duration = Duration::from_millis(50);

@@ -41,8 +41,13 @@ fn keys(server: SocketAddr) -> Vec<String> {
     let mut stream = connect(server);
     stream.write_all(b"lru_crawler metadump all\r\n").expect("it can be asked");
     let lines = BufReader::new(stream).lines().map(|line| line.expect("it answers"));
-    let lines = lines.take_while(|line| line != "END");
-    lines.filter_map(|line| Some(decoded(line.strip_prefix("key=")?.split(' ').next()?))).collect()
+    let lines: Vec<_> = lines.take_while(|line| line != "END" && !line.starts_with("BUSY")).collect();
+    if lines.is_empty() {
+        // It makes one list at a time, and here there is always a key.
+        std::thread::sleep(Duration::from_millis(20));
+        return keys(server);
+    }
+    lines.iter().filter_map(|line| Some(decoded(line.strip_prefix("key=")?.split(' ').next()?))).collect()
 }
 
 fn decoded(key: &str) -> String {

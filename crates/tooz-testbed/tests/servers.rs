@@ -1,6 +1,8 @@
 //! Each server for real: started, killed, paused, restarted, stopped. Ignored unless servers may be started.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -31,6 +33,16 @@ fn main() -> ExitCode {
     // Debian's packages of PostgreSQL bear the version in their names, and the testbed knows those of one. Of Consul there is one version.
     let of_one_version = ["postgres::comes_in_other_versions", "consul::comes_in_other_versions"];
     let trials = trials.filter(|trial| !of_one_version.contains(&trial.name())).chain([only_redis]);
+    // It keeps nothing, says its version only when it is asked, and no program of its own speaks TLS.
+    let not_of_memcached =
+        ["keeps_its_data_over_kill_and_restart", "stops_twice", "speaks_tls", "comes_in_other_versions"];
+    let of_memcached = [
+        trial(Kind::Memcached, "forgets_its_data_over_kill_and_restart", forgets_its_data_over_kill_and_restart),
+        trial(Kind::Memcached, "says_its_version_and_speaks_tls", says_its_version_and_speaks_tls),
+    ];
+    let trials = trials
+        .filter(|trial| trial.name().strip_prefix("memcached::").is_none_or(|name| !not_of_memcached.contains(&name)));
+    let trials = trials.chain(of_memcached);
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }
 
@@ -52,6 +64,13 @@ fn trial(kind: Kind, name: &str, test: Test) -> Trial {
 fn talk(server: &Server, write: Option<&str>) -> Option<String> {
     if server.kind() == Kind::ZooKeeper {
         return talk_to_zookeeper(server, write);
+    }
+    if server.kind() == Kind::Memcached {
+        let question = match write {
+            Some(value) => format!("set key 0 0 {}\r\n{value}\r\n", value.len()),
+            None => "get key\r\n".to_owned(),
+        };
+        return ask_memcached(server, &question).filter(|answer| !answer.is_empty());
     }
     let mut command = match server.kind() {
         Kind::Redis => server.tool("redis-cli").unwrap(),
@@ -85,6 +104,46 @@ fn talk(server: &Server, write: Option<&str>) -> Option<String> {
     }
     let output = limited.output().unwrap();
     output.status.success().then(|| String::from_utf8(output.stdout).unwrap().trim().to_owned())
+}
+
+/// The first line that memcached answers, or the value; empty where there is none.
+fn ask_memcached(server: &Server, question: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(server.address()).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(3))).ok()?;
+    stream.write_all(question.as_bytes()).ok()?;
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    let line = lines.next()?;
+    if line.starts_with("VALUE") { lines.next() } else { Some(line.replace("END", "")) }
+}
+
+fn forgets_its_data_over_kill_and_restart(kind: Kind) -> anyhow::Result<()> {
+    let server = Server::start(kind)?;
+    assert!(talk(&server, Some("one")).is_some());
+    let (pid, url) = (server.pid(), server.url());
+    server.kill()?;
+    assert!(!is_alive(pid));
+    assert_eq!(talk(&server, None), None);
+    server.restart()?;
+    assert_eq!(server.url(), url);
+    assert_eq!(ask_memcached(&server, "get key\r\n").as_deref(), Some(""));
+    server.stop()?;
+    server.stop()?;
+    assert!(!is_alive(server.pid()));
+    Ok(())
+}
+
+fn says_its_version_and_speaks_tls(kind: Kind) -> anyhow::Result<()> {
+    for version in ["1.6.18", "1.6.38"] {
+        let server = Setup::new(kind).version(version).start()?;
+        assert_eq!(ask_memcached(&server, "version\r\n"), Some(format!("VERSION {version}")));
+        assert!(server.requests()?.is_some());
+    }
+    let server = Setup::new(kind).tls().start()?;
+    assert_eq!(server.url(), format!("memcached+tls://{}", server.address()));
+    assert!(fs::read_to_string(server.ca_file().unwrap())?.starts_with("-----BEGIN CERTIFICATE"));
+    let server = Setup::new(kind).unix_socket().start()?;
+    assert!(server.url().starts_with("memcached+unix:///"), "{}", server.url());
+    Ok(())
 }
 
 /// The same for ZooKeeper: its program is of Java and starts slowly, makes a node or changes it, and says more than was asked.
@@ -217,7 +276,7 @@ fn listens_on_a_unix_socket(kind: Kind) -> anyhow::Result<()> {
     assert!(server.url().starts_with("redis+unix:///"), "{}", server.url());
     assert!(talk(&server, Some("one")).is_some());
     assert_eq!(talk(&server, None).as_deref(), Some("one"));
-    assert!(std::net::TcpStream::connect(server.address()).is_err());
+    assert!(TcpStream::connect(server.address()).is_err());
     Ok(())
 }
 

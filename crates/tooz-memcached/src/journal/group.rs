@@ -19,6 +19,10 @@ use tooz_core::{Capabilities, MemberId, Result, RosterEntry};
 
 use crate::error::strange;
 use crate::journal::{BETWEEN, End, SessionId, entries};
+use crate::reply::KEPT;
+
+/// Groups are kept without a time limit.
+pub(crate) const FOR_EVER: u32 = 0;
 
 /// What a journal says.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -232,6 +236,15 @@ impl GroupJournal {
         }
         text
     }
+}
+
+/// How long a text is kept: one without a group only remembers what may come late.
+pub(crate) fn kept_for(text: &str) -> u32 {
+    if text.starts_with('C') { FOR_EVER } else { KEPT }
+}
+
+pub(crate) fn compact(text: &[u8], gone: &BTreeSet<SessionId>) -> Result<String> {
+    GroupJournal::read(text).map(|journal| journal.compacted(gone))
 }
 
 /// What a join means for a living member of its name: see [`JoinRequest::meets`].

@@ -19,6 +19,13 @@ use tooz_core::{LockMode, MemberId, Result};
 
 use crate::journal::{BETWEEN, End, SessionId, entries};
 
+/// How long the last token of a free lock is kept, in seconds: a journal that begins then begins at a later time.
+pub(crate) const FREE: u32 = 3600;
+
+/// How long a lock is kept that somebody stands in, in seconds: longer than the longest session timeout, and each holder looks after it far more often. What
+/// only the dead stand in ends by that, where nobody comes for it.
+pub(crate) const KEPT: u32 = 25 * 3600;
+
 /// What a journal says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LockJournal {
@@ -194,6 +201,15 @@ impl LockJournal {
         let _ = write!(text, "{}", free(self.last_token));
         text
     }
+}
+
+/// How long a text is kept: one that nobody stands in is needed for the last token alone.
+pub(crate) fn kept_for(text: &str) -> u32 {
+    if text.starts_with('F') { FREE } else { KEPT }
+}
+
+pub(crate) fn compact(text: &[u8], gone: &BTreeSet<SessionId>) -> Result<String> {
+    LockJournal::read(text).map(|journal| journal.compacted(gone))
 }
 
 #[cfg(test)]
