@@ -47,7 +47,8 @@ impl IpcSession {
             session_timeout: args.session_timeout,
             member: args.member.clone(),
             reporter: args.reporter.clone(),
-            patience: args.statement_timeout(),
+            // Core gives up at the whole of it, and says less.
+            patience: args.statement_timeout() * 3 / 4,
             is_open: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             living: Mutex::default(),
