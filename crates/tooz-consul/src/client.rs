@@ -281,7 +281,7 @@ impl Client {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// The names below a prefix, up to the next slash.
