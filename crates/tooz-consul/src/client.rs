@@ -118,9 +118,8 @@ impl Client {
         let (mut tries, mut logins, mut was_repeated) = (0, 0, false);
         loop {
             let left = give_up.saturating_duration_since(Instant::now());
-            // Time is left for another agent, but not of a question that waits for a change.
-            let waits = matches!(lane, Lane::Poll | Lane::Mailbox);
-            let patience = if waits || tries + 1 >= agents { left } else { left / 2 };
+            // Time is left for another agent.
+            let patience = if tries + 1 >= agents { left } else { left / 2 };
             let agent = pool.agent();
             let asked = timeout(patience, self.ask_once(pool, question.clone())).await;
             let failure =
@@ -255,12 +254,14 @@ impl Client {
             Lane::Mailbox => self.pool(lane).turn().await,
             _ => Some(self.pool(lane).turn_now()?),
         };
+        // The server adds up to a sixteenth, so that not all that wait come back at once.
+        let limit = wait + wait / 16 + self.limit;
+        // Of several agents the first has half of the time, so that one that hangs is left in that of one question.
+        let wait = if self.settings.agents.len() > 1 { wait / 2 } else { wait };
         // An index of zero would not wait.
         let (index, wait_text) = (format!("index={}", index.max(1)), format!("wait={}ms", wait.as_millis().max(1)));
         let query: Vec<&str> = scope.query().into_iter().chain([index.as_str(), wait_text.as_str()]).collect();
         let question = self.question(Method::GET, &format!("kv/{key}"), &query, Bytes::new());
-        // The server adds up to a sixteenth, so that not all that wait come back at once.
-        let limit = wait + wait / 16 + self.limit;
         let agent = self.pool(lane).agent();
         let asking = self.ask_within(lane, limit, question, |answer, _| Ok(answer));
         let answer = tokio::select! {
@@ -281,7 +282,7 @@ impl Client {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// The names below a prefix, up to the next slash.

@@ -84,7 +84,7 @@ impl Mailbox {
         }
         // A question is answered early where something has changed, and where the servers were set back to an earlier state, which ends all
         // questions at once.
-        let is_early = asked_at.elapsed() < self.wait.mul_f64(0.9);
+        let is_early = asked_at.elapsed() < self.wait.mul_f64(0.45);
         if index > 0 && (page.index < index || (page.index == index && is_early)) {
             self.look_at_all().await?;
         }
