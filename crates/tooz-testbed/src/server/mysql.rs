@@ -99,6 +99,9 @@ impl Backend for MySql {
                 .arg(format!("--ssl-cert={}", text(&tls.certificate)))
                 .arg(format!("--ssl-key={}", text(&tls.key)))
                 .arg("--require-secure-transport=ON");
+        } else if family(plan) == Family::MySql {
+            // It would have a certificate of its own, and whoever connects would pay for that.
+            command.arg("--tls-version=");
         }
         command.args(&plan.arguments);
         Ok(command)
