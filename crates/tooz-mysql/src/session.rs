@@ -14,6 +14,7 @@ use crate::layout::{LAYOUT, Layout, Name, fresh_session};
 use crate::open_session::OpenSession;
 use crate::options::Settings;
 use crate::record::NOW;
+use crate::setup::statement_limit;
 use crate::wire::{name, seconds};
 use crate::{checkup, error, grants, memberships, schema, sentinel, server, shares, sweep};
 
@@ -71,7 +72,7 @@ impl MySqlSession {
     async fn enter(&self, connection: &Connection, session: &Name) -> Result<(i64, Fence)> {
         const DOING: &str = "open a session";
         let settings = self.client.settings.clone();
-        let (entering, name) = (enter(&self.layout, &self.member, session, settings.connect_timeout), session.clone());
+        let (entering, name) = (enter(&self.layout, &self.member, session, &settings), session.clone());
         connection
             .run(settings.connect_timeout, DOING, move |wire| {
                 Box::pin(async move {
@@ -97,13 +98,15 @@ impl MySqlSession {
 
 /// The statements by which a session enters: it takes its own named lock, and as the first one since all others have ended it lifts the tokens.
 /// While `lifting` is held no other session opens, so none takes a token meanwhile.
-fn enter(layout: &Layout, member: &MemberId, session: &str, limit: Duration) -> String {
+/// The limit of a statement would end the wait for that, on MariaDB without an error: it is off meanwhile.
+fn enter(layout: &Layout, member: &MemberId, session: &str, settings: &Settings) -> String {
     let (sessions, fence, kept) = (layout.table("sessions"), layout.table("fence"), layout.table("layout"));
-    let (lifting, limit) = (layout.lifting(), seconds(limit));
+    let (lifting, patience) = (layout.lifting(), seconds(settings.connect_timeout));
+    let (unlimited, limited) = (statement_limit(Duration::ZERO), statement_limit(settings.statement_timeout));
     let (namespace, member) = (name(layout.namespace()), name(member.as_str()));
     format!(
-        "DO RELEASE_ALL_LOCKS(); \
-         SET @tooz_in = IF(GET_LOCK('{lifting}', {limit}) = 1, GET_LOCK('{session}', 0), 0); \
+        "DO RELEASE_ALL_LOCKS(); {unlimited}; \
+         SET @tooz_in = IF(GET_LOCK('{lifting}', {patience}) = 1, GET_LOCK('{session}', 0), 0); \
          SET @tooz_in = IF((SELECT layout FROM {kept} WHERE one = 1) = {LAYOUT}, @tooz_in, 0); \
          INSERT IGNORE INTO {fence} (one, sub, reserved) VALUES (1, 0, 0); \
          INSERT INTO {sessions} (session, namespace, member, conn, since) \
@@ -114,13 +117,13 @@ fn enter(layout: &Layout, member: &MemberId, session: &str, limit: Duration) -> 
          UPDATE {fence} SET sub = CAST(@tooz_counter AS SIGNED) - GREATEST(reserved + 1, {NOW}), \
              reserved = GREATEST(reserved + 1, {NOW}) + {RESERVED} WHERE one = 1 AND @tooz_alone = 1; \
          SELECT @tooz_in, CONNECTION_ID(), sub, reserved, (SELECT layout FROM {kept} WHERE one = 1) FROM {fence} WHERE one = 1; \
-         DO RELEASE_LOCK('{lifting}')"
+         DO RELEASE_LOCK('{lifting}'); {limited}"
     )
 }
 
 fn entered(answer: &crate::answer::Answer, settings: &Settings, session: &str) -> Result<Entered> {
     const DOING: &str = "open a session";
-    const LAST: usize = 8;
+    const LAST: usize = 9;
     let failed = |error| error::of(error, DOING);
     let number = |column| answer.number(LAST, column).map_err(failed);
     match number(4)? {

@@ -51,6 +51,16 @@ pub(crate) async fn connect(settings: &Settings, role: Role) -> Result<(Wire, Be
         .unwrap_or_else(|_| Err(error::timed_out(settings.connect_timeout, doing())))
 }
 
+/// The statement that sets the limit of those that come after it; zero is none. Each family knows a variable of its own, in a comment that the other one
+/// does not read. A wait for a named lock is a statement like others.
+pub(crate) fn statement_limit(limit: Duration) -> String {
+    format!(
+        "SET SESSION autocommit = 1 /*M!100101 , max_statement_time = {} */ /*!50708 , max_execution_time = {} */",
+        limit.as_secs_f64(),
+        limit.as_millis()
+    )
+}
+
 /// Tells a connection how to behave. The error says why the server will not do.
 pub(crate) async fn begin(wire: &mut Wire, settings: &Settings, role: Role) -> Result<Begun> {
     const DOING: &str = "set the connection up";
@@ -66,25 +76,23 @@ pub(crate) async fn begin(wire: &mut Wire, settings: &Settings, role: Role) -> R
     // all statements waiting, by default for a day or a year.
     let statements = format!(
         "SET SESSION wait_timeout = {silent}, net_read_timeout = {hung}, net_write_timeout = {hung}, innodb_lock_wait_timeout = {locking}, \
-         lock_wait_timeout = {locking}, autocommit = 1, sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00' \
-         /*M!100101 , max_statement_time = {maria} */ /*!50708 , max_execution_time = {mysql} */; \
+         lock_wait_timeout = {locking}, sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00'; {limited}; \
          SET NAMES utf8mb4; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION TRANSACTION READ WRITE; \
          SELECT CONNECTION_ID(), VERSION(), @@version_comment; {VARIABLES}",
         silent = seconds(silent),
         hung = seconds(timeout),
-        maria = limit.as_secs_f64(),
-        mysql = limit.as_millis(),
+        limited = statement_limit(limit),
     );
     let answer = wire.ask(&statements).await.map_err(failed)?;
-    let number = answer.number(4, 0).map_err(failed)?.unwrap_or_default();
-    let word = |column| answer.text(4, column).map(Option::unwrap_or_default).map_err(failed);
+    let number = answer.number(5, 0).map_err(failed)?.unwrap_or_default();
+    let word = |column| answer.text(5, column).map(Option::unwrap_or_default).map_err(failed);
     let variables: Result<_, sqlx::Error> = answer
-        .rows(5)
+        .rows(6)
         .iter()
         .map(|row| Ok((text(row, 0)?.unwrap_or_default().to_lowercase(), text(row, 1)?.unwrap_or_default())))
         .collect();
     let server = Server::judge(&word(1)?, &word(2)?, variables.map_err(failed)?)?;
-    if number == 0 || answer.count() != 6 {
+    if number == 0 || answer.count() != 7 {
         return Err(Error::config("what answers is no server of MySQL or MariaDB"));
     }
     Ok(Begun { number, server })

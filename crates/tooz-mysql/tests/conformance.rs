@@ -31,5 +31,5 @@ fn end_session(bed: &Bed, url: &str, member: &str) {
 }
 
 fn hex(text: &str) -> String {
-    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+    text.bytes().fold(String::new(), |digits, byte| digits + &format!("{byte:02x}"))
 }

@@ -159,12 +159,11 @@ fn suite_of(kind: Kind, version: &str) -> Result<&'static str> {
 }
 
 fn from_packages(kind: Kind, suite: &str, progress: &dyn Fn(&str)) -> Result<Installation> {
-    let card = package_of(kind).card();
     let told = |text: &str| progress(&format!("{kind}: {text}"));
     let backend = package_of(kind);
     let finish = |root: &Path| backend.finish(root);
     let folder = package_folder(kind, suite)?;
-    let root = unpacked(&folder, suite, &backend.packages(suite), card.programs[0], &told, &finish)?;
+    let root = unpacked(&folder, suite, &backend.packages(suite), backend.programs(suite)[0], &told, &finish)?;
     refresh(&root, kind)?;
     complete(Installation::unpacked(Source::Packages(suite.to_owned()), &root), kind, &root)
 }
@@ -221,7 +220,11 @@ fn runs(root: &Path, program: &str) -> bool {
 
 /// Sees that everything is there before anybody relies on it.
 fn complete(found: Installation, kind: Kind, root: &Path) -> Result<Installation> {
-    for program in package_of(kind).card().programs {
+    let programs = match found.source() {
+        Source::Packages(suite) => package_of(kind).programs(suite),
+        _ => package_of(kind).card().programs,
+    };
+    for program in programs {
         if found.find(program).is_none() {
             bail!("{} have no `{program}`; remove {} to fetch them again", found.source(), root.display());
         }

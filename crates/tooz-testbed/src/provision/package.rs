@@ -25,6 +25,11 @@ pub(crate) trait Package: Sync {
         self.card().packages.to_vec()
     }
 
+    /// The programs without which it cannot be started, as they are called in that suite, the server itself first.
+    fn programs(&self, _suite: &str) -> &'static [&'static str] {
+        self.card().programs
+    }
+
     /// Adds what is missing to a tree that was just unpacked, and mends what would make it depend on this machine. May be repeated, also
     /// while servers run from the tree.
     fn finish(&self, _root: &Path) -> Result<()> {

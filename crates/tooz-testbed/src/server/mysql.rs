@@ -1,4 +1,4 @@
-//! MariaDB: how it is started, asked and reached.
+//! MariaDB and MySQL: how they are started, asked and reached.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -32,6 +32,9 @@ impl Backend for MySql {
             bail!("{} is too long for a Unix socket; set TMPDIR to a shorter path", socket(plan).display());
         }
         private_folder(&plan.data())?;
+        if family(plan) == Family::MySql {
+            return initialize(plan);
+        }
         let mut command = plan.installation.command("mariadbd")?;
         command
             .args(["--no-defaults", "--bootstrap", "--log-warnings=0", "--innodb-log-file-size=8M"])
@@ -56,8 +59,10 @@ impl Backend for MySql {
 
     fn command(&self, plan: &Plan) -> Result<Command> {
         // What a killed server leaves may bear the number of a process that lives by now.
-        let _ = fs::remove_file(socket(plan));
-        let mut command = plan.installation.command("mariadbd")?;
+        for left in ["socket", "socket.lock"] {
+            let _ = fs::remove_file(plan.folder.join(left));
+        }
+        let mut command = plan.installation.command(family(plan).server())?;
         command
             .arg("--no-defaults")
             .args(folders(plan)?)
@@ -65,8 +70,9 @@ impl Backend for MySql {
             .arg(format!("--pid-file={}", text(&plan.folder.join("pid"))))
             .args(as_root())
             // Small, but with room for suites that run many cases at the same time.
-            .args(["--skip-name-resolve", "--innodb-buffer-pool-size=32M", "--innodb-log-file-size=8M"])
-            .args(["--aria-pagecache-buffer-size=1M", "--performance-schema=OFF", "--max-connections=800"]);
+            .args(["--skip-name-resolve", "--innodb-buffer-pool-size=32M", "--performance-schema=OFF"])
+            .arg("--max-connections=800")
+            .args(family(plan).arguments());
         match &plan.unix_socket {
             Some(_) => command.arg("--skip-networking"),
             None => command.arg("--bind-address=127.0.0.1").arg(format!("--port={}", plan.listen.port())),
@@ -81,7 +87,11 @@ impl Backend for MySql {
             ]);
         } else {
             // Only a crash of the whole machine loses what was not synced, and no test does that.
-            command.args(["--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=nosync"]);
+            command.arg("--innodb-flush-log-at-trx-commit=2");
+            command.arg(match family(plan) {
+                Family::MariaDb => "--innodb-flush-method=nosync",
+                Family::MySql => "--skip-log-bin",
+            });
         }
         if let Some(tls) = &plan.tls {
             command
@@ -89,6 +99,9 @@ impl Backend for MySql {
                 .arg(format!("--ssl-cert={}", text(&tls.certificate)))
                 .arg(format!("--ssl-key={}", text(&tls.key)))
                 .arg("--require-secure-transport=ON");
+        } else if family(plan) == Family::MySql {
+            // It would have a certificate of its own, and whoever connects would pay for that.
+            command.arg("--tls-version=");
         }
         command.args(&plan.arguments);
         Ok(command)
@@ -113,6 +126,9 @@ impl Backend for MySql {
     }
 
     fn tool(&self, plan: &Plan, program: &str) -> Result<Command> {
+        let family = family(plan);
+        // The client has another name in each family.
+        let program = if family == Family::MySql && program == "mariadb" { "mysql" } else { program };
         let mut command = plan.installation.command(program)?;
         command.args(["--no-defaults", "-u", USER]);
         match &plan.unix_socket {
@@ -121,6 +137,7 @@ impl Backend for MySql {
         };
         match &plan.tls {
             Some(tls) => command.arg(format!("--ssl-ca={}", text(&tls.ca))),
+            None if family == Family::MySql => command.arg("--ssl-mode=DISABLED"),
             None => command.arg("--skip-ssl"),
         };
         Ok(command)
@@ -147,20 +164,84 @@ fn bootstrap(plan: &Plan) -> Result<String> {
     Ok(sql)
 }
 
+/// The same for MySQL, which does it by itself.
+fn initialize(plan: &Plan) -> Result<()> {
+    let users = plan.folder.join("users.sql");
+    fs::write(
+        &users,
+        format!("CREATE USER '{USER}'@'%' IDENTIFIED BY '';\nGRANT ALL ON *.* TO '{USER}'@'%' WITH GRANT OPTION;\n"),
+    )?;
+    let mut command = plan.installation.command("mysqld")?;
+    command
+        .args(["--no-defaults", "--initialize-insecure"])
+        .arg(format!("--init-file={}", text(&users)))
+        .args(folders(plan)?)
+        .args(Family::MySql.arguments())
+        .args(as_root());
+    let output = command.stdin(Stdio::null()).output().context("cannot run mysqld --initialize-insecure")?;
+    if !output.status.success() {
+        bail!("mysqld --initialize-insecure failed:\n{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+/// Which of the two it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Family {
+    MariaDb,
+    MySql,
+}
+
+fn family(plan: &Plan) -> Family {
+    if plan.installation.find("mariadbd").is_some() { Family::MariaDb } else { Family::MySql }
+}
+
+impl Family {
+    fn server(self) -> &'static str {
+        match self {
+            Family::MariaDb => "mariadbd",
+            Family::MySql => "mysqld",
+        }
+    }
+
+    /// What one of them knows and the other does not.
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Family::MariaDb => &["--innodb-log-file-size=8M", "--aria-pagecache-buffer-size=1M"],
+            Family::MySql => &[
+                "--mysqlx=OFF",
+                "--innodb-redo-log-capacity=8M",
+                "--innodb-doublewrite=OFF",
+                "--innodb-use-native-aio=OFF",
+                "--secure-file-priv=",
+            ],
+        }
+    }
+}
+
 /// Where it finds its own files, and where it keeps its data.
-fn folders(plan: &Plan) -> Result<[String; 3]> {
-    Ok([
-        format!("--basedir={}", text(&base(plan)?)),
+fn folders(plan: &Plan) -> Result<Vec<String>> {
+    let base = base(plan)?;
+    let mut folders = vec![
+        format!("--basedir={}", text(&base)),
         format!("--datadir={}", text(&plan.data())),
         format!("--tmpdir={}", text(&plan.folder)),
-    ])
+    ];
+    if family(plan) == Family::MySql {
+        folders.extend([
+            format!("--lc-messages-dir={}", text(&base.join("share/mysql"))),
+            format!("--character-sets-dir={}", text(&base.join("share/mysql/charsets"))),
+            format!("--plugin-dir={}", text(&base.join("lib/mysql/plugin"))),
+        ]);
+    }
+    Ok(folders)
 }
 
 /// The folder in which `share/` is.
 fn base(plan: &Plan) -> Result<PathBuf> {
-    let server = plan.installation.find("mariadbd").context("there is no mariadbd")?;
+    let server = plan.installation.find(family(plan).server()).context("there is no server")?;
     let folder = server.parent().and_then(Path::parent);
-    Ok(folder.context("mariadbd is in a folder of programs")?.to_owned())
+    Ok(folder.context("the server is in a folder of programs")?.to_owned())
 }
 
 /// It refuses to run as root unless it is told to.
