@@ -25,15 +25,8 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: &[Kind] = &[
-        Kind::Redis,
-        Kind::Etcd,
-        Kind::ZooKeeper,
-        Kind::Postgres,
-        Kind::Consul,
-        Kind::Memcached,
-        Kind::MySql,
-    ];
+    pub const ALL: &[Kind] =
+        &[Kind::Redis, Kind::Etcd, Kind::ZooKeeper, Kind::Postgres, Kind::Consul, Kind::Memcached, Kind::MySql];
 
     /// The name, as in `cargo xtask itest redis`.
     pub fn name(self) -> &'static str {
