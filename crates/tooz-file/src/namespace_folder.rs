@@ -148,7 +148,10 @@ impl NamespaceFolder {
 /// Writes the record of the layout where no other process sees it yet, or where names can't be given to finished files.
 pub(crate) fn write_record(path: &Path, access: Access) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    access.give(&file, Object::File).map(drop)?;
+    if let Err(error) = access.give(&file, Object::File) {
+        let _ = fs::remove_file(path);
+        return Err(error);
+    }
     file.write_all(layout::record_text().as_bytes())
 }
 
