@@ -180,6 +180,7 @@ pub(crate) fn ensure_name_in(beginning: &[u8], file: &File, path: &Path, name: &
 
 /// Whether nothing stands behind a beginning of zeros that another program may have written: a foreign file may begin so, too. Reads the whole file,
 /// which is never larger than all slots.
+#[allow(clippy::cast_possible_truncation)] // They are 511 and 1024.
 fn is_ours_behind(beginning: &[u8], file: &File) -> io::Result<bool> {
     const BLOCK: usize = SLOT as usize;
     if beginning.iter().any(|byte| *byte != 0) {
