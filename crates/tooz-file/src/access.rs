@@ -75,6 +75,16 @@ impl Access {
             // The group's share would be another group's: its users get no more than all others.
             bits = (bits & !0o070) | ((bits & 0o007) << 3);
         }
+        if found.uid() != self.user && bits & 0o070 == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!(
+                    "it would belong to user {}, and user {} of the folder would be locked out",
+                    found.uid(),
+                    self.user
+                ),
+            ));
+        }
         if found.mode() & 0o777 == bits {
             return Ok(given);
         }
@@ -92,8 +102,23 @@ impl Access {
     /// Makes a folder for them. It has another name at first, or is within such a one: no other process sees it before it is as it should be.
     pub(crate) fn make_folder(self, path: &Path) -> io::Result<()> {
         DirBuilder::new().mode(0o700).create(path)?;
-        let made = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)?;
-        self.give(&made, Object::Folder).map(drop)
+        let given = open_folder(path).and_then(|made| self.give(&made, Object::Folder));
+        if given.is_err() {
+            let _ = fs::remove_dir(path);
+        }
+        given.map(drop)
+    }
+}
+
+/// Opens a folder that was just made. Its own maker may be kept out, by a umask that takes the owner's bits.
+fn open_folder(path: &Path) -> io::Result<File> {
+    let open = || OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path);
+    match open() {
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
+            fs::set_permissions(path, Permissions::from_mode(0o700))?;
+            open()
+        }
+        result => result,
     }
 }
 

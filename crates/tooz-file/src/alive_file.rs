@@ -98,14 +98,25 @@ pub(crate) fn look(path: &Path) -> Result<Seen> {
     // It is not written again once it has its name.
     let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
     let mut content = vec![0; if alive { length.min(LARGEST) } else { length.min(BEGINNING.len()) }];
+    let whole = length;
     let length = open_file::read_up_to(&file, &mut content, 0).map_err(failed)?;
     content.truncate(length);
     if alive {
         return Ok(Seen::Alive(content));
     }
-    // A power cut leaves empty files, zeros, or a part of what was written.
-    let ours = content.iter().all(|byte| *byte == 0) || BEGINNING.starts_with(&content);
+    let ours = content == BEGINNING || is_lost(&file, whole).map_err(failed)?;
     Ok(if ours { Seen::Dead } else { Seen::Strange })
+}
+
+/// Whether the whole file is what a power cut leaves of one of ours: nothing, zeros, or a part of the beginning and zeros.
+fn is_lost(file: &File, length: usize) -> io::Result<bool> {
+    if length > LARGEST {
+        return Ok(false);
+    }
+    let mut content = vec![0; length];
+    open_file::read_up_to(file, &mut content, 0)?;
+    let end = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    Ok(BEGINNING.starts_with(&content[..end]))
 }
 
 /// What it means that a file can't be opened. `None`: it says nothing of the file.

@@ -64,6 +64,9 @@ pub(crate) fn collision(path: &Path, theirs: &str, ours: &str) -> Error {
 
 fn judge(error: &io::Error) -> (ErrorKind, &'static str) {
     match error.raw_os_error() {
+        None if error.kind() == io::ErrorKind::PermissionDenied => {
+            (ErrorKind::Unauthorized, "run this as a user of the folder, or let root give files away (CAP_CHOWN)")
+        }
         Some(libc::EACCES | libc::EPERM) => (
             ErrorKind::Unauthorized,
             "users that may write the folder may use it, and no others: see its owner, group and mode, or name another folder in the URL \

@@ -1,4 +1,4 @@
-//! The stamp of a folder: whether a file came, went or was replaced in it since the last look, by one call of the system.
+//! The stamp of a folder: whether a file came, went or was replaced in it since the last look, by one call of the system. A single file has one, too.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;

@@ -85,6 +85,7 @@ impl<'a> GroupFolder<'a> {
 
     /// Opens a group that is there. [`How::Look`] suffices for reading.
     pub(crate) fn open(namespace: &'a NamespaceFolder, group: &GroupId, how: How) -> Result<Self> {
+        namespace.compare()?;
         let path = namespace.layout.group(group);
         let own = path.join(OWN);
         let file = open_file::open(&own, how).map_err(|error| match error.raw_os_error() {

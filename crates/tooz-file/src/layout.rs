@@ -113,7 +113,9 @@ pub(crate) enum Recorded {
 
 impl Recorded {
     pub(crate) fn of(text: &[u8]) -> Self {
-        if text.iter().all(|byte| *byte == 0) {
+        let end = text.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        // Nothing, or a part that does not say which one.
+        if MARK.as_bytes().starts_with(&text[..end]) {
             return Recorded::Nothing;
         }
         let text = String::from_utf8_lossy(text);
@@ -136,7 +138,9 @@ mod tests {
     fn our_record_is_ours_and_another_version_is_named() {
         assert_eq!(Recorded::of(record_text().as_bytes()), Recorded::Ours);
         assert_eq!(Recorded::of(b"tooz file layout 2\n"), Recorded::Foreign("2".to_owned()));
-        assert_eq!(Recorded::of(b"\0\0"), Recorded::Nothing);
+        for lost in [&b""[..], b"\0\0", b"tooz fi", b"tooz file layout ", b"tooz fi\0\0"] {
+            assert_eq!(Recorded::of(lost), Recorded::Nothing);
+        }
     }
 
     proptest! {

@@ -111,6 +111,8 @@ pub(crate) struct Requester<'a> {
 impl LockFile {
     /// Opens the file of a lock, and makes it where there is none.
     pub(crate) fn open(namespace: &NamespaceFolder, key: &LockKey) -> Result<Arc<Self>> {
+        // Those that moved the namespace to another layout may hold this lock elsewhere.
+        namespace.compare()?;
         let path = namespace.layout.lock(key);
         let mut file = open_file::open(&path, How::Existing);
         for _ in 0..OVERTAKEN {

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
+use tooz_core::driver::Mutex;
 use tooz_core::{Error, Namespace, Result};
 
 use crate::access::{Access, Given, Object};
 use crate::error;
+use crate::folder_stamp::FolderStamp;
 use crate::layout::{self, Layout, Recorded};
 use crate::open_file::{self, How};
 use crate::options::{Owner, Settings};
@@ -22,8 +24,8 @@ pub(crate) struct NamespaceFolder {
     pub(crate) layout: Layout,
     owner: Owner,
     namespace: Namespace,
-    /// Whether the record of the layout was seen: it is looked at until then.
-    is_agreed: Arc<AtomicBool>,
+    /// What the record of the layout looked like when it was read and said ours: it is read again as soon as it looks otherwise.
+    agreed: Arc<Mutex<Option<FolderStamp>>>,
     needs_no_giving: Arc<AtomicBool>,
 }
 
@@ -40,7 +42,7 @@ impl NamespaceFolder {
             layout: Layout::new(&settings.folder, namespace),
             owner: settings.owner,
             namespace: namespace.clone(),
-            is_agreed: Arc::default(),
+            agreed: Arc::default(),
             needs_no_giving: Arc::default(),
         }
     }
@@ -50,15 +52,18 @@ impl NamespaceFolder {
         self.layout.root().symlink_metadata().is_err()
     }
 
-    /// Refuses a namespace that is kept in another layout. Makes nothing.
+    /// Refuses a namespace that is kept in another layout. Makes nothing. A namespace may be moved while this process lives, so it is asked at each
+    /// opening of a file, and costs one look there.
     pub(crate) fn compare(&self) -> Result<Record> {
-        if self.is_agreed.load(Ordering::Relaxed) {
+        // Before the reading: what changes after it looks otherwise at the next time.
+        let now = FolderStamp::of(&self.layout.record());
+        if *self.agreed.lock() == Some(now) {
             return Ok(Record::Ours);
         }
         match self.recorded()? {
             Recorded::Nothing => Ok(Record::Missing),
             Recorded::Ours => {
-                self.is_agreed.store(true, Ordering::Relaxed);
+                *self.agreed.lock() = Some(now);
                 Ok(Record::Ours)
             }
             Recorded::Foreign(found) => Err(Error::foreign_layout(&self.namespace, found, layout::SPOKEN)),
@@ -148,7 +153,10 @@ impl NamespaceFolder {
 /// Writes the record of the layout where no other process sees it yet, or where names can't be given to finished files.
 pub(crate) fn write_record(path: &Path, access: Access) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    access.give(&file, Object::File).map(drop)?;
+    if let Err(error) = access.give(&file, Object::File) {
+        let _ = fs::remove_file(path);
+        return Err(error);
+    }
     file.write_all(layout::record_text().as_bytes())
 }
 

@@ -35,6 +35,8 @@ const LARGEST_TOKEN: u64 = 1 << 53;
 const PREFIX: usize = 8;
 /// Slots lie on multiples of this, so that none crosses a page; the first shares its place with the head and the counter.
 const SLOT: u64 = 1024;
+/// No file of ours is larger: it has 16384 slots.
+const LARGEST_FILE: u64 = 16386 * SLOT;
 
 /// The holder of a lock, as it stands in a slot.
 #[derive(Debug, Serialize, Deserialize)]
@@ -165,9 +167,49 @@ pub(crate) fn ensure_name_in(beginning: &[u8], file: &File, path: &Path, name: &
         Name::Of(theirs) if theirs == name.as_bytes() => Ok(()),
         Name::Of(theirs) => Err(error::collision(path, &String::from_utf8_lossy(theirs), name)),
         // Its beginning was lost with the power: the locks on it are the kernel's and hold.
-        Name::Lost => file.write_all_at(&head(name), 0).map_err(|error| error::at(error, "use file", path)),
+        Name::Lost => {
+            let failed = |error| error::at(error, "use file", path);
+            if !is_ours_behind(beginning, file).map_err(failed)? {
+                return Err(error::foreign(path));
+            }
+            file.write_all_at(&head(name), 0).map_err(failed)
+        }
         Name::Foreign => Err(error::foreign(path)),
     }
+}
+
+/// Whether nothing stands behind a beginning of zeros that another program may have written: a foreign file may begin so, too. Reads the whole file,
+/// which is never larger than all slots.
+#[allow(clippy::cast_possible_truncation)] // They are 511 and 1024.
+fn is_ours_behind(beginning: &[u8], file: &File) -> io::Result<bool> {
+    const BLOCK: usize = SLOT as usize;
+    if beginning.iter().any(|byte| *byte != 0) {
+        return Ok(true);
+    }
+    let length = file.metadata()?.len();
+    if length > LARGEST_FILE {
+        return Ok(false);
+    }
+    let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    let mut first = [0; 2 * BLOCK];
+    let found = read_up_to(file, &mut first, 0)?;
+    let (head, rest) = first.split_at(BELL as usize);
+    let (count, slot) = rest[1..].split_at(COUNTER);
+    // A lock has a token there, a group a count of its changes.
+    let is_counted = next_token(count, 0) != 0 || is_zero(&count[5..]);
+    let is_slot = |bytes: &[u8]| is_zero(bytes) || matches!(Slot::of(bytes), Slot::Held(_));
+    if !(is_zero(head) && matches!(rest[0], 0 | b'\n') && is_counted && is_slot(slot)) {
+        return Ok(false);
+    }
+    let (mut at, mut block) = (found as u64, [0; BLOCK]);
+    while at < length {
+        let read = read_up_to(file, &mut block, at)?;
+        if read == 0 || !is_slot(&block[..read]) {
+            return Ok(read == 0);
+        }
+        at += read as u64;
+    }
+    Ok(true)
 }
 
 /// The full name that a file is for, by its beginning.

@@ -20,6 +20,8 @@ fn main() -> ExitCode {
         after_a_power_cut_everything_goes_on,
         a_group_that_lost_its_own_file_can_be_made_again,
         a_namespace_in_another_layout_is_refused_by_all_who_come,
+        a_namespace_that_is_moved_under_a_session_is_refused_by_it,
+        a_foreign_file_that_begins_with_zeros_stays,
         a_namespace_without_a_record_is_layout_1_and_gets_one,
         many_who_come_first_agree_on_one_layout,
         what_the_dead_leave_is_swept_however_many_live,
@@ -198,6 +200,49 @@ async fn a_namespace_in_another_layout_is_refused_by_all_who_come(folder: Folder
     let url = format!("{}&namespace=new", folder.url());
     let moved = ConnectOptions::new(&url).unwrap().member("moved").unwrap().connect().await.unwrap();
     take(&moved).await;
+}
+
+async fn a_namespace_that_is_moved_under_a_session_is_refused_by_it(folder: Folder) {
+    let [idle, open] = [folder.connect("idle").await, folder.connect("open").await];
+    open.group("g").unwrap().create().await.unwrap();
+    take(&open).await;
+    assert!(idle.lock("x").unwrap().holders().await.unwrap().is_empty());
+    let root = folder.0.join("tooz");
+    fs::remove_dir_all(&root).unwrap();
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join(".layout"), "tooz file layout 2\n").unwrap();
+    for ours in [&idle, &open] {
+        let refused = [
+            ours.lock("x").unwrap().try_acquire().await.map(drop).unwrap_err(),
+            ours.lock("x").unwrap().holders().await.map(drop).unwrap_err(),
+            ours.group("g").unwrap().create().await.unwrap_err(),
+            ours.group("g").unwrap().join(&()).await.map(drop).unwrap_err(),
+        ];
+        for error in refused {
+            assert!(error.kind() == ErrorKind::Config && error.to_string().contains("layout 2"), "{error}");
+        }
+    }
+    assert_eq!(fs::read_dir(root).unwrap().count(), 1, "nothing was made");
+}
+
+async fn a_foreign_file_that_begins_with_zeros_stays(folder: Folder) {
+    let ours = folder.connect("ours").await;
+    let group = ours.group("g").unwrap();
+    group.create().await.unwrap();
+    take(&ours).await;
+    let at = |path: &str| folder.0.join("tooz").join(path);
+    let foreign = [("groups/g/img", 32768), ("groups/g/short", 12), ("locks/img", 600), ("locks/large", 32768)]
+        .map(|(path, zeros)| (at(path), [vec![0; zeros], b"text".to_vec()].concat()));
+    for (path, content) in &foreign {
+        fs::write(path, content).unwrap();
+    }
+    assert!(group.members().await.unwrap().is_empty());
+    for name in ["img", "large"] {
+        assert_eq!(ours.lock(name).unwrap().try_acquire().await.unwrap_err().kind(), ErrorKind::Config);
+    }
+    for (path, content) in foreign {
+        assert_eq!(fs::read(&path).unwrap(), content, "{}", path.display());
+    }
 }
 
 async fn a_namespace_without_a_record_is_layout_1_and_gets_one(folder: Folder) {

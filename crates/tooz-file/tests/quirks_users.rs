@@ -21,6 +21,8 @@ fn main() -> ExitCode {
         users_of_one_folder_share_all_whatever_their_umasks,
         who_may_not_write_can_open_no_file_and_keep_nobody_out,
         what_root_makes_is_the_owners_of_the_folder,
+        root_that_may_give_nothing_away_locks_no_owner_out,
+        a_umask_that_takes_the_owners_bits_changes_nothing,
         an_entry_that_can_not_be_read_keeps_nobody_from_the_others,
         a_full_disk_is_told_and_what_is_there_goes_on,
         a_read_only_file_system_lets_look,
@@ -97,6 +99,35 @@ async fn what_root_makes_is_the_owners_of_the_folder(folder: Folder) {
     root.kill();
     let (_alice, said) = does(&folder, ALICE, "x", &["lock", "members"]);
     assert_eq!(said, ["held", "20001"]);
+}
+
+async fn root_that_may_give_nothing_away_locks_no_owner_out(folder: Folder) {
+    made(&folder, ALICE.0, ALICE.0, 0o700);
+    let (_alice, said) = does(&folder, ALICE, "x", &["lock", "join"]);
+    assert_eq!(said, ["held", "joined"]);
+    let root = Command::new("setpriv")
+        .args(["--bounding-set", "-chown"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--as=0:0::022", "--role", &folder.url(), "root", "do", "y", "lock", "join", "close"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut root = Process::of(root);
+    let said = [root.line(), root.line()];
+    assert!(said.iter().all(|said| said.starts_with("Unauthorized") && said.contains("locked out")), "{said:?}");
+    root.kill();
+    let (_alice, said) = does(&folder, ALICE, "y", &["lock", "join"]);
+    assert_eq!(said, ["held", "joined"]);
+}
+
+async fn a_umask_that_takes_the_owners_bits_changes_nothing(folder: Folder) {
+    for (round, user) in ["20001:20100::777", "20001:20100::700"].into_iter().enumerate() {
+        let folder = Folder(folder.0.with_file_name(format!("umask-{round}")));
+        made(&folder, ALICE.0, TEAM, 0o700);
+        let (_alice, said) = does(&folder, (ALICE.0, user), "x", &["lock", "join"]);
+        assert_eq!(said, ["held", "joined"]);
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
+    }
 }
 
 async fn an_entry_that_can_not_be_read_keeps_nobody_from_the_others(folder: Folder) {

@@ -352,9 +352,7 @@ impl Folder {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(user.map(|user| format!("--as={user}")));
         command.args(["--role", &self.url(), member]).args(role).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        Process { child, output }
+        Process::of(command.spawn().unwrap())
     }
 }
 
@@ -365,6 +363,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    pub(crate) fn of(mut child: Child) -> Self {
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Process { child, output }
+    }
+
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
