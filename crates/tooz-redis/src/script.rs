@@ -38,6 +38,8 @@ pub(crate) enum Lane {
     Duty,
     /// What the application wants to have or to know.
     Wish,
+    /// What reads lists, whose answers are long: a few at a time.
+    Reading,
 }
 
 /// What scripts begin with: each takes what it needs, since the server makes these functions anew at each run.
@@ -179,6 +181,9 @@ impl Script {
                 Lane::First
             }
             Script::Release | Script::Leave => Lane::Duty,
+            Script::Members | Script::Groups | Script::Holders | Script::Waiters | Script::Sessions | Script::InUse => {
+                Lane::Reading
+            }
             _ => Lane::Wish,
         }
     }
