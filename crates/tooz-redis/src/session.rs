@@ -90,10 +90,11 @@ impl Session for RedisSession {
             // A part may tell again what an earlier one has told.
             for owned in owned.chunks_exact(4) {
                 let [request, what, how, capabilities] = owned else { return reply.strange() };
-                let id = request_id(request)?;
+                // What somebody else has written there is not ours.
+                let Ok(id) = request_id(request) else { continue };
                 if let Some(group) = what.strip_prefix("g:") {
-                    let group = group_named(group).ok_or_else(|| strange(what))?;
-                    members.insert(id, (group, entry(how, request, capabilities)?));
+                    let ours = group_named(group).zip(entry(how, request, capabilities).ok());
+                    members.extend(ours.map(|ours| (id, ours)));
                     continue;
                 }
                 if how == "held" {
