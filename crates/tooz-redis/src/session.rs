@@ -120,7 +120,9 @@ impl Session for RedisSession {
     }
 
     async fn check_up(&self) -> Result<Checkup> {
-        let server = Server::read(&*self.client.connection().await?).await?;
+        let connection = self.client.connection().await?;
+        let mut server = Server::read(&connection).await?;
+        server.read_settings(&connection).await;
         self.client.replicas().saw(server.seen());
         Ok(server.check_up(&self.client.settings, self.client.needed_replicas()))
     }
