@@ -12,7 +12,7 @@ use tooz_core::{Characteristics, Error, ErrorKind, Namespace, Outcome, Result};
 
 use crate::connection::{Behind, Connection, number};
 use crate::dispatch::Dispatch;
-use crate::error::{no_turn, not_connected, too_few_replicas};
+use crate::error::{no_turn, not_connected, refusal, too_few_replicas};
 use crate::holdings::Holdings;
 use crate::layout::{Layout, VERSION};
 use crate::options::{Confirmation, Settings};
@@ -58,7 +58,7 @@ pub(crate) struct Client {
     server: Mutex<Server>,
     replicas: Mutex<Replicas>,
     /// Why there is no connection, as the last attempt to connect has found out.
-    trouble: Mutex<Option<String>>,
+    trouble: watch::Sender<Option<Error>>,
     wishes: Semaphore,
     readings: Semaphore,
     /// Apart from wishes: neither is in the way of the other.
@@ -95,7 +95,7 @@ impl Client {
             connection: watch::Sender::new(None),
             server: Mutex::default(),
             replicas: Mutex::default(),
-            trouble: Mutex::default(),
+            trouble: watch::Sender::new(None),
             wishes: Semaphore::new(UNDER_WAY),
             readings: Semaphore::new(READINGS),
             duties: Semaphore::new(UNDER_WAY),
@@ -248,7 +248,7 @@ impl Client {
         let mut connections = self.connection.subscribe();
         let found = timeout_at(deadline, connections.wait_for(Option::is_some)).await;
         let found = found.ok().and_then(std::result::Result::ok).and_then(|found| (*found).clone());
-        found.ok_or_else(|| not_connected(self.trouble.lock().as_deref()))
+        found.ok_or_else(|| not_connected(self.trouble.borrow().as_ref().map(ToString::to_string).as_deref()))
     }
 
     /// Whether that connection is over, or is seen to be within the moment that this takes.
@@ -284,7 +284,20 @@ impl Client {
 
     /// Remembers why there is no connection; `None`: there is one.
     pub(crate) fn set_trouble(&self, trouble: Option<&Error>) {
-        *self.trouble.lock() = trouble.map(ToString::to_string);
+        self.trouble.send_replace(trouble.cloned());
+    }
+
+    /// Waits until the next connection is refused for a reason that waiting alone may not mend.
+    pub(crate) async fn refused(&self) -> Error {
+        let mut troubles = self.trouble.subscribe();
+        loop {
+            let found = troubles.borrow_and_update().as_ref().and_then(refusal);
+            match found {
+                Some(error) => return error,
+                // The sender is this client's own.
+                None => drop(troubles.changed().await),
+            }
+        }
     }
 
     /// From now on there is a session at the server.

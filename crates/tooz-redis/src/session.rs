@@ -11,7 +11,7 @@ use tooz_core::{Checkup, MemberId, Probe, Result, Terms};
 
 use crate::client::Client;
 use crate::connection::number;
-use crate::error::strange;
+use crate::error::{refusal, strange};
 use crate::layout::{VERSION, group_named, lock_at};
 use crate::reconnection;
 use crate::record::{entry, request_id};
@@ -71,7 +71,13 @@ impl Session for RedisSession {
         let looked_after = self.client.holdings.look_after(self.timeout / 3);
         let mut arguments = vec![self.milliseconds()];
         arguments.extend(self.client.asked_about(&looked_after));
-        let reply = self.client.run_surely(Script::Beat, arguments).await?;
+        let beating = self.client.run_surely(Script::Beat, arguments);
+        let reply = tokio::select! {
+            biased;
+            reply = beating => reply.map_err(|error| refusal(&error).unwrap_or(error))?,
+            // There is no connection, and waiting alone may not bring one: core tells why, and asks again.
+            error = self.client.refused() => return Err(error),
+        };
         self.client.sweep_in(reply.number(0)?);
         self.client.attend(&reply, &looked_after)?;
         Ok(Vec::new())
