@@ -20,6 +20,19 @@ impl Server {
         if self.appends() && self.line("aof_last_write_status") == "err" {
             found = found.wrong("the append-only file can't be written", "make room on the server's disk");
         }
+        if self.line("rdb_last_bgsave_status") == "err" {
+            found = found.wrong(
+                "the last snapshot could not be saved: unless stop-writes-on-bgsave-error is no, the server refuses all writes until one \
+                 can, and every session ends",
+                "make room on the server's disk and look at the rights of its directory; see the server's log",
+            );
+        }
+        if self.stops_writes() {
+            found = found.warning(
+                "save points are set and stop-writes-on-bgsave-error is yes: a snapshot that fails stops all writes, and ends every session",
+                "CONFIG SET stop-writes-on-bgsave-error no, or CONFIG SET save \"\", and the same in redis.conf",
+            );
+        }
         let policy = self.line("maxmemory_policy");
         found = match (policy, self.number("maxmemory")) {
             ("noeviction", _) => found.good("maxmemory-policy is noeviction: no lock is evicted"),

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fred::types::Value;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 use tooz_core::driver::{ConnectArgs, CredentialSource, Mutex, MutexGuard, Reporter, Wanted};
 use tooz_core::{Characteristics, Error, ErrorKind, Namespace, Outcome, Result};
 
 use crate::connection::{Behind, Connection, number};
 use crate::dispatch::Dispatch;
-use crate::error::{no_turn, not_connected, too_few_replicas};
+use crate::error::{no_turn, not_connected, refusal, too_few_replicas};
 use crate::holdings::Holdings;
 use crate::layout::{Layout, VERSION};
 use crate::options::{Confirmation, Settings};
@@ -27,6 +27,10 @@ const NOTICED: Duration = Duration::from_millis(50);
 /// How many requests of each line are under way at once, besides heartbeats and what the driver asks of itself: wishes, duties, waits.
 /// What comes to the server before a heartbeat delays it; as many as these take a few milliseconds.
 const UNDER_WAY: usize = 128;
+
+/// How many readings of lists are under way at once. One answer has up to a million bytes (`members.lua`), and a server cuts a connection that
+/// listens to channels when it has to keep more than 32 MB for it.
+const READINGS: usize = 8;
 
 /// Where one session's requests go.
 ///
@@ -54,8 +58,9 @@ pub(crate) struct Client {
     server: Mutex<Server>,
     replicas: Mutex<Replicas>,
     /// Why there is no connection, as the last attempt to connect has found out.
-    trouble: Mutex<Option<String>>,
+    trouble: watch::Sender<Option<Error>>,
     wishes: Semaphore,
+    readings: Semaphore,
     /// Apart from wishes: neither is in the way of the other.
     duties: Semaphore,
     /// Those of requests that wait for their lock and have time, apart from the others, which a crowd of them must not delay.
@@ -90,8 +95,9 @@ impl Client {
             connection: watch::Sender::new(None),
             server: Mutex::default(),
             replicas: Mutex::default(),
-            trouble: Mutex::default(),
+            trouble: watch::Sender::new(None),
             wishes: Semaphore::new(UNDER_WAY),
+            readings: Semaphore::new(READINGS),
             duties: Semaphore::new(UNDER_WAY),
             waits: Semaphore::new(UNDER_WAY),
             is_open: AtomicBool::new(false),
@@ -142,12 +148,15 @@ impl Client {
         let _turn = match script.lane() {
             Lane::First => None,
             Lane::Duty => self.duties.acquire().await.ok(),
-            Lane::Wish => {
-                let turn = timeout_at(Instant::now() + self.limit, self.wishes.acquire());
-                Some(turn.await.ok().and_then(std::result::Result::ok).ok_or_else(|| no_turn(UNDER_WAY))?)
-            }
+            Lane::Wish => Some(self.turn(&self.wishes, UNDER_WAY).await?),
+            Lane::Reading => Some(self.turn(&self.readings, READINGS).await?),
         };
         self.run_until_answered(script, arguments, wanted).await
+    }
+
+    async fn turn<'a>(&self, turns: &'a Semaphore, most: usize) -> Result<SemaphorePermit<'a>> {
+        let turn = timeout_at(Instant::now() + self.limit, turns.acquire()).await;
+        turn.ok().and_then(std::result::Result::ok).ok_or_else(|| no_turn(most))
     }
 
     /// A request whose answer was lost with its connection is repeated on the next one, if that is in time and if it may be.
@@ -239,7 +248,7 @@ impl Client {
         let mut connections = self.connection.subscribe();
         let found = timeout_at(deadline, connections.wait_for(Option::is_some)).await;
         let found = found.ok().and_then(std::result::Result::ok).and_then(|found| (*found).clone());
-        found.ok_or_else(|| not_connected(self.trouble.lock().as_deref()))
+        found.ok_or_else(|| not_connected(self.trouble.borrow().as_ref().map(ToString::to_string).as_deref()))
     }
 
     /// Whether that connection is over, or is seen to be within the moment that this takes.
@@ -275,7 +284,20 @@ impl Client {
 
     /// Remembers why there is no connection; `None`: there is one.
     pub(crate) fn set_trouble(&self, trouble: Option<&Error>) {
-        *self.trouble.lock() = trouble.map(ToString::to_string);
+        self.trouble.send_replace(trouble.cloned());
+    }
+
+    /// Waits until the next connection is refused for a reason that waiting alone may not mend.
+    pub(crate) async fn refused(&self) -> Error {
+        let mut troubles = self.trouble.subscribe();
+        loop {
+            let found = troubles.borrow_and_update().as_ref().and_then(refusal);
+            match found {
+                Some(error) => return error,
+                // The sender is this client's own.
+                None => drop(troubles.changed().await),
+            }
+        }
     }
 
     /// From now on there is a session at the server.

@@ -83,6 +83,20 @@ pub(crate) fn ends_the_connection(error: &ClientError) -> bool {
     said.contains("READONLY") || said.starts_with("MASTERDOWN") || said.starts_with("NOAUTH")
 }
 
+/// What is to be told of a heartbeat, or a connection, that failed by this: a refusal that waiting alone may not mend. `None`: it was not
+/// refused, or that passes by itself.
+pub(crate) fn refusal(error: &Error) -> Option<Error> {
+    match error.kind() {
+        ErrorKind::Lost | ErrorKind::Closed | ErrorKind::TimedOut => None,
+        ErrorKind::Unavailable => {
+            let said = error.to_string();
+            let is_refused = ["MISCONF", "NOREPLICAS", "OOM command"].iter().any(|word| said.contains(word));
+            is_refused.then(|| Error::new(ErrorKind::Backend, said).with_outcome(error.outcome()))
+        }
+        _ => Some(error.clone()),
+    }
+}
+
 /// There is no connection at all, and why the last attempt to make one has failed.
 pub(crate) fn not_connected(why: Option<&str>) -> Error {
     let message = match why {

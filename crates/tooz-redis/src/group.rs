@@ -18,8 +18,8 @@ use crate::session::RedisSession;
 /// is answered is pushed as well, so that watchers lose nothing by it.
 const READINGS: usize = 5;
 
-/// The longest capabilities of one member, in bytes. What is sent at once to one connection stays with them far below the 32 MB at which a server
-/// cuts a connection that listens to channels (`client-output-buffer-limit pubsub`), and with it the heartbeats.
+/// The longest capabilities of one member, in bytes. What is sent at once to one connection (a few readings, see `client`) stays with them far below the 32 MB
+/// at which a server cuts a connection that listens to channels (`client-output-buffer-limit pubsub`), and with it the heartbeats.
 const MOST_CAPABILITIES: usize = 64 * 1024;
 
 /// The capabilities of a request, if they are not too large.
@@ -48,7 +48,8 @@ impl RedisSession {
             let (next, told) = texts.split_first().ok_or_else(|| strange(&reply))?;
             for told in told.chunks_exact(2) {
                 let [member, record] = told else { return reply.strange() };
-                members.insert(member.clone(), membership(member, record)?);
+                // What somebody else has written there is no member.
+                members.extend(membership(member, record).ok().map(|entry| (member.clone(), entry)));
             }
             let first = *first.get_or_insert(version);
             if next == FROM_THE_FIRST {
@@ -98,7 +99,7 @@ impl Groups for RedisSession {
             place = texts.next().ok_or_else(|| strange(&reply))?;
             names.extend(texts);
             if place == FROM_THE_FIRST {
-                return names.iter().map(|name| group_named(name).ok_or_else(|| strange(name))).collect();
+                return Ok(names.iter().filter_map(|name| group_named(name)).collect());
             }
         }
     }

@@ -38,6 +38,8 @@ pub(crate) enum Lane {
     Duty,
     /// What the application wants to have or to know.
     Wish,
+    /// What reads lists, whose answers are long: a few at a time.
+    Reading,
 }
 
 /// What scripts begin with: each takes what it needs, since the server makes these functions anew at each run.
@@ -52,6 +54,7 @@ const LOCK: &str = include_str!("scripts/lock.lua");
 const GROUP: &str = include_str!("scripts/group.lua");
 const UPKEEP: &str = include_str!("scripts/upkeep.lua");
 const SWEEP: &str = include_str!("scripts/sweep.lua");
+const FOREIGN: &str = include_str!("scripts/foreign.lua");
 
 const COUNT: usize = Script::ALL.len();
 
@@ -113,8 +116,9 @@ impl Script {
     const fn prelude(self) -> &'static [&'static str] {
         match self {
             Script::Create => &[COMMON, LAYOUT],
-            Script::Groups | Script::Waiters | Script::Sessions | Script::InUse => &[COMMON, LAYOUT, READING],
-            Script::Owned => &[COMMON, GROUP],
+            Script::Groups | Script::Waiters | Script::Sessions => &[COMMON, LAYOUT, READING],
+            Script::InUse => &[COMMON, LAYOUT, READING, FOREIGN],
+            Script::Owned => &[COMMON, FOREIGN, GROUP],
             Script::Hello => &[COMMON, NEWS],
             Script::Acquire => &[COMMON, GRANT, ACQUIRE_AT_ONCE, NEWS, LOCK],
             Script::Release => &[COMMON, GRANT, RELEASE_AT_ONCE, NEWS, LOCK],
@@ -122,12 +126,13 @@ impl Script {
             Script::Break => &[COMMON, LAYOUT, GRANT, NEWS, LOCK],
             Script::Members => &[COMMON, LAYOUT, READING, NEWS, GROUP],
             Script::Delete => &[COMMON, LAYOUT, NEWS, GROUP],
-            Script::Join | Script::Update | Script::Leave => &[COMMON, NEWS, GROUP],
-            Script::LookAfter => &[COMMON, GRANT, NEWS, LOCK, GROUP, UPKEEP],
-            Script::Beat => &[COMMON, GRANT, NEWS, LOCK, GROUP, SWEEP, UPKEEP],
-            Script::SweepUp => &[COMMON, LAYOUT, READING, GRANT, NEWS, LOCK, GROUP, SWEEP],
-            Script::Open => &[COMMON, LAYOUT, GRANT, NEWS, LOCK, GROUP, SWEEP],
-            Script::Close => &[COMMON, GRANT, NEWS, LOCK, GROUP, SWEEP],
+            Script::Join | Script::Update => &[COMMON, NEWS, GROUP],
+            Script::Leave => &[COMMON, FOREIGN, NEWS, GROUP],
+            Script::LookAfter => &[COMMON, FOREIGN, GRANT, NEWS, LOCK, GROUP, UPKEEP],
+            Script::Beat => &[COMMON, FOREIGN, GRANT, NEWS, LOCK, GROUP, SWEEP, UPKEEP],
+            Script::SweepUp => &[COMMON, LAYOUT, READING, FOREIGN, GRANT, NEWS, LOCK, GROUP, SWEEP],
+            Script::Open => &[COMMON, LAYOUT, FOREIGN, GRANT, NEWS, LOCK, GROUP, SWEEP],
+            Script::Close => &[COMMON, FOREIGN, GRANT, NEWS, LOCK, GROUP, SWEEP],
         }
     }
 
@@ -176,6 +181,9 @@ impl Script {
                 Lane::First
             }
             Script::Release | Script::Leave => Lane::Duty,
+            Script::Members | Script::Groups | Script::Holders | Script::Waiters | Script::Sessions | Script::InUse => {
+                Lane::Reading
+            }
             _ => Lane::Wish,
         }
     }

@@ -8,7 +8,7 @@ use crate::connection::Connection;
 use crate::error::strange;
 use crate::options::{Eviction, Settings};
 use crate::replicas::Seen;
-use crate::reply::lines_of;
+use crate::reply::{lines_of, map_of};
 
 /// What one server with an append-only file gives. Each is defended in the README.
 pub(crate) const BEST: Characteristics = Characteristics::FULL_SERVICE
@@ -41,6 +41,19 @@ impl Server {
             Some(text) => Ok(Self::parse(&text)),
             None => Err(strange(answer)),
         }
+    }
+
+    /// Reads two settings besides, as far as this user is let.
+    pub(crate) async fn read_settings(&mut self, connection: &Connection) {
+        for name in ["save", "stop-writes-on-bgsave-error"] {
+            let answer = connection.ask("CONFIG", vec!["GET".into(), name.into()]).await;
+            self.lines.extend(answer.and_then(map_of).unwrap_or_default());
+        }
+    }
+
+    /// Whether a snapshot that fails stops all writes; no, where it is not known.
+    pub(crate) fn stops_writes(&self) -> bool {
+        !self.line("save").is_empty() && self.line("stop-writes-on-bgsave-error") == "yes"
     }
 
     fn parse(text: &str) -> Self {

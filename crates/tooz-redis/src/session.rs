@@ -11,7 +11,7 @@ use tooz_core::{Checkup, MemberId, Probe, Result, Terms};
 
 use crate::client::Client;
 use crate::connection::number;
-use crate::error::strange;
+use crate::error::{refusal, strange};
 use crate::layout::{VERSION, group_named, lock_at};
 use crate::reconnection;
 use crate::record::{entry, request_id};
@@ -71,7 +71,13 @@ impl Session for RedisSession {
         let looked_after = self.client.holdings.look_after(self.timeout / 3);
         let mut arguments = vec![self.milliseconds()];
         arguments.extend(self.client.asked_about(&looked_after));
-        let reply = self.client.run_surely(Script::Beat, arguments).await?;
+        let beating = self.client.run_surely(Script::Beat, arguments);
+        let reply = tokio::select! {
+            biased;
+            reply = beating => reply.map_err(|error| refusal(&error).unwrap_or(error))?,
+            // There is no connection, and waiting alone may not bring one: core tells why, and asks again.
+            error = self.client.refused() => return Err(error),
+        };
         self.client.sweep_in(reply.number(0)?);
         self.client.attend(&reply, &looked_after)?;
         Ok(Vec::new())
@@ -90,10 +96,11 @@ impl Session for RedisSession {
             // A part may tell again what an earlier one has told.
             for owned in owned.chunks_exact(4) {
                 let [request, what, how, capabilities] = owned else { return reply.strange() };
-                let id = request_id(request)?;
+                // What somebody else has written there is not ours.
+                let Ok(id) = request_id(request) else { continue };
                 if let Some(group) = what.strip_prefix("g:") {
-                    let group = group_named(group).ok_or_else(|| strange(what))?;
-                    members.insert(id, (group, entry(how, request, capabilities)?));
+                    let ours = group_named(group).zip(entry(how, request, capabilities).ok());
+                    members.extend(ours.map(|ours| (id, ours)));
                     continue;
                 }
                 if how == "held" {
@@ -119,7 +126,9 @@ impl Session for RedisSession {
     }
 
     async fn check_up(&self) -> Result<Checkup> {
-        let server = Server::read(&*self.client.connection().await?).await?;
+        let connection = self.client.connection().await?;
+        let mut server = Server::read(&connection).await?;
+        server.read_settings(&connection).await;
         self.client.replicas().saw(server.seen());
         Ok(server.check_up(&self.client.settings, self.client.needed_replicas()))
     }

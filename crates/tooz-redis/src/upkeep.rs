@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fred::types::Value;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tooz_core::Result;
 use tooz_core::driver::Pushed;
-use tooz_core::{ErrorKind, Result};
 
 use crate::client::Client;
 use crate::connection::{Connection, number};
@@ -63,9 +63,9 @@ impl Client {
                 }
                 reply.number(0).unwrap_or(-1)
             }
-            // A user that is not let is not let the next time either.
-            Err(error) if matches!(error.kind(), ErrorKind::Unauthorized | ErrorKind::Config) => -1,
-            Err(_) => 100,
+            Err(error) if error.is_retryable() => 100,
+            // Who is not let, or meets what somebody has broken, meets the same the next moment.
+            Err(_) => -1,
         };
         self.sweep_in(next);
     }

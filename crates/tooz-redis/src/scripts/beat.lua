@@ -4,7 +4,7 @@ if refused then
   return { refused }
 end
 call('PEXPIRE', prefix .. 's:' .. sid, ARGV[4])
-call('ZADD', prefix .. 'sessions', milliseconds() + ARGV[4], sid)
+unless_foreign(call, 'ZADD', prefix .. 'sessions', milliseconds() + ARGV[4], sid)
 keep('sessions')
 if call('PEXPIRE', prefix .. 'o:' .. sid, KEPT) == 0 then
   call('HSET', prefix .. 'o:' .. sid, '', '')

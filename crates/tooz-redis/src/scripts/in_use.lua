@@ -15,14 +15,15 @@ for pair = 4, #ARGV, 2 do
   if steps <= 0 then
     leave(id, place)
   elseif alive(id) then
-    local page = call('HSCAN', prefix .. 'o:' .. id, place, 'COUNT', 100)
+    local page = unless_foreign(call, 'HSCAN', prefix .. 'o:' .. id, place, 'COUNT', 100) or { '0', {} }
     steps = steps - 1
     for index = 1, #page[2], 2 do
       local request, lock = page[2][index], page[2][index + 1]
       steps = steps - 1
       if request ~= '' and string.sub(lock, 1, 2) ~= 'g:' and not found[lock] then
         -- What was deleted by hand, or forgotten in a fail-over, is not in use.
-        found[lock] = call('HEXISTS', prefix .. lock, request) == 1 or call('HEXISTS', prefix .. 'w:' .. lock, request) == 1
+        found[lock] = unless_foreign(call, 'HEXISTS', prefix .. lock, request) == 1
+          or unless_foreign(call, 'HEXISTS', prefix .. 'w:' .. lock, request) == 1
       end
     end
     if page[1] ~= '0' then

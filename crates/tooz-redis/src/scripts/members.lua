@@ -8,10 +8,11 @@ local group = ARGV[4]
 if call('HEXISTS', prefix .. 'groups', group) == 0 then
   return { 'no group' }
 end
--- As many as fit into half a million bytes, for a server cuts a connection for which it has to keep too much.
+-- As many as fit into half a million bytes, for a server cuts a connection for which it has to keep too much. How long the values of a
+-- page are is known only with them, so that each page has a few: with the longest that are allowed, half a million bytes more.
 local all, place, bytes = {}, ARGV[5], 0
 repeat
-  local page = call('HSCAN', prefix .. 'g:' .. group, place, 'COUNT', 50)
+  local page = call('HSCAN', prefix .. 'g:' .. group, place, 'COUNT', 8)
   place = page[1]
   for _, text in ipairs(page[2]) do
     all[#all + 1] = text

@@ -17,12 +17,14 @@ for index = 1, #owned, 2 do
   if request == '' then
     -- It stands for nothing.
   elseif not group then
-    tell_of(request, what, call('HEXISTS', prefix .. what, request) == 1 and 'held' or 'waits', '')
+    tell_of(request, what, unless_foreign(call, 'HEXISTS', prefix .. what, request) == 1 and 'held' or 'waits', '')
   else
-    local there, _, capabilities = member_of(group, member)
-    if there == request then
-      tell_of(request, 'g:' .. group, member, capabilities)
-    end
+    unless_foreign(function()
+      local there, _, capabilities = member_of(group, member)
+      if there == request then
+        tell_of(request, 'g:' .. group, member, capabilities)
+      end
+    end)
   end
 end
 return answer

@@ -3,7 +3,16 @@
 local refused = enter()
 local lock, request = ARGV[4], ARGV[5]
 local answer = refused == 'lost' and 'lost' or 'ok'
-local given_back = call('HDEL', prefix .. lock, request) == 1
+local removed = redis.pcall('HDEL', prefix .. lock, request)
+if type(removed) == 'table' then
+  if not string.find(removed.err, 'WRONGTYPE', 1, true) then
+    return removed
+  end
+  -- Somebody has put something else there, and with it taken the grant away.
+  redis.pcall('HDEL', prefix .. 'o:' .. sid, request)
+  return { answer == 'ok' and 'missing' or answer }
+end
+local given_back = removed == 1
 if given_back then
   call('HDEL', prefix .. 'o:' .. sid, request)
   stirred[lock] = true

@@ -44,7 +44,7 @@ local function look_after(from, answer)
   acknowledge(from)
   local mistaken = 0
   for index = from + 1, #ARGV, 3 do
-    if not is_as_thought(ARGV[index], ARGV[index + 1], ARGV[index + 2]) then
+    if not unless_foreign(is_as_thought, ARGV[index], ARGV[index + 1], ARGV[index + 2]) then
       mistaken = mistaken + 1
       answer[#answer + 1] = ARGV[index + 2]
     end

@@ -2,6 +2,7 @@
 
 mod bed;
 mod faults;
+mod foreign;
 mod full;
 mod layout;
 mod locks;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         traffic::TRIALS,
         server::TRIALS,
         full::TRIALS,
+        foreign::TRIALS,
         login::TRIALS,
         layout::TRIALS,
         switch::TRIALS,
