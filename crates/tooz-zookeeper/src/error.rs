@@ -168,6 +168,12 @@ pub(crate) fn foreign_node(path: &str) -> Error {
     .with_outcome(Outcome::NotApplied)
 }
 
+/// Nodes of other programs keep a group from being deleted; this is one of them.
+pub(crate) fn foreign_child(path: &str) -> Error {
+    let why = format!("{path} is there, and nothing of tooz's: delete it with `deleteall {path}` in zkCli.sh");
+    Error::new(ErrorKind::Backend, why).with_outcome(Outcome::NotApplied)
+}
+
 /// Another program wrote into our nodes, or a value is not what it should be.
 pub(crate) fn unreadable(what: &str, why: impl fmt::Display) -> Error {
     Error::new(ErrorKind::Backend, format!("{what} can't be read: {why}"))

@@ -68,14 +68,25 @@ impl Groups for ZooKeeperSession {
         let deleting = async {
             let zookeeper = connection.zookeeper()?;
             match zookeeper.delete(&path, None).await {
-                // How many there are is for the message alone.
-                Err(ZkError::NotEmpty) => zookeeper.list_children(&path).await.map(|members| Some(members.len())),
+                // What there is is for the message alone.
+                Err(ZkError::NotEmpty) => {
+                    let nodes = zookeeper.list_children(&path).await?;
+                    let there = roster::read(&zookeeper, &path, &nodes).await?;
+                    Ok(Some((nodes, there)))
+                }
                 deleted => deleted.map(|()| None),
             }
         };
         match connection.ask(deleting).await {
             Ok(None) => Ok(()),
-            Ok(Some(members)) => Err(Error::group_not_empty(group, members)),
+            Ok(Some((nodes, there))) => {
+                let members = there.iter().filter(|member| matches!(member, Member::Here(_))).count();
+                let mut foreign = nodes.iter().zip(&there).filter(|(_, node)| matches!(node, Member::Foreign));
+                match foreign.next() {
+                    Some((node, _)) if members == 0 => Err(error::foreign_child(&format!("{path}/{node}"))),
+                    _ => Err(Error::group_not_empty(group, members)),
+                }
+            }
             Err(ZkError::NoNode) => Err(Error::no_group(group)),
             Err(why) => Err(self.client.failed(format_args!("delete {path}"), why)),
         }
