@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
@@ -20,6 +21,9 @@ use crate::schema::{self, Need, Schema};
 use crate::setup::{self, Role};
 use crate::sweep;
 
+/// For how long a layout that was seen is not looked at again.
+const LAYOUT_HOLDS: Duration = Duration::from_mins(1);
+
 pub(crate) type Question = Query<'static, Postgres, PgArguments>;
 
 pub(crate) struct Client {
@@ -27,6 +31,8 @@ pub(crate) struct Client {
     current: Mutex<Option<Arc<Connection>>>,
     /// The tables were there, as this version makes them, and this user may own something in them.
     has_tables: AtomicBool,
+    /// On which connection, and when, the schema was last seen to be of a layout that this version speaks.
+    layout_seen: tooz_core::driver::Mutex<Option<(i32, Instant)>>,
     /// Which sessions were asked what they hold.
     pub(crate) asking: Asking,
 }
@@ -48,6 +54,7 @@ impl Client {
             settings: settings.clone(),
             current: Mutex::new(None),
             has_tables: AtomicBool::new(false),
+            layout_seen: tooz_core::driver::Mutex::default(),
             asking: Asking::default(),
         };
         client.connection().await?;
@@ -64,6 +71,30 @@ impl Client {
         let (weak, dispatch) = (Arc::downgrade(&connection), Arc::clone(&connection.dispatch));
         tokio::spawn(sweep::while_watched(weak, dispatch, self.settings.clone()));
         Ok(Arc::clone(current.insert(connection)))
+    }
+
+    /// Asks in a schema of a layout that this version speaks: in another one nothing is read or written. That is looked at once for each
+    /// connection, and again after a while.
+    pub(crate) async fn consult(
+        &self,
+        doing: &'static str,
+        repeat: Repeat,
+        question: impl Fn() -> Question + Send + Sync,
+    ) -> Result<Option<Vec<PgRow>>> {
+        self.refuse_foreign().await?;
+        self.ask(doing, repeat, question).await
+    }
+
+    /// Fails in a schema of another layout.
+    pub(crate) async fn refuse_foreign(&self) -> Result<()> {
+        let pid = self.connection().await?.pid;
+        let seen = *self.layout_seen.lock();
+        if seen.is_some_and(|(of, since)| of == pid && since.elapsed() < LAYOUT_HOLDS) {
+            return Ok(());
+        }
+        self.schema().await?.refuse_foreign(&self.settings)?;
+        *self.layout_seen.lock() = Some((pid, Instant::now()));
+        Ok(())
     }
 
     /// Asks. `None`: the tables are not there.

@@ -28,7 +28,7 @@ impl Groups for PostgresSession {
         // Once more where the tables have gone since they were looked for.
         for _ in 0..2 {
             self.client.ensure_tables().await?;
-            match self.client.ask("create a group", Repeat::Forbidden, question).await? {
+            match self.client.consult("create a group", Repeat::Forbidden, question).await? {
                 Some(rows) if rows.is_empty() => return Err(Error::group_exists(group)),
                 Some(_) => return Ok(()),
                 None => {}
@@ -41,7 +41,7 @@ impl Groups for PostgresSession {
         const DOING: &str = "delete a group";
         let (namespace, name) = (self.namespace.clone(), group.to_string());
         let question = || sqlx::query(DELETE).bind(namespace.clone()).bind(name.clone());
-        let rows = self.client.ask(DOING, Repeat::Forbidden, question).await?.unwrap_or_default();
+        let rows = self.client.consult(DOING, Repeat::Forbidden, question).await?.unwrap_or_default();
         let living = rows.first().and_then(|row| row.try_get::<Option<i64>, _>(0).transpose());
         match living.transpose().map_err(|error| error::of(error, DOING))? {
             None => Err(Error::no_group(group)),
@@ -53,7 +53,7 @@ impl Groups for PostgresSession {
     async fn groups(&self) -> Result<Vec<GroupId>> {
         const DOING: &str = "list the groups";
         let namespace = self.namespace.clone();
-        let rows = self.client.ask(DOING, Repeat::Allowed, || sqlx::query(LIST).bind(namespace.clone())).await?;
+        let rows = self.client.consult(DOING, Repeat::Allowed, || sqlx::query(LIST).bind(namespace.clone())).await?;
         let rows = rows.unwrap_or_default();
         let names: Result<Vec<&str>, _> = rows.iter().map(|row| row.try_get(0)).collect();
         // What can't be read is left out: another program has written it.
@@ -150,7 +150,7 @@ impl Groups for PostgresSession {
         let failed = |error| error::of(error, DOING);
         let (namespace, name) = (self.namespace.clone(), group.to_string());
         let question = || sqlx::query(include_str!("sql/members.sql")).bind(namespace.clone()).bind(name.clone());
-        let rows = self.client.ask(DOING, Repeat::Allowed, question).await?.unwrap_or_default();
+        let rows = self.client.consult(DOING, Repeat::Allowed, question).await?.unwrap_or_default();
         let Some(first) = rows.first() else { return Err(Error::no_group(group)) };
         let version: i64 = first.try_get("version").map_err(failed)?;
         let mut members = Vec::with_capacity(rows.len());

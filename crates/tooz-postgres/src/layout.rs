@@ -10,7 +10,7 @@ use tooz_core::{GroupId, LockMode};
 /// The layout of the tables and of the keys of locks. Members of different layouts would not exclude each other.
 pub(crate) const LAYOUT: i32 = 1;
 /// What was added to the layout so far. What had no record is the first revision: its functions were those of before there were any.
-pub(crate) const REVISION: i32 = 2;
+pub(crate) const REVISION: i32 = 3;
 
 /// The tables that members read and change.
 pub(crate) const TABLES: [&str; 4] = ["groups", "sessions", "members", "grants"];

@@ -102,7 +102,7 @@ impl Locks for PostgresSession {
         let mut pauses = Backoff::between(MOMENT / 16, MOMENT);
         let mut asked = HashSet::new();
         loop {
-            let rows = self.client.ask(DOING, Repeat::Allowed, question).await?.unwrap_or_default();
+            let rows = self.client.consult(DOING, Repeat::Allowed, question).await?.unwrap_or_default();
             let mut holders = Vec::new();
             let (mut young, mut sessions, mut unreadable) = (None, Vec::new(), None);
             for row in &rows {
@@ -159,7 +159,7 @@ impl Locks for PostgresSession {
         let mut names = HashMap::<i64, LockKey>::new();
         let mut nameless_at_first: Option<HashSet<i64>> = None;
         loop {
-            let rows = self.client.ask(DOING, Repeat::Allowed, question).await?.unwrap_or_default();
+            let rows = self.client.consult(DOING, Repeat::Allowed, question).await?.unwrap_or_default();
             let (mut held, mut nameless) = (Vec::with_capacity(rows.len()), Vec::new());
             for row in &rows {
                 let key: i64 = row.try_get("key").map_err(failed)?;
@@ -201,7 +201,7 @@ impl Locks for PostgresSession {
         const DOING: &str = "ask who waits for a lock";
         let doors = self.layout.doors(key);
         let question = || sqlx::query(include_str!("sql/waiters.sql")).bind(doors.gate).bind(doors.lock);
-        let rows = self.client.ask(DOING, Repeat::Allowed, question).await?.unwrap_or_default();
+        let rows = self.client.consult(DOING, Repeat::Allowed, question).await?.unwrap_or_default();
         let waiters: Result<Vec<_>, _> = rows.iter().map(waiter).collect();
         // What can't be read is left out.
         Ok(waiters.map_err(|error| error::of(error, DOING))?.into_iter().flatten().collect())

@@ -64,9 +64,19 @@ fn read_entry(member: &str, id: Option<RequestId>, capabilities: &str) -> Result
     Ok(RosterEntry::new(MemberId::new(member)?, id.ok_or_else(strange)?, Capabilities::from_json(capabilities)?))
 }
 
+/// The member of a session's row. What can't be one is the row's fault, and no word about what the caller asked.
+fn member(name: &str) -> Result<MemberId> {
+    MemberId::new(name).map_err(|error| {
+        Error::new(
+            ErrorKind::Backend,
+            format!("the session of member {name:?} is not of this driver's making: {error}"),
+        )
+    })
+}
+
 /// Reads a row of `holders.sql`.
 pub(crate) fn grant(row: &PgRow) -> Read<Grant> {
-    let member = match MemberId::new(row.try_get::<&str, _>("member")?) {
+    let member = match member(row.try_get("member")?) {
         Ok(member) => member,
         Err(error) => return Ok(Err(error)),
     };
@@ -85,7 +95,7 @@ fn time(seconds: f64) -> SystemTime {
 /// Reads a row of `waiters.sql`.
 pub(crate) fn waiter(row: &PgRow) -> Read<Waiter> {
     let mode = if row.try_get("shared")? { LockMode::Shared } else { LockMode::Exclusive };
-    Ok(MemberId::new(row.try_get::<&str, _>("member")?).map(|member| Waiter::new(member, mode)))
+    Ok(member(row.try_get("member")?).map(|member| Waiter::new(member, mode)))
 }
 
 /// Reads a row of `locks.sql`; `None`: the name is not written down yet.

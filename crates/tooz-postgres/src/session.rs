@@ -130,9 +130,10 @@ impl Session for PostgresSession {
 
     async fn beat(&self) -> Result<Vec<RequestId>> {
         const DOING: &str = "beat";
-        // Which ones they are is asked where some are missing: a beat costs the same however many there are.
-        const BEAT: &str = "SELECT pg_backend_pid() AS pid, CASE WHEN (SELECT count(*) FROM members WHERE session = $1) <> $2 \
-            THEN ARRAY(SELECT request FROM members WHERE session = $1) END AS memberships";
+        // A membership goes with its group, also where that was deleted by hand. Which ones are left is asked where some are missing: a beat costs the same however many there are.
+        const BEAT: &str = "SELECT pg_backend_pid() AS pid, \
+            CASE WHEN (SELECT count(*) FROM members JOIN groups USING (namespace, name) WHERE session = $1) <> $2 \
+            THEN ARRAY(SELECT request FROM members JOIN groups USING (namespace, name) WHERE session = $1) END AS memberships";
         let open = self.opened()?;
         let (holdings, pid) = (Arc::clone(&open.holdings), open.connection.pid);
         open.connection

@@ -13,6 +13,7 @@ impl Client {
     pub(crate) async fn watch(&self, key: i64) -> Result<PushStream> {
         const DOING: &str = "watch";
         let channel = layout::channel(key);
+        self.refuse_foreign().await?;
         let connection = self.connection().await?;
         let dispatch = Arc::clone(&connection.dispatch);
         let (pusher, stream) = push_channel();

@@ -136,6 +136,10 @@ DECLARE
 BEGIN
     UPDATE {schema}.groups SET version = version + 1 WHERE namespace = the_namespace AND name = the_name
         RETURNING key, version INTO changed;
+    -- A group that somebody has deleted by hand has nobody to tell.
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
     word := json_build_object('version', changed.version, 'kind', kind, 'member', the_member,
         'request', encode(the_request, 'hex'), 'capabilities', the_capabilities)::text;
     IF octet_length(word) > 7900 THEN
@@ -180,6 +184,9 @@ CREATE OR REPLACE FUNCTION {schema}.update_member(
 ) RETURNS boolean LANGUAGE plpgsql AS {body}
 BEGIN
     PERFORM 1 FROM {schema}.groups WHERE namespace = the_namespace AND name = the_name FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
     UPDATE {schema}.members SET capabilities = the_capabilities
         WHERE namespace = the_namespace AND name = the_name AND member = the_member AND request = the_request;
     IF FOUND THEN
@@ -222,21 +229,40 @@ BEGIN
 END {body};
 
 -- Takes away at most so many memberships and so many grants of sessions that are over, or of the asking session at its end, and tells it. Answers whether
--- anything is left of them. The version of each group is counted up once, by as many as have left: one row, however many die at a time.
-CREATE OR REPLACE FUNCTION {schema}.bury(the_dead bigint[], most integer) RETURNS boolean LANGUAGE plpgsql AS {body}
+-- another such step would take more away. The version of each group is counted up once, by as many as have left: one row, however many die at a time.
+-- `patient`: waits for rows that others have locked. Else these are left to a later round, so that they keep up none of the others.
+CREATE OR REPLACE FUNCTION {schema}.bury(the_dead bigint[], most integer, patient boolean) RETURNS boolean LANGUAGE plpgsql AS {body}
 DECLARE
     rows tid[];
-    spaces text[];
-    names text[];
+    orphans tid[];
     place record;
     changed record;
+    done bigint := 0;
+    counted bigint;
 BEGIN
-    SELECT array_agg(doomed.ctid), array_agg(doomed.namespace), array_agg(doomed.name) INTO rows, spaces, names
-        FROM (SELECT ctid, namespace, name FROM {schema}.members WHERE session = ANY (the_dead) LIMIT most) AS doomed;
-    -- The groups' rows are locked before any member's, in the same order by all, so that no two wait in a circle.
-    FOR place IN SELECT DISTINCT one.space, one.name FROM unnest(spaces, names) AS one (space, name) ORDER BY one.space, one.name LOOP
-        PERFORM 1 FROM {schema}.groups AS theirs WHERE theirs.namespace = place.space AND theirs.name = place.name FOR UPDATE;
-    END LOOP;
+    IF patient THEN
+        -- The groups' rows are locked before any member's, in the same order by all that wait for them, so that no two wait in a circle.
+        FOR place IN
+            SELECT DISTINCT doomed.namespace, doomed.name
+            FROM (SELECT namespace, name FROM {schema}.members WHERE session = ANY (the_dead) LIMIT most) AS doomed
+            ORDER BY doomed.namespace, doomed.name
+        LOOP
+            PERFORM 1 FROM {schema}.groups AS theirs WHERE theirs.namespace = place.namespace AND theirs.name = place.name FOR UPDATE;
+        END LOOP;
+    END IF;
+    rows := ARRAY(
+        SELECT entry.ctid FROM {schema}.members AS entry JOIN {schema}.groups AS theirs USING (namespace, name)
+        WHERE entry.session = ANY (the_dead) LIMIT most FOR UPDATE OF theirs SKIP LOCKED
+    );
+    -- The members of a group that somebody has deleted by hand.
+    orphans := ARRAY(
+        SELECT entry.ctid FROM {schema}.members AS entry
+        WHERE entry.session = ANY (the_dead) AND NOT EXISTS (
+            SELECT 1 FROM {schema}.groups AS theirs WHERE theirs.namespace = entry.namespace AND theirs.name = entry.name
+        )
+        LIMIT most FOR UPDATE OF entry SKIP LOCKED
+    );
+    rows := rows || orphans;
     -- By their place in the table, which needs no plan. (IS TRUE keeps the index on sessions out of it.)
     FOR place IN
         WITH gone AS (
@@ -246,9 +272,11 @@ BEGIN
         SELECT gone.namespace, gone.name, array_agg(gone.member) AS members, array_agg(gone.request) AS requests
         FROM gone GROUP BY gone.namespace, gone.name
     LOOP
+        done := done + cardinality(place.members);
         UPDATE {schema}.groups AS theirs SET version = theirs.version + cardinality(place.members)
             WHERE theirs.namespace = place.namespace AND theirs.name = place.name
             RETURNING theirs.key, theirs.version - cardinality(place.members) AS before INTO changed;
+        CONTINUE WHEN NOT FOUND;
         PERFORM pg_notify('tooz_' || lpad(to_hex(changed.key), 16, '0'), json_build_object(
                 'version', changed.before + one.number, 'kind', 'left', 'member', one.member,
                 'request', encode(one.request, 'hex'), 'capabilities', ''
@@ -258,18 +286,28 @@ BEGIN
     FOR place IN
         WITH gone AS (
             DELETE FROM {schema}.grants AS had
-            WHERE had.ctid = ANY (ARRAY(SELECT ctid FROM {schema}.grants WHERE session = ANY (the_dead) LIMIT most))
+            WHERE had.ctid = ANY (ARRAY(SELECT ctid FROM {schema}.grants WHERE session = ANY (the_dead) LIMIT most FOR UPDATE SKIP LOCKED))
             RETURNING had.key, had.space
         )
-        SELECT DISTINCT gone.key FROM gone WHERE gone.space = 'election'
+        SELECT gone.key, gone.space, count(*) AS many FROM gone GROUP BY gone.key, gone.space
     LOOP
-        PERFORM pg_notify('tooz_' || lpad(to_hex(place.key), 16, '0'), '');
+        done := done + place.many;
+        IF place.space = 'election' THEN
+            PERFORM pg_notify('tooz_' || lpad(to_hex(place.key), 16, '0'), '');
+        END IF;
     END LOOP;
-    DELETE FROM {schema}.sessions AS own WHERE own.session = ANY (the_dead)
+    DELETE FROM {schema}.sessions AS own
+        WHERE own.session = ANY (ARRAY(SELECT session FROM {schema}.sessions WHERE session = ANY (the_dead) FOR UPDATE SKIP LOCKED))
         AND NOT EXISTS (SELECT 1 FROM {schema}.members AS entry WHERE entry.session = own.session)
         AND NOT EXISTS (SELECT 1 FROM {schema}.grants AS had WHERE had.session = own.session);
-    RETURN EXISTS (SELECT 1 FROM {schema}.sessions AS own WHERE own.session = ANY (the_dead));
+    GET DIAGNOSTICS counted = ROW_COUNT;
+    RETURN done + counted > 0 AND EXISTS (SELECT 1 FROM {schema}.sessions AS own WHERE own.session = ANY (the_dead));
 END {body};
+
+-- What a session calls at its end, and what members of revision 2 call.
+CREATE OR REPLACE FUNCTION {schema}.bury(the_dead bigint[], most integer) RETURNS boolean LANGUAGE sql AS {body}
+    SELECT {schema}.bury(the_dead, most, true)
+{body};
 
 -- One step of clearing up after the dead of all namespaces, if the last round began longer than `period` seconds ago and no other session is at it.
 -- A step looks at a thousand sessions and takes away a few hundred, so that it keeps no other waiting. `more`: the round goes on; `age`: how long ago
@@ -310,7 +348,7 @@ BEGIN
         WHERE session > coalesce(round.place, -9223372036854775808) AND session <> my_session ORDER BY session LIMIT 1000
     );
     dead := ARRAY(SELECT one.session FROM unnest(looked_at) AS one (session) WHERE {schema}.is_over(one.session) LIMIT 200);
-    IF cardinality(dead) > 0 AND {schema}.bury(dead, 300) THEN
+    IF cardinality(dead) > 0 AND {schema}.bury(dead, 300, false) THEN
         -- Not all is done yet: the same ones again.
         more := true;
         next_place := coalesce(round.place, -9223372036854775808);

@@ -200,3 +200,38 @@ pub(crate) async fn who_may_only_read_hears_of_deaths_and_fills_no_log(_shared: 
     let of_reader: Vec<_> = errors(&store).into_iter().filter(|line| line.contains("permission denied")).collect();
     assert!(of_reader.len() <= 1, "{of_reader:?}");
 }
+
+/// Somebody deletes one group by hand and has another one locked: both keep up nobody else.
+pub(crate) async fn a_spoiled_or_locked_group_keeps_up_no_other(_shared: Store) {
+    let store = Store::own(Setup::new(Kind::Postgres));
+    let ours = store.connect("ours").await;
+    ours.group("g").unwrap().create().await.unwrap();
+    let gone = ours.group("gone").unwrap();
+    let membership = within(gone.join_or_create(&1)).await.unwrap();
+    for (namespace, group) in [("orphans", "x"), ("stuck", "x"), ("others", "x")] {
+        leave_dead(&store, namespace, group, 400);
+    }
+    store.sql("DELETE FROM tooz.groups WHERE namespace = 'orphans' OR name = 'gone'");
+    let mut psql = store.server.tool("psql").unwrap();
+    psql.args(["-d", "postgres", "-c"]);
+    psql.arg("BEGIN; SELECT * FROM tooz.groups WHERE namespace = 'stuck' FOR UPDATE; SELECT pg_sleep(8)");
+    let mut stranger = psql.stdout(std::process::Stdio::null()).spawn().unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let _watch = within(ours.group("g").unwrap().watch()).await.unwrap();
+    let began = Instant::now();
+    while store.sql("SELECT count(*) FROM tooz.sessions WHERE pid = 1 AND namespace <> 'stuck'") != "0" {
+        assert!(began.elapsed() < Duration::from_secs(6), "the others are still there");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(store.sql("SELECT count(*) FROM tooz.sessions WHERE namespace = 'stuck'"), "400");
+    stranger.wait().unwrap();
+    until_none_is_left(&store).await;
+    // A member whose group has gone is told.
+    let told = Instant::now();
+    while membership.over().is_none() {
+        assert!(told.elapsed() < Duration::from_secs(5), "the member was not told");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    within(membership.leave()).await.ok();
+    assert_eq!(errors(&store), Vec::<String>::new());
+}

@@ -31,7 +31,7 @@ pub(crate) async fn the_first_member_brings_an_older_schema_up_to_date(_shared: 
         });
     }
     let members = within(both.join_all()).await;
-    assert_eq!(store.sql(RECORD), "1|2");
+    assert_eq!(store.sql(RECORD), "1|3");
     assert_eq!(members[0].groups().await.unwrap()[0].as_str(), "old");
 }
 
@@ -104,6 +104,20 @@ pub(crate) async fn another_layout_is_refused_before_anything_is_owned(_shared: 
         let text = error.to_string();
         assert!(text.contains("layout 2") && text.contains("layout 1") && text.contains("schema"), "{text}");
     }
+    // Whoever only looks, or deletes, is refused as well.
+    store.sql("INSERT INTO tooz.groups VALUES ('own', 'zz', 1, 5)");
+    let group = after.group("zz").unwrap();
+    for refused in [
+        within(group.delete()).await.map(drop),
+        within(group.members()).await.map(drop),
+        within(after.groups()).await.map(drop),
+        within(after.lock("x").unwrap().holders()).await.map(drop),
+        within(group.watch()).await.map(drop),
+    ] {
+        let error = refused.unwrap_err();
+        assert!(error.kind() == ErrorKind::Config && error.to_string().contains("layout 2"), "{error}");
+    }
+    assert_eq!(store.sql("SELECT count(*) FROM tooz.groups WHERE name = 'zz'"), "1");
     let found = within(store.connect("looker").await.check_up()).await.unwrap();
     assert!(found.findings.iter().any(|one| one.what.contains("layout 2")), "{found:?}");
     assert_eq!(store.sql("SELECT count(*) FROM tooz.sessions"), "1");
@@ -143,5 +157,5 @@ pub(crate) async fn a_schema_that_was_dropped_is_made_anew(_shared: Store) {
     ours.group("g").unwrap().create().await.unwrap();
     let other = store.connect("other").await;
     drop(within(other.lock("y").unwrap().acquire()).await.unwrap());
-    assert_eq!(store.sql(RECORD), "1|2");
+    assert_eq!(store.sql(RECORD), "1|3");
 }

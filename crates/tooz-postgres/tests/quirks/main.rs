@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         locks::who_has_no_connection_to_wait_on_is_not_starved_by_a_queue,
         faults::nothing_is_left_behind,
         faults::what_the_dead_left_is_swept,
+        dead::a_spoiled_or_locked_group_keeps_up_no_other,
         access::a_standby_is_refused,
         access::several_hosts_are_refused,
         access::a_wrong_password_is_told_as_such,
