@@ -50,10 +50,9 @@ fn main() -> ExitCode {
 fn cases(backend: &Backend) -> impl Iterator<Item = Case> + use<> {
     let own: &[&[Case]] = match backend.kind {
         Kind::Redis => &[sentinel::CASES],
-        Kind::Etcd => &[consensus::CASES],
+        Kind::Etcd | Kind::Consul => &[consensus::CASES],
         Kind::ZooKeeper => &[consensus::CASES, ensemble::CASES],
         Kind::Postgres => &[postgres::CASES],
-        Kind::Consul => &[consensus::CASES],
         Kind::Memcached => &[memcached::CASES],
         Kind::MySql => &[mysql::CASES],
         _ => &[],
