@@ -63,6 +63,7 @@ impl Groups for ZooKeeperSession {
 
     async fn delete_group(&self, group: &GroupId) -> Result<()> {
         let _turn = self.gates.pass(Gate::Others).await;
+        self.tree.agree().await?;
         let path = self.layout.group(group);
         let connection = self.client.connection().await?;
         let deleting = async {
@@ -94,6 +95,7 @@ impl Groups for ZooKeeperSession {
 
     async fn groups(&self) -> Result<Vec<GroupId>> {
         let _turn = self.gates.pass(Gate::Others).await;
+        self.tree.agree().await?;
         let branch = &self.layout.groups();
         let listing = self.client.ask("list the groups", |zookeeper| async move {
             let (synced, listed) = (zookeeper.sync(branch), zookeeper.list_children(branch));
@@ -120,6 +122,7 @@ impl Groups for ZooKeeperSession {
 
     async fn members(&self, group: &GroupId) -> Result<Roster> {
         let _turn = self.gates.pass(Gate::Others).await;
+        self.tree.agree().await?;
         let path = &self.layout.group(group);
         let listing = self.client.ask("list the members", |zookeeper| async move {
             let (synced, listed) = (zookeeper.sync(path), zookeeper.get_children(path));
@@ -188,6 +191,7 @@ impl Groups for ZooKeeperSession {
     }
 
     async fn watch_group(&self, group: &GroupId) -> Result<Option<PushStream>> {
+        self.tree.agree().await?;
         let path = &self.layout.group(group);
         let looking = self.client.ask("watch the group", |zookeeper| async move { zookeeper.check_stat(path).await });
         if looking.await?.is_none() {

@@ -159,6 +159,7 @@ impl Locks for ZooKeeperSession {
     }
 
     async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
+        self.tree.agree().await?;
         let (pusher, stream) = push_channel();
         self.spawn(LockWatch::new(&self.client, self.layout.queue(key), pusher).run());
         Ok(Some(stream))
@@ -166,6 +167,7 @@ impl Locks for ZooKeeperSession {
 
     async fn locks(&self) -> Result<Vec<LockKey>> {
         let _turn = self.gates.pass(Gate::Others).await;
+        self.tree.agree().await?;
         let mut keys = Vec::new();
         for space in [Space::Lock, Space::Election] {
             let branch = &self.layout.space(space);
@@ -181,6 +183,7 @@ impl Locks for ZooKeeperSession {
 
     async fn waiters(&self, key: &LockKey) -> Result<Vec<Waiter>> {
         let _turn = self.gates.pass(Gate::Others).await;
+        self.tree.agree().await?;
         let queue = &self.layout.queue(key);
         let waiting = self.client.ask("read the queue", |zookeeper| async move {
             let children = children(&zookeeper, queue).await?;
@@ -244,6 +247,7 @@ impl ZooKeeperSession {
 
     /// The nodes of the requests that hold the lock.
     async fn holding(&self, key: &LockKey) -> Result<Vec<Seen>> {
+        self.tree.agree().await?;
         let queue = &self.layout.queue(key);
         let holding = self.client.ask("who holds the lock", |zookeeper| async move {
             loop {

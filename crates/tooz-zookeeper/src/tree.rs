@@ -5,8 +5,10 @@
 //! look at nothing; they begin with a node below `sessions`, and there they meet a node below which no session may make any.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use tokio::time::Instant;
+use tooz_core::driver::Mutex;
 use tooz_core::driver::Space::{Election, Lock};
 use tooz_core::{Error, Namespace, Result};
 use zookeeper_client::{
@@ -23,19 +25,22 @@ use crate::record::{self, NamespaceRecord};
 /// What stands in the stop sign, for its readers.
 const STOP: &[u8] = b"this namespace is kept in a layout that older versions of tooz do not speak";
 
+/// How long it is believed that a namespace is kept in the layout that was found there.
+const AGREED_FOR: Duration = Duration::from_secs(10);
+
 /// The namespace at the ensemble.
 pub(crate) struct Tree {
     client: Arc<Client>,
     pub(crate) layout: Layout,
     namespace: Namespace,
     access: Access,
-    /// The namespace was found to be kept in the layout that is spoken here.
-    is_settled: AtomicBool,
+    /// When the namespace was last found to be kept in the layout that is spoken here.
+    agreed: Mutex<Option<Instant>>,
 }
 
 impl Tree {
     pub(crate) fn new(client: Arc<Client>, layout: Layout, namespace: Namespace, access: Access) -> Self {
-        Tree { client, layout, namespace, access, is_settled: AtomicBool::new(false) }
+        Tree { client, layout, namespace, access, agreed: Mutex::default() }
     }
 
     /// How a node of this kind is made.
@@ -70,12 +75,44 @@ impl Tree {
         listing.await
     }
 
-    /// The same as [`settle`](Self::settle), where that was never found.
+    /// The same as [`settle`](Self::settle), where that was not found a moment ago.
     pub(crate) async fn settle_once(&self, connection: &Connection) -> Result<()> {
-        if !self.is_settled.load(Ordering::Relaxed) {
+        if !self.has_agreed() {
             self.settle(connection).await?;
         }
         Ok(())
+    }
+
+    /// Refuses to look at, or to change, what is kept in another layout: a lock that is held there would look free. It makes nothing, and where there is
+    /// no namespace there is nothing to be mistaken for something else.
+    pub(crate) async fn agree(&self) -> Result<()> {
+        if self.has_agreed() {
+            return Ok(());
+        }
+        let root = self.layout.root();
+        let looking = self.client.ask("read the namespace's layout", |zookeeper| async move {
+            match zookeeper.get_data(root).await {
+                Err(ZkError::NoNode) => Ok(None),
+                found => found.map(Some),
+            }
+        });
+        let Some((data, stat)) = looking.await? else { return Ok(()) };
+        match layout_of(&data) {
+            Some(LAYOUT) => self.note_agreed(),
+            // Nothing stands in a node that was made by hand either.
+            Some(1) if stat.num_children == 0 => {}
+            Some(other) => return Err(Error::foreign_layout(&self.namespace, other, LAYOUT)),
+            None => return Err(error::foreign_node(root)),
+        }
+        Ok(())
+    }
+
+    fn has_agreed(&self) -> bool {
+        self.agreed.lock().is_some_and(|agreed| agreed.elapsed() < AGREED_FOR)
+    }
+
+    fn note_agreed(&self) {
+        *self.agreed.lock() = Some(Instant::now());
     }
 
     /// Sees that the namespace is there and kept in the layout that is spoken here; answers the version of its node. The first
@@ -94,7 +131,7 @@ impl Tree {
                 None => self.found(connection).await?,
                 Some((data, version)) => match layout_of(&data) {
                     Some(LAYOUT) => {
-                        self.is_settled.store(true, Ordering::Relaxed);
+                        self.note_agreed();
                         return Ok(version);
                     }
                     Some(1) => self.take_over_first_layout(connection, version).await?,

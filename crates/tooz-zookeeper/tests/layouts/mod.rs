@@ -1,7 +1,7 @@
 //! Two versions side by side: a namespace says which layout it is kept in, and a member that does not speak it owns nothing there.
 
 use libtest_mimic::Trial;
-use tooz_core::{ErrorKind, Probe, Result};
+use tooz_core::{ErrorKind, FencingToken, Holder, LockMode, MemberId, Probe, Result};
 
 use crate::raw::{Kept, Raw};
 use crate::{SERVER, connect, namespace, nodes, quirk};
@@ -38,16 +38,28 @@ fn first_layout(raw: &mut Raw, space: &str) {
 async fn is_refused(space: &str, layout: &str) -> Result<()> {
     let coordinator = connect(&SERVER.url(), "m", space).await?;
     let before = nodes(space, "");
+    // One that never wants a session, so that none that is refused ends beside its questions.
+    let looker = connect(&SERVER.url(), "looker", space).await?;
+    let stranger = Holder::new(MemberId::new("stranger")?, LockMode::Exclusive, FencingToken(1));
     for error in [
         coordinator.lock("l")?.acquire().await.expect_err("a lock"),
         coordinator.lock("l")?.try_acquire().await.expect_err("a try"),
         coordinator.group("g")?.create().await.expect_err("a group"),
         coordinator.group("g")?.join_or_create(&()).await.expect_err("a membership"),
+        looker.group("g")?.members().await.expect_err("a list of members"),
+        looker.group("g")?.delete().await.expect_err("a deletion"),
+        looker.group("g")?.watch().await.map(|_| ()).expect_err("a watch"),
+        looker.groups().await.expect_err("a list of groups"),
+        looker.lock("l")?.holders().await.expect_err("who holds it"),
+        looker.lock("l")?.waiters().await.expect_err("who waits for it"),
+        looker.lock("l")?.break_lock(&stranger).await.expect_err("a break"),
+        looker.locks().await.expect_err("a list of locks"),
     ] {
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
         assert!(error.to_string().contains(&format!("kept in layout {layout}, ")), "{error}");
     }
     assert_eq!(nodes(space, ""), before, "nothing was made");
+    looker.close().await?;
     coordinator.close().await
 }
 
