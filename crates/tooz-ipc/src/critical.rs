@@ -5,7 +5,7 @@
 //! in the middle leaves the word with its slot, whose byte is not locked any more: whoever wants the table sees that, takes the word over and puts
 //! everything back.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering, compiler_fence, fence};
 use std::time::SystemTime;
 
 use tooz_core::driver::MutexGuard;
@@ -114,6 +114,9 @@ impl Critical<'_> {
     /// The change is finished, and will not be taken back.
     pub(crate) fn commit(&mut self) -> Result<(), Fault> {
         self.word_at(AT_UNDO)?.store(0, Ordering::Release);
+        // What the next change writes into the log must not be written before that: a process that dies in between would leave an old number of new records.
+        // All that a dead process had stored is seen by who finds it dead, so that the order of its own instructions is all that counts.
+        compiler_fence(Ordering::SeqCst);
         self.records = 0;
         self.has_freed = false;
         Ok(())
