@@ -40,7 +40,6 @@ fn usage_is_checked() {
 fn urls_are_checked() {
     let bench = Bench::new();
     refused(&bench, ["--url", "fiel:///x", "groups"], &["fiel", "file", "memory"]);
-    refused(&bench, ["--url", "consul://h", "groups"], &["feature \"consul\""]);
     refused(&bench, ["--url", "nothing", "groups"], &["scheme"]);
     refused(&bench, ["--url", "", "groups"], &["scheme"]);
     refused(&bench, ["--url", "file:x", "groups"], &["absolute"]);
