@@ -20,8 +20,8 @@ pub(crate) struct Options {
     list: bool,
 }
 
-/// So many cases of a server at once, on any machine: they wait far more than they compute.
-const AT_ONCE: &str = "4";
+/// So many cases of a server at once, on any machine: they wait far more than they compute. Another suite may run beside them.
+const AT_ONCE: &str = "3";
 
 /// Tests outside of a driver's crate that need its server, as folder and target; their cases are called `<backend>::…`.
 const ELSEWHERE: [(&str, &str); 2] = [("tests", "faults"), ("crates/tooz-cli", "servers")];

@@ -329,7 +329,7 @@ async fn large_capabilities_take_nothing_from_those_that_read_them() {
 
 async fn a_crowd_of_releases_is_in_no_ones_way() {
     let server = start();
-    let a = connect(&format!("{}?session_timeout=3s&operation_timeout=14s", server.url()), "a").await;
+    let a = connect(&format!("{}?session_timeout=3s&operation_timeout=40s", server.url()), "a").await;
     let group = a.group("g").unwrap();
     let _membership = soon(group.join_or_create(&0)).await.unwrap();
     let mut all = JoinSet::new();

@@ -169,6 +169,10 @@ async fn tls_trusts_whom_it_is_told_to() {
     assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     assert!(error.to_string().contains("ca="), "{error}");
     let error = try_connect(&format!("{}?ca=/dev/null", server.url()), "c").await.unwrap_err();
+    assert!(error.to_string().contains("no regular file"), "{error}");
+    let nothing = server.folder().join("nothing.pem");
+    std::fs::write(&nothing, "").unwrap();
+    let error = try_connect(&format!("{}?ca={}", server.url(), nothing.display()), "c").await.unwrap_err();
     assert!(error.to_string().contains("no certificate"), "{error}");
     let error = try_connect(&format!("{url}&cert={authority}"), "c").await.unwrap_err();
     assert!(error.to_string().contains("both options"), "{error}");

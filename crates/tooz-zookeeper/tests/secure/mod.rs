@@ -111,7 +111,7 @@ async fn certificates_that_do_not_fit_are_told() -> Result<()> {
     assert!(wrong_name.to_string().contains("127.0.0.2"), "{wrong_name}");
     for (options, word) in [
         ("?ca=/nowhere.pem".to_owned(), "/nowhere.pem"),
-        ("?ca=/dev/null".to_owned(), "no certificate"),
+        ("?ca=/dev/null".to_owned(), "no regular file"),
         (format!("?ca={0}&cert={0}", ca(&server)), "key=FILE"),
         (format!("?ca={0}&cert={0}&key={0}", ca(&server)), "key="),
     ] {
