@@ -62,6 +62,14 @@ async fn replica_of(primary: &Server) -> Server {
     replica
 }
 
+/// Until the replica has all that the primary has by now: what is written comes in its order.
+async fn has_caught_up(primary: &Server, replica: &Server) {
+    cli(primary, &["SET", "mark", "1"]);
+    while !cli(replica, &["EXISTS", "mark"]).contains('1') {
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
 fn switch_over(old: &Server, new: &Server) {
     cli(new, &["REPLICAOF", "NO", "ONE"]);
     cli(old, &["REPLICAOF", "127.0.0.1", &new.address().port().to_string()]);
@@ -76,7 +84,7 @@ async fn a_switch_over_behind_one_address_loses_nothing() {
     let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
     let membership = soon(a.group("g").unwrap().join_or_create(&1)).await.unwrap();
     assert_eq!(soon(looker.group("g").unwrap().members()).await.unwrap().len(), 1);
-    sleep(Duration::from_millis(500)).await;
+    has_caught_up(&old, &new).await;
     service.lead_to(&new);
     switch_over(&old, &new);
     let b = connect(&new.url(), "b").await;
