@@ -16,6 +16,9 @@ use crate::workspace::Workspace;
 /// So many suites of drivers at a time, each with its servers: they wait far more than they compute.
 const LANES: usize = 2;
 
+/// The suites in which thousands crowd at once: that takes the whole of a machine, and what runs beside it would be late.
+const ALONE: [&str; 3] = ["itest-postgres", "itest-redis", "itest-zookeeper"];
+
 /// Which steps to run, and how much to say.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -57,25 +60,33 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
         lines.push(line);
     }
     let others = MultiProgress::new();
-    lines.extend(in_lanes(suites, |index, step| {
+    let run = |index: usize, step: &Step| {
         let progress = Progress::start_beside(title(first_suite + index, step), show, &others);
         if built { run_step(step, workspace, progress) } else { not_run(step, progress) }
-    }));
+    };
+    lines.extend(in_lanes(suites, LANES, |step| !ALONE.contains(&step.name.as_str()), run));
+    lines.extend(in_lanes(suites, 1, |step| ALONE.contains(&step.name.as_str()), run));
     Ok(summary::print(&lines))
 }
 
-/// Runs the suites of the drivers, several at a time, and answers what became of them in their own order.
-fn in_lanes(suites: &[Step], run: impl Fn(usize, &Step) -> Line + Sync) -> Vec<Line> {
+/// Runs those of the drivers' suites, so many at a time, and answers what became of them in their own order.
+fn in_lanes(
+    suites: &[Step],
+    at_once: usize,
+    which: impl Fn(&Step) -> bool,
+    run: impl Fn(usize, &Step) -> Line + Sync,
+) -> Vec<Line> {
+    let chosen: Vec<_> = suites.iter().enumerate().filter(|(_, step)| which(step)).collect();
     let next = AtomicUsize::new(0);
     let lane = || {
         let taken = std::iter::from_fn(|| {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            suites.get(index).map(|step| (index, run(index, step)))
+            let (index, step) = *chosen.get(next.fetch_add(1, Ordering::Relaxed))?;
+            Some((index, run(index, step)))
         });
         taken.collect::<Vec<_>>()
     };
     let mut lines = thread::scope(|scope| {
-        let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(lane)).collect();
+        let lanes: Vec<_> = (0..at_once).map(|_| scope.spawn(lane)).collect();
         lanes.into_iter().flat_map(|lane| lane.join().expect("a step reports, and does not panic")).collect::<Vec<_>>()
     });
     lines.sort_by_key(|(index, _)| *index);
@@ -155,11 +166,16 @@ mod tests {
         let (_folder, workspace) = repository(&all);
         let suites: Vec<_> = steps::all(&workspace).unwrap().into_iter().filter(Step::is_suite).collect();
         assert_eq!(suites.len(), 5);
-        let lines = in_lanes(&suites, |index, step| {
-            // The first takes longest.
-            thread::sleep(Duration::from_millis(10 * (5 - index as u64)));
-            Line::new(&step.name, Outcome::Passed, Duration::ZERO, Report::default())
-        });
+        let lines = in_lanes(
+            &suites,
+            LANES,
+            |_| true,
+            |index, step| {
+                // The first takes longest.
+                thread::sleep(Duration::from_millis(10 * (5 - index as u64)));
+                Line::new(&step.name, Outcome::Passed, Duration::ZERO, Report::default())
+            },
+        );
         let names: Vec<_> = lines.iter().map(|line| line.name.as_str()).collect();
         assert_eq!(names, ["itest-a", "itest-b", "itest-c", "itest-d", "itest-e"]);
     }
