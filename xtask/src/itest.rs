@@ -8,6 +8,7 @@ use crate::programs::{self, Program, Selection};
 use crate::progress::{Progress, Show};
 use crate::servers;
 use crate::tally::{Case, Tally};
+use crate::turns;
 use crate::workspace::Workspace;
 
 /// What to run.
@@ -63,6 +64,7 @@ pub(crate) fn programs_of(workspace: &Workspace, backend: &str, built: &[Program
     let mut invocations = Vec::new();
     for program in built.iter().filter(|program| program.folder == own) {
         let invocation = program.invocation(workspace);
+        let invocation = invocation.environment(turns::VARIABLE, turns::file(workspace));
         invocations.push(match environment {
             Some((name, value)) => invocation.environment(name, value).arguments(["--test-threads", AT_ONCE]),
             None => invocation,
@@ -73,6 +75,7 @@ pub(crate) fn programs_of(workspace: &Workspace, backend: &str, built: &[Program
         invocations.extend(built.iter().filter(is_elsewhere).map(|program| {
             let cases = format!("{backend}::");
             let invocation = program.invocation(workspace).environment(name, value);
+            let invocation = invocation.environment(turns::VARIABLE, turns::file(workspace));
             invocation.arguments([cases.as_str(), "--test-threads", AT_ONCE])
         }));
     }

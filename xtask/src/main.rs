@@ -15,6 +15,7 @@ mod tally;
 mod test;
 mod tidy;
 mod tools;
+mod turns;
 mod workspace;
 
 use std::process::ExitCode;

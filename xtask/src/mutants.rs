@@ -68,6 +68,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     let mut failed = usize::from(!control(&programs, &tree, &wanted)?);
     let mut waiting = wanted.iter();
     let mut running: Vec<(&Mutant, Child, Instant)> = Vec::new();
+    let mut alive = Vec::new();
     loop {
         while running.len() < AT_ONCE
             && let Some(mutant) = waiting.next()
@@ -95,13 +96,16 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
                     let word = if noticed { "ok" } else { "FAILED" };
                     println!("test mutants::{} ... {word}", mutant.name);
                     if !noticed {
-                        println!("{}: {} does not notice it", mutant.name, mutant.caught_by);
+                        alive.push(format!("{}: {} does not notice it", mutant.name, mutant.caught_by));
                         failed += 1;
                     }
                 }
             }
         }
         running = left;
+    }
+    if !alive.is_empty() {
+        println!("\nfailures:\n{}\nfailures:", alive.join("\n"));
     }
     let (passed, word) = (wanted.len() + 1 - failed, if failed == 0 { "ok" } else { "FAILED" });
     println!("\ntest result: {word}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out");

@@ -25,11 +25,20 @@ pub(crate) struct Line {
     elapsed: Duration,
     tally: Tally,
     remark: String,
+    /// What a failed step has said of the reason.
+    reasons: Vec<String>,
 }
+
+/// So many lines of the reasons are shown at most of one step, and so much of a line.
+const MOST_LINES: usize = 120;
+const LONGEST_LINE: usize = 400;
+/// Of a failed step that names no failures: its last words.
+const LAST_WORDS: usize = 30;
 
 impl Line {
     pub(crate) fn new(name: &str, outcome: Outcome, elapsed: Duration, report: Report) -> Self {
-        Self { name: name.to_owned(), outcome, elapsed, tally: report.tally, remark: report.remark }
+        let reasons = if outcome == Outcome::Failed { reasons(&report.output) } else { Vec::new() };
+        Self { name: name.to_owned(), outcome, elapsed, tally: report.tally, remark: report.remark, reasons }
     }
 
     /// What the step adds to the sum: its cases; or itself, if it has none.
@@ -77,6 +86,10 @@ pub(crate) fn print(lines: &[Line]) -> Verdict {
         println!("the build failed, so these did not run: {not_run}");
     }
     let broken = named(lines, Outcome::Failed);
+    // Once more and in short, since whoever reads the end of a long log looks for the reasons.
+    for line in lines.iter().filter(|line| !line.reasons.is_empty()) {
+        println!("---- why {} failed ----\n{}\n", line.name, line.reasons.join("\n"));
+    }
     if !broken.is_empty() {
         println!("these failed: {broken}");
     }
@@ -96,6 +109,37 @@ fn table(lines: &[Line]) -> Table {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
+}
+
+/// What the test programs list between their two lines `failures:`; or the last words, where none does.
+fn reasons(output: &[String]) -> Vec<String> {
+    let mut listed = Vec::new();
+    let mut inside = false;
+    for line in output {
+        match line.as_str() {
+            "failures:" => inside = !inside,
+            _ if line.starts_with("test result: ") => inside = false,
+            _ if inside && !line.is_empty() => listed.push(shortened(line)),
+            _ => {}
+        }
+    }
+    if listed.is_empty() {
+        let first = output.len().saturating_sub(LAST_WORDS);
+        return output[first..].iter().map(|line| shortened(line)).collect();
+    }
+    if listed.len() > MOST_LINES {
+        let left_out = listed.len() - MOST_LINES;
+        listed.truncate(MOST_LINES);
+        listed.push(format!("({left_out} more lines are above)"));
+    }
+    listed
+}
+
+fn shortened(line: &str) -> String {
+    match line.char_indices().nth(LONGEST_LINE) {
+        Some((end, _)) => format!("{} …", &line[..end]),
+        None => line.to_owned(),
+    }
 }
 
 fn named(lines: &[Line], outcome: Outcome) -> String {
@@ -132,6 +176,17 @@ mod tests {
             line(Outcome::NotRun, 0, 0),
         ];
         assert_eq!(sum(&lines), (46, 2));
+    }
+
+    #[test]
+    fn the_reasons_are_those_that_test_programs_list() {
+        let output = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        let said = "test a ... ok\ntest b ... FAILED\n\nfailures:\n\n---- b ----\nit was 3\n\nfailures:\n    b\n\ntest result: FAILED. 1 passed";
+        assert_eq!(reasons(&output(said)), ["---- b ----", "it was 3"]);
+        assert_eq!(reasons(&output("error: no such file")), ["error: no such file"]);
+        let long = format!("failures:\n{}failures:\n", "x\n".repeat(MOST_LINES + 5));
+        assert_eq!(reasons(&output(&long)).last().unwrap(), "(5 more lines are above)");
+        assert_eq!(shortened(&"é".repeat(LONGEST_LINE + 1)), format!("{} …", "é".repeat(LONGEST_LINE)));
     }
 
     #[test]

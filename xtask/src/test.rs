@@ -11,13 +11,11 @@ use crate::Verdict;
 use crate::progress::{Progress, Show};
 use crate::steps::{self, BUILD, Report, Step};
 use crate::summary::{self, Line, Outcome};
+use crate::turns;
 use crate::workspace::Workspace;
 
 /// So many suites of drivers at a time, each with its servers: they wait far more than they compute.
 const LANES: usize = 2;
-
-/// The suites in which thousands crowd at once: that takes the whole of a machine, and what runs beside it would be late.
-const ALONE: [&str; 3] = ["itest-postgres", "itest-redis", "itest-zookeeper"];
 
 /// Which steps to run, and how much to say.
 #[derive(clap::Args)]
@@ -64,19 +62,19 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
         let progress = Progress::start_beside(title(first_suite + index, step), show, &others);
         if built { run_step(step, workspace, progress) } else { not_run(step, progress) }
     };
-    lines.extend(in_lanes(suites, LANES, |step| !ALONE.contains(&step.name.as_str()), run));
-    lines.extend(in_lanes(suites, 1, |step| ALONE.contains(&step.name.as_str()), run));
+    turns::forget(workspace);
+    lines.extend(in_lanes(suites, LANES, run));
+    let slowest = turns::slowest(workspace);
+    if !slowest.is_empty() {
+        println!("\nthe slowest trials of the drivers:\n{}", slowest.join("\n"));
+    }
     Ok(summary::print(&lines))
 }
 
-/// Runs those of the drivers' suites, so many at a time, and answers what became of them in their own order.
-fn in_lanes(
-    suites: &[Step],
-    at_once: usize,
-    which: impl Fn(&Step) -> bool,
-    run: impl Fn(usize, &Step) -> Line + Sync,
-) -> Vec<Line> {
-    let chosen: Vec<_> = suites.iter().enumerate().filter(|(_, step)| which(step)).collect();
+/// Runs the drivers' suites, so many at a time, and answers what became of them in their own order. It begins with the last, since the
+/// longest of all is among these, and would go on alone.
+fn in_lanes(suites: &[Step], at_once: usize, run: impl Fn(usize, &Step) -> Line + Sync) -> Vec<Line> {
+    let chosen: Vec<_> = suites.iter().enumerate().rev().collect();
     let next = AtomicUsize::new(0);
     let lane = || {
         let taken = std::iter::from_fn(|| {
@@ -166,16 +164,11 @@ mod tests {
         let (_folder, workspace) = repository(&all);
         let suites: Vec<_> = steps::all(&workspace).unwrap().into_iter().filter(Step::is_suite).collect();
         assert_eq!(suites.len(), 5);
-        let lines = in_lanes(
-            &suites,
-            LANES,
-            |_| true,
-            |index, step| {
-                // The first takes longest.
-                thread::sleep(Duration::from_millis(10 * (5 - index as u64)));
-                Line::new(&step.name, Outcome::Passed, Duration::ZERO, Report::default())
-            },
-        );
+        let lines = in_lanes(&suites, LANES, |index, step| {
+            // The first takes longest.
+            thread::sleep(Duration::from_millis(10 * (5 - index as u64)));
+            Line::new(&step.name, Outcome::Passed, Duration::ZERO, Report::default())
+        });
         let names: Vec<_> = lines.iter().map(|line| line.name.as_str()).collect();
         assert_eq!(names, ["itest-a", "itest-b", "itest-c", "itest-d", "itest-e"]);
     }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Trial};
 use shared::{Bench, Running, is_alive, lines, until};
+use tooz_conformance::turn::{self, Beside};
 use tooz_testbed::{Kind, Provided, Server, Setup, for_tests};
 
 /// Short, so that the tests are; long enough that a busy machine never misses it by accident.
@@ -85,7 +86,8 @@ fn trial(backend: &'static Backend, (name, case): Case) -> Trial {
             let ignored = move || Ok(Completion::ignored_with(reason));
             Trial::ignorable_test(name, ignored).with_kind(kind).with_ignored_flag(true)
         }
-        _ => Trial::test(name, move || {
+        _ => Trial::test(name.clone(), move || {
+            let _turn = turn::take(&name, Beside::Others);
             case(backend);
             Ok(())
         }),

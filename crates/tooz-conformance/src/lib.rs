@@ -8,11 +8,13 @@ mod perform;
 mod process;
 mod rig;
 mod stage;
+pub mod turn;
 
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
+use cases::Case;
 pub use process::serve_worker;
 pub use rig::Rig;
 
@@ -39,7 +41,7 @@ pub fn main(rig: impl FnOnce() -> Rig) -> ExitCode {
     serve_worker();
     let arguments = Arguments::from_args();
     let rig = rig();
-    let trials = cases::all()
+    let trials: Vec<_> = cases::all()
         .map(|case| {
             if let Some(reason) = case.unclaimed(&rig) {
                 let kind = format!("not claimed: {reason}");
@@ -48,14 +50,15 @@ pub fn main(rig: impl FnOnce() -> Rig) -> ExitCode {
                     .with_ignored_flag(true);
             }
             let rig = rig.clone();
-            Trial::ignorable_test(case.name, move || match perform::perform(&rig, case) {
+            Trial::ignorable_test(case.name, move || match perform::in_turn(&rig, case) {
                 perform::Outcome::Passed => Ok(Completion::Completed),
                 perform::Outcome::NotClaimed(reason) => Ok(Completion::ignored_with(reason)),
                 perform::Outcome::Failed(why) => Err(Failed::from(why)),
             })
         })
         .collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let quiet: Vec<_> = cases::all().filter(Case::needs_quiet).map(|case| case.name).collect();
+    libtest_mimic::run(&arguments, turn::in_order(trials, &quiet)).exit_code()
 }
 
 /// Lists every case as ignored for that reason, in place of a suite that has no server to run on.

@@ -11,12 +11,19 @@ use tokio::time::timeout;
 use crate::cases::{Case, Need};
 use crate::rig::Rig;
 use crate::stage::{Stage, Venue, Verdict};
+use crate::turn::{self, Beside};
 
 /// How a case ended.
 pub(crate) enum Outcome {
     Passed,
     NotClaimed(String),
     Failed(String),
+}
+
+/// Runs a case in its turn.
+pub(crate) fn in_turn(rig: &Rig, case: Case) -> Outcome {
+    let _turn = turn::take(case.name, if case.needs_quiet() { Beside::Nobody } else { Beside::Others });
+    perform(rig, case)
 }
 
 /// Runs a case on a runtime of its own, within a limit.

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
+use tooz_conformance::turn::{self, Beside};
 use tooz_core::driver::Verdict;
 use tooz_core::{
     ConnectOptions, Coordinator, ErrorKind, GroupEvent, LeaderEvent, LossReason, Probe, Result, SessionEvent,
@@ -37,6 +38,15 @@ pub(crate) static SERVER: LazyLock<Server> =
 macro_rules! quirks {
     ($($name:ident),* $(,)?) => { vec![$(quirk(stringify!($name), || Box::pin($name()))),*] };
 }
+
+/// They take the whole of a small machine.
+const CROWDS: &[&str] = &[
+    "ten_thousand_locks_of_one_session_may_be_killed",
+    "as_many_as_one_session_may_hold_can_be_closed",
+    "what_is_too_much_is_refused_and_what_was_given_back_is_not_counted",
+    "thousands_that_ask_at_once_starve_no_heartbeat",
+    "thousands_of_locks_are_listed",
+];
 
 fn main() -> ExitCode {
     if let Some(worker) = burden::Worker::asked_for() {
@@ -87,7 +97,7 @@ fn main() -> ExitCode {
     trials.extend(rotation::trials());
     trials.extend(secure::trials());
     trials.extend(taken::trials());
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    libtest_mimic::run(&Arguments::from_args(), turn::in_order(trials, CROWDS)).exit_code()
 }
 
 type Quirk = std::pin::Pin<Box<dyn Future<Output = Result<()>>>>;
@@ -104,6 +114,7 @@ pub(crate) fn quirk(name: &'static str, run: fn() -> Quirk) -> Trial {
         return ignored.with_kind(kind).with_ignored_flag(true);
     }
     Trial::test(name, move || {
+        let _turn = turn::take(name, Beside::of(name, CROWDS));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let limited = runtime.block_on(async { timeout(SOON * 4, run()).await });
         runtime.shutdown_background();

@@ -33,6 +33,7 @@ mod worker;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Trial};
+use tooz_conformance::turn;
 use tooz_testbed::{Kind, Provided, for_tests};
 
 use crate::backend::{BACKENDS, Backend, Otherwise, Sessions};
@@ -43,7 +44,12 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     BACKENDS.iter().for_each(has_what_it_names);
     let trials = BACKENDS.iter().flat_map(|backend| cases(backend).map(move |case| trial(backend, case)));
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let alone = BACKENDS
+        .iter()
+        .flat_map(|backend| cases(backend).filter(|case| case.alone).map(|case| full_name(backend, case)));
+    let alone: Vec<_> = alone.collect();
+    let alone: Vec<_> = alone.iter().map(String::as_str).collect();
+    libtest_mimic::run(&arguments, turn::in_order(trials.collect(), &alone)).exit_code()
 }
 
 /// The cases of all backends, those of its family, and then those of this one alone.
@@ -88,8 +94,12 @@ fn has_what_it_names(backend: &Backend) {
     }
 }
 
+fn full_name(backend: &Backend, case: Case) -> String {
+    format!("{}::{}", backend.kind, case.name)
+}
+
 fn trial(backend: &'static Backend, case: Case) -> Trial {
-    let name = format!("{}::{}", backend.kind, case.name);
+    let name = full_name(backend, case);
     if let Some(otherwise) = backend.otherwise.iter().find(|otherwise| otherwise.case == case.name) {
         let instead = otherwise.instead.map(|case| format!("; instead {case}")).unwrap_or_default();
         let reason = format!("not claimed: {}{instead}", otherwise.why);

@@ -3,12 +3,13 @@
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
 use tokio::time::{sleep, timeout};
 use tooz::{ConnectOptions, Coordinator, Group, Lock, LockGuard};
+use tooz_conformance::turn::{self, Beside};
 use tooz_testbed::{Cluster, Proxy, Server};
 
 use crate::backend::{Backend, Sessions};
@@ -58,17 +59,9 @@ macro_rules! cases {
 }
 pub(crate) use cases;
 
-/// Cases that need the machine for themselves write, all others read.
-static MACHINE: RwLock<()> = RwLock::new(());
-
 /// Runs a case on a runtime and a ground of its own, within a limit.
 pub(crate) fn perform(backend: &'static Backend, case: Case, name: &str) -> Result<(), Failed> {
-    // A case that failed alone does not spoil the next ones.
-    let (_alone, _among_others) = if case.alone {
-        (Some(MACHINE.write().unwrap_or_else(PoisonError::into_inner)), None)
-    } else {
-        (None, Some(MACHINE.read().unwrap_or_else(PoisonError::into_inner)))
-    };
+    let _turn = turn::take(name, if case.alone { Beside::Nobody } else { Beside::Others });
     let ground = match case.needs {
         Needs::Server => Ground::Server(Box::new(Server::start(backend.kind).map_err(|error| format!("{error:#}"))?)),
         Needs::Cluster => Ground::Cluster(Cluster::start(backend.kind).map_err(|error| format!("{error:#}"))?),

@@ -14,7 +14,7 @@ use tooz_core::{
     Membership, Namespace, SessionState,
 };
 
-use crate::cases::Need::{Cut, Has, HasTimeout, Restart, Workers};
+use crate::cases::Need::{Cut, Has, HasTimeout, Quiet, Restart, Workers};
 use crate::cases::cases;
 use crate::process::{Command, Worker};
 use crate::stage::{Failure, Stage, Verdict, ensure, ensure_eq, refused};
@@ -44,7 +44,7 @@ cases! { "lifecycle";
     a_member_comes_back_under_its_id [];
     dropping_everything_frees_what_was_held [];
     closing_ends_the_heart_thread [Workers];
-    a_hundred_coordinators_come_and_go_without_a_trace [Workers];
+    a_hundred_coordinators_come_and_go_without_a_trace [Workers, Quiet];
     the_heart_beats_while_every_worker_is_blocked [];
     remaining_counts_to_a_deadline_within_the_timeout [HasTimeout];
     namespaces_keep_fleets_apart [];

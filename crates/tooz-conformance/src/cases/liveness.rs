@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tooz_core::{Characteristic, JoinOptions, LossReason, SessionEvent, SessionEvents, SessionState};
 
-use crate::cases::Need::{AdvanceClock, Cut, EndSession, Has, HasTimeout, Processes, Signals};
+use crate::cases::Need::{AdvanceClock, Cut, EndSession, Has, HasTimeout, Processes, Quiet, Signals};
 use crate::cases::cases;
 use crate::process::{Command, Worker};
 use crate::stage::{Failure, Stage, Verdict, ensure, ensure_eq};
@@ -25,7 +25,7 @@ cases! { "liveness";
     a_stopped_holder_loses_its_lock_and_knows [Processes, Signals, HasTimeout];
     a_stopped_holder_keeps_its_lock [Processes, Signals, Has(Characteristic::NonTimeoutBased)];
     a_stopped_waiter_is_no_obstacle_for_ever [Processes, Signals, HasTimeout];
-    a_thousand_locks_live_on_one_heartbeat [];
+    a_thousand_locks_live_on_one_heartbeat [Quiet];
     the_first_look_after_a_jump_of_the_clock_sees_the_loss [AdvanceClock];
     a_short_jump_of_the_clock_loses_nothing [AdvanceClock];
     an_ended_session_is_told_and_replaced [EndSession];

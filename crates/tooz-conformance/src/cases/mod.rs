@@ -62,9 +62,16 @@ pub(crate) enum Need {
     HidesWaiters,
     /// The rig can move the clock.
     AdvanceClock,
+    /// Nothing beside it: it takes the whole of a small machine, on which other cases would be late.
+    Quiet,
 }
 
 impl Case {
+    /// Whether it runs alone.
+    pub(crate) fn needs_quiet(&self) -> bool {
+        self.needs.iter().any(|need| matches!(need, Need::Quiet))
+    }
+
     /// Why this case does not apply, if it does not.
     pub(crate) fn unclaimed(&self, rig: &Rig) -> Option<String> {
         self.needs.iter().find_map(|need| need.missing(rig))
@@ -93,6 +100,7 @@ impl Need {
             Need::HidesLocks => (rig.hides_locks, "the rig does not say that the names of locks are hidden".to_owned()),
             Need::ListsWaiters => (!rig.hides_waiters, "the rig says that waiters are hidden".to_owned()),
             Need::HidesWaiters => (rig.hides_waiters, "the rig does not say that waiters are hidden".to_owned()),
+            Need::Quiet => (true, String::new()),
             Need::AdvanceClock => (rig.advance_clock.is_some(), "the rig can't move a clock".to_owned()),
         };
         (!met).then_some(why)

@@ -18,6 +18,7 @@ mod waits;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use tooz_conformance::turn::{self, Beside};
 use tooz_testbed::{Kind, Provided, for_tests};
 
 // The registry finds a driver only in a program that names its crate.
@@ -25,6 +26,9 @@ use tooz_consul as _;
 
 /// One quirk: a sentence that must be true.
 type Quirk = (&'static str, fn() -> anyhow::Result<()>);
+
+/// They take the whole of a small machine.
+const CROWDS: &[&str] = &["limits::a_thousand_locks_have_one_heartbeat"];
 
 fn main() -> ExitCode {
     let missing = match for_tests(Kind::Consul) {
@@ -46,7 +50,10 @@ fn main() -> ExitCode {
     ];
     let trials = quirks.into_iter().flatten().map(|&(name, quirk)| match &missing {
         Some(reason) => Trial::test(name, || Ok(())).with_kind(reason.clone()).with_ignored_flag(true),
-        None => Trial::test(name, move || quirk().map_err(|why| Failed::from(format!("{why:#}")))),
+        None => Trial::test(name, move || {
+            let _turn = turn::take(name, Beside::of(name, CROWDS));
+            quirk().map_err(|why| Failed::from(format!("{why:#}")))
+        }),
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+    libtest_mimic::run(&Arguments::from_args(), turn::in_order(trials.collect(), CROWDS)).exit_code()
 }

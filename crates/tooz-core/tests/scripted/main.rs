@@ -2,6 +2,7 @@
 
 mod session;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tooz_core::driver::{LockKey, Replace, RequestId};
@@ -274,12 +275,18 @@ async fn who_takes_over_says_so() {
 #[tokio::test]
 async fn a_member_owns_no_key_past_its_deadline_and_waits_to_stand_again() {
     let scripted = Scripted::new("keys");
-    let membership = soon(group(&scripted).await.join(&1)).await.unwrap();
+    let membership = Arc::new(soon(group(&scripted).await.join(&1)).await.unwrap());
     let partitioner = soon(membership.partitioner()).await.unwrap();
     assert!(partitioner.belongs_to_self("key"), "it is alone");
     scripted.holds_joins(true);
-    scripted.clock.advance(TIMEOUT * 2);
-    assert!(!partitioner.belongs_to_self("key") && !membership.is_member());
+    // On the heart's own thread, so that nobody else can find out in between.
+    let (clock, asked) = (scripted.clock.clone(), Arc::clone(&membership));
+    let owned = scripted.at_the_next_beat(move || {
+        clock.advance(TIMEOUT * 2);
+        (partitioner.belongs_to_self("key"), asked.is_member())
+    });
+    scripted.clock.advance(TIMEOUT / 3);
+    assert_eq!(soon(owned).await.unwrap(), (false, false));
     let standing = async {
         let standing = membership.wait_standing();
         tokio::pin!(standing);

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tooz_core::driver::{
     Clock, ConnectArgs, ConnectFuture, Granted, Groups, JoinRequest, LockKey, LockRequest, Locks, Mutex, Owned,
     Replace, Reporter, RequestId, Roster, Session, Wanted, async_trait,
@@ -54,6 +54,7 @@ struct State {
 
 struct Script {
     state: Mutex<State>,
+    at_the_next_beat: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     clock: Clock,
     beats_held: watch::Sender<bool>,
     locks_held: watch::Sender<bool>,
@@ -74,6 +75,7 @@ impl Scripted {
         let clock = Clock::movable();
         let script = Arc::new(Script {
             state: Mutex::default(),
+            at_the_next_beat: Mutex::default(),
             clock: clock.clone(),
             beats_held: watch::Sender::new(false),
             locks_held: watch::Sender::new(false),
@@ -203,6 +205,17 @@ impl Scripted {
         self.script.state.lock().failing_releases = times;
     }
 
+    /// Does that at the next beat, on the thread of the heart, which does nothing else meanwhile.
+    pub(crate) fn at_the_next_beat<T: Send + 'static>(
+        &self,
+        what: impl FnOnce() -> T + Send + 'static,
+    ) -> oneshot::Receiver<T> {
+        let (done, is_done) = oneshot::channel();
+        let what = Box::new(move || drop(done.send(what())));
+        *self.script.at_the_next_beat.lock() = Some(what);
+        is_done
+    }
+
     pub(crate) fn fails_updates(&self, kind: Option<ErrorKind>) {
         self.script.state.lock().updates_fail = kind;
     }
@@ -264,6 +277,10 @@ impl Session for ScriptedSession {
             state.beats += 1;
             std::mem::take(&mut state.revoked)
         };
+        let what = self.0.at_the_next_beat.lock().take();
+        if let Some(what) = what {
+            what();
+        }
         let_go(&self.0.beats_held).await;
         Ok(revoked)
     }

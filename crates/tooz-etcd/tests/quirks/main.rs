@@ -18,6 +18,7 @@ mod watches;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use tooz_conformance::turn::{self, Beside};
 use tooz_testbed::{Kind, Provided, for_tests};
 
 // The registry finds a driver only in a program that names its crate.
@@ -25,6 +26,16 @@ use tooz_etcd as _;
 
 /// One quirk: a sentence that must be true.
 type Quirk = (&'static str, fn() -> anyhow::Result<()>);
+
+/// They take the whole of a small machine.
+const CROWDS: &[&str] = &[
+    "cost::a_thousand_locks_have_one_heartbeat",
+    "crowd::twenty_thousand_acquires_at_once_starve_no_heartbeat_and_no_release",
+    "crowd::a_large_roster_is_read_in_pages",
+    "crowd::locks_and_waiters_are_listed_in_pages",
+    "crowd::a_queue_that_is_too_long_is_refused_to_writers",
+    "crowd::a_long_queue_is_not_sorted_for_each_look",
+];
 
 fn main() -> ExitCode {
     let missing = match for_tests(Kind::Etcd) {
@@ -49,7 +60,10 @@ fn main() -> ExitCode {
     ];
     let trials = quirks.into_iter().flatten().map(|&(name, quirk)| match &missing {
         Some(reason) => Trial::test(name, || Ok(())).with_kind(reason.clone()).with_ignored_flag(true),
-        None => Trial::test(name, move || quirk().map_err(|why| Failed::from(format!("{why:#}")))),
+        None => Trial::test(name, move || {
+            let _turn = turn::take(name, Beside::of(name, CROWDS));
+            quirk().map_err(|why| Failed::from(format!("{why:#}")))
+        }),
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+    libtest_mimic::run(&Arguments::from_args(), turn::in_order(trials.collect(), CROWDS)).exit_code()
 }

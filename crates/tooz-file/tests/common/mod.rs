@@ -15,6 +15,7 @@ use tooz_file as _;
 macro_rules! trials {
     ($($name:ident),* $(,)?) => {
         vec![$(libtest_mimic::Trial::test(stringify!($name), || {
+            let _turn = tooz_conformance::turn::take(stringify!($name), tooz_conformance::turn::Beside::Others);
             let folder = tempfile::Builder::new().prefix("tooz-file-").tempdir().map_err(libtest_mimic::Failed::from)?;
             crate::common::run($name(crate::common::Folder(folder.path().join("tooz"))));
             Ok(())

@@ -20,6 +20,7 @@ macro_rules! trials {
     ($($name:ident),* $(,)?) => {
         pub(crate) fn trials() -> Vec<libtest_mimic::Trial> {
             vec![$(libtest_mimic::Trial::test(stringify!($name), || {
+                let _turn = tooz_conformance::turn::take(stringify!($name), tooz_conformance::turn::Beside::Others);
                 crate::bed::run($name(crate::bed::Name::new()));
                 Ok(())
             })),*]

@@ -12,6 +12,7 @@ mod servers;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Trial};
+use tooz_conformance::turn::{self, Beside};
 use tooz_testbed::{Kind, Provided, for_tests};
 
 fn main() -> ExitCode {
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
             .concat();
     let trials = trials.into_iter().map(|(name, run)| match &why_not {
         None => Trial::test(name, move || {
+            let _turn = turn::take(name, Beside::Others);
             run();
             Ok(())
         }),

@@ -10,10 +10,15 @@ mod tables;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use tooz_conformance::turn::{self, Beside};
 use tooz_mysql as _;
 use tooz_testbed::{Kind, Provided, for_tests};
 
 use crate::bed::{Store, role, run};
+
+/// They take the whole of a small machine.
+const CROWDS: &[&str] =
+    &["ten_thousand_locks_live_on_one_connection", "forty_members_that_wait_in_a_row_all_get_their_turn"];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -63,7 +68,7 @@ fn main() -> ExitCode {
         access::tls_is_checked_or_said_to_be_missing,
         access::the_check_up_tells_what_it_found,
     ];
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    libtest_mimic::run(&Arguments::from_args(), turn::in_order(trials, CROWDS)).exit_code()
 }
 
 fn trial(name: &str, missing: Option<&str>, case: fn(Store)) -> Trial {
@@ -75,6 +80,7 @@ fn trial(name: &str, missing: Option<&str>, case: fn(Store)) -> Trial {
     }
     let namespace = name.to_owned();
     Trial::test(name, move || {
+        let _turn = turn::take(&namespace, Beside::of(&namespace, CROWDS));
         case(Store::shared(&namespace).map_err(Failed::from)?);
         Ok(())
     })

@@ -14,10 +14,18 @@ mod rotation;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use tooz_conformance::turn::{self, Beside};
 use tooz_postgres as _;
 use tooz_testbed::{Kind, Provided, for_tests};
 
 use crate::bed::{Store, role, run};
+
+/// They take the whole of a small machine.
+const CROWDS: &[&str] = &[
+    "few_of_many_watchers_look_who_has_died",
+    "a_thousand_names_are_a_thousand_locks",
+    "ten_thousand_locks_live_on_one_connection",
+];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -103,7 +111,7 @@ fn main() -> ExitCode {
     ];
     #[cfg(feature = "tls")]
     trials.extend(trials![rotation::certificates_are_read_again_at_each_connection]);
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    libtest_mimic::run(&Arguments::from_args(), turn::in_order(trials, CROWDS)).exit_code()
 }
 
 fn trial(name: &str, missing: Option<&str>, case: fn(Store)) -> Trial {
@@ -115,6 +123,7 @@ fn trial(name: &str, missing: Option<&str>, case: fn(Store)) -> Trial {
     }
     let namespace = name.to_owned();
     Trial::test(name, move || {
+        let _turn = turn::take(&namespace, Beside::of(&namespace, CROWDS));
         case(Store::shared(&namespace).map_err(Failed::from)?);
         Ok(())
     })
