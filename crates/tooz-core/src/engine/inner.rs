@@ -109,7 +109,7 @@ impl Inner {
                 }
             }
             match need {
-                Need::Connection => self.want_connection.notify_one(),
+                Need::Reading | Need::Connection => self.want_connection.notify_one(),
                 Need::Session => self.want_session.notify_one(),
             }
             if phases.changed().await.is_err() {
@@ -168,7 +168,11 @@ impl Inner {
             };
             let answer = live.call(answering).await;
             match answer {
-                Err(error) if error.kind() == ErrorKind::Lost && again && is_answered.load(Ordering::Relaxed) => {
+                Err(error)
+                    if error.kind() == ErrorKind::Lost
+                        && again
+                        && (need == Need::Reading || is_answered.load(Ordering::Relaxed)) =>
+                {
                     again = false;
                 }
                 answer => return answer,

@@ -8,7 +8,9 @@ use crate::engine::live_session::LiveSession;
 /// What of a session is needed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// To read, or to change what has no owner: a connection is enough.
+    /// To read: a connection is enough, and what is asked twice is no more than once.
+    Reading,
+    /// To change what has no owner: a connection is enough.
     Connection,
     /// To own something: the session must be open.
     Session,
@@ -33,7 +35,7 @@ impl Phase {
     pub(crate) fn usable(&self, need: Need) -> Option<Arc<LiveSession>> {
         let live = match self {
             Phase::Open(live) => live,
-            Phase::Connected(live) if need == Need::Connection => live,
+            Phase::Connected(live) if need != Need::Session => live,
             _ => return None,
         };
         (!live.is_over()).then(|| Arc::clone(live))

@@ -74,9 +74,9 @@ impl Worry {
     /// The same for a watch: the answer to the caller that starts one is the first error.
     pub(crate) async fn session_for_watch(&mut self, is_first: bool) -> Result<Arc<LiveSession>> {
         if is_first {
-            self.inner.session(Need::Connection, Retry::Never).await
+            self.inner.session(Need::Reading, Retry::Never).await
         } else {
-            self.session_kept(Need::Connection).await
+            self.session_kept(Need::Reading).await
         }
     }
 

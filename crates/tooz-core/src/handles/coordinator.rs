@@ -132,7 +132,7 @@ impl Coordinator {
     pub async fn groups(&self) -> Result<Vec<GroupId>> {
         let mut groups = self
             .inner()
-            .ask(Need::Connection, || "list the groups".to_owned(), |session| async move { session.groups().await })
+            .ask(Need::Reading, || "list the groups".to_owned(), |session| async move { session.groups().await })
             .await?;
         groups.sort();
         Ok(groups)
@@ -148,11 +148,7 @@ impl Coordinator {
     pub async fn locks(&self) -> Result<Vec<LockName>> {
         let keys = self
             .inner()
-            .ask(
-                Need::Connection,
-                || "list the locks in use".to_owned(),
-                |session| async move { session.locks().await },
-            )
+            .ask(Need::Reading, || "list the locks in use".to_owned(), |session| async move { session.locks().await })
             .await?;
         let users = keys.into_iter().filter(|key| key.space == Space::Lock);
         let mut names = users.map(|key| LockName::new(&*key.name)).collect::<Result<Vec<_>>>()?;
@@ -166,7 +162,7 @@ impl Coordinator {
     /// Dropping it changes nothing.
     pub async fn probe(&self, probe: Probe) -> Result<()> {
         let what = || "measure the round trip".to_owned();
-        self.inner().ask(Need::Connection, what, move |session| async move { session.probe(probe).await }).await
+        self.inner().ask(Need::Reading, what, move |session| async move { session.probe(probe).await }).await
     }
 
     /// Looks at the server and at those of its settings that matter to coordination, as `tooz doctor` shows them.
@@ -175,7 +171,7 @@ impl Coordinator {
     /// Dropping it changes nothing.
     pub async fn check_up(&self) -> Result<Checkup> {
         let what = || "look at the server".to_owned();
-        self.inner().ask(Need::Connection, what, |session| async move { session.check_up().await }).await
+        self.inner().ask(Need::Reading, what, |session| async move { session.check_up().await }).await
     }
 
     /// What this very session can do and promises; before the first connection, what the driver can do at best.

@@ -58,7 +58,7 @@ impl Group {
     /// # Cancel safety
     /// Once begun it goes on, also when this future is dropped.
     pub async fn create(&self) -> Result<()> {
-        self.ask("create", |session, group| async move { session.create_group(&group).await }).await
+        self.ask(Need::Connection, "create", |session, group| async move { session.create_group(&group).await }).await
     }
 
     /// Deletes the group.
@@ -69,7 +69,7 @@ impl Group {
     /// # Cancel safety
     /// Once begun it goes on, also when this future is dropped.
     pub async fn delete(&self) -> Result<()> {
-        self.ask("delete", |session, group| async move { session.delete_group(&group).await }).await
+        self.ask(Need::Connection, "delete", |session, group| async move { session.delete_group(&group).await }).await
     }
 
     /// Joins with these capabilities: any value of `serde`.
@@ -132,8 +132,8 @@ impl Group {
     /// # Cancel safety
     /// Dropping it changes nothing.
     pub async fn members(&self) -> Result<Vec<RosterEntry>> {
-        let roster =
-            self.ask("list the members of", |session, group| async move { session.members(&group).await }).await?;
+        let members = |session: Arc<dyn Session>, group| async move { session.members(&group).await };
+        let roster = self.ask(Need::Reading, "list the members of", members).await?;
         let mut members = roster.members;
         members.sort_by(|one, other| one.member.cmp(&other.member));
         Ok(members)
@@ -152,7 +152,8 @@ impl Group {
     /// # Cancel safety
     /// Dropping it changes nothing.
     pub async fn leader(&self) -> Result<Option<Leader>> {
-        self.ask("read the leader of", |session, group| async move { leader(&*session, &group).await }).await
+        self.ask(Need::Reading, "read the leader of", |session, group| async move { leader(&*session, &group).await })
+            .await
     }
 
     /// Watches the leader: the present state first, then every change, vacancy included.
@@ -173,6 +174,7 @@ impl Group {
 
     async fn ask<T, F>(
         &self,
+        need: Need,
         doing: &'static str,
         question: impl Fn(Arc<dyn Session>, GroupId) -> F + Send + Sync + 'static,
     ) -> Result<T>
@@ -183,11 +185,7 @@ impl Group {
         let (name, word) = (self.name.clone(), self.name.clone());
         self.handle
             .inner
-            .ask(
-                Need::Connection,
-                move || format!("{doing} group {word:?}"),
-                move |session| question(session, name.clone()),
-            )
+            .ask(need, move || format!("{doing} group {word:?}"), move |session| question(session, name.clone()))
             .await
     }
 }

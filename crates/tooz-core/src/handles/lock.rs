@@ -120,7 +120,7 @@ impl Lock {
             let key = key.clone();
             async move { session.holders(&key).await }
         };
-        self.handle.inner.ask(Need::Connection, move || format!("read the holders of {word}"), question).await
+        self.handle.inner.ask(Need::Reading, move || format!("read the holders of {word}"), question).await
     }
 
     /// Its present waiters, first come first.
@@ -137,7 +137,7 @@ impl Lock {
             let key = key.clone();
             async move { session.waiters(&key).await }
         };
-        self.handle.inner.ask(Need::Connection, move || format!("read who waits for {word}"), question).await
+        self.handle.inner.ask(Need::Reading, move || format!("read who waits for {word}"), question).await
     }
 
     /// Frees, by force, exactly the grant that [`holders`](Self::holders) showed. The ex-holder is told, but does not stop by itself:

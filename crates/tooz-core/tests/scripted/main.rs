@@ -184,6 +184,21 @@ async fn a_grant_whose_time_is_over_before_it_is_looked_at_is_not_handed_out() {
 }
 
 #[tokio::test]
+async fn a_reader_is_answered_by_the_next_session_when_the_one_it_asked_is_lost() {
+    let scripted = Scripted::new("reader");
+    let (coordinator, guard, _) = hold(&scripted).await;
+    scripted.holds_looks(true);
+    let lock = coordinator.lock("y").unwrap();
+    let reading = tokio::spawn(async move { lock.holders().await });
+    eventually(|| scripted.looks() == 1).await;
+    scripted.reporter().session_lost("as the test says");
+    soon(guard.loss().wait()).await;
+    eventually(|| scripted.looks() == 2).await;
+    scripted.holds_looks(false);
+    assert_eq!(soon(reading).await.unwrap().unwrap(), []);
+}
+
+#[tokio::test]
 async fn a_release_that_fails_once_is_asked_again() {
     let scripted = Scripted::new("release");
     let (_coordinator, guard, request) = hold(&scripted).await;

@@ -35,6 +35,7 @@ struct State {
     revoked: Vec<RequestId>,
     owned: Vec<(LockKey, RequestId)>,
     beats: usize,
+    looks: usize,
     granted: usize,
     closes: usize,
     failing_closes: usize,
@@ -57,6 +58,7 @@ struct Script {
     at_the_next_beat: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     clock: Clock,
     beats_held: watch::Sender<bool>,
+    looks_held: watch::Sender<bool>,
     locks_held: watch::Sender<bool>,
     joins_held: watch::Sender<bool>,
     releases_held: watch::Sender<bool>,
@@ -78,6 +80,7 @@ impl Scripted {
             at_the_next_beat: Mutex::default(),
             clock: clock.clone(),
             beats_held: watch::Sender::new(false),
+            looks_held: watch::Sender::new(false),
             locks_held: watch::Sender::new(false),
             joins_held: watch::Sender::new(false),
             releases_held: watch::Sender::new(false),
@@ -105,6 +108,15 @@ impl Scripted {
 
     pub(crate) fn released(&self) -> Vec<RequestId> {
         self.script.state.lock().released.clone()
+    }
+
+    /// How often it was asked who holds a lock.
+    pub(crate) fn looks(&self) -> usize {
+        self.script.state.lock().looks
+    }
+
+    pub(crate) fn holds_looks(&self, held: bool) {
+        self.script.looks_held.send_replace(held);
     }
 
     pub(crate) fn beats(&self) -> usize {
@@ -341,6 +353,8 @@ impl Locks for ScriptedSession {
     }
 
     async fn holders(&self, _key: &LockKey) -> Result<Vec<Holder>> {
+        self.0.state.lock().looks += 1;
+        let_go(&self.0.looks_held).await;
         Ok(self.0.state.lock().holders.clone())
     }
 
