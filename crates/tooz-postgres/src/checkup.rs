@@ -8,7 +8,7 @@ use crate::client::{Client, Repeat};
 use crate::ddl::quoted;
 use crate::layout::{LAYOUT, REVISION};
 use crate::schema::Todo;
-use crate::{error, setup};
+use crate::{error, setup, sweep};
 
 const DOING: &str = "look at the server's settings";
 
@@ -46,6 +46,14 @@ pub(crate) async fn check_up(client: &Client) -> Result<Checkup> {
         }
         Err(error) => checkup.wrong(error.to_string(), found.mend(settings)),
     };
+    if found.can_clear_up()
+        && let Err(error) = sweep::try_step(client).await
+    {
+        checkup = checkup.wrong(
+            format!("what dead members left can't be taken away now: {error}"),
+            "do as the message says; until then the dead stay listed, and members that watch look again every session timeout",
+        );
+    }
     checkup = connections(checkup, row, settings.waiters)?;
     let places = number("lock_places")?;
     checkup = if places < 5000 {

@@ -9,6 +9,7 @@ use sqlx::{Acquire as _, PgExecutor, Row as _};
 use tokio::time::sleep;
 use tooz_core::Result;
 
+use crate::client::{Client, Repeat};
 use crate::connection::Connection;
 use crate::dispatch::Dispatch;
 use crate::error;
@@ -32,9 +33,16 @@ pub(crate) enum Step {
     Others(Duration),
 }
 
+const STEP: &str = "SELECT swept, more, age FROM clear_up($1, $2)";
+
+/// One step as doctor takes it, to see whether it can be done: members that live do not tell when it fails, and go on without it.
+pub(crate) async fn try_step(client: &Client) -> Result<()> {
+    let question = || sqlx::query(STEP).bind(0_i64).bind(TICK.as_secs_f64() / 4.0);
+    client.ask(DOING, Repeat::Allowed, question).await.map(drop)
+}
+
 /// One step, unless a round has begun within `period`; for a connection on which that session lives, or 0.
 pub(crate) async fn step(connection: impl PgExecutor<'_>, session: i64, period: Duration) -> Result<Step, sqlx::Error> {
-    const STEP: &str = "SELECT swept, more, age FROM clear_up($1, $2)";
     let row = sqlx::query(STEP).bind(session).bind(period.as_secs_f64()).fetch_one(connection).await?;
     Ok(match (row.try_get("swept")?, row.try_get("more")?) {
         (false, _) => Step::Others(Duration::try_from_secs_f64(row.try_get("age")?).unwrap_or_default()),

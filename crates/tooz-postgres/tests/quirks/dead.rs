@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tooz_core::driver::Verdict;
 use tooz_core::{ConnectOptions, Coordinator, GroupEvent, connect};
 use tooz_testbed::{Kind, Setup};
 
@@ -47,6 +48,34 @@ fn errors(store: &Store) -> Vec<String> {
 async fn in_namespace(store: &Store, namespace: &str, member: &str) -> Coordinator {
     let url = format!("{}?session_timeout=2s&namespace={namespace}", store.server.url());
     within(connect(&url, member)).await.unwrap()
+}
+
+pub(crate) async fn the_check_up_tells_that_the_dead_can_not_be_taken_away(_shared: Store) {
+    let store = Store::own(Setup::new(Kind::Postgres));
+    let first = store.connect("first").await;
+    first.group("g").unwrap().create().await.unwrap();
+    store.sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'kept by a trigger'; END $$;
+        CREATE TRIGGER refuse BEFORE DELETE ON tooz.sessions FOR EACH ROW EXECUTE FUNCTION refuse()",
+    );
+    leave_dead(&store, &store.namespace, "g", 1);
+    let told = || async {
+        let found = within(first.check_up()).await.unwrap();
+        found.findings.iter().find(|one| one.what.contains("kept by a trigger")).map(|one| one.verdict)
+    };
+    // Another member may have been at it a moment ago, and then this one has nothing to do.
+    let until = Instant::now() + Duration::from_secs(20);
+    let verdict = loop {
+        assert!(Instant::now() < until, "it is not told");
+        match told().await {
+            Some(verdict) => break verdict,
+            None => tokio::time::sleep(Duration::from_millis(300)).await,
+        }
+    };
+    assert_eq!(verdict, Verdict::Wrong);
+    store.sql("DROP TRIGGER refuse ON tooz.sessions");
+    within(first.check_up()).await.unwrap();
+    until_none_is_left(&store).await;
 }
 
 pub(crate) async fn three_thousand_dead_of_other_namespaces_are_no_line_in_the_log(_shared: Store) {

@@ -64,6 +64,7 @@ fn main() -> ExitCode {
         faults::nothing_is_left_behind,
         faults::what_the_dead_left_is_swept,
         dead::a_spoiled_or_locked_group_keeps_up_no_other,
+        dead::the_check_up_tells_that_the_dead_can_not_be_taken_away,
         access::a_standby_is_refused,
         access::several_hosts_are_refused,
         access::a_wrong_password_is_told_as_such,

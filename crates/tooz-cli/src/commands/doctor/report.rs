@@ -96,7 +96,8 @@ impl From<Error> for Trouble {
             ErrorKind::Config => "do as the message says",
             ErrorKind::Unauthorized => "give this user the permission at the server",
             ErrorKind::Unavailable | ErrorKind::TimedOut => {
-                "look at the server's log and load and at the network between, or raise operation_timeout in the URL"
+                "do as the message says, if it is the server's own word; else look at the server's log and load and at the network between, \
+                 or raise operation_timeout in the URL"
             }
             ErrorKind::Lost => {
                 "look at the server's log for why it ended the session, or raise session_timeout in the URL"
