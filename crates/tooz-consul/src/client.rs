@@ -228,6 +228,20 @@ impl Client {
         self.read_as(lane, key, scope, Some("consistent")).await
     }
 
+    /// What stands there and below, if that key is there itself. A list leaves out what this token may not read: so where it lacks the
+    /// key, that alone is asked for, which is refused then. Nothing is taken for gone that is only hidden.
+    pub(crate) async fn read_folder(&self, lane: Lane, key: &str) -> Result<Option<Page>> {
+        let page = self.read(lane, key, Scope::Below).await?;
+        if page.has(key) {
+            return Ok(Some(page));
+        }
+        if self.read(lane, key, Scope::One).await?.entries.is_empty() {
+            return Ok(None);
+        }
+        // It was made in between.
+        Ok(Some(self.read(lane, key, Scope::Below).await?).filter(|page| page.has(key)))
+    }
+
     /// The same from whoever takes itself for the leader.
     pub(crate) async fn glance(&self, lane: Lane, key: &str, scope: Scope) -> Result<Page> {
         self.read_as(lane, key, scope, None).await

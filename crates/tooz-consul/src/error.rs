@@ -106,8 +106,9 @@ const fn refused() -> Verdict {
         ErrorKind::Unauthorized,
         Outcome::NotApplied,
         Remedy::LogIn,
-        "the token needs key_prefix \"tooz/\" { policy = \"write\" } and session \"tooz-sessions\" { policy = \"write\" }, with no \
-         narrower rule that denies, and node \"tooz-sessions\" { policy = \"write\" } until that node is registered",
+        "the token needs key_prefix \"tooz/\" { policy = \"write\" } and session \"tooz-sessions\" { policy = \"write\" } (or the \
+         name that the option node gives), with no narrower rule that denies, and node \"tooz-sessions\" { policy = \"write\" } until that node \
+         is registered",
     )
 }
 

@@ -55,9 +55,10 @@ impl Groups for ConsulSession {
         let folder = self.layout.group(group);
         let mut was_repeated = false;
         for _ in 0..TRIES {
-            let page = self.client.read(Lane::Wish, folder.marker(), Scope::Below).await?;
+            let page = self.client.read_folder(Lane::Wish, folder.marker()).await?;
+            let entries = page.map(|page| page.entries).unwrap_or_default();
             let (marker, others): (Vec<_>, Vec<_>) =
-                page.entries.into_iter().partition(|entry| entry.key == folder.marker());
+                entries.into_iter().partition(|entry| entry.key == folder.marker());
             let Some(marker) = marker.first() else {
                 // The first sending has done it.
                 return if was_repeated { Ok(()) } else { Err(Error::no_group(group)) };
@@ -172,10 +173,8 @@ impl Groups for ConsulSession {
     /// The members with their capabilities, and whether there is such a group: one request.
     async fn members(&self, group: &GroupId) -> Result<Roster> {
         let folder = self.layout.group(group);
-        let page = self.client.read(Lane::Wish, folder.marker(), Scope::Below).await?;
-        if page.entries.iter().all(|entry| entry.key != folder.marker()) {
-            return Err(Error::no_group(group));
-        }
+        let page = self.client.read_folder(Lane::Wish, folder.marker()).await?;
+        let page = page.ok_or_else(|| Error::no_group(group))?;
         // What no driver wrote is no member.
         let members: Vec<RosterEntry> = page.entries.iter().filter_map(|entry| folder.entry(entry)).collect();
         Ok(Roster::new(members, page.index))
@@ -184,10 +183,8 @@ impl Groups for ConsulSession {
     /// Every change from before its members are read.
     async fn watch_group(&self, group: &GroupId) -> Result<Option<PushStream>> {
         let folder = self.layout.group(group);
-        let page = self.client.read(Lane::Wish, folder.marker(), Scope::Below).await?;
-        if page.entries.iter().all(|entry| entry.key != folder.marker()) {
-            return Err(Error::no_group(group));
-        }
+        let page = self.client.read_folder(Lane::Wish, folder.marker()).await?;
+        let page = page.ok_or_else(|| Error::no_group(group))?;
         Ok(Some(watch::group(self.watching(), folder, &page)))
     }
 }

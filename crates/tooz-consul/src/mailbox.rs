@@ -76,7 +76,10 @@ impl Mailbox {
         let mut page = asked?;
         if !self.is_there(&page) {
             // A leader that was just elected may not have read its own log.
-            page = self.client.read(Lane::Mailbox, key, Scope::Below).await?;
+            page = match self.client.read_folder(Lane::Mailbox, key).await? {
+                Some(page) => page,
+                None => Page { entries: Vec::new(), index: page.index },
+            };
             if !self.is_there(&page) {
                 self.reporter.session_lost("its key is gone: the session was ended at the server, or its key deleted");
                 return Ok(None);

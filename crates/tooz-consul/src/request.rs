@@ -194,6 +194,10 @@ pub(crate) struct Page {
 }
 
 impl Page {
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key == key)
+    }
+
     pub(crate) fn read(answer: &Answer) -> Result<Self> {
         if answer.status == 404 {
             return Ok(Page { entries: Vec::new(), index: answer.index });

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tooz_core::driver::{Backoff, Change, PushStream, Pushed, Pusher, push_channel};
 use tooz_core::{LockMode, Result, RosterEntry};
 
@@ -19,6 +20,9 @@ use crate::request::{Entry, Page};
 const FOR_EACH: Duration = Duration::from_micros(100);
 /// How often it is looked where as many questions are waiting already as may be.
 const ASIDE: Duration = Duration::from_millis(500);
+
+/// A question that waited for so long was not answered for what goes on elsewhere.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// By what a watch asks.
 pub(crate) struct Watching {
@@ -92,13 +96,12 @@ impl GroupWatch {
     /// Whether the group is still there.
     async fn follow_once(&mut self, watching: &Watching) -> Result<bool> {
         let marker = self.folder.marker().to_owned();
-        let is_there = |page: &Page| page.entries.iter().any(|entry| entry.key == marker);
         let mut page = watching.change(&marker, Scope::Below, self.index).await?;
-        if !is_there(&page) {
+        if !page.has(&marker) {
             // A leader that was just elected may not have read its own log.
-            page = watching.client.read(Lane::Duty, &marker, Scope::Below).await?;
-            if !is_there(&page) {
-                return Ok(false);
+            match watching.client.read_folder(Lane::Duty, &marker).await? {
+                Some(read) => page = read,
+                None => return Ok(false),
             }
         }
         let number = u32::try_from(page.entries.len()).unwrap_or(u32::MAX);
@@ -170,15 +173,26 @@ struct LockWatch {
 impl LockWatch {
     async fn follow(mut self, watching: Watching) {
         let mut pauses = pauses();
+        // Where nobody is in the lock, Consul answers at each change of anything near it: what tells nothing is asked for ever more seldom.
+        let mut idle = Backoff::between(Duration::from_millis(20), ASIDE);
         loop {
+            let asked_at = Instant::now();
             match self.follow_once(&watching).await {
-                Ok(()) => pauses.reset(),
+                Ok(has_told) => {
+                    pauses.reset();
+                    if has_told || asked_at.elapsed() >= QUIET {
+                        idle.reset();
+                    } else {
+                        idle.pause().await;
+                    }
+                }
                 Err(_) => pauses.pause().await,
             }
         }
     }
 
-    async fn follow_once(&mut self, watching: &Watching) -> Result<()> {
+    /// Whether there was anything to tell.
+    async fn follow_once(&mut self, watching: &Watching) -> Result<bool> {
         if let Some(head) = self.line.first()
             && self.folder.mode_of(&head.key) == LockMode::Exclusive
         {
@@ -186,24 +200,25 @@ impl LockWatch {
             let page = watching.change(&head.key, Scope::One, self.index).await?;
             if page.entries.first().is_some_and(|there| there.created == head.created) {
                 self.index = page.index;
-                return Ok(());
+                return Ok(false);
             }
             let all = watching.client.glance(Lane::Duty, self.folder.all(), Scope::Below).await?;
-            self.tell(all);
+            Ok(self.tell(all))
         } else {
             let all = watching.change(self.folder.all(), Scope::Below, self.index).await?;
-            self.tell(all);
+            Ok(self.tell(all))
         }
-        Ok(())
     }
 
-    fn tell(&mut self, page: Page) {
+    fn tell(&mut self, page: Page) -> bool {
         let before = self.holders();
         (self.line, self.index) = (page.entries, page.index);
         self.line.sort_unstable_by_key(|entry| entry.created);
-        if self.holders() != before {
+        let is_new = self.holders() != before;
+        if is_new {
             self.pusher.push(Pushed::Dirty);
         }
+        is_new
     }
 
     /// Those that hold the lock.

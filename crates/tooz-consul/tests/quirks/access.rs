@@ -1,7 +1,9 @@
 //! Tokens, what they may, and certificates.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
-use tooz_core::{ConnectOptions, ErrorKind};
+use tooz_core::{ConnectOptions, ErrorKind, GroupEvent};
 use tooz_testbed::{Kind, Server, Setup};
 
 use crate::Quirk;
@@ -12,6 +14,7 @@ pub(crate) const QUIRKS: &[Quirk] = &[
     ("access::a_token_for_keys_and_sessions_is_enough_once_the_node_is_there", || play(narrow())),
     ("access::a_token_that_may_not_make_sessions_is_told_so", || play(no_sessions())),
     ("access::a_token_that_may_not_read_one_key_is_told_so", || play(hidden_key())),
+    ("access::what_a_token_may_not_read_for_a_while_is_not_gone", || play(hidden_for_a_while())),
     ("access::a_wrong_token_is_refused_and_not_shown", || play(wrong())),
     ("access::a_token_in_a_file_is_read_again_at_each_connection", || play(file())),
     ("access::tls_takes_whom_the_authority_vouches_for", || play(tls())),
@@ -35,7 +38,7 @@ fn as_root(server: &Server, method: &str, path: &str, body: &str) -> Result<Stri
         }
         // A new leader makes the first token a moment later.
         ensure!(began.elapsed().as_secs() < 10, "{path}: {status} {answer}");
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
@@ -55,6 +58,41 @@ fn register(server: &Server) -> Result<()> {
     as_root(server, "PUT", "/v1/catalog/register", r#"{"Node":"tooz-sessions","Address":"127.0.0.1"}"#).map(drop)
 }
 
+/// Gives the token's policy other rules.
+fn change(server: &Server, name: &str, rules: &str) -> Result<()> {
+    let all: Vec<serde_json::Value> = serde_json::from_str(&as_root(server, "GET", "/v1/acl/policies", "")?)?;
+    let policy = all.iter().find(|policy| policy["Name"] == name).context("a policy")?;
+    let id = policy["ID"].as_str().context("its id")?;
+    let body = serde_json::json!({"ID": id, "Name": name, "Rules": rules}).to_string();
+    as_root(server, "PUT", &format!("/v1/acl/policy/{id}"), &body).map(drop)
+}
+
+async fn hidden_for_a_while() -> Result<()> {
+    let server = guarded()?;
+    register(&server)?;
+    let (all, few) =
+        (token(&server, "all", &format!("{KEYS} {SESSIONS}"))?, token(&server, "few", &format!("{KEYS} {SESSIONS}"))?);
+    let member = connect(&with(&server.url(), &format!("token={all}")), "member").await?;
+    let membership = member.group("g")?.join_or_create(&1).await?;
+    let watcher = connect(&with(&server.url(), &format!("token={few}")), "watcher").await?;
+    let mut watch = within("watching", watcher.group("g")?.watch()).await??;
+    ensure!(matches!(watch.next().await, Some(GroupEvent::Snapshot(members)) if members.len() == 1), "the snapshot");
+    change(&server, "few", SESSIONS)?;
+    eventually("the refusal", || async {
+        let answer = watcher.group("g")?.members().await;
+        Ok(answer.is_err_and(|error| error.kind() == ErrorKind::Unauthorized))
+    })
+    .await?;
+    // For longer than a question waits: nothing is told of what can't be seen.
+    ensure!(tokio::time::timeout(Duration::from_secs(12), watch.next()).await.is_err(), "something is told");
+    change(&server, "few", &format!("{KEYS} {SESSIONS}"))?;
+    within("updating", membership.update(&2)).await??;
+    let told = within("the change", watch.next()).await?;
+    ensure!(matches!(&told, Some(GroupEvent::Updated(_) | GroupEvent::Reset(_))), "{told:?}");
+    membership.leave().await?;
+    Ok(())
+}
+
 async fn narrow() -> Result<()> {
     let server = guarded()?;
     let token = token(&server, "fleet", &format!("{KEYS} {SESSIONS}"))?;
@@ -68,7 +106,7 @@ async fn narrow() -> Result<()> {
     let membership = one.group("g")?.join_or_create(&1).await?;
     let lock = two.lock("x")?;
     let waiting = tokio::spawn(async move { lock.acquire().await });
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     ensure!(guard.is_held() && membership.is_member() && !waiting.is_finished(), "something was lost");
     let holders = two.lock("x")?.holders().await?;
     two.lock("x")?.break_lock(&holders[0]).await?;
@@ -133,7 +171,7 @@ async fn file() -> Result<()> {
     };
     let id = accessor["AccessorID"].as_str().context("an id")?;
     as_root(&server, "DELETE", &format!("/v1/acl/token/{id}"), "")?;
-    tokio::time::sleep(std::time::Duration::from_secs(8)).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
     ensure!(guard.is_held(), "the session was lost with the token");
     eventually("other locks are to be had", async || Ok(one.lock("y")?.try_acquire().await.is_ok())).await
 }
@@ -143,7 +181,7 @@ async fn tls() -> Result<()> {
     let ca = server.ca_file().context("an authority")?.display().to_string();
     let one = connect(&with(&server.url(), &format!("ca={ca}")), "one").await?;
     let guard = one.lock("x")?.acquire().await?;
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     ensure!(guard.is_held(), "the session was lost");
     guard.release().await?;
     let stranger = Setup::new(Kind::Consul).tls().start()?;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use tooz_core::LeaderEvent;
 use tooz_testbed::{Kind, Proxy, Server};
 
 use crate::Quirk;
@@ -16,6 +17,7 @@ pub(crate) const QUIRKS: &[Quirk] = &[
     ("waits::a_release_wakes_one_of_two_hundred", || play(one_wake())),
     ("waits::a_withdrawal_leaves_no_question_longer_than_its_wait", || play(no_question())),
     ("waits::a_waiter_goes_on_after_its_server_was_wiped", || play(wiped())),
+    ("waits::who_watches_a_vacancy_asks_seldom_whatever_goes_on_beside_it", || play(vacancy())),
     ("waits::a_try_beside_a_try_that_fails_finds_the_lock_free_in_the_end", || play(tries())),
 ];
 
@@ -160,5 +162,31 @@ async fn tries() -> Result<()> {
         let guard = all[round % 4].lock("x")?.try_acquire().await?;
         ensure!(guard.is_some(), "round {round}: a place of nobody is in the way");
     }
+    Ok(())
+}
+
+/// A question about what is not there is answered at each change of anything near it.
+async fn vacancy() -> Result<()> {
+    const CHANGES: u64 = 400;
+    let server = Server::start(Kind::Consul)?;
+    let one = connect(&server.url(), "one").await?;
+    let group = one.group("g")?;
+    group.create().await?;
+    let mut watch = within("watching", group.watch_leader()).await??;
+    ensure!(matches!(watch.next().await, Some(LeaderEvent::Vacant)), "nobody leads");
+    moment().await;
+    let before = requests(&server)?;
+    for number in 0..CHANGES {
+        ask::http(server.address(), "PUT", &format!("/v1/kv/tooz/tooz/elections/other/x-{number}"), "");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let asked = (requests(&server)? - before).saturating_sub(CHANGES);
+    ensure!(asked <= 60, "{asked} questions about a vacancy beside {CHANGES} changes of other things");
+    let membership = group.join(&1).await?;
+    let leadership = within("standing", membership.campaign()).await??;
+    let told = within("the election", watch.next()).await?;
+    ensure!(matches!(told, Some(LeaderEvent::Elected(_))), "{told:?}");
+    leadership.resign().await?;
+    membership.leave().await?;
     Ok(())
 }

@@ -133,7 +133,7 @@ impl LocalQueue {
         match (trouble, self.inner.why_no_session()) {
             (Some(trouble), _) => Hindrance::Trouble(trouble),
             (None, Some(why)) => Hindrance::Trouble(why.with_outcome(Outcome::NotApplied)),
-            (None, None) => unreachable("the session is not open yet"),
+            (None, None) => unreachable("the session is still being opened, and the backend has not answered so far"),
         }
     }
 
