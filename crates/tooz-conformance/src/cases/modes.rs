@@ -20,7 +20,7 @@ cases! { "modes";
     a_writer_waits_for_every_reader [Has(SHARED)];
     readers_wait_for_a_writer [Has(SHARED)];
     one_reader_that_leaves_leaves_the_others [Has(SHARED)];
-    a_waiting_writer_is_not_starved [Has(SHARED)];
+    a_waiting_writer_is_not_starved [Has(SHARED), Has(Characteristic::FairLocks)];
     a_waiting_writer_of_the_same_coordinator_is_not_starved [Has(SHARED)];
     holders_tell_every_reader [Has(SHARED)];
     tokens_grow_across_modes [Has(SHARED)];

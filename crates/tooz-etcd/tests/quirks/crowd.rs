@@ -10,7 +10,7 @@ use crate::Quirk;
 use crate::stage::{connect, etcdctl, eventually, metric, play, received, within};
 
 pub(crate) const QUIRKS: &[Quirk] = &[
-    ("crowd::twenty_thousand_acquires_at_once_starve_no_heartbeat_and_no_release", || play(at_once())),
+    ("crowd::thousands_of_acquires_at_once_starve_no_heartbeat_and_no_release", || play(at_once())),
     ("crowd::a_large_roster_is_read_in_pages", || play(large_roster())),
     ("crowd::locks_and_waiters_are_listed_in_pages", || play(listing())),
     ("crowd::a_queue_that_is_too_long_is_refused_to_writers", || play(too_long())),
@@ -19,7 +19,8 @@ pub(crate) const QUIRKS: &[Quirk] = &[
 ];
 
 async fn at_once() -> Result<()> {
-    const MANY: usize = 20_000;
+    // One session may have 20,000.
+    const MANY: usize = 19_000;
     let server = Server::start(Kind::Etcd)?;
     let one = connect(&format!("{}?session_timeout=10s&operation_timeout=60s", server.url()), "one").await?;
     let (kept, freed) = (one.lock("kept")?.acquire().await?, one.lock("freed")?.acquire().await?);

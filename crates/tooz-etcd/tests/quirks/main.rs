@@ -30,7 +30,7 @@ type Quirk = (&'static str, fn() -> anyhow::Result<()>);
 /// They take the whole of a small machine.
 const CROWDS: &[&str] = &[
     "cost::a_thousand_locks_have_one_heartbeat",
-    "crowd::twenty_thousand_acquires_at_once_starve_no_heartbeat_and_no_release",
+    "crowd::thousands_of_acquires_at_once_starve_no_heartbeat_and_no_release",
     "crowd::a_large_roster_is_read_in_pages",
     "crowd::locks_and_waiters_are_listed_in_pages",
     "crowd::a_queue_that_is_too_long_is_refused_to_writers",

@@ -3,7 +3,11 @@
 -- Pushes "AFTER\nVERSION\nKIND\nLIFE\nJOIN\nMEMBER\nCAPABILITIES"; names have no control characters, and what comes last may have any.
 -- LIFE is how long (ms) the member's session lives without a beat: from then on a silent death may be looked for.
 local function push_change(group, version, kind, life, join, member, capabilities)
-  local after = call('HGET', prefix .. 'groups', group) or '0'
+  local after = call('HGET', prefix .. 'groups', group)
+  -- One that was deleted by hand is not made again by what its members leave behind.
+  if not after then
+    return
+  end
   call('HSET', prefix .. 'groups', group, version)
   local change = { after, version, kind, life, join, member, capabilities }
   call('PUBLISH', channels .. 'g:' .. group, table.concat(change, '\n'))

@@ -4,7 +4,7 @@ if refused then
   return { refused }
 end
 local there, owner = member_of(ARGV[4], ARGV[5])
-if there ~= ARGV[6] or owner ~= sid then
+if there ~= ARGV[6] or owner ~= sid or call('HEXISTS', prefix .. 'groups', ARGV[4]) == 0 then
   return { 'not member' }
 end
 enter_member(ARGV[4], 'updated', there, ARGV[5], ARGV[7])

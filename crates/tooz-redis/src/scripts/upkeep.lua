@@ -32,7 +32,8 @@ local function is_as_thought(how, where, request)
   elseif how == 'joined' then
     local group, member = string.match(where, '^g:(.-)\n(.*)$')
     keep('g:' .. group)
-    return member_of(group, member) == request
+    -- A group that was deleted by hand has no members any more.
+    return member_of(group, member) == request and call('HEXISTS', prefix .. 'groups', group) == 1
   end
   keep(where)
   return call('HEXISTS', prefix .. where, request) == 1

@@ -12,6 +12,7 @@ trials! {
     a_key_of_another_type_stops_no_burying
     fields_that_are_not_ours_are_left_out
     a_server_that_cannot_save_is_told_of
+    a_group_deleted_by_hand_ends_its_memberships
     many_readings_of_a_large_group_cut_no_link
 }
 
@@ -133,4 +134,21 @@ async fn many_readings_of_a_large_group_cut_no_link() {
     assert_eq!(limit(&connections), limit(&cut));
     assert!(guard.is_held());
     assert!(read >= 8, "{read} of 16 readings came to their end");
+}
+
+/// Whoever reads finds no group: so no member may go on as if there were one.
+async fn a_group_deleted_by_hand_ends_its_memberships() {
+    let server = start();
+    let (a, b) = (connect(&server.url(), "a").await, connect(&server.url(), "b").await);
+    let leading = soon(a.group("g").unwrap().join_or_create(&1)).await.unwrap();
+    let leadership = soon(leading.campaign()).await.unwrap();
+    let standing = soon(b.group("g").unwrap().join(&1)).await.unwrap();
+    cli(&server, &["HDEL", "tooz:{tooz}:groups", "g"]);
+    soon(leading.loss().wait()).await;
+    soon(standing.loss().wait()).await;
+    soon(leadership.loss().wait()).await;
+    assert_eq!(soon(b.group("g").unwrap().leader()).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(soon(b.groups()).await.unwrap().is_empty(), "what its members leave makes it again");
+    soon(a.close()).await.unwrap();
+    soon(b.close()).await.unwrap();
 }
