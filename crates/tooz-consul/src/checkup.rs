@@ -69,8 +69,9 @@ pub(crate) async fn check_up(client: &Client, layout: &Layout, session_timeout: 
         ),
     };
     checkup = of_servers(checkup, client).await;
-    checkup = of_node(checkup, client).await;
-    checkup = of_token(checkup, client, portrait.ok().and_then(|portrait| portrait.debug_config.has_acls));
+    let has_acls = portrait.ok().and_then(|portrait| portrait.debug_config.has_acls);
+    checkup = of_node(checkup, client, has_acls).await;
+    checkup = of_token(checkup, client, has_acls);
     Ok(of_layout(checkup, client, layout).await)
 }
 
@@ -132,7 +133,11 @@ fn of_settings(mut checkup: Checkup, portrait: &SelfPortrait, session_timeout: D
                         "a change of leaders takes about {outage:?} (raft_multiplier {}), so that it ends every session of {session_timeout:?}",
                         election.as_secs()
                     ),
-                    "set performance { raft_multiplier = 1 } in the servers' configuration, or session_timeout=30s",
+                    if election > Duration::from_secs(1) {
+                        "set performance { raft_multiplier = 1 } in the servers' configuration, or session_timeout=30s"
+                    } else {
+                        "ask for a longer session_timeout"
+                    },
                 )
             } else {
                 checkup.good(format!("a change of leaders takes about {outage:?}, less than the session_timeout"))
@@ -171,8 +176,20 @@ async fn of_servers(checkup: Checkup, client: &Client) -> Checkup {
 }
 
 /// Whether the node of the sessions is nobody's: an agent's goes with the agent, and one with checks goes with them.
-async fn of_node(checkup: Checkup, client: &Client) -> Checkup {
+async fn of_node(checkup: Checkup, client: &Client, has_acls: Option<bool>) -> Checkup {
     let node = &client.settings.node;
+    let seen = client.ask(Lane::Wish, client.question(Method::GET, &format!("catalog/node/{node}"), &[], "")).await;
+    // What a token may not read looks as if it were not there.
+    if seen.is_ok_and(|reply| reply.message.body.trim_ascii() == b"null") {
+        return if has_acls == Some(false) {
+            checkup.good(format!("the node {node:?} of the sessions is not registered yet: the first session does it"))
+        } else {
+            checkup.warning(
+                format!("the node {node:?} of the sessions can't be seen: it is not registered yet, or this token may not read it"),
+                format!("give the token the right node \"{node}\" {{ policy = \"read\" }} for a full check"),
+            )
+        };
+    }
     let asked = client.ask(Lane::Wish, client.question(Method::GET, &format!("health/node/{node}"), &[], "")).await;
     let checks: Vec<serde::de::IgnoredAny> = match asked {
         Ok(reply) => serde_json::from_slice(&reply.message.body).unwrap_or_default(),

@@ -42,7 +42,7 @@ pub(crate) struct Client {
     mailbox: Pool,
     polls: Pool,
     /// How long one request may take, all its repetitions included.
-    limit: Duration,
+    pub(crate) limit: Duration,
     /// The agent that was last found to hang: questions that wait there for a change are asked elsewhere.
     hung: watch::Sender<usize>,
 }
@@ -206,6 +206,14 @@ impl Client {
     /// All or nothing.
     pub(crate) async fn transact(&self, lane: Lane, ops: &[Op]) -> Result<Reply<Verdict>> {
         let _turn = self.pool(lane).turn().await;
+        self.transact_within(lane, self.limit, "", ops).await
+    }
+
+    /// The same, if its turn comes by then: what nobody waits for any more is not sent.
+    pub(crate) async fn transact_by(&self, lane: Lane, ops: &[Op], latest: Option<Instant>) -> Result<Reply<Verdict>> {
+        let Some(latest) = latest else { return self.transact(lane, ops).await };
+        let turn = tokio::time::timeout_at(latest, self.pool(lane).turn()).await;
+        let _turn = turn.map_err(|_| error::no_turn(self.limit))?;
         self.transact_within(lane, self.limit, "", ops).await
     }
 

@@ -186,6 +186,12 @@ pub(crate) fn no_answer(address: &str, limit: Duration) -> Failure {
     Failure { error: Error::new(ErrorKind::TimedOut, words), remedy: Remedy::AskAnother }
 }
 
+/// It has not been sent.
+pub(crate) fn no_turn(limit: Duration) -> Error {
+    let words = format!("others are under way, and this one has not had its turn within {limit:?}");
+    Error::new(ErrorKind::TimedOut, words).with_outcome(Outcome::NotApplied)
+}
+
 /// The session is over at the server.
 pub(crate) fn lost(why: &str) -> Error {
     Error::new(ErrorKind::Lost, why)

@@ -23,7 +23,8 @@ const TRIES: usize = 5;
 impl Locks for ConsulSession {
     /// Takes a place and leaves it again if another is in the way: no transaction can say "if there is none below this prefix".
     async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
-        match self.enter(request).await? {
+        let latest = Instant::now() + self.client.limit;
+        match self.enter(request, Some(latest)).await? {
             Position::First { created } => Ok(Some(self.granted(request, created))),
             // Only when the place is surely gone may it be said: else a third would find a place of nobody in its way.
             Position::Behind { .. } | Position::Missing => self.release(request).await.map(|()| None),
@@ -32,7 +33,7 @@ impl Locks for ConsulSession {
 
     /// Takes a place in the queue and waits there until none is in the way.
     async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
-        let mut position = self.enter(request).await?;
+        let mut position = self.enter(request, None).await?;
         let mut pauses = Backoff::between(Duration::from_millis(50), Duration::from_secs(2));
         let mut fails_since = None;
         loop {
@@ -41,7 +42,7 @@ impl Locks for ConsulSession {
                 // The place was taken away while the session lives: it is taken again, at the end of the queue.
                 Position::Missing => {
                     self.holdings.strike_unmade(request.id);
-                    self.enter(request).await?
+                    self.enter(request, None).await?
                 }
                 Position::Behind { created, other } => {
                     wanted.queued();

@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tooz_core::driver::{LockKey, LockRequest, Locks as _};
 use tooz_core::{Error, Outcome, Result};
 
@@ -57,7 +58,9 @@ impl ConsulSession {
     ///
     /// The transaction also compares the index of the session's key, which every withdrawal of an unanswered request raises: so
     /// what was sent before such a withdrawal and arrives only after it does nothing. No tombstone is needed.
-    pub(crate) async fn enter(&self, request: &LockRequest) -> Result<Position> {
+    ///
+    /// One that is wanted by a certain moment is not sent after it.
+    pub(crate) async fn enter(&self, request: &LockRequest, latest: Option<Instant>) -> Result<Position> {
         let session = self.server_session()?;
         let folder = self.layout.lock(&request.key);
         let place = folder.place(request.mode, request.id);
@@ -68,7 +71,7 @@ impl ConsulSession {
         for _ in 0..TRIES {
             let index = session.index();
             let ops = [check_index(&session.key, index), lock(&place, &value, &session.id), get_below(folder.all())];
-            let reply = match self.client.transact(Lane::Wish, &ops).await {
+            let reply = match self.client.transact_by(Lane::Wish, &ops, latest).await {
                 Ok(reply) => reply,
                 Err(error) => return Err(self.not_entered(request, error)),
             };

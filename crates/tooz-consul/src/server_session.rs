@@ -16,6 +16,7 @@ use crate::error;
 use crate::layout::Layout;
 use crate::record::{SessionRecord, write};
 use crate::request::{Verdict, lock};
+use crate::withdrawal::Withdrawals;
 
 /// How often a heartbeat is repeated where a new leader does not know the session yet.
 const PATIENT: usize = 5;
@@ -30,7 +31,9 @@ pub(crate) struct ServerSession {
     member: MemberId,
     /// The index at which the key was last written: see `withdrawal.rs` for what that guards against.
     index: AtomicU64,
-    withdrawals: AtomicU64,
+    /// How often it was written.
+    written: AtomicU64,
+    pub(crate) withdrawals: Withdrawals,
 }
 
 #[derive(Serialize)]
@@ -67,8 +70,9 @@ impl ServerSession {
             }
             created => created?,
         };
-        let (index, withdrawals) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(ServerSession { key: layout.session(&id), id, member: member.clone(), index, withdrawals })
+        let (index, written) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (key, withdrawals) = (layout.session(&id), Withdrawals::default());
+        Ok(ServerSession { key, id, member: member.clone(), index, written, withdrawals })
     }
 
     async fn ask_to_create(client: &Client, member: &MemberId, timeout: Duration) -> Result<String> {
@@ -118,7 +122,7 @@ impl ServerSession {
 
     /// What is to stand at the session's key, never the same twice.
     pub(crate) fn record(&self) -> Result<Vec<u8>> {
-        let withdrawals = self.withdrawals.fetch_add(1, Ordering::Relaxed);
+        let withdrawals = self.written.fetch_add(1, Ordering::Relaxed);
         write(&SessionRecord { member: &self.member, withdrawals })
     }
 

@@ -3,18 +3,90 @@
 //! Requests to Consul go over several connections and by several servers, and a server without a leader keeps them for seconds: one that was given
 //! up may be done much later. Every transaction that makes a key of the session compares the index of the session's own key,
 //! and every withdrawal writes that key anew, with another value, since an equal one would leave the index where it is.
+//!
+//! All that wait to be withdrawn are so by one transaction, and one reading of the session's key serves all that were refused for its index: each
+//! writing of that key refuses all transactions under way, and after an outage hundreds that come one by one would end only each other.
 
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use tooz_core::Result;
+use tooz_core::driver::Mutex;
 
 use crate::client::{Client, Lane, Scope};
 use crate::error;
-use crate::request::{Verdict, check_session, delete, set};
+use crate::request::{BATCH, Verdict, check_session, delete, set};
 use crate::server_session::ServerSession;
 
+/// How many keys one transaction withdraws, beside what it does with the session's own.
+const MOST: usize = BATCH - 2;
+
+/// What is to be withdrawn, and whose turn it is to do it.
+#[derive(Default)]
+pub(crate) struct Withdrawals {
+    waiting: Mutex<Vec<Waiting>>,
+    writing: tokio::sync::Mutex<()>,
+    reading: tokio::sync::Mutex<()>,
+}
+
+struct Waiting {
+    places: Vec<String>,
+    done: oneshot::Sender<Result<()>>,
+}
+
+impl Withdrawals {
+    fn wait(&self, places: &[String]) -> oneshot::Receiver<Result<()>> {
+        let (done, is_done) = oneshot::channel();
+        self.waiting.lock().push(Waiting { places: places.to_vec(), done });
+        is_done
+    }
+
+    /// Those that came first, as many as one transaction takes.
+    fn take_some(&self) -> Vec<Waiting> {
+        let mut waiting = self.waiting.lock();
+        let mut places = 0;
+        let fits = |one: &&Waiting| {
+            let is_first = places == 0;
+            places += one.places.len().max(1);
+            is_first || places <= MOST
+        };
+        let count = waiting.iter().take_while(fits).count();
+        waiting.drain(..count).collect()
+    }
+}
+
 /// Deletes keys whose making may still be under way, and sees that it comes to nothing.
+///
+/// What was sent before this was called is shut out: the transaction is sent after that.
 pub(crate) async fn withdraw(client: &Client, session: &ServerSession, places: &[String]) -> Result<()> {
+    loop {
+        let mut is_done = session.withdrawals.wait(places);
+        let turn = tokio::select! {
+            biased;
+            done = &mut is_done => match done {
+                Ok(done) => return done,
+                // Whoever did it for this one has been given up half-way.
+                Err(_) => continue,
+            },
+            turn = session.withdrawals.writing.lock() => turn,
+        };
+        loop {
+            match is_done.try_recv() {
+                Ok(done) => return done,
+                Err(TryRecvError::Closed) => break,
+                Err(TryRecvError::Empty) => {}
+            }
+            let some = session.withdrawals.take_some();
+            let done = write(client, session, some.iter().flat_map(|one| &one.places)).await;
+            for one in some {
+                let _ = one.done.send(done.clone());
+            }
+        }
+        drop(turn);
+    }
+}
+
+async fn write(client: &Client, session: &ServerSession, places: impl Iterator<Item = &String>) -> Result<()> {
     let mut ops = vec![check_session(&session.key, &session.id), set(&session.key, &session.record()?)];
-    ops.extend(places.iter().map(|place| delete(place)));
+    ops.extend(places.map(|place| delete(place)));
     match client.transact(Lane::Duty, &ops).await?.message {
         Verdict::Refused(_) => Err(error::session_is_gone()),
         Verdict::Done(entries) => {
@@ -30,6 +102,10 @@ pub(crate) async fn withdraw(client: &Client, session: &ServerSession, places: &
 /// It is lower only where the servers were set back to an earlier state. What is still on its way may carry that very index, so the key is
 /// written once more.
 pub(crate) async fn follow(client: &Client, session: &ServerSession, asked: u64) -> Result<()> {
+    let _turn = session.withdrawals.reading.lock().await;
+    if session.index() > asked {
+        return Ok(());
+    }
     let found = client.read(Lane::Duty, &session.key, Scope::One).await?;
     let own = found.entries.first().filter(|own| own.session.as_ref() == Some(&session.id));
     let Some(own) = own else { return Err(error::session_is_gone()) };
@@ -38,4 +114,22 @@ pub(crate) async fn follow(client: &Client, session: &ServerSession, asked: u64)
     }
     session.raise(own.modified);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_are_withdrawn_at_once_as_one_transaction_takes() {
+        let withdrawals = Withdrawals::default();
+        let place = |count: usize| vec!["place".to_owned(); count];
+        let _asked: Vec<_> = [2, 58, 0, 2, 100, 1].map(|count| withdrawals.wait(&place(count))).into();
+        let taken = || withdrawals.take_some().iter().map(|one| one.places.len()).collect::<Vec<_>>();
+        assert_eq!(taken(), [2, 58, 0]);
+        assert_eq!(taken(), [2]);
+        assert_eq!(taken(), [100], "more than fits is the server's to refuse");
+        assert_eq!(taken(), [1]);
+        assert!(taken().is_empty());
+    }
 }

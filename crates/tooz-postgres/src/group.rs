@@ -20,6 +20,9 @@ const JOIN: &str = "SELECT join_group($1, $2, $3, $4, $5, $6, $7, $8)";
 const UPDATE: &str = "SELECT update_member($1, $2, $3, $4, $5)";
 const LEAVE: &str = "SELECT leave_group($1, $2, $3, $4)";
 
+/// The longest capabilities of one member, in bytes: whoever reads a group has those of all its members in one answer.
+const MOST_CAPABILITIES: usize = 256 << 10;
+
 #[async_trait]
 impl Groups for PostgresSession {
     async fn create_group(&self, group: &GroupId) -> Result<()> {
@@ -62,6 +65,7 @@ impl Groups for PostgresSession {
 
     async fn join(&self, request: &JoinRequest) -> Result<()> {
         const DOING: &str = "join a group";
+        request.refuse_more_than(MOST_CAPABILITIES)?;
         let open = self.opened()?;
         let (holdings, theirs) = (Arc::clone(&open.holdings), request.clone());
         let joining = open.connection.run(open.limit, DOING, move |listener| {
@@ -94,6 +98,7 @@ impl Groups for PostgresSession {
 
     async fn update(&self, request: &JoinRequest) -> Result<()> {
         const DOING: &str = "update a member";
+        request.refuse_more_than(MOST_CAPABILITIES)?;
         let open = self.opened()?;
         let (namespace, theirs) = (self.namespace.clone(), request.clone());
         let updating = open.connection.run(open.limit, DOING, move |listener| {

@@ -136,11 +136,6 @@ pub(crate) fn too_few_replicas(found: u64, wanted: u64) -> Error {
     )
 }
 
-/// More than a member may say of itself.
-pub(crate) fn too_large(length: usize, most: usize) -> Error {
-    Error::config(format!("capabilities of {length} bytes are more than a member may have here: {most}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use fred::types::Value;
 use tooz_core::driver::{Groups, JoinRequest, PushStream, Replace, Roster, async_trait};
 use tooz_core::{Error, ErrorKind, GroupId, Result, RosterEntry};
 
-use crate::error::{strange, too_large};
+use crate::error::strange;
 use crate::layout::{group_name, group_named, membership_place};
 use crate::record::membership;
 use crate::reply::FROM_THE_FIRST;
@@ -24,10 +24,8 @@ const MOST_CAPABILITIES: usize = 64 * 1024;
 
 /// The capabilities of a request, if they are not too large.
 fn capabilities(request: &JoinRequest) -> Result<Value> {
-    match request.capabilities.as_json() {
-        json if json.len() > MOST_CAPABILITIES => Err(too_large(json.len(), MOST_CAPABILITIES)),
-        json => Ok(json.into()),
-    }
+    request.refuse_more_than(MOST_CAPABILITIES)?;
+    Ok(request.capabilities.as_json().into())
 }
 
 impl RedisSession {

@@ -18,6 +18,7 @@ pub(crate) const QUIRKS: &[Quirk] = &[
     ("waits::a_withdrawal_leaves_no_question_longer_than_its_wait", || play(no_question())),
     ("waits::a_waiter_goes_on_after_its_server_was_wiped", || play(wiped())),
     ("waits::who_watches_a_vacancy_asks_seldom_whatever_goes_on_beside_it", || play(vacancy())),
+    ("waits::what_was_given_up_in_an_outage_hinders_nothing_after_it", || play(after_an_outage())),
     ("waits::a_try_beside_a_try_that_fails_finds_the_lock_free_in_the_end", || play(tries())),
 ];
 
@@ -188,5 +189,37 @@ async fn vacancy() -> Result<()> {
     ensure!(matches!(told, Some(LeaderEvent::Elected(_))), "{told:?}");
     leadership.resign().await?;
     membership.leave().await?;
+    Ok(())
+}
+
+/// Each withdrawal refuses what is under way: hundreds of them after an outage must not come one by one.
+async fn after_an_outage() -> Result<()> {
+    let server = Server::start(Kind::Consul)?;
+    let one = connect(&with(&server.url(), "session_timeout=30s&operation_timeout=3s"), "one").await?;
+    within("the first", one.lock("first")?.acquire()).await??.release().await?;
+    server.pause()?;
+    let mut given_up = Vec::new();
+    for number in 0..500 {
+        let lock = one.lock(format!("given-up-{number}"))?;
+        given_up.push(tokio::spawn(async move { lock.try_acquire().await }));
+    }
+    for one in given_up {
+        ensure!(within("an answer", one).await??.is_err(), "it is granted by a server that stands still");
+    }
+    server.resume()?;
+    let mut fresh = Vec::new();
+    for number in 0..100 {
+        let lock = one.lock(format!("fresh-{number}"))?;
+        fresh.push(tokio::spawn(async move { lock.try_acquire().await }));
+    }
+    let mut failed = Vec::new();
+    for one in fresh {
+        match within("an answer", one).await?? {
+            Ok(Some(guard)) => guard.release().await?,
+            Ok(None) => failed.push("held by somebody".to_owned()),
+            Err(error) => failed.push(error.to_string()),
+        }
+    }
+    ensure!(failed.is_empty(), "{} of a hundred tries fail after the outage: {}", failed.len(), failed[0]);
     Ok(())
 }

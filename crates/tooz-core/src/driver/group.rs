@@ -91,6 +91,20 @@ impl JoinRequest {
         JoinRequest { group, member, id, capabilities, replace }
     }
 
+    /// Refuses capabilities that are longer than so many bytes: whoever reads a group reads what all its members say of themselves, and so
+    /// every backend has its limit.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config), with both numbers.
+    pub fn refuse_more_than(&self, most: usize) -> Result<()> {
+        match self.capabilities.as_json().len() {
+            length if length > most => Err(Error::config(format!(
+                "capabilities of {length} bytes are more than a member may have here: {most}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// What this join means for a living member of the same name, which the join with the id `there` has made.
     pub fn meets(&self, there: RequestId) -> JoinConflict {
         match self.replace {

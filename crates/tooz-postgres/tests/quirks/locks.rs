@@ -286,3 +286,13 @@ pub(crate) async fn locks_are_listed_however_short_they_are_held(store: Store) {
     assert!(seen >= 10, "{seen}");
     holders.abort_all();
 }
+
+pub(crate) async fn more_than_a_member_may_say_is_refused(store: Store) {
+    let one = store.connect("one").await;
+    let group = one.group("g").unwrap();
+    let error = within(group.join_or_create(&"x".repeat(300_000))).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Config && error.to_string().contains("262144"), "{error}");
+    let membership = within(group.join_or_create(&"x".repeat(200_000))).await.unwrap();
+    assert_eq!(membership.update(&"x".repeat(300_000)).await.unwrap_err().kind(), ErrorKind::Config);
+    membership.leave().await.unwrap();
+}

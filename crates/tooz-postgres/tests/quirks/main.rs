@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         faults::a_silent_cut_of_a_waiter_is_no_obstacle,
         locks::names_that_share_a_key_are_told_apart,
         locks::a_thousand_names_are_a_thousand_locks,
+        locks::more_than_a_member_may_say_is_refused,
         locks::ten_thousand_locks_live_on_one_connection,
         locks::a_full_lock_table_names_the_setting,
         locks::a_hundred_waiting_tasks_share_few_connections,
