@@ -56,10 +56,15 @@ pub(crate) fn strange(what: impl fmt::Debug) -> Error {
     Error::new(ErrorKind::Backend, format!("what the server answers can't be understood: {what:?}"))
 }
 
+/// Whether the server says that it has no room.
+pub(crate) fn is_out_of_memory(said: &str) -> bool {
+    said.contains("out of memory")
+}
+
 /// What the server says of a command that it did not do.
 pub(crate) fn of_server(said: &str) -> Error {
     let made = |kind, message: &str| Error::new(kind, format!("{message}: {said}")).with_outcome(Outcome::NotApplied);
-    if said.contains("out of memory") {
+    if is_out_of_memory(said) {
         return made(ErrorKind::Unavailable, "the server is full; raise its memory (-m)");
     }
     if said.contains("too large") {

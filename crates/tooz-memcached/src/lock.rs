@@ -1,12 +1,14 @@
 //! Locks: one round trip to acquire and one to give back; who waits looks as often as suits its place in the line.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use tokio::time::sleep;
 use tooz_core::driver::{Granted, LockKey, LockRequest, Locks, PushStream, RequestId, Space, Wanted, async_trait};
 use tooz_core::{Error, ErrorKind, FencingToken, Holder, Outcome, Result, Waiter};
 
 use crate::client::{Client, Lane};
-use crate::error::lost;
+use crate::error::{full, lost};
 use crate::holdings::Grant;
 use crate::journal::lock::{FREE, KEPT, LockJournal, Place, break_off, compact, free, kept_for, release, withdraw};
 use crate::journal::{End, LONG, SessionId, dead};
@@ -17,6 +19,9 @@ use crate::upkeep::Letter;
 
 /// How many sessions are looked for each time.
 const NEAREST: usize = 8;
+
+/// How long a lock that is given back on a full server is kept at most, so that its tokens grow. It takes three seconds or four after a short time.
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
 /// A lock as it was seen.
 pub(crate) struct SeenLock {
@@ -184,15 +189,21 @@ impl Client {
         }
     }
 
-    /// Frees a lock in whose record nothing else stands, if that is still so.
+    /// Frees a lock in whose record nothing else stands, if that is still so. The last token is kept there.
+    ///
+    /// A server without any room can only delete: that waits until whatever comes next begins with a later token.
     async fn free_at_once(&self, grant: &Grant) -> Result<bool> {
         let Grant { key, version, .. } = grant;
         let text = free(grant.last_token);
-        // A full server would delete what it can't replace.
-        let batch = if self.is_tight() {
-            Batch::default().delete_version(key, version.cas)
-        } else {
+        let batch = if self.has_room(key.len(), text.len()).await? {
             Batch::default().swap(key, version.cas, &text, FREE)
+        } else {
+            let wait = self.clock.until_past(grant.last_token);
+            if wait > LONGEST_WAIT {
+                return Err(full());
+            }
+            sleep(wait).await;
+            Batch::default().delete_version(key, version.cas)
         };
         let batch = batch.look(&self.session_key);
         let Some(mut done) = self.run_on(version.epoch, batch, Lane::Duty).await? else { return Ok(false) };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tooz_core::{Outcome, Result};
 
 use crate::client::{Client, Done, Lane};
-use crate::error::{crowded, full, lost, of_server};
+use crate::error::{crowded, full, is_out_of_memory, lost, of_server};
 use crate::journal::SessionId;
 use crate::reply::{Batch, Flags, Reply, Version};
 
@@ -69,7 +69,8 @@ impl Client {
         let Append { key, entry, missing, lane, .. } = *append;
         let mut in_doubt = false;
         for _ in 0..TRIES {
-            self.must_have_room(key.len(), entry.len()).await?;
+            let room = self.must_have_room(key.len(), entry.len()).await;
+            room.map_err(|error| doubtful(error, in_doubt))?;
             let batch = Batch::default().append(key, entry).get_and_keep(key, append.seconds).look(&self.session_key);
             let mut done = self.run(batch, lane).await.map_err(|error| doubtful(error, in_doubt))?;
             in_doubt |= done.in_doubt;
@@ -103,19 +104,25 @@ impl Client {
         Err(doubtful(crowded(), in_doubt))
     }
 
-    /// Sees that a full server has room for so many bytes. One that has none does not just refuse to append: it deletes the record that it can't
-    /// append to, and with it the place of each holder. So it is asked for room in a key of this session's own first; it has
-    /// room for each size of its own, so that key is as long as the other one.
+    /// Sees that a full server has room for so many bytes: see [`has_room`](Self::has_room).
     pub(crate) async fn must_have_room(&self, key_length: usize, length: usize) -> Result<()> {
+        if self.has_room(key_length, length).await? { Ok(()) } else { Err(full()) }
+    }
+
+    /// Whether a full server has room for so many bytes. One that has none does not just refuse to append or to replace: it deletes the record that
+    /// it can't write to, and with it the place of each holder. So it is asked for room in a key of this session's own first; it has
+    /// room for each size of its own, so that key is as long as the other one.
+    pub(crate) async fn has_room(&self, key_length: usize, length: usize) -> Result<bool> {
         if !self.is_tight() {
-            return Ok(());
+            return Ok(true);
         }
         // All keys that matter begin with another letter.
         let mut key = format!("r{:r<249}", self.session.to_string());
         key.truncate(key_length);
         let batch = Batch::default().set(&key, &"-".repeat(length), 1).delete(&key);
         match self.run(batch, Lane::Duty).await?.next() {
-            Reply::Done(_) => Ok(()),
+            Reply::Done(_) => Ok(true),
+            Reply::Refused(said) if is_out_of_memory(&said) => Ok(false),
             other => Err(other.unexpected()),
         }
     }
@@ -131,9 +138,6 @@ impl Client {
 
     /// Writes a record anew that nothing can be appended to, with the entry in it; `None`: another has changed it.
     async fn make_room(&self, append: &Append<'_>, seen: &Seen) -> Result<Option<Seen>> {
-        if self.is_tight() {
-            return Err(full());
-        }
         let gone = self.gone(seen.text.as_deref().unwrap_or_default(), append.compact).await?;
         let text = (append.compact)(seen.text.as_deref().unwrap_or_default(), &gone)? + append.entry;
         Ok(self.swap(append.key, seen.version, &text, append.seconds, append.lane).await?.map(|version| Seen {
@@ -143,7 +147,7 @@ impl Client {
         }))
     }
 
-    /// Replaces a version of a record; `None`: there is another version, or another connection.
+    /// Replaces a version of a record, where the server has room; `None`: there is another version, or another connection.
     pub(crate) async fn swap(
         &self,
         key: &str,
@@ -152,6 +156,7 @@ impl Client {
         seconds: u32,
         lane: Lane,
     ) -> Result<Option<Version>> {
+        self.must_have_room(key.len(), text.len()).await?;
         let batch = Batch::default().swap(key, version.cas, text, seconds);
         let Some(mut done) = self.run_on(version.epoch, batch, lane).await? else { return Ok(None) };
         let swapped = done.next().was_done()?;
@@ -185,10 +190,6 @@ impl Client {
     /// Writes a record anew without what is over, if nobody changes it meanwhile; it is left for the next one otherwise.
     pub(crate) async fn tidy(&self, key: &str, seen: &Seen, kept_for: KeptFor, compact: Compact) -> Result<()> {
         let Some(text) = &seen.text else { return Ok(()) };
-        // A full server would delete what it can't replace.
-        if self.is_tight() {
-            return Ok(());
-        }
         let gone = self.gone(text, compact).await?;
         let text = compact(text, &gone)?;
         self.swap(key, seen.version, &text, kept_for(&text), Lane::Duty).await.map(drop)

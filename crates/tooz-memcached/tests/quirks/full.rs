@@ -9,6 +9,9 @@ use crate::bed::{Raw, connect, lock_key, soon, start, start_as, trials};
 
 trials! {
     a_full_server_refuses_and_keeps_what_is_held
+    tokens_grow_on_a_server_that_is_half_full
+    tokens_grow_over_a_release_that_finds_no_room
+    a_journal_stays_short_on_a_server_that_is_half_full
     a_server_that_evicts_keeps_what_is_looked_after
     a_record_of_a_megabyte_is_written_anew
     a_record_that_is_gone_is_told_to_its_holder
@@ -61,6 +64,76 @@ async fn a_full_server_refuses_and_keeps_what_is_held() {
         }
     }
     assert!(soon(c.lock("x").unwrap().acquire()).await.is_ok());
+}
+
+/// More than half of its memory is in use, and there is room.
+fn fill_half(raw: &mut Raw) {
+    for number in 0..160 {
+        assert_eq!(raw.write(&format!("h{number}"), "", &"x".repeat(60_000)), "HD");
+    }
+    assert!(raw.stat("bytes") > raw.stat("limit_maxbytes") / 2);
+}
+
+/// Each reckons the server's time for itself, by up to a second otherwise than the next one.
+async fn tokens_grow_on_a_server_that_is_half_full() {
+    let server = start_as("-m 16 -M");
+    let mut raw = Raw::to(&server);
+    fill_half(&mut raw);
+    let mut all = Vec::new();
+    for number in 0..4 {
+        all.push(connect(&server.url(), &format!("m{number}")).await);
+        sleep(Duration::from_millis(330)).await;
+    }
+    let mut last = None;
+    for round in 0..40 {
+        let guard = soon(all[round * 3 % 4].lock("x").unwrap().acquire()).await.unwrap();
+        assert!(Some(guard.fencing_token()) > last, "{:?} after {last:?}", guard.fencing_token());
+        last = Some(guard.fencing_token());
+        soon(guard.release()).await.unwrap();
+        assert!(raw.read(&lock_key("x")).is_some_and(|text| text.starts_with("F\t")), "the last token is not kept");
+    }
+}
+
+/// Such a lock is deleted, but only when each that may come begins with a later token.
+async fn tokens_grow_over_a_release_that_finds_no_room() {
+    let server = start_as("-m 4 -M");
+    let a = connect(&server.url(), "a").await;
+    soon(soon(a.lock("warm").unwrap().acquire()).await.unwrap().release()).await.unwrap();
+    let membership = soon(a.group("g").unwrap().join_or_create(&())).await.unwrap();
+    let mut raw = Raw::to(&server);
+    fill(&mut raw);
+    // Who holds something looks at the server a third of the session timeout later at most.
+    sleep(Duration::from_secs(1)).await;
+    for number in 0..100 {
+        raw.ask(&format!("md f{number:06}"));
+    }
+    let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
+    fill(&mut raw);
+    let token = guard.fencing_token().0;
+    soon(guard.release()).await.expect("to give back needs no room");
+    assert!(raw.read(&lock_key("x")).is_none());
+    let time = raw.stat("time") * 1_000_000;
+    assert!(time >= token, "deleted at {time} with token {token}: who comes next may have an earlier one");
+    assert!(membership.is_member());
+}
+
+/// Whoever has the lock alone is seldom the one who gives it back, where others always wait.
+async fn a_journal_stays_short_on_a_server_that_is_half_full() {
+    let server = start_as("-m 16 -M");
+    let mut raw = Raw::to(&server);
+    fill_half(&mut raw);
+    let (a, b) = (connect(&server.url(), "a").await, connect(&server.url(), "b").await);
+    let mut guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
+    for round in 0..60 {
+        let next = crate::bed::wait_in_background(if round % 2 == 0 { &b } else { &a }, "x");
+        while soon(a.lock("x").unwrap().waiters()).await.unwrap().is_empty() {
+            sleep(Duration::from_millis(2)).await;
+        }
+        soon(guard.release()).await.unwrap();
+        guard = soon(next).await.unwrap().unwrap();
+    }
+    let length = raw.read(&lock_key("x")).unwrap().len();
+    assert!(length < 4096, "{length} bytes for one holder");
 }
 
 /// What is written once and read often is not what a server drops first; what is dropped is told.
