@@ -113,6 +113,8 @@ impl Client {
     /// it can't write to, and with it the place of each holder. So it is asked for room in a key of this session's own first; it has
     /// room for each size of its own, so that key is as long as the other one.
     pub(crate) async fn has_room(&self, key_length: usize, length: usize) -> Result<bool> {
+        // Nothing is written yet.
+        self.know_the_server().await.map_err(|error| error.with_outcome(Outcome::NotApplied))?;
         if !self.is_tight() {
             return Ok(true);
         }

@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tooz_core::{ErrorKind, LossReason};
 
-use crate::bed::{Raw, connect, lock_key, soon, start, start_as, trials};
+use crate::bed::{Raw, connect, connect_with, lock_key, soon, start, start_as, trials};
 
 trials! {
     a_full_server_refuses_and_keeps_what_is_held
+    who_holds_nothing_deletes_no_lock_of_others
     tokens_grow_on_a_server_that_is_half_full
     tokens_grow_over_a_release_that_finds_no_room
     a_journal_stays_short_on_a_server_that_is_half_full
@@ -64,6 +65,30 @@ async fn a_full_server_refuses_and_keeps_what_is_held() {
         }
     }
     assert!(soon(c.lock("x").unwrap().acquire()).await.is_ok());
+}
+
+/// Who holds nothing looks how full the server is too, and so does who has a long session timeout.
+async fn who_holds_nothing_deletes_no_lock_of_others() {
+    let server = start_as("-m 8 -M");
+    let (a, b) = (connect(&server.url(), "a").await, connect(&server.url(), "b").await);
+    let hour = connect_with(&server.url(), "hour", Duration::from_hours(1)).await;
+    let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
+    for other in [&b, &hour] {
+        soon(soon(other.lock("warm").unwrap().acquire()).await.unwrap().release()).await.unwrap();
+    }
+    // A looker has no session.
+    let looker = connect(&server.url(), "looker").await;
+    let mut raw = Raw::to(&server);
+    fill(&mut raw);
+    sleep(Duration::from_secs(13)).await;
+    fill(&mut raw);
+    for other in [&b, &hour, &looker] {
+        let tried = soon(other.lock("x").unwrap().acquire_within(Duration::from_millis(500))).await;
+        assert!(!matches!(tried, Ok(Some(_))), "the lock is held");
+        let text = raw.read(&lock_key("x"));
+        assert!(text.is_some_and(|text| text.contains("\ta\n")), "the record of a held lock is gone");
+    }
+    assert!(guard.is_held());
 }
 
 /// More than half of its memory is in use, and there is room.
