@@ -12,6 +12,9 @@ use crate::reply::{Batch, Flags, Reply, Version};
 /// How often a record is appended to that others make and delete at the same time.
 const TRIES: usize = 20;
 
+/// What a value has beside its text at the server, in bytes: its key and its head.
+const BESIDE: usize = 512;
+
 /// How many sessions are looked for in one write.
 const AT_ONCE: usize = 500;
 
@@ -68,6 +71,7 @@ impl Client {
     pub(crate) async fn append(&self, append: &Append<'_>) -> Result<Seen> {
         let Append { key, entry, missing, lane, .. } = *append;
         let mut in_doubt = false;
+        self.must_fit(entry)?;
         for _ in 0..TRIES {
             let room = self.must_have_room(key.len(), entry.len()).await;
             room.map_err(|error| doubtful(error, in_doubt))?;
@@ -104,6 +108,12 @@ impl Client {
         Err(doubtful(crowded(), in_doubt))
     }
 
+    /// Sees that an entry is not by itself longer than a value may be: that would delete the record.
+    fn must_fit(&self, entry: &str) -> Result<()> {
+        let longest = self.server().setting("item_size_max").parse().unwrap_or(usize::MAX);
+        if entry.len().saturating_add(BESIDE) > longest { Err(of_server("too large")) } else { Ok(()) }
+    }
+
     /// Sees that a full server has room for so many bytes: see [`has_room`](Self::has_room).
     pub(crate) async fn must_have_room(&self, key_length: usize, length: usize) -> Result<()> {
         if self.has_room(key_length, length).await? { Ok(()) } else { Err(full()) }
@@ -115,9 +125,11 @@ impl Client {
     pub(crate) async fn has_room(&self, key_length: usize, length: usize) -> Result<bool> {
         // Nothing is written yet.
         self.know_the_server().await.map_err(|error| error.with_outcome(Outcome::NotApplied))?;
-        if !self.is_tight() {
-            return Ok(true);
-        }
+        if self.is_tight() { self.probe_room(key_length, length).await } else { Ok(true) }
+    }
+
+    /// Asks for room, whether the server may be full or not.
+    async fn probe_room(&self, key_length: usize, length: usize) -> Result<bool> {
         // All keys that matter begin with another letter.
         let mut key = format!("r{:r<249}", self.session.to_string());
         key.truncate(key_length);
@@ -138,12 +150,20 @@ impl Client {
         Ok(made.map(|flags| Seen::of(Some((entry.as_bytes().to_vec(), flags)), &done)))
     }
 
-    /// Writes a record anew that nothing can be appended to, with the entry in it; `None`: another has changed it.
+    /// Writes a record anew that nothing can be appended to, with what the entry makes of it: one that ends something makes it shorter. `None`: another
+    /// has changed it.
     async fn make_room(&self, append: &Append<'_>, seen: &Seen) -> Result<Option<Seen>> {
-        let gone = self.gone(seen.text.as_deref().unwrap_or_default(), append.compact).await?;
-        let text = (append.compact)(seen.text.as_deref().unwrap_or_default(), &gone)? + append.entry;
-        Ok(self.swap(append.key, seen.version, &text, append.seconds, append.lane).await?.map(|version| Seen {
-            text: Some(text.into_bytes()),
+        let mut text = seen.text.clone().unwrap_or_default();
+        text.extend_from_slice(append.entry.as_bytes());
+        let gone = self.gone(&text, append.compact).await?;
+        let short = (append.compact)(&text, &gone)?;
+        // What is too long would delete the record, too.
+        if !self.probe_room(append.key.len(), short.len()).await? {
+            return Err(full());
+        }
+        // Who has asked reads there, too, how what is over has ended.
+        Ok(self.swap(append.key, seen.version, &short, append.seconds, append.lane).await?.map(|version| Seen {
+            text: Some(text),
             version,
             in_doubt: false,
         }))

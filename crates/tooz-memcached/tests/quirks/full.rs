@@ -16,6 +16,9 @@ trials! {
     a_server_that_evicts_keeps_what_is_looked_after
     a_record_of_a_megabyte_is_written_anew
     a_record_that_is_gone_is_told_to_its_holder
+    a_full_lock_is_given_back
+    capabilities_longer_than_a_value_delete_no_group
+    a_full_list_of_groups_says_so_and_is_cured_by_deleting
 }
 
 /// Fills it until nothing goes in any more, not even the least.
@@ -208,4 +211,60 @@ async fn a_record_that_is_gone_is_told_to_its_holder() {
     assert_eq!(raw.ask("md tooz:tooz:g:g"), "HD");
     let loss = membership.loss();
     tokio::time::timeout(Duration::from_secs(3), loss.wait()).await.expect("it is looked after");
+}
+
+/// Appends such entries, and in the end a shorter one, until there is not one byte left. The argument of the entry is how long its name is.
+fn fill_record(raw: &mut Raw, key: &str, entry: impl Fn(u32, usize) -> String) {
+    let (mut number, mut length) = (0, 200);
+    while length > 0 {
+        number += 1;
+        if raw.write(key, "MA", &entry(number, length)) != "HD" {
+            length -= 1;
+        }
+    }
+}
+
+/// A crowd in which one more has no room must be able to end.
+async fn a_full_lock_is_given_back() {
+    let server = start();
+    let (a, b) = (connect(&server.url(), "a").await, connect(&server.url(), "b").await);
+    let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
+    let mut raw = Raw::to(&server);
+    fill_record(&mut raw, &lock_key("x"), |number, length| {
+        format!("A\t{number:032x}\t{number:016x}\tx\t1234567890123456\t{}\n", "m".repeat(length))
+    });
+    let full = raw.read(&lock_key("x"));
+    let refused = soon(b.lock("x").unwrap().acquire_within(Duration::from_secs(3))).await.unwrap_err();
+    assert!(matches!(refused.kind(), ErrorKind::Unavailable | ErrorKind::TimedOut), "{refused}");
+    assert!(guard.is_held() && raw.read(&lock_key("x")) == full, "what is too long deletes the record");
+    soon(guard.release()).await.expect("what ends something makes the record shorter");
+    let text = raw.read(&lock_key("x")).unwrap();
+    assert!(!text.contains("\ta\n"), "it is not given back");
+}
+
+async fn capabilities_longer_than_a_value_delete_no_group() {
+    let server = start_as("-I 32k -o slab_chunk_max=16384");
+    let (a, b) = (connect(&server.url(), "a").await, connect(&server.url(), "b").await);
+    let membership = soon(a.group("g").unwrap().join_or_create(&())).await.unwrap();
+    let refused = soon(b.group("g").unwrap().join(&"x".repeat(40_000))).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
+    assert!(soon(a.group("g").unwrap().members()).await.is_ok_and(|members| members.len() == 1));
+    assert!(membership.is_member());
+}
+
+async fn a_full_list_of_groups_says_so_and_is_cured_by_deleting() {
+    let server = start();
+    let a = connect(&server.url(), "a").await;
+    let group = a.group("g".repeat(90).as_str()).unwrap();
+    soon(group.create()).await.unwrap();
+    let mut raw = Raw::to(&server);
+    fill_record(&mut raw, "tooz:tooz:groups", |number, length| format!("+\t{number}\t{}\n", "n".repeat(length)));
+    let more = a.group("more").unwrap();
+    let full = raw.read("tooz:tooz:groups");
+    let refused = soon(more.create()).await.unwrap_err();
+    assert!(refused.to_string().contains("too many groups are in this namespace"), "{refused}");
+    assert!(raw.read("tooz:tooz:groups") == full, "what is too long deletes the list");
+    soon(group.delete()).await.unwrap();
+    soon(more.create()).await.expect("there is room in the list");
+    soon(soon(more.join(&())).await.unwrap().leave()).await.unwrap();
 }
