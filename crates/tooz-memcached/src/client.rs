@@ -52,6 +52,8 @@ pub(crate) struct Client {
     is_open: AtomicBool,
     /// Whether the server may be full, and evicts nothing.
     is_tight: AtomicBool,
+    /// When that was last seen.
+    looked: Mutex<Option<Instant>>,
     /// Set when every wait is to end.
     ended: watch::Sender<bool>,
 }
@@ -118,6 +120,7 @@ impl Client {
             duties: Semaphore::new(UNDER_WAY),
             is_open: AtomicBool::new(false),
             is_tight: AtomicBool::new(false),
+            looked: Mutex::default(),
             ended: watch::Sender::new(false),
         })
     }
@@ -208,6 +211,12 @@ impl Client {
     pub(crate) fn set_server(&self, server: Server) {
         self.is_tight.store(server.is_tight(), Ordering::Release);
         *self.server() = server;
+        *self.looked.lock() = Some(Instant::now());
+    }
+
+    /// Whether nobody has looked at the server for so long.
+    pub(crate) fn has_not_looked_for(&self, long: Duration) -> bool {
+        self.looked.lock().is_none_or(|looked| looked.elapsed() > long)
     }
 
     /// The server has had no room.

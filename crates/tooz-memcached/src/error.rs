@@ -56,13 +56,21 @@ pub(crate) fn strange(what: impl fmt::Debug) -> Error {
     Error::new(ErrorKind::Backend, format!("what the server answers can't be understood: {what:?}"))
 }
 
+/// What the server says of a value that is too long.
+const TOO_LARGE: &str = "too large";
+
+/// Whether the server says that it has no room.
+pub(crate) fn is_out_of_memory(said: &str) -> bool {
+    said.contains("out of memory")
+}
+
 /// What the server says of a command that it did not do.
 pub(crate) fn of_server(said: &str) -> Error {
     let made = |kind, message: &str| Error::new(kind, format!("{message}: {said}")).with_outcome(Outcome::NotApplied);
-    if said.contains("out of memory") {
+    if is_out_of_memory(said) {
         return made(ErrorKind::Unavailable, "the server is full; raise its memory (-m)");
     }
-    if said.contains("too large") {
+    if said.contains(TOO_LARGE) {
         let message = "the record is full: too many want this lock or belong to this group, or say too much; raise the server's item size (-I)";
         return made(ErrorKind::Unavailable, message);
     }
@@ -70,6 +78,16 @@ pub(crate) fn of_server(said: &str) -> Error {
         return made(ErrorKind::Unauthorized, "the server wants a log-in, which this driver does not have");
     }
     made(ErrorKind::Backend, "the server answers")
+}
+
+/// An error of the list of groups: where that is full, it is not a group that is.
+pub(crate) fn of_list(error: Error) -> Error {
+    if !error.to_string().contains(TOO_LARGE) {
+        return error;
+    }
+    let message = "too many groups are in this namespace, or have long names: the names of all stand in one record, which is full; delete some, or raise \
+                   the server's item size (-I)";
+    Error::new(ErrorKind::Unavailable, message).with_outcome(error.outcome()).with_source(error)
 }
 
 /// A touch of the session that may have been counted from a clock that stood still.

@@ -8,7 +8,7 @@ use tooz_core::driver::{Groups, JoinRequest, LockKey, PushStream, Roster, async_
 use tooz_core::{Error, ErrorKind, GroupId, Outcome, Result};
 
 use crate::client::{Client, Lane};
-use crate::error::{lost, too_large};
+use crate::error::{lost, of_list, too_large};
 use crate::holdings::Membership;
 use crate::journal::group::{FOR_EVER, GroupJournal, compact, create, delete, join, kept_for, leave, update, withdraw};
 use crate::journal::groups::{self, GroupsJournal};
@@ -130,7 +130,7 @@ impl Client {
             owned: false,
             compact: groups::compact,
         };
-        let seen = self.append(&append).await?;
+        let seen = self.append(&append).await.map_err(of_list)?;
         let text = seen.text.as_deref().unwrap_or_default();
         if text.len() > LONG && GroupsJournal::read(text)?.is_mostly_over() {
             let _ = self.tidy(&key, &seen, |_| FOR_EVER, groups::compact).await;

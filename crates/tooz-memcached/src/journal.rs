@@ -14,7 +14,8 @@ use tooz_core::Result;
 
 use crate::error::strange;
 
-/// Names and capabilities have no control characters, so none of them holds what parts the fields of an entry.
+/// Names have no control characters, and capabilities none that JSON has between its parts alone, so none of them holds what parts the fields of an
+/// entry or the entries.
 pub(crate) const BETWEEN: char = '\t';
 
 /// A journal that is longer than this, in bytes, and mostly over, is written anew.

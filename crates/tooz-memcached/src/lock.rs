@@ -1,12 +1,14 @@
 //! Locks: one round trip to acquire and one to give back; who waits looks as often as suits its place in the line.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use tokio::time::sleep;
 use tooz_core::driver::{Granted, LockKey, LockRequest, Locks, PushStream, RequestId, Space, Wanted, async_trait};
-use tooz_core::{Error, ErrorKind, FencingToken, Holder, Outcome, Result, Waiter};
+use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockMode, Outcome, Result, Waiter};
 
 use crate::client::{Client, Lane};
-use crate::error::lost;
+use crate::error::{full, lost};
 use crate::holdings::Grant;
 use crate::journal::lock::{FREE, KEPT, LockJournal, Place, break_off, compact, free, kept_for, release, withdraw};
 use crate::journal::{End, LONG, SessionId, dead};
@@ -17,6 +19,9 @@ use crate::upkeep::Letter;
 
 /// How many sessions are looked for each time.
 const NEAREST: usize = 8;
+
+/// How long a lock that is given back on a full server is kept at most, so that its tokens grow. It takes three seconds or four after a short time.
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
 /// A lock as it was seen.
 pub(crate) struct SeenLock {
@@ -44,11 +49,18 @@ impl SeenLock {
         self.seen.text.as_ref().map_or(0, Vec::len)
     }
 
-    /// The sessions of the nearest who are before that request.
+    /// The sessions of the nearest who are before that request, and of no others: readers keep no reader waiting.
     pub(crate) fn nearest(&self, request: RequestId) -> BTreeSet<SessionId> {
+        let Some(own) = self.journal.place_of(request) else { return BTreeSet::new() };
         let before = self.journal.in_the_way(request).unwrap_or_default();
-        before.iter().take(NEAREST).map(|place| place.session).collect()
+        sessions_against(own.mode, before)
     }
+}
+
+/// The sessions of the first few of these places that keep such a request from having the lock.
+fn sessions_against<'a>(mode: LockMode, places: impl IntoIterator<Item = &'a Place>) -> BTreeSet<SessionId> {
+    let against = places.into_iter().filter(|place| place.mode.conflicts_with(mode));
+    against.take(NEAREST).map(|place| place.session).collect()
 }
 
 impl Client {
@@ -141,6 +153,24 @@ impl Client {
         }
     }
 
+    /// Whether somebody who lives keeps that request from having the lock at once. The dead who would are taken out of the line.
+    async fn is_barred(&self, request: &LockRequest, key: &str) -> Result<bool> {
+        let mut look = self.look_at_lock(key).await?;
+        loop {
+            let against = sessions_against(request.mode, &look.journal.line);
+            if against.is_empty() || look.journal.place_of(request.id).is_some() {
+                return Ok(false);
+            }
+            let gone = self.gone_of(against.iter().copied()).await?;
+            if !gone.is_empty() {
+                look = self.bury(key, &gone).await?;
+            }
+            if gone.len() < against.len() {
+                return Ok(true);
+            }
+        }
+    }
+
     /// Gives back a grant, or a place in the line.
     async fn give_back(&self, request: RequestId, key: &str) -> Result<()> {
         let held = self.holdings.forget(request);
@@ -184,15 +214,21 @@ impl Client {
         }
     }
 
-    /// Frees a lock in whose record nothing else stands, if that is still so.
+    /// Frees a lock in whose record nothing else stands, if that is still so. The last token is kept there.
+    ///
+    /// A server without any room can only delete: that waits until whatever comes next begins with a later token.
     async fn free_at_once(&self, grant: &Grant) -> Result<bool> {
         let Grant { key, version, .. } = grant;
         let text = free(grant.last_token);
-        // A full server would delete what it can't replace.
-        let batch = if self.is_tight() {
-            Batch::default().delete_version(key, version.cas)
-        } else {
+        let batch = if self.has_room(key.len(), text.len()).await? {
             Batch::default().swap(key, version.cas, &text, FREE)
+        } else {
+            let wait = self.clock.until_past(grant.last_token);
+            if wait > LONGEST_WAIT {
+                return Err(full());
+            }
+            sleep(wait).await;
+            Batch::default().delete_version(key, version.cas)
         };
         let batch = batch.look(&self.session_key);
         let Some(mut done) = self.run_on(version.epoch, batch, Lane::Duty).await? else { return Ok(false) };
@@ -217,10 +253,7 @@ impl Locks for MemcachedSession {
     /// Looks first: who can't have it leaves nothing behind.
     async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
         let (client, key) = (&self.client, self.client.layout.lock(&request.key));
-        let look = client.look_at_the_living(&key).await?;
-        let stands = look.journal.place_of(request.id).is_some();
-        let conflicts = look.journal.line.iter().any(|place| place.mode.conflicts_with(request.mode));
-        if conflicts && !stands {
+        if client.is_barred(request, &key).await? {
             return Ok(None);
         }
         let mut look = client.line_up(request, &key).await?;

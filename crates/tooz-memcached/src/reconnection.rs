@@ -120,7 +120,7 @@ impl Client {
         let [clock, stats] = <[Reply; 2]>::try_from(replies).map_err(strange)?;
         let wall = Server::read(Reply::Nothing, stats, Reply::Stats(Vec::new()))?.time();
         let Some((mark, flags)) = clock.value()? else {
-            self.clock.set_wall(wall);
+            self.clock.set_wall(wall, sent);
             return Ok(false);
         };
         let mark = String::from_utf8_lossy(&mark);

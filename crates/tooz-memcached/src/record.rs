@@ -5,12 +5,15 @@ use std::collections::BTreeSet;
 use tooz_core::{Outcome, Result};
 
 use crate::client::{Client, Done, Lane};
-use crate::error::{crowded, full, lost, of_server};
+use crate::error::{crowded, full, is_out_of_memory, lost, of_server};
 use crate::journal::SessionId;
 use crate::reply::{Batch, Flags, Reply, Version};
 
 /// How often a record is appended to that others make and delete at the same time.
 const TRIES: usize = 20;
+
+/// What a value has beside its text at the server, in bytes: its key and its head.
+const BESIDE: usize = 512;
 
 /// How many sessions are looked for in one write.
 const AT_ONCE: usize = 500;
@@ -68,8 +71,10 @@ impl Client {
     pub(crate) async fn append(&self, append: &Append<'_>) -> Result<Seen> {
         let Append { key, entry, missing, lane, .. } = *append;
         let mut in_doubt = false;
+        self.must_fit(entry)?;
         for _ in 0..TRIES {
-            self.must_have_room(key.len(), entry.len()).await?;
+            let room = self.must_have_room(key.len(), entry.len()).await;
+            room.map_err(|error| doubtful(error, in_doubt))?;
             let batch = Batch::default().append(key, entry).get_and_keep(key, append.seconds).look(&self.session_key);
             let mut done = self.run(batch, lane).await.map_err(|error| doubtful(error, in_doubt))?;
             in_doubt |= done.in_doubt;
@@ -103,19 +108,35 @@ impl Client {
         Err(doubtful(crowded(), in_doubt))
     }
 
-    /// Sees that a full server has room for so many bytes. One that has none does not just refuse to append: it deletes the record that it can't
-    /// append to, and with it the place of each holder. So it is asked for room in a key of this session's own first; it has
-    /// room for each size of its own, so that key is as long as the other one.
+    /// Sees that an entry is not by itself longer than a value may be: that would delete the record.
+    fn must_fit(&self, entry: &str) -> Result<()> {
+        let longest = self.server().setting("item_size_max").parse().unwrap_or(usize::MAX);
+        if entry.len().saturating_add(BESIDE) > longest { Err(of_server("too large")) } else { Ok(()) }
+    }
+
+    /// Sees that a full server has room for so many bytes: see [`has_room`](Self::has_room).
     pub(crate) async fn must_have_room(&self, key_length: usize, length: usize) -> Result<()> {
-        if !self.is_tight() {
-            return Ok(());
-        }
+        if self.has_room(key_length, length).await? { Ok(()) } else { Err(full()) }
+    }
+
+    /// Whether a full server has room for so many bytes. One that has none does not just refuse to append or to replace: it deletes the record that
+    /// it can't write to, and with it the place of each holder. So it is asked for room in a key of this session's own first; it has
+    /// room for each size of its own, so that key is as long as the other one.
+    pub(crate) async fn has_room(&self, key_length: usize, length: usize) -> Result<bool> {
+        // Nothing is written yet.
+        self.know_the_server().await.map_err(|error| error.with_outcome(Outcome::NotApplied))?;
+        if self.is_tight() { self.probe_room(key_length, length).await } else { Ok(true) }
+    }
+
+    /// Asks for room, whether the server may be full or not.
+    async fn probe_room(&self, key_length: usize, length: usize) -> Result<bool> {
         // All keys that matter begin with another letter.
         let mut key = format!("r{:r<249}", self.session.to_string());
         key.truncate(key_length);
         let batch = Batch::default().set(&key, &"-".repeat(length), 1).delete(&key);
         match self.run(batch, Lane::Duty).await?.next() {
-            Reply::Done(_) => Ok(()),
+            Reply::Done(_) => Ok(true),
+            Reply::Refused(said) if is_out_of_memory(&said) => Ok(false),
             other => Err(other.unexpected()),
         }
     }
@@ -129,21 +150,26 @@ impl Client {
         Ok(made.map(|flags| Seen::of(Some((entry.as_bytes().to_vec(), flags)), &done)))
     }
 
-    /// Writes a record anew that nothing can be appended to, with the entry in it; `None`: another has changed it.
+    /// Writes a record anew that nothing can be appended to, with what the entry makes of it: one that ends something makes it shorter. `None`: another
+    /// has changed it.
     async fn make_room(&self, append: &Append<'_>, seen: &Seen) -> Result<Option<Seen>> {
-        if self.is_tight() {
+        let mut text = seen.text.clone().unwrap_or_default();
+        text.extend_from_slice(append.entry.as_bytes());
+        let gone = self.gone(&text, append.compact).await?;
+        let short = (append.compact)(&text, &gone)?;
+        // What is too long would delete the record, too.
+        if !self.probe_room(append.key.len(), short.len()).await? {
             return Err(full());
         }
-        let gone = self.gone(seen.text.as_deref().unwrap_or_default(), append.compact).await?;
-        let text = (append.compact)(seen.text.as_deref().unwrap_or_default(), &gone)? + append.entry;
-        Ok(self.swap(append.key, seen.version, &text, append.seconds, append.lane).await?.map(|version| Seen {
-            text: Some(text.into_bytes()),
+        // Who has asked reads there, too, how what is over has ended.
+        Ok(self.swap(append.key, seen.version, &short, append.seconds, append.lane).await?.map(|version| Seen {
+            text: Some(text),
             version,
             in_doubt: false,
         }))
     }
 
-    /// Replaces a version of a record; `None`: there is another version, or another connection.
+    /// Replaces a version of a record, where the server has room; `None`: there is another version, or another connection.
     pub(crate) async fn swap(
         &self,
         key: &str,
@@ -152,6 +178,7 @@ impl Client {
         seconds: u32,
         lane: Lane,
     ) -> Result<Option<Version>> {
+        self.must_have_room(key.len(), text.len()).await?;
         let batch = Batch::default().swap(key, version.cas, text, seconds);
         let Some(mut done) = self.run_on(version.epoch, batch, lane).await? else { return Ok(None) };
         let swapped = done.next().was_done()?;
@@ -185,10 +212,6 @@ impl Client {
     /// Writes a record anew without what is over, if nobody changes it meanwhile; it is left for the next one otherwise.
     pub(crate) async fn tidy(&self, key: &str, seen: &Seen, kept_for: KeptFor, compact: Compact) -> Result<()> {
         let Some(text) = &seen.text else { return Ok(()) };
-        // A full server would delete what it can't replace.
-        if self.is_tight() {
-            return Ok(());
-        }
         let gone = self.gone(text, compact).await?;
         let text = compact(text, &gone)?;
         self.swap(key, seen.version, &text, kept_for(&text), Lane::Duty).await.map(drop)

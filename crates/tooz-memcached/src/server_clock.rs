@@ -18,8 +18,14 @@ const READINGS: usize = 8;
 /// How far the clock may be behind where it was seen to be: a second between two ticks, and what a request may take.
 const LAG: Duration = Duration::from_millis(1200);
 
-/// By how much the time of tokens is ahead of the clock, since that is behind by up to a second.
-const AHEAD: Duration = Duration::from_secs(1);
+/// How far the clock is behind the server's time at most, just before a tick.
+const BEHIND: f64 = 1.0;
+
+/// By how much the wall clock that is read may be later than the clock that is read before it in the same request: a tick.
+const APART: f64 = 1.0;
+
+/// How long before it arrives a first token may have been reckoned.
+const UNDER_WAY: f64 = 1.0;
 
 /// By how much the server keeps a session longer than its timeout: its clock may be a second behind when it begins to count, and is a second too
 /// early when it ends.
@@ -39,8 +45,16 @@ struct State {
     zeros: VecDeque<f64>,
     /// The wall clock at its zero.
     wall: Option<f64>,
-    /// The wall clock, and when that was.
-    time: Option<(f64, Instant)>,
+    time: Option<Bounds>,
+}
+
+/// Between which two the server's time is.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// What it was at the least when ours was zero.
+    least: f64,
+    /// What it was at the most. Where the clock is behind in one reading, an earlier one keeps this one up.
+    most: f64,
 }
 
 /// What was read in one request.
@@ -72,37 +86,53 @@ impl ServerClock {
         if state.zeros.len() > READINGS {
             state.zeros.pop_front();
         }
-        if let Some(wall) = state.wall {
-            state.time = Some((wall + clock, reading.received));
-        }
         let first = state.zeros.iter().copied().fold(f64::INFINITY, f64::min);
+        if let Some(wall) = state.wall {
+            let (least, most) = (wall - APART + clock - at(reading.received), wall + BEHIND - first);
+            state.time = Some(Bounds { least, most });
+        }
         is_known && at(reading.received) - clock - first <= LAG.as_secs_f64()
     }
 
     /// The server has said its wall clock just when that was read.
     pub(crate) fn set(&self, reading: &Reading<'_>, wall: u64) {
-        self.read(reading);
         let clock = seconds(i64::from(KEPT) - reading.left);
-        let mut state = self.state.lock();
-        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^53")]
-        let wall = wall as f64;
-        state.wall = Some(wall - clock);
-        state.time = Some((wall, reading.received));
+        {
+            let mut state = self.state.lock();
+            if state.mark != reading.mark {
+                reading.mark.clone_into(&mut state.mark);
+                state.zeros.clear();
+            }
+            #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^53")]
+            let wall = wall as f64;
+            state.wall = Some(wall - clock);
+        }
+        self.read(reading);
     }
 
     /// The same where only the wall clock is known.
-    pub(crate) fn set_wall(&self, wall: u64) {
+    pub(crate) fn set_wall(&self, wall: u64, sent: Instant) {
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^53")]
         let wall = wall as f64;
-        self.state.lock().time = Some((wall, Instant::now()));
+        let sent = sent.duration_since(self.begun).as_secs_f64();
+        self.state.lock().time =
+            Some(Bounds { least: wall - self.begun.elapsed().as_secs_f64(), most: wall + BEHIND - sent });
     }
 
-    /// The server's time in µs, not behind: where a journal begins, its first token is that.
+    /// The server's time in µs, or later, whoever reckons it: where a journal begins, its first token is that.
     pub(crate) fn token(&self) -> u64 {
-        let time = self.state.lock().time.map_or(0.0, |(time, then)| time + then.elapsed().as_secs_f64());
+        let time = self.state.lock().time.map_or(0.0, |time| time.most + self.begun.elapsed().as_secs_f64());
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "µs since 1970 are below 2^53")]
-        let token = ((time + AHEAD.as_secs_f64()) * 1e6) as u64;
+        let token = (time * 1e6) as u64;
         token
+    }
+
+    /// How long it takes until a journal that begins anew begins with a later token than that one, whoever begins it.
+    pub(crate) fn until_past(&self, token: u64) -> Duration {
+        let time = self.state.lock().time.map_or(0.0, |time| time.least + self.begun.elapsed().as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "µs since 1970 are below 2^53")]
+        let token = token as f64 / 1e6;
+        Duration::try_from_secs_f64(token + UNDER_WAY - time).unwrap_or_default()
     }
 }
 
@@ -175,5 +205,48 @@ mod tests {
         // The next reading moves it on by the server's clock, and not by ours.
         clock.read(&Reading { mark: "a", left: i64::from(KEPT) - 65, sent: now, received: now });
         assert!(clock.token() >= token + 59_000_000);
+    }
+
+    /// One reckons at the end of the server's second, the other at its beginning: what is the latest time for the one is past for the other only
+    /// when it is past for all.
+    #[test]
+    fn a_token_is_past_only_when_it_is_past_for_all() {
+        let now = Instant::now();
+        let reckon = |begun_ms: u64, sent_ms: u64, received_ms: u64| {
+            let clock = ServerClock { begun: now + Duration::from_millis(begun_ms), state: Mutex::default() };
+            let [sent, received] = [sent_ms, received_ms].map(|ms| now + Duration::from_millis(ms));
+            // The server's second 5 lasts from 100 to 1100 ms.
+            clock.set(&Reading { mark: "a", left: i64::from(KEPT) - 5, sent, received }, 1_800_000_000);
+            clock
+        };
+        let all = [reckon(0, 101, 102), reckon(50, 1090, 1099), reckon(0, 500, 700)];
+        let at = |clock: &ServerClock, passed: f64| {
+            let time = clock.state.lock().time.unwrap();
+            let ours = passed - clock.begun.duration_since(now).as_secs_f64();
+            (time.least + ours, time.most + ours)
+        };
+        for clock in &all {
+            let (least, most) = at(clock, 2.0);
+            let true_time = 1_800_000_001.9;
+            assert!(least <= true_time && true_time <= most, "{least} {most}");
+        }
+        let token = all[0].token();
+        for clock in &all {
+            let wait = clock.until_past(token);
+            assert!(wait > Duration::from_secs(1) && wait < Duration::from_secs(6), "{wait:?}");
+            assert_eq!(clock.until_past(token - 10_000_000), Duration::ZERO);
+        }
+    }
+
+    /// The clock of a server that stood still is behind until it ticks; tokens are not.
+    #[test]
+    fn a_clock_that_stood_still_takes_no_token_back() {
+        let clock = ServerClock::new();
+        let now = clock.begun + Duration::from_secs(20);
+        clock.set(&Reading { mark: "a", left: i64::from(KEPT) - 14, sent: now, received: now }, 1_800_000_000);
+        let before = clock.token();
+        let later = now + Duration::from_secs(6);
+        clock.read(&Reading { mark: "a", left: i64::from(KEPT) - 14, sent: later, received: later });
+        assert!(clock.token() >= before);
     }
 }

@@ -24,6 +24,9 @@ const MAIL: Duration = Duration::from_millis(500);
 /// What is held is looked after at least as often.
 const ROUND: Duration = Duration::from_secs(10);
 
+/// Nothing is written before another look at how full the server is when the last one was longer ago.
+const LONG_AGO: Duration = Duration::from_secs(12);
+
 /// How many records are written to in one request at the end.
 const AT_ONCE: usize = 200;
 
@@ -55,23 +58,36 @@ pub(crate) async fn keep_up(client: Arc<Client>) {
     let (mut read, mut next_round) = (Mail::default(), Instant::now() + round);
     loop {
         mail.tick().await;
-        if !client.is_open() || client.holdings.is_empty() {
+        if !client.is_open() {
             continue;
         }
-        // What fails is tried again at the next tick.
-        if let Ok(mail) = client.read_mail(read).await {
-            read = mail;
-        }
-        if next_round <= Instant::now() {
+        let is_due = next_round <= Instant::now();
+        if is_due {
             next_round = Instant::now() + round;
-            let (held, joined) = client.holdings.next_few();
-            let _ = client.look_after(&held, &joined).await;
+        }
+        if !client.holdings.is_empty() {
+            // What fails is tried again at the next tick.
+            if let Ok(mail) = client.read_mail(read).await {
+                read = mail;
+            }
+            if is_due {
+                let (held, joined) = client.holdings.next_few();
+                let _ = client.look_after(&held, &joined).await;
+            }
+        }
+        // Who holds nothing may want something, and would delete what others hold.
+        if is_due {
             let _ = client.look_at_server().await;
         }
     }
 }
 
 impl Client {
+    /// Sees that it is known how full the server is, before anything is written to it.
+    pub(crate) async fn know_the_server(&self) -> Result<()> {
+        if self.has_not_looked_for(LONG_AGO) { self.look_at_server().await } else { Ok(()) }
+    }
+
     /// Whether the server has become full.
     async fn look_at_server(&self) -> Result<()> {
         let mut done = self.run(Batch::default().nothing().stats().settings(), Lane::Duty).await?;
@@ -178,6 +194,7 @@ impl Client {
     /// Ends the session at the server, and says so where others may wait for it.
     pub(crate) async fn hand_over(&self) -> Result<()> {
         self.run(Batch::default().delete(&self.session_key), Lane::Duty).await?;
+        self.know_the_server().await?;
         // What is not said here those find out who wait.
         if self.is_tight() {
             return Ok(());

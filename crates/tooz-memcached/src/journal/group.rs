@@ -73,9 +73,9 @@ impl Entry {
     }
 }
 
-/// In one line. Control characters stand in JSON only between its parts, where one blank is as good as another.
+/// In one line. These stand in JSON only between its parts, where one blank is as good as another; later control characters may stand in texts.
 pub(crate) fn in_a_line(capabilities: &Capabilities) -> String {
-    capabilities.as_json().replace(|c: char| c.is_control(), " ")
+    capabilities.as_json().replace(['\t', '\n', '\r'], " ")
 }
 
 /// Makes a group.

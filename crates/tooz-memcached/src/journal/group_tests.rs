@@ -54,6 +54,16 @@ fn of_a_deletion_and_a_join_exactly_one_counts() {
 }
 
 #[test]
+fn capabilities_are_what_was_said() {
+    let json = "{\"k\":\t\"a\u{7f}b\u{80}\u{85}\u{9f}\u{2028}c\",\r\n \"l\": 1}";
+    let said = Capabilities::from_json(json).unwrap();
+    let (request, session, member) = (RequestId(1), SessionId(1), "a".parse().unwrap());
+    let entry = Entry { request, session, count: 0, member, capabilities: in_a_line(&said) };
+    let journal = read(&(create(1) + &entry.line(NOBODY)));
+    assert_eq!(journal.members[0].capabilities, json.replace(['\t', '\r', '\n'], " "));
+}
+
+#[test]
 fn a_late_update_changes_nothing() {
     let request = |capabilities: &str| {
         let (count, text) = capabilities.split_once(':').unwrap();

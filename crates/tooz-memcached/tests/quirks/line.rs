@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 use tokio::time::sleep;
 use tooz_core::{ErrorKind, LossReason};
 
-use crate::bed::{Raw, connect, soon, start, trials, wait_in_background};
+use crate::bed::{Raw, connect, lock_key, soon, start, trials, wait_in_background};
 
 trials! {
     forty_waiters_are_served_in_order
@@ -16,6 +16,7 @@ trials! {
     two_breaks_at_once_are_both_told
     a_break_that_comes_after_the_release_finds_nothing
     the_dead_in_the_line_are_stepped_over
+    a_dead_writer_bars_no_reader
 }
 
 async fn forty_waiters_are_served_in_order() {
@@ -155,5 +156,33 @@ async fn the_dead_in_the_line_are_stepped_over() {
     assert!(next.unwrap().unwrap().is_held());
     for (task, _) in dead {
         task.abort();
+    }
+}
+
+/// Also behind more readers than are looked for at once.
+async fn a_dead_writer_bars_no_reader() {
+    let server = start();
+    let reader = connect(&server.url(), "reader").await;
+    let mut raw = Raw::to(&server);
+    for (lock, readers) in [("few", 1), ("many", 12)] {
+        let mut holding = Vec::new();
+        for number in 0..readers {
+            let one = connect(&server.url(), &format!("{lock}{number}")).await;
+            let guard = soon(one.lock(lock).unwrap().shared().acquire()).await.unwrap();
+            holding.push((guard, one));
+        }
+        let mut die = |number: u32| {
+            let entry = format!("A\t{number:032x}\t{number:016x}\tx\t1\tdead\n");
+            assert_eq!(raw.write(&lock_key(lock), "MA", &entry), "HD");
+        };
+        let same = reader.lock(lock).unwrap();
+        die(1);
+        let tried = soon(same.shared().try_acquire()).await.unwrap();
+        soon(tried.expect("only readers live").release()).await.unwrap();
+        die(2);
+        soon(soon(same.shared().acquire()).await.unwrap().release()).await.unwrap();
+        die(3);
+        assert!(soon(same.try_acquire()).await.unwrap().is_none(), "readers have it");
+        assert!(holding.iter().all(|(guard, _)| guard.is_held()));
     }
 }
