@@ -54,6 +54,12 @@ enum Waited {
 
 const DOING: &str = "wait for a lock";
 
+/// How long one statement of the request at the head waits. Only between two of them the server sees that its client is silent.
+fn at_the_head(session_timeout: Duration) -> Duration {
+    // In whole seconds, as the server takes it.
+    Duration::from_secs(seconds(session_timeout / 2)).min(SLICE)
+}
+
 impl OpenSession {
     /// Waits in the server's queue for so long, and longer as long as no other request wants the connection.
     pub(crate) async fn take_turn(
@@ -77,7 +83,7 @@ impl OpenSession {
                 match ended {
                     Waited::Done => drop(ahead.pop()),
                     // The end of a slice alone is no reason to leave the gate to another.
-                    Waited::Slice if !self.pool.is_pressed() => ended = Waited::Done,
+                    Waited::Slice if !self.pool.is_pressed() || Instant::now() < yields_at => ended = Waited::Done,
                     Waited::Slice | Waited::Over | Waited::Unwanted => {}
                 }
                 continue;
@@ -142,20 +148,26 @@ impl OpenSession {
         wanted: &Wanted,
         yields_at: Instant,
     ) -> Result<Waited> {
-        let (own, slice) = (waiter.name.clone(), seconds(SLICE));
+        // A request that waits for the lock itself keeps all others waiting: its slices are so short that the server soon sees whether it still lives.
+        let slice = match queue {
+            Queue::Gate(_) => SLICE,
+            Queue::Lock(_) => at_the_head(self.timeout),
+        };
+        let (own, most) = (waiter.name.clone(), seconds(slice));
         let ours = format!("IS_USED_LOCK('{own}') = CONNECTION_ID()");
         let waits = match queue {
-            Queue::Gate(gate) => format!("IF({ours}, GET_LOCK('{gate}', {slice}), NULL)"),
+            Queue::Gate(gate) => format!("IF({ours}, GET_LOCK('{gate}', {most}), NULL)"),
             // What could be had is let go at once.
             Queue::Lock(lock) => {
-                format!("IF({ours}, GET_LOCK('{lock}', {slice}), NULL), IF({ours}, RELEASE_LOCK('{lock}'), NULL)")
+                format!("IF({ours}, GET_LOCK('{lock}', {most}), NULL), IF({ours}, RELEASE_LOCK('{lock}'), NULL)")
             }
         };
         let statement = format!("{about}SELECT IF({ours}, 1, 0), {waits}");
         let statement = waiter.wire.ask(&statement);
         tokio::pin!(statement);
-        let too_long = sleep(SLICE + self.limit);
-        tokio::pin!(too_long);
+        let too_long = slice + self.limit;
+        let too_late = sleep(too_long);
+        tokio::pin!(too_late);
         let mut interrupted = None;
         let ended = loop {
             tokio::select! {
@@ -165,7 +177,7 @@ impl OpenSession {
                 () = wanted.unwanted(), if interrupted.is_none() => interrupted = Some(Waited::Unwanted),
                 () = self.must_yield(yields_at), if interrupted.is_none() => interrupted = Some(Waited::Over),
                 // The server ends every slice itself, if it can be reached.
-                () = &mut too_long => return Err(error::timed_out(SLICE + self.limit, DOING).with_outcome(Outcome::NotApplied)),
+                () = &mut too_late => return Err(error::timed_out(too_long, DOING).with_outcome(Outcome::NotApplied)),
             }
             if interrupted.is_some() {
                 match self.cancel(&own, &mut statement).await? {

@@ -83,6 +83,26 @@ pub(crate) async fn a_stopped_waiter_holds_others_up_for_its_timeout_alone(store
     stopped.signal("CONT");
 }
 
+/// Readers hold it, so that the one that stands still is not given what it waits for: the server has to see that it lives no more.
+pub(crate) async fn a_stopped_waiter_behind_readers_holds_others_up_for_little_more(store: Store) {
+    let ours = store.connect("ours").await;
+    let lock = ours.lock("x").unwrap();
+    let reader = within(lock.shared().acquire()).await.unwrap();
+    let waiter = store.start(&["hold", "x"]);
+    while within(lock.waiters()).await.unwrap().is_empty() {
+        sleep(Duration::from_millis(50)).await;
+    }
+    sleep(Duration::from_millis(300)).await;
+    waiter.signal("STOP");
+    let stopped = Instant::now();
+    let next = store.connect("next").await.lock("x").unwrap().shared();
+    let next = within(next.acquire()).await.unwrap();
+    assert!(stopped.elapsed() < TIMEOUT * 3 / 2 + LATE, "{:?}", stopped.elapsed());
+    next.release().await.unwrap();
+    reader.release().await.unwrap();
+    waiter.signal("CONT");
+}
+
 /// The sentinel of a member that stands still gets the named lock of the session that ended: its name is in use, and the session is over.
 pub(crate) async fn a_sentinel_that_has_the_lock_of_the_dead_is_no_session(store: Store) {
     let ours = store.connect("ours").await;

@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         faults::the_lock_of_a_stopped_holder_is_the_next_ones_and_not_early,
         faults::in_a_pool_of_threads_a_stopped_holder_is_ended_too,
         faults::a_stopped_waiter_holds_others_up_for_its_timeout_alone,
+        faults::a_stopped_waiter_behind_readers_holds_others_up_for_little_more,
         faults::a_sentinel_that_has_the_lock_of_the_dead_is_no_session,
         faults::tokens_grow_over_restarts_within_a_second,
         faults::a_membership_that_was_taken_over_is_told_at_once,
