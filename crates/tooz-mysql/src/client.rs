@@ -39,9 +39,9 @@ enum Form {
 impl Client {
     /// Connects, which shows at once whether the server will do.
     pub(crate) async fn open(settings: &Settings) -> Result<Self> {
-        let client =
+        let mut client =
             Client { settings: settings.clone(), current: Mutex::new(None), has_tables: AtomicBool::new(false) };
-        client.connection().await?;
+        client.settings.cases = Some(client.connection().await?.cases);
         Ok(client)
     }
 

@@ -21,6 +21,7 @@ use tooz_core::driver::Mutex;
 use tooz_core::{Outcome, Result};
 
 use crate::error;
+use crate::layout::Cases;
 use crate::options::Settings;
 use crate::setup::{self, Role};
 use crate::wire::Wire;
@@ -42,6 +43,8 @@ pub(crate) struct Connection {
     patience: Duration,
     /// The longest packet that the server takes.
     pub(crate) longest_packet: usize,
+    /// How the server knows databases.
+    pub(crate) cases: Cases,
 }
 
 /// How far a job is: either its turn comes, or the caller gives it up before.
@@ -88,6 +91,7 @@ impl Connection {
             task: Mutex::new(Some(task)),
             patience: settings.session_timeout,
             longest_packet: usize::try_from(longest_packet).unwrap_or(usize::MAX),
+            cases: begun.server.cases(),
         })
     }
 

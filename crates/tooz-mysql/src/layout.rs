@@ -20,12 +20,19 @@ pub(crate) const TABLES: [&str; 8] = ["layout", "fence", "groups", "sessions", "
 /// that differ in case or in accents, refuse what is longer than 64 characters, or characters of four bytes: these are the same everywhere.
 pub(crate) type Name = Arc<str>;
 
+/// Whether `Tooz` and `tooz` are two databases to a server, or one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cases {
+    Apart,
+    Alike,
+}
+
 /// The names of one namespace in one database.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     /// As the server quotes it.
     quoted: String,
-    /// In lower case: there are servers to which `Tooz` and `tooz` are one database.
+    /// As it goes into names: the same for all spellings that the server takes for this database, and for no other database.
     database: String,
     namespace: String,
 }
@@ -42,13 +49,17 @@ pub(crate) struct Doors {
 }
 
 impl Layout {
-    pub(crate) fn new(database: &str, namespace: &str) -> Self {
-        Layout { quoted: quoted(database), database: database.to_lowercase(), namespace: namespace.to_owned() }
+    pub(crate) fn new(database: &str, namespace: &str, cases: Cases) -> Self {
+        let known = match cases {
+            Cases::Apart => database.to_owned(),
+            Cases::Alike => database.to_lowercase(),
+        };
+        Layout { quoted: quoted(database), database: known, namespace: namespace.to_owned() }
     }
 
     /// A table as it stands in a statement.
-    pub(crate) fn table(&self, table: &str) -> String {
-        format!("{}.`tooz_{table}`", self.quoted)
+    pub(crate) fn table(&self, name: &str) -> String {
+        table(&self.quoted, name)
     }
 
     pub(crate) fn doors(&self, key: &LockKey) -> Doors {
@@ -116,6 +127,11 @@ pub(crate) fn is_group(layout: &Layout, group: &GroupId) -> String {
     format!("namespace = {namespace} AND name = {name}")
 }
 
+/// A table of a database that is quoted already, as it stands in a statement.
+pub(crate) fn table(database: &str, name: &str) -> String {
+    format!("{database}.`tooz_{name}`")
+}
+
 /// The name of a database or an account as it stands in SQL.
 pub(crate) fn quoted(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
@@ -150,9 +166,9 @@ mod tests {
     #[test]
     fn different_things_have_different_names() {
         let mut seen = HashSet::new();
-        for database in ["tooz", "other"] {
+        for database in ["tooz", "Tooz", "other"] {
             for namespace in ["a", "b"] {
-                let layout = Layout::new(database, namespace);
+                let layout = Layout::new(database, namespace, Cases::Apart);
                 for name in ["abc", "Abc", "Ä", "ä", "a/b", "😀"] {
                     let lock = layout.doors(&LockKey::lock(&LockName::new(name).unwrap()));
                     let election = layout.doors(&LockKey::election(&GroupId::new(name).unwrap()));
@@ -162,7 +178,7 @@ mod tests {
                 }
                 assert!(seen.insert(layout.attention()));
             }
-            let layout = Layout::new(database, "");
+            let layout = Layout::new(database, "", Cases::Apart);
             assert!(seen.insert(layout.lifting()) && seen.insert(layout.sweeping()));
         }
         assert!((0..1000).all(|_| seen.insert(fresh_session()) && seen.insert(fresh_waiter())));
@@ -171,8 +187,11 @@ mod tests {
     /// Members of all versions have to agree on them.
     #[test]
     fn a_name_stays_what_it_is() {
-        let doors = Layout::new("Tooz", "tooz").doors(&LockKey::lock(&LockName::new("x").unwrap()));
-        assert_eq!(&*doors.lock, "x737283bdbb84c74dc6f85002595f6e236e05b77b");
+        let key = LockKey::lock(&LockName::new("x").unwrap());
+        for (database, cases) in [("tooz", Cases::Apart), ("tooz", Cases::Alike), ("Tooz", Cases::Alike)] {
+            let doors = Layout::new(database, "tooz", cases).doors(&key);
+            assert_eq!(&*doors.lock, "x737283bdbb84c74dc6f85002595f6e236e05b77b");
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@ use tooz_core::driver::{
 };
 use tooz_core::{Error, Result};
 
+use crate::layout::Cases;
+
 pub(crate) const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new("waiters", OptionValue::Integer, "4", "how many connections may wait for locks at a time"),
     OptionSpec::new("sslmode", OptionValue::Text, "prefer", "disable, prefer, require, verify-ca or verify-full"),
@@ -38,6 +40,8 @@ pub(crate) struct Settings {
     credentials: CredentialSource,
     /// The name of the database, as it is.
     pub(crate) database: String,
+    /// How the server knew databases when it was first asked.
+    pub(crate) cases: Option<Cases>,
     /// How many connections may wait for locks at a time.
     pub(crate) waiters: usize,
     pub(crate) session_timeout: Duration,
@@ -53,6 +57,7 @@ impl Settings {
             connect: connect_options(args)?,
             credentials: args.credentials.clone(),
             database: database(args.url.path().trim_start_matches('/'))?,
+            cases: None,
             waiters: match args.options.integer("waiters")? {
                 None => 4,
                 Some(0) => return Err(Error::config("option waiters=0 is wrong: at least one connection must wait")),

@@ -4,7 +4,7 @@ use tooz_core::{Error, ErrorKind, Outcome, Result};
 
 use crate::ddl::ddl;
 use crate::error;
-use crate::layout::{LAYOUT, Layout, TABLES};
+use crate::layout::{LAYOUT, TABLES, quoted, table};
 use crate::options::{DEFAULT_DATABASE, Settings};
 use crate::wire::Wire;
 
@@ -20,9 +20,9 @@ pub(crate) enum Found {
 /// Looks for the tables. The error says that they are kept in another layout, or that this user may not use them.
 pub(crate) async fn look(wire: &mut Wire, settings: &Settings) -> Result<Found> {
     let doing = || format!("look for the tables in database {:?}", settings.database);
-    let layout = Layout::new(&settings.database, "");
-    let kept = format!("SELECT layout, revision FROM {}", layout.table("layout"));
-    let each = TABLES.map(|table| format!("; SELECT 1 FROM {} LIMIT 0", layout.table(table)));
+    let database = quoted(&settings.database);
+    let kept = format!("SELECT layout, revision FROM {}", table(&database, "layout"));
+    let each = TABLES.map(|name| format!("; SELECT 1 FROM {} LIMIT 0", table(&database, name)));
     let statements = kept + &each.concat();
     match wire.ask(&statements).await {
         Ok(answer) if answer.rows(0).is_empty() => Ok(Found::Missing),

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 
 use tooz_core::{Error, ErrorKind, Outcome, Result};
 
+use crate::layout::Cases;
+
 /// The variables that are looked at. Asked for in this way a variable that a server does not know is no error.
 pub(crate) const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'super_read_only', 'innodb_read_only', \
     'wsrep_on', 'group_replication_single_primary_mode', 'group_replication_group_name', 'max_allowed_packet', 'max_connections', \
-    'max_user_connections', 'binlog_format', 'log_bin', 'thread_handling', 'thread_pool_size')";
+    'max_user_connections', 'lower_case_table_names', 'binlog_format', 'log_bin', 'thread_handling', 'thread_pool_size')";
 
 /// Which of the two families it is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +74,11 @@ impl Server {
         self.value(variable)?.parse().ok()
     }
 
+    /// How it knows databases. It is given when the server starts, and all clients are told the same.
+    pub(crate) fn cases(&self) -> Cases {
+        if self.value("lower_case_table_names") == Some("0") { Cases::Apart } else { Cases::Alike }
+    }
+
     fn is_on(&self, variable: &str) -> bool {
         self.value(variable).is_some_and(is_on)
     }
@@ -86,6 +93,12 @@ impl Server {
 /// The error for a server on which nothing may be written: locks could be taken there, and others would be taken at the primary.
 pub(crate) fn read_only(variable: &str) -> Error {
     let word = format!("the server is read-only ({variable} is on): a replica? name the primary");
+    Error::new(ErrorKind::Unavailable, word).with_outcome(Outcome::NotApplied)
+}
+
+/// The error for a server that was restarted and takes other databases for one than before: our names of locks would not be those of others.
+pub(crate) fn other_cases() -> Error {
+    let word = "the server was restarted with another lower_case_table_names: connect anew";
     Error::new(ErrorKind::Unavailable, word).with_outcome(Outcome::NotApplied)
 }
 
@@ -146,6 +159,13 @@ mod tests {
         // The plugin is there, and no group.
         let loaded = [("group_replication_group_name", ""), ("group_replication_single_primary_mode", "OFF")];
         assert!(judge("8.4.0", "", &loaded).is_ok());
+    }
+
+    #[test]
+    fn two_spellings_of_a_database_are_what_the_server_takes_them_for() {
+        for (value, cases) in [("0", Cases::Apart), ("1", Cases::Alike), ("2", Cases::Alike)] {
+            assert_eq!(judge("9.7.4", "", &[("lower_case_table_names", value)]).unwrap().cases(), cases);
+        }
     }
 
     #[test]

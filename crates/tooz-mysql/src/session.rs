@@ -10,7 +10,7 @@ use crate::client::{Client, Repeat};
 use crate::connection::Connection;
 use crate::fence::{Fence, MASK, RESERVED};
 use crate::holdings::Holdings;
-use crate::layout::{LAYOUT, Layout, Name, fresh_session};
+use crate::layout::{Cases, LAYOUT, Layout, Name, fresh_session};
 use crate::open_session::OpenSession;
 use crate::options::Settings;
 use crate::record::NOW;
@@ -42,8 +42,9 @@ pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
     Box::pin(async move {
         let settings = Settings::read(&args)?;
         let client = Client::open(&settings).await?;
+        let cases = client.settings.cases.unwrap_or(Cases::Alike);
         let session = MySqlSession {
-            layout: Layout::new(&settings.database, args.namespace.as_str()),
+            layout: Layout::new(&settings.database, args.namespace.as_str(), cases),
             member: args.member,
             reporter: args.reporter,
             client,

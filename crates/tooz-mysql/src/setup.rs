@@ -9,7 +9,7 @@ use tooz_core::{Error, Result};
 use crate::answer::text;
 use crate::error;
 use crate::options::Settings;
-use crate::server::{Server, VARIABLES};
+use crate::server::{self, Server, VARIABLES};
 use crate::wire::{Wire, seconds};
 
 /// The longest that one statement waits for a lock.
@@ -92,6 +92,9 @@ pub(crate) async fn begin(wire: &mut Wire, settings: &Settings, role: Role) -> R
         .map(|row| Ok((text(row, 0)?.unwrap_or_default().to_lowercase(), text(row, 1)?.unwrap_or_default())))
         .collect();
     let server = Server::judge(&word(1)?, &word(2)?, variables.map_err(failed)?)?;
+    if settings.cases.is_some_and(|before| before != server.cases()) {
+        return Err(server::other_cases());
+    }
     if number == 0 || answer.count() != 7 {
         return Err(Error::config("what answers is no server of MySQL or MariaDB"));
     }

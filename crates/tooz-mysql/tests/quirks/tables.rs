@@ -86,6 +86,20 @@ pub(crate) async fn capabilities_that_no_packet_holds_are_refused_and_end_no_ses
     membership.leave().await.unwrap();
 }
 
+/// Whether they are two is the server's to say.
+pub(crate) async fn databases_that_differ_in_case_are_what_the_server_takes_them_for(store: Store) {
+    let folding = Store::own(Setup::new(Kind::MySql).argument("--lower-case-table-names=1"));
+    for (store, are_one) in [(&store, false), (&folding, true)] {
+        let other = store.url().replace("/tooz?", "/Tooz?");
+        let (a, b) = (store.connect("a").await, within(connect(&other, "b")).await.unwrap());
+        let guard = within(a.lock("x").unwrap().acquire()).await.unwrap();
+        let tried = within(b.lock("x").unwrap().try_acquire()).await.unwrap();
+        let holders = within(b.lock("x").unwrap().holders()).await.unwrap();
+        assert_eq!((tried.is_none(), holders.iter().any(|holder| holder.member.as_str() == "a")), (are_one, are_one));
+        guard.release().await.unwrap();
+    }
+}
+
 pub(crate) async fn a_database_may_have_any_name(store: Store) {
     let url = store.url().replace("/tooz?", "/it's%20%60a%60%20{layout}?");
     let (a, b) = (within(connect(&url, "a")).await.unwrap(), store.connect("b").await);
