@@ -4,6 +4,7 @@ use tooz_core::{Checkup, ErrorKind, Result};
 
 use crate::client::Client;
 use crate::layout::{LAYOUT, REVISION};
+use crate::options::Settings;
 use crate::schema::{self, Found};
 use crate::server::{Server, is_on};
 use crate::setup::{self, Role};
@@ -20,7 +21,8 @@ pub(crate) async fn check_up(client: &Client) -> Result<Checkup> {
     let database = &settings.database;
     checkup = match schema::look(&mut wire, settings).await {
         Ok(Found::Tables) => {
-            checkup.good(format!("the tables are in database {database:?} (layout {LAYOUT}, revision {REVISION})"))
+            let found = format!("the tables are in database {database:?} (layout {LAYOUT}, revision {REVISION})");
+            privileges(checkup.good(found), &mut wire, settings).await
         }
         Ok(Found::Missing) => checkup.good(format!(
             "the tables are not all in database {database:?} yet; the first member that may creates them"
@@ -48,6 +50,16 @@ pub(crate) async fn check_up(client: &Client) -> Result<Checkup> {
         "a session that is silent for {:?} is ended by the server (wait_timeout)",
         settings.session_timeout
     )))
+}
+
+/// Whether this user may write what members write.
+async fn privileges(checkup: Checkup, wire: &mut Wire, settings: &Settings) -> Checkup {
+    let lacking = schema::lacking(wire, &settings.database).await;
+    if lacking.is_empty() {
+        return checkup.good("this user has all privileges that a member needs there");
+    }
+    let found = format!("this user lacks privileges in database {:?}: {}", settings.database, lacking.join(", "));
+    checkup.wrong(found, format!("let an administrator run {}", schema::printed(settings)))
 }
 
 /// How many connections there is room for.

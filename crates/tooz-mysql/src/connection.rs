@@ -23,6 +23,7 @@ use tooz_core::{Outcome, Result};
 use crate::error;
 use crate::layout::Cases;
 use crate::options::Settings;
+use crate::schema;
 use crate::setup::{self, Role};
 use crate::wire::Wire;
 
@@ -45,6 +46,8 @@ pub(crate) struct Connection {
     pub(crate) longest_packet: usize,
     /// How the server knows databases.
     pub(crate) cases: Cases,
+    /// What an administrator is to run where something is missing.
+    command: String,
 }
 
 /// How far a job is: either its turn comes, or the caller gives it up before.
@@ -92,6 +95,7 @@ impl Connection {
             patience: settings.session_timeout,
             longest_packet: usize::try_from(longest_packet).unwrap_or(usize::MAX),
             cases: begun.server.cases(),
+            command: schema::printed(settings),
         })
     }
 
@@ -141,7 +145,7 @@ impl Connection {
         let mut idle = Duration::ZERO;
         loop {
             match tokio::time::timeout(limit, &mut answer).await {
-                Ok(Ok(result)) => return result,
+                Ok(Ok(result)) => return result.map_err(|error| error::advised(error, &self.command)),
                 Ok(Err(_)) => return Err(error::cut_short(doing)),
                 Err(_) => idle += limit,
             }

@@ -11,6 +11,20 @@ use tooz_core::{Error, ErrorKind, Outcome};
 const POOLED: &str = "between here and the server is a pooler or proxy that hands one connection to several clients, and with it their locks: \
      name the server itself in the URL, or see to it that each client keeps its connection";
 
+/// What an administrator can mend with a command, whose words the settings say: [`advised`] adds it.
+const LACKS: &str = "the user lacks a privilege";
+const GONE: &str = "the tables of tooz are not (any more) in this database";
+
+/// Adds the command that mends it, if there is one.
+pub(crate) fn advised(error: Error, command: &str) -> Error {
+    let said = error.to_string();
+    if !said.ends_with(LACKS) && !said.ends_with(GONE) {
+        return error;
+    }
+    let (kind, outcome) = (error.kind(), error.outcome());
+    Error::new(kind, format!("{said}: let an administrator run {command}")).with_outcome(outcome)
+}
+
 /// The connection was found to be shared with others.
 pub(crate) fn behind_pooler() -> Error {
     Error::config(POOLED)
@@ -130,16 +144,10 @@ fn judge(error: &sqlx::Error) -> Judgement {
     match number {
         1045 | 1698 => not_applied(ErrorKind::Unauthorized, "see to user and password"),
         1130 | 1129 => not_applied(ErrorKind::Unauthorized, "the server does not let this host in"),
-        1044 | 1142 | 1143 | 1227 | 1370 => not_applied(
-            ErrorKind::Unauthorized,
-            "the user lacks a privilege: let an administrator run what `tooz schema mysql --role USER` prints",
-        ),
+        1044 | 1142 | 1143 | 1227 | 1370 => not_applied(ErrorKind::Unauthorized, LACKS),
         1062 => not_applied(ErrorKind::AlreadyExists, ""),
         1820 | 1862 => not_applied(ErrorKind::Unauthorized, "the password has expired"),
-        1049 | 1146 => not_applied(
-            ErrorKind::Config,
-            "the tables of tooz are not (any more) in this database: run what `tooz schema mysql` prints",
-        ),
+        1049 | 1146 => not_applied(ErrorKind::Config, GONE),
         1054 | 1136 => not_applied(ErrorKind::Config, "a table of that name is not of this driver's making"),
         1235 => not_applied(ErrorKind::Config, "this server does not let clients lock by name: a node of a cluster?"),
         1665 => not_applied(ErrorKind::Config, "set binlog_format to ROW or MIXED"),

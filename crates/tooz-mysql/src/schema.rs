@@ -82,6 +82,39 @@ fn unauthorized(settings: &Settings, why: &str) -> Error {
     Error::new(ErrorKind::Unauthorized, word).with_outcome(Outcome::NotApplied)
 }
 
+/// What members do with the tables apart from reading them.
+const WRITES: [(&str, &str, Option<&str>); 7] = [
+    ("fence", "INSERT", Some("sub")),
+    ("groups", "INSERT, DELETE", Some("version")),
+    ("sessions", "INSERT, DELETE", None),
+    ("members", "INSERT, DELETE", Some("capabilities")),
+    ("grants", "INSERT, DELETE", None),
+    ("sharers", "INSERT, DELETE", None),
+    ("waits", "INSERT, DELETE", None),
+];
+
+/// Which of the privileges that members need this user lacks: each is tried on no row, which the server refuses all the same.
+pub(crate) async fn lacking(wire: &mut Wire, database: &str) -> Vec<String> {
+    let mut lacking = Vec::new();
+    for (name, rights, column) in WRITES {
+        let table = table(&quoted(database), name);
+        let tried = rights.split(", ").map(|right| match right {
+            "INSERT" => (right, format!("INSERT INTO {table} SELECT * FROM {table} WHERE 1 = 0")),
+            _ => (right, format!("DELETE FROM {table} WHERE 1 = 0")),
+        });
+        let changed = column.map(|column| ("UPDATE", format!("UPDATE {table} SET {column} = {column} WHERE 1 = 0")));
+        for (right, statement) in tried.chain(changed) {
+            match wire.ask(&statement).await {
+                Err(error) if error::is_denied(&error) => lacking.push(format!("{right} on tooz_{name}")),
+                // What fails for another reason says nothing of privileges.
+                Err(_) if wire.is_dead => return lacking,
+                _ => {}
+            }
+        }
+    }
+    lacking
+}
+
 /// The command that prints what is to be run.
 pub(crate) fn printed(settings: &Settings) -> String {
     let database = &settings.database;

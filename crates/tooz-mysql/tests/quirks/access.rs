@@ -33,6 +33,29 @@ pub(crate) async fn without_rights_to_create_the_ddl_is_named_and_is_enough(_: S
     member.close().await.unwrap();
 }
 
+pub(crate) async fn what_is_missing_is_told_with_the_command_for_that_database(_: Store) {
+    let store = Store::own(Setup::new(Kind::MySql));
+    store.sql("CREATE USER app@'%' IDENTIFIED BY 'word'");
+    store.sql(&tooz_mysql::ddl("lim"));
+    store.sql(&tooz_mysql::grants("lim", "app"));
+    let url = store.url_as("app:word").replace("/tooz?", "/lim?");
+    let member = within(connect(&url, "m")).await.unwrap();
+    let checkup = within(member.check_up()).await.unwrap();
+    let named: Vec<&str> = checkup.findings.iter().map(|finding| finding.what.as_str()).collect();
+    assert!(named.iter().any(|what| what.contains("all privileges")), "{named:?}");
+    store.sql("REVOKE INSERT ON lim.tooz_grants FROM app@'%'; REVOKE DELETE ON lim.tooz_waits FROM app@'%'");
+    store.sql("REVOKE UPDATE ON lim.tooz_members FROM app@'%'; REVOKE INSERT ON lim.tooz_groups FROM app@'%'");
+    let checkup = within(member.check_up()).await.unwrap();
+    let found = checkup.findings.iter().find(|finding| finding.what.contains("lacks privileges")).unwrap();
+    for right in ["INSERT on tooz_grants", "DELETE on tooz_waits", "UPDATE on tooz_members", "INSERT on tooz_groups"] {
+        assert!(found.what.contains(right), "{}", found.what);
+    }
+    assert_eq!(found.what.matches(" on tooz_").count(), 4, "{}", found.what);
+    assert!(found.mend.contains("--schema \"lim\""), "{}", found.mend);
+    let error = within(member.group("g").unwrap().create()).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Unauthorized && error.to_string().contains("--schema \"lim\""), "{error}");
+}
+
 pub(crate) async fn a_wrong_password_is_told_as_such(store: Store) {
     let error = within(connect(&store.url_as("root:hunter2"), "m")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");

@@ -63,6 +63,7 @@ fn main() -> ExitCode {
         tables::databases_that_differ_in_case_are_what_the_server_takes_them_for,
         tables::a_database_may_have_any_name,
         access::without_rights_to_create_the_ddl_is_named_and_is_enough,
+        access::what_is_missing_is_told_with_the_command_for_that_database,
         access::a_wrong_password_is_told_as_such,
         access::a_read_only_server_is_refused,
         access::several_hosts_are_refused,
