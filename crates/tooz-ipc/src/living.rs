@@ -25,6 +25,8 @@ use crate::table::{Standing, Table};
 const FRESH: u64 = 200_000;
 /// Between two tries while another is in the middle of a change.
 const PAUSE: Duration = Duration::from_millis(1);
+/// How long it is waited for by what looks again soon, and tells why it does not get through.
+const BRIEFLY: Duration = Duration::from_millis(250);
 /// How often the owner of the table is waited for where a wait is not possible.
 const GLANCES: u32 = 1000;
 
@@ -91,13 +93,24 @@ impl Living {
     }
 
     /// Changes the table, or looks at it. `act` is called again when it could not begin.
-    pub(crate) async fn with<T>(&self, mut act: impl FnMut(&mut Critical<'_>) -> Result<T, Fault>) -> Result<T> {
+    pub(crate) async fn with<T>(&self, act: impl FnMut(&mut Critical<'_>) -> Result<T, Fault>) -> Result<T> {
+        self.with_patience(self.patience, act).await
+    }
+
+    /// The same for what is tried again soon.
+    pub(crate) async fn briefly<T>(&self, act: impl FnMut(&mut Critical<'_>) -> Result<T, Fault>) -> Result<T> {
+        self.with_patience(self.patience.min(BRIEFLY), act).await
+    }
+
+    async fn with_patience<T>(
+        &self,
+        patience: Duration,
+        mut act: impl FnMut(&mut Critical<'_>) -> Result<T, Fault>,
+    ) -> Result<T> {
         let mut until = None;
         loop {
             match self.try_with(&mut act)? {
-                Err(Fault::Busy(_))
-                    if *until.get_or_insert_with(|| Instant::now() + self.patience) > Instant::now() =>
-                {
+                Err(Fault::Busy(_)) if *until.get_or_insert_with(|| Instant::now() + patience) > Instant::now() => {
                     tokio::time::sleep(PAUSE).await;
                 }
                 done => return done.map_err(|fault| error::fault(fault, &self.table.path)),

@@ -16,6 +16,8 @@ use crate::session::IpcSession;
 
 /// How often a waiter looks whether those before it live.
 const LOOK: Duration = Duration::from_secs(1);
+/// The same for one that does not get through to the table.
+const LOOK_SOON: Duration = Duration::from_millis(250);
 /// How many chains of records are looked at before others have their turn.
 const STEP: usize = 256;
 
@@ -37,16 +39,24 @@ impl Locks for IpcSession {
         wanted.queued();
         let answer = loop {
             // Also the first time: it may have been granted before anyone could be rung for.
-            match look(&living, request, place).await {
-                Ok(None) => {}
+            let pause = match look(&living, request, place).await {
+                Ok(None) => {
+                    wanted.queued();
+                    LOOK
+                }
                 Ok(Some(token)) => break Ok(Some(token)),
+                // It keeps its place; the next look may come through.
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    wanted.trouble(&error);
+                    LOOK_SOON
+                }
                 Err(error) => break Err(error),
-            }
+            };
             tokio::select! {
                 biased;
                 () = rung.notified() => {}
                 () = wanted.unwanted() => break withdraw(&living, request, place).await,
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         };
         living.dispatch.holdings.end_wait(place);
@@ -149,13 +159,8 @@ async fn ask(living: &Living, request: &LockRequest, patience: Patience) -> Resu
 /// The token, if the place has the lock by now.
 async fn look(living: &Living, request: &LockRequest, block: usize) -> Result<Option<u64>> {
     // Under the table's lock: what is seen without it may be taken back.
-    let token = match living.with(|table| table.look_again(block, request.id)).await {
-        Ok(Some(place)) => place.token,
-        Ok(None) => return Err(error::taken_away()),
-        // It keeps its place; the next look may come through.
-        Err(error) if error.kind() == ErrorKind::Unavailable => return Ok(None),
-        Err(error) => return Err(error),
-    };
+    let place = living.briefly(|table| table.look_again(block, request.id)).await?;
+    let token = place.ok_or_else(error::taken_away)?.token;
     if token.is_some() {
         living.dispatch.holdings.hold(request.id, Held { block, token });
     }

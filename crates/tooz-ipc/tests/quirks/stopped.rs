@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use tooz_core::{ErrorKind, GroupEvent, Outcome};
+use tooz_core::{ErrorKind, GroupEvent, Outcome, SessionEvent};
 
 use crate::bed::{Name, connect, trials, within};
 
@@ -13,6 +13,7 @@ trials![
     a_stopped_holder_keeps_the_lock_because_the_kernel_is_the_judge,
     a_stopped_waiter_keeps_its_place_and_its_turn,
     one_that_is_stopped_in_the_middle_of_a_change_is_named_and_others_wait,
+    those_in_the_queue_are_told_who_is_stopped_in_the_middle_of_a_change,
     a_stopped_watcher_sees_what_came_while_its_doorbell_was_full,
 ];
 
@@ -56,6 +57,44 @@ async fn a_stopped_waiter_keeps_its_place_and_its_turn(name: Name) {
     assert!(second.line().parse::<u64>().unwrap() > token);
 }
 
+/// As if the process of that slot had been stopped in the middle of a change.
+fn own_by_slot_one(name: &Name) {
+    let file = File::options().read(true).write(true).open(name.table()).unwrap();
+    let mut word = [0; 8];
+    file.read_exact_at(&mut word, 64).unwrap();
+    file.write_all_at(&(u64::from_ne_bytes(word) | 2).to_ne_bytes(), 64).unwrap();
+}
+
+/// They keep their places.
+async fn those_in_the_queue_are_told_who_is_stopped_in_the_middle_of_a_change(name: Name) {
+    let ours = name.connect("ours").await;
+    let lock = ours.lock("x").unwrap();
+    drop(lock.acquire().await.unwrap());
+    let mut stopped = name.start(&["hold", "x"]);
+    stopped.line();
+    let mut events = ours.events();
+    let first = lock.clone();
+    let first = tokio::spawn(async move { first.acquire().await.unwrap() });
+    let second = name.connect("second").await.lock("x").unwrap();
+    let second = tokio::spawn(async move { second.acquire_within(Duration::from_secs(2)).await });
+    while lock.waiters().await.unwrap().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stopped.signal(Signal::SIGSTOP);
+    own_by_slot_one(&name);
+    let pid = format!("kill -CONT {}", stopped.child.id());
+    let error = within(second).await.unwrap().unwrap_err();
+    assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains(&pid), "{error}");
+    loop {
+        match within(events.next()).await.unwrap() {
+            SessionEvent::Troubled(error) if error.to_string().contains(&pid) => break,
+            _ => {}
+        }
+    }
+    stopped.kill();
+    within(first).await.unwrap().release().await.unwrap();
+}
+
 /// The word that says whose the table is names the stopped one, as if it had been stopped while it was.
 async fn one_that_is_stopped_in_the_middle_of_a_change_is_named_and_others_wait(name: Name) {
     let url = format!("{}&operation_timeout=400ms", name.url());
@@ -64,11 +103,7 @@ async fn one_that_is_stopped_in_the_middle_of_a_change_is_named_and_others_wait(
     let mut stopped = name.start(&["hold", "x"]);
     stopped.line();
     stopped.signal(Signal::SIGSTOP);
-    let file = File::options().read(true).write(true).open(name.table()).unwrap();
-    let mut word = [0; 8];
-    let owned_by_slot_one = |word: [u8; 8]| (u64::from_ne_bytes(word) | 2).to_ne_bytes();
-    file.read_exact_at(&mut word, 64).unwrap();
-    file.write_all_at(&owned_by_slot_one(word), 64).unwrap();
+    own_by_slot_one(&name);
     let asked = Instant::now();
     let error = within(ours.lock("y").unwrap().try_acquire()).await.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::NotApplied), "{error}");
