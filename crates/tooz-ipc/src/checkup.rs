@@ -17,6 +17,9 @@ use crate::place::Place;
 /// Users from this number on are people, whose files systemd removes.
 const FIRST_NORMAL_USER: u32 = 1000;
 
+/// For this many sessions and tables there should be files.
+const FEW_FILES: u64 = 200;
+
 /// Looks, and makes nothing.
 pub(crate) async fn look(place: &Place, living: Option<&Living>) -> Result<Checkup> {
     let mut checkup = Checkup::new(format!("the table {}", place.table().display()));
@@ -47,13 +50,21 @@ fn mount(checkup: Checkup, place: &Place) -> Checkup {
     } else {
         checkup.warning("/dev/shm is no tmpfs here: each change may be written to a disk", "mount a tmpfs there")
     };
-    if room < 16 {
+    let checkup = if room < 16 {
         checkup.warning(
             format!("/dev/shm has room for {room} MiB more, and each namespace takes some"),
             "make room, or give it more (docker run --shm-size=…)",
         )
     } else {
         checkup.good(format!("/dev/shm has room for {room} MiB more"))
+    };
+    match error::files_left(shared_memory) {
+        Some(files) if files < FEW_FILES => checkup.warning(
+            format!("/dev/shm has inodes for {files} files more, and each session takes two"),
+            "delete what nothing uses any more there, or have it mounted with more (mount -o remount,nr_inodes=N /dev/shm)",
+        ),
+        Some(files) => checkup.good(format!("/dev/shm has inodes for {files} files more")),
+        None => checkup,
     }
 }
 

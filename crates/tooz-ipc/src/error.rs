@@ -5,7 +5,10 @@ use std::io;
 use std::path::Path;
 
 use nix::libc;
+use nix::sys::statvfs::statvfs;
 use tooz_core::{Error, ErrorKind, Outcome};
+
+pub(crate) const SHARED_MEMORY: &str = "/dev/shm";
 
 /// What is wrong with a change of the table. Nothing of that change is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +113,12 @@ pub(crate) fn taken_away() -> Error {
     Error::new(ErrorKind::NotFound, "the grant had been taken away before")
 }
 
+/// How many files there is room for; `None` where that has no limit.
+pub(crate) fn files_left(shared_memory: &Path) -> Option<u64> {
+    let found = statvfs(shared_memory).ok()?;
+    (found.files() > 0).then(|| found.files_available())
+}
+
 fn judge(error: &io::Error) -> (ErrorKind, &'static str) {
     match error.raw_os_error() {
         Some(libc::EACCES | libc::EPERM) => (
@@ -117,6 +126,11 @@ fn judge(error: &io::Error) -> (ErrorKind, &'static str) {
             "shared memory is for one user alone, unless the URL of all says mode=660 with a group, or mode=666",
         ),
         Some(libc::EROFS) => (ErrorKind::Unauthorized, "/dev/shm is read-only here"),
+        Some(libc::ENOSPC) if files_left(Path::new(SHARED_MEMORY)) == Some(0) => (
+            ErrorKind::Config,
+            "/dev/shm has no inodes left for one more file (a namespace takes some five, and each session two): delete what nothing uses any more there, or have \
+             it mounted with more (`mount -o remount,nr_inodes=N /dev/shm`)",
+        ),
         Some(libc::ENOSPC | libc::EDQUOT) => (
             ErrorKind::Config,
             "/dev/shm is full (a container has 64 MiB of its own, unless it is told otherwise): make room, or ask for less (size=2 in the URL, in MiB)",

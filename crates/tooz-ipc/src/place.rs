@@ -18,12 +18,11 @@ use tooz_core::driver::encode_name;
 use tooz_core::{Namespace, Result};
 
 use crate::access::Users;
-use crate::error;
+use crate::error::{self, SHARED_MEMORY};
 use crate::options::Settings;
 use crate::region::WORD;
 use crate::table::{Table, words_for, write_header};
 
-const SHARED_MEMORY: &str = "/dev/shm";
 /// File names have at most 255 bytes.
 const LONGEST: usize = 200;
 /// What a killed process left half done is older than this.

@@ -106,7 +106,13 @@ async fn with_coordinator<T>(
         signal = told => Err(format!("closing was given up: signal {signal} came")),
     };
     if let Err(why) = closed {
-        exit::say(format_args!("{why}; what was held stays so until the session timeout"));
+        // Where the kernel says who lives, there is no session timeout.
+        let until = if coordinator.characteristics().has(Characteristic::NonTimeoutBased) {
+            "this process has ended"
+        } else {
+            "the session timeout"
+        };
+        exit::say(format_args!("{why}; what was held stays so until {until}"));
     }
     result
 }

@@ -12,8 +12,9 @@ type Case = fn(&Name);
 /// Listed with the reason where this system allows no mounts.
 pub(crate) fn trials() -> Vec<Trial> {
     let may_mount = apart("1m", "true").status().is_ok_and(|status| status.success());
-    let cases: [(_, Case); 2] = [
+    let cases: [(_, Case); 3] = [
         ("a_full_file_system_is_told_and_nobody_dies_of_it", a_full_file_system_is_told_and_nobody_dies_of_it),
+        ("a_file_system_without_inodes_is_told_as_such", a_file_system_without_inodes_is_told_as_such),
         ("a_shared_memory_of_ones_own_has_its_own_table_and_the_doctor_says_so", one_of_ones_own),
     ];
     let trial = |(name, case): (&'static str, Case)| {
@@ -52,6 +53,12 @@ fn a_full_file_system_is_told_and_nobody_dies_of_it(name: &Name) {
     );
     let mut filled = Started::new(apart("4m", &script));
     assert_eq!([filled.line(), filled.line()], ["held", "held"]);
+}
+
+fn a_file_system_without_inodes_is_told_as_such(name: &Name) {
+    // The folders take five and the table two; the session's file and its doorbell find none.
+    let said = role(name, "8m,nr_inodes=8", "try x").line();
+    assert!(said.contains("no inodes") && !said.contains("size="), "{said}");
 }
 
 fn one_of_ones_own(name: &Name) {
