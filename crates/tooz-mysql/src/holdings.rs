@@ -1,6 +1,7 @@
 //! What the session believes it holds, its locks and memberships: changed only in the order in which things happen on its connection.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -30,6 +31,8 @@ pub(crate) struct Holdings {
     pub(crate) granted: Notify,
     /// Another session may have taken a membership over.
     pub(crate) news: Notify,
+    /// What is written down of shares is to be looked at.
+    pub(crate) beaten: Notify,
 }
 
 #[derive(Default)]
@@ -38,7 +41,7 @@ struct State {
     /// How many shared grants of the session stand behind one named lock.
     shared: HashMap<Name, usize>,
     /// The locks of which it is written down what stands for a share of this session, and since when none is held, at the earliest.
-    written_shares: HashMap<Name, Instant>,
+    written_shares: BTreeMap<Name, Instant>,
     memberships: HashMap<RequestId, GroupId>,
     /// Grants that are not written down yet.
     unwritten: usize,
@@ -87,6 +90,7 @@ impl Holdings {
             state: Mutex::default(),
             granted: Notify::new(),
             news: Notify::new(),
+            beaten: Notify::new(),
         }
     }
 
@@ -216,6 +220,26 @@ impl Holdings {
         for lock in locks {
             state.written_shares.remove(lock);
         }
+    }
+
+    pub(crate) fn has_written_shares(&self) -> bool {
+        !self.state().written_shares.is_empty()
+    }
+
+    /// At most `most` locks behind `from`, up to `to`, of which a share is written down, and whose names are not among `there`.
+    pub(crate) fn shares_missing(&self, from: &str, to: Option<&str>, there: &HashSet<Name>, most: usize) -> Vec<Name> {
+        let state = self.state();
+        let range = (Bound::Excluded(from), to.map_or(Bound::Unbounded, Bound::Included));
+        let known = state.written_shares.range::<str, _>(range).map(|(lock, _)| lock);
+        known.filter(|lock| !there.contains(*lock)).take(most).cloned().collect()
+    }
+
+    /// The grants that share one of these locks, and which.
+    pub(crate) fn sharing(&self, locks: &HashSet<Name>) -> Vec<(RequestId, Name)> {
+        let state = self.state();
+        let grants = state.locks.iter().filter(|(_, held)| held.mode == LockMode::Shared);
+        let theirs = grants.filter(|(_, held)| locks.contains(&held.doors.lock));
+        theirs.map(|(id, held)| (*id, held.doors.lock.clone())).collect()
     }
 
     /// Whether anything waits to be written down, however young.

@@ -161,13 +161,14 @@ impl Session for MySqlSession {
         open.keep(sentinel::stand(Arc::clone(connection), Arc::clone(holdings), settings.clone()));
         open.keep(grants::keep_written(Arc::clone(connection), Arc::clone(holdings), open.limit));
         open.keep(shares::keep_few(Arc::clone(connection), Arc::clone(holdings), open.limit));
+        open.keep(shares::keep_checked(Arc::clone(connection), Arc::clone(holdings), open.limit));
         open.keep(memberships::keep_checked(Arc::clone(connection), Arc::clone(holdings), open.limit));
         open.keep(sweep::from_time_to_time(Arc::clone(connection), Arc::clone(holdings), open.limit));
         let _ = self.open.set(open);
         Ok(())
     }
 
-    /// Touches no table, so that no lock on one of them is an obstacle. The memberships are looked at behind it.
+    /// Touches no table, so that no lock on one of them is an obstacle. Memberships and shares are looked at behind it.
     async fn beat(&self) -> Result<Vec<RequestId>> {
         const DOING: &str = "beat";
         let open = self.opened()?;
@@ -188,6 +189,7 @@ impl Session for MySqlSession {
                     if holdings.has_memberships() {
                         holdings.news.notify_one();
                     }
+                    holdings.beaten.notify_one();
                     Ok(Vec::new())
                 })
             })

@@ -59,6 +59,7 @@ fn main() -> ExitCode {
         tables::a_change_of_a_table_ends_no_session_and_keeps_nobody_waiting_for_long,
         tables::another_layout_is_refused_before_anything_is_owned,
         tables::tables_that_were_dropped_are_made_again,
+        tables::a_share_whose_row_is_gone_is_lost,
         tables::capabilities_that_no_packet_holds_are_refused_and_end_no_session,
         tables::databases_that_differ_in_case_are_what_the_server_takes_them_for,
         tables::a_database_may_have_any_name,

@@ -71,6 +71,40 @@ pub(crate) async fn tables_that_were_dropped_are_made_again(_: Store) {
     assert_eq!(ours.groups().await.unwrap().len(), 1);
 }
 
+/// Who wants a lock alone finds those that share it by their rows alone.
+pub(crate) async fn a_share_whose_row_is_gone_is_lost(_: Store) {
+    let store = Store::own(Setup::new(Kind::MySql));
+    let (ours, other) = (store.connect("ours").await, store.connect("other").await);
+    for deed in ["DROP TABLE tooz.tooz_sharers", "DELETE FROM tooz.tooz_sharers WHERE 1", "DROP DATABASE tooz"] {
+        let (lock, kept) = (ours.lock("x").unwrap(), within(ours.lock("kept").unwrap().acquire()).await.unwrap());
+        let two = [
+            within(lock.shared().acquire()).await.unwrap(),
+            within(ours.lock("x").unwrap().shared().acquire()).await.unwrap(),
+        ];
+        // Longer than a heartbeat: what stands there is not lost.
+        sleep(Duration::from_secs(3)).await;
+        assert!(two.iter().all(|guard| guard.is_held()));
+        store.sql(deed);
+        // A newcomer makes the tables again, without a word.
+        let newcomer = store.connect("newcomer").await;
+        within(newcomer.lock("new").unwrap().acquire()).await.unwrap().release().await.unwrap();
+        for guard in &two {
+            within(guard.loss().wait()).await;
+        }
+        assert!(kept.is_held() && two.iter().all(|guard| !guard.is_held()), "{deed}");
+        // The lock is free, and is a lock as before, for the same session too.
+        let theirs = other.lock("x").unwrap();
+        within(theirs.acquire()).await.unwrap().release().await.unwrap();
+        let again = within(lock.shared().acquire()).await.unwrap();
+        assert!(within(theirs.try_acquire()).await.unwrap().is_none(), "{deed}");
+        drop(two);
+        sleep(Duration::from_millis(300)).await;
+        assert!(again.is_held() && within(theirs.try_acquire()).await.unwrap().is_none(), "{deed}");
+        again.release().await.unwrap();
+        kept.release().await.unwrap();
+    }
+}
+
 /// The server ends a connection that sends a longer packet than it takes.
 pub(crate) async fn capabilities_that_no_packet_holds_are_refused_and_end_no_session(_: Store) {
     let store = Store::own(Setup::new(Kind::MySql).argument("--max-allowed-packet=1M"));
