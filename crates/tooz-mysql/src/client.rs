@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 use tooz_core::{ErrorKind, Result};
@@ -13,9 +14,14 @@ use crate::options::Settings;
 use crate::setup::{self, Role};
 use crate::{error, schema};
 
+/// For how long a layout that was seen is not looked at again.
+const LAYOUT_HOLDS: Duration = Duration::from_mins(1);
+
 pub(crate) struct Client {
     pub(crate) settings: Settings,
     current: Mutex<Option<Arc<Connection>>>,
+    /// Since when the present connection has seen that the tables are kept in the layout that this version speaks.
+    layout_seen: tooz_core::driver::Mutex<Option<Instant>>,
     /// The tables were there.
     has_tables: AtomicBool,
 }
@@ -39,8 +45,12 @@ enum Form {
 impl Client {
     /// Connects, which shows at once whether the server will do.
     pub(crate) async fn open(settings: &Settings) -> Result<Self> {
-        let mut client =
-            Client { settings: settings.clone(), current: Mutex::new(None), has_tables: AtomicBool::new(false) };
+        let mut client = Client {
+            settings: settings.clone(),
+            current: Mutex::new(None),
+            layout_seen: tooz_core::driver::Mutex::default(),
+            has_tables: AtomicBool::new(false),
+        };
         client.settings.cases = Some(client.connection().await?.cases);
         Ok(client)
     }
@@ -52,16 +62,46 @@ impl Client {
             return Ok(Arc::clone(connection));
         }
         let connection = Arc::new(Connection::open(&self.settings, Role::Client).await?);
+        // Another server may answer now, or the same one with other data.
+        *self.layout_seen.lock() = None;
         Ok(Arc::clone(current.insert(connection)))
     }
 
-    /// Asks. `None`: the tables are not there.
+    /// Asks in tables of the layout that this version speaks: in another one nothing is read or written. That is looked at once for each connection,
+    /// and again after a while. `None`: the tables are not there.
+    pub(crate) async fn consult(
+        &self,
+        doing: &'static str,
+        repeat: Repeat,
+        statements: String,
+    ) -> Result<Option<Answer>> {
+        self.refuse_foreign().await?;
+        self.ask(doing, repeat, statements).await
+    }
+
+    /// Fails where the tables are kept in another layout.
+    async fn refuse_foreign(&self) -> Result<()> {
+        const DOING: &str = "look in which layout the tables are kept";
+        self.connection().await?;
+        if self.layout_seen.lock().is_some_and(|since| since.elapsed() < LAYOUT_HOLDS) {
+            return Ok(());
+        }
+        let asked = schema::kept(&self.settings);
+        let Some(answer) = self.ask(DOING, Repeat::Allowed, asked).await? else { return Ok(()) };
+        if schema::is_ours(&answer, &self.settings)? {
+            *self.layout_seen.lock() = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Asks, in whatever layout. `None`: the tables are not there.
     pub(crate) async fn ask(&self, doing: &'static str, repeat: Repeat, statements: String) -> Result<Option<Answer>> {
         self.put(doing, repeat, Form::Plain, statements).await
     }
 
-    /// The same for a transaction, which is asked once.
+    /// The same as `consult` for a transaction, which is asked once.
     pub(crate) async fn transact(&self, doing: &'static str, statements: String) -> Result<Option<Answer>> {
+        self.refuse_foreign().await?;
         self.put(doing, Repeat::Forbidden, Form::Transaction, statements).await
     }
 

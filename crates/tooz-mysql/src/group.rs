@@ -73,7 +73,7 @@ impl Groups for MySqlSession {
         const DOING: &str = "list the groups";
         let (groups, namespace) = (self.layout.table("groups"), wire::name(self.layout.namespace()));
         let list = format!("SELECT name FROM {groups} WHERE namespace = {namespace} ORDER BY name");
-        let Some(answer) = self.client.ask(DOING, Repeat::Allowed, list).await? else { return Ok(Vec::new()) };
+        let Some(answer) = self.client.consult(DOING, Repeat::Allowed, list).await? else { return Ok(Vec::new()) };
         let names: Result<Vec<_>, _> = answer.rows(0).iter().map(|row| text(row, 0)).collect();
         // What can't be read is left out: another program has written it.
         Ok(names.map_err(|error| error::of(error, DOING))?.into_iter().flatten().flat_map(GroupId::new).collect())
@@ -177,7 +177,7 @@ impl Groups for MySqlSession {
              ON living.namespace = entered.namespace AND living.name = entered.name AND IS_USED_LOCK(living.session) = living.conn",
             is = is_group(&self.layout, group)
         );
-        let answer = self.client.ask(DOING, Repeat::Allowed, list).await?;
+        let answer = self.client.consult(DOING, Repeat::Allowed, list).await?;
         let rows = answer.as_ref().map_or(&[][..], |answer| answer.rows(0));
         let Some(first) = rows.first() else { return Err(Error::no_group(group)) };
         let version = number(first, 0).map_err(failed)?.unwrap_or_default();

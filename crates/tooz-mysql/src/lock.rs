@@ -94,7 +94,7 @@ impl Locks for MySqlSession {
         let mut pauses = Backoff::between(MOMENT / 16, MOMENT);
         let mut attention = Attention::new(&self.client, doors.attention.to_string());
         let found = loop {
-            let Some(answer) = self.client.ask(DOING, Repeat::Allowed, question.clone()).await? else {
+            let Some(answer) = self.client.consult(DOING, Repeat::Allowed, question.clone()).await? else {
                 break Ok(Vec::new());
             };
             let (mut holders, mut written, mut unreadable) = (Vec::new(), HashSet::new(), None);
@@ -142,7 +142,7 @@ impl Locks for MySqlSession {
         let mut attention = Attention::new(&self.client, self.layout.attention().to_string());
         attention.pay().await?;
         sleep(MOMENT * 4).await;
-        let answer = self.client.ask(DOING, Repeat::Allowed, question).await;
+        let answer = self.client.consult(DOING, Repeat::Allowed, question).await;
         attention.end().await;
         let Some(answer) = answer? else { return Ok(Vec::new()) };
         readable(answer.rows(0), lock_key).map_err(|error| error::of(error, DOING))
@@ -158,7 +158,7 @@ impl Locks for MySqlSession {
             gate = doors.gate,
             lock = doors.lock,
         );
-        let Some(answer) = self.client.ask(DOING, Repeat::Allowed, question).await? else { return Ok(Vec::new()) };
+        let Some(answer) = self.client.consult(DOING, Repeat::Allowed, question).await? else { return Ok(Vec::new()) };
         readable(answer.rows(0), waiter).map_err(|error| error::of(error, DOING))
     }
 }

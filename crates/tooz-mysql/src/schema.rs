@@ -2,6 +2,7 @@
 
 use tooz_core::{Error, ErrorKind, Outcome, Result};
 
+use crate::answer::Answer;
 use crate::ddl::ddl;
 use crate::error;
 use crate::layout::{LAYOUT, TABLES, quoted, table};
@@ -21,18 +22,30 @@ pub(crate) enum Found {
 pub(crate) async fn look(wire: &mut Wire, settings: &Settings) -> Result<Found> {
     let doing = || format!("look for the tables in database {:?}", settings.database);
     let database = quoted(&settings.database);
-    let kept = format!("SELECT layout, revision FROM {}", table(&database, "layout"));
     let each = TABLES.map(|name| format!("; SELECT 1 FROM {} LIMIT 0", table(&database, name)));
-    let statements = kept + &each.concat();
+    let statements = kept(settings) + &each.concat();
     match wire.ask(&statements).await {
-        Ok(answer) if answer.rows(0).is_empty() => Ok(Found::Missing),
-        Ok(answer) => match answer.number(0, 0).map_err(|error| error::of(error, doing()))? {
-            Some(LAYOUT) => Ok(Found::Tables),
-            other => Err(foreign(&settings.database, &other.unwrap_or_default().to_string())),
-        },
+        Ok(answer) if is_ours(&answer, settings)? => Ok(Found::Tables),
+        Ok(_) => Ok(Found::Missing),
         Err(error) if error::is_missing(&error) => Ok(Found::Missing),
         Err(error) if error::is_denied(&error) => Err(unauthorized(settings, &error.to_string())),
         Err(error) => Err(error::on_session(error, doing())),
+    }
+}
+
+/// Asks for the record of the layout.
+pub(crate) fn kept(settings: &Settings) -> String {
+    format!("SELECT layout, revision FROM {}", Layout::new(&settings.database, "").table("layout"))
+}
+
+/// Whether that record says the layout that this version speaks. The error says that it is another one; without a record nothing is said.
+pub(crate) fn is_ours(answer: &Answer, settings: &Settings) -> Result<bool> {
+    if answer.rows(0).is_empty() {
+        return Ok(false);
+    }
+    match answer.number(0, 0).map_err(|error| error::of(error, "read in which layout the tables are kept"))? {
+        Some(LAYOUT) => Ok(true),
+        other => Err(foreign(&settings.database, &other.unwrap_or_default().to_string())),
     }
 }
 

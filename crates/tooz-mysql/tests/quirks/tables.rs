@@ -49,14 +49,41 @@ pub(crate) async fn a_change_of_a_table_ends_no_session_and_keeps_nobody_waiting
 
 pub(crate) async fn another_layout_is_refused_before_anything_is_owned(_: Store) {
     let store = Store::own(Setup::new(Kind::MySql));
-    let ours = store.connect("ours").await;
-    ours.group("g").unwrap().create().await.unwrap();
-    store.sql("UPDATE tooz.tooz_layout SET layout = 7");
-    for coordinator in [&ours, &store.connect("other").await] {
-        let error = within(coordinator.lock("x").unwrap().try_acquire()).await.unwrap_err();
+    let (before, ours) = (store.connect("before").await, store.connect("ours").await);
+    let guard = within(before.lock("x").unwrap().acquire()).await.unwrap();
+    store.sql("UPDATE tooz.tooz_layout SET layout = 7; INSERT INTO tooz.tooz_groups VALUES ('own', 'zz', 5)");
+    let group = ours.group("zz").unwrap();
+    // Whoever only looks, or deletes, is refused as well.
+    for refused in [
+        within(ours.lock("x").unwrap().try_acquire()).await.map(drop),
+        within(store.connect("other").await.lock("x").unwrap().try_acquire()).await.map(drop),
+        within(group.join(&1)).await.map(drop),
+        within(ours.lock("x").unwrap().holders()).await.map(drop),
+        within(ours.lock("x").unwrap().waiters()).await.map(drop),
+        within(ours.locks()).await.map(drop),
+        within(ours.groups()).await.map(drop),
+        within(group.members()).await.map(drop),
+        within(group.leader()).await.map(drop),
+        within(group.watch()).await.map(drop),
+        within(ours.group("new").unwrap().create()).await,
+        within(group.delete()).await,
+    ] {
+        let error = refused.unwrap_err();
         assert!(error.kind() == ErrorKind::Config && error.to_string().contains("layout 7"), "{error}");
     }
-    assert_eq!(store.sql("SELECT COUNT(*) FROM tooz.tooz_sessions"), "0");
+    assert_eq!(store.sql("SELECT COUNT(*) FROM tooz.tooz_groups"), "1");
+    let found = within(store.connect("looker").await.check_up()).await.unwrap();
+    assert!(found.findings.iter().any(|one| one.what.contains("layout 7")), "{found:?}");
+    // A member that has a session keeps it, and gets no second one.
+    assert!(guard.is_held());
+    assert_eq!(store.sql("SELECT COUNT(*) FROM tooz.tooz_sessions"), "1");
+    store.sql(&format!("KILL {}", store.session_of("before")));
+    within(guard.loss().wait()).await;
+    let error = within(before.lock("x").unwrap().try_acquire()).await.unwrap_err();
+    assert!(error.to_string().contains("layout 7"), "{error}");
+    store.sql("UPDATE tooz.tooz_layout SET layout = 1");
+    within(ours.lock("x").unwrap().acquire()).await.unwrap().release().await.unwrap();
+    assert_eq!(ours.groups().await.unwrap().len(), 1);
 }
 
 pub(crate) async fn tables_that_were_dropped_are_made_again(_: Store) {
