@@ -291,11 +291,8 @@ impl Holdings {
         }
     }
 
-    /// Tells core of all memberships that are not among those that the server has.
-    pub(crate) fn robbed_of_all_but(&self, there: &HashSet<RequestId>) {
-        let gone: Vec<_> = self.state().memberships.keys().filter(|id| !there.contains(id)).copied().collect();
-        for id in gone {
-            self.robbed(id);
-        }
+    /// The memberships that are not among those that the server has.
+    pub(crate) fn memberships_missing(&self, there: &HashSet<RequestId>) -> Vec<RequestId> {
+        self.state().memberships.keys().filter(|id| !there.contains(id)).copied().collect()
     }
 }

@@ -132,6 +132,31 @@ pub(crate) async fn a_share_whose_row_is_gone_is_lost(_: Store) {
     }
 }
 
+pub(crate) async fn a_group_deleted_by_hand_ends_its_memberships(_: Store) {
+    let store = Store::own(Setup::new(Kind::MySql));
+    let (ours, other) = (store.connect("ours").await, store.connect("other").await);
+    for deed in ["DELETE FROM tooz.tooz_groups WHERE name = 'g'", "DROP TABLE tooz.tooz_groups"] {
+        let stays = within(other.group("stays").unwrap().join_or_create(&1)).await.unwrap();
+        let membership = within(ours.group("g").unwrap().join_or_create(&1)).await.unwrap();
+        let leadership = within(membership.campaign()).await.unwrap();
+        let guard = within(ours.lock("x").unwrap().acquire()).await.unwrap();
+        sleep(Duration::from_secs(3)).await;
+        assert!(membership.is_member() && leadership.is_leader());
+        store.sql(deed);
+        let begun = Instant::now();
+        while membership.is_member() || leadership.is_leader() {
+            assert!(begun.elapsed() < LATE * 5, "{deed}");
+            sleep(Duration::from_millis(20)).await;
+        }
+        assert!(guard.is_held(), "{deed}");
+        assert_eq!(within(other.group("g").unwrap().leader()).await.unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(within(other.group("g").unwrap().members()).await.unwrap_err().kind(), ErrorKind::NotFound);
+        guard.release().await.unwrap();
+        assert!(stays.is_member() || deed.starts_with("DROP"));
+        let _ = within(stays.leave()).await;
+    }
+}
+
 /// The server ends a connection that sends a longer packet than it takes.
 pub(crate) async fn capabilities_that_no_packet_holds_are_refused_and_end_no_session(_: Store) {
     let store = Store::own(Setup::new(Kind::MySql).argument("--max-allowed-packet=1M"));
