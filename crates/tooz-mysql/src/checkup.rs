@@ -41,11 +41,7 @@ pub(crate) async fn check_up(client: &Client) -> Result<Checkup> {
             "set binlog_format to ROW or MIXED",
         );
     }
-    if server.value("thread_handling").is_some_and(|handling| handling.contains("pool")) {
-        checkup = checkup.good(
-            "connections share a pool of threads: what a member that hangs in the middle of a packet holds is free after the session timeout (net_read_timeout)",
-        );
-    }
+    checkup = threads(checkup, &server);
     Ok(checkup.good(format!(
         "a session that is silent for {:?} is ended by the server (wait_timeout)",
         settings.session_timeout
@@ -60,6 +56,26 @@ async fn privileges(checkup: Checkup, wire: &mut Wire, settings: &Settings) -> C
     }
     let found = format!("this user lacks privileges in database {:?}: {}", settings.database, lacking.join(", "));
     checkup.wrong(found, format!("let an administrator run {}", schema::printed(settings)))
+}
+
+/// Whether those that wait can keep the server from doing anything else: in a pool of threads each wait for a named lock blocks one of them.
+fn threads(checkup: Checkup, server: &Server) -> Checkup {
+    if !server.value("thread_handling").is_some_and(|handling| handling.contains("pool")) {
+        return checkup;
+    }
+    let checkup = checkup.good(
+        "connections share a pool of threads: what a member that hangs in the middle of a packet holds is free after the session timeout (net_read_timeout)",
+    );
+    match (server.number("thread_pool_max_threads"), server.number("max_connections")) {
+        (Some(threads), Some(connections)) if threads < connections => checkup.warning(
+            format!(
+                "the pool has {threads} threads at most, and each member blocks one for as long as it lives, each wait for a lock one more: when all \
+                 are blocked no heartbeat is served, and all members lose what they hold"
+            ),
+            format!("raise thread_pool_max_threads to max_connections ({connections}) at least"),
+        ),
+        _ => checkup,
+    }
 }
 
 /// How many connections there is room for.

@@ -35,7 +35,7 @@ pub(crate) async fn look(wire: &mut Wire, settings: &Settings) -> Result<Found> 
 
 /// Asks for the record of the layout.
 pub(crate) fn kept(settings: &Settings) -> String {
-    format!("SELECT layout, revision FROM {}", Layout::new(&settings.database, "").table("layout"))
+    format!("SELECT layout, revision FROM {}", table(&quoted(&settings.database), "layout"))
 }
 
 /// Whether that record says the layout that this version speaks. The error says that it is another one; without a record nothing is said.

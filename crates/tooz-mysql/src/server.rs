@@ -9,7 +9,7 @@ use crate::layout::Cases;
 /// The variables that are looked at. Asked for in this way a variable that a server does not know is no error.
 pub(crate) const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'super_read_only', 'innodb_read_only', \
     'wsrep_on', 'group_replication_single_primary_mode', 'group_replication_group_name', 'max_allowed_packet', 'max_connections', \
-    'max_user_connections', 'lower_case_table_names', 'binlog_format', 'log_bin', 'thread_handling', 'thread_pool_size')";
+    'max_user_connections', 'lower_case_table_names', 'binlog_format', 'log_bin', 'thread_handling', 'thread_pool_max_threads')";
 
 /// Which of the two families it is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

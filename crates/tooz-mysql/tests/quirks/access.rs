@@ -1,5 +1,6 @@
 //! Who may do what, and servers that are not as they should be.
 
+use tooz_core::driver::Verdict;
 use tooz_core::{Driver, ErrorKind, connect};
 use tooz_testbed::{Kind, Setup};
 
@@ -107,4 +108,18 @@ pub(crate) async fn the_check_up_tells_what_it_found(_: Store) {
     assert!(said.iter().any(|what| what.contains("of 12 connections")), "{said:?}");
     assert!(said.iter().any(|what| what.contains("wait_timeout")), "{said:?}");
     assert_eq!(CARD.schemes(), ["mysql", "mariadb"]);
+}
+
+/// Each member blocks one thread of a pool, and each wait for a lock one more.
+pub(crate) async fn the_check_up_warns_of_a_small_pool_of_threads(_: Store) {
+    let pool = "--thread-handling=pool-of-threads --thread-pool-size=1 --thread-pool-max-threads=10";
+    let store = Store::own(Setup::new(Kind::MySql).argument(pool));
+    let warns = async || {
+        let found = within(store.connect("ours").await.check_up()).await.unwrap();
+        let mut warnings = found.findings.iter().filter(|finding| finding.verdict == Verdict::Warning);
+        warnings.any(|finding| finding.what.contains("10 threads") && finding.mend.contains("max_threads"))
+    };
+    assert!(warns().await);
+    store.sql("SET GLOBAL thread_pool_max_threads = 65536");
+    assert!(!warns().await);
 }

@@ -72,6 +72,7 @@ fn main() -> ExitCode {
         access::a_unix_socket_will_do,
         access::tls_is_checked_or_said_to_be_missing,
         access::the_check_up_tells_what_it_found,
+        access::the_check_up_warns_of_a_small_pool_of_threads,
     ];
     libtest_mimic::run(&Arguments::from_args(), turn::in_order(trials, CROWDS)).exit_code()
 }
