@@ -17,8 +17,19 @@ fn rig(url: impl Fn(&str) -> String + Send + Sync + 'static) -> Rig {
     Rig::new("memcached", url).driver(&CARD).across_processes().hides_locks().moment(Duration::from_millis(150))
 }
 
-/// Deletes the session of the member that is named: of those of the namespace, the ones by which it stands in any journal.
+/// Deletes the session of the member that is named. The server's list of keys leaves out what is in use just then, so it is asked for again.
 fn end_session(bed: &Bed, url: &str, member: &str) {
+    for _ in 0..20 {
+        if end_listed_session(bed, url, member) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Deletes, of the sessions of the namespace, the ones by which it stands in any journal that is listed. Answers whether there was one.
+fn end_listed_session(bed: &Bed, url: &str, member: &str) -> bool {
+    let mut was_there = false;
     let server = bed.shared().address();
     let prefix = format!("tooz:{}:", namespace_of(url));
     for key in keys(server).into_iter().filter(|key| key.starts_with(&prefix)) {
@@ -27,9 +38,11 @@ fn end_session(bed: &Bed, url: &str, member: &str) {
             let fields: Vec<_> = line.split('\t').collect();
             if fields.get(5) == Some(&member) {
                 ask(server, &format!("md {prefix}s:{}", fields[2]));
+                was_there = true;
             }
         }
     }
+    was_there
 }
 
 fn connect(server: SocketAddr) -> TcpStream {
