@@ -106,8 +106,3 @@ pub(crate) fn crowded() -> Error {
 pub(crate) fn full() -> Error {
     of_server("out of memory")
 }
-
-/// More than a member may say of itself.
-pub(crate) fn too_large(length: usize, most: usize) -> Error {
-    Error::config(format!("capabilities of {length} bytes are more than a member may have here: {most}"))
-}

@@ -8,7 +8,7 @@ use tooz_core::driver::{Groups, JoinRequest, LockKey, PushStream, Roster, async_
 use tooz_core::{Error, ErrorKind, GroupId, Outcome, Result};
 
 use crate::client::{Client, Lane};
-use crate::error::{lost, of_list, too_large};
+use crate::error::{lost, of_list};
 use crate::holdings::Membership;
 use crate::journal::group::{FOR_EVER, GroupJournal, compact, create, delete, join, kept_for, leave, update, withdraw};
 use crate::journal::groups::{self, GroupsJournal};
@@ -43,13 +43,6 @@ impl SeenGroup {
 
     pub(crate) fn sessions(&self) -> BTreeSet<SessionId> {
         self.journal.members.iter().map(|entry| entry.session).collect()
-    }
-}
-
-fn check_capabilities(request: &JoinRequest) -> Result<()> {
-    match request.capabilities.as_json().len() {
-        length if length > MOST_CAPABILITIES => Err(too_large(length, MOST_CAPABILITIES)),
-        _ => Ok(()),
     }
 }
 
@@ -247,7 +240,7 @@ impl Groups for MemcachedSession {
     }
 
     async fn join(&self, request: &JoinRequest) -> Result<()> {
-        check_capabilities(request)?;
+        request.refuse_more_than(MOST_CAPABILITIES)?;
         let (client, key) = (&self.client, self.client.layout.group(&request.group));
         client.holdings.ask(request.id, &key);
         let entry = join(request, client.session);
@@ -260,7 +253,7 @@ impl Groups for MemcachedSession {
     }
 
     async fn update(&self, request: &JoinRequest) -> Result<()> {
-        check_capabilities(request)?;
+        request.refuse_more_than(MOST_CAPABILITIES)?;
         let (client, key) = (&self.client, self.client.layout.group(&request.group));
         let count = client.holdings.next_count(request.id).ok_or_else(|| Error::not_member(request))?;
         let look = client.append_of(request, &key, &update(request, count)).await?;

@@ -17,6 +17,9 @@ use crate::record::{NOW, bytes, entry};
 use crate::session::MySqlSession;
 use crate::wire;
 
+/// The longest capabilities of one member, in bytes: whoever reads a group has those of all its members in one answer.
+const MOST_CAPABILITIES: usize = 256 << 10;
+
 #[async_trait]
 impl Groups for MySqlSession {
     /// Its version begins with the time, so that it grows also over a deletion.
@@ -81,6 +84,7 @@ impl Groups for MySqlSession {
 
     async fn join(&self, request: &JoinRequest) -> Result<()> {
         const DOING: &str = "join a group";
+        request.refuse_more_than(MOST_CAPABILITIES)?;
         let open = self.opened()?;
         let statements = join(&open.holdings, request);
         refuse_too_long(&open.connection, &statements)?;
@@ -111,6 +115,7 @@ impl Groups for MySqlSession {
 
     async fn update(&self, request: &JoinRequest) -> Result<()> {
         const DOING: &str = "update a member";
+        request.refuse_more_than(MOST_CAPABILITIES)?;
         let open = self.opened()?;
         let (groups, members) = (self.layout.table("groups"), self.layout.table("members"));
         let (is, member) = (is_group(&self.layout, &request.group), wire::name(request.member.as_str()));

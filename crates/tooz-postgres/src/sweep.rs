@@ -9,7 +9,6 @@ use sqlx::{Acquire as _, PgExecutor, Row as _};
 use tokio::time::sleep;
 use tooz_core::Result;
 
-use crate::client::{Client, Repeat};
 use crate::connection::Connection;
 use crate::dispatch::Dispatch;
 use crate::error;
@@ -33,13 +32,8 @@ pub(crate) enum Step {
     Others(Duration),
 }
 
-const STEP: &str = "SELECT swept, more, age FROM clear_up($1, $2)";
-
-/// One step as doctor takes it, to see whether it can be done: members that live do not tell when it fails, and go on without it.
-pub(crate) async fn try_step(client: &Client) -> Result<()> {
-    let question = || sqlx::query(STEP).bind(0_i64).bind(TICK.as_secs_f64() / 4.0);
-    client.ask(DOING, Repeat::Allowed, question).await.map(drop)
-}
+/// One step: for which session, and unless a round has begun within so many seconds.
+pub(crate) const STEP: &str = "SELECT swept, more, age FROM clear_up($1, $2)";
 
 /// One step, unless a round has begun within `period`; for a connection on which that session lives, or 0.
 pub(crate) async fn step(connection: impl PgExecutor<'_>, session: i64, period: Duration) -> Result<Step, sqlx::Error> {
