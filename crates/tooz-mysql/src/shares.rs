@@ -93,9 +93,9 @@ enum Place {
 
 async fn look(wire: &mut Wire, holdings: &Holdings, from: String) -> Result<Place, sqlx::Error> {
     let (table, session) = (holdings.layout.table("sharers"), &holdings.session);
-    let statement =
+    let question =
         format!("SELECT lk FROM {table} WHERE session = '{session}' AND lk > '{from}' ORDER BY lk LIMIT {LOOKS}");
-    let there = match wire.ask(&statement).await {
+    let there = match wire.ask(&question).await {
         Ok(answer) => answer.rows(0).iter().map(|row| text(row, 0)).collect::<Result<Vec<_>, _>>()?,
         // Without the table there are none.
         Err(error) if error::is_missing(&error) => Vec::new(),

@@ -60,6 +60,7 @@ fn main() -> ExitCode {
         tables::another_layout_is_refused_before_anything_is_owned,
         tables::tables_that_were_dropped_are_made_again,
         tables::a_share_whose_row_is_gone_is_lost,
+        tables::of_many_shares_all_whose_rows_are_gone_are_lost,
         tables::a_group_deleted_by_hand_ends_its_memberships,
         tables::capabilities_that_no_packet_holds_are_refused_and_end_no_session,
         tables::databases_that_differ_in_case_are_what_the_server_takes_them_for,

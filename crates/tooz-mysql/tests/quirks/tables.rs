@@ -110,7 +110,7 @@ pub(crate) async fn a_share_whose_row_is_gone_is_lost(_: Store) {
         ];
         // Longer than a heartbeat: what stands there is not lost.
         sleep(Duration::from_secs(3)).await;
-        assert!(two.iter().all(|guard| guard.is_held()));
+        assert!(two.iter().all(tooz_core::LockGuard::is_held));
         store.sql(deed);
         // A newcomer makes the tables again, without a word.
         let newcomer = store.connect("newcomer").await;
@@ -130,6 +130,32 @@ pub(crate) async fn a_share_whose_row_is_gone_is_lost(_: Store) {
         again.release().await.unwrap();
         kept.release().await.unwrap();
     }
+}
+
+/// More than are given up in one step.
+pub(crate) async fn of_many_shares_all_whose_rows_are_gone_are_lost(_: Store) {
+    let store = Store::own(Setup::new(Kind::MySql));
+    let (ours, other) = (store.connect("ours").await, store.connect("other").await);
+    let mut guards = Vec::new();
+    for number in 0..700 {
+        let lock = ours.lock(format!("many-{number}").as_str()).unwrap();
+        guards.push(within(lock.shared().acquire()).await.unwrap());
+    }
+    let stays = within(ours.lock("stays").unwrap().shared().acquire()).await.unwrap();
+    let row = "SELECT lk FROM tooz.tooz_grants WHERE name = 'stays'";
+    while store.sql(row).is_empty() {
+        sleep(Duration::from_millis(20)).await;
+    }
+    store.sql(&format!("DELETE FROM tooz.tooz_sharers WHERE lk <> ({row})"));
+    for guard in &guards {
+        within(guard.loss().wait()).await;
+    }
+    assert!(stays.is_held());
+    for number in [0, 1, 350, 698, 699] {
+        let lock = other.lock(format!("many-{number}").as_str()).unwrap();
+        within(lock.acquire()).await.unwrap().release().await.unwrap();
+    }
+    assert!(within(other.lock("stays").unwrap().try_acquire()).await.unwrap().is_none());
 }
 
 pub(crate) async fn a_group_deleted_by_hand_ends_its_memberships(_: Store) {
