@@ -6,9 +6,8 @@ use std::fs;
 use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::layout::{self, MISSED};
 use crate::place::Place;
 use crate::table::Table;
 
@@ -95,14 +94,14 @@ impl Hand {
         Ok(Hand(socket))
     }
 
-    /// Rings. A session that has no doorbell is gone, or only looks.
-    pub(crate) fn ring(&self, place: &Place, table: &Table, ring: Ring) {
-        let (path, letter) = (place.bell(table.inode(), ring.slot), write(ring));
-        let send = || self.0.send_to(&letter, &path);
+    /// Rings at that doorbell; `missed` is the mark for what could not be sent. A session that has no doorbell is gone, or only looks.
+    pub(crate) fn ring<'a>(&self, bell: &Path, ring: Ring, missed: impl FnOnce() -> Option<&'a AtomicU64>) {
+        let letter = write(ring);
+        let send = || self.0.send_to(&letter, bell);
         if let Err(error) = send()
             && matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory)
         {
-            if let Ok(missed) = table.region.word(layout::slot(ring.slot, MISSED)) {
+            if let Some(missed) = missed() {
                 missed.store(1, Ordering::Release);
             }
             // If it was answered just before the mark was set, this ring comes through.

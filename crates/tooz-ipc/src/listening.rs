@@ -56,7 +56,7 @@ impl Living {
             What::Broken => {
                 holdings.wake(block);
                 for id in holdings.grants_at(block) {
-                    if !self.is_granted(block, id).unwrap_or(false) {
+                    if self.was_taken(block, id) {
                         self.dispatch.lose_grant(id);
                     }
                 }
@@ -84,7 +84,7 @@ impl Living {
     /// Looks at everything that may have changed without a ring.
     fn look_at_all(&self) {
         for (id, block) in self.dispatch.holdings.grants() {
-            if !self.is_granted(block, id).unwrap_or(false) && self.dispatch.holdings.place(id).is_some() {
+            if self.was_taken(block, id) && self.dispatch.holdings.place(id).is_some() {
                 self.dispatch.lose_grant(id);
             }
         }
@@ -126,11 +126,13 @@ impl Living {
     /// Whether the session of that slot has not ended: it lives, or is to be buried.
     fn is_there(&self, slot: usize) -> bool {
         slot < layout::SLOTS
-            && self
-                .table
-                .region
-                .word(layout::slot(slot, layout::IN_USE))
-                .is_ok_and(|word| word.load(Ordering::Relaxed) != 0)
+            && self.word(layout::slot(slot, layout::IN_USE)).is_some_and(|word| word.load(Ordering::Relaxed) != 0)
+    }
+
+    /// Whether a ring for us could not be sent since that was last asked.
+    fn has_missed(&self) -> bool {
+        let missed = self.word(layout::slot(self.table.slot(), MISSED));
+        missed.is_some_and(|missed| missed.swap(0, Ordering::AcqRel) != 0)
     }
 }
 
@@ -184,8 +186,7 @@ fn hear_all(living: &Living, socket: &UnixDatagram, letter: &mut [u8; LETTER], l
         }
         length = socket.try_recv(letter).ok();
     }
-    let missed = living.table.region.word(layout::slot(living.table.slot(), MISSED));
-    if missed.is_ok_and(|missed| missed.swap(0, Ordering::AcqRel) != 0) {
+    if living.has_missed() {
         living.look_at_all();
     }
 }

@@ -15,7 +15,7 @@ use crate::critical::{Critical, is_nobodys};
 use crate::dispatch::Dispatch;
 use crate::doorbell::{Hand, Ring};
 use crate::error::{self, Fault};
-use crate::layout::{self, AT_OWNER, ID_HIGH, ID_LOW, TOKEN};
+use crate::layout::{self, AT_OWNER, ID_HIGH, ID_LOW, MISSED, TOKEN};
 use crate::place::Place;
 use crate::queue::halves;
 use crate::slots::Rest;
@@ -148,7 +148,8 @@ impl Living {
         if ring.slot == self.table.slot() {
             self.hear(ring.what, ring.block);
         } else {
-            self.hand.ring(&self.place, &self.table, ring);
+            let missed = || self.word(layout::slot(ring.slot, MISSED));
+            self.hand.ring(&self.place.bell(self.table.inode(), ring.slot), ring, missed);
         }
     }
 
@@ -165,6 +166,11 @@ impl Living {
 
     pub(crate) fn is_over(&self) -> bool {
         self.check().is_err()
+    }
+
+    /// A word of the table outside of a change. `None`: the session is over, and the memory may be gone.
+    pub(crate) fn word(&self, at: usize) -> Option<&AtomicU64> {
+        if self.is_over() { None } else { self.table.region.word(at).ok() }
     }
 
     fn is_fresh(&self) -> bool {
@@ -206,9 +212,14 @@ impl Living {
         self.ended.get().is_none() && self.is_granted(held.block, id).unwrap_or(false)
     }
 
+    /// Whether the grant of that request was taken away. With the session all are gone, which is told by itself.
+    pub(crate) fn was_taken(&self, block: usize, id: RequestId) -> bool {
+        !self.is_over() && !self.is_granted(block, id).unwrap_or(false)
+    }
+
     /// A grant of a request comes once and goes once. So where it is seen it is there; where it is not seen, it is gone, unless another is in the middle of a
-    /// change that may be taken back.
-    pub(crate) fn is_granted(&self, block: usize, id: RequestId) -> Result<bool, Fault> {
+    /// change that may be taken back. Who asks has just looked at the table's file.
+    fn is_granted(&self, block: usize, id: RequestId) -> Result<bool, Fault> {
         let word = |field| Ok(self.table.region.word(layout::block(block, field))?.load(Ordering::Acquire));
         let owner = self.table.region.word(AT_OWNER)?;
         for _ in 0..GLANCES {

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use nix::libc;
 use tooz_core::driver::Mutex;
@@ -58,7 +58,7 @@ impl Table {
         let words = words_of(&file, path, namespace)?;
         let found = file.metadata().map_err(failed)?;
         let region = Region::map(&file, words).map_err(failed)?;
-        let slot = free_slot(&file, &region, path)?;
+        let slot = free_slot(&file, path)?;
         Ok(Some(Table {
             region,
             path: path.to_owned(),
@@ -112,7 +112,8 @@ impl Table {
             Ok(found) if (found.dev(), found.ino()) != self.identity => Standing::Gone,
             Ok(found) if found.size() < self.bytes() => Standing::Cut,
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Standing::Gone,
-            _ => Standing::InPlace,
+            // What can't be looked at proves nothing of its name, but the description knows the length.
+            _ => self.glance(),
         }
     }
 
@@ -168,11 +169,14 @@ fn words_of(file: &File, path: &Path, namespace: &Namespace) -> Result<usize> {
 }
 
 /// Locks the byte of a slot that no session has. One that the dead have left in use is as good, but tried later: it has to be cleared away.
-fn free_slot(file: &File, region: &Region, path: &Path) -> Result<usize> {
-    let failed = |error| error::at(error, "lock a byte of", path);
+fn free_slot(file: &File, path: &Path) -> Result<usize> {
+    let (failed, cut) = (|error| error::at(error, "lock a byte of", path), |error| error::at(error, "read", path));
     for is_leftover in [false, true] {
         for slot in 0..SLOTS {
-            let in_use = region.word(layout::slot(slot, IN_USE)).is_ok_and(|word| word.load(Ordering::Relaxed) != 0);
+            // Read and not looked at in memory, of which a file that was made shorter meanwhile would leave nothing.
+            let mut in_use = [0; WORD];
+            file.read_exact_at(&mut in_use, (layout::slot(slot, IN_USE) * WORD) as u64).map_err(cut)?;
+            let in_use = u64::from_ne_bytes(in_use) != 0;
             if in_use == is_leftover && byte_lock::try_lock(file, slot).map_err(failed)? {
                 return Ok(slot);
             }

@@ -1,6 +1,7 @@
 //! A table that is deleted, replaced or made shorter under those that use it: they lose what they had, and hear of it.
 
 use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::{Duration, Instant};
 
 use tooz_core::{ErrorKind, GroupEvent, SessionEvent};
@@ -11,6 +12,7 @@ trials![
     a_deleted_table_is_a_loss_that_is_seen_at_once_and_told,
     a_replaced_table_keeps_no_two_holders_that_believe,
     a_table_that_was_made_shorter_ends_the_session_and_not_the_process,
+    a_table_that_was_made_shorter_kills_none_that_only_wait,
     memberships_and_watches_go_on_in_the_next_table,
     who_is_taken_over_is_told,
     a_broken_grant_is_told_at_once,
@@ -62,6 +64,37 @@ async fn a_table_that_was_made_shorter_ends_the_session_and_not_the_process(name
     fs::remove_file(name.table()).unwrap();
     let again = within(one.lock("x").unwrap().acquire()).await.unwrap();
     assert!(again.fencing_token() > guard.fencing_token());
+}
+
+/// The death of another is what makes those that wait and watch look at the table.
+async fn a_table_that_was_made_shorter_kills_none_that_only_wait(name: Name) {
+    for round in 0..3 {
+        let mut others = Vec::new();
+        for (member, words) in [("h", ["hold", "x"]), ("j", ["join", "g"]), ("d", ["join", "g"])] {
+            others.push(name.start_as(member, &words));
+            others.last_mut().unwrap().line();
+        }
+        let mut dies = others.pop().unwrap();
+        for (member, words) in [("w", ["wait", "x"]), ("y", ["watch", "g"])] {
+            others.push(name.start_as(member, &words));
+            others.last_mut().unwrap().line();
+        }
+        let looks = name.connect("looks").await;
+        while looks.lock("x").unwrap().waiters().await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Time to begin to listen for deaths.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        File::options().write(true).open(name.table()).unwrap().set_len(0).unwrap();
+        dies.kill();
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        for other in &mut others {
+            let ended = other.child.try_wait().unwrap();
+            assert_eq!(ended.and_then(|status| status.signal()), None, "round {round}");
+        }
+        drop(others);
+        fs::remove_file(name.table()).unwrap();
+    }
 }
 
 async fn memberships_and_watches_go_on_in_the_next_table(name: Name) {
