@@ -68,7 +68,9 @@ impl Table {
             if owner.compare_exchange(seen, word, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                 let mut critical =
                     Critical { table: self, rings: Vec::new(), word, records: 0, has_freed: false, _turn: turn };
-                critical.take_back()?;
+                if critical.take_back()? > 0 {
+                    critical.count_undone()?;
+                }
                 return Ok(critical);
             }
         }
@@ -140,10 +142,11 @@ impl Critical<'_> {
     }
 
     /// Puts back what an unfinished change has stored, the last first. One that dies here leaves the log, and the next one begins again.
-    fn take_back(&mut self) -> Result<(), Fault> {
+    /// Answers how many stores there were.
+    fn take_back(&mut self) -> Result<usize, Fault> {
         let records = self.number(AT_UNDO)?;
         if records == 0 {
-            return Ok(());
+            return Ok(0);
         }
         if records > UNDO_RECORDS {
             return Err(Fault::Garbled("the undo log is longer than it can be"));
@@ -158,6 +161,11 @@ impl Critical<'_> {
         fence(Ordering::Release);
         self.word_at(AT_UNDO)?.store(0, Ordering::Release);
         self.records = 0;
+        Ok(records)
+    }
+
+    /// Counts a change of the dead that was undone. One of ours that was refused is taken back without a word.
+    fn count_undone(&self) -> Result<(), Fault> {
         let undone = self.word_at(AT_UNDONE)?;
         undone.store(undone.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         Ok(())
