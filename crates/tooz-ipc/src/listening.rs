@@ -76,7 +76,11 @@ impl Living {
             }
             Ok(gone)
         });
-        for id in gone.unwrap_or_default() {
+        let gone = gone.unwrap_or_default();
+        if gone.is_empty() || !self.is_sure() {
+            return;
+        }
+        for id in gone {
             self.dispatch.lose_membership(id);
         }
     }
@@ -92,8 +96,8 @@ impl Living {
         for (record, watch, _) in self.dispatch.watched() {
             match self.quietly(|table| table.changes(watch, record)) {
                 Some(Some(changes)) => self.dispatch.found(record, changes),
-                Some(None) => self.dispatch.gone(record),
-                None => {}
+                Some(None) if self.is_sure() => self.dispatch.gone(record),
+                Some(None) | None => {}
             }
         }
         self.dispatch.holdings.wake_all();

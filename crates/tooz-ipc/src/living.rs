@@ -189,6 +189,9 @@ impl Living {
             Standing::Cut => {
                 self.end(format!("the table {} was made shorter by another program", self.table.path.display()));
             }
+            Standing::Overwritten => {
+                self.end(format!("another program has written over the table {}", self.table.path.display()));
+            }
         }
     }
 
@@ -214,7 +217,13 @@ impl Living {
 
     /// Whether the grant of that request was taken away. With the session all are gone, which is told by itself.
     pub(crate) fn was_taken(&self, block: usize, id: RequestId) -> bool {
-        !self.is_over() && !self.is_granted(block, id).unwrap_or(false)
+        !self.is_over() && !self.is_granted(block, id).unwrap_or(false) && self.is_sure()
+    }
+
+    /// Looks at the table at once where something of ours is missing: in one that is another's by now all is, and nobody took it.
+    pub(crate) fn is_sure(&self) -> bool {
+        self.see(self.table.glance());
+        self.ended.get().is_none()
     }
 
     /// A grant of a request comes once and goes once. So where it is seen it is there; where it is not seen, it is gone, unless another is in the middle of a

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::libc;
 use tooz_core::driver::Mutex;
@@ -40,6 +40,8 @@ pub(crate) enum Standing {
     Gone,
     /// It was made shorter: to read or write what is missing would be the end of this process.
     Cut,
+    /// Its beginning is not what this driver wrote: another program has written over it.
+    Overwritten,
 }
 
 impl Table {
@@ -96,24 +98,33 @@ impl Table {
         byte_lock::is_locked(&self.file, slot).map_err(|error| Fault::Unknown(error.raw_os_error().unwrap_or(0)))
     }
 
-    /// What one cheap call of the system says of the file: whether it has a name, and all of its length.
+    /// What one cheap call of the system says of the file: whether it has a name, and all of its length. Then its beginning may be read.
     pub(crate) fn glance(&self) -> Standing {
         match self.file.metadata() {
             Ok(found) if found.nlink() == 0 => Standing::Gone,
             Ok(found) if found.size() < self.bytes() => Standing::Cut,
+            Ok(_) => self.beginning(),
             // What can't be looked at proves nothing.
-            _ => Standing::InPlace,
+            Err(_) => Standing::InPlace,
         }
     }
 
-    /// Whether its path still leads to this file, whole.
+    /// Whether the first words, which no change touches, say what they said.
+    fn beginning(&self) -> Standing {
+        let words = [(AT_MAGIC, MAGIC), (AT_VERSION, VERSION), (AT_WORDS, self.region.len() as u64)];
+        let says = |(at, value)| self.region.word(at).is_ok_and(|word| word.load(Ordering::Relaxed) == value);
+        if words.into_iter().all(says) { Standing::InPlace } else { Standing::Overwritten }
+    }
+
+    /// Whether its path still leads to this file, whole and ours.
     pub(crate) fn standing(&self) -> Standing {
         match self.path.symlink_metadata() {
             Ok(found) if (found.dev(), found.ino()) != self.identity => Standing::Gone,
             Ok(found) if found.size() < self.bytes() => Standing::Cut,
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Standing::Gone,
+            Ok(_) => self.beginning(),
             // What can't be looked at proves nothing of its name, but the description knows the length.
-            _ => self.glance(),
+            Err(_) => self.glance(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! A table that is deleted, replaced or made shorter under those that use it: they lose what they had, and hear of it.
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ trials![
     a_replaced_table_keeps_no_two_holders_that_believe,
     a_table_that_was_made_shorter_ends_the_session_and_not_the_process,
     a_table_that_was_made_shorter_kills_none_that_only_wait,
+    an_overwritten_table_is_a_loss_and_nobody_is_blamed,
     memberships_and_watches_go_on_in_the_next_table,
     who_is_taken_over_is_told,
     a_broken_grant_is_told_at_once,
@@ -95,6 +97,34 @@ async fn a_table_that_was_made_shorter_kills_none_that_only_wait(name: Name) {
         drop(others);
         fs::remove_file(name.table()).unwrap();
     }
+}
+
+async fn an_overwritten_table_is_a_loss_and_nobody_is_blamed(name: Name) {
+    let (one, two) = (name.connect("one").await, name.connect("two").await);
+    let (mut events, mut others) = (one.events(), two.events());
+    let guard = one.lock("x").unwrap().acquire().await.unwrap();
+    let membership = one.group("g").unwrap().join_or_create(&1).await.unwrap();
+    let mut watch = two.group("g").unwrap().watch().await.unwrap();
+    within(watch.next()).await.unwrap();
+    let waits = two.lock("x").unwrap();
+    let mut waiting = Box::pin(waits.acquire());
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut waiting).await.is_err());
+    let file = File::options().write(true).open(name.table()).unwrap();
+    file.write_all_at(&vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()], 0).unwrap();
+    let told = async { while !matches!(events.next().await, Some(SessionEvent::Lost(_))) {} };
+    within(told).await;
+    assert!(!guard.is_held());
+    let told = async { while !matches!(others.next().await, Some(SessionEvent::Lost(_))) {} };
+    within(async {
+        tokio::select! { () = told => {}, got = &mut waiting => assert!(got.is_err(), "in a table of zeros") }
+    })
+    .await;
+    let got = tokio::time::timeout(Duration::from_secs(2), &mut waiting).await;
+    assert!(!matches!(got, Ok(Ok(_))), "it has the lock in a table of zeros");
+    let blamed = tokio::time::timeout(Duration::from_millis(100), membership.loss().wait()).await;
+    assert_ne!(blamed.ok(), Some(tooz_core::LossReason::TakenOver));
+    let deleted = tokio::time::timeout(Duration::from_millis(100), watch.next()).await;
+    assert!(!matches!(deleted, Ok(Some(GroupEvent::Deleted))), "{deleted:?}");
 }
 
 async fn memberships_and_watches_go_on_in_the_next_table(name: Name) {
