@@ -36,12 +36,10 @@ pub(crate) fn at(error: io::Error, doing: impl fmt::Display, path: &Path) -> Err
 pub(crate) fn fault(fault: Fault, path: &Path) -> Error {
     let path = path.display();
     let error = match fault {
-        Fault::Garbled(what) => Error::new(
-            ErrorKind::Backend,
-            format!(
-                "the table {path} is spoiled ({what}): stop all that use it, and delete it; `tooz doctor` looks at it whole"
-            ),
-        ),
+        // What a person has to mend: a call that tried it again would go on for ever.
+        Fault::Garbled(what) => Error::config(format!(
+            "the table {path} is spoiled ({what}): stop all that use it, and delete it; `tooz doctor` looks at it whole"
+        )),
         // Not `Unavailable`: a wait for a lock would go on without a word until there is room.
         Fault::Full => Error::config(format!(
             "the table {path} is full: every lock in use, waiter, member and watch takes some 128 to 384 bytes in it. Stop all that use it and delete it, \

@@ -57,7 +57,9 @@ async fn a_garbled_table_is_told_and_nobody_panics(name: Name) {
     file.write_all_at(&vec![0xff; usize::try_from(length).unwrap() - 128], 128).unwrap();
     let late = name.connect("late").await;
     let error = late.lock("x").unwrap().try_acquire().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Backend, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    let waited = within(late.lock("x").unwrap().acquire()).await.unwrap_err();
+    assert_eq!(waited.kind(), ErrorKind::Config, "a wait ends, too: {waited}");
     assert!(error.to_string().contains("spoiled") && error.to_string().contains("delete it"), "{error}");
     let checkup = late.check_up().await;
     assert!(checkup.is_err() || checkup.unwrap().findings.iter().any(|finding| finding.what.contains("spoiled")));
