@@ -6,9 +6,10 @@
 //! /dev/shm/tooz-UID/.bells/TABLE-SLOT               the doorbell of a session: the name of a socket has at most 107 bytes
 //! ```
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirEntry, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +28,8 @@ use crate::table::{Table, words_for, write_header};
 const LONGEST: usize = 200;
 /// What a killed process left half done is older than this.
 const LEFTOVER: Duration = Duration::from_mins(1);
+/// How many doorbells are looked at where a table is made.
+const BELLS: usize = 4096;
 /// How often a table may be replaced while it is opened before that is called an error.
 const REPLACED: usize = 8;
 
@@ -94,6 +97,7 @@ impl Place {
             self.users.make_folder(folder)?;
         }
         self.clear_leftovers();
+        self.clear_bells();
         let (path, first) = (self.table(), self.root.join(format!(".new-{:016x}", fastrand::u64(..))));
         let made = self.make_file(&first).and_then(|()| match fs::hard_link(&first, &path) {
             // The first to come decides.
@@ -116,10 +120,20 @@ impl Place {
     fn clear_leftovers(&self) {
         let Ok(entries) = fs::read_dir(&self.root) else { return };
         for entry in entries.flatten() {
-            let age = entry.metadata().and_then(|found| found.modified()).ok();
-            let age = age.and_then(|modified| SystemTime::now().duration_since(modified).ok());
-            if entry.file_name().as_encoded_bytes().starts_with(b".new-") && age.is_some_and(|age| age > LEFTOVER) {
+            if entry.file_name().as_encoded_bytes().starts_with(b".new-") && is_old(&entry) {
                 let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// Takes away doorbells at which nobody listens: those of a table that was deleted are in nobody's way, and would stay. A young one may be just being hung.
+    fn clear_bells(&self) {
+        let Ok(entries) = fs::read_dir(self.bells()) else { return };
+        for entry in entries.flatten().take(BELLS) {
+            let path = entry.path();
+            let answer = UnixDatagram::unbound().and_then(|hand| hand.connect(&path));
+            if answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) && is_old(&entry) {
+                let _ = fs::remove_file(path);
             }
         }
     }
@@ -138,4 +152,10 @@ impl Place {
             result => result.map_err(failed),
         }
     }
+}
+
+/// Whether no process is still at work on it that has just made it.
+fn is_old(entry: &DirEntry) -> bool {
+    let modified = entry.metadata().and_then(|found| found.modified()).ok();
+    modified.and_then(|modified| SystemTime::now().duration_since(modified).ok()).is_some_and(|age| age > LEFTOVER)
 }

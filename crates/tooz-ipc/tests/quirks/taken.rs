@@ -1,8 +1,9 @@
 //! A table that is deleted, replaced or made shorter under those that use it: they lose what they had, and hear of it.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::os::unix::process::ExitStatusExt as _;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tooz_core::{ErrorKind, GroupEvent, SessionEvent};
@@ -19,6 +20,7 @@ trials![
     who_is_taken_over_is_told,
     a_broken_grant_is_told_at_once,
     looking_makes_nothing_and_follows_the_table,
+    doorbells_of_a_deleted_table_go_with_the_next_that_is_made,
 ];
 
 async fn a_deleted_table_is_a_loss_that_is_seen_at_once_and_told(name: Name) {
@@ -194,4 +196,24 @@ async fn looking_makes_nothing_and_follows_the_table(name: Name) {
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert!(ours.lock("x").unwrap().holders().await.unwrap().is_empty());
     }
+}
+
+async fn doorbells_of_a_deleted_table_go_with_the_next_that_is_made(name: Name) {
+    let (living, next) = (Name::new(), Name::new());
+    let mut bells = Vec::new();
+    let mut holders = Vec::new();
+    for name in [&name, &living] {
+        let mut holder = name.start(&["hold", "x"]);
+        holder.line();
+        holders.push(holder);
+        let inode = fs::metadata(name.table()).unwrap().ino();
+        let bell = name.base().with_file_name(".bells").join(format!("{inode}-0"));
+        assert!(Command::new("touch").args(["-h", "-d", "2 minutes ago"]).arg(&bell).status().unwrap().success());
+        bells.push(bell);
+    }
+    holders[0].kill();
+    fs::remove_dir_all(name.base()).unwrap();
+    assert!(bells[0].symlink_metadata().is_ok(), "a kill leaves it");
+    drop(next.connect("next").await.lock("x").unwrap().acquire().await.unwrap());
+    assert!(bells[0].symlink_metadata().is_err() && bells[1].symlink_metadata().is_ok());
 }
