@@ -23,6 +23,7 @@ mod tls;
 mod watch;
 mod wire;
 mod withdrawal;
+mod withdrawals;
 
 use tooz_core::Driver;
 

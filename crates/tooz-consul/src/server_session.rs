@@ -16,7 +16,7 @@ use crate::error;
 use crate::layout::Layout;
 use crate::record::{SessionRecord, write};
 use crate::request::{Verdict, lock};
-use crate::withdrawal::Withdrawals;
+use crate::withdrawals::Withdrawals;
 
 /// How often a heartbeat is repeated where a new leader does not know the session yet.
 const PATIENT: usize = 5;

@@ -7,51 +7,13 @@
 //! All that wait to be withdrawn are so by one transaction, and one reading of the session's key serves all that were refused for its index: each
 //! writing of that key refuses all transactions under way, and after an outage hundreds that come one by one would end only each other.
 
-use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::sync::oneshot::error::TryRecvError;
 use tooz_core::Result;
-use tooz_core::driver::Mutex;
 
 use crate::client::{Client, Lane, Scope};
 use crate::error;
-use crate::request::{BATCH, Verdict, check_session, delete, set};
+use crate::request::{Verdict, check_session, delete, set};
 use crate::server_session::ServerSession;
-
-/// How many keys one transaction withdraws, beside what it does with the session's own.
-const MOST: usize = BATCH - 2;
-
-/// What is to be withdrawn, and whose turn it is to do it.
-#[derive(Default)]
-pub(crate) struct Withdrawals {
-    waiting: Mutex<Vec<Waiting>>,
-    writing: tokio::sync::Mutex<()>,
-    reading: tokio::sync::Mutex<()>,
-}
-
-struct Waiting {
-    places: Vec<String>,
-    done: oneshot::Sender<Result<()>>,
-}
-
-impl Withdrawals {
-    fn wait(&self, places: &[String]) -> oneshot::Receiver<Result<()>> {
-        let (done, is_done) = oneshot::channel();
-        self.waiting.lock().push(Waiting { places: places.to_vec(), done });
-        is_done
-    }
-
-    /// Those that came first, as many as one transaction takes.
-    fn take_some(&self) -> Vec<Waiting> {
-        let mut waiting = self.waiting.lock();
-        let mut places = 0;
-        let fits = |one: &&Waiting| {
-            let is_first = places == 0;
-            places += one.places.len().max(1);
-            is_first || places <= MOST
-        };
-        let count = waiting.iter().take_while(fits).count();
-        waiting.drain(..count).collect()
-    }
-}
 
 /// Deletes keys whose making may still be under way, and sees that it comes to nothing.
 ///
@@ -114,22 +76,4 @@ pub(crate) async fn follow(client: &Client, session: &ServerSession, asked: u64)
     }
     session.raise(own.modified);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn as_many_are_withdrawn_at_once_as_one_transaction_takes() {
-        let withdrawals = Withdrawals::default();
-        let place = |count: usize| vec!["place".to_owned(); count];
-        let _asked: Vec<_> = [2, 58, 0, 2, 100, 1].map(|count| withdrawals.wait(&place(count))).into();
-        let taken = || withdrawals.take_some().iter().map(|one| one.places.len()).collect::<Vec<_>>();
-        assert_eq!(taken(), [2, 58, 0]);
-        assert_eq!(taken(), [2]);
-        assert_eq!(taken(), [100], "more than fits is the server's to refuse");
-        assert_eq!(taken(), [1]);
-        assert!(taken().is_empty());
-    }
 }

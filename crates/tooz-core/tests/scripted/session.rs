@@ -1,5 +1,7 @@
 //! The scripted session: each method answers as the test has said, and counts.
 
+// Long because all that a test can say of it is in this one place.
+
 use std::collections::{HashMap, HashSet};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
