@@ -57,9 +57,24 @@ pub(crate) fn in_the_way(path: &Path, group: &GroupId) -> Error {
     ))
 }
 
-/// Two names that became one file name.
+/// Two names that became one file name; or a file that is not where it was made.
 pub(crate) fn collision(path: &Path, theirs: &str, ours: &str) -> Error {
-    strange(path, format_args!("belongs to {theirs:?}, not to {ours:?}: their hashes collide; choose another name"))
+    strange(
+        path,
+        format_args!(
+            "belongs to {theirs:?}, not to {ours:?}: it was copied or linked there by hand, and then delete it where nobody uses it; or \
+             their hashes collide, and then choose another name"
+        ),
+    )
+}
+
+/// A record of the layout that says none.
+pub(crate) fn spoiled_record(path: &Path) -> Error {
+    Error::config(format!(
+        "{} does not say in which layout the namespace is kept: it is spoiled, or another program's. Stop all that use the namespace and \
+         delete that file, or name a folder that is this driver's alone in the URL (file:///FOLDER)",
+        path.display()
+    ))
 }
 
 fn judge(error: &io::Error) -> (ErrorKind, &'static str) {
@@ -75,17 +90,19 @@ fn judge(error: &io::Error) -> (ErrorKind, &'static str) {
         Some(libc::EROFS) => {
             (ErrorKind::Unauthorized, "the file system is read-only: name another folder in the URL (file:///FOLDER)")
         }
-        Some(
-            libc::ENOENT
-            | libc::ENOTDIR
-            | libc::EEXIST
-            | libc::EISDIR
-            | libc::ELOOP
-            | libc::ENAMETOOLONG
-            | libc::EINVAL
-            | libc::ENXIO
-            | libc::ESPIPE,
-        ) => (ErrorKind::Config, "name a folder that is this driver's alone in the URL (file:///FOLDER)"),
+        Some(libc::ENOENT | libc::ENOTDIR | libc::EEXIST | libc::EISDIR | libc::ENAMETOOLONG | libc::EINVAL) => {
+            (ErrorKind::Config, "name a folder that is this driver's alone in the URL (file:///FOLDER)")
+        }
+        Some(libc::ELOOP) => (
+            ErrorKind::Config,
+            "a symbolic link stands there, which is not followed: move it away, or name a folder that is this driver's alone in the URL \
+             (file:///FOLDER)",
+        ),
+        Some(libc::ENXIO | libc::ESPIPE) => (
+            ErrorKind::Config,
+            "a pipe, a socket or a device stands there: move it away, or name a folder that is this driver's alone in the URL \
+             (file:///FOLDER)",
+        ),
         // Not `Unavailable`: a wait for a lock would go on without a word until there is room.
         Some(libc::ENOSPC | libc::EDQUOT) => (ErrorKind::Config, "make room on that file system and try again"),
         Some(libc::EMFILE | libc::ENFILE) => (
@@ -110,6 +127,8 @@ mod tests {
             (libc::EACCES, ErrorKind::Unauthorized, "file:///FOLDER"),
             (libc::EROFS, ErrorKind::Unauthorized, "read-only"),
             (libc::ENOTDIR, ErrorKind::Config, "folder"),
+            (libc::ELOOP, ErrorKind::Config, "symbolic link"),
+            (libc::ESPIPE, ErrorKind::Config, "a pipe"),
             (libc::ENOSPC, ErrorKind::Config, "room"),
         ] {
             let error = at(io::Error::from_raw_os_error(code), "make folder", Path::new("/srv/x"));

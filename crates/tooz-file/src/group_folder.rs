@@ -277,7 +277,9 @@ pub(crate) fn list(namespace: &NamespaceFolder) -> Result<Vec<GroupId>> {
         let name = record::full_name(&head[..length], &entry.path());
         found.extend(name.and_then(|name| GroupId::new(name).ok()));
     }
+    // A folder that was copied or linked by hand says the name of another.
     found.sort();
+    found.dedup();
     Ok(found)
 }
 

@@ -109,6 +109,8 @@ pub(crate) enum Recorded {
     Nothing,
     Ours,
     Foreign(String),
+    /// What no version of tooz writes.
+    Spoiled,
 }
 
 impl Recorded {
@@ -118,12 +120,12 @@ impl Recorded {
         if MARK.as_bytes().starts_with(&text[..end]) {
             return Recorded::Nothing;
         }
-        let text = String::from_utf8_lossy(text);
+        let text = String::from_utf8_lossy(&text[..end]);
         let layout = text.strip_prefix(MARK).map(str::trim).filter(|layout| !layout.is_empty());
         match layout {
             Some(SPOKEN) => Recorded::Ours,
             Some(other) => Recorded::Foreign(other.to_owned()),
-            None => Recorded::Foreign(format!("{:?}", text.trim())),
+            None => Recorded::Spoiled,
         }
     }
 }
@@ -138,6 +140,8 @@ mod tests {
     fn our_record_is_ours_and_another_version_is_named() {
         assert_eq!(Recorded::of(record_text().as_bytes()), Recorded::Ours);
         assert_eq!(Recorded::of(b"tooz file layout 2\n"), Recorded::Foreign("2".to_owned()));
+        assert_eq!(Recorded::of(b"\x7fELF\x02"), Recorded::Spoiled);
+        assert_eq!(Recorded::of(b"tooz file layout 1\n\0\0"), Recorded::Ours);
         for lost in [&b""[..], b"\0\0", b"tooz fi", b"tooz file layout ", b"tooz fi\0\0"] {
             assert_eq!(Recorded::of(lost), Recorded::Nothing);
         }

@@ -66,6 +66,7 @@ impl NamespaceFolder {
                 *self.agreed.lock() = Some(now);
                 Ok(Record::Ours)
             }
+            Recorded::Spoiled => Err(error::spoiled_record(&self.layout.record())),
             Recorded::Foreign(found) => Err(Error::foreign_layout(&self.namespace, found, layout::SPOKEN)),
         }
     }
@@ -80,6 +81,9 @@ impl NamespaceFolder {
             }
             result => result.map_err(failed)?,
         };
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Ok(Recorded::Spoiled);
+        }
         let mut text = [0; 64];
         let length = open_file::read_up_to(&file, &mut text, 0).map_err(failed)?;
         Ok(Recorded::of(&text[..length]))
