@@ -2,7 +2,10 @@
 
 mod session;
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tooz_core::driver::{LockKey, Replace, RequestId};
@@ -298,10 +301,11 @@ async fn a_member_owns_no_key_past_its_deadline_and_waits_to_stand_again() {
     let (clock, asked) = (scripted.clock.clone(), Arc::clone(&membership));
     let owned = scripted.at_the_next_beat(move || {
         clock.advance(TIMEOUT * 2);
-        (partitioner.belongs_to_self("key"), asked.is_member())
+        let stands = pin!(asked.wait_standing()).poll(&mut Context::from_waker(Waker::noop()));
+        (partitioner.belongs_to_self("key"), asked.is_member(), stands.is_ready())
     });
     scripted.clock.advance(TIMEOUT / 3);
-    assert_eq!(soon(owned).await.unwrap(), (false, false));
+    assert_eq!(soon(owned).await.unwrap(), (false, false, false));
     let standing = async {
         let standing = membership.wait_standing();
         tokio::pin!(standing);
