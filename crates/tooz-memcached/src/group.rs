@@ -210,7 +210,8 @@ impl Groups for MemcachedSession {
                 return Ok(());
             }
             if look.journal.made_by.is_none() {
-                return Err(Error::no_group(group));
+                // A record that was cleared away meanwhile does not tell that this has deleted the group.
+                return if look.seen.may_have_forgotten() { Ok(()) } else { Err(Error::no_group(group)) };
             }
             let gone = client.gone_of(look.sessions()).await?;
             if gone.is_empty() {

@@ -209,9 +209,16 @@ impl Client {
         match look.journal.end_of(request) {
             Some(End::Taken) => Err(taken()),
             Some(End::Died) => Err(lost()),
-            None if was_held && !in_doubt => Err(taken()),
+            None if was_held && !in_doubt => self.must_not_be_taken(request, &look.seen).await,
             Some(End::Given) | None => Ok(()),
         }
+    }
+
+    /// Sees that a grant of whose end the record tells nothing was not taken away before it was given back. A break tells the holder before
+    /// it succeeds, so a break of which no letter tells goes on at the same time, and counts as the later of the two.
+    async fn must_not_be_taken(&self, request: RequestId, seen: &Seen) -> Result<()> {
+        let is_given = seen.may_have_forgotten() && !self.has_letter_of(request).await?;
+        if is_given { Ok(()) } else { Err(taken()) }
     }
 
     /// Frees a lock in whose record nothing else stands, if that is still so. The last token is kept there.
@@ -305,6 +312,8 @@ impl Locks for MemcachedSession {
         let look = client.append_to_lock(&key, &break_off(request), IfMissing::Leave, Lane::Wish, false).await?;
         match look.journal.end_of(request) {
             Some(End::Taken) => client.tell(session, Letter::Broken(request)).await,
+            // It is over, and this may have been its end.
+            None if look.seen.may_have_forgotten() => client.tell(session, Letter::Broken(request)).await,
             _ => Err(missing()),
         }
     }

@@ -26,6 +26,9 @@ pub(crate) struct Seen {
     pub(crate) version: Version,
     /// Whether what was appended may yet be appended once more.
     pub(crate) in_doubt: bool,
+    /// Whether another has written the record anew between what was appended and the reading of it: the entry had its effect, and no longer stands
+    /// here.
+    pub(crate) rewritten: bool,
 }
 
 /// What becomes of an entry where there is no record.
@@ -90,12 +93,12 @@ impl Client {
                 other => return Err(other.unexpected()),
             };
             let mut seen = match (value, missing) {
-                (None, IfMissing::Leave) => Some(Seen::of(None, &done)),
+                (None, IfMissing::Leave) => Some(Seen { rewritten: is_done, ..Seen::of(None, &done) }),
                 (None, IfMissing::Make) => self.make(append).await.map_err(|error| doubtful(error, in_doubt))?,
                 (Some((text, flags)), _) => {
-                    let is_there = is_done || contains(&text, entry.as_bytes());
-                    let seen = Seen::of(Some((text, flags)), &done);
-                    if is_there { Some(seen) } else { self.make_room(append, &seen).await? }
+                    let is_there = contains(&text, entry.as_bytes());
+                    let seen = Seen { rewritten: is_done && !is_there, ..Seen::of(Some((text, flags)), &done) };
+                    if is_done || is_there { Some(seen) } else { self.make_room(append, &seen).await? }
                 }
             };
             if let Some(seen) = &mut seen {
@@ -166,6 +169,7 @@ impl Client {
             text: Some(text),
             version,
             in_doubt: false,
+            rewritten: false,
         }))
     }
 
@@ -228,7 +232,12 @@ fn must_live(session: Reply, owned: bool) -> Result<()> {
 impl Seen {
     pub(crate) fn of(value: Option<(Vec<u8>, Flags)>, done: &Done) -> Self {
         let (text, cas) = value.map_or((None, 0), |(text, flags)| (Some(text), flags.cas));
-        Seen { text, version: Version { epoch: done.epoch, cas }, in_doubt: done.in_doubt }
+        Seen { text, version: Version { epoch: done.epoch, cas }, in_doubt: done.in_doubt, rewritten: false }
+    }
+
+    /// Whether the text may no longer tell what effect the entry had: it was sent twice, or the record was written anew behind it.
+    pub(crate) fn may_have_forgotten(&self) -> bool {
+        self.in_doubt || self.rewritten
     }
 }
 

@@ -9,6 +9,7 @@ use tooz_core::Result;
 use tooz_core::driver::RequestId;
 
 use crate::client::{Client, Lane};
+use crate::error::lost;
 use crate::holdings::{Grant, Membership};
 use crate::journal::group::{self, GroupJournal};
 use crate::journal::lock;
@@ -103,6 +104,14 @@ impl Client {
         };
         self.must_have_room(self.session_key.len(), text.len()).await?;
         self.run(Batch::default().append(&self.layout.session(session), &text), Lane::Duty).await.map(drop)
+    }
+
+    /// Whether another has told that this grant was broken, and it still stands in the mail.
+    pub(crate) async fn has_letter_of(&self, request: RequestId) -> Result<bool> {
+        let mut done = self.run(Batch::default().get(&self.session_key), Lane::Duty).await?;
+        let (text, _) = done.next().value()?.ok_or_else(lost)?;
+        let broken = format!("B{BETWEEN}{request}");
+        Ok(String::from_utf8_lossy(&text).lines().any(|letter| letter == broken))
     }
 
     /// Reads what others have told, if there is something new, and clears it when it has become long.

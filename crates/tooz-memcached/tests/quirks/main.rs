@@ -1,6 +1,7 @@
 //! What is memcached's own: its clock, its versions of values, what it forgets, and what it does when it is full. Each trial has a server of its own.
 
 mod bed;
+mod between;
 mod clock;
 mod config;
 mod full;
@@ -24,9 +25,17 @@ fn main() -> ExitCode {
         }
         Provided::Missing(reason) => Some(reason),
     };
-    let trials =
-        [clock::TRIALS, config::TRIALS, full::TRIALS, groups::TRIALS, line::TRIALS, records::TRIALS, servers::TRIALS]
-            .concat();
+    let trials = [
+        between::TRIALS,
+        clock::TRIALS,
+        config::TRIALS,
+        full::TRIALS,
+        groups::TRIALS,
+        line::TRIALS,
+        records::TRIALS,
+        servers::TRIALS,
+    ]
+    .concat();
     let trials = trials.into_iter().map(|(name, run)| match &why_not {
         None => Trial::test(name, move || {
             let _turn = turn::take(name, Beside::Others);
