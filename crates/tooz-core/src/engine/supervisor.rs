@@ -8,8 +8,10 @@
 //! | open | heartbeats, until the session is lost | down: the loss is told, local queues look again, and what is left is ended at the backend before anything new |
 //! | any | the close | closed: first all holds are lost, then the backend is told |
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -248,6 +250,9 @@ impl Supervisor {
 
     fn down(&mut self, error: Option<Error>) {
         self.attempts += 1;
+        // The wish that was just refused is not kept for the next connection: its end would cut off what another asks there. Those that still want a
+        // session hear of the phase, and say so again.
+        let _ = pin!(self.inner.want_session.notified()).poll(&mut Context::from_waker(Waker::noop()));
         self.inner.phase.send_replace(Phase::Down { attempt: self.attempts, error });
     }
 

@@ -51,3 +51,22 @@ fn beats_that_hang_lose_the_session_in_time_and_all_is_kept_up() {
         all.ends_with_close().await;
     });
 }
+
+#[test]
+fn a_wish_for_a_session_that_was_refused_is_not_kept_for_the_next_connection() {
+    trial(async || {
+        let toy = Toy::named("refused-wish");
+        let coordinator = toy.connect("a").await;
+        toy.script.always(Method::Open, Mischief::FailsLate(Duration::from_millis(50), ErrorKind::Config));
+        // The second is asked where there is no connection any more.
+        for _ in 0..2 {
+            let refused = soon("try_acquire()", coordinator.lock("x").unwrap().try_acquire()).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Config);
+        }
+        let opens = toy.script.calls(Method::Open);
+        // A session that no caller wants would be refused beneath it, and its end would cut off what is asked here.
+        toy.script.always(Method::Groups, Mischief::AnswersLate(Duration::from_millis(100)));
+        soon("groups()", coordinator.groups()).await.unwrap();
+        assert_eq!(toy.script.calls(Method::Open), opens, "no caller wants a session");
+    });
+}
