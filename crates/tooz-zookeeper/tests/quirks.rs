@@ -41,8 +41,7 @@ macro_rules! quirks {
 
 /// They take the whole of a small machine.
 const CROWDS: &[&str] = &[
-    "ten_thousand_locks_of_one_session_may_be_killed",
-    "as_many_as_one_session_may_hold_can_be_closed",
+    "a_session_that_holds_as_much_as_it_may_can_be_killed",
     "what_is_too_much_is_refused_and_what_was_given_back_is_not_counted",
     "thousands_that_ask_at_once_starve_no_heartbeat",
     "thousands_of_locks_are_listed",

@@ -20,11 +20,8 @@ const MANY: usize = 10_000;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        quirk("ten_thousand_locks_of_one_session_may_be_killed", || {
-            Box::pin(ten_thousand_locks_of_one_session_may_be_killed())
-        }),
-        quirk("as_many_as_one_session_may_hold_can_be_closed", || {
-            Box::pin(as_many_as_one_session_may_hold_can_be_closed())
+        quirk("a_session_that_holds_as_much_as_it_may_can_be_killed", || {
+            Box::pin(a_session_that_holds_as_much_as_it_may_can_be_killed())
         }),
         quirk("what_is_too_much_is_refused_and_what_was_given_back_is_not_counted", || {
             Box::pin(what_is_too_much_is_refused_and_what_was_given_back_is_not_counted())
@@ -99,8 +96,9 @@ impl Worker {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let coordinator =
-                connect_for(&self.url, "worker", "many", Duration::from_secs(10)).await.expect("a connection");
-            let (held, refused) = hold(&coordinator, MANY, long_name).await;
+                connect_for(&self.url, "worker", "many", Duration::from_secs(20)).await.expect("a connection");
+            let (held, refused) = hold(&coordinator, MANY * 3, long_name).await;
+            let held: Vec<_> = held.into_iter().filter(LockGuard::is_held).collect();
             println!("{} {refused:?}", held.len());
             std::future::pending::<()>().await;
         });
@@ -120,44 +118,25 @@ async fn serves(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-async fn ten_thousand_locks_of_one_session_may_be_killed() -> Result<()> {
+async fn a_session_that_holds_as_much_as_it_may_can_be_killed() -> Result<()> {
     let cluster = cluster();
     let mut worker = Command::new(std::env::current_exe().expect("this program"))
-        .env(Worker::URL, cluster.url())
+        // A busy machine may take longer than the usual time for one operation.
+        .env(Worker::URL, format!("{}?operation_timeout=1m", cluster.url()))
         .stdout(Stdio::piped())
         .spawn()
         .expect("it can be started");
     let mut said = String::new();
     let answer = BufReader::new(worker.stdout.take().expect("it is piped")).read_line(&mut said);
+    // The end of the session is the same record, whether it expires or is closed.
     worker.kill().expect("it is this process's own");
     worker.wait().expect("it is dead");
     answer.expect("it says what it holds");
-    assert_eq!(said.trim(), format!("{MANY} None"));
+    let (held, refused) = said.split_once(' ').expect("how many, and why no more");
+    assert!(held.parse::<usize>().expect("a number") > MANY, "{said}");
+    assert!(refused.contains("Config") && refused.contains("ZOOKEEPER-4306"), "{said}");
     let next = connect_for(&cluster.url(), "next", "many", Duration::from_secs(10)).await?;
     assert!(soon(next.lock(long_name(MANY - 1))?.acquire()).await?.is_held());
-    next.close().await?;
-    serves(&cluster).await
-}
-
-async fn as_many_as_one_session_may_hold_can_be_closed() -> Result<()> {
-    let cluster = cluster();
-    // A busy machine may take longer than the usual time for one operation.
-    let url = format!("{}?operation_timeout=1m", cluster.url());
-    let coordinator = connect_for(&url, "m", "full", Duration::from_mins(1)).await?;
-    // Names that are as long in a path as any.
-    let (held, refused) = hold(&coordinator, MANY * 3, |number| format!("{number:032}")).await;
-    let refused = refused.expect("the limit is reached");
-    assert_eq!(refused.kind(), ErrorKind::Config, "{refused}");
-    assert!(refused.to_string().contains("ZOOKEEPER-4306") && held.len() > MANY, "{} {refused}", held.len());
-    assert!(held.iter().all(LockGuard::is_held));
-    // The guards are forgotten: all nodes go with the session.
-    held.into_iter().for_each(std::mem::forget);
-    if let Err(error) = coordinator.close().await {
-        // On a busy machine three servers may need longer for it than one answer may take. Whether it ends is seen by the next one.
-        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
-    }
-    let next = connect_for(&cluster.url(), "next", "full", Duration::from_secs(10)).await?;
-    assert!(soon(next.lock(format!("{:032}", 0))?.acquire()).await?.is_held());
     next.close().await?;
     serves(&cluster).await
 }
