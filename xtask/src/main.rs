@@ -7,6 +7,7 @@ mod itest;
 mod mutants;
 mod programs;
 mod progress;
+mod room;
 mod serve;
 mod servers;
 mod steps;

@@ -12,6 +12,9 @@ use crate::{itest, servers, tidy, tools};
 /// A driver that lives outside of the workspace, as a stranger's would.
 const OUT_OF_TREE: &str = "tests/out-of-tree-driver/Cargo.toml";
 
+/// Where that is built: it is another workspace with other features, and in one folder the two would wait for each other's lock.
+pub(crate) const OUT_OF_TREE_TARGET: &str = "out-of-tree";
+
 /// The step without which those after it are not worth starting.
 pub(crate) const BUILD: &str = "build";
 
@@ -99,9 +102,7 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
         ));
     }
     if has_out_of_tree {
-        // A folder of its own: it is another workspace with other features, and in one folder the two would
-        // wait for each other's lock.
-        let target = workspace.target().join("out-of-tree");
+        let target = workspace.target().join(OUT_OF_TREE_TARGET);
         steps.push(commands(
             "out-of-tree",
             "the example of a driver outside of the workspace",

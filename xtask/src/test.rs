@@ -9,6 +9,7 @@ use indicatif::MultiProgress;
 
 use crate::Verdict;
 use crate::progress::{Progress, Show};
+use crate::room;
 use crate::steps::{self, BUILD, Report, Step};
 use crate::summary::{self, Line, Outcome};
 use crate::turns;
@@ -42,6 +43,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
         }
         return Ok(Verdict::Passed);
     }
+    room::is_there(workspace, options.only.is_empty() && options.skip.is_empty())?;
 
     let show = if options.verbose { Show::All } else { Show::Glimpse };
     let mut lines = Vec::new();
