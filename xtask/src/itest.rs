@@ -19,6 +19,9 @@ pub(crate) struct Options {
     /// List the backends there are, and where the server of each would come from
     #[arg(long)]
     list: bool,
+    /// The version of the server, one of those that Debian has: `8.0` for Redis, say. An unknown one is an error that lists them
+    #[arg(long, value_name = "VERSION")]
+    server: Option<String>,
 }
 
 /// So many cases of a server at once, on any machine: they wait far more than they compute. Another suite may run beside them.
@@ -37,12 +40,16 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     }
     check(&options.backends, &known)?;
 
+    if options.server.is_some() && options.backends.len() != 1 {
+        bail!("--server VERSION is the version of one backend's server: name one backend");
+    }
+
     let mut total = Tally::default();
     for (index, backend) in options.backends.iter().enumerate() {
         if index > 0 {
             println!();
         }
-        total.add(&test(workspace, backend)?);
+        total.add(&test(workspace, backend, options.server.as_deref())?);
     }
     println!();
     if !total.not_claimed.is_empty() {
@@ -57,8 +64,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
 }
 
 /// The test programs of one backend: its conformance suite and what else its crate has; then what needs its server in other
-/// crates.
-pub(crate) fn programs_of(workspace: &Workspace, backend: &str, built: &[Program]) -> Vec<Invocation> {
+/// crates. `setting` says which version of the server is wanted.
+pub(crate) fn programs_of(
+    workspace: &Workspace,
+    backend: &str,
+    setting: Option<(&'static str, &'static str)>,
+    built: &[Program],
+) -> Vec<Invocation> {
     let own = format!("crates/tooz-{backend}");
     let environment = servers::environment(backend);
     let mut invocations = Vec::new();
@@ -79,7 +91,10 @@ pub(crate) fn programs_of(workspace: &Workspace, backend: &str, built: &[Program
             invocation.arguments([cases.as_str(), "--test-threads", AT_ONCE])
         }));
     }
-    invocations
+    match setting {
+        Some((name, value)) => invocations.into_iter().map(|one| one.environment(name, value)).collect(),
+        None => invocations,
+    }
 }
 
 /// A run that finished well without a single case proves nothing, and no more does one that did not find the server which it was
@@ -100,14 +115,15 @@ pub(crate) fn refuse_emptiness(tally: &mut Tally) -> Vec<String> {
     errors
 }
 
-fn test(workspace: &Workspace, backend: &str) -> Result<Tally> {
+fn test(workspace: &Workspace, backend: &str, version: Option<&str>) -> Result<Tally> {
+    let setting = version.map(|version| servers::setting_for(backend, version)).transpose()?;
     let progress = Progress::start(format!("itest {backend}"), Show::Glimpse);
-    servers::provide_for(backend, &progress)?;
+    servers::provide_for(backend, version, &progress)?;
     let built = programs::build(workspace, Selection::Packages(&packages(workspace, backend)), &progress)?;
     let mut tally = Tally::default();
     // Failures are explained after the cases: all that is no case is kept for then.
     let mut rest = Vec::new();
-    for program in programs_of(workspace, backend, &built) {
+    for program in programs_of(workspace, backend, setting, &built) {
         let mut one = Tally::default();
         let mut said = vec![format!("$ {program}")];
         let finished = program.run(|line| {

@@ -5,7 +5,7 @@ use std::path::Display;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
-use tooz_testbed::{Cluster, Kind, Server};
+use tooz_testbed::{Cluster, Kind, Server, Setup};
 
 use crate::Verdict;
 use crate::progress::{Progress, Show};
@@ -19,6 +19,9 @@ pub(crate) struct Options {
     /// Start a cluster instead of one server: three members of etcd, or a Redis primary with two replicas and three Sentinels
     #[arg(long)]
     cluster: bool,
+    /// The version of the server, one of those that Debian has: `8.0` for Redis, say. An unknown one is an error that lists them
+    #[arg(long, value_name = "VERSION")]
+    server: Option<String>,
 }
 
 /// Whatever runs; it ends when the value is dropped.
@@ -37,9 +40,9 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
     ends.thread_block().context("cannot block signals")?;
 
     let progress = Progress::start(format!("serve {kind}"), Show::Glimpse);
-    let installation = servers::provide(kind, &progress)?;
+    let installation = servers::provide(kind, options.server.as_deref(), &progress)?;
     progress.glimpse("starting");
-    let running = Running::start(kind, options.cluster)?;
+    let running = Running::start(kind, options.cluster, options.server.as_deref())?;
     progress.finish("up");
 
     let url = running.url();
@@ -57,8 +60,13 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
 }
 
 impl Running {
-    fn start(kind: Kind, cluster: bool) -> Result<Self> {
-        Ok(if cluster { Running::Many(Cluster::start(kind)?) } else { Running::One(Box::new(Server::start(kind)?)) })
+    fn start(kind: Kind, cluster: bool, version: Option<&str>) -> Result<Self> {
+        let setup = Setup::new(kind);
+        let setup = match version {
+            Some(version) => setup.version(version),
+            None => setup,
+        };
+        Ok(if cluster { Running::Many(setup.start_cluster()?) } else { Running::One(Box::new(setup.start()?)) })
     }
 
     fn url(&self) -> String {

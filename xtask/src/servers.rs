@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::env;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use tooz_testbed::{Installation, Kind, Source};
 
 use crate::progress::Progress;
@@ -25,23 +25,40 @@ pub(crate) fn environment(backend: &str) -> Option<(&'static str, &'static str)>
     server_of(backend).map(|_| MAY_START)
 }
 
+/// The same for a version of the server.
+pub(crate) fn setting_for(backend: &str, version: &str) -> Result<(&'static str, &'static str)> {
+    let kind =
+        server_of(backend).with_context(|| format!("{backend} needs no server, and so has no --server VERSION"))?;
+    if is_users_own(kind) {
+        bail!(
+            "{} names a server of yours, which is of the version that it is: --server VERSION needs that unset",
+            kind.env_var()
+        );
+    }
+    tooz_testbed::setting_for(kind, version)
+}
+
 /// Fetches the server's programs where nothing has them yet: here, where it can be seen, and not silently in a test.
-pub(crate) fn provide(kind: Kind, progress: &Progress) -> Result<Installation> {
+pub(crate) fn provide(kind: Kind, version: Option<&str>, progress: &Progress) -> Result<Installation> {
     let told = Cell::new(false);
-    tooz_testbed::provision(kind, &|text| {
+    let tell = |text: &str| {
         // Once, so that the reader of a log knows what took so long.
         if told.replace(true) {
             progress.glimpse(text);
         } else {
             progress.announce(&format!("{kind} is not on this machine yet: it is fetched once, for all runs to come"));
         }
-    })
+    };
+    match version {
+        Some(_) => tooz_testbed::provision_version(kind, version, &tell),
+        None => tooz_testbed::provision(kind, &tell),
+    }
 }
 
 /// The same for a backend, unless it needs no server or uses the user's own.
-pub(crate) fn provide_for(backend: &str, progress: &Progress) -> Result<()> {
+pub(crate) fn provide_for(backend: &str, version: Option<&str>, progress: &Progress) -> Result<()> {
     match server_of(backend) {
-        Some(kind) if !is_users_own(kind) => provide(kind, progress).map(drop),
+        Some(kind) if !is_users_own(kind) => provide(kind, version, progress).map(drop),
         _ => Ok(()),
     }
 }

@@ -166,9 +166,9 @@ fn test_all_but_drivers(workspace: &Workspace, documentation: &Invocation, progr
 }
 
 fn test_driver(workspace: &Workspace, backend: &str, progress: &Progress) -> Result<Report> {
-    servers::provide_for(backend, progress)?;
+    servers::provide_for(backend, None, progress)?;
     let built = programs::build(workspace, Selection::Workspace, progress)?;
-    let mut report = run_all(&itest::programs_of(workspace, backend, &built), progress)?;
+    let mut report = run_all(&itest::programs_of(workspace, backend, None, &built), progress)?;
     let errors = itest::refuse_emptiness(&mut report.tally);
     report.failed |= !errors.is_empty();
     report.output.extend(errors);

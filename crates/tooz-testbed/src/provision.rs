@@ -97,8 +97,8 @@ pub fn at_hand(kind: Kind) -> Result<Option<Installation>> {
 }
 
 /// The same as [`provision`] for a version that was asked for; then only packages will do, since no other way lets one
-/// choose.
-pub(crate) fn provision_version(kind: Kind, version: Option<&str>, progress: &dyn Fn(&str)) -> Result<Installation> {
+/// choose. The error of an unknown version lists those that there are.
+pub fn provision_version(kind: Kind, version: Option<&str>, progress: &dyn Fn(&str)) -> Result<Installation> {
     let suite = match choose(kind, version)? {
         Choice::Here(found) => return Ok(found),
         Choice::Suite(suite) => suite,
@@ -130,11 +130,16 @@ fn choose(kind: Kind, version: Option<&str>) -> Result<Choice> {
     if let Some(version) = version {
         return Ok(Choice::Suite(suite_of(kind, version)?.to_owned()));
     }
-    if let Some(suite) = env::var(suite_variable(kind)).ok().filter(|suite| !suite.is_empty()) {
+    if let Some(suite) = env::var(kind.suite_variable()).ok().filter(|suite| !suite.is_empty()) {
         return Ok(Choice::Suite(suite));
     }
     let here = Installation::on_path(card.programs).map(Choice::Here);
     Ok(here.unwrap_or_else(|| Choice::Suite(card.suites[0].1.to_owned())))
+}
+
+/// The variable, and its value, by which test programs start that version where they ask for none.
+pub fn setting_for(kind: Kind, version: &str) -> Result<(&'static str, &'static str)> {
+    Ok((kind.suite_variable(), suite_of(kind, version)?))
 }
 
 fn package_folder(kind: Kind, suite: &str) -> Result<PathBuf> {
@@ -143,10 +148,6 @@ fn package_folder(kind: Kind, suite: &str) -> Result<PathBuf> {
 
 fn image_folder(kind: Kind) -> Result<PathBuf> {
     Ok(store()?.join("docker").join(kind.name()))
-}
-
-fn suite_variable(kind: Kind) -> String {
-    format!("TOOZ_{}_SUITE", kind.name().to_uppercase())
 }
 
 fn suite_of(kind: Kind, version: &str) -> Result<&'static str> {
@@ -177,6 +178,8 @@ fn unpacked(
     told: &dyn Fn(&str),
     finish: &dyn Fn(&Path) -> Result<()>,
 ) -> Result<PathBuf> {
+    // An edition lies in a folder of its own, and comes from the same suite.
+    let suite = suite.split('+').next().unwrap_or(suite);
     once(folder, told, |folder| {
         let unpack = |packages: &[&str], into: &Path| apt::unpack(&store()?.join("apt"), suite, packages, into, told);
         unpack(packages, folder)?;

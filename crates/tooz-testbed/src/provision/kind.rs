@@ -41,6 +41,19 @@ impl Kind {
         }
     }
 
+    /// The variable that names another suite to take the packages from: `TOOZ_REDIS_SUITE`.
+    pub fn suite_variable(self) -> &'static str {
+        match self {
+            Kind::Redis => "TOOZ_REDIS_SUITE",
+            Kind::Etcd => "TOOZ_ETCD_SUITE",
+            Kind::ZooKeeper => "TOOZ_ZOOKEEPER_SUITE",
+            Kind::Postgres => "TOOZ_POSTGRES_SUITE",
+            Kind::Consul => "TOOZ_CONSUL_SUITE",
+            Kind::Memcached => "TOOZ_MEMCACHED_SUITE",
+            Kind::MySql => "TOOZ_MYSQL_SUITE",
+        }
+    }
+
     /// The variable that names a server of the user's own: `TOOZ_REDIS_URL`.
     pub fn env_var(self) -> &'static str {
         match self {
@@ -92,6 +105,7 @@ mod tests {
         for &kind in Kind::ALL {
             assert_eq!(kind.to_string().parse(), Ok(kind));
             assert_eq!(kind.env_var(), format!("TOOZ_{}_URL", kind.name().to_uppercase()));
+            assert_eq!(kind.suite_variable(), format!("TOOZ_{}_SUITE", kind.name().to_uppercase()));
         }
         let error = "moon".parse::<Kind>().unwrap_err();
         assert_eq!(

@@ -10,7 +10,7 @@ pub(crate) struct Card {
     pub(crate) programs: &'static [&'static str],
     /// The Debian packages that hold it; libraries that they depend on come along.
     pub(crate) packages: &'static [&'static str],
-    /// Which version is in which Debian suite, the one to take unless asked first.
+    /// Which version is in which Debian suite, the one to take unless asked first. What stands behind a `+` tells several of one suite apart.
     pub(crate) suites: &'static [(&'static str, &'static str)],
     /// The image that Docker has of it.
     pub(crate) image: &'static str,
