@@ -4,6 +4,7 @@ mod cases;
 pub mod checker;
 pub mod history;
 pub mod mutant;
+pub mod own;
 mod perform;
 mod process;
 mod rig;

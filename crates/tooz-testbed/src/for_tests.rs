@@ -18,6 +18,19 @@ pub enum Provided {
     Missing(String),
 }
 
+impl Provided {
+    /// Why trials that break servers can't run here; `None`: they can. A server that is in use is not stopped, filled or flushed.
+    pub fn why_none_to_break(self, kind: Kind) -> Option<String> {
+        match self {
+            Provided::MayStart => None,
+            Provided::Own(_) => {
+                Some(format!("needs servers to break: cargo xtask itest {kind} without {}", kind.env_var()))
+            }
+            Provided::Missing(reason) => Some(reason),
+        }
+    }
+}
+
 /// Says what the tests of a driver may use. Starts nothing, so that `--list` can ask too.
 ///
 /// In this order: the user's own server (`TOOZ_REDIS_URL`, …), servers of the testbed (`TOOZ_TESTBED=1`, as
@@ -46,5 +59,8 @@ mod tests {
         assert_eq!(decide(Kind::Redis, None, true), Provided::MayStart);
         let Provided::Missing(reason) = decide(Kind::Etcd, None, false) else { panic!("there is none") };
         assert!(reason.contains("cargo xtask itest etcd"), "{reason}");
+        assert_eq!(Provided::MayStart.why_none_to_break(Kind::Redis), None);
+        let why = Provided::Own(String::new()).why_none_to_break(Kind::Redis).unwrap();
+        assert!(why.contains("TOOZ_REDIS_URL"), "{why}");
     }
 }

@@ -17,15 +17,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use libtest_mimic::{Failed, Trial};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use tooz_conformance::turn::{self, Beside};
+use tooz_conformance::own::Own;
 use tooz_core::driver::Verdict;
 use tooz_core::{
     ConnectOptions, Coordinator, ErrorKind, GroupEvent, LeaderEvent, LossReason, Probe, Result, SessionEvent,
 };
-use tooz_testbed::{Kind, Provided, Proxy, Server, Setup, for_tests};
+use tooz_testbed::{Kind, Proxy, Server, Setup, for_tests};
 
 use raw::{Raw, word};
 
@@ -96,24 +96,17 @@ fn main() -> ExitCode {
     trials.extend(rotation::trials());
     trials.extend(secure::trials());
     trials.extend(taken::trials());
-    libtest_mimic::run(&Arguments::from_args(), turn::in_order(trials, CROWDS)).exit_code()
+    OWN.main(trials)
 }
 
 type Quirk = std::pin::Pin<Box<dyn Future<Output = Result<()>>>>;
 
+/// The trials of this program, and whether they can run here.
+static OWN: LazyLock<Own> =
+    LazyLock::new(|| Own::new(for_tests(Kind::ZooKeeper).why_none_to_break(Kind::ZooKeeper), CROWDS));
+
 pub(crate) fn quirk(name: &'static str, run: fn() -> Quirk) -> Trial {
-    let reason = match for_tests(Kind::ZooKeeper) {
-        Provided::MayStart => None,
-        Provided::Own(_) => Some("breaks servers, and so starts its own: TOOZ_TESTBED=1".to_owned()),
-        Provided::Missing(reason) => Some(reason),
-    };
-    if let Some(reason) = reason {
-        let kind = reason.clone();
-        let ignored = Trial::ignorable_test(name, move || Ok(Completion::ignored_with(reason)));
-        return ignored.with_kind(kind).with_ignored_flag(true);
-    }
-    Trial::test(name, move || {
-        let _turn = turn::take(name, Beside::of(name, CROWDS));
+    OWN.trial(name, move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let limited = runtime.block_on(async { timeout(SOON * 4, run()).await });
         runtime.shutdown_background();

@@ -17,9 +17,9 @@ mod waits;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Failed, Trial};
-use tooz_conformance::turn::{self, Beside};
-use tooz_testbed::{Kind, Provided, for_tests};
+use libtest_mimic::Failed;
+use tooz_conformance::own::Own;
+use tooz_testbed::{Kind, for_tests};
 
 // The registry finds a driver only in a program that names its crate.
 use tooz_consul as _;
@@ -31,11 +31,7 @@ type Quirk = (&'static str, fn() -> anyhow::Result<()>);
 const CROWDS: &[&str] = &["limits::a_thousand_locks_have_one_heartbeat"];
 
 fn main() -> ExitCode {
-    let missing = match for_tests(Kind::Consul) {
-        Provided::MayStart => None,
-        Provided::Own(_) => Some("breaks servers, which the testbed starts: cargo xtask itest consul".to_owned()),
-        Provided::Missing(reason) => Some(reason),
-    };
+    let own = Own::new(for_tests(Kind::Consul).why_none_to_break(Kind::Consul), CROWDS);
     let quirks = [
         access::QUIRKS,
         agents::QUIRKS,
@@ -48,12 +44,9 @@ fn main() -> ExitCode {
         replies::QUIRKS,
         waits::QUIRKS,
     ];
-    let trials = quirks.into_iter().flatten().map(|&(name, quirk)| match &missing {
-        Some(reason) => Trial::test(name, || Ok(())).with_kind(reason.clone()).with_ignored_flag(true),
-        None => Trial::test(name, move || {
-            let _turn = turn::take(name, Beside::of(name, CROWDS));
-            quirk().map_err(|why| Failed::from(format!("{why:#}")))
-        }),
-    });
-    libtest_mimic::run(&Arguments::from_args(), turn::in_order(trials.collect(), CROWDS)).exit_code()
+    let trials = quirks
+        .into_iter()
+        .flatten()
+        .map(|&(name, quirk)| own.trial(name, move || quirk().map_err(|why| Failed::from(format!("{why:#}")))));
+    own.main(trials.collect())
 }

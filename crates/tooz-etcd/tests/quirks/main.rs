@@ -17,9 +17,9 @@ mod watches;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Failed, Trial};
-use tooz_conformance::turn::{self, Beside};
-use tooz_testbed::{Kind, Provided, for_tests};
+use libtest_mimic::Failed;
+use tooz_conformance::own::Own;
+use tooz_testbed::{Kind, for_tests};
 
 // The registry finds a driver only in a program that names its crate.
 use tooz_etcd as _;
@@ -38,11 +38,7 @@ const CROWDS: &[&str] = &[
 ];
 
 fn main() -> ExitCode {
-    let missing = match for_tests(Kind::Etcd) {
-        Provided::MayStart => None,
-        Provided::Own(_) => Some("breaks servers, which the testbed starts: cargo xtask itest etcd".to_owned()),
-        Provided::Missing(reason) => Some(reason),
-    };
+    let own = Own::new(for_tests(Kind::Etcd).why_none_to_break(Kind::Etcd), CROWDS);
     let quirks = [
         access::QUIRKS,
         alarms::QUIRKS,
@@ -58,12 +54,9 @@ fn main() -> ExitCode {
         set_back::QUIRKS,
         watches::QUIRKS,
     ];
-    let trials = quirks.into_iter().flatten().map(|&(name, quirk)| match &missing {
-        Some(reason) => Trial::test(name, || Ok(())).with_kind(reason.clone()).with_ignored_flag(true),
-        None => Trial::test(name, move || {
-            let _turn = turn::take(name, Beside::of(name, CROWDS));
-            quirk().map_err(|why| Failed::from(format!("{why:#}")))
-        }),
-    });
-    libtest_mimic::run(&Arguments::from_args(), turn::in_order(trials.collect(), CROWDS)).exit_code()
+    let trials = quirks
+        .into_iter()
+        .flatten()
+        .map(|&(name, quirk)| own.trial(name, move || quirk().map_err(|why| Failed::from(format!("{why:#}")))));
+    own.main(trials.collect())
 }

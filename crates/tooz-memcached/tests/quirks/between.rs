@@ -142,7 +142,7 @@ async fn wait_for_places(server: &Server, count: usize) {
     let places = |text: Option<String>| text.unwrap_or_default().lines().filter(|line| line.starts_with('A')).count();
     let all = async {
         while places(raw.read(&lock_key("x"))) < count {
-            tokio::time::sleep(Duration::from_millis(5)).await
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     soon(all).await;

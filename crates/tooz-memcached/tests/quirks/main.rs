@@ -12,19 +12,11 @@ mod servers;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Completion, Trial};
-use tooz_conformance::turn::{self, Beside};
-use tooz_testbed::{Kind, Provided, for_tests};
+use tooz_conformance::own::Own;
+use tooz_testbed::{Kind, for_tests};
 
 fn main() -> ExitCode {
-    let why_not = match for_tests(Kind::Memcached) {
-        Provided::MayStart => None,
-        // A server that is in use is not stopped, filled or flushed.
-        Provided::Own(_) => {
-            Some("needs servers of its own: cargo xtask itest memcached without TOOZ_MEMCACHED_URL".to_owned())
-        }
-        Provided::Missing(reason) => Some(reason),
-    };
+    let own = Own::new(for_tests(Kind::Memcached).why_none_to_break(Kind::Memcached), &[]);
     let trials = [
         between::TRIALS,
         clock::TRIALS,
@@ -36,18 +28,11 @@ fn main() -> ExitCode {
         servers::TRIALS,
     ]
     .concat();
-    let trials = trials.into_iter().map(|(name, run)| match &why_not {
-        None => Trial::test(name, move || {
-            let _turn = turn::take(name, Beside::Others);
+    let trials = trials.into_iter().map(|(name, run)| {
+        own.trial(name, move || {
             run();
             Ok(())
-        }),
-        Some(reason) => {
-            let why = reason.clone();
-            Trial::ignorable_test(name, move || Ok(Completion::ignored_with(why)))
-                .with_kind(reason.clone())
-                .with_ignored_flag(true)
-        }
+        })
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+    own.main(trials.collect())
 }

@@ -9,10 +9,10 @@ mod tables;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use tooz_conformance::turn::{self, Beside};
+use libtest_mimic::{Failed, Trial};
+use tooz_conformance::own::Own;
 use tooz_mysql as _;
-use tooz_testbed::{Kind, Provided, for_tests};
+use tooz_testbed::{Kind, for_tests};
 
 use crate::bed::{Store, role, run};
 
@@ -28,14 +28,10 @@ fn main() -> ExitCode {
         run(role(&given));
         return ExitCode::SUCCESS;
     }
-    let missing = match for_tests(Kind::MySql) {
-        Provided::MayStart => None,
-        Provided::Own(_) => Some("breaks servers of its own: TOOZ_TESTBED=1".to_owned()),
-        Provided::Missing(reason) => Some(reason),
-    };
+    let own = Own::new(for_tests(Kind::MySql).why_none_to_break(Kind::MySql), CROWDS);
     macro_rules! trials {
         ($($module:ident::$name:ident),* $(,)?) => {
-            vec![$(trial(stringify!($name), missing.as_deref(), |store| run($module::$name(store)))),*]
+            vec![$(trial(&own, stringify!($name), |store| run($module::$name(store)))),*]
         };
     }
     let trials = trials![
@@ -75,19 +71,12 @@ fn main() -> ExitCode {
         access::the_check_up_tells_what_it_found,
         access::the_check_up_warns_of_a_small_pool_of_threads,
     ];
-    libtest_mimic::run(&Arguments::from_args(), turn::in_order(trials, CROWDS)).exit_code()
+    own.main(trials)
 }
 
-fn trial(name: &str, missing: Option<&str>, case: fn(Store)) -> Trial {
-    if let Some(reason) = missing.map(str::to_owned) {
-        let kind = reason.clone();
-        return Trial::ignorable_test(name, move || Ok(Completion::ignored_with(reason)))
-            .with_kind(kind)
-            .with_ignored_flag(true);
-    }
+fn trial(own: &Own, name: &str, case: fn(Store)) -> Trial {
     let namespace = name.to_owned();
-    Trial::test(name, move || {
-        let _turn = turn::take(&namespace, Beside::of(&namespace, CROWDS));
+    own.trial(name, move || {
         case(Store::shared(&namespace).map_err(Failed::from)?);
         Ok(())
     })

@@ -13,10 +13,10 @@ mod rotation;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use tooz_conformance::turn::{self, Beside};
+use libtest_mimic::{Failed, Trial};
+use tooz_conformance::own::Own;
 use tooz_postgres as _;
-use tooz_testbed::{Kind, Provided, for_tests};
+use tooz_testbed::{Kind, for_tests};
 
 use crate::bed::{Store, role, run};
 
@@ -35,14 +35,10 @@ fn main() -> ExitCode {
         run(role(&given));
         return ExitCode::SUCCESS;
     }
-    let missing = match for_tests(Kind::Postgres) {
-        Provided::MayStart => None,
-        Provided::Own(_) => Some("breaks servers of its own: TOOZ_TESTBED=1".to_owned()),
-        Provided::Missing(reason) => Some(reason),
-    };
+    let own = Own::new(for_tests(Kind::Postgres).why_none_to_break(Kind::Postgres), CROWDS);
     macro_rules! trials {
         ($($module:ident::$name:ident),* $(,)?) => {
-            vec![$(trial(stringify!($name), missing.as_deref(), |store| run($module::$name(store)))),*]
+            vec![$(trial(&own, stringify!($name), |store| run($module::$name(store)))),*]
         };
     }
     #[cfg_attr(not(feature = "tls"), expect(unused_mut, reason = "certificates are one more"))]
@@ -113,19 +109,12 @@ fn main() -> ExitCode {
     ];
     #[cfg(feature = "tls")]
     trials.extend(trials![rotation::certificates_are_read_again_at_each_connection]);
-    libtest_mimic::run(&Arguments::from_args(), turn::in_order(trials, CROWDS)).exit_code()
+    own.main(trials)
 }
 
-fn trial(name: &str, missing: Option<&str>, case: fn(Store)) -> Trial {
-    if let Some(reason) = missing.map(str::to_owned) {
-        let kind = reason.clone();
-        return Trial::ignorable_test(name, move || Ok(Completion::ignored_with(reason)))
-            .with_kind(kind)
-            .with_ignored_flag(true);
-    }
+fn trial(own: &Own, name: &str, case: fn(Store)) -> Trial {
     let namespace = name.to_owned();
-    Trial::test(name, move || {
-        let _turn = turn::take(&namespace, Beside::of(&namespace, CROWDS));
+    own.trial(name, move || {
         case(Store::shared(&namespace).map_err(Failed::from)?);
         Ok(())
     })

@@ -16,9 +16,8 @@ mod traffic;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Completion, Trial};
-use tooz_conformance::turn::{self, Beside};
-use tooz_testbed::{Kind, Provided, for_tests};
+use tooz_conformance::own::Own;
+use tooz_testbed::{Kind, for_tests};
 
 /// They take the whole of a small machine.
 const CROWDS: &[&str] = &[
@@ -35,12 +34,7 @@ const CROWDS: &[&str] = &[
 ];
 
 fn main() -> ExitCode {
-    let why_not = match for_tests(Kind::Redis) {
-        Provided::MayStart => None,
-        // A server that is in use is not broken, filled or flushed.
-        Provided::Own(_) => Some("needs servers of its own: cargo xtask itest redis without TOOZ_REDIS_URL".to_owned()),
-        Provided::Missing(reason) => Some(reason),
-    };
+    let own = Own::new(for_tests(Kind::Redis).why_none_to_break(Kind::Redis), CROWDS);
     let trials = [
         locks::TRIALS,
         faults::TRIALS,
@@ -56,18 +50,11 @@ fn main() -> ExitCode {
         replicas::TRIALS,
     ]
     .concat();
-    let trials = trials.into_iter().map(|(name, run)| match &why_not {
-        None => Trial::test(name, move || {
-            let _turn = turn::take(name, Beside::of(name, CROWDS));
+    let trials = trials.into_iter().map(|(name, run)| {
+        own.trial(name, move || {
             run();
             Ok(())
-        }),
-        Some(reason) => {
-            let why = reason.clone();
-            Trial::ignorable_test(name, move || Ok(Completion::ignored_with(why)))
-                .with_kind(reason.clone())
-                .with_ignored_flag(true)
-        }
+        })
     });
-    libtest_mimic::run(&Arguments::from_args(), turn::in_order(trials.collect(), CROWDS)).exit_code()
+    own.main(trials.collect())
 }
