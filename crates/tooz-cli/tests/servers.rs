@@ -27,20 +27,36 @@ struct Backend {
     kind: Kind,
     /// How long after its timeout a dead holder's lock may still be held.
     late: Duration,
+    /// Whether a lock can be broken there, and the dead have to be waited for.
+    has_leases: bool,
     server: OnceLock<Server>,
 }
 
-static BACKENDS: [Backend; 4] = [
-    Backend { kind: Kind::Redis, late: Duration::from_millis(500), server: OnceLock::new() },
-    Backend { kind: Kind::Etcd, late: Duration::from_secs(1), server: OnceLock::new() },
+static BACKENDS: [Backend; 7] = [
+    Backend { kind: Kind::Redis, late: Duration::from_millis(500), has_leases: true, server: OnceLock::new() },
+    Backend { kind: Kind::Etcd, late: Duration::from_secs(1), has_leases: true, server: OnceLock::new() },
     // Consul ends a session after twice its timeout.
-    Backend { kind: Kind::Consul, late: TIMEOUT.saturating_add(Duration::from_secs(1)), server: OnceLock::new() },
-    Backend { kind: Kind::Memcached, late: Duration::from_millis(2500), server: OnceLock::new() },
+    Backend {
+        kind: Kind::Consul,
+        late: TIMEOUT.saturating_add(Duration::from_secs(1)),
+        has_leases: true,
+        server: OnceLock::new(),
+    },
+    Backend { kind: Kind::Memcached, late: Duration::from_millis(2500), has_leases: true, server: OnceLock::new() },
+    // Sessions end at a tick of the leader.
+    Backend { kind: Kind::ZooKeeper, late: Duration::from_secs(1), has_leases: true, server: OnceLock::new() },
+    // The server sees a connection end.
+    Backend { kind: Kind::Postgres, late: Duration::ZERO, has_leases: false, server: OnceLock::new() },
+    Backend { kind: Kind::MySql, late: Duration::ZERO, has_leases: false, server: OnceLock::new() },
 ];
+
+/// Of backends alone where a session is a lease of the server's, and not a connection.
+const OF_LEASES: [&str; 2] =
+    ["a_broken_lock_is_lost_for_its_holder_and_free_for_others", "a_member_that_crashed_is_followed_by_its_next_run"];
 
 type Case = (&'static str, fn(&'static Backend));
 
-const CASES: [Case; 13] = [
+const CASES: [Case; 14] = [
     (
         "a_broken_lock_is_lost_for_its_holder_and_free_for_others",
         a_broken_lock_is_lost_for_its_holder_and_free_for_others,
@@ -57,6 +73,7 @@ const CASES: [Case; 13] = [
     ("a_member_that_crashed_is_followed_by_its_next_run", a_member_that_crashed_is_followed_by_its_next_run),
     ("a_member_is_taken_over_at_once_on_request", a_member_is_taken_over_at_once_on_request),
     ("an_outage_that_ends_in_time_does_not_end_cmd", an_outage_that_ends_in_time_does_not_end_cmd),
+    ("a_short_session_ends_no_cmd_while_the_server_serves", a_short_session_ends_no_cmd_while_the_server_serves),
     ("a_membership_tells_of_its_loss_and_of_its_return", a_membership_tells_of_its_loss_and_of_its_return),
     ("cmds_own_code_stands_when_leaving_fails", cmds_own_code_stands_when_leaving_fails),
     ("a_signal_ends_a_leave_that_nobody_answers", a_signal_ends_a_leave_that_nobody_answers),
@@ -64,7 +81,7 @@ const CASES: [Case; 13] = [
 
 fn main() -> ExitCode {
     let mut trials: Vec<Trial> =
-        BACKENDS.iter().flat_map(|backend| CASES.iter().map(move |case| trial(backend, *case))).collect();
+        BACKENDS.iter().flat_map(|backend| backend.cases().map(move |case| trial(backend, *case))).collect();
     let evicting =
         trial(&BACKENDS[0], ("the_doctor_finds_a_server_that_evicts", the_doctor_finds_a_server_that_evicts));
     let users_own = matches!(for_tests(Kind::Redis), Provided::Own(_));
@@ -95,6 +112,11 @@ fn trial(backend: &'static Backend, (name, case): Case) -> Trial {
 }
 
 impl Backend {
+    fn cases(&self) -> impl Iterator<Item = &'static Case> {
+        let has_leases = self.has_leases;
+        CASES.iter().filter(move |(name, _)| has_leases || !OF_LEASES.contains(name))
+    }
+
     /// A bench in a namespace of its own on the server that all trials of this backend share.
     fn bench(&self) -> Bench {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -354,6 +376,17 @@ fn an_outage_that_ends_in_time_does_not_end_cmd(backend: &Backend) {
     assert!(!own.bench.path("told").exists(), "it was told to end");
     std::fs::write(own.bench.path("go"), "").unwrap();
     assert_eq!(holder.code(), Some(9));
+}
+
+fn a_short_session_ends_no_cmd_while_the_server_serves(backend: &Backend) {
+    let Some(own) = Breakable::start(backend, "session_timeout=4s") else { return };
+    // Longer than any session without a heartbeat.
+    let words: [&[&str]; 2] = [&["lock", "x", "--", "sleep", "6"], &["elect", "g", "--", "sleep", "6"]];
+    let running = words.map(|words| own.bench.tooz(words.iter().copied()).stderr(Stdio::piped()).spawn().unwrap());
+    for one in running {
+        let output = one.wait_with_output().unwrap();
+        assert!(output.status.success(), "{:?}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 fn a_membership_tells_of_its_loss_and_of_its_return(backend: &Backend) {

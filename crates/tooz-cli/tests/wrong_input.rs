@@ -90,7 +90,7 @@ fn durations_and_numbers_are_checked() {
     let bench = Bench::new();
     refused(&bench, ["lock", "x", "--wait", "soon", "--", "true"], &["soon", "500ms"]);
     refused(&bench, ["lock", "x", "--kill-after", "3", "--", "true"], &["500ms"]);
-    refused(&bench, ["--url", "memory://m", "lock", "x", "--kill-after", "9s", "--", "true"], &["half", "10s"]);
+    refused(&bench, ["--url", "memory://m", "lock", "x", "--kill-after", "9s", "--", "true"], &["more than 5s", "10s"]);
     refused(&bench, ["ring", "--node", "a=many", "k"], &["many", "NAME=WEIGHT"]);
     refused(&bench, ["ring", "--node", "a", "--node", "a=2", "k"], &["twice"]);
     refused(&bench, ["ring", "--node", "a", "--points", "0", "k"], &["--points"]);

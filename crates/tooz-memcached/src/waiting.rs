@@ -15,7 +15,7 @@ use crate::record::{IfMissing, Seen};
 use crate::reply::{Batch, Version};
 
 /// How often the first in the line looks: soon after something has changed, and more and more seldom when nothing does.
-const SHORTEST: Duration = Duration::from_millis(2);
+const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_millis(100);
 
 /// Nobody looks more seldom than that.

@@ -171,9 +171,20 @@ async fn answer(host: &str, tls: Option<&Tls>, question: &str) -> Option<String>
     timeout(PATIENCE, asking).await.ok().flatten()
 }
 
-/// A server that takes no packet of a length hangs up as soon as it has read the length.
+/// A length that no server refuses: that of a login.
+const SHORT_PACKET: u32 = 45;
+
+/// A server that takes no packet of a length hangs up as soon as it has read the length. One that hangs up on a short one as well has another reason,
+/// such as too many connections.
 async fn packet_of(host: &str, length: usize) -> Packet {
     let Ok(length) = u32::try_from(length) else { return Packet::Unknown };
+    match is_taken(host, length).await {
+        Packet::Refused if is_taken(host, SHORT_PACKET).await != Packet::Taken => Packet::Unknown,
+        answer => answer,
+    }
+}
+
+async fn is_taken(host: &str, length: u32) -> Packet {
     let Ok(Ok(mut stream)) = timeout(PATIENCE, TcpStream::connect(host)).await else { return Packet::Unknown };
     if stream.write_u32(length).await.is_err() {
         return Packet::Unknown;

@@ -57,7 +57,10 @@ impl Groups for ZooKeeperSession {
         match created {
             Ok(_) => Ok(()),
             Err(ZkError::NodeExists) => Err(Error::group_exists(group)),
-            Err(why) => Err(self.client.failed(format_args!("create {path}"), why)),
+            Err(why) => {
+                let error = self.client.failed(format_args!("create {path}"), why);
+                Err(self.refused(&connection, error).await)
+            }
         }
     }
 
@@ -89,7 +92,10 @@ impl Groups for ZooKeeperSession {
                 }
             }
             Err(ZkError::NoNode) => Err(Error::no_group(group)),
-            Err(why) => Err(self.client.failed(format_args!("delete {path}"), why)),
+            Err(why) => {
+                let error = self.client.failed(format_args!("delete {path}"), why);
+                Err(self.refused(&connection, error).await)
+            }
         }
     }
 
@@ -204,6 +210,11 @@ impl Groups for ZooKeeperSession {
 }
 
 impl ZooKeeperSession {
+    /// The error of what changes no session's own, with the name of whose the namespace is where that is why.
+    async fn refused(&self, connection: &Connection, error: Error) -> Error {
+        if error.kind() == ErrorKind::Unauthorized { self.tree.not_ours(connection, error).await } else { error }
+    }
+
     async fn enter_group(&self, request: &JoinRequest, path: &str, data: &[u8]) -> Result<()> {
         let failed = |why| self.client.failed(format_args!("create {path}"), why);
         let (mut tries, mut turn) = (self.client.tries(), None);

@@ -845,9 +845,13 @@ async fn a_chroot_is_for_others_too() -> Result<()> {
     // The namespace itself is the user's who has made it, and says so.
     let url = as_user("ann:wrong") + &format!("/{above}/prod/one");
     let stranger = connect(&url, "m", "ns").await?;
-    let error = stranger.lock("l")?.acquire().await.expect_err("it is another password");
-    assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
-    assert!(error.to_string().contains("kept by user ann") && !error.to_string().contains("wrong@"), "{error}");
+    for error in [
+        stranger.group("g")?.create().await.expect_err("it is another password"),
+        stranger.lock("l")?.acquire().await.expect_err("it is another password"),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
+        assert!(error.to_string().contains("kept by user ann") && !error.to_string().contains("wrong@"), "{error}");
+    }
     for (guard, coordinator) in held {
         guard.release().await?;
         coordinator.close().await?;

@@ -1,5 +1,8 @@
 //! `tooz elect`: CMD while this member leads its group.
 
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
 use tooz::{Coordinator, ErrorKind, GroupId, Leadership, LossReason, Membership};
 
 use super::membership::{self, until_over};
@@ -7,6 +10,9 @@ use super::{kill_after, unless_signalled, with_coordinator};
 use crate::args::{ElectArguments, Global};
 use crate::exit::{self, Failure};
 use crate::run::{self, Grant, Job, OnLoss, Outcome, Signals};
+
+/// A leadership that is lost sooner is followed by a pause: a backend that is too slow for the session should not be asked in a circle.
+const SHORTEST_ROUND: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(global: &Global, arguments: ElectArguments) -> Result<u8, Failure> {
     let name = GroupId::new(arguments.group.name())?;
@@ -40,6 +46,7 @@ async fn terms(
             elected = unless_signalled(signals, campaign(membership)) => elected?,
             reason = &mut over => return Err(membership::lost(name, &reason)),
         };
+        let elected = Instant::now();
         let job = Job {
             command: &arguments.command,
             environment: vec![
@@ -86,6 +93,8 @@ async fn terms(
                     return Err(membership::lost(name, &reason));
                 }
                 exit::say(format_args!("{lost}; campaigning again"));
+                let pause = sleep(SHORTEST_ROUND.saturating_sub(elected.elapsed()));
+                unless_signalled(signals, async { Ok::<_, Failure>(pause.await) }).await?;
             }
         }
     }
