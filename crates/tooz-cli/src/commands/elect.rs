@@ -94,7 +94,11 @@ async fn terms(
                 }
                 exit::say(format_args!("{lost}; campaigning again"));
                 let pause = sleep(SHORTEST_ROUND.saturating_sub(elected.elapsed()));
-                unless_signalled(signals, async { Ok::<_, Failure>(pause.await) }).await?;
+                let pausing = async {
+                    pause.await;
+                    Ok::<_, Failure>(())
+                };
+                unless_signalled(signals, pausing).await?;
             }
         }
     }

@@ -168,7 +168,7 @@ fn kill_after(coordinator: &Coordinator, wanted: Option<Duration>) -> Result<Dur
 
 /// How far away the deadline still is when a heartbeat goes out on time: the margin is at least a tenth, and a heartbeat is due in each third.
 fn spare(timeout: Duration, margin: Duration) -> Duration {
-    (timeout - timeout / 3).saturating_sub(margin.max(timeout / 10))
+    timeout.saturating_sub(timeout / 3).saturating_sub(margin.max(timeout / 10))
 }
 
 fn longest(timeout: Duration, spare: Duration) -> Duration {
