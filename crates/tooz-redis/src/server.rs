@@ -88,6 +88,14 @@ impl Server {
         !self.line("valkey_version").is_empty() || version >= (6, 2)
     }
 
+    /// `standalone`, `sentinel` or `cluster`. Valkey has a word of its own for it.
+    fn mode(&self) -> &str {
+        match self.line("server_mode") {
+            "" => self.line("redis_mode"),
+            mode => mode,
+        }
+    }
+
     fn may_evict(&self) -> bool {
         self.number("maxmemory") > 0 && self.line("maxmemory_policy") != "noeviction"
     }
@@ -99,7 +107,7 @@ impl Server {
     /// Whether this server will do.
     pub(crate) fn judge(&self, settings: &Settings, visit: Visit) -> Result<()> {
         let product = self.product();
-        if self.line("redis_mode") == "sentinel" {
+        if self.mode() == "sentinel" {
             return Err(Error::config(
                 "this is a Sentinel and holds no data: add ?sentinel=NAME, the name it knows the primary by",
             ));
@@ -107,7 +115,7 @@ impl Server {
         if !self.is_recent() {
             return Err(Error::config(format!("this is {product}; this driver needs Redis 6.2 or later, or Valkey")));
         }
-        if self.line("redis_mode") == "cluster" || self.number("cluster_enabled") == 1 {
+        if self.mode() == "cluster" || self.number("cluster_enabled") == 1 {
             return Err(Error::config(
                 "this server is part of a Redis Cluster, which this driver does not support: use a single server, or Sentinel",
             ));
@@ -184,5 +192,9 @@ mod tests {
         let valkey = Server::parse("redis_version:7.2.4\r\nvalkey_version:8.1.0\r\n");
         assert!(valkey.is_recent());
         assert_eq!(valkey.product(), "Valkey 8.1.0");
+        let sentinel = Server::parse(
+            "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.0\r\nserver_mode:sentinel\r\n",
+        );
+        assert_eq!(sentinel.mode(), "sentinel");
     }
 }

@@ -233,7 +233,7 @@ async fn a_checkup_finds_what_is_wrong() {
     let server = start();
     let a = connect(&server.url(), "a").await;
     let found = soon(a.check_up()).await.unwrap();
-    assert!(found.server.contains("Redis 7") || found.server.contains("Redis 8"), "{}", found.server);
+    assert!(["Redis 7", "Redis 8", "Valkey 8"].iter().any(|name| found.server.contains(name)), "{}", found.server);
     assert!(found.findings.iter().all(|finding| finding.verdict == Verdict::Good), "{found:?}");
     cli(&server, &["CONFIG", "SET", "appendonly", "no"]);
     cli(&server, &["CONFIG", "SET", "maxmemory", "100mb"]);
