@@ -88,16 +88,19 @@ fn test_modules(parent: &str, text: &str) -> Vec<String> {
     names.map(|name| if is_root(parent) { name } else { format!("{parent}::{name}") }).collect()
 }
 
+/// How a path begins that leads to another file of the crate, or gives the root or the parent another name.
+const BEGINNINGS: [&str; 4] = ["crate::", "crate as ", "super::", "super as "];
+
 /// The paths that begin with `crate::` or `super::`, as they are from the root, one for each name: of imports, and of what is named where it
 /// is used.
 fn imports(module: &str, text: &str) -> Vec<String> {
     let code = code(text);
     let mut paths = Vec::new();
-    for (at, word) in code.match_indices("crate::").chain(code.match_indices("super::")) {
+    for (at, word) in BEGINNINGS.iter().flat_map(|word| code.match_indices(word)) {
         let (before, after) = (&code[..at], &code[at..]);
         // The middle of a longer name, a macro's crate, for whom something is visible, the second step of a path.
         let is_part = before.ends_with(|one: char| one.is_alphanumeric() || one == '_' || one == '$');
-        if is_part || before.ends_with("(in ") || (word == "super::" && before.ends_with("super::")) {
+        if is_part || before.ends_with("(in ") || (word.starts_with("super") && before.ends_with("super::")) {
             continue;
         }
         let is_import = before.trim_end().ends_with("use") && before.ends_with(char::is_whitespace);
@@ -117,8 +120,8 @@ fn imports(module: &str, text: &str) -> Vec<String> {
 /// in so many modules that are written out there.
 fn from_root(module: &str, inline: usize, path: &str) -> Option<String> {
     let path = path.split(" as ").next().unwrap_or_default().trim();
-    if let Some(path) = path.strip_prefix("crate::") {
-        return Some(path.to_owned());
+    if let Some(path) = path.strip_prefix("crate").filter(|path| path.is_empty() || path.starts_with("::")) {
+        return Some(path.trim_start_matches(':').to_owned());
     }
     let mut rest = path.strip_prefix("self::").unwrap_or(path);
     let mut steps = 0_usize;
@@ -206,6 +209,7 @@ mod tests {
         );
         assert_eq!(from("fn f() { super::super::wait() }"), ["faults::wait"]);
         assert_eq!(from("use super::super::super::Error;"), ["Error"]);
+        assert_eq!(from("use super as up; use crate as all;"), ["", "faults::proxy"]);
         assert_eq!(from("pub(super) fn f() {} pub(in super::super) fn g() {}"), Vec::<String>::new());
     }
 
