@@ -1,14 +1,22 @@
 //! `cargo xtask tidy`: the house rules that no compiler knows. Each finding names a file and what would be right.
 
 mod circles;
+mod code;
 mod facade;
 mod floors;
+mod forwards;
 mod graph;
 mod guide;
 mod layout;
 mod manifests;
+mod map;
+mod packages;
+mod poison;
+mod readmes;
 mod rooms;
+mod root;
 mod sources;
+mod words;
 
 use anyhow::Result;
 
@@ -37,10 +45,17 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Findings> {
     let mut findings = Findings::default();
     layout::check(workspace, &files, &mut findings)?;
     manifests::check(workspace, &mut findings)?;
+    packages::check(workspace, &mut findings)?;
+    readmes::check(workspace, &files, &mut findings)?;
+    map::check(workspace, &files, &mut findings)?;
+    words::check(workspace, &files, &mut findings)?;
     rooms::check(workspace, &files, &mut findings)?;
     facade::check(workspace, &mut findings)?;
+    root::check(workspace, &mut findings)?;
     floors::check(workspace, &files, &mut findings)?;
     circles::check(workspace, &files, &mut findings)?;
+    poison::check(workspace, &files, &mut findings)?;
+    forwards::check(workspace, &mut findings)?;
     guide::check(workspace, &mut findings)?;
     sources::check(workspace, &files, &mut findings)?;
     Ok(findings)

@@ -8,16 +8,16 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use libtest_mimic::Trial;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The variable that names the file.
 const FILE: &str = "TOOZ_TURNS";
 
-/// For the trials of one program.
-static HERE: RwLock<()> = RwLock::new(());
+/// For the trials of one program, first come, first served. A trial that panicked has had its turn: this lock knows no poison.
+static HERE: RwLock<()> = RwLock::const_new(());
 
 /// Whom a trial bears beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,12 +67,11 @@ enum Here {
 /// Waits for the turn of the trial of that name, on this thread. Call it before the trial's runtime is made.
 ///
 /// # Panics
-/// When the file that `TOOZ_TURNS` names can't be opened or locked.
+/// On a thread of a runtime, and when the file that `TOOZ_TURNS` names can't be opened or locked.
 pub fn take(name: &str, beside: Beside) -> Turn {
-    // A trial that panicked has had its turn.
     let here = match beside {
-        Beside::Others => Here::Beside(HERE.read().unwrap_or_else(std::sync::PoisonError::into_inner)),
-        Beside::Nobody => Here::Alone(HERE.write().unwrap_or_else(std::sync::PoisonError::into_inner)),
+        Beside::Others => Here::Beside(HERE.blocking_read()),
+        Beside::Nobody => Here::Alone(HERE.blocking_write()),
     };
     let file = std::env::var_os(FILE);
     let everywhere = file.as_ref().map(|file| lock(file, beside));

@@ -19,7 +19,7 @@ use crate::layout::{self, AT_OWNER, ID_HIGH, ID_LOW, MISSED, TOKEN};
 use crate::place::Place;
 use crate::queue::halves;
 use crate::slots::Rest;
-use crate::table::{Standing, Table};
+use crate::table::{Table, TableFile};
 
 /// How long what was seen of the table's file counts as seen now, in ns.
 const FRESH: u64 = 200_000;
@@ -182,14 +182,14 @@ impl Living {
         u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
-    pub(crate) fn see(&self, standing: Standing) {
+    pub(crate) fn see(&self, standing: TableFile) {
         match standing {
-            Standing::InPlace => self.looked_at.store(self.now(), Ordering::Relaxed),
-            Standing::Gone => self.end(format!("the table {} was deleted or replaced", self.table.path.display())),
-            Standing::Cut => {
+            TableFile::InPlace => self.looked_at.store(self.now(), Ordering::Relaxed),
+            TableFile::Gone => self.end(format!("the table {} was deleted or replaced", self.table.path.display())),
+            TableFile::Cut => {
                 self.end(format!("the table {} was made shorter by another program", self.table.path.display()));
             }
-            Standing::Overwritten => {
+            TableFile::Overwritten => {
                 self.end(format!("another program has written over the table {}", self.table.path.display()));
             }
         }

@@ -34,7 +34,7 @@ pub(crate) struct Table {
 
 /// Where the file of a table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum TableFile {
     InPlace,
     /// It was deleted, moved, or replaced.
     Gone,
@@ -99,29 +99,29 @@ impl Table {
     }
 
     /// What one cheap call of the system says of the file: whether it has a name, and all of its length. Then its beginning may be read.
-    pub(crate) fn glance(&self) -> Standing {
+    pub(crate) fn glance(&self) -> TableFile {
         match self.file.metadata() {
-            Ok(found) if found.nlink() == 0 => Standing::Gone,
-            Ok(found) if found.size() < self.bytes() => Standing::Cut,
+            Ok(found) if found.nlink() == 0 => TableFile::Gone,
+            Ok(found) if found.size() < self.bytes() => TableFile::Cut,
             Ok(_) => self.beginning(),
             // What can't be looked at proves nothing.
-            Err(_) => Standing::InPlace,
+            Err(_) => TableFile::InPlace,
         }
     }
 
     /// Whether the first words, which no change touches, say what they said.
-    fn beginning(&self) -> Standing {
+    fn beginning(&self) -> TableFile {
         let words = [(AT_MAGIC, MAGIC), (AT_VERSION, VERSION), (AT_WORDS, self.region.len() as u64)];
         let says = |(at, value)| self.region.word(at).is_ok_and(|word| word.load(Ordering::Relaxed) == value);
-        if words.into_iter().all(says) { Standing::InPlace } else { Standing::Overwritten }
+        if words.into_iter().all(says) { TableFile::InPlace } else { TableFile::Overwritten }
     }
 
     /// Whether its path still leads to this file, whole and ours.
-    pub(crate) fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> TableFile {
         match self.path.symlink_metadata() {
-            Ok(found) if (found.dev(), found.ino()) != self.identity => Standing::Gone,
-            Ok(found) if found.size() < self.bytes() => Standing::Cut,
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Standing::Gone,
+            Ok(found) if (found.dev(), found.ino()) != self.identity => TableFile::Gone,
+            Ok(found) if found.size() < self.bytes() => TableFile::Cut,
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => TableFile::Gone,
             Ok(_) => self.beginning(),
             // What can't be looked at proves nothing of its name, but the description knows the length.
             Err(_) => self.glance(),

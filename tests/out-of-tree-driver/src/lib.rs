@@ -1,10 +1,9 @@
 //! A driver in well under two hundred lines, with `tooz-core` as its one dependency: locks and groups on a blackboard of this process.
 //!
-//! `chalk://ROOM` is one blackboard for each room. It declares groups and nothing more: no shared locks, no breaking, no
-//! fairness, no watches. Core makes up for the rest by asking again; what can't be made up answers `Unsupported`.
-//! `tests/conformance.rs` shows with one line that it keeps what it promises.
+//! `chalk://ROOM` is one blackboard for each room. It declares groups and nothing more: no shared locks, no breaking, no fairness, no watches. Core makes up for
+//! the rest by asking again; what can't be made up answers `Unsupported`. `tests/conformance.rs` shows with one line that it keeps what it promises.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
 use std::sync::{Arc, LazyLock};
 
 use tooz_core::driver::{
@@ -110,11 +109,10 @@ impl Locks for Chalk {
 #[async_trait]
 impl Groups for Chalk {
     async fn create_group(&self, group: &GroupId) -> Result<()> {
-        let mut board = self.board.lock();
-        if board.groups.contains_key(group) {
-            return Err(Error::group_exists(group));
-        }
-        board.groups.insert(group.clone(), BTreeMap::new());
+        match self.board.lock().groups.entry(group.clone()) {
+            Entry::Occupied(_) => return Err(Error::group_exists(group)),
+            Entry::Vacant(vacant) => vacant.insert(BTreeMap::new()),
+        };
         Ok(())
     }
 

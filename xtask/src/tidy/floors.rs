@@ -1,74 +1,20 @@
 //! The floors of core: arrows between its files point downwards, and never in a circle.
 //!
-//! The graph is made of the paths `crate::…` that are not for tests. Each names the file that defines what it leads to.
-
-use std::collections::BTreeSet;
+//! The graph is made of the paths `crate::…` and `super::…` that are not for tests. Each names the file that defines what it leads to.
 
 use anyhow::Result;
 
 use super::Findings;
-use super::graph::{Sources, circle, code, graph, leaves};
+use super::graph::{Sources, circle, graph};
 use crate::workspace::Workspace;
 
-const CORE: &str = "crates/tooz-core/src/";
+pub(super) const CORE: &str = "crates/tooz-core/src/";
 
 /// From the ground up. A floor knows itself and those below it.
-const FLOORS: [&str; 4] = ["base", "driver", "engine", "handles"];
-
-/// All that the root of core offers: what users type, and the face for those who write drivers.
-const ROOT_NAMES: [&str; 45] = [
-    "Capabilities",
-    "Characteristic",
-    "Characteristics",
-    "Checkup",
-    "ConnectOptions",
-    "Coordinator",
-    "Credentials",
-    "Driver",
-    "Error",
-    "ErrorKind",
-    "FenceGate",
-    "FencingToken",
-    "Group",
-    "GroupEvent",
-    "GroupId",
-    "GroupWatch",
-    "HashRing",
-    "Holder",
-    "JoinOptions",
-    "Leader",
-    "LeaderEvent",
-    "LeaderWatch",
-    "Leadership",
-    "Lock",
-    "LockGuard",
-    "LockMode",
-    "LockName",
-    "Loss",
-    "LossReason",
-    "MemberId",
-    "Membership",
-    "Namespace",
-    "Outcome",
-    "Partitioner",
-    "Probe",
-    "Result",
-    "RosterEntry",
-    "SessionEvent",
-    "SessionEvents",
-    "SessionState",
-    "SharedLock",
-    "Terms",
-    "Waiter",
-    "connect",
-    "drivers",
-];
+pub(super) const FLOORS: [&str; 4] = ["base", "driver", "engine", "handles"];
 
 pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Findings) -> Result<()> {
     let sources = Sources::read(workspace, files, CORE)?;
-    if let Some(root) = sources.texts.get("lib") {
-        check_root(&names(root), findings);
-    }
     // A floor's own file, and the face of the contract, only say again what their rooms define.
     let arrows = sources.arrows(|module| FLOORS.contains(&module));
     for (module, targets) in &arrows {
@@ -87,28 +33,6 @@ pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Find
         findings.error(CORE, format!("these files import each other in a circle: {}", circle.join(" -> ")));
     }
     Ok(())
-}
-
-fn check_root(found: &BTreeSet<String>, findings: &mut Findings) {
-    let file = format!("{CORE}lib.rs");
-    let wanted: BTreeSet<_> = ROOT_NAMES.iter().map(|name| (*name).to_owned()).collect();
-    for name in found.difference(&wanted) {
-        findings.error(
-            &file,
-            format!("`{name}` is no name that users type: offer it in `driver`, or add it to the list in xtask"),
-        );
-    }
-    for name in wanted.difference(found) {
-        findings.error(&file, format!("`{name}` is missing, which users type"));
-    }
-}
-
-/// The public names of the root, macros and what is hidden from the documentation aside.
-fn names(text: &str) -> BTreeSet<String> {
-    let code = code(text);
-    let uses = code.split("pub use ").skip(1).filter_map(|rest| rest.split_once(';'));
-    let paths = uses.flat_map(|(path, _)| leaves(path)).filter(|path| !path.contains(" as "));
-    paths.filter_map(|path| path.rsplit("::").next().map(str::to_owned)).collect()
 }
 
 fn height(module: &str) -> Option<usize> {
@@ -169,11 +93,15 @@ mod tests {
     }
 
     #[test]
-    fn the_root_offers_what_users_type_and_nothing_else() {
-        let all = format!("pub use base::{{{}}};", ROOT_NAMES.join(", "));
-        assert_eq!(errors(&[("lib.rs", &all)]), Vec::<String>::new());
-        let found = errors(&[("lib.rs", &format!("{}\npub use driver::Session;", all.replace(" Lock, ", " ")))]);
-        assert_eq!(found.len(), 2, "{found:?}");
-        assert!(found[0].contains("`Session`") && found[1].contains("`Lock`"), "{found:?}");
+    fn super_is_followed_and_code_behind_tests_is_seen() {
+        let up = errors(&[("base/id.rs", "use super::super::handles::lock::Lock;"), ("handles/lock.rs", "")]);
+        assert!(up.len() == 1 && up[0].contains("floor above"), "{up:?}");
+        let behind = "#[cfg(test)]\nmod tests {}\nuse crate::handles::lock::Lock;";
+        let up = errors(&[("base/id.rs", behind), ("handles/lock.rs", "")]);
+        assert!(up.len() == 1 && up[0].contains("floor above"), "{up:?}");
+        let face = errors(&[("base/id.rs", "use super::super::Error; use super::Clock;"), ("base.rs", "")]);
+        assert_eq!(face.len(), 2, "{face:?}");
+        let round = [("engine/a.rs", "use super::b::B;"), ("engine/b.rs", "use super::a::A;")];
+        assert!(errors(&round)[0].contains("circle"), "{:?}", errors(&round));
     }
 }

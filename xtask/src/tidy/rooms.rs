@@ -1,7 +1,6 @@
 //! Every driver has the same rooms, so that a reader who knows one finds the way in all.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use anyhow::Result;
 
@@ -22,7 +21,7 @@ const ROOMS: [(&str, &str); 8] = [
 
 /// Rooms that a driver may have: the same word is the same thing in all of them. Each further room is one that no other driver needs, and
 /// stands in the table of the code map.
-const COMMON: [&str; 17] = [
+pub(super) const COMMON: [&str; 17] = [
     "checkup",
     "client",
     "connection",
@@ -43,18 +42,7 @@ const COMMON: [&str; 17] = [
 ];
 
 /// The code map, whose table says what each driver has besides: `| `tooz-red` | `room` … |`.
-const MAP: &str = "crates/ARCHITECTURE.md";
-
-/// Words that meant something else in each driver, and what to say.
-const WORDS: [(&str, &str); 7] = [
-    ("Desk", "LocalQueue"),
-    ("Feed", "Dispatch"),
-    ("Keeper", "what it keeps: only core has a keeper, of a membership"),
-    ("Link", "Connection (one that never reconnects) or Client (one connection after another)"),
-    ("Look", "Client, or what is looked at"),
-    ("Own", "Holdings"),
-    ("Shared", "what is shared: here it is the mode of a lock"),
-];
+pub(super) const MAP: &str = "crates/ARCHITECTURE.md";
 
 const README_AS_DOCS: &str = r#"#![doc = include_str!("../README.md")]"#;
 
@@ -67,15 +55,15 @@ pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Find
                 findings.error(&file, format!("is missing; in every driver it holds {what}"));
             }
         }
-        check_words(workspace, files, &driver, findings)?;
+        check_names(workspace, files, &driver, findings)?;
         check_documentation(workspace, &format!("{folder}/src/lib.rs"), findings)?;
         check_suite(workspace, &format!("{folder}/Cargo.toml"), findings)?;
     }
     Ok(())
 }
 
-/// The names of a driver's rooms and types.
-fn check_words(workspace: &Workspace, files: &[String], driver: &str, findings: &mut Findings) -> Result<()> {
+/// The names of a driver's rooms.
+fn check_names(workspace: &Workspace, files: &[String], driver: &str, findings: &mut Findings) -> Result<()> {
     let map = if workspace.has(MAP) { workspace.read(MAP)? } else { String::new() };
     let row = format!("| `tooz-{driver}` |");
     let own = map.lines().find(|line| line.starts_with(&row)).unwrap_or_default();
@@ -85,20 +73,6 @@ fn check_words(workspace: &Workspace, files: &[String], driver: &str, findings: 
         let Some(path) = file.strip_prefix(&folder) else { continue };
         let room = path.split('/').next().unwrap_or_default();
         rooms.insert(room.strip_suffix(".rs").unwrap_or(room).to_owned());
-        if Path::new(path).extension().is_none_or(|extension| extension != "rs") {
-            continue;
-        }
-        let text = workspace.read(file)?;
-        for (word, instead) in WORDS {
-            let is_type = ["struct", "enum", "trait", "type"].iter().any(|kind| {
-                let begin = format!("{kind} {word}");
-                let mut places = text.match_indices(&begin).map(|(at, _)| &text[at + begin.len()..]);
-                places.any(|rest| !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_'))
-            });
-            if is_type {
-                findings.error(file, format!("`{word}` has another meaning elsewhere: say {instead}"));
-            }
-        }
     }
     for room in rooms.iter().filter(|room| !COMMON.contains(&room.as_str()) && !own.contains(&format!("`{room}`"))) {
         let file = format!("{folder}{room}");
@@ -183,19 +157,19 @@ mod tests {
     }
 
     #[test]
-    fn a_room_and_a_word_of_ones_own_are_named() {
+    fn a_room_of_ones_own_is_named() {
         let mut files: Vec<_> = ROOMS.iter().map(|(room, _)| (format!("crates/tooz-red/{room}"), "")).collect();
         files.retain(|(room, _)| !room.ends_with("lib.rs"));
         let mut files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
         files.push(("crates/tooz-red/Cargo.toml", MANIFEST));
         files.push(("crates/tooz-red/src/lib.rs", README_AS_DOCS));
-        files.push(("crates/tooz-red/src/mailbox.rs", "struct LinkedList;\npub(crate) struct Link(u8);"));
+        files.push(("crates/tooz-red/src/mailbox.rs", ""));
         let (_folder, workspace) = repository(&files);
         let found = judged(&workspace, &files);
-        assert!(found.len() == 2 && found[0].contains("`Link`") && found[1].contains("mailbox"), "{found:?}");
+        assert!(found.len() == 1 && found[0].contains("mailbox"), "{found:?}");
         files.push((MAP, "| `tooz-red` | `mailbox` holds letters, `vigil` watches |"));
         let (_folder, workspace) = repository(&files);
         let found = judged(&workspace, &files);
-        assert!(found.len() == 2 && found[1].contains("no room `vigil`"), "{found:?}");
+        assert!(found.len() == 1 && found[0].contains("no room `vigil`"), "{found:?}");
     }
 }

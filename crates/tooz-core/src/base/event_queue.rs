@@ -20,7 +20,7 @@ pub(crate) enum Next<T> {
     Lagged,
 }
 
-struct Shared<T> {
+struct Buffer<T> {
     state: Mutex<State<T>>,
     reader_gone: Notify,
 }
@@ -35,11 +35,11 @@ struct State<T> {
     waker: Option<Waker>,
 }
 
-pub(crate) struct Feeder<T>(Arc<Shared<T>>);
-pub(crate) struct Reader<T>(Ours<Arc<Shared<T>>>);
+pub(crate) struct Feeder<T>(Arc<Buffer<T>>);
+pub(crate) struct Reader<T>(Ours<Arc<Buffer<T>>>);
 
 pub(crate) fn event_queue<T>() -> (Feeder<T>, Reader<T>) {
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(Buffer {
         state: Mutex::new(State {
             queue: VecDeque::new(),
             overflowed: false,
@@ -53,7 +53,7 @@ pub(crate) fn event_queue<T>() -> (Feeder<T>, Reader<T>) {
     (Feeder(Arc::clone(&shared)), Reader(Ours::new(shared)))
 }
 
-impl<T> Shared<T> {
+impl<T> Buffer<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock()
     }

@@ -4,6 +4,7 @@ mod accept;
 mod connection;
 mod doors;
 mod faults;
+mod forward;
 mod shared;
 mod swallow;
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::connection::{self, Connection};
+use super::connection::Connection;
+use super::forward;
 use super::shared::Shared;
 
 /// Tells the clients apart by their connection. Everybody whom it does not know is `None`.
@@ -38,7 +39,7 @@ fn take(shared: &Arc<Shared>, stream: TcpStream, who_is: &WhoIs) {
     let client_is = who_is(&stream);
     let Ok(connection) = Connection::new(stream, client_is).map(Arc::new) else { return };
     if shared.admit(&connection) {
-        connection::serve(shared, &connection);
+        forward::serve(shared, &connection);
     } else {
         connection.die();
     }
