@@ -101,7 +101,7 @@ async fn look(together: Arc<Together>, client: Arc<Client>) {
         }
         for some in waiting.chunks(BATCH) {
             let ops: Vec<_> = some.iter().map(|(key, _)| get(key)).collect();
-            // Whoever is told in vain looks, and waits again.
+            // A waiter that is told in vain looks, and waits again.
             let Ok(Verdict::Refused(gone)) = client.look_at(Lane::Duty, &ops).await else { continue };
             for (_, told) in gone.iter().filter_map(|index| some.get(*index)) {
                 told.notify_one();

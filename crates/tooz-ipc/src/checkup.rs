@@ -32,7 +32,7 @@ pub(crate) async fn look(place: &Place, living: Option<&Living>) -> Result<Check
     Ok(log_out(checkup, place.users))
 }
 
-/// Who sees the same memory: whoever has the same mount, and may.
+/// Which processes see the same memory: those that have the same mount, and the right to.
 fn mount(checkup: Checkup, place: &Place) -> Checkup {
     let shared_memory = place.base.parent().unwrap_or(&place.base);
     let device = fs::metadata(shared_memory).map_or(0, |found| found.dev());

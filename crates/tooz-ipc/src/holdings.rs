@@ -11,7 +11,7 @@ use tooz_core::driver::{Mutex, RequestId};
 #[derive(Default)]
 pub(crate) struct Holdings {
     places: Mutex<HashMap<RequestId, Held>>,
-    /// Who waits at which place.
+    /// The waiters, by their places.
     waits: Mutex<HashMap<usize, Arc<Notify>>>,
     memberships: Mutex<HashMap<RequestId, (GroupId, usize)>>,
 }

@@ -110,7 +110,7 @@ impl Living {
             return;
         }
         for (_, watch) in self.dispatch.take_unwatched() {
-            // A watch that stays, as another is in the middle of a change, costs a ring for nobody.
+            // A watch that stays, as another is in the middle of a change, costs a ring that no reader needs.
             let _ =
                 self.quietly(
                     |table| if table.is_ours(watch, layout::Kind::Watch)? { table.end_watch(watch) } else { Ok(()) },
@@ -170,7 +170,7 @@ async fn listen(living: Arc<Living>, socket: UnixDatagram) {
                     // The user's share of instances is used up: it is looked for them instead.
                     (round, due) = (SHORT_ROUND, soon());
                 }
-                // Who died before that is not told of.
+                // The deaths before that are not told.
                 living.dispatch.look_everywhere();
             }
             () = tokio::time::sleep_until(due) => {

@@ -220,14 +220,14 @@ impl Living {
         !self.is_over() && !self.is_granted(block, id).unwrap_or(false) && self.is_sure()
     }
 
-    /// Looks at the table at once where something of ours is missing: in one that is another's by now all is, and nobody took it.
+    /// Looks at the table at once where something of ours is missing: in a table that is another's by now all of it is missing, and none of it was taken away.
     pub(crate) fn is_sure(&self) -> bool {
         self.see(self.table.glance());
         self.ended.get().is_none()
     }
 
     /// A grant of a request comes once and goes once. So where it is seen it is there; where it is not seen, it is gone, unless another is in the middle of a
-    /// change that may be taken back. Who asks has just looked at the table's file.
+    /// change that may be taken back. The caller has just looked at the table's file.
     fn is_granted(&self, block: usize, id: RequestId) -> Result<bool, Fault> {
         let word = |field| Ok(self.table.region.word(layout::block(block, field))?.load(Ordering::Acquire));
         let owner = self.table.region.word(AT_OWNER)?;

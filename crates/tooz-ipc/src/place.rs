@@ -126,7 +126,7 @@ impl Place {
         }
     }
 
-    /// Takes away doorbells at which nobody listens: those of a table that was deleted are in nobody's way, and would stay. A young one may be just being hung.
+    /// Takes away doorbells without a listener: those of a table that was deleted hinder no process, and would stay. A young one may not be listened at yet.
     fn clear_bells(&self) {
         let Ok(entries) = fs::read_dir(self.bells()) else { return };
         for entry in entries.flatten().take(BELLS) {

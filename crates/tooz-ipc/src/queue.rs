@@ -6,7 +6,7 @@
 //! | holds | its own | a release, a break; the end of its session |
 //!
 //! Whatever takes a place away hands over: the longest run of waiters at the head that the mode admits gets the lock, each with a new token, and is rung for.
-//! A process may die between the two; then whoever looks at the lock next does it (`settle`).
+//! A process may die between the two; then the next session that looks at the lock does it (`settle`).
 
 use tooz_core::LockMode;
 use tooz_core::driver::RequestId;

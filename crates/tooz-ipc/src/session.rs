@@ -74,7 +74,7 @@ impl IpcSession {
         self.find(Missing::Leave).await
     }
 
-    /// The table for one who changes what belongs to nobody.
+    /// The table for a change of what belongs to no session.
     pub(crate) async fn changing(&self) -> Result<Arc<Living>> {
         let living = self.find(Missing::Make).await?;
         living.ok_or_else(|| error::lost("its table is gone"))

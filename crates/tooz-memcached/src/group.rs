@@ -146,7 +146,7 @@ impl Client {
         }
     }
 
-    /// What a join has come to. `None`: who was in its way is dead, and it has to be asked again.
+    /// What a join has come to. `None`: the member that was in its way is dead, and it has to be asked again.
     async fn joined(&self, request: &JoinRequest, key: &str, look: &SeenGroup) -> Result<Option<()>> {
         if look.journal.made_by.is_none() {
             self.clear_away(key, look).await;

@@ -13,7 +13,7 @@ use crate::wire::Wire;
 /// Looks at the server and at those of its settings on which the driver depends.
 pub(crate) async fn check_up(client: &Client) -> Result<Checkup> {
     let settings = &client.settings;
-    // By a connection of its own: who may make none more is told so.
+    // By a connection of its own: a user who may make no more of them is told so.
     let (mut wire, begun) = setup::connect(settings, Role::Client).await?;
     let server = begun.server;
     let mut checkup = Checkup::new(format!("{} at {}", server.name(), settings.place()))

@@ -17,7 +17,7 @@ use crate::record::{NOW, bytes, entry};
 use crate::session::MySqlSession;
 use crate::wire;
 
-/// The longest capabilities of one member, in bytes: whoever reads a group has those of all its members in one answer.
+/// The longest capabilities of one member, in bytes: a reader of a group has those of all its members in one answer.
 const MOST_CAPABILITIES: usize = 256 << 10;
 
 #[async_trait]

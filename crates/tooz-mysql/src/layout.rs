@@ -42,7 +42,7 @@ pub(crate) struct Layout {
 pub(crate) struct Doors {
     /// A waiting request holds this one, so that no other request passes.
     pub(crate) gate: Name,
-    /// Whoever has the lock alone holds this one.
+    /// The holder that has the lock alone holds this one.
     pub(crate) lock: Name,
     /// A reader holds this one that wants to know who holds the lock.
     pub(crate) attention: Name,

@@ -1,6 +1,6 @@
 //! Taking and giving back the named locks behind a lock, on the session's own connection, one round trip each.
 //!
-//! Who takes the lock alone takes its named lock and then looks for sharers; a sharer takes a named lock of its own and then looks at that of the
+//! A request for the lock alone takes its named lock and then looks for sharers; a sharer takes a named lock of its own and then looks at that of the
 //! lock. So of two that come at once one sees the other at least. The token is taken last, by a statement of its own: after the look at those with whom
 //! it must not overlap. (What a statement reads from a table it may have read before it was granted a named lock.)
 

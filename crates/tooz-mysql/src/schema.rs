@@ -63,7 +63,7 @@ pub(crate) async fn ensure(wire: &mut Wire, settings: &Settings) -> Result<()> {
     if made.as_ref().is_err_and(error::is_denied)
         && let Some((_, tables)) = all.split_once(';')
     {
-        // Who may create tables in a database that is there may yet lack the right to create one.
+        // A user who may create tables in a database that is there may yet lack the right to create a database.
         made = wire.ask(tables).await;
     }
     match made {

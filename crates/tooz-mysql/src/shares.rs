@@ -1,8 +1,8 @@
 //! Which named locks stand for the shares of a lock stands in a table. A row stays for a while after its share was given back, so that a lock that is read
 //! again and again is written down once; then it is taken away.
 //!
-//! Who wants the lock alone finds shares by these rows only. A row that somebody else takes away, with its table or its database perhaps, hides a share; so each
-//! heartbeat looks at some of them, and a reader whose row is gone has lost its lock.
+//! A request for the lock alone finds shares by these rows only. A row that a user takes away by hand, with its table or its database perhaps, hides a share;
+//! so each heartbeat looks at some of them, and a reader whose row is gone has lost its lock.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Clearing up what dead sessions left in the tables: by small steps, by each session that opens or closes, and from time to time. Nobody has to wait
+//! Clearing up what dead sessions left in the tables: by small steps, by each session that opens or closes, and from time to time. No request has to wait
 //! for it, since rows count for nothing without the named lock of their session.
 
 use std::sync::Arc;

@@ -136,7 +136,7 @@ DECLARE
 BEGIN
     UPDATE {schema}.groups SET version = version + 1 WHERE namespace = the_namespace AND name = the_name
         RETURNING key, version INTO changed;
-    -- A group that somebody has deleted by hand has nobody to tell.
+    -- Of a group that was deleted by hand no change is told.
     IF NOT FOUND THEN
         RETURN;
     END IF;

@@ -18,7 +18,7 @@ local function bury(id)
   lives[id] = false
   local owned = prefix .. 'o:' .. id
   if call('TYPE', owned).ok ~= 'hash' then
-    -- Nobody can tell any more what it has owned; each of its locks is found free by the next who wants it.
+    -- What it has owned is written down nowhere any more; each of its locks is found free by the next session that wants it.
     call('DEL', owned)
     return true
   end
