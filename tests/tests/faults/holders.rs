@@ -92,8 +92,8 @@ async fn a_waiter_between(stage: &Stage) -> (tooz::LockGuard, Other, Waiter) {
 async fn its_turn_comes(stage: &Stage, guard: tooz::LockGuard, waiter: Waiter) {
     let gone = Instant::now();
     soon("releasing", guard.release()).await.expect("releasing");
-    let (guard, granted) = soon("the turn of who is behind", waiter).await.unwrap();
-    stage.note("from the end of one in the queue to the turn of who is behind", granted - gone);
+    let (guard, granted) = soon("the turn of the waiter behind", waiter).await.unwrap();
+    stage.note("from the end of one in the queue to the turn of the waiter behind", granted - gone);
     assert!(granted - gone <= stage.ended_after(SHORT) + LATE, "it took {:?}", granted - gone);
     soon("releasing", guard.release()).await.expect("releasing");
 }
