@@ -30,8 +30,8 @@ impl Living {
         }
         let failed = |error| error::at(error, "make a doorbell for", &self.table.path);
         // After the table's file, so that the kernel closes it after that.
-        let alive = self.place.open_alive(self.table.slot())?;
-        let socket = doorbell::hang(&self.place, &self.table).and_then(UnixDatagram::from_std).map_err(failed)?;
+        let alive = self.folder.open_alive(self.table.slot())?;
+        let socket = doorbell::hang(&self.folder, &self.table).and_then(UnixDatagram::from_std).map_err(failed)?;
         let task = tokio::spawn(listen(Arc::clone(self), socket)).abort_handle();
         *listening = Some(Listening { task, _alive: alive });
         Ok(())
@@ -165,7 +165,7 @@ async fn listen(living: Arc<Living>, socket: UnixDatagram) {
                 (deaths, round, due) = (None, SHORT_ROUND, soon());
             },
             () = living.wants_deaths.notified() => {
-                deaths = Deaths::start(&living.place.sessions()).ok();
+                deaths = Deaths::start(&living.folder.sessions()).ok();
                 if deaths.is_none() {
                     // The user's share of instances is used up: it is looked for them instead.
                     (round, due) = (SHORT_ROUND, soon());
