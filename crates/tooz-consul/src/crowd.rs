@@ -94,7 +94,7 @@ async fn look(together: Arc<Together>, client: Arc<Client>) {
         let waiting: Vec<_> = together.waiting.lock().values().cloned().collect();
         if waiting.is_empty() {
             together.is_looking.store(false, Ordering::Release);
-            // One that came in between has seen that somebody looks.
+            // One that came in between has seen that a task looks.
             if together.waiting.lock().is_empty() || together.is_looking.swap(true, Ordering::AcqRel) {
                 return;
             }

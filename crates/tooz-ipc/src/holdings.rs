@@ -60,7 +60,7 @@ impl Holdings {
         self.waits.lock().remove(&block);
     }
 
-    /// Wakes who waits at that place.
+    /// Wakes the waiter at that place.
     pub(crate) fn wake(&self, block: usize) {
         if let Some(waiter) = self.waits.lock().get(&block) {
             waiter.notify_one();

@@ -1,4 +1,4 @@
-//! What a session hears: what others ring for, who died, and what it finds when it looks at everything again each second.
+//! What a session hears: what others ring for, which sessions died, and what it finds when it looks at everything again each second.
 
 use std::io;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl Living {
         Ok(())
     }
 
-    /// Asks to be told of the deaths of others from now on, as somebody waits for what they have.
+    /// Asks to be told of the deaths of others from now on, as a request waits for what they have.
     pub(crate) fn mind_deaths(&self) {
         if !self.hears_deaths.swap(true, Ordering::Relaxed) {
             self.wants_deaths.notify_one();

@@ -17,7 +17,7 @@ use crate::error::Fault;
 use crate::layout::{GRANTED, HOLDERS_MODE, ID_HIGH, ID_LOW, Kind, MODE, NEXT, RECORD, SINCE, TOKEN, WAITING, block};
 use crate::list::List;
 
-/// How many of those that share a lock are looked at, whether they live, by one who wants it alone. The dead among thousands are found by the sweep.
+/// How many of those that share a lock are looked at, whether they live, by a request that wants it alone. The dead among thousands are found by the sweep.
 const LOOKED_AT: usize = 64;
 
 /// What a place in a queue is.

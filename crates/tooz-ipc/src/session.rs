@@ -56,7 +56,7 @@ impl IpcSession {
         })
     }
 
-    /// The table as it is for one who owns something there.
+    /// The table as it is for a session that owns something there.
     pub(crate) fn owning(&self) -> Result<Arc<Living>> {
         match &*self.living.lock() {
             Some(living) if self.is_open.load(Ordering::Acquire) => Ok(Arc::clone(living)),
@@ -69,7 +69,7 @@ impl IpcSession {
         self.living.lock().clone()
     }
 
-    /// The table as it is for one who looks. `None`: there is none.
+    /// The table as it is, for a look. `None`: there is none.
     pub(crate) async fn looking(&self) -> Result<Option<Arc<Living>>> {
         self.find(Missing::Leave).await
     }

@@ -46,7 +46,7 @@ impl SeenGroup {
     }
 }
 
-/// Whose entry it is: a member's, which has to live, or anybody's.
+/// Whose entry it is: that of a member, which has to live, or that of any session.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Whose {
     Member,

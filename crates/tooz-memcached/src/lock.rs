@@ -153,7 +153,7 @@ impl Client {
         }
     }
 
-    /// Whether somebody who lives keeps that request from having the lock at once. The dead who would are taken out of the line.
+    /// Whether a living session keeps that request from having the lock at once. The dead that would are taken out of the line.
     async fn is_barred(&self, request: &LockRequest, key: &str) -> Result<bool> {
         let mut look = self.look_at_lock(key).await?;
         loop {

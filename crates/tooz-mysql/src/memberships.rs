@@ -1,4 +1,4 @@
-//! The memberships of the session as the server has them: another session may have taken one over, or somebody deleted the group
+//! The memberships of the session as the server has them: another session may have taken one over, or a user deleted the group
 //! by hand.
 
 use std::collections::HashSet;

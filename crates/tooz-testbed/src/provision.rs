@@ -221,7 +221,7 @@ fn runs(root: &Path, program: &str) -> bool {
     said.is_ok_and(|output| output.status.success())
 }
 
-/// Sees that everything is there before anybody relies on it.
+/// Sees that everything is there before a test relies on it.
 fn complete(found: Installation, kind: Kind, root: &Path) -> Result<Installation> {
     let programs = match found.source() {
         Source::Packages(suite) => package_of(kind).programs(suite),

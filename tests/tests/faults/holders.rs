@@ -110,7 +110,7 @@ async fn a_killed_leader_is_followed_by_a_vacancy_and_a_greater_epoch(stage: &St
     let observer = stage.connect("observer", SHORT).await;
     let mut other = Other::start(stage, "leader", SHORT).await;
     let epoch = other.ask(&Command::Lead { group: "g".into() }).await.token.expect("a leadership has an epoch");
-    // One who stands as well, and one who only looks.
+    // One client that campaigns too, and one that only looks.
     let mut watches = Vec::new();
     for coordinator in [&next, &observer] {
         let mut watch = soon("watching", coordinator.group("g").unwrap().watch_leader()).await.unwrap();

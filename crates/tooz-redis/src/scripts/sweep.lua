@@ -13,7 +13,7 @@ local function free(id, request, what)
 end
 
 -- Frees a part of what a session that counts as dead has owned; true when nothing is left. A part at a time, so that the death of
--- somebody with ten thousand locks does not stop the server for everybody.
+-- a session with ten thousand locks does not stop the server for all others.
 local function bury(id)
   lives[id] = false
   local owned = prefix .. 'o:' .. id
@@ -69,7 +69,7 @@ local function sweep()
     end
     local left = call('PTTL', key)
     if left ~= -2 then
-      -- One without an end was given that by somebody else, and has one again at its next beat.
+      -- One without an end was given that by another program, and has one again at its next beat.
       call('ZADD', prefix .. 'sessions', now + (left < 0 and 1000 or math.max(left, 1)), id)
     elseif work <= 0 or not bury_or_put_off(id, now) then
       left_over = true

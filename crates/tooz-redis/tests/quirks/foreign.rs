@@ -1,4 +1,4 @@
-//! What somebody else has written at our places: it ends what lay there, and nothing else.
+//! What another program has written at our places: it ends what lay there, and nothing else.
 
 use std::time::Duration;
 

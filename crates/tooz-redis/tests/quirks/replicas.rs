@@ -13,7 +13,7 @@ trials! {
     replicas_that_came_and_went_between_two_heartbeats_are_waited_for
 }
 
-/// A cluster whose primary has no replicas, as far as anybody knows.
+/// A cluster whose primary has no replicas, as far as is known.
 async fn alone() -> (Cluster, usize) {
     let cluster =
         tokio::task::spawn_blocking(|| Cluster::start(Kind::Redis).expect("a cluster can be started")).await.unwrap();

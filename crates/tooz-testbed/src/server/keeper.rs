@@ -19,7 +19,7 @@ const TOO_YOUNG_TO_JUDGE: Duration = Duration::from_mins(1);
 
 /// Waits for the end of the process that holds the other end of its standard input, by whatever death: that end is
 /// closed by the kernel. Then it kills what has its working folder in the run's folder, which only servers of this run
-/// have, so that no process id is ever trusted that may have become somebody else's; and removes the folder.
+/// have, so that no process id is ever trusted that may have become another process's; and removes the folder.
 ///
 /// `cd` and `kill` are built into the shell: looking at some hundred processes takes some milliseconds.
 const KEEPER: &str = r#"
