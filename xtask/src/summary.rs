@@ -86,7 +86,7 @@ pub(crate) fn print(lines: &[Line]) -> Verdict {
         println!("the build failed, so these did not run: {not_run}");
     }
     let broken = named(lines, Outcome::Failed);
-    // Once more and in short, since whoever reads the end of a long log looks for the reasons.
+    // Once more and in short, since a reader of the end of a long log looks for the reasons.
     for line in lines.iter().filter(|line| !line.reasons.is_empty()) {
         println!("---- why {} failed ----\n{}\n", line.name, line.reasons.join("\n"));
     }

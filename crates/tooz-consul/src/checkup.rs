@@ -175,7 +175,7 @@ async fn of_servers(checkup: Checkup, client: &Client) -> Checkup {
     }
 }
 
-/// Whether the node of the sessions is nobody's: an agent's goes with the agent, and one with checks goes with them.
+/// Whether the node of the sessions is that of no agent and has no checks: an agent's node goes with the agent, and one with checks goes with them.
 async fn of_node(checkup: Checkup, client: &Client, has_acls: Option<bool>) -> Checkup {
     let node = &client.settings.node;
     let seen = client.ask(Lane::Wish, client.question(Method::GET, &format!("catalog/node/{node}"), &[], "")).await;

@@ -15,7 +15,7 @@ use crate::pool::Pool;
 use crate::request::{Op, Page, Transaction, Verdict, read_transaction};
 use crate::wire::Unreached;
 
-/// A connection that nobody has used for so long is closed.
+/// A connection that was not used for so long is closed.
 const UNUSED: Duration = Duration::from_secs(20);
 
 /// Which connection a request goes over: what waits in front of one is not in the way of the others.
@@ -84,14 +84,14 @@ impl Client {
         }
     }
 
-    /// Closes the connections that nobody has used for some time.
+    /// Closes the connections that were not used for some time.
     pub(crate) fn prune(&self) {
         for pool in [&self.wishes, &self.duties, &self.mailbox, &self.polls] {
             pool.prune(UNUSED);
         }
     }
 
-    /// Closes the connections that nobody uses.
+    /// Closes the connections that are not in use.
     pub(crate) fn clear(&self) {
         for lane in [Lane::Beat, Lane::Wish, Lane::Duty, Lane::Mailbox, Lane::Poll] {
             self.pool(lane).clear();
@@ -160,7 +160,7 @@ impl Client {
         }
     }
 
-    /// Over one connection. Whoever gives up waiting drops it, so that a late answer is never taken for another's.
+    /// Over one connection. A caller that gives up waiting drops it, so that a late answer is never taken for another's.
     async fn ask_once(&self, pool: &Pool, question: Question) -> Result<(Answer, std::sync::Arc<str>), Failure> {
         let mut connection = match pool.take() {
             Some(connection) => connection,
@@ -209,7 +209,7 @@ impl Client {
         self.transact_within(lane, self.limit, "", ops).await
     }
 
-    /// The same, if its turn comes by then: what nobody waits for any more is not sent.
+    /// The same, if its turn comes by then: a request whose caller has stopped waiting is not sent.
     pub(crate) async fn transact_by(&self, lane: Lane, ops: &[Op], latest: Option<Instant>) -> Result<Reply<Verdict>> {
         let Some(latest) = latest else { return self.transact(lane, ops).await };
         let turn = tokio::time::timeout_at(latest, self.pool(lane).turn()).await;
@@ -250,7 +250,7 @@ impl Client {
         Ok(Some(self.read(lane, key, Scope::Below).await?).filter(|page| page.has(key)))
     }
 
-    /// The same from whoever takes itself for the leader.
+    /// The same from the server that takes itself for the leader.
     pub(crate) async fn glance(&self, lane: Lane, key: &str, scope: Scope) -> Result<Page> {
         self.read_as(lane, key, scope, None).await
     }

@@ -1,8 +1,8 @@
 //! One connection to one agent, over which one request after the other goes; it never reconnects.
 //!
-//! The library wants its half of a connection polled by somebody. Here no task does that: whoever asks polls it along with the answer, so that a request
+//! The library wants its half of a connection polled by a task. Here no task does that: the caller polls it along with the answer, so that a request
 //! leaves from the caller's own thread, and a pair of requests costs no wake of another thread on its way out. (The answer does: the socket
-//! is the heart's, whose thread hears of it and wakes the caller.) The price is that nobody looks at a connection between two requests:
+//! is the heart's, whose thread hears of it and wakes the caller.) The price is that no task looks at a connection between two requests:
 //! that the agent has hung up is found when it is next used, which [`Connection::is_usable`] does before anything is sent.
 
 use std::error::Error as StdError;
@@ -92,7 +92,7 @@ impl Connection {
 
     /// Whether the agent has not hung up, as far as can be seen.
     pub(crate) fn is_usable(&mut self) -> bool {
-        // Nobody waits for it: the next request will.
+        // No waker is needed: the next request will wait for it.
         let mut context = Context::from_waker(Waker::noop());
         self.wire.as_mut().poll(&mut context).is_pending() && self.sender.is_ready()
     }

@@ -48,7 +48,7 @@ impl Crowd {
         loop {
             let Some(answered) = client.poll(Lane::Poll, &entry.key, Scope::One, index, self.wait).await else {
                 let told = Arc::new(Notify::new());
-                let _place = Place::among(&self.together, client, &entry.key, &told);
+                let _enrolment = Enrolment::among(&self.together, client, &entry.key, &told);
                 if tokio::time::timeout(TOGETHER * LOOKS, told.notified()).await.is_ok() {
                     return Ok(());
                 }
@@ -64,24 +64,24 @@ impl Crowd {
     }
 }
 
-/// A place among those that are looked at together, until it is dropped.
-struct Place<'a> {
+/// Keeps a key among those that are looked at together, until it is dropped.
+struct Enrolment<'a> {
     together: &'a Together,
     number: u64,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Enrolment<'a> {
     fn among(together: &'a Arc<Together>, client: &Arc<Client>, key: &str, told: &Arc<Notify>) -> Self {
         let number = together.count.fetch_add(1, Ordering::Relaxed);
         together.waiting.lock().insert(number, (key.to_owned(), Arc::clone(told)));
         if !together.is_looking.swap(true, Ordering::AcqRel) {
             tokio::spawn(look(Arc::clone(together), Arc::clone(client)));
         }
-        Place { together, number }
+        Enrolment { together, number }
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Enrolment<'_> {
     fn drop(&mut self) {
         self.together.waiting.lock().remove(&self.number);
     }
@@ -94,14 +94,14 @@ async fn look(together: Arc<Together>, client: Arc<Client>) {
         let waiting: Vec<_> = together.waiting.lock().values().cloned().collect();
         if waiting.is_empty() {
             together.is_looking.store(false, Ordering::Release);
-            // One that came in between has seen that somebody looks.
+            // One that came in between has seen that a task looks.
             if together.waiting.lock().is_empty() || together.is_looking.swap(true, Ordering::AcqRel) {
                 return;
             }
         }
         for some in waiting.chunks(BATCH) {
             let ops: Vec<_> = some.iter().map(|(key, _)| get(key)).collect();
-            // Whoever is told in vain looks, and waits again.
+            // A waiter that is told in vain looks, and waits again.
             let Ok(Verdict::Refused(gone)) = client.look_at(Lane::Duty, &ops).await else { continue };
             for (_, told) in gone.iter().filter_map(|index| some.get(*index)) {
                 told.notify_one();

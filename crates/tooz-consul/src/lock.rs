@@ -26,7 +26,7 @@ impl Locks for ConsulSession {
         let latest = Instant::now() + self.client.limit;
         match self.enter(request, Some(latest)).await? {
             Position::First { created } => Ok(Some(self.granted(request, created))),
-            // Only when the place is surely gone may it be said: else a third would find a place of nobody in its way.
+            // The answer waits until the place is surely gone: else a third would find in its way a place that no request stands for.
             Position::Behind { .. } | Position::Missing => self.release(request).await.map(|()| None),
         }
     }

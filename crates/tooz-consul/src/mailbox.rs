@@ -1,8 +1,8 @@
 //! What the session is told: letters of other sessions, and its own end.
 //!
-//! Who breaks a lock or takes a membership over writes a letter to the session that had it, in the same transaction, locked by that very session: so it
-//! goes with it, and nobody writes to the dead. One question waits for letters and for the end of the session's key at once. What
-//! is taken by hand has no letter: see `rounds.rs`.
+//! A session that breaks a lock or takes a membership over writes a letter to the session that had it, in the same transaction, locked by that very
+//! session: so the letter goes with it, and no letter is written to a dead session. One question waits for letters and for the end
+//! of the session's key at once. What is taken by hand has no letter: see `rounds.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -12,7 +12,7 @@ use crate::connection::Connection;
 /// The connections of one use.
 pub(crate) struct Pool {
     turns: Semaphore,
-    /// Those that nobody uses now, with the moment since when; the latest last.
+    /// Those that are not in use, with the moment since when; the latest last.
     idle: Mutex<Vec<(Instant, Connection)>>,
     /// The agent to which new ones lead.
     agent: AtomicUsize,
@@ -64,12 +64,12 @@ impl Pool {
         self.idle.lock().push((Instant::now(), connection));
     }
 
-    /// Closes those that nobody used for so long: the agent counts them, with those of all others at this address.
+    /// Closes those that were not used for so long: the agent counts them, with those of all others at this address.
     pub(crate) fn prune(&self, unused: Duration) {
         self.idle.lock().retain(|(since, _)| since.elapsed() < unused);
     }
 
-    /// Closes all that nobody uses.
+    /// Closes all that are not in use.
     pub(crate) fn clear(&self) {
         self.idle.lock().clear();
     }

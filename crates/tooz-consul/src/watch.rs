@@ -173,7 +173,8 @@ struct LockWatch {
 impl LockWatch {
     async fn follow(mut self, watching: Watching) {
         let mut pauses = pauses();
-        // Where nobody is in the lock, Consul answers at each change of anything near it: what tells nothing is asked for ever more seldom.
+        // Where the lock has neither holder nor waiter, Consul answers at each change of anything near it: a question whose answers tell nothing is asked
+        // ever more seldom.
         let mut idle = Backoff::between(Duration::from_millis(20), ASIDE);
         loop {
             let asked_at = Instant::now();
@@ -196,7 +197,7 @@ impl LockWatch {
         if let Some(head) = self.line.first()
             && self.folder.mode_of(&head.key) == LockMode::Exclusive
         {
-            // Who waits behind it changes nothing.
+            // The waiters behind it change nothing.
             let page = watching.change(&head.key, Scope::One, self.index).await?;
             if page.entries.first().is_some_and(|there| there.created == head.created) {
                 self.index = page.index;

@@ -25,7 +25,7 @@ pub(crate) async fn withdraw(client: &Client, session: &ServerSession, places: &
             biased;
             done = &mut is_done => match done {
                 Ok(done) => return done,
-                // Whoever did it for this one has been given up half-way.
+                // The call that did it for this one was given up half-way.
                 Err(_) => continue,
             },
             turn = session.withdrawals.writing.lock() => turn,

@@ -13,9 +13,9 @@ const MOST: usize = BATCH - 2;
 #[derive(Default)]
 pub(crate) struct Withdrawals {
     waiting: Mutex<Vec<Waiting>>,
-    /// Held by whoever writes for all.
+    /// Held by the call that writes for all.
     pub(crate) writing: tokio::sync::Mutex<()>,
-    /// Held by whoever reads the session's key for all.
+    /// Held by the call that reads the session's key for all.
     pub(crate) reading: tokio::sync::Mutex<()>,
 }
 

@@ -40,7 +40,7 @@ pub(crate) enum Class {
 
 /// What an endpoint says to the question who it is.
 pub(crate) enum Greeting {
-    /// Who it is.
+    /// Its name and state.
     Status(StatusResponse),
     /// It tells that only to users who have logged in.
     LogInFirst,

@@ -62,7 +62,7 @@ pub(crate) fn collision(path: &Path, theirs: &str, ours: &str) -> Error {
     strange(
         path,
         format_args!(
-            "belongs to {theirs:?}, not to {ours:?}: it was copied or linked there by hand, and then delete it where nobody uses it; or \
+            "belongs to {theirs:?}, not to {ours:?}: it was copied or linked there by hand, and then delete it, once no process uses it; or \
              their hashes collide, and then choose another name"
         ),
     )

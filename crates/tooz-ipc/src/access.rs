@@ -1,7 +1,7 @@
-//! For whom folders and files are made: for one user, for the members of a group, or for all, whatever the umask of who makes them.
+//! For whom folders and files are made: for one user, for the members of a group, or for all, whatever the umask of their maker.
 //!
-//! Whoever may write the file of a table can take every lock, or end all that use it by making it shorter. So what others could have put in the way, where
-//! everybody may make folders, is looked at before it is used.
+//! A user who may write the file of a table can take every lock, or end all processes that use it by making it shorter. So a file or folder that others
+//! could have put there, where all users may make folders, is looked at before it is used.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;

@@ -12,7 +12,7 @@ use crate::access::Users;
 use crate::error::{self, Fault};
 use crate::layout::{AT_UNDONE, SLOTS};
 use crate::living::Living;
-use crate::place::Place;
+use crate::namespace_folder::NamespaceFolder;
 
 /// Users from this number on are people, whose files systemd removes.
 const FIRST_NORMAL_USER: u32 = 1000;
@@ -21,25 +21,25 @@ const FIRST_NORMAL_USER: u32 = 1000;
 const FEW_FILES: u64 = 200;
 
 /// Looks, and makes nothing.
-pub(crate) async fn look(place: &Place, living: Option<&Living>) -> Result<Checkup> {
-    let mut checkup = Checkup::new(format!("the table {}", place.table().display()));
-    checkup = mount(checkup, place);
+pub(crate) async fn look(folder: &NamespaceFolder, living: Option<&Living>) -> Result<Checkup> {
+    let mut checkup = Checkup::new(format!("the table {}", folder.table().display()));
+    checkup = mount(checkup, folder);
     checkup = match living {
         Some(living) => contents(checkup, living).await?,
         None => checkup.good("there is no table yet: it is made at the first use"),
     };
-    checkup = leftovers(checkup, place);
-    Ok(log_out(checkup, place.users))
+    checkup = leftovers(checkup, folder);
+    Ok(log_out(checkup, folder.users))
 }
 
-/// Who sees the same memory: whoever has the same mount, and may.
-fn mount(checkup: Checkup, place: &Place) -> Checkup {
-    let shared_memory = place.base.parent().unwrap_or(&place.base);
+/// Which processes see the same memory: those that have the same mount, and the right to.
+fn mount(checkup: Checkup, folder: &NamespaceFolder) -> Checkup {
+    let shared_memory = folder.base.parent().unwrap_or(&folder.base);
     let device = fs::metadata(shared_memory).map_or(0, |found| found.dev());
     let room = statvfs(shared_memory).map_or(0, |found| found.blocks_available() * found.fragment_size()) >> 20;
     let shares = format!(
         "it is shared by {} where /dev/shm is device {}:{} (`stat -c %Hd:%Ld /dev/shm`): a container that has its own /dev/shm has its own table",
-        place.users.described(),
+        folder.users.described(),
         nix::sys::stat::major(device),
         nix::sys::stat::minor(device)
     );
@@ -106,9 +106,9 @@ async fn contents(checkup: Checkup, living: &Living) -> Result<Checkup> {
 }
 
 /// Tables stay until a reboot, as groups do.
-fn leftovers(checkup: Checkup, place: &Place) -> Checkup {
+fn leftovers(checkup: Checkup, folder: &NamespaceFolder) -> Checkup {
     let (mut tables, mut bytes) = (0, 0);
-    for name in folders(&place.base) {
+    for name in folders(&folder.base) {
         for namespace in folders(&name) {
             if let Ok(found) = fs::metadata(namespace.join("table")) {
                 (tables, bytes) = (tables + 1, bytes + found.len());
@@ -116,7 +116,7 @@ fn leftovers(checkup: Checkup, place: &Place) -> Checkup {
         }
     }
     let what =
-        format!("{} has {tables} tables with {} MiB, which stay until a reboot", place.base.display(), bytes >> 20);
+        format!("{} has {tables} tables with {} MiB, which stay until a reboot", folder.base.display(), bytes >> 20);
     checkup.good(if tables > 1 { format!("{what}; delete those that nothing uses any more") } else { what })
 }
 

@@ -2,8 +2,8 @@
 //!
 //! The table belongs to one session at a time, by a word that is taken with one compare-and-swap. Each store into what other sessions read
 //! goes through the undo log: first what stood there, then the new value. A change is finished when the log is empty again, by one store. A process that dies
-//! in the middle leaves the word with its slot, whose byte is not locked any more: whoever wants the table sees that, takes the word over and puts
-//! everything back.
+//! in the middle leaves the word with its slot, whose byte is not locked any more: the next process that wants the table sees that, takes the word over
+//! and puts everything back.
 
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence, fence};
 use std::time::SystemTime;
@@ -117,7 +117,7 @@ impl Critical<'_> {
     pub(crate) fn commit(&mut self) -> Result<(), Fault> {
         self.word_at(AT_UNDO)?.store(0, Ordering::Release);
         // What the next change writes into the log must not be written before that: a process that dies in between would leave an old number of new records.
-        // All that a dead process had stored is seen by who finds it dead, so that the order of its own instructions is all that counts.
+        // All that a dead process had stored is seen by the process that finds it dead, so that the order of its own instructions is all that counts.
         compiler_fence(Ordering::SeqCst);
         self.records = 0;
         self.has_freed = false;
@@ -176,11 +176,11 @@ impl Critical<'_> {
     }
 }
 
-/// What was not finished is taken back, and the table is nobody's.
+/// What was not finished is taken back, and the table has no owner any more.
 impl Drop for Critical<'_> {
     fn drop(&mut self) {
         if self.records > 0 {
-            // A log that can't be taken back stays, and whoever comes next says so.
+            // A log that can't be taken back stays, and the next process says so.
             let _ = self.take_back();
         }
         if let Ok(owner) = self.word_at(AT_OWNER) {
@@ -189,7 +189,7 @@ impl Drop for Critical<'_> {
     }
 }
 
-/// Whether the table is nobody's, by the word that says so.
+/// Whether the table has no owner, by the word that says so.
 pub(crate) const fn is_nobodys(word: u64) -> bool {
     let owner = word & OWNER_MASK;
     owner == 0

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::place::Place;
+use crate::namespace_folder::NamespaceFolder;
 use crate::table::Table;
 
 /// What a session should look at.
@@ -65,20 +65,20 @@ fn write(ring: Ring) -> [u8; LETTER] {
 }
 
 /// Makes the doorbell of our slot, in place of what a dead session has left.
-pub(crate) fn hang(place: &Place, table: &Table) -> io::Result<UnixDatagram> {
-    let path = place.bell(table.inode(), table.slot());
+pub(crate) fn hang(folder: &NamespaceFolder, table: &Table) -> io::Result<UnixDatagram> {
+    let path = folder.bell(table.inode(), table.slot());
     let bind = |path: &Path| {
         let _ = fs::remove_file(path);
         UnixDatagram::bind(path)
     };
     let socket = match bind(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            place.users.make_folder(path.parent().unwrap_or(&place.base)).map_err(io::Error::other)?;
+            folder.users.make_folder(path.parent().unwrap_or(&folder.base)).map_err(io::Error::other)?;
             bind(&path)?
         }
         result => result?,
     };
-    place.users.give(&path)?;
+    folder.users.give(&path)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }

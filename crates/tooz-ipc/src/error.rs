@@ -89,7 +89,7 @@ pub(crate) fn not_ours(path: &Path, what: impl fmt::Display) -> Error {
     Error::new(
         ErrorKind::Unauthorized,
         format!(
-            "{} {what}: whoever may write there could keep us out or end us, so it is not used; have it removed",
+            "{} {what}: other users could keep this process out or end it there, so it is not used; have it removed",
             path.display()
         ),
     )

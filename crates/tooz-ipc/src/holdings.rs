@@ -11,7 +11,7 @@ use tooz_core::driver::{Mutex, RequestId};
 #[derive(Default)]
 pub(crate) struct Holdings {
     places: Mutex<HashMap<RequestId, Held>>,
-    /// Who waits at which place.
+    /// The waiters, by their places.
     waits: Mutex<HashMap<usize, Arc<Notify>>>,
     memberships: Mutex<HashMap<RequestId, (GroupId, usize)>>,
 }
@@ -60,7 +60,7 @@ impl Holdings {
         self.waits.lock().remove(&block);
     }
 
-    /// Wakes who waits at that place.
+    /// Wakes the waiter at that place.
     pub(crate) fn wake(&self, block: usize) {
         if let Some(waiter) = self.waits.lock().get(&block) {
             waiter.notify_one();

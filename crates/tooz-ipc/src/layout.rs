@@ -21,7 +21,7 @@ pub(crate) const AT_MAGIC: usize = 0;
 pub(crate) const AT_VERSION: usize = 1;
 /// Header: how many words the table has.
 pub(crate) const AT_WORDS: usize = 2;
-/// Header: whose the table is: a number of the change and the slot plus one, or 0 for nobody. It has a cache line for itself and for what every change touches.
+/// Header: whose the table is: a number of the change and the slot plus one, or 0 for no session. It has a cache line for itself and for what every change touches.
 pub(crate) const AT_OWNER: usize = 8;
 /// Header: how many records the undo log has.
 pub(crate) const AT_UNDO: usize = 9;

@@ -39,11 +39,11 @@ mod living;
 #[cfg(target_os = "linux")]
 mod lock;
 #[cfg(target_os = "linux")]
+mod namespace_folder;
+#[cfg(target_os = "linux")]
 mod options;
 #[cfg(target_os = "linux")]
 mod owner;
-#[cfg(target_os = "linux")]
-mod place;
 #[cfg(target_os = "linux")]
 mod queue;
 #[cfg(target_os = "linux")]

@@ -21,7 +21,7 @@ impl List {
         List { head: block(record, HEAD), tail: block(record, TAIL), next: NEXT, previous: PREVIOUS }
     }
 
-    /// Who watches it.
+    /// Its watches.
     pub(crate) const fn watches(record: usize) -> Self {
         List { head: block(record, WATCH_HEAD), tail: block(record, WATCH_TAIL), next: NEXT, previous: PREVIOUS }
     }

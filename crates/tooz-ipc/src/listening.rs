@@ -1,4 +1,4 @@
-//! What a session hears: what others ring for, who died, and what it finds when it looks at everything again each second.
+//! What a session hears: what others ring for, which sessions died, and what it finds when it looks at everything again each second.
 
 use std::io;
 use std::sync::Arc;
@@ -30,14 +30,14 @@ impl Living {
         }
         let failed = |error| error::at(error, "make a doorbell for", &self.table.path);
         // After the table's file, so that the kernel closes it after that.
-        let alive = self.place.open_alive(self.table.slot())?;
-        let socket = doorbell::hang(&self.place, &self.table).and_then(UnixDatagram::from_std).map_err(failed)?;
+        let alive = self.folder.open_alive(self.table.slot())?;
+        let socket = doorbell::hang(&self.folder, &self.table).and_then(UnixDatagram::from_std).map_err(failed)?;
         let task = tokio::spawn(listen(Arc::clone(self), socket)).abort_handle();
         *listening = Some(Listening { task, _alive: alive });
         Ok(())
     }
 
-    /// Asks to be told of the deaths of others from now on, as somebody waits for what they have.
+    /// Asks to be told of the deaths of others from now on, as a request waits for what they have.
     pub(crate) fn mind_deaths(&self) {
         if !self.hears_deaths.swap(true, Ordering::Relaxed) {
             self.wants_deaths.notify_one();
@@ -110,7 +110,7 @@ impl Living {
             return;
         }
         for (_, watch) in self.dispatch.take_unwatched() {
-            // A watch that stays, as another is in the middle of a change, costs a ring for nobody.
+            // A watch that stays, as another is in the middle of a change, costs a ring that no reader needs.
             let _ =
                 self.quietly(
                     |table| if table.is_ours(watch, layout::Kind::Watch)? { table.end_watch(watch) } else { Ok(()) },
@@ -165,12 +165,12 @@ async fn listen(living: Arc<Living>, socket: UnixDatagram) {
                 (deaths, round, due) = (None, SHORT_ROUND, soon());
             },
             () = living.wants_deaths.notified() => {
-                deaths = Deaths::start(&living.place.sessions()).ok();
+                deaths = Deaths::start(&living.folder.sessions()).ok();
                 if deaths.is_none() {
                     // The user's share of instances is used up: it is looked for them instead.
                     (round, due) = (SHORT_ROUND, soon());
                 }
-                // Who died before that is not told of.
+                // The deaths before that are not told.
                 living.dispatch.look_everywhere();
             }
             () = tokio::time::sleep_until(due) => {

@@ -16,7 +16,7 @@ use crate::dispatch::Dispatch;
 use crate::doorbell::{Hand, Ring};
 use crate::error::{self, Fault};
 use crate::layout::{self, AT_OWNER, ID_HIGH, ID_LOW, MISSED, TOKEN};
-use crate::place::Place;
+use crate::namespace_folder::NamespaceFolder;
 use crate::queue::halves;
 use crate::slots::Rest;
 use crate::table::{Table, TableFile};
@@ -33,7 +33,7 @@ const GLANCES: u32 = 1000;
 /// A session in a table.
 pub(crate) struct Living {
     pub(crate) table: Table,
-    pub(crate) place: Place,
+    pub(crate) folder: NamespaceFolder,
     pub(crate) dispatch: Dispatch,
     hand: Hand,
     /// How long a change waits for another process.
@@ -60,16 +60,16 @@ pub(crate) struct Listening {
 impl Living {
     /// Begins a session in an opened table.
     pub(crate) async fn begin(
-        place: &Place,
+        folder: &NamespaceFolder,
         table: Table,
         member: &MemberId,
         reporter: &Reporter,
         patience: Duration,
     ) -> Result<Arc<Self>> {
-        let hand = Hand::new().map_err(|error| error::at(error, "make a socket for", &place.root))?;
+        let hand = Hand::new().map_err(|error| error::at(error, "make a socket for", &folder.root))?;
         let living = Arc::new(Living {
             table,
-            place: place.clone(),
+            folder: folder.clone(),
             dispatch: Dispatch::new(reporter.clone()),
             hand,
             patience,
@@ -149,7 +149,7 @@ impl Living {
             self.hear(ring.what, ring.block);
         } else {
             let missed = || self.word(layout::slot(ring.slot, MISSED));
-            self.hand.ring(&self.place.bell(self.table.inode(), ring.slot), ring, missed);
+            self.hand.ring(&self.folder.bell(self.table.inode(), ring.slot), ring, missed);
         }
     }
 
@@ -220,14 +220,14 @@ impl Living {
         !self.is_over() && !self.is_granted(block, id).unwrap_or(false) && self.is_sure()
     }
 
-    /// Looks at the table at once where something of ours is missing: in one that is another's by now all is, and nobody took it.
+    /// Looks at the table at once where something of ours is missing: in a table that is another's by now all of it is missing, and none of it was taken away.
     pub(crate) fn is_sure(&self) -> bool {
         self.see(self.table.glance());
         self.ended.get().is_none()
     }
 
     /// A grant of a request comes once and goes once. So where it is seen it is there; where it is not seen, it is gone, unless another is in the middle of a
-    /// change that may be taken back. Who asks has just looked at the table's file.
+    /// change that may be taken back. The caller has just looked at the table's file.
     fn is_granted(&self, block: usize, id: RequestId) -> Result<bool, Fault> {
         let word = |field| Ok(self.table.region.word(layout::block(block, field))?.load(Ordering::Acquire));
         let owner = self.table.region.word(AT_OWNER)?;
@@ -277,7 +277,7 @@ impl Living {
         self.end("it was closed".to_owned());
         if let Some(listening) = self.listening.lock().take() {
             listening.task.abort();
-            let _ = fs::remove_file(self.place.bell(self.table.inode(), self.table.slot()));
+            let _ = fs::remove_file(self.folder.bell(self.table.inode(), self.table.slot()));
         }
     }
 }

@@ -6,7 +6,7 @@
 //! | holds | its own | a release, a break; the end of its session |
 //!
 //! Whatever takes a place away hands over: the longest run of waiters at the head that the mode admits gets the lock, each with a new token, and is rung for.
-//! A process may die between the two; then whoever looks at the lock next does it (`settle`).
+//! A process may die between the two; then the next session that looks at the lock does it (`settle`).
 
 use tooz_core::LockMode;
 use tooz_core::driver::RequestId;
@@ -17,7 +17,7 @@ use crate::error::Fault;
 use crate::layout::{GRANTED, HOLDERS_MODE, ID_HIGH, ID_LOW, Kind, MODE, NEXT, RECORD, SINCE, TOKEN, WAITING, block};
 use crate::list::List;
 
-/// How many of those that share a lock are looked at, whether they live, by one who wants it alone. The dead among thousands are found by the sweep.
+/// How many of those that share a lock are looked at, whether they live, by a request that wants it alone. The dead among thousands are found by the sweep.
 const LOOKED_AT: usize = 64;
 
 /// What a place in a queue is.

@@ -13,12 +13,12 @@ use crate::characteristics::BEST;
 use crate::checkup;
 use crate::error;
 use crate::living::Living;
+use crate::namespace_folder::NamespaceFolder;
 use crate::options;
-use crate::place::Place;
 
 /// A session with all that its rooms for locks and groups work with.
 pub(crate) struct IpcSession {
-    pub(crate) place: Place,
+    pub(crate) folder: NamespaceFolder,
     pub(crate) session_timeout: Duration,
     member: MemberId,
     reporter: Reporter,
@@ -43,7 +43,7 @@ impl IpcSession {
     pub(crate) fn connect(args: &ConnectArgs) -> Result<Self> {
         let settings = options::read(args)?;
         Ok(IpcSession {
-            place: Place::new(&settings, &args.namespace),
+            folder: NamespaceFolder::new(&settings, &args.namespace),
             session_timeout: args.session_timeout,
             member: args.member.clone(),
             reporter: args.reporter.clone(),
@@ -56,7 +56,7 @@ impl IpcSession {
         })
     }
 
-    /// The table as it is for one who owns something there.
+    /// The table as it is for a session that owns something there.
     pub(crate) fn owning(&self) -> Result<Arc<Living>> {
         match &*self.living.lock() {
             Some(living) if self.is_open.load(Ordering::Acquire) => Ok(Arc::clone(living)),
@@ -69,12 +69,12 @@ impl IpcSession {
         self.living.lock().clone()
     }
 
-    /// The table as it is for one who looks. `None`: there is none.
+    /// The table as it is, for a look. `None`: there is none.
     pub(crate) async fn looking(&self) -> Result<Option<Arc<Living>>> {
         self.find(Missing::Leave).await
     }
 
-    /// The table for one who changes what belongs to nobody.
+    /// The table for a change of what belongs to no session.
     pub(crate) async fn changing(&self) -> Result<Arc<Living>> {
         let living = self.find(Missing::Make).await?;
         living.ok_or_else(|| error::lost("its table is gone"))
@@ -93,13 +93,13 @@ impl IpcSession {
             return Err(error::lost("it was closed"));
         }
         let table = match missing {
-            Missing::Make => self.place.open_or_make()?,
-            Missing::Leave => match self.place.open()? {
+            Missing::Make => self.folder.open_or_make()?,
+            Missing::Leave => match self.folder.open()? {
                 Some(table) => table,
                 None => return Ok(None),
             },
         };
-        let living = Living::begin(&self.place, table, &self.member, &self.reporter, self.patience).await?;
+        let living = Living::begin(&self.folder, table, &self.member, &self.reporter, self.patience).await?;
         *self.living.lock() = Some(Arc::clone(&living));
         Ok(Some(living))
     }
@@ -119,7 +119,7 @@ impl Session for IpcSession {
     }
 
     async fn check_up(&self) -> Result<Checkup> {
-        checkup::look(&self.place, self.looking().await?.as_deref()).await
+        checkup::look(&self.folder, self.looking().await?.as_deref()).await
     }
 
     fn descriptors(&self) -> Vec<OwnedFd> {

@@ -57,7 +57,7 @@ impl Critical<'_> {
                 Some(Kind::Place) => self.leave_queue(thing)?,
                 Some(Kind::Membership) => self.end_membership(thing)?,
                 Some(Kind::Watch) => self.end_watch(thing)?,
-                _ => return Err(Fault::Garbled("a session that has what nobody can have")),
+                _ => return Err(Fault::Garbled("a session that has what no session can have")),
             }
         }
         if self.first(List::owned(of))? != 0 {

@@ -214,7 +214,7 @@ impl Client {
         *self.looked.lock() = Some(Instant::now());
     }
 
-    /// Whether nobody has looked at the server for so long.
+    /// Whether this client has not looked at the server for so long.
     pub(crate) fn has_not_looked_for(&self, long: Duration) -> bool {
         self.looked.lock().is_none_or(|looked| looked.elapsed() > long)
     }

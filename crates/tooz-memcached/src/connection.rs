@@ -76,7 +76,7 @@ impl Connection {
             Ok(Err(_)) => Err(cut()),
             Err(_) => {
                 if self.heard.load(Ordering::Acquire) == heard {
-                    // Nobody may be at the other end any more.
+                    // The other end may be gone.
                     self.end();
                 }
                 Err(silent())
@@ -139,7 +139,7 @@ impl Connection {
                 sleep(NUDGE).await;
                 let before = std::mem::replace(&mut heard, self.heard.load(Ordering::Acquire));
                 if before == heard && !self.outgoing.lock().pending.is_empty() {
-                    // Nobody waits for the answer.
+                    // The answer is of no interest.
                     let _ = self.send(&Batch::default().nothing());
                 }
             }
@@ -181,7 +181,7 @@ impl Connection {
                 (pending.replies.len() == pending.commands).then(|| outgoing.pending.pop_front()).flatten()
             };
             if let Some(pending) = whole {
-                // Whoever gave up waiting does not hear it.
+                // A caller that gave up waiting does not hear it.
                 let _ = pending.answer.send(pending.replies);
             }
         }

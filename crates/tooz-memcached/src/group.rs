@@ -46,7 +46,7 @@ impl SeenGroup {
     }
 }
 
-/// Whose entry it is: a member's, which has to live, or anybody's.
+/// Whose entry it is: that of a member, which has to live, or that of any session.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Whose {
     Member,
@@ -146,7 +146,7 @@ impl Client {
         }
     }
 
-    /// What a join has come to. `None`: who was in its way is dead, and it has to be asked again.
+    /// What a join has come to. `None`: the member that was in its way is dead, and it has to be asked again.
     async fn joined(&self, request: &JoinRequest, key: &str, look: &SeenGroup) -> Result<Option<()>> {
         if look.journal.made_by.is_none() {
             self.clear_away(key, look).await;

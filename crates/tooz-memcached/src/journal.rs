@@ -1,6 +1,6 @@
 //! Journals: what stands in a record, one entry a line, in the order in which the server took the entries.
 //!
-//! A record is only ever appended to, or replaced by a shorter text that means the same, where nobody has appended meanwhile. What it means
+//! A record is only ever appended to, or replaced by a shorter text that means the same, where nothing was appended meanwhile. What it means
 //! depends on the text alone, so that all clients agree; all safety rests on that. An entry that has no effect where it stands has none for ever.
 
 pub(crate) mod group;

@@ -1,4 +1,4 @@
-//! Locks: one round trip to acquire and one to give back; who waits looks as often as suits its place in the line.
+//! Locks: one round trip to acquire and one to give back; a waiter looks as often as suits its place in the line.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -34,7 +34,7 @@ impl SeenLock {
         Ok(SeenLock { journal: LockJournal::read(seen.text.as_deref().unwrap_or_default())?, seen })
     }
 
-    /// The grant of who is first in it.
+    /// The grant of the first request in it.
     pub(crate) fn grant(&self, lock: &LockKey, key: &str) -> Grant {
         Grant {
             lock: lock.clone(),
@@ -122,7 +122,7 @@ impl Client {
         }
     }
 
-    /// The grant of that request, if nobody is before it. Its session was seen to live in the same request.
+    /// The grant of that request, if no other is before it. Its session was seen to live in the same request.
     pub(crate) fn granted(&self, request: &LockRequest, key: &str, look: &SeenLock) -> Result<Option<Granted>> {
         let Some(before) = look.journal.in_the_way(request.id) else {
             return Err(match look.journal.end_of(request.id) {
@@ -153,7 +153,7 @@ impl Client {
         }
     }
 
-    /// Whether somebody who lives keeps that request from having the lock at once. The dead who would are taken out of the line.
+    /// Whether a living session keeps that request from having the lock at once. The dead that would are taken out of the line.
     async fn is_barred(&self, request: &LockRequest, key: &str) -> Result<bool> {
         let mut look = self.look_at_lock(key).await?;
         loop {
@@ -257,7 +257,7 @@ fn holder(place: &Place) -> Holder {
 
 #[async_trait]
 impl Locks for MemcachedSession {
-    /// Looks first: who can't have it leaves nothing behind.
+    /// Looks first: a request that can't have it leaves nothing behind.
     async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
         let (client, key) = (&self.client, self.client.layout.lock(&request.key));
         if client.is_barred(request, &key).await? {
@@ -321,7 +321,7 @@ impl Locks for MemcachedSession {
     async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
         match key.space {
             Space::Election => Ok(Some(self.watch_election(key))),
-            // Who waits for a user's lock looks for itself.
+            // A waiter for a user's lock looks for itself.
             Space::Lock => Ok(None),
         }
     }

@@ -19,8 +19,8 @@ use crate::server_clock::Reading;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(350);
 
-/// Nothing is asked of a server before it has run for so long: it gives tokens beyond those that it gave before it was started, and who held something
-/// before has heard of the restart, since nobody who can reach the server pauses for as long. (A server that was just started says 2 s.)
+/// Nothing is asked of a server before it has run for so long: it gives tokens beyond those that it gave before it was started, and a session that held
+/// something before has heard of the restart, since no client that can reach the server pauses for as long. (A server that was just started says 2 s.)
 const SETTLED: Duration = Duration::from_secs(4);
 
 /// A server that takes so long for its first answer may have stood still. Its clock is right when it has ticked.
@@ -92,7 +92,7 @@ impl Client {
         let mut next = || replies.next().ok_or_else(|| strange("nothing"));
         let server = Server::read(next()?, next()?, next()?)?;
         server.judge()?;
-        // A server that was restarted has forgotten the session: nobody has to wait for the next heartbeat to hear of it.
+        // A server that was restarted has forgotten the session: this is told now, without waiting for the next heartbeat.
         if is_open && !next()?.found()? {
             self.reporter.session_lost("the server has no such session");
         }

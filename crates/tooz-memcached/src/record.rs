@@ -164,7 +164,7 @@ impl Client {
         if !self.probe_room(append.key.len(), short.len()).await? {
             return Err(full());
         }
-        // Who has asked reads there, too, how what is over has ended.
+        // The caller reads there, too, how those requests that are over have ended.
         Ok(self.swap(append.key, seen.version, &short, append.seconds, append.lane).await?.map(|version| Seen {
             text: Some(text),
             version,
@@ -189,7 +189,7 @@ impl Client {
         Ok(swapped.map(|flags| Version { epoch: done.epoch, cas: flags.cas }))
     }
 
-    /// The sessions among these that are gone. Who is gone stays so.
+    /// The sessions among these that are gone. A session that is gone stays so.
     pub(crate) async fn gone_of(&self, sessions: impl IntoIterator<Item = SessionId>) -> Result<BTreeSet<SessionId>> {
         let all: Vec<_> = sessions.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
         let mut gone = BTreeSet::new();
@@ -213,7 +213,7 @@ impl Client {
         self.gone_of(sessions).await
     }
 
-    /// Writes a record anew without what is over, if nobody changes it meanwhile; it is left for the next one otherwise.
+    /// Writes a record anew without what is over, if it is not changed meanwhile; otherwise that is left to the next client.
     pub(crate) async fn tidy(&self, key: &str, seen: &Seen, kept_for: KeptFor, compact: Compact) -> Result<()> {
         let Some(text) = &seen.text else { return Ok(()) };
         let gone = self.gone(text, compact).await?;

@@ -119,7 +119,7 @@ impl ServerClock {
             Some(Bounds { least: wall - self.begun.elapsed().as_secs_f64(), most: wall + BEHIND - sent });
     }
 
-    /// The server's time in µs, or later, whoever reckons it: where a journal begins, its first token is that.
+    /// The server's time in µs, or later, whichever client reckons it: where a journal begins, its first token is that.
     pub(crate) fn token(&self) -> u64 {
         let time = self.state.lock().time.map_or(0.0, |time| time.most + self.begun.elapsed().as_secs_f64());
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "µs since 1970 are below 2^53")]
@@ -127,7 +127,7 @@ impl ServerClock {
         token
     }
 
-    /// How long it takes until a journal that begins anew begins with a later token than that one, whoever begins it.
+    /// How long it takes until a journal that begins anew begins with a later token than that one, whichever client begins it.
     pub(crate) fn until_past(&self, token: u64) -> Duration {
         let time = self.state.lock().time.map_or(0.0, |time| time.least + self.begun.elapsed().as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "µs since 1970 are below 2^53")]

@@ -93,7 +93,7 @@ impl Session for MemcachedSession {
         Terms::new(Some(self.client.timeout), self.client.server().characteristics()).margin(MARGIN)
     }
 
-    /// The key is made once, by a request that is not repeated: who is missing is gone for ever.
+    /// The key is made once, by a request that is not repeated: a session whose key is missing is gone for ever.
     async fn open(&self) -> Result<()> {
         let client = &self.client;
         self.check_layout().await?;

@@ -76,7 +76,7 @@ pub(crate) async fn keep_up(client: Arc<Client>) {
                 let _ = client.look_after(&held, &joined).await;
             }
         }
-        // Who holds nothing may want something, and would delete what others hold.
+        // A client that holds nothing may want something, and would delete what others hold.
         if is_due {
             let _ = client.look_at_server().await;
         }

@@ -1,4 +1,4 @@
-//! Waiting for a lock: who waits looks as often as suits its place in the line.
+//! Waiting for a lock: a waiter looks as often as suits its place in the line.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::reply::{Batch, Version};
 const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_millis(100);
 
-/// Nobody looks more seldom than that.
+/// No waiter looks more seldom than that.
 const SELDOM: Duration = Duration::from_secs(1);
 
 /// How often the first in the line looks whether those before it live.

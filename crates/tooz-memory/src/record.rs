@@ -1,4 +1,4 @@
-//! What stands in the store: for each lock its holders and its queue, for each group its members, and the watchers of both.
+//! One record of the store, as it stands in memory: a lock with its holders and its queue, a group with its members, each with its watchers; or a session.
 //!
 //! A request for a lock is in one of these states; each change of a lock grants the longest run at the head of the queue that the mode admits.
 //!
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::SystemTime;
 
 use tokio::sync::oneshot;
-use tooz_core::driver::{Change, Granted, Pushed, RequestId, Watchers};
+use tooz_core::driver::{Change, Granted, Moment, Pushed, Reporter, RequestId, Watchers};
 use tooz_core::{FencingToken, Holder, LockMode, MemberId, RosterEntry, Waiter};
 
 #[derive(Default)]
@@ -114,5 +114,37 @@ impl GroupRecord {
         for member in gone {
             self.remove(&member);
         }
+    }
+}
+
+pub(crate) struct SessionRecord {
+    pub(crate) member: MemberId,
+    pub(crate) expires: Moment,
+    pub(crate) reporter: Reporter,
+    /// Grants that were broken since the last beat.
+    pub(crate) revoked: Vec<RequestId>,
+    /// Requests that were taken back before they arrived.
+    pub(crate) void: Voided,
+}
+
+/// The last requests that were taken back before they arrived, as one may that was delayed on its way. So many are remembered as can be
+/// on their way at once.
+#[derive(Default)]
+pub(crate) struct Voided(VecDeque<RequestId>);
+
+impl Voided {
+    const MOST: usize = 1024;
+
+    pub(crate) fn add(&mut self, request: RequestId) {
+        if !self.has(request) {
+            if self.0.len() == Self::MOST {
+                self.0.pop_front();
+            }
+            self.0.push_back(request);
+        }
+    }
+
+    pub(crate) fn has(&self, request: RequestId) -> bool {
+        self.0.contains(&request)
     }
 }

@@ -13,7 +13,8 @@ use tooz_core::{Characteristic, Characteristics, GroupId, MemberId, Result, Term
 use crate::error::{cut_off, lost, reply_lost};
 use crate::fault::{Effect, Operation, scripted};
 use crate::options;
-use crate::state::{In, SessionRecord, State, Voided};
+use crate::record::{SessionRecord, Voided};
+use crate::state::{In, State};
 use crate::store::{Store, StoreInner};
 
 /// What one process gives.

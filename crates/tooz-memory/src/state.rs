@@ -1,7 +1,7 @@
-//! The state of a store, and each step that a server would take at once: a lock is taken, a member enters, a session ends.
+//! All records of a store together, and each step that a server would take at once: a lock is taken, a member enters, a session ends.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ use tooz_core::driver::{
 use tooz_core::{Error, ErrorKind, FencingToken, GroupId, Holder, MemberId, Result, RosterEntry, Waiter};
 
 use crate::fault::Fault;
-use crate::record::{GroupRecord, LockRecord, Queued};
+use crate::record::{GroupRecord, LockRecord, Queued, SessionRecord};
 
 /// A lock or a group, with its namespace.
 pub(crate) type In<K> = (Arc<str>, K);
@@ -30,38 +30,6 @@ pub(crate) struct State {
     pub(crate) has_void: bool,
     /// No session ends before this moment: a lower bound, so that most calls need not look.
     pub(crate) next_expiry: Moment,
-}
-
-pub(crate) struct SessionRecord {
-    pub(crate) member: MemberId,
-    pub(crate) expires: Moment,
-    pub(crate) reporter: Reporter,
-    /// Grants that were broken since the last beat.
-    pub(crate) revoked: Vec<RequestId>,
-    /// Requests that were taken back before they arrived.
-    pub(crate) void: Voided,
-}
-
-/// The last requests that were taken back before they arrived, as one may that was delayed on its way. So many are remembered as can be
-/// on their way at once.
-#[derive(Default)]
-pub(crate) struct Voided(VecDeque<RequestId>);
-
-impl Voided {
-    const MOST: usize = 1024;
-
-    pub(crate) fn add(&mut self, request: RequestId) {
-        if !self.has(request) {
-            if self.0.len() == Self::MOST {
-                self.0.pop_front();
-            }
-            self.0.push_back(request);
-        }
-    }
-
-    pub(crate) fn has(&self, request: RequestId) -> bool {
-        self.0.contains(&request)
-    }
 }
 
 /// The answer to a request that is ready to wait.

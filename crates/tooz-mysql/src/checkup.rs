@@ -5,24 +5,24 @@ use tooz_core::{Checkup, ErrorKind, Result};
 use crate::client::Client;
 use crate::layout::{LAYOUT, REVISION};
 use crate::options::Settings;
+use crate::packet::Packets;
 use crate::schema::{self, Found};
 use crate::server::{Server, is_on};
 use crate::setup::{self, Role};
-use crate::wire::Wire;
 
 /// Looks at the server and at those of its settings on which the driver depends.
 pub(crate) async fn check_up(client: &Client) -> Result<Checkup> {
     let settings = &client.settings;
-    // By a connection of its own: who may make none more is told so.
-    let (mut wire, begun) = setup::connect(settings, Role::Client).await?;
+    // By a connection of its own: a user who may make no more of them is told so.
+    let (mut packets, begun) = setup::connect(settings, Role::Client).await?;
     let server = begun.server;
     let mut checkup = Checkup::new(format!("{} at {}", server.name(), settings.place()))
         .good("it is no replica and no node of a cluster that locks at each node alone: nothing says so");
     let database = &settings.database;
-    checkup = match schema::look(&mut wire, settings).await {
+    checkup = match schema::look(&mut packets, settings).await {
         Ok(Found::Tables) => {
             let found = format!("the tables are in database {database:?} (layout {LAYOUT}, revision {REVISION})");
-            privileges(checkup.good(found), &mut wire, settings).await
+            privileges(checkup.good(found), &mut packets, settings).await
         }
         Ok(Found::Missing) => checkup.good(format!(
             "the tables are not all in database {database:?} yet; the first member that may creates them"
@@ -32,7 +32,7 @@ pub(crate) async fn check_up(client: &Client) -> Result<Checkup> {
         }
         Err(error) => checkup.wrong(error.to_string(), schema::printed(settings)),
     };
-    checkup = connections(checkup, &mut wire, &server, settings.waiters).await;
+    checkup = connections(checkup, &mut packets, &server, settings.waiters).await;
     if server.value("log_bin").is_some_and(is_on)
         && server.value("binlog_format").is_some_and(|format| format.eq_ignore_ascii_case("STATEMENT"))
     {
@@ -49,8 +49,8 @@ pub(crate) async fn check_up(client: &Client) -> Result<Checkup> {
 }
 
 /// Whether this user may write what members write.
-async fn privileges(checkup: Checkup, wire: &mut Wire, settings: &Settings) -> Checkup {
-    let lacking = schema::lacking(wire, &settings.database).await;
+async fn privileges(checkup: Checkup, packets: &mut Packets, settings: &Settings) -> Checkup {
+    let lacking = schema::lacking(packets, &settings.database).await;
     if lacking.is_empty() {
         return checkup.good("this user has all privileges that a member needs there");
     }
@@ -79,9 +79,9 @@ fn threads(checkup: Checkup, server: &Server) -> Checkup {
 }
 
 /// How many connections there is room for.
-async fn connections(checkup: Checkup, wire: &mut Wire, server: &Server, waiters: usize) -> Checkup {
+async fn connections(checkup: Checkup, packets: &mut Packets, server: &Server, waiters: usize) -> Checkup {
     let ours = u64::try_from(waiters).unwrap_or(u64::MAX).saturating_add(3);
-    let used = match wire.ask("SHOW GLOBAL STATUS LIKE 'Threads_connected'").await {
+    let used = match packets.ask("SHOW GLOBAL STATUS LIKE 'Threads_connected'").await {
         Ok(answer) => answer.number(0, 1).ok().flatten(),
         Err(_) => None,
     };

@@ -112,11 +112,11 @@ impl Client {
             let connection = self.connection().await?;
             let asked = Arc::clone(&statements);
             let answer = connection
-                .run(self.settings.statement_timeout, doing, move |wire| {
+                .run(self.settings.statement_timeout, doing, move |packets| {
                     Box::pin(async move {
                         let answered = match form {
-                            Form::Plain => wire.ask(&asked).await,
-                            Form::Transaction => wire.transact(&asked).await,
+                            Form::Plain => packets.ask(&asked).await,
+                            Form::Transaction => packets.transact(&asked).await,
                         };
                         match answered {
                             Ok(answer) => Ok(Some(answer)),
@@ -159,8 +159,8 @@ impl Client {
         let connection = self.connection().await?;
         let settings = self.settings.clone();
         connection
-            .run(self.settings.connect_timeout, "look for the tables", move |wire| {
-                Box::pin(async move { schema::ensure(wire, &settings).await })
+            .run(self.settings.connect_timeout, "look for the tables", move |packets| {
+                Box::pin(async move { schema::ensure(packets, &settings).await })
             })
             .await
             .map_err(error::outside)?;
@@ -181,8 +181,8 @@ impl Client {
             return Ok(Arc::new(Connection::open(&self.settings, Role::Session).await?));
         };
         let settings = self.settings.clone();
-        let beginning = connection.run(self.settings.connect_timeout, DOING, move |wire| {
-            Box::pin(async move { setup::begin(wire, &settings, Role::Session).await.map(drop) })
+        let beginning = connection.run(self.settings.connect_timeout, DOING, move |packets| {
+            Box::pin(async move { setup::begin(packets, &settings, Role::Session).await.map(drop) })
         });
         match beginning.await {
             Ok(()) => Ok(connection),
@@ -194,9 +194,9 @@ impl Client {
 
     /// One question by a connection of its own, for when the others may hang.
     pub(crate) async fn apart(&self, doing: &'static str, statement: &str) -> Result<()> {
-        let (mut wire, _) = setup::connect(&self.settings, Role::Client).await?;
+        let (mut packets, _) = setup::connect(&self.settings, Role::Client).await?;
         let limit = self.settings.statement_timeout;
-        match tokio::time::timeout(limit, wire.ask(statement)).await {
+        match tokio::time::timeout(limit, packets.ask(statement)).await {
             Ok(Ok(_)) => Ok(()),
             // What was to be ended has ended.
             Ok(Err(error)) if error::is_no_thread(&error) => Ok(()),

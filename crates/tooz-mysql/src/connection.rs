@@ -1,5 +1,5 @@
-//! One connection, which never reconnects, with a task of its own that does one job after the other on it. That it has died is noticed by a job; who
-//! has to know it at once has a sentinel.
+//! One connection, which never reconnects, with a task of its own that does one job after the other on it. That it has died is noticed by a job; a session,
+//! which has to know it at once, has a watchdog.
 //!
 //! The order in which things are asked is the order in which the server does them. What was begun is ended, also when
 //! the caller has given it up: so the task always knows what the connection holds. A job is in one of these states:
@@ -23,13 +23,13 @@ use tooz_core::{Outcome, Result};
 use crate::error;
 use crate::layout::Cases;
 use crate::options::Settings;
+use crate::packet::Packets;
 use crate::schema;
 use crate::setup::{self, Role};
-use crate::wire::Wire;
 
 /// A future that borrows the connection.
 pub(crate) type Work<'c, T> = Pin<Box<dyn Future<Output = T> + Send + 'c>>;
-type Job = Box<dyn for<'c> FnOnce(&'c mut Wire) -> Work<'c, ()> + Send>;
+type Job = Box<dyn for<'c> FnOnce(&'c mut Packets) -> Work<'c, ()> + Send>;
 
 /// Shared by all that use it; it ends with the last one.
 pub(crate) struct Connection {
@@ -79,12 +79,12 @@ impl JobState {
 impl Connection {
     /// Connects.
     pub(crate) async fn open(settings: &Settings, role: Role) -> Result<Self> {
-        let (wire, begun) = setup::connect(settings, role).await?;
+        let (packets, begun) = setup::connect(settings, role).await?;
         let (jobs, queue) = mpsc::unbounded_channel();
         let (urgent, urgent_queue) = mpsc::unbounded_channel();
         let (death, dead) = watch::channel(false);
         let done = Arc::new(AtomicU64::new(0));
-        let task = tokio::spawn(serve(wire, queue, urgent_queue, Arc::clone(&done), Death(death)));
+        let task = tokio::spawn(serve(packets, queue, urgent_queue, Arc::clone(&done), Death(death)));
         let longest_packet = begun.server.number("max_allowed_packet").unwrap_or(u64::MAX);
         Ok(Connection {
             jobs,
@@ -106,7 +106,7 @@ impl Connection {
         &self,
         limit: Duration,
         doing: &'static str,
-        work: impl for<'c> FnOnce(&'c mut Wire) -> Work<'c, Result<T>> + Send + 'static,
+        work: impl for<'c> FnOnce(&'c mut Packets) -> Work<'c, Result<T>> + Send + 'static,
     ) -> Result<T> {
         self.put(&self.jobs, limit, doing, work).await
     }
@@ -116,7 +116,7 @@ impl Connection {
         &self,
         limit: Duration,
         doing: &'static str,
-        work: impl for<'c> FnOnce(&'c mut Wire) -> Work<'c, Result<T>> + Send + 'static,
+        work: impl for<'c> FnOnce(&'c mut Packets) -> Work<'c, Result<T>> + Send + 'static,
     ) -> Result<T> {
         self.put(&self.urgent, limit, doing, work).await
     }
@@ -126,7 +126,7 @@ impl Connection {
         queue: &mpsc::UnboundedSender<Job>,
         limit: Duration,
         doing: &'static str,
-        work: impl for<'c> FnOnce(&'c mut Wire) -> Work<'c, Result<T>> + Send + 'static,
+        work: impl for<'c> FnOnce(&'c mut Packets) -> Work<'c, Result<T>> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         let state = Arc::new(JobState::default());
@@ -189,14 +189,14 @@ impl Drop for Connection {
 
 async fn serve(
     // It ends with this task, without a farewell for which a server that stands still would have to be waited for.
-    mut wire: Wire,
+    mut packets: Packets,
     mut jobs: mpsc::UnboundedReceiver<Job>,
     mut urgent: mpsc::UnboundedReceiver<Job>,
     done: Arc<AtomicU64>,
     // Goes with this task, also when that is aborted: those that watch must hear of it.
     _death: Death,
 ) {
-    while !wire.is_dead {
+    while !packets.is_dead {
         let job = tokio::select! {
             biased;
             job = urgent.recv() => job,
@@ -204,7 +204,7 @@ async fn serve(
         };
         // No caller is left.
         let Some(job) = job else { return };
-        job(&mut wire).await;
+        job(&mut packets).await;
         done.fetch_add(1, Ordering::AcqRel);
     }
 }

@@ -14,8 +14,8 @@ use crate::connection::Connection;
 use crate::error;
 use crate::holdings::{Held, Holdings, PATIENCE};
 use crate::layout::{self, space};
+use crate::packet::{Packets, name};
 use crate::record::{NOW, bytes};
-use crate::wire::{Wire, name};
 
 /// How old a grant is when it is written down, unless a reader has asked before.
 pub(crate) const MOMENT: Duration = Duration::from_millis(20);
@@ -33,11 +33,11 @@ pub(crate) async fn keep_written(connection: Arc<Connection>, holdings: Arc<Hold
             }
             let theirs = Arc::clone(&holdings);
             let written = connection
-                .run(limit, "write down who holds what", move |wire| {
+                .run(limit, "write down who holds what", move |packets| {
                     Box::pin(async move {
                         // Only now: a lock that was given back in between is held no more.
                         let due: Vec<_> = theirs.unwritten(MOMENT, BATCH).into_iter().map(|(id, _)| id).collect();
-                        write_down(wire, &theirs, &due).await
+                        write_down(packets, &theirs, &due).await
                     })
                 })
                 .await;
@@ -52,7 +52,7 @@ pub(crate) async fn keep_written(connection: Arc<Connection>, holdings: Arc<Hold
 }
 
 /// Writes down these grants.
-pub(crate) async fn write_down(wire: &mut Wire, holdings: &Holdings, ids: &[RequestId]) -> Result<()> {
+pub(crate) async fn write_down(packets: &mut Packets, holdings: &Holdings, ids: &[RequestId]) -> Result<()> {
     let grants: Vec<_> = ids.iter().filter_map(|id| Some((*id, holdings.held(*id)?))).collect();
     if grants.is_empty() {
         return Ok(());
@@ -63,7 +63,7 @@ pub(crate) async fn write_down(wire: &mut Wire, holdings: &Holdings, ids: &[Requ
         holdings.layout.table("grants"),
         rows.join(", ")
     );
-    wire.ask(&statement).await.map_err(|error| error::on_session(error, "write down who holds what"))?;
+    packets.ask(&statement).await.map_err(|error| error::on_session(error, "write down who holds what"))?;
     for (id, _) in &grants {
         holdings.note_written(*id);
     }

@@ -13,11 +13,11 @@ use crate::connection::Connection;
 use crate::error;
 use crate::holdings::Holdings;
 use crate::layout::{is_group, news};
+use crate::packet;
 use crate::record::{NOW, bytes, entry};
 use crate::session::MySqlSession;
-use crate::wire;
 
-/// The longest capabilities of one member, in bytes: whoever reads a group has those of all its members in one answer.
+/// The longest capabilities of one member, in bytes: a reader of a group has those of all its members in one answer.
 const MOST_CAPABILITIES: usize = 256 << 10;
 
 #[async_trait]
@@ -26,7 +26,7 @@ impl Groups for MySqlSession {
     async fn create_group(&self, group: &GroupId) -> Result<()> {
         const DOING: &str = "create a group";
         let (groups, namespace, name) =
-            (self.layout.table("groups"), wire::name(self.layout.namespace()), wire::name(group.as_str()));
+            (self.layout.table("groups"), packet::name(self.layout.namespace()), packet::name(group.as_str()));
         // A row that is there is no error, and nothing else is hidden by that.
         let create = format!(
             "SET @tooz_was = (SELECT 1 FROM {groups} WHERE {is}); START TRANSACTION; \
@@ -74,7 +74,7 @@ impl Groups for MySqlSession {
 
     async fn groups(&self) -> Result<Vec<GroupId>> {
         const DOING: &str = "list the groups";
-        let (groups, namespace) = (self.layout.table("groups"), wire::name(self.layout.namespace()));
+        let (groups, namespace) = (self.layout.table("groups"), packet::name(self.layout.namespace()));
         let list = format!("SELECT name FROM {groups} WHERE namespace = {namespace} ORDER BY name");
         let Some(answer) = self.client.consult(DOING, Repeat::Allowed, list).await? else { return Ok(Vec::new()) };
         let names: Result<Vec<_>, _> = answer.rows(0).iter().map(|row| text(row, 0)).collect();
@@ -89,10 +89,10 @@ impl Groups for MySqlSession {
         let statements = join(&open.holdings, request);
         refuse_too_long(&open.connection, &statements)?;
         let (holdings, theirs) = (Arc::clone(&open.holdings), request.clone());
-        let joining = open.connection.run(open.limit, DOING, move |wire| {
+        let joining = open.connection.run(open.limit, DOING, move |packets| {
             Box::pin(async move {
                 let failed = |error| error::on_session(error, DOING);
-                let answer = wire.transact(&statements).await.map_err(failed)?;
+                let answer = packets.transact(&statements).await.map_err(failed)?;
                 let last = answer.count().saturating_sub(1);
                 let word = answer.text(last, 0).map_err(failed)?.unwrap_or_default();
                 let robbed = answer.text(last, 1).map_err(failed)?;
@@ -101,7 +101,7 @@ impl Groups for MySqlSession {
                 }
                 if let Some(session) = robbed.filter(|_| word == "replace") {
                     // It hears of it with its next heartbeat, if it is of another user.
-                    let _ = wire.ask(&format!("KILL QUERY IS_USED_LOCK({})", wire::name(&news(&session)))).await;
+                    let _ = packets.ask(&format!("KILL QUERY IS_USED_LOCK({})", packet::name(&news(&session)))).await;
                 }
                 Ok(word)
             })
@@ -118,21 +118,21 @@ impl Groups for MySqlSession {
         request.refuse_more_than(MOST_CAPABILITIES)?;
         let open = self.opened()?;
         let (groups, members) = (self.layout.table("groups"), self.layout.table("members"));
-        let (is, member) = (is_group(&self.layout, &request.group), wire::name(request.member.as_str()));
+        let (is, member) = (is_group(&self.layout, &request.group), packet::name(request.member.as_str()));
         let mine = format!("{is} AND member = {member} AND request = {}", bytes(request.id));
         let update = format!(
             "{about}SET @tooz_mine = NULL; START TRANSACTION; SELECT 1 INTO @tooz_mine FROM {groups} WHERE {is} FOR UPDATE; \
              SET @tooz_mine = (SELECT 1 FROM {members} WHERE {mine}); \
              UPDATE {members} SET capabilities = {capabilities} WHERE {mine}; \
              UPDATE {groups} SET version = version + 1 WHERE {is} AND @tooz_mine = 1; COMMIT; SELECT @tooz_mine",
-            capabilities = wire::text(request.capabilities.as_json()),
-            about = wire::about("update", request.group.as_str()),
+            capabilities = packet::text(request.capabilities.as_json()),
+            about = packet::about("update", request.group.as_str()),
         );
         refuse_too_long(&open.connection, &update)?;
-        let updating = open.connection.run(open.limit, DOING, move |wire| {
+        let updating = open.connection.run(open.limit, DOING, move |packets| {
             Box::pin(async move {
                 let failed = |error| error::on_session(error, DOING);
-                wire.transact(&update).await.map_err(failed)?.is(7, 0).map_err(failed)
+                packets.transact(&update).await.map_err(failed)?.is(7, 0).map_err(failed)
             })
         });
         if updating.await? { Ok(()) } else { Err(Error::not_member(request)) }
@@ -143,18 +143,18 @@ impl Groups for MySqlSession {
         let leaving = async {
             let open = self.opened()?;
             let (groups, members) = (self.layout.table("groups"), self.layout.table("members"));
-            let (is, member) = (is_group(&self.layout, &request.group), wire::name(request.member.as_str()));
+            let (is, member) = (is_group(&self.layout, &request.group), packet::name(request.member.as_str()));
             let leave = format!(
                 "{about}START TRANSACTION; UPDATE {groups} SET version = version + 1 WHERE {is}; \
                  DELETE FROM {members} WHERE {is} AND member = {member} AND request = {}; COMMIT",
                 bytes(request.id),
-                about = wire::about("leave", request.group.as_str()),
+                about = packet::about("leave", request.group.as_str()),
             );
             let (holdings, id) = (Arc::clone(&open.holdings), request.id);
             open.connection
-                .run(open.limit, DOING, move |wire| {
+                .run(open.limit, DOING, move |packets| {
                     Box::pin(async move {
-                        wire.transact(&leave).await.map_err(|error| error::on_session(error, DOING))?;
+                        packets.transact(&leave).await.map_err(|error| error::on_session(error, DOING))?;
                         holdings.leave(id);
                         Ok(())
                     })
@@ -202,7 +202,7 @@ impl Groups for MySqlSession {
 fn join(holdings: &Holdings, request: &JoinRequest) -> String {
     let layout = &holdings.layout;
     let (groups, members) = (layout.table("groups"), layout.table("members"));
-    let (is, member) = (is_group(layout, &request.group), wire::name(request.member.as_str()));
+    let (is, member) = (is_group(layout, &request.group), packet::name(request.member.as_str()));
     let (id, session, number) = (bytes(request.id), &holdings.session, holdings.number);
     // The first half of an id is the coordinator's, the second counts: only an earlier entry of the same coordinator is its own to replace.
     let replaces = match request.replace {
@@ -220,10 +220,10 @@ fn join(holdings: &Holdings, request: &JoinRequest) -> String {
              SELECT {namespace}, {name}, {member}, {id}, '{session}', {number}, {capabilities} FROM DUAL WHERE @tooz_word IN ('enter', 'replace'); \
          UPDATE {groups} SET version = version + 1 WHERE {is} AND @tooz_word IN ('enter', 'replace'); COMMIT; \
          SELECT @tooz_word, IF(@tooz_lives = 1 AND @tooz_of <> '{session}', @tooz_of, NULL)",
-        namespace = wire::name(layout.namespace()),
-        name = wire::name(request.group.as_str()),
-        capabilities = wire::text(request.capabilities.as_json()),
-        about = wire::about("join", request.group.as_str()),
+        namespace = packet::name(layout.namespace()),
+        name = packet::name(request.group.as_str()),
+        capabilities = packet::text(request.capabilities.as_json()),
+        about = packet::about("join", request.group.as_str()),
     )
 }
 

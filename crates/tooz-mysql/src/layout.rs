@@ -42,7 +42,7 @@ pub(crate) struct Layout {
 pub(crate) struct Doors {
     /// A waiting request holds this one, so that no other request passes.
     pub(crate) gate: Name,
-    /// Whoever has the lock alone holds this one.
+    /// The holder that has the lock alone holds this one.
     pub(crate) lock: Name,
     /// A reader holds this one that wants to know who holds the lock.
     pub(crate) attention: Name,
@@ -102,7 +102,7 @@ pub(crate) fn share(session: &str, lock: &str) -> Name {
     hash('r', &[session, lock])
 }
 
-/// What the session's sentinel holds, so that it can be woken.
+/// What the session's watchdog holds, so that it can be woken.
 pub(crate) fn news(session: &str) -> String {
     format!("n{}", session.get(1..).unwrap_or_default())
 }
@@ -123,7 +123,7 @@ pub(crate) const fn space(space: Space) -> &'static str {
 
 /// A group as it stands in a condition: its namespace and its name.
 pub(crate) fn is_group(layout: &Layout, group: &GroupId) -> String {
-    let (namespace, name) = (crate::wire::name(layout.namespace()), crate::wire::name(group.as_str()));
+    let (namespace, name) = (crate::packet::name(layout.namespace()), crate::packet::name(group.as_str()));
     format!("namespace = {namespace} AND name = {name}")
 }
 

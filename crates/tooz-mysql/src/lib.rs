@@ -16,17 +16,17 @@ mod memberships;
 mod named_lock;
 mod open_session;
 mod options;
+mod packet;
 mod pool;
 mod record;
 mod schema;
-mod sentinel;
 mod server;
 mod session;
 mod setup;
 mod shares;
 mod sweep;
 mod turn;
-mod wire;
+mod watchdog;
 
 use tooz_core::Driver;
 

@@ -16,11 +16,11 @@ use crate::grants::MOMENT;
 use crate::holdings::PATIENCE;
 use crate::layout::{Doors, Layout};
 use crate::named_lock::{Gate, give_back};
+use crate::packet::name;
 use crate::record::{Read, holder, lock_key, waiter};
 use crate::session::MySqlSession;
 use crate::setup::SLICE;
 use crate::turn::Turn;
-use crate::wire::name;
 
 /// When others want the connection, the first turn is this long, and each further one twice as long as the one before: a request in a
 /// long queue gets the time that it takes, as far as those that wait for their turn let it.
@@ -75,10 +75,10 @@ impl Locks for MySqlSession {
         let (holdings, id) = (Arc::clone(&open.holdings), request.id);
         holdings.gate_is_open(id).await;
         open.connection
-            .run(open.limit, "give a lock back", move |wire| {
+            .run(open.limit, "give a lock back", move |packets| {
                 Box::pin(async move {
                     let Some(held) = holdings.held(id) else { return Ok(()) };
-                    give_back(wire, &holdings, &held, id).await?;
+                    give_back(packets, &holdings, &held, id).await?;
                     holdings.strike(id);
                     Ok(())
                 })

@@ -1,4 +1,4 @@
-//! The memberships of the session as the server has them: another session may have taken one over, or somebody deleted the group
+//! The memberships of the session as the server has them: another session may have taken one over, or a user deleted the group
 //! by hand.
 
 use std::collections::HashSet;
@@ -12,8 +12,8 @@ use crate::answer::bytes as raw;
 use crate::connection::Connection;
 use crate::error;
 use crate::holdings::Holdings;
+use crate::packet::Packets;
 use crate::record::{bytes, request_id};
-use crate::wire::Wire;
 
 /// How many entries are taken away by one statement.
 const BATCH: usize = 300;
@@ -32,10 +32,10 @@ pub(crate) async fn keep_checked(connection: Arc<Connection>, holdings: Arc<Hold
             continue;
         }
         let (theirs, asked) = (Arc::clone(&holdings), list.clone());
-        let looking = connection.run(limit, DOING, move |wire| {
+        let looking = connection.run(limit, DOING, move |packets| {
             Box::pin(async move {
                 let failed = |error| error::on_session(error, DOING);
-                let there: Result<HashSet<_>, _> = match wire.ask(&asked).await {
+                let there: Result<HashSet<_>, _> = match packets.ask(&asked).await {
                     Ok(answer) => answer.rows(0).iter().map(|row| raw(row, 0)).collect(),
                     // Without the tables there are none.
                     Err(error) if error::is_missing(&error) => Ok(HashSet::new()),
@@ -44,7 +44,7 @@ pub(crate) async fn keep_checked(connection: Arc<Connection>, holdings: Arc<Hold
                 let there = there.map_err(failed)?.into_iter().flatten();
                 let missing = theirs.memberships_missing(&there.filter_map(|id| request_id(&id)).collect());
                 for some in missing.chunks(BATCH) {
-                    clear(wire, &theirs, some).await.map_err(failed)?;
+                    clear(packets, &theirs, some).await.map_err(failed)?;
                     for id in some {
                         theirs.robbed(*id);
                     }
@@ -59,11 +59,11 @@ pub(crate) async fn keep_checked(connection: Arc<Connection>, holdings: Arc<Hold
 }
 
 /// Takes away entries of the session whose group is gone: in a group that is created anew they would be members. What another has taken over stays.
-async fn clear(wire: &mut Wire, holdings: &Holdings, ids: &[RequestId]) -> Result<(), sqlx::Error> {
+async fn clear(packets: &mut Packets, holdings: &Holdings, ids: &[RequestId]) -> Result<(), sqlx::Error> {
     let (members, session) = (holdings.layout.table("members"), &holdings.session);
     let ids: Vec<String> = ids.iter().map(|id| bytes(*id)).collect();
     let clearing = format!("DELETE FROM {members} WHERE session = '{session}' AND request IN ({})", ids.join(", "));
-    match wire.ask(&clearing).await {
+    match packets.ask(&clearing).await {
         Err(error) if !error::is_missing(&error) => Err(error),
         _ => Ok(()),
     }

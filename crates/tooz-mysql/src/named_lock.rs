@@ -1,6 +1,6 @@
 //! Taking and giving back the named locks behind a lock, on the session's own connection, one round trip each.
 //!
-//! Who takes the lock alone takes its named lock and then looks for sharers; a sharer takes a named lock of its own and then looks at that of the
+//! A request for the lock alone takes its named lock and then looks for sharers; a sharer takes a named lock of its own and then looks at that of the
 //! lock. So of two that come at once one sees the other at least. The token is taken last, by a statement of its own: after the look at those with whom
 //! it must not overlap. (What a statement reads from a table it may have read before it was granted a named lock.)
 
@@ -15,8 +15,8 @@ use crate::grants::write_down;
 use crate::holdings::{Grip, Held, Holdings};
 use crate::layout::{self, Doors, Name, space};
 use crate::open_session::OpenSession;
+use crate::packet::{Packets, about};
 use crate::record::bytes;
-use crate::wire::{Wire, about};
 
 /// What a request finds at the gate of the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,9 @@ impl OpenSession {
     pub(crate) async fn acquire(&self, request: &LockRequest, gate: Gate) -> Result<Taken> {
         let (holdings, request) = (Arc::clone(&self.holdings), request.clone());
         self.connection
-            .run(self.limit, DOING, move |wire| Box::pin(async move { acquire(wire, &holdings, &request, gate).await }))
+            .run(self.limit, DOING, move |packets| {
+                Box::pin(async move { acquire(packets, &holdings, &request, gate).await })
+            })
             .await
     }
 }
@@ -58,7 +60,7 @@ const DOING: &str = "take a lock";
 /// That the server has not become read-only since the last heartbeat: others lock at another one by now, or soon.
 const WRITABLE: &str = "CONCAT(@@GLOBAL.read_only) IN ('0', 'OFF')";
 
-async fn acquire(wire: &mut Wire, holdings: &Holdings, request: &LockRequest, gate: Gate) -> Result<Taken> {
+async fn acquire(packets: &mut Packets, holdings: &Holdings, request: &LockRequest, gate: Gate) -> Result<Taken> {
     if let Some(held) = holdings.held(request.id) {
         return Ok(Taken::Granted(Granted::new(held.token)));
     }
@@ -80,12 +82,12 @@ async fn acquire(wire: &mut Wire, holdings: &Holdings, request: &LockRequest, ga
         ),
     };
     let statements = about(space(request.key.space), &request.key.name) + &statements;
-    let answer = match wire.ask(&statements).await {
+    let answer = match packets.ask(&statements).await {
         Ok(answer) => answer,
         Err(error) => {
             // A named lock that was taken before the error stays.
-            if !wire.is_dead {
-                undo(wire, holdings, &doors, &share, grip).await?;
+            if !packets.is_dead {
+                undo(packets, holdings, &doors, &share, grip).await?;
             }
             return Err(error::on_session(error, DOING));
         }
@@ -98,27 +100,27 @@ async fn acquire(wire: &mut Wire, holdings: &Holdings, request: &LockRequest, ga
         Ok(Verdict::Ours { token, is_asked }) => (token, is_asked),
         Ok(Verdict::Held) => return Ok(Taken::Held),
         Ok(Verdict::Shared(names)) => {
-            undo(wire, holdings, &doors, &share, grip).await?;
+            undo(packets, holdings, &doors, &share, grip).await?;
             return Ok(Taken::Shared(names));
         }
         Err(error) => {
-            undo(wire, holdings, &doors, &share, grip).await?;
+            undo(packets, holdings, &doors, &share, grip).await?;
             return Err(error);
         }
     };
-    if let Err(error) = reserve(wire, holdings, token).await {
-        undo(wire, holdings, &doors, &share, grip).await?;
+    if let Err(error) = reserve(packets, holdings, token).await {
+        undo(packets, holdings, &doors, &share, grip).await?;
         return Err(error);
     }
     holdings.note(request, &doors, token);
     if is_asked || request.key.space == Space::Election {
         // The leader must be known to those that ask: an election that can't be told is none.
-        let written = write_down(wire, holdings, &[request.id]).await;
+        let written = write_down(packets, holdings, &[request.id]).await;
         if let Err(error) = written
             && request.key.space == Space::Election
         {
             holdings.strike(request.id);
-            undo(wire, holdings, &doors, &share, grip).await?;
+            undo(packets, holdings, &doors, &share, grip).await?;
             return Err(error);
         }
     }
@@ -185,12 +187,12 @@ fn judge(answer: &Answer, holdings: &Holdings, writes_share: bool) -> Result<Ver
 }
 
 /// Sees to it that the token is below what is reserved.
-async fn reserve(wire: &mut Wire, holdings: &Holdings, token: FencingToken) -> Result<()> {
+async fn reserve(packets: &mut Packets, holdings: &Holdings, token: FencingToken) -> Result<()> {
     const DOING: &str = "reserve fencing tokens";
     let Some(until) = holdings.fence.wants(token) else { return Ok(()) };
     let fence = holdings.layout.table("fence");
     let raise = format!("UPDATE {fence} SET reserved = GREATEST(reserved, {until}) WHERE one = 1");
-    wire.ask(&raise).await.map_err(|error| error::on_session(error, DOING))?;
+    packets.ask(&raise).await.map_err(|error| error::on_session(error, DOING))?;
     holdings.fence.note_reserved(until);
     Ok(())
 }
@@ -205,17 +207,17 @@ fn name_of(grip: Grip, doors: &Doors, share: &Name) -> Option<Name> {
 }
 
 /// Gives the named lock back, whether it was taken or not. If that fails it is not known any more what the connection holds.
-async fn undo(wire: &mut Wire, holdings: &Holdings, doors: &Doors, share: &Name, grip: Grip) -> Result<()> {
+async fn undo(packets: &mut Packets, holdings: &Holdings, doors: &Doors, share: &Name, grip: Grip) -> Result<()> {
     let Some(name) = name_of(grip, doors, share) else { return Ok(()) };
     let undoing = format!("SELECT IF({}, RELEASE_LOCK('{name}'), NULL)", holdings.is_ours());
-    wire.ask(&undoing).await.map(drop).map_err(|error| {
+    packets.ask(&undoing).await.map(drop).map_err(|error| {
         holdings.reporter.session_lost("a lock that was taken half could not be given back");
         error::lost(format_args!("take a lock, and give it back after it failed ({error})"))
     })
 }
 
 /// Gives back what that request has.
-pub(crate) async fn give_back(wire: &mut Wire, holdings: &Holdings, held: &Held, id: RequestId) -> Result<()> {
+pub(crate) async fn give_back(packets: &mut Packets, holdings: &Holdings, held: &Held, id: RequestId) -> Result<()> {
     const DOING: &str = "give a lock back";
     let failed = |error| error::on_session(error, DOING);
     let grip = holdings.grip_to_give(held);
@@ -226,18 +228,18 @@ pub(crate) async fn give_back(wire: &mut Wire, holdings: &Holdings, held: &Held,
         None => format!("SELECT {ours}, 1"),
     };
     let releasing = about(space(held.key.space), &held.key.name) + &releasing;
-    let answer = wire.ask(&releasing).await.map_err(failed)?;
+    let answer = packets.ask(&releasing).await.map_err(failed)?;
     if !answer.is(0, 0).map_err(failed)? || !answer.is(0, 1).map_err(failed)? {
         return Err(holdings.shared_connection());
     }
-    clear(wire, holdings, held, id).await;
+    clear(packets, holdings, held, id).await;
     Ok(())
 }
 
 /// Takes away what was written of a grant that is given back. A row without its named lock counts for nothing, so what fails is left to those that clear up.
-async fn clear(wire: &mut Wire, holdings: &Holdings, held: &Held, id: RequestId) {
+async fn clear(packets: &mut Packets, holdings: &Holdings, held: &Held, id: RequestId) {
     if held.written {
         let (grants, lock, request) = (holdings.layout.table("grants"), &held.doors.lock, bytes(id));
-        let _ = wire.ask(&format!("DELETE FROM {grants} WHERE lk = '{lock}' AND request = {request}")).await;
+        let _ = packets.ask(&format!("DELETE FROM {grants} WHERE lk = '{lock}' AND request = {request}")).await;
     }
 }

@@ -12,8 +12,8 @@ use tooz_core::driver::Mutex;
 use crate::error;
 use crate::layout::{Layout, Name, fresh_waiter};
 use crate::options::Settings;
+use crate::packet::Packets;
 use crate::setup::{self, Role};
-use crate::wire::Wire;
 
 /// In this time each request that wants a connection has had a turn, as long as no turn would be shorter than the shortest.
 const CYCLE: Duration = Duration::from_mins(2);
@@ -44,7 +44,7 @@ struct Idle {
 
 /// A connection that waits.
 pub(crate) struct Waiter {
-    pub(crate) wire: Wire,
+    pub(crate) packets: Packets,
     /// The named lock that it holds, by which its wait is known and can be ended.
     pub(crate) name: Name,
     /// The number by which the server knows it.
@@ -114,11 +114,11 @@ impl Pool {
 
     async fn connect(&self) -> Result<Waiter> {
         const DOING: &str = "set a waiting connection up";
-        let (mut wire, begun) = setup::connect(&self.settings, Role::Wait).await?;
+        let (mut packets, begun) = setup::connect(&self.settings, Role::Wait).await?;
         let name = fresh_waiter();
-        let naming = wire.ask(&format!("SELECT GET_LOCK('{name}', 0)")).await;
+        let naming = packets.ask(&format!("SELECT GET_LOCK('{name}', 0)")).await;
         naming.map_err(|error| error::of(error, DOING))?;
-        Ok(Waiter { wire, name, number: begun.number, is_written: false })
+        Ok(Waiter { packets, name, number: begun.number, is_written: false })
     }
 
     /// Takes a connection back in the background, and lets go of what it holds first. One that is not quick is closed. The answer
@@ -162,7 +162,7 @@ async fn let_go(waiter: &mut Waiter, limit: Duration) -> bool {
     let letting_go = format!(
         "SELECT IF(IS_USED_LOCK('{name}') = CONNECTION_ID(), RELEASE_ALL_LOCKS(), NULL); SELECT GET_LOCK('{name}', 0)"
     );
-    let asked = tokio::time::timeout(limit, waiter.wire.ask(&letting_go)).await;
+    let asked = tokio::time::timeout(limit, waiter.packets.ask(&letting_go)).await;
     matches!(asked, Ok(Ok(answer)) if matches!(answer.number(0, 0), Ok(Some(_))) && matches!(answer.number(1, 0), Ok(Some(1))))
 }
 
@@ -170,7 +170,7 @@ async fn let_go(waiter: &mut Waiter, limit: Duration) -> bool {
 async fn strike(waiter: &mut Waiter, waits: &str, limit: Duration) -> bool {
     let striking = format!("DELETE FROM {waits} WHERE waiter = '{}'", waiter.name);
     waiter.is_written = false;
-    matches!(tokio::time::timeout(limit, waiter.wire.ask(&striking)).await, Ok(Ok(_)))
+    matches!(tokio::time::timeout(limit, waiter.packets.ask(&striking)).await, Ok(Ok(_)))
 }
 
 /// The longest turn where so many requests wait for so few connections.

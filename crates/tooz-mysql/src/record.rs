@@ -10,7 +10,7 @@ use tooz_core::{
 };
 
 use crate::answer::{bytes as raw, number, text};
-use crate::wire;
+use crate::packet;
 
 /// The server's time in microseconds since 1970, whatever its time zone.
 pub(crate) const NOW: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))";
@@ -20,7 +20,7 @@ pub(crate) type Read<T> = Result<Result<T>, sqlx::Error>;
 
 /// An id as it stands in a statement.
 pub(crate) fn bytes(id: RequestId) -> String {
-    wire::bytes(&id.0.to_be_bytes())
+    packet::bytes(&id.0.to_be_bytes())
 }
 
 pub(crate) fn request_id(bytes: &[u8]) -> Option<RequestId> {

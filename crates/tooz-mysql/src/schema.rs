@@ -7,7 +7,7 @@ use crate::ddl::ddl;
 use crate::error;
 use crate::layout::{LAYOUT, TABLES, quoted, table};
 use crate::options::{DEFAULT_DATABASE, Settings};
-use crate::wire::Wire;
+use crate::packet::Packets;
 
 /// What was found in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,12 +19,12 @@ pub(crate) enum Found {
 }
 
 /// Looks for the tables. The error says that they are kept in another layout, or that this user may not use them.
-pub(crate) async fn look(wire: &mut Wire, settings: &Settings) -> Result<Found> {
+pub(crate) async fn look(packets: &mut Packets, settings: &Settings) -> Result<Found> {
     let doing = || format!("look for the tables in database {:?}", settings.database);
     let database = quoted(&settings.database);
     let each = TABLES.map(|name| format!("; SELECT 1 FROM {} LIMIT 0", table(&database, name)));
     let statements = kept(settings) + &each.concat();
-    match wire.ask(&statements).await {
+    match packets.ask(&statements).await {
         Ok(answer) if is_ours(&answer, settings)? => Ok(Found::Tables),
         Ok(_) => Ok(Found::Missing),
         Err(error) if error::is_missing(&error) => Ok(Found::Missing),
@@ -50,21 +50,21 @@ pub(crate) fn is_ours(answer: &Answer, settings: &Settings) -> Result<bool> {
 }
 
 /// Creates what is missing, where this user may; else says what is to be run.
-pub(crate) async fn ensure(wire: &mut Wire, settings: &Settings) -> Result<()> {
+pub(crate) async fn ensure(packets: &mut Packets, settings: &Settings) -> Result<()> {
     // A user without any right to it is refused also where it is not there.
-    let missing = match look(wire, settings).await {
+    let missing = match look(packets, settings).await {
         Ok(Found::Tables) => return Ok(()),
         Ok(Found::Missing) => None,
         Err(error) if error.kind() == ErrorKind::Unauthorized => Some(error),
         Err(error) => return Err(error),
     };
     let all = statements(&settings.database);
-    let mut made = wire.ask(&all).await;
+    let mut made = packets.ask(&all).await;
     if made.as_ref().is_err_and(error::is_denied)
         && let Some((_, tables)) = all.split_once(';')
     {
-        // Who may create tables in a database that is there may yet lack the right to create one.
-        made = wire.ask(tables).await;
+        // A user who may create tables in a database that is there may yet lack the right to create a database.
+        made = packets.ask(tables).await;
     }
     match made {
         Ok(_) => Ok(()),
@@ -107,7 +107,7 @@ const WRITES: [(&str, &str, Option<&str>); 7] = [
 ];
 
 /// Which of the privileges that members need this user lacks: each is tried on no row, which the server refuses all the same.
-pub(crate) async fn lacking(wire: &mut Wire, database: &str) -> Vec<String> {
+pub(crate) async fn lacking(packets: &mut Packets, database: &str) -> Vec<String> {
     let mut lacking = Vec::new();
     for (name, rights, column) in WRITES {
         let table = table(&quoted(database), name);
@@ -117,10 +117,10 @@ pub(crate) async fn lacking(wire: &mut Wire, database: &str) -> Vec<String> {
         });
         let changed = column.map(|column| ("UPDATE", format!("UPDATE {table} SET {column} = {column} WHERE 1 = 0")));
         for (right, statement) in tried.chain(changed) {
-            match wire.ask(&statement).await {
+            match packets.ask(&statement).await {
                 Err(error) if error::is_denied(&error) => lacking.push(format!("{right} on tooz_{name}")),
                 // What fails for another reason says nothing of privileges.
-                Err(_) if wire.is_dead => return lacking,
+                Err(_) if packets.is_dead => return lacking,
                 _ => {}
             }
         }

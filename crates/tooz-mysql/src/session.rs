@@ -13,10 +13,10 @@ use crate::holdings::Holdings;
 use crate::layout::{Cases, LAYOUT, Layout, Name, fresh_session};
 use crate::open_session::OpenSession;
 use crate::options::Settings;
+use crate::packet::{name, seconds};
 use crate::record::NOW;
 use crate::setup::statement_limit;
-use crate::wire::{name, seconds};
-use crate::{checkup, error, grants, memberships, schema, sentinel, server, shares, sweep};
+use crate::{checkup, error, grants, memberships, schema, server, shares, sweep, watchdog};
 
 /// What one primary server gives. Each is defended in the README.
 pub(crate) const BEST: Characteristics = Characteristics::FULL_SERVICE
@@ -75,10 +75,10 @@ impl MySqlSession {
         let settings = self.client.settings.clone();
         let (entering, name) = (enter(&self.layout, &self.member, session, &settings), session.clone());
         connection
-            .run(settings.connect_timeout, DOING, move |wire| {
+            .run(settings.connect_timeout, DOING, move |packets| {
                 Box::pin(async move {
                     for _ in 0..2 {
-                        let entered = match wire.ask(&entering).await {
+                        let entered = match packets.ask(&entering).await {
                             Err(error) if error::is_missing(&error) => Entered::NoTables,
                             Err(error) => return Err(error::of(error, DOING)),
                             Ok(answer) => entered(&answer, &settings, &name)?,
@@ -86,7 +86,7 @@ impl MySqlSession {
                         match entered {
                             Entered::In(number, fence) => return Ok((number, fence)),
                             // They were there when they were last looked for.
-                            Entered::NoTables => schema::ensure(wire, &settings).await?,
+                            Entered::NoTables => schema::ensure(packets, &settings).await?,
                         }
                     }
                     Err(Error::new(ErrorKind::Backend, format!("{DOING}: the tables were made, and are not there")))
@@ -158,7 +158,7 @@ impl Session for MySqlSession {
         let holdings = Arc::new(Holdings::new(session, number, member, layout, fence, reporter));
         let open = OpenSession::new(connection, holdings, settings);
         let (connection, holdings) = (&open.connection, &open.holdings);
-        open.keep(sentinel::stand(Arc::clone(connection), Arc::clone(holdings), settings.clone()));
+        open.keep(watchdog::stand(Arc::clone(connection), Arc::clone(holdings), settings.clone()));
         open.keep(grants::keep_written(Arc::clone(connection), Arc::clone(holdings), open.limit));
         open.keep(shares::keep_few(Arc::clone(connection), Arc::clone(holdings), open.limit));
         open.keep(shares::keep_checked(Arc::clone(connection), Arc::clone(holdings), open.limit));
@@ -175,10 +175,10 @@ impl Session for MySqlSession {
         let holdings = Arc::clone(&open.holdings);
         let beat = format!("SELECT {}, CONCAT(@@GLOBAL.read_only)", holdings.is_ours());
         open.connection
-            .run_first(open.limit, DOING, move |wire| {
+            .run_first(open.limit, DOING, move |packets| {
                 Box::pin(async move {
                     let failed = |error| error::on_session(error, DOING);
-                    let answer = wire.ask(&beat).await.map_err(failed)?;
+                    let answer = packets.ask(&beat).await.map_err(failed)?;
                     if !answer.is(0, 0).map_err(failed)? {
                         holdings.shared_connection();
                         return Err(error::lost(DOING));
@@ -208,9 +208,9 @@ impl Session for MySqlSession {
             return self.client.ask(DOING, Repeat::Allowed, PROBE.to_owned()).await.map(drop);
         };
         open.connection
-            .run(open.limit, DOING, |wire| {
+            .run(open.limit, DOING, |packets| {
                 Box::pin(async move {
-                    let asked = wire.ask(PROBE).await;
+                    let asked = packets.ask(PROBE).await;
                     asked.map(drop).map_err(|error| error::on_session(error, DOING))
                 })
             })
@@ -232,10 +232,10 @@ impl Session for MySqlSession {
                 if result.is_ok() {
                     let ours = open.holdings.is_ours();
                     let close = format!("SELECT IF({ours}, RELEASE_ALL_LOCKS(), NULL)");
-                    let closing = open.connection.run(open.limit, DOING, move |wire| {
+                    let closing = open.connection.run(open.limit, DOING, move |packets| {
                         Box::pin(async move {
                             let failed = |error| error::of(error, DOING);
-                            let answer = wire.ask(&close).await.map_err(failed)?;
+                            let answer = packets.ask(&close).await.map_err(failed)?;
                             match answer.number(0, 0).map_err(failed)? {
                                 Some(_) => Ok(()),
                                 None => Err(error::behind_pooler()),

@@ -9,8 +9,8 @@ use tooz_core::{Error, Result};
 use crate::answer::text;
 use crate::error;
 use crate::options::Settings;
+use crate::packet::{Packets, seconds};
 use crate::server::{self, Server, VARIABLES};
-use crate::wire::{Wire, seconds};
 
 /// The longest that one statement waits for a lock.
 pub(crate) const SLICE: Duration = Duration::from_mins(1);
@@ -37,14 +37,14 @@ pub(crate) struct Begun {
 }
 
 /// Makes a connection that is ready for its role.
-pub(crate) async fn connect(settings: &Settings, role: Role) -> Result<(Wire, Begun)> {
+pub(crate) async fn connect(settings: &Settings, role: Role) -> Result<(Packets, Begun)> {
     let doing = || format!("connect to {}", settings.place());
     let connecting = async {
         let options = settings.connect_options().await?;
         let connection = MySqlConnection::connect_with(&options).await.map_err(|error| error::of(error, doing()))?;
-        let mut wire = Wire::new(connection);
-        let begun = begin(&mut wire, settings, role).await?;
-        Ok((wire, begun))
+        let mut packets = Packets::new(connection);
+        let begun = begin(&mut packets, settings, role).await?;
+        Ok((packets, begun))
     };
     tokio::time::timeout(settings.connect_timeout, connecting)
         .await
@@ -62,7 +62,7 @@ pub(crate) fn statement_limit(limit: Duration) -> String {
 }
 
 /// Tells a connection how to behave. The error says why the server will not do.
-pub(crate) async fn begin(wire: &mut Wire, settings: &Settings, role: Role) -> Result<Begun> {
+pub(crate) async fn begin(packets: &mut Packets, settings: &Settings, role: Role) -> Result<Begun> {
     const DOING: &str = "set the connection up";
     let failed = |error| error::of(error, DOING);
     let timeout = settings.session_timeout;
@@ -83,7 +83,7 @@ pub(crate) async fn begin(wire: &mut Wire, settings: &Settings, role: Role) -> R
         hung = seconds(timeout),
         limited = statement_limit(limit),
     );
-    let answer = wire.ask(&statements).await.map_err(failed)?;
+    let answer = packets.ask(&statements).await.map_err(failed)?;
     let number = answer.number(5, 0).map_err(failed)?.unwrap_or_default();
     let word = |column| answer.text(5, column).map(Option::unwrap_or_default).map_err(failed);
     let variables: Result<_, sqlx::Error> = answer

@@ -1,8 +1,8 @@
 //! Which named locks stand for the shares of a lock stands in a table. A row stays for a while after its share was given back, so that a lock that is read
 //! again and again is written down once; then it is taken away.
 //!
-//! Who wants the lock alone finds shares by these rows only. A row that somebody else takes away, with its table or its database perhaps, hides a share; so each
-//! heartbeat looks at some of them, and a reader whose row is gone has lost its lock.
+//! A request for the lock alone finds shares by these rows only. A row that a user takes away by hand, with its table or its database perhaps, hides a share;
+//! so each heartbeat looks at some of them, and a reader whose row is gone has lost its lock.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::connection::Connection;
 use crate::error;
 use crate::holdings::Holdings;
 use crate::layout::{self, Name};
-use crate::wire::Wire;
+use crate::packet::Packets;
 
 /// For how long a row stays.
 const WHILE: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ pub(crate) async fn keep_few(connection: Arc<Connection>, holdings: Arc<Holdings
             continue;
         }
         let theirs = Arc::clone(&holdings);
-        let taking = connection.run(limit, DOING, move |wire| {
+        let taking = connection.run(limit, DOING, move |packets| {
             Box::pin(async move {
                 // Only now: one that was taken again in between stays.
                 let idle = theirs.idle_shares(WHILE, BATCH);
@@ -47,7 +47,7 @@ pub(crate) async fn keep_few(connection: Arc<Connection>, holdings: Arc<Holdings
                 // Forgotten first: if it is not known what became of the rows, they are written again.
                 theirs.forget_shares(&idle);
                 let statement = format!("DELETE FROM {table} WHERE (lk, name) IN ({})", shares.join(", "));
-                wire.ask(&statement).await.map(drop).map_err(|error| error::on_session(error, DOING))
+                packets.ask(&statement).await.map(drop).map_err(|error| error::on_session(error, DOING))
             })
         });
         if taking.await.is_err_and(|error| error.kind() == ErrorKind::Lost) {
@@ -58,44 +58,46 @@ pub(crate) async fn keep_few(connection: Arc<Connection>, holdings: Arc<Holdings
 
 /// Looks behind each heartbeat whether what is written down of shares still stands there, some of it at a time, and tells core of shares that others can't find.
 pub(crate) async fn keep_checked(connection: Arc<Connection>, holdings: Arc<Holdings>, limit: Duration) {
-    let mut place = Place::Behind(String::new());
+    let mut next = NextLook::Behind(String::new());
     loop {
-        if !matches!(place, Place::Again(_)) {
+        if !matches!(next, NextLook::Again(_)) {
             holdings.beaten.notified().await;
         }
-        let (Place::Behind(from) | Place::Again(from)) = place;
+        let (NextLook::Behind(from) | NextLook::Again(from)) = next;
         if !holdings.has_written_shares() {
-            place = Place::Behind(String::new());
+            next = NextLook::Behind(String::new());
             continue;
         }
         let (theirs, begin) = (Arc::clone(&holdings), from.clone());
-        let looking = connection.run(limit, LOOKING, move |wire| {
-            Box::pin(async move { look(wire, &theirs, begin).await.map_err(|error| error::on_session(error, LOOKING)) })
+        let looking = connection.run(limit, LOOKING, move |packets| {
+            Box::pin(
+                async move { look(packets, &theirs, begin).await.map_err(|error| error::on_session(error, LOOKING)) },
+            )
         });
-        place = match looking.await {
-            Ok(next) => next,
+        next = match looking.await {
+            Ok(found) => found,
             Err(error) if error.kind() == ErrorKind::Lost => return,
             // The next heartbeat comes soon.
-            Err(_) => Place::Behind(from),
+            Err(_) => NextLook::Behind(from),
         };
     }
 }
 
 const LOOKING: &str = "look for what stands for shares";
 
-/// Where the next look begins: behind that lock.
-enum Place {
+/// When the next look is, and where it begins: behind that lock.
+enum NextLook {
     /// With the next heartbeat.
     Behind(String),
     /// Now: not all that is lost was found yet.
     Again(String),
 }
 
-async fn look(wire: &mut Wire, holdings: &Holdings, from: String) -> Result<Place, sqlx::Error> {
+async fn look(packets: &mut Packets, holdings: &Holdings, from: String) -> Result<NextLook, sqlx::Error> {
     let (table, session) = (holdings.layout.table("sharers"), &holdings.session);
     let question =
         format!("SELECT lk FROM {table} WHERE session = '{session}' AND lk > '{from}' ORDER BY lk LIMIT {LOOKS}");
-    let there = match wire.ask(&question).await {
+    let there = match packets.ask(&question).await {
         Ok(answer) => answer.rows(0).iter().map(|row| text(row, 0)).collect::<Result<Vec<_>, _>>()?,
         // Without the table there are none.
         Err(error) if error::is_missing(&error) => Vec::new(),
@@ -105,16 +107,16 @@ async fn look(wire: &mut Wire, holdings: &Holdings, from: String) -> Result<Plac
     let last = if there.len() < LOOKS { None } else { there.last().cloned() };
     let missing = holdings.shares_missing(&from, last.as_deref(), &there.into_iter().collect(), BATCH);
     let is_all = missing.len() < BATCH;
-    lose(wire, holdings, missing).await?;
+    lose(packets, holdings, missing).await?;
     Ok(match last {
-        _ if !is_all => Place::Again(from),
-        Some(last) => Place::Behind(last.to_string()),
-        None => Place::Behind(String::new()),
+        _ if !is_all => NextLook::Again(from),
+        Some(last) => NextLook::Behind(last.to_string()),
+        None => NextLook::Behind(String::new()),
     })
 }
 
 /// Gives up the shares of these locks: another may have the lock alone by now.
-async fn lose(wire: &mut Wire, holdings: &Holdings, locks: Vec<Name>) -> Result<(), sqlx::Error> {
+async fn lose(packets: &mut Packets, holdings: &Holdings, locks: Vec<Name>) -> Result<(), sqlx::Error> {
     if locks.is_empty() {
         return Ok(());
     }
@@ -131,7 +133,7 @@ async fn lose(wire: &mut Wire, holdings: &Holdings, locks: Vec<Name>) -> Result<
         .map(|lock| format!("DO IF({ours}, RELEASE_LOCK('{}'), NULL)", layout::share(&holdings.session, lock)))
         .collect();
     if !releasing.is_empty()
-        && let Err(error) = wire.ask(&releasing.join("; ")).await
+        && let Err(error) = packets.ask(&releasing.join("; ")).await
     {
         // It is not known any more what the connection holds.
         holdings.reporter.session_lost("a share that others could not find could not be given back");
@@ -148,7 +150,7 @@ async fn lose(wire: &mut Wire, holdings: &Holdings, locks: Vec<Name>) -> Result<
             "DELETE FROM {table} WHERE session = '{session}' AND exclusive = 0 AND lk IN ({})",
             names.join(", ")
         );
-        let _ = wire.ask(&clearing).await;
+        let _ = packets.ask(&clearing).await;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Clearing up what dead sessions left in the tables: by small steps, by each session that opens or closes, and from time to time. Nobody has to wait
+//! Clearing up what dead sessions left in the tables: by small steps, by each session that opens or closes, and from time to time. No request has to wait
 //! for it, since rows count for nothing without the named lock of their session.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::error;
 use crate::holdings::Holdings;
 use crate::layout::Layout;
 use crate::open_session::OpenSession;
-use crate::wire::Wire;
+use crate::packet::Packets;
 
 const DOING: &str = "take away what the dead left";
 
@@ -34,8 +34,10 @@ pub(crate) async fn from_time_to_time(connection: Arc<Connection>, holdings: Arc
         // Not in step with all others that have just opened.
         sleep(BREATH.mul_f64(1.0 + 4.0 * fastrand::f64())).await;
         let (theirs, from) = (Arc::clone(&holdings), place.clone());
-        let stepping = connection.run(limit, DOING, move |wire| {
-            Box::pin(async move { step(wire, &theirs, &from).await.map_err(|error| error::on_session(error, DOING)) })
+        let stepping = connection.run(limit, DOING, move |packets| {
+            Box::pin(
+                async move { step(packets, &theirs, &from).await.map_err(|error| error::on_session(error, DOING)) },
+            )
         });
         match stepping.await {
             Ok(Some(next)) => place = next,
@@ -50,14 +52,14 @@ pub(crate) async fn from_time_to_time(connection: Arc<Connection>, holdings: Arc
 }
 
 /// One step, from behind that session on. Answers where the next one begins; `None`: the round is over, or another session is at it.
-async fn step(wire: &mut Wire, holdings: &Holdings, from: &str) -> Result<Option<String>, sqlx::Error> {
+async fn step(packets: &mut Packets, holdings: &Holdings, from: &str) -> Result<Option<String>, sqlx::Error> {
     let layout = &holdings.layout;
     let (sessions, sweeping) = (layout.table("sessions"), layout.sweeping());
     let look = format!(
         "SELECT GET_LOCK('{sweeping}', 0); \
          SELECT session, IS_USED_LOCK(session) <=> conn FROM {sessions} WHERE session > '{from}' ORDER BY session LIMIT {LOOKS}"
     );
-    let looked = match wire.ask(&look).await {
+    let looked = match packets.ask(&look).await {
         Ok(answer) if !answer.is(0, 0)? => return Ok(None),
         looked => looked,
     };
@@ -73,7 +75,7 @@ async fn step(wire: &mut Wire, holdings: &Holdings, from: &str) -> Result<Option
                 last = Some(session);
             }
             let is_whole = answer.rows(1).len() < LOOKS;
-            match bury(wire, layout, &dead).await {
+            match bury(packets, layout, &dead).await {
                 // Not all is done yet: the same ones again.
                 Ok(Left::More) => Ok(Some(from.to_owned())),
                 Ok(Left::Nothing) if dead.len() == DEAD => Ok(dead.pop()),
@@ -84,8 +86,8 @@ async fn step(wire: &mut Wire, holdings: &Holdings, from: &str) -> Result<Option
         }
         Err(error) => Err(error),
     };
-    if !wire.is_dead {
-        wire.ask(&format!("DO RELEASE_LOCK('{sweeping}')")).await?;
+    if !packets.is_dead {
+        packets.ask(&format!("DO RELEASE_LOCK('{sweeping}')")).await?;
     }
     done
 }
@@ -98,7 +100,7 @@ enum Left {
 }
 
 /// Takes away at most so many rows of each table of these sessions. The sessions themselves go last: as long as there is one, the rest is found.
-async fn bury(wire: &mut Wire, layout: &Layout, dead: &[String]) -> Result<Left, sqlx::Error> {
+async fn bury(packets: &mut Packets, layout: &Layout, dead: &[String]) -> Result<Left, sqlx::Error> {
     if dead.is_empty() {
         return Ok(Left::Nothing);
     }
@@ -113,7 +115,7 @@ async fn bury(wire: &mut Wire, layout: &Layout, dead: &[String]) -> Result<Left,
     let sessions = layout.table("sessions");
     statements.push(format!("DELETE FROM {sessions} WHERE session IN ({names}) AND NOT @tooz_left"));
     statements.push("SELECT @tooz_left".to_owned());
-    let answer = wire.ask(&statements.join("; ")).await?;
+    let answer = packets.ask(&statements.join("; ")).await?;
     Ok(if answer.is(statements.len() - 1, 0)? { Left::More } else { Left::Nothing })
 }
 
@@ -123,13 +125,13 @@ pub(crate) async fn bury_own(open: &OpenSession) -> Result<()> {
     let mut place = Some(String::new());
     loop {
         let (holdings, from) = (Arc::clone(&open.holdings), place.take());
-        let burying = open.connection.run(open.limit, DOING, move |wire| {
+        let burying = open.connection.run(open.limit, DOING, move |packets| {
             Box::pin(async move {
                 let next = match from {
-                    Some(from) => step(wire, &holdings, &from).await.unwrap_or(None),
+                    Some(from) => step(packets, &holdings, &from).await.unwrap_or(None),
                     None => None,
                 };
-                let own = bury(wire, &holdings.layout, &[holdings.session.to_string()]).await;
+                let own = bury(packets, &holdings.layout, &[holdings.session.to_string()]).await;
                 match own {
                     Err(error) if error::is_dead(&error) => Err(error::of(error, DOING)),
                     own => Ok((next, own.unwrap_or(Left::Nothing))),

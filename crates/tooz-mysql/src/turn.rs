@@ -20,9 +20,9 @@ use crate::error;
 use crate::layout::Name;
 use crate::named_lock::{Gate, Taken};
 use crate::open_session::OpenSession;
+use crate::packet::{about, name, seconds};
 use crate::pool::{Lent, Waiter};
 use crate::setup::SLICE;
-use crate::wire::{about, name, seconds};
 
 /// How a turn ended.
 pub(crate) enum Turn {
@@ -127,7 +127,7 @@ impl OpenSession {
             member = name(holdings.member.as_str()),
             exclusive = u8::from(request.mode == LockMode::Exclusive),
         );
-        match timeout(self.limit, waiter.wire.ask(&note)).await {
+        match timeout(self.limit, waiter.packets.ask(&note)).await {
             Ok(Ok(_)) => waiter.is_written = true,
             Ok(Err(error)) if error::is_dead(&error) => {
                 return Err(error::of(error, DOING).with_outcome(Outcome::NotApplied));
@@ -163,7 +163,7 @@ impl OpenSession {
             }
         };
         let statement = format!("{about}SELECT IF({ours}, 1, 0), {waits}");
-        let statement = waiter.wire.ask(&statement);
+        let statement = waiter.packets.ask(&statement);
         tokio::pin!(statement);
         let too_long = slice + self.limit;
         let too_late = sleep(too_long);
@@ -208,9 +208,9 @@ impl OpenSession {
         let until = Instant::now() + self.limit;
         while Instant::now() < until {
             let kill = format!("KILL QUERY IS_USED_LOCK('{waiter}')");
-            let killing = self.connection.run(self.limit, "end a wait", move |wire| {
+            let killing = self.connection.run(self.limit, "end a wait", move |packets| {
                 Box::pin(async move {
-                    match wire.ask(&kill).await {
+                    match packets.ask(&kill).await {
                         // It has ended by itself.
                         Err(error) if error::is_no_thread(&error) => Ok(()),
                         killed => killed.map(drop).map_err(|error| error::on_session(error, "end a wait")),

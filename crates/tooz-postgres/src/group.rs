@@ -20,7 +20,7 @@ const JOIN: &str = "SELECT join_group($1, $2, $3, $4, $5, $6, $7, $8)";
 const UPDATE: &str = "SELECT update_member($1, $2, $3, $4, $5)";
 const LEAVE: &str = "SELECT leave_group($1, $2, $3, $4)";
 
-/// The longest capabilities of one member, in bytes: whoever reads a group has those of all its members in one answer.
+/// The longest capabilities of one member, in bytes: a reader of a group has those of all its members in one answer.
 const MOST_CAPABILITIES: usize = 256 << 10;
 
 #[async_trait]

@@ -25,7 +25,7 @@ pub(crate) fn of_client(error: &ClientError) -> Error {
     if said.contains("counter fence is at its end") {
         return Error::new(
             ErrorKind::Backend,
-            "the counter `fence` of this namespace is no number below 2^53, which only somebody else can have made of it: there is no \
+            "the counter `fence` of this namespace is no number below 2^53, which only another program can have made of it: there is no \
              greater token any more. Use another namespace, or delete that key once nothing remembers a token of before",
         )
         .with_outcome(Outcome::NotApplied);

@@ -46,7 +46,7 @@ impl RedisSession {
             let (next, told) = texts.split_first().ok_or_else(|| strange(&reply))?;
             for told in told.chunks_exact(2) {
                 let [member, record] = told else { return reply.strange() };
-                // What somebody else has written there is no member.
+                // What another program has written there is no member.
                 members.extend(membership(member, record).ok().map(|entry| (member.clone(), entry)));
             }
             let first = *first.get_or_insert(version);

@@ -87,7 +87,7 @@ pub(crate) enum HoldingKind {
     Membership,
 }
 
-/// What one who waits for a lock hears.
+/// What a waiter for a lock hears.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Granted(Granted),

@@ -56,7 +56,7 @@ impl Layout {
         format!("{}{}", self.channels, lock_place(key))
     }
 
-    /// Who hears that channel; `None`: it is no channel of this namespace.
+    /// For what that channel is heard; `None`: it is no channel of this namespace.
     pub(crate) fn audience(&self, channel: &str) -> Option<Audience> {
         let place = channel.strip_prefix(self.channels.as_str())?;
         Some(match place.split_once(':')?.0 {

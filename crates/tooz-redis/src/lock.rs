@@ -177,7 +177,7 @@ impl Locks for RedisSession {
             let texts = reply.texts(0)?;
             let (next, holders) = texts.split_first().ok_or_else(|| strange(&reply))?;
             for told in holders.chunks_exact(4) {
-                // What somebody else has written there is no holder.
+                // What another program has written there is no holder.
                 let Some(holder) = holder(told) else { continue };
                 all.insert(holder.token, holder);
             }

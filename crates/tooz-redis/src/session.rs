@@ -96,7 +96,7 @@ impl Session for RedisSession {
             // A part may tell again what an earlier one has told.
             for owned in owned.chunks_exact(4) {
                 let [request, what, how, capabilities] = owned else { return reply.strange() };
-                // What somebody else has written there is not ours.
+                // What another program has written there is not ours.
                 let Ok(id) = request_id(request) else { continue };
                 if let Some(group) = what.strip_prefix("g:") {
                     let ours = group_named(group).zip(entry(how, request, capabilities).ok());

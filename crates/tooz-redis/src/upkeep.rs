@@ -64,7 +64,7 @@ impl Client {
                 reply.number(0).unwrap_or(-1)
             }
             Err(error) if error.is_retryable() => 100,
-            // Who is not let, or meets what somebody has broken, meets the same the next moment.
+            // A user that has no right to, or a script that meets what another program has broken, would meet the same the next moment.
             Err(_) => -1,
         };
         self.sweep_in(next);

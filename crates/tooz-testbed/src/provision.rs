@@ -221,7 +221,7 @@ fn runs(root: &Path, program: &str) -> bool {
     said.is_ok_and(|output| output.status.success())
 }
 
-/// Sees that everything is there before anybody relies on it.
+/// Sees that everything is there before a test relies on it.
 fn complete(found: Installation, kind: Kind, root: &Path) -> Result<Installation> {
     let programs = match found.source() {
         Source::Packages(suite) => package_of(kind).programs(suite),
@@ -235,7 +235,7 @@ fn complete(found: Installation, kind: Kind, root: &Path) -> Result<Installation
     Ok(found)
 }
 
-/// Fills a folder once for all: whoever finds it finds all of it, and of two at the same time one waits for the other.
+/// Fills a folder once for all: a process that finds it finds all of it, and of two at the same time one waits for the other.
 fn once(folder: &Path, progress: &dyn Fn(&str), fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     if folder.is_dir() {
         return Ok(folder.to_owned());
@@ -252,7 +252,7 @@ fn once(folder: &Path, progress: &dyn Fn(&str), fill: impl FnOnce(&Path) -> Resu
         lock.lock()?;
     }
     if !folder.is_dir() {
-        // The name of what an earlier process left half done, with nobody at it any more: the lock is ours.
+        // The name of what an earlier process left half done. It is not at work any more: the lock is ours.
         let aside = parent.join(format!(".{name}.part"));
         if aside.exists() {
             fs::remove_dir_all(&aside)?;

@@ -177,7 +177,7 @@ impl Server {
         self.family().map_or(Ok(()), |family| family.kill())
     }
 
-    /// Stops it in its tracks (SIGSTOP): connections stay, and nobody answers. It stands still when this returns.
+    /// Stops it in its tracks (SIGSTOP): connections stay, and it does not answer. It stands still when this returns.
     pub fn pause(&self) -> Result<()> {
         self.child().as_ref().context("the server is down and cannot be paused")?.pause()?;
         self.family().map_or(Ok(()), |family| family.pause())
@@ -225,7 +225,7 @@ impl Server {
     /// Starts the process.
     pub(crate) fn launch(&self) -> Result<()> {
         let command = backend_of(self.plan.kind).command(&self.plan)?;
-        // Whoever asks which process this is has to wait until that is known.
+        // A caller that asks which process this is has to wait until that is known.
         let mut pid = self.pid.lock();
         let child = Child::start(command, &self.plan.folder, &self.plan.log())?;
         *pid = child.pid();
@@ -297,7 +297,7 @@ fn told_of_log(log: &str) -> String {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Nobody is left to tell an error to; the keeper tries both once more at the end of this process.
+        // No caller is left to tell an error to; the keeper tries both once more at the end of this process.
         let _ = self.kill();
         let _ = fs::remove_dir_all(&self.plan.folder);
     }

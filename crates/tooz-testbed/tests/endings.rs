@@ -63,7 +63,7 @@ fn victim(ending: &str) {
 }
 
 fn end(ending: &str) -> anyhow::Result<()> {
-    // Whoever starts the tests in the background may ignore SIGINT, and the victim would inherit that.
+    // A shell that starts the tests in the background may ignore SIGINT, and the victim would inherit that.
     let mut victim = Command::new("env")
         .arg("--default-signal")
         .arg(env::current_exe()?)
@@ -111,7 +111,7 @@ fn what_an_earlier_run_left_is_swept() -> anyhow::Result<()> {
     aged.set_modified(std::time::SystemTime::now() - Duration::from_mins(2))?;
     // The first server of a process sweeps, so it takes a new one.
     end("returns")?;
-    assert!(!old.exists(), "nobody has locked it");
+    assert!(!old.exists(), "no process has locked it");
     assert!(left.try_wait()?.is_some(), "its server is gone too");
     assert!(new.exists(), "it may be about to be locked");
     std::fs::remove_dir_all(&new)?;

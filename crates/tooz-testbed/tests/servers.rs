@@ -60,7 +60,7 @@ fn trial(kind: Kind, name: &str, test: Test) -> Trial {
         .with_kind(reason)
 }
 
-/// Writes or reads one value with the server's own program; `None` when nobody answers within three seconds.
+/// Writes or reads one value with the server's own program; `None` when it does not answer within three seconds.
 fn talk(server: &Server, write: Option<&str>) -> Option<String> {
     if server.kind() == Kind::ZooKeeper {
         return talk_to_zookeeper(server, write);

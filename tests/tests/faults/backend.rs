@@ -35,7 +35,7 @@ pub(crate) enum Sessions {
     Timed,
     /// Its timeout alone, which the server lets go by twice: what a dead holder had is free that much later than elsewhere.
     Doubled,
-    /// The end of its connection, whatever the cause, and the timeout of who is silent.
+    /// The end of its connection, whatever the cause, and the timeout of a client that is silent.
     Connections,
 }
 

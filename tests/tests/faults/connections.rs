@@ -1,6 +1,6 @@
 //! Backends whose sessions are connections: what ends the connection ends the session, at once and on both sides.
 //!
-//! Within the timeout nothing is kept there, so other things are promised: who loses something is told at once, what comes back
+//! Within the timeout nothing is kept there, so other things are promised: a client that loses something is told at once, what comes back
 //! by itself comes back, and no holder is left that is unknown to all. Between the server, which frees, and the client,
 //! which is told, there is no order: that is what the fencing tokens are for.
 
@@ -121,7 +121,7 @@ async fn a_reset_is_told_at_once_and_mended(stage: &Stage) {
     // Released while the waiter can't hear of it.
     soon("releasing", held.release()).await.unwrap();
     proxy.heal();
-    drop(soon("the turn of who was cut off", far_waiter).await.unwrap());
+    drop(soon("the turn of the waiter that was cut off", far_waiter).await.unwrap());
     is_mended(&a, &membership, &mut events).await;
     assert_eq!(names(&group).await, ["a"]);
     soon("releasing", next.release()).await.expect("releasing");
@@ -194,7 +194,7 @@ async fn a_lost_reply_of_join_leaves_one_member(stage: &Stage) {
     must_have_happened(&swallowed);
     assert!(membership.is_member());
     assert_eq!(names(&group).await, ["a"]);
-    // Who came by the connection that broke may have been seen to come and go; the last word is that it came.
+    // A member that came by the connection that broke may have been seen to come and go; the last word is that it came.
     let events = told(&mut watch).await;
     assert!(matches!(&events[..], [GroupEvent::Snapshot(_), .., GroupEvent::Joined(_)]), "{events:?}");
     let came = events.iter().filter(|event| matches!(event, GroupEvent::Joined(_))).count();

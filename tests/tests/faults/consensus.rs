@@ -69,7 +69,7 @@ async fn loses_nothing(stage: &Stage, node: usize, away: Deed, back: Deed) {
         // Then it goes on in the background.
         assert!(error.is_retryable(), "{error:?}");
     }
-    drop(soon("the turn of who waits in the middle of it", far_waiter).await.unwrap());
+    drop(soon("the turn of the waiter in the middle of it", far_waiter).await.unwrap());
     stage.note("from the fault to the next grant of another lock", begun.elapsed());
     sleep(lasting + LATE).await;
     assert!(guard.is_held(), "the lock was lost: {:?}", guard.loss().reason());

@@ -50,7 +50,7 @@ async fn loses_nothing(stage: &Stage, fault: fn(&Proxy)) {
     soon("releasing", held.release()).await.unwrap();
     sleep(LONG / 3).await;
     proxy.heal();
-    drop(soon("the turn of who was cut off", far_waiter).await.unwrap());
+    drop(soon("the turn of the waiter that was cut off", far_waiter).await.unwrap());
     sleep(LONG).await;
     assert!(guard.is_held(), "a short cut lost the lock: {:?}", guard.loss().reason());
     assert!(!waiter.is_finished(), "the lock was given to two");

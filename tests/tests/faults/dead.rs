@@ -54,7 +54,7 @@ async fn closing_ends_in_time(stage: &Stage, fault: fn(&Server) -> anyhow::Resul
     assert!(result.is_err() && !blocked.is_held());
 }
 
-/// After closing nothing is anybody's, and nothing more can be had.
+/// After closing nothing is held, and nothing more can be had.
 pub(crate) async fn is_over(closed: &Coordinator, membership: &Membership, leadership: &Leadership) {
     assert!(!membership.is_member() && !leadership.is_leader());
     let error = within(LATE, "acquiring", closed.lock("x").unwrap().acquire()).await.expect_err("it is closed");
@@ -93,7 +93,7 @@ async fn is_told_in_time(stage: &Stage, host: &str) {
 }
 
 async fn a_wrong_port_is_told_in_time(stage: &Stage) {
-    // A port at which somebody has just stopped listening.
+    // A port at which a server has just stopped listening.
     let proxy = stage.proxy();
     let address = proxy.address();
     drop(proxy);
@@ -118,7 +118,7 @@ async fn something_else_at_the_port_is_told_in_time(stage: &Stage) {
     is_told_in_time(stage, &a_web_server().to_string()).await;
 }
 
-/// Answers everybody as an old web server would that was asked something strange.
+/// Answers all clients as an old web server would that was asked something strange.
 fn a_web_server() -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
     let address = listener.local_addr().expect("it has an address");

@@ -129,7 +129,7 @@ async fn a_holder_that_stood_still_and_then_loses_its_server_knows_its_loss_firs
         holder.resume();
         sleep(Duration::from_millis(40)).await;
         blocking(|| cluster.nodes()[follower].kill());
-        let (guard, _) = soon("the turn of who waits", waiter).await.unwrap();
+        let (guard, _) = soon("the turn of the waiter", waiter).await.unwrap();
         let held = holder.ask(&Command::Look).await.held;
         assert_eq!(held, Some(false), "it was held when another had it");
         soon("releasing", guard.release()).await.expect("releasing");

@@ -135,7 +135,7 @@ async fn the_register_with_a_gate_loses_nothing_and_the_one_without_does(stage: 
     for index in 0..PROCESSES {
         others.push(Other::start(stage, &format!("p{index}"), SHORT).await);
     }
-    // Time for some stops, each until the server has ended the session of who was stopped.
+    // Time for some stops, each until the server has ended the session of the process that was stopped.
     let time = Duration::from_secs(14).max(stage.ended_after(SHORT) * 5);
     for other in &mut others {
         other.tell(&Command::Count { lock: "counting".into(), file: file.clone(), time }).await;

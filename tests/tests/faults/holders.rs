@@ -92,8 +92,8 @@ async fn a_waiter_between(stage: &Stage) -> (tooz::LockGuard, Other, Waiter) {
 async fn its_turn_comes(stage: &Stage, guard: tooz::LockGuard, waiter: Waiter) {
     let gone = Instant::now();
     soon("releasing", guard.release()).await.expect("releasing");
-    let (guard, granted) = soon("the turn of who is behind", waiter).await.unwrap();
-    stage.note("from the end of one in the queue to the turn of who is behind", granted - gone);
+    let (guard, granted) = soon("the turn of the waiter behind", waiter).await.unwrap();
+    stage.note("from the end of one in the queue to the turn of the waiter behind", granted - gone);
     assert!(granted - gone <= stage.ended_after(SHORT) + LATE, "it took {:?}", granted - gone);
     soon("releasing", guard.release()).await.expect("releasing");
 }
@@ -110,7 +110,7 @@ async fn a_killed_leader_is_followed_by_a_vacancy_and_a_greater_epoch(stage: &St
     let observer = stage.connect("observer", SHORT).await;
     let mut other = Other::start(stage, "leader", SHORT).await;
     let epoch = other.ask(&Command::Lead { group: "g".into() }).await.token.expect("a leadership has an epoch");
-    // One who stands as well, and one who only looks.
+    // One client that campaigns too, and one that only looks.
     let mut watches = Vec::new();
     for coordinator in [&next, &observer] {
         let mut watch = soon("watching", coordinator.group("g").unwrap().watch_leader()).await.unwrap();

@@ -1,4 +1,5 @@
-//! memcached: it keeps nothing, so that a restart or a flush ends every session. Who can reach it again hears of that before anybody is granted anything.
+//! memcached: it keeps nothing, so that a restart or a flush ends every session. A client that can reach it again hears of that before
+//! anything is granted to another.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;

@@ -53,7 +53,7 @@ fn session_of(member: &str) -> String {
     format!("SELECT conn FROM tooz.tooz_sessions WHERE member = '{member}' AND IS_USED_LOCK(session) = conn")
 }
 
-fn sentinel_of(member: &str) -> String {
+fn watchdog_of(member: &str) -> String {
     format!(
         "SELECT IS_USED_LOCK(CONCAT('n', SUBSTRING(session, 2))) FROM tooz.tooz_sessions \
          WHERE member = '{member}' AND IS_USED_LOCK(session) = conn HAVING 1 = 1"
@@ -79,7 +79,7 @@ async fn a_killed_holder_is_told_at_once_and_the_next_one_has_it(stage: &Stage) 
     stage.note("from the end of the client to the next grant", granted.saturating_duration_since(ended));
     assert_eq!(reason, LossReason::SessionEnded);
     assert!(!guard.is_held() && next.fencing_token() > guard.fencing_token());
-    // Who lost it asks like everybody else.
+    // The holder that lost it asks like all others.
     let again = wait_in_background(&a.lock("x").unwrap());
     sleep(MOMENT).await;
     assert!(next.is_held() && !again.is_finished());
@@ -110,13 +110,13 @@ async fn a_killed_waiter_waits_again(stage: &Stage) {
 async fn a_killed_sentinel_is_replaced(stage: &Stage) {
     let a = stage.connect("a", LONG).await;
     let guard = hold(&a.lock("x").unwrap()).await;
-    let stands = async || answer(stage, &sentinel_of("a")).iter().any(|thread| thread != "NULL");
+    let stands = async || answer(stage, &watchdog_of("a")).iter().any(|thread| thread != "NULL");
     for _ in 0..2 {
-        eventually(LATE * 5, "a sentinel stands", stands).await;
-        kill(stage, "CONNECTION", &sentinel_of("a"));
+        eventually(LATE * 5, "a watchdog stands", stands).await;
+        kill(stage, "CONNECTION", &watchdog_of("a"));
         assert!(guard.is_held());
     }
-    eventually(LATE * 5, "another sentinel stands", stands).await;
+    eventually(LATE * 5, "another watchdog stands", stands).await;
     let loss = guard.loss();
     kill(stage, "CONNECTION", &session_of("a"));
     assert_eq!(within(LATE, "the loss", loss.wait()).await, LossReason::SessionEnded);
@@ -129,7 +129,7 @@ async fn a_killed_statement_of_each_kind_loses_nothing(stage: &Stage) {
     let waiter = wait_in_background(&b.lock("x").unwrap());
     eventually(LATE * 5, "it waits in the server", async || answer(stage, &waiter_of("b")).len() == 1).await;
     for _ in 0..20 {
-        for which in [session_of("a"), sentinel_of("a"), session_of("b")] {
+        for which in [session_of("a"), watchdog_of("a"), session_of("b")] {
             kill(stage, "QUERY", &which);
         }
         for thread in answer(stage, &waiter_of("b")) {

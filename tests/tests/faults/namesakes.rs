@@ -55,7 +55,7 @@ async fn a_namesake_in_the_same_process_frees_nothing_and_inherits_nothing(stage
     is_untouched(&witness, guard.fencing_token().0).await;
     assert!(guard.is_held() && membership.is_member());
 
-    // The other way round: who goes takes nothing along of who stays.
+    // The other way round: a member that goes takes nothing along of the one that stays.
     let twin = stage.connect("twin", LONG).await;
     let own = hold(&twin.lock("own").unwrap()).await;
     soon("closing", first.close()).await.expect("closing");

@@ -69,7 +69,7 @@ async fn a_terminated_holder_is_told_at_once_and_the_next_one_has_it(stage: &Sta
     stage.note("from the end of psql to the next grant", granted.saturating_duration_since(ended));
     assert_eq!(reason, LossReason::SessionEnded);
     assert!(!guard.is_held() && next.fencing_token() > guard.fencing_token());
-    // Who lost it asks like everybody else.
+    // The holder that lost it asks like all others.
     let again = wait_in_background(&a.lock("x").unwrap());
     sleep(MOMENT).await;
     assert!(next.is_held() && !again.is_finished());

@@ -40,7 +40,7 @@ impl Register {
 }
 
 impl Registers {
-    /// What is in the file just now. Without its lock, which somebody may have who was just stopped; `None` in the middle
+    /// What is in the file just now. Without its lock, which a process may have that was just stopped; `None` in the middle
     /// of a write.
     pub(crate) fn peek(file: &Path) -> Option<Self> {
         serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()

@@ -158,7 +158,7 @@ impl Stage {
         blocking(|| Ok((self.backend.stored)(self.server())))
     }
 
-    /// How long after the end of a process somebody else may have to wait for its locks, the timeout of its session being this.
+    /// How long after the end of a process another may have to wait for its locks, the timeout of its session being this.
     pub(crate) fn inherited_after(&self, timeout: Duration) -> Duration {
         match self.backend.sessions {
             Sessions::Timed | Sessions::Doubled => self.ended_after(timeout),

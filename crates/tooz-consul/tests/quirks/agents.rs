@@ -54,7 +54,7 @@ async fn hangs_later() -> Result<()> {
 
 async fn nothing() -> Result<()> {
     let options = ConnectOptions::new(&format!("consul://{}", dead_port()?))?.member("one")?;
-    let error = within("connecting", options.connect()).await?.err().context("nobody listens")?;
+    let error = within("connecting", options.connect()).await?.err().context("no agent listens")?;
     ensure!(error.kind() == ErrorKind::Unavailable && error.to_string().contains("agent"), "{error}");
     Ok(())
 }

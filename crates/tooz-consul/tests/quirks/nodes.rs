@@ -85,7 +85,7 @@ async fn node_is_taken_away() -> Result<()> {
     for (_, guard) in &all {
         at_once("the loss", guard.loss().wait()).await?;
     }
-    // It is registered again by whoever opens the next session.
+    // It is registered again by the next session that is opened.
     for (one, _) in &all {
         drop(within("acquiring anew", one.lock("x")?.acquire()).await??);
     }

@@ -161,7 +161,7 @@ async fn tries() -> Result<()> {
         guard.release().await?;
         // One after the other: none overlaps.
         let guard = all[round % 4].lock("x")?.try_acquire().await?;
-        ensure!(guard.is_some(), "round {round}: a place of nobody is in the way");
+        ensure!(guard.is_some(), "round {round}: a place that no request stands for is in the way");
     }
     Ok(())
 }
@@ -174,7 +174,7 @@ async fn vacancy() -> Result<()> {
     let group = one.group("g")?;
     group.create().await?;
     let mut watch = within("watching", group.watch_leader()).await??;
-    ensure!(matches!(watch.next().await, Some(LeaderEvent::Vacant)), "nobody leads");
+    ensure!(matches!(watch.next().await, Some(LeaderEvent::Vacant)), "no member leads");
     moment().await;
     let before = requests(&server)?;
     for number in 0..CHANGES {

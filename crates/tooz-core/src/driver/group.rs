@@ -91,7 +91,7 @@ impl JoinRequest {
         JoinRequest { group, member, id, capabilities, replace }
     }
 
-    /// Refuses capabilities that are longer than so many bytes: whoever reads a group reads what all its members say of themselves, and so
+    /// Refuses capabilities that are longer than so many bytes: a reader of a group reads what all its members say of themselves, and so
     /// every backend has its limit.
     ///
     /// # Errors

@@ -37,11 +37,11 @@ struct Steps {
     shared: Arc<HeartState>,
 }
 
-/// Where a step is taken.
+/// On whose thread a step is taken.
 #[derive(Clone, Copy)]
-enum Place {
+enum StepThread {
     Heart,
-    Here,
+    Caller,
 }
 
 impl Rest {
@@ -58,7 +58,7 @@ impl Future for Rest {
         // First the waker, then the step: a wake-up in between wakes the heart, which looks again.
         *steps.heart() = Some(context.waker().clone());
         let mut future = steps.future.lock();
-        steps.step(&mut future, Place::Heart)
+        steps.step(&mut future, StepThread::Heart)
     }
 }
 
@@ -70,12 +70,12 @@ impl Drop for Rest {
 }
 
 impl Steps {
-    fn step(self: &Arc<Self>, future: &mut MutexGuard<'_, Option<Boxed>>, place: Place) -> Poll<()> {
+    fn step(self: &Arc<Self>, future: &mut MutexGuard<'_, Option<Boxed>>, thread: StepThread) -> Poll<()> {
         let Some(present) = future.as_mut() else { return Poll::Ready(()) };
         let waker = Waker::from(Arc::clone(self));
-        let poll = match place {
-            Place::Heart => present.as_mut().poll(&mut Context::from_waker(&waker)),
-            Place::Here => poll_here(present.as_mut(), &waker),
+        let poll = match thread {
+            StepThread::Heart => present.as_mut().poll(&mut Context::from_waker(&waker)),
+            StepThread::Caller => poll_here(present.as_mut(), &waker),
         };
         if poll.is_ready() {
             **future = None;
@@ -94,7 +94,7 @@ impl Steps {
             let Some(mut future) = self.future.try_lock() else { return self.wake_heart() };
             let _context = self.runtime.enter();
             let _quiet = quiet_step();
-            match catch_unwind(AssertUnwindSafe(|| self.step(&mut future, Place::Here))) {
+            match catch_unwind(AssertUnwindSafe(|| self.step(&mut future, StepThread::Caller))) {
                 Ok(Poll::Pending) => return,
                 Ok(Poll::Ready(())) => {}
                 // As where a heart runs it: a task that waits for an answer is told that there is none.

@@ -17,6 +17,16 @@ use crate::engine::live_session::LiveSession;
 use crate::engine::phase::Need;
 use crate::engine::standing::Standing;
 
+/// What was ordered of a membership while a join of it was under way.
+enum Meanwhile {
+    /// It stays a membership.
+    Stays,
+    /// It is to be left, and a caller waits for the answer.
+    Leaves(Answer),
+    /// It is to be left, since its handle was dropped.
+    Dropped,
+}
+
 impl Keeper {
     /// Joins again in a new session, and answers the updates that wait for it. False: the membership is over.
     pub(super) async fn rejoin(&mut self, old: &Arc<Hold>) -> bool {
@@ -48,11 +58,15 @@ impl Keeper {
                 None => return false,
                 Some(Err(error)) => Err(error),
                 Some(Ok(live)) => match self.enter_again(old, live).await {
-                    (entered, Some(leaving)) => {
-                        self.leave_again(old, entered, leaving).await;
+                    (entered, Meanwhile::Stays) => entered,
+                    (entered, Meanwhile::Leaves(answer)) => {
+                        self.leave_again(old, entered, Some(answer)).await;
                         return false;
                     }
-                    (entered, None) => entered,
+                    (entered, Meanwhile::Dropped) => {
+                        self.leave_again(old, entered, None).await;
+                        return false;
+                    }
                 },
             };
             let error = match entered {
@@ -139,12 +153,8 @@ impl Keeper {
         self.unfinished.push(answer);
     }
 
-    /// One join in that session. It is not dropped half-way: a leave that comes meanwhile is the second answer, and is done after it.
-    async fn enter_again(
-        &mut self,
-        old: &Arc<Hold>,
-        live: Arc<LiveSession>,
-    ) -> (Result<Entered>, Option<Option<Answer>>) {
+    /// One join in that session. It is not dropped half-way: a leave that comes meanwhile is told beside its result, and is done after it.
+    async fn enter_again(&mut self, old: &Arc<Hold>, live: Arc<LiveSession>) -> (Result<Entered>, Meanwhile) {
         let inner = Arc::clone(&self.inner);
         let (group, capabilities) = (self.group.clone(), self.capabilities.clone());
         let replace = Replace::Own(old.id);
@@ -162,16 +172,16 @@ impl Keeper {
             }
         };
         let mut attempt = tokio::spawn(async move { within(limit, || word, Box::pin(entering)).await });
-        let mut leaving = None;
+        let mut meanwhile = Meanwhile::Stays;
         loop {
             tokio::select! {
-                result = &mut attempt => return (result.unwrap_or_else(|_| Err(Error::closed())), leaving),
-                order = self.orders.recv(), if leaving.is_none() => match order {
+                result = &mut attempt => return (result.unwrap_or_else(|_| Err(Error::closed())), meanwhile),
+                order = self.orders.recv(), if matches!(meanwhile, Meanwhile::Stays) => match order {
                     Some(Order::Update(capabilities, answer)) => {
                         self.note_update(capabilities, answer);
                     }
-                    Some(Order::Leave(answer)) => leaving = Some(Some(answer)),
-                    None => leaving = Some(None),
+                    Some(Order::Leave(answer)) => meanwhile = Meanwhile::Leaves(answer),
+                    None => meanwhile = Meanwhile::Dropped,
                 },
             }
         }

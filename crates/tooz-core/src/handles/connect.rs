@@ -28,6 +28,9 @@ use crate::handles::coordinator::Coordinator;
 /// # }
 /// ```
 ///
+/// # Errors
+/// As [`ConnectOptions::connect`]; [`Config`](crate::ErrorKind::Config) also where the URL can't be read or the member's id is no name.
+///
 /// # Cancel safety
 /// Dropping it leaves nothing behind at the backend.
 pub async fn connect<N>(url: &str, member: N) -> Result<Coordinator>
@@ -50,6 +53,9 @@ pub struct ConnectOptions {
 
 impl ConnectOptions {
     /// Begins with a URL: `scheme://user:password@host1:port,host2:port/path?option=value`.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config): it is no such URL. The error shows no part of the password.
     pub fn new(url: &str) -> Result<Self> {
         Ok(ConnectOptions {
             url: BackendUrl::parse(url)?,
@@ -61,6 +67,9 @@ impl ConnectOptions {
     }
 
     /// Sets the member that connects. Needed: there is no default, since a name that was not chosen is no help at three in the morning.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config): it is no name; the error says why.
     pub fn member<N>(mut self, member: N) -> Result<Self>
     where
         N: TryInto<MemberId>,
@@ -132,6 +141,16 @@ impl ConnectOptions {
     }
 
     /// Connects.
+    ///
+    /// # Errors
+    /// - [`Config`](crate::ErrorKind::Config), which no repetition mends: no member was given; no linked driver, or more than one, answers the scheme; an
+    ///   option is unknown or wrong; the backend lacks what [`require`](Self::require) demands; the server is one that the driver can't use as it is.
+    /// - [`Unauthorized`](crate::ErrorKind::Unauthorized): the backend refuses the user or the password.
+    /// - [`Unavailable`](crate::ErrorKind::Unavailable) or [`TimedOut`](crate::ErrorKind::TimedOut): it can't be reached, or has not answered within the connect
+    ///   timeout. Core does not try again by itself before the first connection.
+    /// - [`Unsupported`](crate::ErrorKind::Unsupported): the driver can't run on this system.
+    /// - [`Backend`](crate::ErrorKind::Backend): another program answers there, or the function for [`credentials`](Self::credentials) panicked. An error of
+    ///   that function keeps its kind.
     ///
     /// # Cancel safety
     /// Dropping it leaves nothing behind at the backend.

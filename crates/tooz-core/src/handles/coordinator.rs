@@ -108,6 +108,9 @@ impl Coordinator {
     }
 
     /// A lock by its name. Costs nothing and asks no server.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config): it is no name; the error says why.
     pub fn lock<N>(&self, name: N) -> Result<Lock>
     where
         N: TryInto<LockName>,
@@ -117,6 +120,9 @@ impl Coordinator {
     }
 
     /// A group by its name. Costs nothing and asks no server; the group need not exist.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config): it is no name; the error says why.
     pub fn group<N>(&self, name: N) -> Result<Group>
     where
         N: TryInto<GroupId>,
@@ -126,6 +132,10 @@ impl Coordinator {
     }
 
     /// The groups of the namespace, sorted by name.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) where the backend has no groups; [`Unavailable`](ErrorKind::Unavailable) where it can't be reached,
+    /// [`TimedOut`](ErrorKind::TimedOut) where it has not answered within the operation timeout.
     ///
     /// # Cancel safety
     /// Dropping it changes nothing.
@@ -158,6 +168,10 @@ impl Coordinator {
 
     /// One bare round trip to the backend, for measuring: what any operation costs at least.
     ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable) where the backend can't be reached, [`TimedOut`](ErrorKind::TimedOut) where it has not answered within the
+    /// operation timeout.
+    ///
     /// # Cancel safety
     /// Dropping it changes nothing.
     pub async fn probe(&self, probe: Probe) -> Result<()> {
@@ -166,6 +180,10 @@ impl Coordinator {
     }
 
     /// Looks at the server and at those of its settings that matter to coordination, as `tooz doctor` shows them.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable) where the server can't be reached, [`TimedOut`](ErrorKind::TimedOut) where it has not answered within the
+    /// operation timeout, [`Unauthorized`](ErrorKind::Unauthorized) where it refuses this user. A setting that is wrong is no error but a finding.
     ///
     /// # Cancel safety
     /// Dropping it changes nothing.
@@ -245,9 +263,13 @@ impl Coordinator {
         live.and_then(|live| live.descriptors().ok()).unwrap_or_default()
     }
 
-    /// Releases, leaves and ends the session, for all clones, in at most the operation timeout, also when the server is dead:
-    /// then it answers `TimedOut` or `Unavailable`, and what was held stays at the server until the session timeout.
-    /// Afterwards every call answers `Closed`, every grant is lost, and the heart's thread has ended.
+    /// Releases, leaves and ends the session, for all clones, in at most the operation timeout, also when the server is dead.
+    /// Afterwards every call answers `Closed`, every grant is lost, and the heart's thread has ended. A second call has the answer of
+    /// the first.
+    ///
+    /// # Errors
+    /// [`TimedOut`](ErrorKind::TimedOut) or [`Unavailable`](ErrorKind::Unavailable) where the server did not confirm the end: what was held may stay there
+    /// until the session timeout. [`Closed`](ErrorKind::Closed) in a forked child, which owns nothing of its parent's. All else is as after `Ok`.
     ///
     /// # Cancel safety
     /// Once begun it goes on, also when this future is dropped.
@@ -264,6 +286,9 @@ impl Coordinator {
     }
 
     /// [`close`](Self::close) for code without an executor. Blocks for at most the operation timeout.
+    ///
+    /// # Errors
+    /// As [`close`](Self::close).
     pub fn close_blocking(&self) -> Result<()> {
         let inner = self.inner();
         if inner.is_forked() {

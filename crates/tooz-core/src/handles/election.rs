@@ -141,6 +141,9 @@ impl Leadership {
 
     /// Runs `future` only as long as it leads; on loss it is dropped and the reason returned.
     ///
+    /// # Errors
+    /// The reason of the loss; then `future` was dropped before its end.
+    ///
     /// # Cancel safety
     /// Dropping it drops `future`.
     pub async fn while_held<F: Future>(&self, future: F) -> Result<F::Output, LossReason> {
@@ -148,6 +151,10 @@ impl Leadership {
     }
 
     /// Hands over to the next in the queue, and stays a member.
+    ///
+    /// # Errors
+    /// [`Lost`](crate::ErrorKind::Lost): it led no more when this was called, and a new leader was not touched. [`Closed`](crate::ErrorKind::Closed): it had
+    /// ended with the coordinator. After any other error the hand-over goes on in the background until the session ends.
     ///
     /// # Cancel safety
     /// Once begun it goes on, also when this future is dropped.

@@ -88,6 +88,9 @@ impl Group {
 
     /// As [`join`](Self::join), and creates the group if it is missing.
     ///
+    /// # Errors
+    /// As [`join`](Self::join). [`NotFound`](crate::ErrorKind::NotFound) only where others delete the group again and again.
+    ///
     /// # Cancel safety
     /// Dropping it leaves again in the background; a group that was created stays.
     pub async fn join_or_create(&self, capabilities: &(impl Serialize + ?Sized)) -> Result<Membership> {
@@ -96,6 +99,10 @@ impl Group {
     }
 
     /// Joins as the options say.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join). [`AlreadyExists`](crate::ErrorKind::AlreadyExists) not with [`take_over`](JoinOptions::take_over), and with
+    /// [`wait`](JoinOptions::wait) only where the other member still lives when its session should have ended.
     ///
     /// # Cancel safety
     /// Dropping it leaves again in the background.
@@ -129,6 +136,9 @@ impl Group {
 
     /// The living members with their capabilities, sorted by id. One request.
     ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) if there is no such group.
+    ///
     /// # Cancel safety
     /// Dropping it changes nothing.
     pub async fn members(&self) -> Result<Vec<RosterEntry>> {
@@ -139,7 +149,11 @@ impl Group {
         Ok(members)
     }
 
-    /// Watches the members: a snapshot first, then every change without a gap. `NotFound` if there is no such group.
+    /// Watches the members: a snapshot first, then every change without a gap.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) if there is no such group; [`TimedOut`](crate::ErrorKind::TimedOut) where the snapshot has not
+    /// come within the operation timeout. After the beginning the watch mends itself.
     ///
     /// # Cancel safety
     /// Dropping it ends the watch.
@@ -148,6 +162,9 @@ impl Group {
     }
 
     /// The present leader, if there is one.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) if there is no such group: that is not the same as a group without a leader.
     ///
     /// # Cancel safety
     /// Dropping it changes nothing.
@@ -158,6 +175,9 @@ impl Group {
 
     /// Watches the leader: the present state first, then every change, vacancy included.
     ///
+    /// # Errors
+    /// As [`watch`](Self::watch).
+    ///
     /// # Cancel safety
     /// Dropping it ends the watch.
     pub async fn watch_leader(&self) -> Result<LeaderWatch> {
@@ -165,6 +185,9 @@ impl Group {
     }
 
     /// Divides keys between the members, from outside.
+    ///
+    /// # Errors
+    /// As [`watch`](Self::watch).
     ///
     /// # Cancel safety
     /// Dropping it changes nothing.

@@ -247,6 +247,9 @@ impl Lock {
 impl SharedLock {
     /// As [`Lock::acquire`], beside other shared holders.
     ///
+    /// # Errors
+    /// As [`Lock::acquire`]; [`Unsupported`](crate::ErrorKind::Unsupported) where the backend has no shared locks.
+    ///
     /// # Cancel safety
     /// Dropping it withdraws from the queue and leaks nothing.
     pub async fn acquire(&self) -> Result<LockGuard> {
@@ -255,6 +258,9 @@ impl SharedLock {
 
     /// As [`Lock::try_acquire`], beside other shared holders.
     ///
+    /// # Errors
+    /// As [`Lock::try_acquire`]; [`Unsupported`](crate::ErrorKind::Unsupported) where the backend has no shared locks.
+    ///
     /// # Cancel safety
     /// Dropping it withdraws and leaks nothing.
     pub async fn try_acquire(&self) -> Result<Option<LockGuard>> {
@@ -262,6 +268,9 @@ impl SharedLock {
     }
 
     /// As [`Lock::acquire_within`], beside other shared holders.
+    ///
+    /// # Errors
+    /// As [`Lock::acquire_within`]; [`Unsupported`](crate::ErrorKind::Unsupported) where the backend has no shared locks.
     ///
     /// # Cancel safety
     /// Dropping it withdraws and leaks nothing.

@@ -94,6 +94,9 @@ impl LockGuard {
 
     /// Runs `future` only as long as the lock is held; on loss it is dropped and the reason returned.
     ///
+    /// # Errors
+    /// The reason of the loss; then `future` was dropped before its end.
+    ///
     /// # Cancel safety
     /// Dropping it drops `future`.
     pub async fn while_held<F: Future>(&self, future: F) -> Result<F::Output, LossReason> {
@@ -103,8 +106,8 @@ impl LockGuard {
     /// Gives the lock back and waits until the backend has it.
     ///
     /// # Errors
-    /// [`Lost`](crate::ErrorKind::Lost): it was lost before, and its new holder was not touched. After any other error the release goes on in the
-    /// background until the session ends.
+    /// [`Lost`](crate::ErrorKind::Lost): it was lost before, and its new holder was not touched. [`Closed`](crate::ErrorKind::Closed): it had
+    /// ended with the coordinator. After any other error the release goes on in the background until the session ends.
     ///
     /// # Cancel safety
     /// Once begun it goes on, also when this future is dropped.

@@ -166,7 +166,8 @@ impl Membership {
     /// what was said is said with the re-join all the same.
     ///
     /// # Errors
-    /// [`NotMember`](crate::ErrorKind::NotMember) when the membership is over for ever. [`TimedOut`](crate::ErrorKind::TimedOut): no answer within the operation timeout; it
+    /// [`NotMember`](crate::ErrorKind::NotMember) when the membership is over for ever, [`Closed`](crate::ErrorKind::Closed) when the coordinator is. [`Config`](crate::ErrorKind::Config): the
+    /// capabilities are no JSON, or more than the backend takes. [`TimedOut`](crate::ErrorKind::TimedOut): no answer within the operation timeout; it
     /// is said all the same as soon as it can be.
     ///
     /// # Cancel safety
@@ -189,6 +190,9 @@ impl Membership {
 
     /// Divides keys between the members, as one of them.
     ///
+    /// # Errors
+    /// As [`Group::watch`](crate::Group::watch).
+    ///
     /// # Cancel safety
     /// Dropping it changes nothing.
     pub async fn partitioner(&self) -> Result<Partitioner> {
@@ -198,6 +202,10 @@ impl Membership {
 
     /// Leaves and waits until the backend knows, at most for the operation timeout. A leadership of this membership ends before. After an
     /// error it goes on in the background until the session ends. One that is being re-established is left at once.
+    ///
+    /// # Errors
+    /// [`NotMember`](crate::ErrorKind::NotMember) when the membership was over for ever before, [`Closed`](crate::ErrorKind::Closed) when it had ended with the
+    /// coordinator. [`TimedOut`](crate::ErrorKind::TimedOut): no answer within the operation timeout.
     ///
     /// # Cancel safety
     /// Once begun it goes on, also when this future is dropped.

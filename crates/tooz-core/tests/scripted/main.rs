@@ -297,7 +297,7 @@ async fn a_member_owns_no_key_past_its_deadline_and_waits_to_stand_again() {
     let partitioner = soon(membership.partitioner()).await.unwrap();
     assert!(partitioner.belongs_to_self("key"), "it is alone");
     scripted.holds_joins(true);
-    // On the heart's own thread, so that nobody else can find out in between.
+    // On the heart's own thread, so that no other task can find out in between.
     let (clock, asked) = (scripted.clock.clone(), Arc::clone(&membership));
     let owned = scripted.at_the_next_beat(move || {
         clock.advance(TIMEOUT * 2);

@@ -1,5 +1,5 @@
 //! etcd's wire protocol as far as this driver speaks it. The code beside this file is made from `proto/*.proto` by
-//! `cargo xtask codegen` and checked in, so that nobody needs a protobuf compiler.
+//! `cargo xtask codegen` and checked in, so that a build needs no protobuf compiler.
 
 // What a generator writes follows its own rules, and etcd's names are etcd's.
 #![allow(

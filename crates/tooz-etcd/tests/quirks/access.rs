@@ -67,7 +67,7 @@ async fn connect_error(url: &str) -> Result<(ErrorKind, String)> {
     let result = within("connecting", ConnectOptions::new(url)?.member("one")?.connect()).await?;
     let error = match result {
         Err(error) => error,
-        // Who may look at nothing is told at the first look.
+        // A user who may look at nothing is told at the first look.
         Ok(coordinator) => match coordinator.lock("x")?.holders().await {
             Err(error) => error,
             Ok(_) => anyhow::bail!("it was let in"),

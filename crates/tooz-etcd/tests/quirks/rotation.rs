@@ -232,7 +232,7 @@ async fn failed_login() -> Result<()> {
     .await?;
     proxies[1 - swallowed.context("one has")?].heal();
     change_password(&server, "the-second")?;
-    // Past the second sending, and the login that it wanted. Who tried is answered only when all is taken back.
+    // Past the second sending, and the login that it wanted. The try is answered only when all is taken back.
     tokio::time::sleep(Duration::from_secs(8)).await;
     ensure!(!trying.is_finished(), "it was answered though it is not known");
     file.write(b"the-second")?;

@@ -163,7 +163,7 @@ fn step_through(keeps_undo: bool) -> Outcome {
     outcome
 }
 
-/// What stands in the table: all but the slots that nobody has.
+/// What stands in the table: all but the slots that no session has.
 struct Snapshot(Vec<u64>);
 
 impl Snapshot {
@@ -201,7 +201,7 @@ fn word(table: &Table, at: usize) -> u64 {
     table.region.word(at).unwrap().load(Ordering::Relaxed)
 }
 
-/// Who comes after the dead, in a slot that none of them had.
+/// The session that comes after the dead, in a slot that none of them had.
 fn heir(copy: &Stage) -> Table {
     let namespace = Namespace::new("n").unwrap();
     let open = || Table::open(&copy.path(), &namespace).unwrap().unwrap();

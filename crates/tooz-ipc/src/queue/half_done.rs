@@ -46,7 +46,7 @@ fn a_grant_that_was_not_finished_is_not_believed() {
     let token = two.region.word(block(waits.block, TOKEN)).unwrap().load(Ordering::Relaxed);
     assert_ne!(token, 0, "it stands there");
     let place = two.enter().unwrap().place(waits.block, request(2)).unwrap().unwrap();
-    assert_eq!(place.token, None, "and is taken back by who looks under the table's lock");
+    assert_eq!(place.token, None, "and is taken back by a look under the table's lock");
     let place = two.enter().unwrap().look_again(waits.block, request(2)).unwrap().unwrap();
     assert!(place.token > held.token, "then the dead is out of the way");
     two.enter().unwrap().verify().unwrap();

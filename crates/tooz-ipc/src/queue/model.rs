@@ -76,7 +76,7 @@ struct Member {
     capabilities: String,
 }
 
-/// What the table should say. Who dies is gone at once here.
+/// What the table should say. A session that dies is gone at once here.
 #[derive(Default)]
 struct Model {
     locks: BTreeMap<usize, Vec<Queued>>,
@@ -234,7 +234,7 @@ impl Play {
     }
 
     fn die(&mut self, session: usize) {
-        // Another one comes, who may have its slot or one that nobody had.
+        // Another session comes, in its slot or in one that no session had.
         let other = self.stage.session("newcomer");
         drop(std::mem::replace(&mut self.sessions[session], other));
         self.model.remove(|one| one.session == session);

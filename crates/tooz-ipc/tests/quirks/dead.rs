@@ -47,7 +47,7 @@ async fn a_lock_of_the_dead_is_free_for_who_comes_later(name: Name) {
     holder.kill();
     let ours = name.connect("ours").await;
     assert!(ours.lock("x").unwrap().holders().await.unwrap().is_empty());
-    assert!(ours.lock("x").unwrap().try_acquire().await.unwrap().is_some(), "nobody else needs to clear away");
+    assert!(ours.lock("x").unwrap().try_acquire().await.unwrap().is_some(), "no other process needs to clear away");
 }
 
 async fn a_slot_that_is_used_again_does_not_bring_the_dead_back(name: Name) {

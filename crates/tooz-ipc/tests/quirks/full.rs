@@ -37,7 +37,7 @@ async fn a_full_table_says_how_to_get_a_larger_one_and_has_room_again(name: Name
             .iter()
             .any(|finding| finding.what.contains("blocks are in use") && finding.mend.contains("size="))
     );
-    assert!(!checkup.findings.iter().any(|finding| finding.what.contains("died")), "nobody did: {checkup:?}");
+    assert!(!checkup.findings.iter().any(|finding| finding.what.contains("died")), "no process did: {checkup:?}");
 }
 
 async fn capabilities_that_are_too_long_are_refused(name: Name) {

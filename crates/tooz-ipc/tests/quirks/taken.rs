@@ -136,7 +136,7 @@ async fn memberships_and_watches_go_on_in_the_next_table(name: Name) {
     let mut watch = two.group("g").unwrap().watch().await.unwrap();
     assert!(matches!(within(watch.next()).await, Some(GroupEvent::Snapshot(members)) if members.len() == 1));
     fs::remove_file(name.table()).unwrap();
-    // The group was in the table, too: whoever needs it makes it again.
+    // The group was in the table, too: the program that needs it makes it again.
     let made = async {
         while group.create().await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;

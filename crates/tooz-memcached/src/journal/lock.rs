@@ -22,8 +22,8 @@ use crate::journal::{BETWEEN, End, SessionId, entries};
 /// How long the last token of a free lock is kept, in seconds: a journal that begins then begins at a later time.
 pub(crate) const FREE: u32 = 3600;
 
-/// How long a lock is kept that somebody stands in, in seconds: longer than the longest session timeout, and each holder looks after it far more often. What
-/// only the dead stand in ends by that, where nobody comes for it.
+/// How long a lock with places in it is kept, in seconds: longer than the longest session timeout, and each holder looks after it far more often. A lock in
+/// which all places are those of the dead ends by that, where no client asks for it.
 pub(crate) const KEPT: u32 = 25 * 3600;
 
 /// What a journal says.
@@ -149,13 +149,13 @@ impl LockJournal {
         }
     }
 
-    /// Who has the lock.
+    /// Those that have the lock.
     pub(crate) fn holders(&self) -> &[Place] {
         let shared = self.line.iter().take_while(|place| place.mode == LockMode::Shared).count();
         &self.line[..shared.max(1).min(self.line.len())]
     }
 
-    /// Who waits for it.
+    /// Those that wait for it.
     pub(crate) fn waiters(&self) -> &[Place] {
         &self.line[self.holders().len()..]
     }
@@ -203,7 +203,7 @@ impl LockJournal {
     }
 }
 
-/// How long a text is kept: one that nobody stands in is needed for the last token alone.
+/// How long a text is kept: one without places is needed for the last token alone.
 pub(crate) fn kept_for(text: &str) -> u32 {
     if text.starts_with('F') { FREE } else { KEPT }
 }

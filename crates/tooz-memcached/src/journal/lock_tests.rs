@@ -179,8 +179,8 @@ impl Model {
 }
 
 proptest! {
-    /// Whatever comes in whatever order, and however often the text is written anew: the line is the model's, tokens grow, and who is over
-    /// never stands again.
+    /// Whatever comes in whatever order, and however often the text is written anew: the line is the model's, tokens grow, and a request
+    /// that is over never stands again.
     #[test]
     fn the_line_is_what_the_model_says(steps in proptest::collection::vec(step(), 0..60)) {
         let (mut text, mut model) = (String::new(), Model::default());
@@ -193,7 +193,7 @@ proptest! {
                     let (mode, session) = (if shared { S } else { X }, session_of(request));
                     text += &asked_at(request.into(), session.into(), mode, time.into());
                     if model.buried.contains(&session) {
-                        // Once the text has forgotten the burial, whoever looks next sees that the session is gone.
+                        // Once the text has forgotten the burial, the next client that looks sees that the session is gone.
                         text += &dead(SessionId(session.into()));
                     } else if !model.over.contains(&request) && !model.stands(request) {
                         let token = read(&text).last_token;

@@ -48,7 +48,7 @@ async fn a_full_server_refuses_and_keeps_what_is_held() {
     drop(holding);
     sleep(Duration::from_secs(1)).await;
     fill(&mut raw);
-    // Whoever comes new has looked when it connected.
+    // A new client has looked when it connected.
     let c = connect(&server.url(), "c").await;
     for other in [&b, &c] {
         let tried = soon(other.lock("x").unwrap().acquire_within(Duration::from_millis(300))).await;
@@ -70,7 +70,7 @@ async fn a_full_server_refuses_and_keeps_what_is_held() {
     assert!(soon(c.lock("x").unwrap().acquire()).await.is_ok());
 }
 
-/// Who holds nothing looks how full the server is too, and so does who has a long session timeout.
+/// A client that holds nothing looks how full the server is too, and so does one with a long session timeout.
 async fn who_holds_nothing_deletes_no_lock_of_others() {
     let server = start_as("-m 8 -M");
     let (a, b) = (connect(&server.url(), "a").await, connect(&server.url(), "b").await);
@@ -130,7 +130,7 @@ async fn tokens_grow_over_a_release_that_finds_no_room() {
     let membership = soon(a.group("g").unwrap().join_or_create(&())).await.unwrap();
     let mut raw = Raw::to(&server);
     fill(&mut raw);
-    // Who holds something looks at the server a third of the session timeout later at most.
+    // A client that holds something looks at the server a third of the session timeout later at most.
     sleep(Duration::from_secs(1)).await;
     for number in 0..100 {
         raw.ask(&format!("md f{number:06}"));
@@ -141,11 +141,11 @@ async fn tokens_grow_over_a_release_that_finds_no_room() {
     soon(guard.release()).await.expect("to give back needs no room");
     assert!(raw.read(&lock_key("x")).is_none());
     let time = raw.stat("time") * 1_000_000;
-    assert!(time >= token, "deleted at {time} with token {token}: who comes next may have an earlier one");
+    assert!(time >= token, "deleted at {time} with token {token}: the next holder may have an earlier one");
     assert!(membership.is_member());
 }
 
-/// Whoever has the lock alone is seldom the one who gives it back, where others always wait.
+/// Where others always wait, a lock is seldom given back by a holder without waiters behind it.
 async fn a_journal_stays_short_on_a_server_that_is_half_full() {
     let server = start_as("-m 16 -M");
     let mut raw = Raw::to(&server);

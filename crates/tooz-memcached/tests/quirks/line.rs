@@ -153,7 +153,7 @@ async fn the_dead_in_the_line_are_stepped_over() {
         raw.ask(&format!("md tooz:tooz:s:{}", line.split('\t').nth(2).unwrap()));
     }
     soon(guard.release()).await.unwrap();
-    let next = tokio::time::timeout(Duration::from_secs(2), waiting).await.expect("nobody lives before it");
+    let next = tokio::time::timeout(Duration::from_secs(2), waiting).await.expect("no living waiter is before it");
     assert!(next.unwrap().unwrap().is_held());
     for (task, _) in dead {
         task.abort();

@@ -49,7 +49,7 @@ async fn it_is_reached_by_a_unix_socket() {
 async fn it_is_reached_by_tls() {
     let server = Setup::new(Kind::Memcached).tls().start().unwrap();
     serves(&format!("{}?ca={}", server.url(), server.ca_file().unwrap().display())).await;
-    let error = soon(options(&server.url(), "a").unwrap().connect()).await.expect_err("nobody vouches for it");
+    let error = soon(options(&server.url(), "a").unwrap().connect()).await.expect_err("no authority vouches for it");
     assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Config), "{error:?}");
 }
 

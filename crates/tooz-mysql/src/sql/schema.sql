@@ -65,7 +65,7 @@ CREATE TABLE IF NOT EXISTS {database}.`tooz_grants` (
     KEY (namespace)
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC;
 
--- Which named locks stand for the sharers of a lock. One that nobody holds is no share.
+-- Which named locks stand for the sharers of a lock. One that no session holds is no share.
 CREATE TABLE IF NOT EXISTS {database}.`tooz_sharers` (
     lk CHAR(41) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     name CHAR(41) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
@@ -74,7 +74,7 @@ CREATE TABLE IF NOT EXISTS {database}.`tooz_sharers` (
     KEY (session)
 ) ENGINE = InnoDB;
 
--- Who waits for a lock, first come first, for those that ask. A wait lasts as long as its connection holds the named lock `waiter`.
+-- The waiters for a lock, first come first, for clients that ask. A wait lasts as long as its connection holds the named lock `waiter`.
 CREATE TABLE IF NOT EXISTS {database}.`tooz_waits` (
     id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
     gate CHAR(41) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,

@@ -103,7 +103,7 @@ pub(crate) async fn a_stopped_waiter_behind_readers_holds_others_up_for_little_m
     waiter.signal("CONT");
 }
 
-/// The sentinel of a member that stands still gets the named lock of the session that ended: its name is in use, and the session is over.
+/// The watchdog of a member that stands still gets the named lock of the session that ended: its name is in use, and the session is over.
 pub(crate) async fn a_sentinel_that_has_the_lock_of_the_dead_is_no_session(store: Store) {
     let ours = store.connect("ours").await;
     let group = ours.group("g").unwrap();
@@ -119,10 +119,10 @@ pub(crate) async fn a_sentinel_that_has_the_lock_of_the_dead_is_no_session(store
         sleep(Duration::from_millis(20)).await;
     }
     let namespace = &store.namespace;
-    let sentinel = format!(
+    let watchdog = format!(
         "SELECT COUNT(*) FROM tooz.tooz_sessions WHERE namespace = '{namespace}' AND member = 'stopped' AND IS_USED_LOCK(session) <> conn"
     );
-    assert_eq!(store.sql(&sentinel), "1", "the sentinel has the lock, or this shows nothing");
+    assert_eq!(store.sql(&watchdog), "1", "the watchdog has the lock, or this shows nothing");
     within(ours.lock("g").unwrap().acquire()).await.unwrap().release().await.unwrap();
     member.signal("CONT");
     member.kill();

@@ -75,7 +75,7 @@ pub(crate) async fn forty_members_that_wait_in_a_row_all_get_their_turn(store: S
         });
     }
     sleep(Duration::from_secs(1)).await;
-    assert!(waits.try_join_next().is_none(), "nobody has its turn yet");
+    assert!(waits.try_join_next().is_none(), "no waiter has its turn yet");
     let (_member, own) = last.unwrap();
     own.release().await.unwrap();
     while let Some(done) = within(waits.join_next()).await {

@@ -53,7 +53,7 @@ pub(crate) async fn another_layout_is_refused_before_anything_is_owned(_: Store)
     let guard = within(before.lock("x").unwrap().acquire()).await.unwrap();
     store.sql("UPDATE tooz.tooz_layout SET layout = 7; INSERT INTO tooz.tooz_groups VALUES ('own', 'zz', 5)");
     let group = ours.group("zz").unwrap();
-    // Whoever only looks, or deletes, is refused as well.
+    // A session that only looks, or deletes, is refused as well.
     for refused in [
         within(ours.lock("x").unwrap().try_acquire()).await.map(drop),
         within(store.connect("other").await.lock("x").unwrap().try_acquire()).await.map(drop),
@@ -98,7 +98,7 @@ pub(crate) async fn tables_that_were_dropped_are_made_again(_: Store) {
     assert_eq!(ours.groups().await.unwrap().len(), 1);
 }
 
-/// Who wants a lock alone finds those that share it by their rows alone.
+/// A request for a lock alone finds those that share it by their rows only.
 pub(crate) async fn a_share_whose_row_is_gone_is_lost(_: Store) {
     let store = Store::own(Setup::new(Kind::MySql));
     let (ours, other) = (store.connect("ours").await, store.connect("other").await);

@@ -136,7 +136,7 @@ DECLARE
 BEGIN
     UPDATE {schema}.groups SET version = version + 1 WHERE namespace = the_namespace AND name = the_name
         RETURNING key, version INTO changed;
-    -- A group that somebody has deleted by hand has nobody to tell.
+    -- Of a group that was deleted by hand no change is told.
     IF NOT FOUND THEN
         RETURN;
     END IF;
@@ -254,7 +254,7 @@ BEGIN
         SELECT entry.ctid FROM {schema}.members AS entry JOIN {schema}.groups AS theirs USING (namespace, name)
         WHERE entry.session = ANY (the_dead) LIMIT most FOR UPDATE OF theirs SKIP LOCKED
     );
-    -- The members of a group that somebody has deleted by hand.
+    -- The members of a group that was deleted by hand.
     orphans := ARRAY(
         SELECT entry.ctid FROM {schema}.members AS entry
         WHERE entry.session = ANY (the_dead) AND NOT EXISTS (

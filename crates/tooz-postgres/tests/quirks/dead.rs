@@ -230,7 +230,7 @@ pub(crate) async fn who_may_only_read_hears_of_deaths_and_fills_no_log(_shared: 
     assert!(of_reader.len() <= 1, "{of_reader:?}");
 }
 
-/// Somebody deletes one group by hand and has another one locked: both keep up nobody else.
+/// A user deletes one group by hand and has another one locked: neither keeps up any other group.
 pub(crate) async fn a_spoiled_or_locked_group_keeps_up_no_other(_shared: Store) {
     let store = Store::own(Setup::new(Kind::Postgres));
     let ours = store.connect("ours").await;

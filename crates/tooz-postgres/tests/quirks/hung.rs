@@ -156,7 +156,7 @@ pub(crate) async fn what_can_not_be_read_is_left_out(_shared: Store) {
     assert!(within(ours.lock("x").unwrap().holders()).await.is_err());
 }
 
-/// Who has too few connections, or lacks a piece of the schema, is told so.
+/// A user who has too few connections, or lacks a piece of the schema, is told so.
 pub(crate) async fn the_check_up_sees_what_is_wrong(_shared: Store) {
     let store = Store::own(Setup::new(Kind::Postgres));
     drop(within(store.connect("first").await.lock("x").unwrap().acquire()).await.unwrap());

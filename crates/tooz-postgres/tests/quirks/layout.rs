@@ -104,7 +104,7 @@ pub(crate) async fn another_layout_is_refused_before_anything_is_owned(_shared: 
         let text = error.to_string();
         assert!(text.contains("layout 2") && text.contains("layout 1") && text.contains("schema"), "{text}");
     }
-    // Whoever only looks, or deletes, is refused as well.
+    // A session that only looks, or deletes, is refused as well.
     store.sql("INSERT INTO tooz.groups VALUES ('own', 'zz', 1, 5)");
     let group = after.group("zz").unwrap();
     for refused in [

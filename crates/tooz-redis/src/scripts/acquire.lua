@@ -1,4 +1,4 @@
--- Where somebody has the lock or waits for it. A repetition finds its own grant or place, also on a server that is full.
+-- Where the lock has a holder or a waiter. A repetition finds its own grant or place, also on a server that is full.
 if call('HEXISTS', prefix .. lock, request) == 1 or call('HEXISTS', prefix .. 'w:' .. lock, request) == 1 then
   write_though_full()
 end

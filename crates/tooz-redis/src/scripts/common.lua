@@ -1,4 +1,4 @@
--- What every script of this driver begins with: who is alive, the next token, and who is let in.
+-- What every script of this driver begins with: which sessions are alive, the next token, and which session is let in.
 --
 -- KEYS[1]  the prefix of all keys of the namespace, hash tag included, so that all of them are in one slot
 -- ARGV[1]  the prefix of all channels: channels know no database numbers, so it has the number in it

@@ -1,4 +1,4 @@
--- What somebody else has put at a place of ours, of another type than ours, is as good as nothing there: it must not make a script fail that
+-- What another program has put at a place of ours, of another type than ours, is as good as nothing there: it must not make a script fail that
 -- concerns more than that place. Everything else that goes wrong is raised as it was.
 local function unless_foreign(what, ...)
   local done, result = pcall(what, ...)

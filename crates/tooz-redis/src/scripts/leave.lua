@@ -1,5 +1,5 @@
--- ARGV[4] group, ARGV[5] member, ARGV[6] join. Nothing to end is fine; but who finds out by this that the session has ended is
--- told so.
+-- ARGV[4] group, ARGV[5] member, ARGV[6] join. Nothing to end is fine; but a member that finds out by this that its session
+-- has ended is told so.
 local refused = enter()
 unless_foreign(function()
   local there, owner = member_of(ARGV[4], ARGV[5])

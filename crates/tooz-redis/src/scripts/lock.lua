@@ -1,4 +1,4 @@
--- Locks: who holds one, who is next, and the hand-over.
+-- Locks: the holders of one, the next waiter, and the hand-over.
 
 local function holder_in(record)
   local mode, token, since, owner = string.match(record, '^(%u) (%d+) (%d+) (%x+)$')
@@ -52,7 +52,7 @@ local function held_as(lock)
 end
 
 -- Gives what is free to the first living waiter, or to the run of shared ones at the head, and tells each of them alone. Answers how it
--- is held then, and whether anybody still waits.
+-- is held then, and whether there are still waiters.
 local function hand_over(lock)
   local held = held_as(lock)
   if held == 'unknown' then

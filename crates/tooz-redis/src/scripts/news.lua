@@ -1,6 +1,6 @@
 -- How sessions hear of what concerns them, and of the dead.
 
--- In how many milliseconds somebody else may be found dead: -1 if there is no other.
+-- In how many milliseconds another session may be found dead: -1 if there is no other.
 local function next_death()
   local first = call('ZRANGE', prefix .. 'sessions', 0, 1, 'WITHSCORES')
   for index = 1, #first, 2 do

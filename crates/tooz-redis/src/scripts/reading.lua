@@ -1,4 +1,4 @@
--- What scripts of those begin with who look, and may have no right to do more.
+-- The beginning of all scripts that only look: their user may have no right to do more.
 
 -- Whether this user may write, and the refusal where this server has become a replica, which would show what was.
 local function look()

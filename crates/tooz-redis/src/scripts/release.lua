@@ -1,4 +1,4 @@
--- Where somebody waits for the lock, or there was no grant to give back.
+-- Where the lock has waiters, or there was no grant to give back.
 if given_back then
   hand_over(lock)
 elseif not give_back(lock, request, sid) and answer == 'ok' then

@@ -13,12 +13,12 @@ local function free(id, request, what)
 end
 
 -- Frees a part of what a session that counts as dead has owned; true when nothing is left. A part at a time, so that the death of
--- somebody with ten thousand locks does not stop the server for everybody.
+-- a session with ten thousand locks does not stop the server for all others.
 local function bury(id)
   lives[id] = false
   local owned = prefix .. 'o:' .. id
   if call('TYPE', owned).ok ~= 'hash' then
-    -- Nobody can tell any more what it has owned; each of its locks is found free by the next who wants it.
+    -- What it has owned is written down nowhere any more; each of its locks is found free by the next session that wants it.
     call('DEL', owned)
     return true
   end
@@ -69,7 +69,7 @@ local function sweep()
     end
     local left = call('PTTL', key)
     if left ~= -2 then
-      -- One without an end was given that by somebody else, and has one again at its next beat.
+      -- One without an end was given that by another program, and has one again at its next beat.
       call('ZADD', prefix .. 'sessions', now + (left < 0 and 1000 or math.max(left, 1)), id)
     elseif work <= 0 or not bury_or_put_off(id, now) then
       left_over = true

@@ -1,4 +1,4 @@
--- Looks for the dead, and says when to look again: "more" for at once, "stirred" to one who may not write and can do nothing but look.
+-- Looks for the dead, and says when to look again: "more" for at once, "stirred" to a user that may not write and can do nothing but look.
 local may_write, refused = look()
 if refused then
   return refused

@@ -40,7 +40,7 @@ local function is_as_thought(how, where, request)
 end
 
 -- Behind the last message heard stand triples: "held", "there" (held, and kept no longer by that), "waiting" or "joined", where, request. Answers with those that have something else
--- here than they think: nothing at all, where somebody has deleted or evicted a key, or what they still wait for; then the news.
+-- here than they think: nothing at all, where a key was deleted or evicted, or what they still wait for; then the news.
 local function look_after(from, answer)
   acknowledge(from)
   local mistaken = 0

@@ -45,7 +45,7 @@ pub(crate) fn hang_up(server: &Server) {
     }
 }
 
-/// Lets the session of a member be over, as if nobody had beaten for it.
+/// Lets the session of a member be over, as if it had sent no heartbeat.
 pub(crate) fn let_die(server: &Server, member: &str) {
     let script = "for _, id in ipairs(redis.call('ZRANGE', 'tooz:{tooz}:sessions', 0, -1)) do \
         if redis.call('HGET', 'tooz:{tooz}:s:' .. id, 'member') == ARGV[1] then \

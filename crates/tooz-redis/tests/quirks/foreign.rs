@@ -1,4 +1,4 @@
-//! What somebody else has written at our places: it ends what lay there, and nothing else.
+//! What another program has written at our places: it ends what lay there, and nothing else.
 
 use std::time::Duration;
 
@@ -136,7 +136,7 @@ async fn many_readings_of_a_large_group_cut_no_link() {
     assert!(read >= 8, "{read} of 16 readings came to their end");
 }
 
-/// Whoever reads finds no group: so no member may go on as if there were one.
+/// A reader finds no group: so no member may go on as if there were one.
 async fn a_group_deleted_by_hand_ends_its_memberships() {
     let server = start();
     let (a, b) = (connect(&server.url(), "a").await, connect(&server.url(), "b").await);

@@ -13,7 +13,7 @@ trials! {
     replicas_that_came_and_went_between_two_heartbeats_are_waited_for
 }
 
-/// A cluster whose primary has no replicas, as far as anybody knows.
+/// A cluster whose primary has no replicas, as far as is known.
 async fn alone() -> (Cluster, usize) {
     let cluster =
         tokio::task::spawn_blocking(|| Cluster::start(Kind::Redis).expect("a cluster can be started")).await.unwrap();
@@ -59,7 +59,7 @@ async fn is_taken_from(guard: &LockGuard, cluster: &Cluster) {
         if let Ok(Some(next)) = b.lock("x").unwrap().acquire_within(Duration::from_secs(5)).await {
             break next;
         }
-        assert!(begun.elapsed() < Duration::from_secs(40), "nobody gets it");
+        assert!(begun.elapsed() < Duration::from_secs(40), "no waiter gets it");
     };
     assert!(!guard.is_held(), "two believe to hold it");
     assert!(next.is_held() && next.fencing_token() > guard.fencing_token());
@@ -73,7 +73,7 @@ async fn replicas_that_join_later_are_waited_for() {
     join(&cluster, primary).await;
     cluster.wait_until_whole().unwrap();
     sleep(Duration::from_secs(2)).await;
-    assert!(guard.is_held(), "that they join costs nobody a lock");
+    assert!(guard.is_held(), "that they join costs no holder its lock");
     cluster.partition(primary);
     sentinel.refuse();
     sentinel.reset();

@@ -126,7 +126,7 @@ async fn a_dead_crowd_of_readers_is_in_nobodys_way() {
     let bury = "for i = 0, 4999 do redis.call('DEL', 'tooz:{tooz}:s:' .. string.format('%032x', 1000000 + i)) end";
     cli(&server, &["EVAL", bury, "0"]);
     let meter = Meter::start(&server);
-    // Nobody who lives has it, so that a try must get it.
+    // No living session has it, so that a try must get it.
     let guard = soon(a.lock("x").unwrap().try_acquire()).await.unwrap().expect("only the dead had it");
     let waiting = soon(a.lock("y").unwrap().acquire()).await.unwrap();
     assert!(guard.is_held() && waiting.is_held());
@@ -151,7 +151,7 @@ async fn a_thousand_members_are_listed_in_short_scripts() {
     let error = soon(group.delete()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotEmpty);
     assert!(error.to_string().contains("5001"), "{error}");
-    // The dead are not listed, and hold up nobody.
+    // The dead are not listed, and hold up no request.
     let bury = "for i = 0, 4999 do redis.call('DEL', 'tooz:{tooz}:s:' .. string.format('%032x', 1000000 + i)) end";
     cli(&server, &["EVAL", bury, "0"]);
     assert_eq!(soon(group.members()).await.unwrap().len(), 1);
@@ -198,7 +198,7 @@ async fn a_freed_lock_is_found_among_hundreds_of_waits() {
         waiting.push(wait_in_background(&b, &format!("lock {index:03}")));
     }
     sleep(Duration::from_secs(1)).await;
-    // Nobody is told of what is deleted by hand.
+    // No waiter is told of what is deleted by hand.
     for index in [0, 150, 299] {
         cli(&server, &["DEL", &format!("tooz:{{tooz}}:l:lock%20{index}")]);
         cli(&server, &["DEL", &format!("tooz:{{tooz}}:l:lock%20{index:03}")]);

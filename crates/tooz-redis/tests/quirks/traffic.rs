@@ -1,4 +1,4 @@
-//! What goes over the wire, as `MONITOR` sees it: heartbeats that cost the same whatever is held, and nobody who polls.
+//! What goes over the wire, as `MONITOR` sees it: heartbeats that cost the same whatever is held, and no waiter that polls.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};

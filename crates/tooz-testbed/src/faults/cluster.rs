@@ -291,7 +291,7 @@ fn places(count: usize, kind: Kind) -> Result<(Vec<Place>, Vec<Link>)> {
         places.push(Place { ports, pid, front, peer_front, vote_front });
     }
     if kind == Kind::ZooKeeper {
-        // Who is called by a lesser one hangs up and calls back, where that one said that it listens.
+        // A server that is called by a lesser one hangs up and calls back, where that one said that it listens.
         let doors: Vec<_> = places.iter().map(|place| (place.ports[2].address(), place.vote_front)).collect();
         for link in links.iter().filter(|link| !link.for_clients) {
             link.proxy.introduce_as(&doors);

@@ -37,7 +37,7 @@ pub(crate) fn unpack(
         known.with_context(|| format!("there is no `{tool}`; packages can be fetched on Debian and its like only"))?;
     }
     let client = Client::new(base, suite)?;
-    // Lists of packages are shared by all servers of a suite, and the client would fail on somebody else's lock.
+    // Lists of packages are shared by all servers of a suite, and the client would fail on another process's lock.
     let lock = File::create(base.join(suite).join("lock"))?;
     lock.lock()?;
     progress(&format!("reading what Debian {suite} has"));

@@ -26,7 +26,7 @@ pub(crate) fn stand_alone(folder: &Path, starts: &[&str]) -> Result<()> {
         if is_meant && entry.file_type()?.is_file() {
             let bytes = fs::read(&path)?;
             if let Some(bytes) = without_manifest(bytes) {
-                // Whoever reads the old one goes on with it.
+                // A server that reads the old one goes on with it.
                 let aside = path.with_extension("part");
                 fs::write(&aside, bytes).and_then(|()| fs::rename(&aside, &path)).context("cannot write an archive")?;
             }

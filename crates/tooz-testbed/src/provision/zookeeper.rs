@@ -55,7 +55,7 @@ impl Package for ZooKeeper {
         let folder = root.join("usr/bin");
         fs::create_dir_all(&folder)?;
         for name in [PROGRAM, CLIENT] {
-            // Whoever runs the old one goes on with it.
+            // A process that runs the old one goes on with it.
             let (script, aside) = (folder.join(name), folder.join(format!(".{name}.part")));
             fs::write(&aside, SCRIPT)?;
             fs::set_permissions(&aside, fs::Permissions::from_mode(0o755))?;

@@ -81,7 +81,7 @@ impl Child {
         kill(pid, signal).with_context(|| format!("cannot send {signal} to the process {pid}"))
     }
 
-    /// A process stops thread by thread, and the last one may still be answering somebody.
+    /// A process stops thread by thread, and the last one may still be answering a client.
     fn all_threads_stand_still(&self) -> Result<bool> {
         for thread in fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
             let Ok(stat) = fs::read_to_string(thread?.path().join("stat")) else { continue };

@@ -19,7 +19,7 @@ const TOO_YOUNG_TO_JUDGE: Duration = Duration::from_mins(1);
 
 /// Waits for the end of the process that holds the other end of its standard input, by whatever death: that end is
 /// closed by the kernel. Then it kills what has its working folder in the run's folder, which only servers of this run
-/// have, so that no process id is ever trusted that may have become somebody else's; and removes the folder.
+/// have, so that no process id is ever trusted that may have become another process's; and removes the folder.
 ///
 /// `cd` and `kill` are built into the shell: looking at some hundred processes takes some milliseconds.
 const KEEPER: &str = r#"
@@ -48,7 +48,7 @@ struct Run {
 
 static RUN: OnceLock<Result<Run, String>> = OnceLock::new();
 
-/// A new folder for one server, which nobody but this user can look into.
+/// A new folder for one server, which no other user can look into.
 pub(crate) fn new_folder(name: &str) -> Result<PathBuf> {
     static COUNT: AtomicU32 = AtomicU32::new(1);
     let run = RUN.get_or_init(|| Run::begin().map_err(|error| format!("{error:#}")));
@@ -87,7 +87,7 @@ fn keeper(folder: &Path) -> Command {
     command
         .args(["-c", KEEPER, "tooz-testbed-keeper"])
         .arg(folder)
-        // Not those of this process: whoever reads them waits for their end.
+        // Not those of this process: their reader waits until all have closed them.
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .current_dir("/")
@@ -101,7 +101,7 @@ fn sweep(place: &Path) {
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
         let ours = entry.file_name().to_string_lossy().starts_with(PREFIX) && is_own(&entry.path());
         if ours && is_left_behind(&entry.path()) {
-            // A keeper with nobody to wait for. Nothing depends on its success: another run may be sweeping too.
+            // A keeper with no run to wait for. Nothing depends on its success: another run may be sweeping too.
             let _ = keeper(&entry.path()).stdin(Stdio::null()).status();
         }
     }

@@ -49,7 +49,7 @@ impl Backend for Memcached {
                 command.arg("-s").arg(socket).args(["-a", "0700"]);
             }
         }
-        // Whoever says how much memory it has wants to see what becomes of a full server, and says what that is to be.
+        // A test that says how much memory it has wants to see what becomes of a full server, and says what that is to be.
         if !plan.arguments.iter().any(|argument| argument.starts_with("-m")) {
             command.args(["-m", "64", "-M"]);
         }

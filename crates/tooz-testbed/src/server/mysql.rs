@@ -17,7 +17,7 @@ pub(crate) struct MySql;
 /// The user that is always there, with all privileges and no password.
 const USER: &str = "root";
 
-/// The database in which the tables of tooz are; whoever needs it makes it.
+/// The database in which the tables of tooz are; the test that needs it makes it.
 const DATABASE: &str = "tooz";
 
 /// What the kernel has room for.
@@ -100,7 +100,7 @@ impl Backend for MySql {
                 .arg(format!("--ssl-key={}", text(&tls.key)))
                 .arg("--require-secure-transport=ON");
         } else if family(plan) == Family::MySql {
-            // It would have a certificate of its own, and whoever connects would pay for that.
+            // It would have a certificate of its own, and each connection would pay for that.
             command.arg("--tls-version=");
         }
         command.args(&plan.arguments);

@@ -10,10 +10,10 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, sets
 /// server that is down for a moment.
 const RANGE: std::ops::Range<u16> = 10_000..32_000;
 
-/// A port of the loopback interface that nobody else gets.
+/// A port of the loopback interface that no other process gets.
 ///
 /// The socket is bound but never listens, and allows others that say `SO_REUSEADDR`, as servers do. So the server can
-/// be killed and started again on the same port with nobody slipping in between, and a client that connects in the
+/// be killed and started again on the same port with no process slipping in between, and a client that connects in the
 /// meantime is refused.
 #[derive(Debug)]
 pub(crate) struct Port {
@@ -63,7 +63,7 @@ mod tests {
             let listener = TcpListener::bind(port.address()).unwrap();
             TcpStream::connect(port.address()).unwrap();
             drop(listener);
-            assert!(TcpStream::connect(port.address()).is_err(), "nobody listens");
+            assert!(TcpStream::connect(port.address()).is_err(), "no server listens");
         }
     }
 

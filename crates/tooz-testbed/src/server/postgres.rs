@@ -18,7 +18,7 @@ pub(crate) struct Postgres;
 /// The user of the database, and the database: those that are always there.
 pub(crate) const USER: &str = "postgres";
 
-/// Nobody, as everywhere. PostgreSQL refuses to run as root.
+/// The user `nobody`, who has this number everywhere. PostgreSQL refuses to run as root.
 const NOBODY: u32 = 65534;
 
 impl Backend for Postgres {

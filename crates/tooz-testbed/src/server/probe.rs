@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Sends the question and reads until the answer is long enough to judge, or the server ends it.
 pub(crate) fn ask(address: SocketAddr, question: &[u8], enough: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>> {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("nobody at {address}"))?;
+    let stream = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("no server at {address}"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     exchange(stream, question, enough).with_context(|| format!("no answer from {address}"))
@@ -22,7 +22,7 @@ pub(crate) fn ask(address: SocketAddr, question: &[u8], enough: impl Fn(&[u8]) -
 
 /// The same by a Unix socket.
 pub(crate) fn ask_at(socket: &Path, question: &[u8], enough: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>> {
-    let stream = UnixStream::connect(socket).with_context(|| format!("nobody at {}", socket.display()))?;
+    let stream = UnixStream::connect(socket).with_context(|| format!("no server at {}", socket.display()))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     exchange(stream, question, enough).with_context(|| format!("no answer from {}", socket.display()))

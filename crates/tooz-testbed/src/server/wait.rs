@@ -1,4 +1,4 @@
-//! Waiting for something that nobody tells, with patience and a word about what was waited for.
+//! Waiting for something of which no message tells, with patience and a word about what was waited for.
 
 use std::thread;
 use std::time::{Duration, Instant};

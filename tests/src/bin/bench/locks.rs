@@ -1,4 +1,4 @@
-//! Uncontended pairs, and the way from a release to the one who waits.
+//! Uncontended pairs, and the way from a release to the waiter.
 
 use std::time::Duration;
 

@@ -146,7 +146,7 @@ pub(crate) async fn worker(role: Role) -> Result<()> {
     let end = tokio::time::Instant::now() + role.time;
     let (mut turns, mut errors) = (Vec::new(), Vec::new());
     let mut shown = tokio::time::Instant::now();
-    // Who waits when the time is over withdraws.
+    // A waiter withdraws when the time is over.
     while let Ok(turn) = tokio::time::timeout_at(end, take_turn(&lock, role.section, &mut errors)).await {
         turns.extend(turn);
         if shown.elapsed() > Duration::from_millis(500) {

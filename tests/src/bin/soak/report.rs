@@ -116,7 +116,7 @@ impl Report {
         }
         if fairness && self.rows.iter().any(|row| row.worst_passed > ROUNDS * self.rows.len()) {
             wrong
-                .push(format!("somebody waited for {:.2} turns of the queue, more than {ROUNDS}", self.worst_rounds()));
+                .push(format!("a waiter waited for {:.2} turns of the queue, more than {ROUNDS}", self.worst_rounds()));
         }
         for one in &wrong {
             println!("WRONG: {one}");

@@ -110,7 +110,7 @@ pub(super) async fn uncontended(coordinator: &Coordinator, scratch: &Scratch, re
     // Not for ever: a backend may hang after it has answered all else.
     let once = async || match lock.acquire_within(PATIENCE).await? {
         Some(guard) => guard.release().await,
-        // Nobody else knows this name.
+        // No other process knows this name.
         None => Ok(()),
     };
     match Samples::take(once).await {

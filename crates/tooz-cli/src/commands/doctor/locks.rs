@@ -92,7 +92,7 @@ pub(super) async fn broken(pair: &Pair<'_>) -> Result<Found, Trouble> {
     let guard = mine.acquire().await?;
     pair.stage.is("breaking a lock");
     let Some(holder) = others.holders().await?.into_iter().next() else {
-        return Err(Trouble::broken_promise("a lock was held, but nobody was listed as its holder"));
+        return Err(Trouble::broken_promise("a lock was held, but no holder of it was listed"));
     };
     let begin = Instant::now();
     others.break_lock(&holder).await?;

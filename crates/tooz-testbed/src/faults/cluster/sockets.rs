@@ -43,7 +43,7 @@ fn question(local: SocketAddrV4, remote: SocketAddrV4) -> Vec<u8> {
     message.extend(LENGTH.to_ne_bytes());
     message.extend(BY_FAMILY.to_ne_bytes());
     message.extend(REQUEST.to_ne_bytes());
-    // Sequence and port of the netlink socket: nobody else asks on this one.
+    // Sequence and port of the netlink socket: no other question is asked on this one.
     message.extend([0; 8]);
     message.extend([IPV4, TCP, 0, 0]);
     // In whatever state.
@@ -82,7 +82,7 @@ fn listed(sockets: &str, local: SocketAddrV4, remote: SocketAddrV4) -> Option<u6
         if words.next() != Some(&local) || words.next() != Some(&remote) {
             return None;
         }
-        // Zero is the inode of sockets that nobody has open any more.
+        // Zero is the inode of sockets that no process has open any more.
         words.nth(6)?.parse().ok().filter(|inode| *inode != 0)
     })
 }

@@ -1,4 +1,4 @@
-//! Which of the servers has made a connection: the kernel knows, and tells whoever runs them.
+//! Which of the servers has made a connection: the kernel knows, and tells the user who runs them.
 
 use std::fs;
 use std::net::SocketAddr;

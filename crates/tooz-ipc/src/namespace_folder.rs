@@ -1,4 +1,4 @@
-//! Where things lie in `/dev/shm`, and how they come to be there.
+//! The folder of a namespace in `/dev/shm`, and how it and what is in it come to be.
 //!
 //! ```text
 //! /dev/shm/tooz-UID/NAME/NAMESPACE/table            the table (mode=660: tooz-gGID, mode=666: tooz-all)
@@ -33,9 +33,9 @@ const BELLS: usize = 4096;
 /// How often a table may be replaced while it is opened before that is called an error.
 const REPLACED: usize = 8;
 
-/// Where one namespace is.
+/// The folder of one namespace.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct NamespaceFolder {
     pub(crate) users: Users,
     pub(crate) base: PathBuf,
     name: PathBuf,
@@ -44,12 +44,12 @@ pub(crate) struct Place {
     size: u64,
 }
 
-impl Place {
+impl NamespaceFolder {
     pub(crate) fn new(settings: &Settings, namespace: &Namespace) -> Self {
         let base = Path::new(SHARED_MEMORY).join(settings.users.folder());
         let name = base.join(&*encode_name(&settings.name, LONGEST));
         let root = name.join(&*encode_name(namespace.as_str(), LONGEST));
-        Place { users: settings.users, base, name, root, namespace: namespace.clone(), size: settings.size }
+        NamespaceFolder { users: settings.users, base, name, root, namespace: namespace.clone(), size: settings.size }
     }
 
     pub(crate) fn table(&self) -> PathBuf {
@@ -126,7 +126,7 @@ impl Place {
         }
     }
 
-    /// Takes away doorbells at which nobody listens: those of a table that was deleted are in nobody's way, and would stay. A young one may be just being hung.
+    /// Takes away doorbells without a listener: those of a table that was deleted hinder no process, and would stay. A young one may not be listened at yet.
     fn clear_bells(&self) {
         let Ok(entries) = fs::read_dir(self.bells()) else { return };
         for entry in entries.flatten().take(BELLS) {

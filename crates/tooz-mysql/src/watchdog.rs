@@ -1,4 +1,4 @@
-//! The sentinel of a session: a second connection, which waits for the named lock that the session's connection holds. The client library does not read a
+//! The watchdog of a session: a second connection, which waits for the named lock that the session's connection holds. The client library does not read a
 //! connection on which nothing was asked, so without it the end of a session would be found with the next heartbeat.
 //!
 //! | what it hears | what that means |
@@ -6,7 +6,7 @@
 //! | the lock is its own | the session's connection has ended: the session is lost |
 //! | the time is over | it waits again |
 //! | it was killed | a membership may have been taken over ([`news`]); or an operator's deed. The session is looked at |
-//! | an error | its own connection has ended. The session's is looked at, and may have too; another sentinel comes |
+//! | an error | its own connection has ended. The session's is looked at, and may have too; another watchdog comes |
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use crate::error;
 use crate::holdings::Holdings;
 use crate::layout::news;
 use crate::options::Settings;
+use crate::packet::{Packets, seconds};
 use crate::setup::{self, Role, SLICE};
-use crate::wire::{Wire, seconds};
 
-/// What the sentinel has heard.
+/// What the watchdog has heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Heard {
     Nothing,
@@ -36,9 +36,9 @@ pub(crate) async fn stand(connection: Arc<Connection>, holdings: Arc<Holdings>, 
     let mut pauses = Backoff::between(Duration::from_millis(100), Duration::from_secs(5));
     while !connection.is_dead() {
         let stood = async {
-            let (mut wire, _) = setup::connect(&settings, Role::Wait).await?;
+            let (mut packets, _) = setup::connect(&settings, Role::Wait).await?;
             pauses.reset();
-            listen(&mut wire, &connection, &holdings, settings.statement_timeout).await
+            listen(&mut packets, &connection, &holdings, settings.statement_timeout).await
         };
         if stood.await.is_ok() {
             return;
@@ -50,7 +50,7 @@ pub(crate) async fn stand(connection: Arc<Connection>, holdings: Arc<Holdings>, 
 
 /// Ends well when the session has ended, and with an error when this connection has.
 async fn listen(
-    wire: &mut Wire,
+    packets: &mut Packets,
     connection: &Connection,
     holdings: &Holdings,
     limit: Duration,
@@ -59,9 +59,9 @@ async fn listen(
     let (own, session, slice) = (news(&holdings.session), &holdings.session, seconds(SLICE));
     let begin = format!("SELECT GET_LOCK('{own}', 0)");
     let watch = format!("SELECT IF(IS_USED_LOCK('{own}') = CONNECTION_ID(), GET_LOCK('{session}', {slice}), NULL)");
-    wire.ask(&begin).await.map_err(|error| error::of(error, DOING))?;
+    packets.ask(&begin).await.map_err(|error| error::of(error, DOING))?;
     loop {
-        let heard = match tokio::time::timeout(SLICE + limit, wire.ask(&watch)).await {
+        let heard = match tokio::time::timeout(SLICE + limit, packets.ask(&watch)).await {
             Err(_) => return Err(error::timed_out(SLICE + limit, DOING)),
             Ok(Err(error)) if error::is_cancelled(&error) || error::is_deadlock(&error) => Heard::News,
             Ok(Err(error)) => return Err(error::of(error, DOING)),
@@ -78,7 +78,7 @@ async fn listen(
                 check(connection, holdings, limit).await;
                 // Whatever wakes it again and again does not make it run in circles.
                 tokio::time::sleep(Duration::from_millis(10)).await;
-                wire.ask(&begin).await.map_err(|error| error::of(error, DOING))?;
+                packets.ask(&begin).await.map_err(|error| error::of(error, DOING))?;
             }
             Heard::Death => {
                 holdings.reporter.session_lost("the server has ended the session's connection");
@@ -93,10 +93,10 @@ async fn listen(
 async fn check(connection: &Connection, holdings: &Holdings, limit: Duration) {
     const DOING: &str = "look whether the session lives";
     let question = format!("SELECT {}", holdings.is_ours());
-    let looking = connection.run_first(limit, DOING, move |wire| {
+    let looking = connection.run_first(limit, DOING, move |packets| {
         Box::pin(async move {
             let failed = |error| error::on_session(error, DOING);
-            wire.ask(&question).await.map_err(failed)?.is(0, 0).map_err(failed)
+            packets.ask(&question).await.map_err(failed)?.is(0, 0).map_err(failed)
         })
     });
     match looking.await {

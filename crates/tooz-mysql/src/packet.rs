@@ -14,15 +14,15 @@ use sqlx::{AssertSqlSafe, Either, Executor as _};
 use crate::answer::Answer;
 use crate::error;
 
-/// The connection, and whether it is known to have ended.
-pub(crate) struct Wire {
+/// A connection to which packets of statements are sent, and whether it is known to have ended.
+pub(crate) struct Packets {
     connection: MySqlConnection,
     pub(crate) is_dead: bool,
 }
 
-impl Wire {
+impl Packets {
     pub(crate) fn new(connection: MySqlConnection) -> Self {
-        Wire { connection, is_dead: false }
+        Packets { connection, is_dead: false }
     }
 
     /// Sends these statements in one packet and reads all answers. After an error of one the server does none of those behind it.
