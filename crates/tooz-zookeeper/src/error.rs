@@ -120,7 +120,7 @@ pub(crate) fn gone_before(key: &LockKey) -> Error {
     Error::new(
         ErrorKind::NotFound,
         format!(
-            "the {key} had been taken away from this session before it was given back; its holder now was not touched"
+            "the {key} had been taken away from this session before it was given back; a later holder was not touched"
         ),
     )
     .with_outcome(Outcome::NotApplied)

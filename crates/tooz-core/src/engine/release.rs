@@ -13,7 +13,7 @@ use crate::engine::live_session::LiveSession;
 use crate::engine::local_queue::LocalQueue;
 
 /// What is to be said beside a release that comes too late.
-const UNTOUCHED: &str = "its holder now was not touched";
+const UNTOUCHED: &str = "a later holder was not touched";
 
 impl LocalQueue {
     /// Gives a grant back in the background.
