@@ -16,7 +16,7 @@ use crate::turns;
 use crate::workspace::Workspace;
 
 /// So many suites of drivers at a time, each with its servers: they wait far more than they compute.
-const LANES: usize = 2;
+const LANES: usize = 3;
 
 /// Which steps to run, and how much to say.
 #[derive(clap::Args)]

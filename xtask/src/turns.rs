@@ -11,6 +11,9 @@ use crate::workspace::Workspace;
 /// The variable that names the file.
 pub(crate) const VARIABLE: &str = "TOOZ_TURNS";
 
+/// What the list says of a trial that had nothing beside it.
+const ALONE: &str = "alone";
+
 /// So many are shown of the slowest.
 const SHOWN: usize = 12;
 
@@ -29,20 +32,32 @@ pub(crate) fn forget(workspace: &Workspace) {
     let _ = fs::remove_file(log(workspace));
 }
 
-/// The slowest trials of this run, a line each; nothing if none has run.
+/// Where the time of this run went: the slowest trials, a line each, and how long the whole machine was kept for one. Nothing if none has run.
 pub(crate) fn slowest(workspace: &Workspace) -> Vec<String> {
     list(&fs::read_to_string(log(workspace)).unwrap_or_default())
 }
 
 fn list(log: &str) -> Vec<String> {
-    let mut took: Vec<(u64, &str)> = log
-        .lines()
-        .filter_map(|line| line.split_once('\t'))
-        .filter_map(|(millis, name)| Some((millis.parse().ok()?, name)))
-        .collect();
+    let mut took: Vec<(u64, &str, &str)> = log.lines().filter_map(read).collect();
+    if took.is_empty() {
+        return Vec::new();
+    }
+    let alone: u64 = took.iter().filter(|(_, how, _)| *how == ALONE).map(|(millis, ..)| millis).sum();
     took.sort_unstable_by(|a, b| b.cmp(a));
     took.truncate(SHOWN);
-    took.iter().map(|(millis, name)| format!("{:>10}  {name}", readable(Duration::from_millis(*millis)))).collect()
+    let mut lines: Vec<_> = took
+        .iter()
+        .map(|(millis, how, name)| format!("{:>10}  {how:<6}  {name}", readable(Duration::from_millis(*millis))))
+        .collect();
+    lines.push(format!("{:>10}  all that run alone", readable(Duration::from_millis(alone))));
+    lines
+}
+
+/// Its milliseconds, how it ran, and its name.
+fn read(line: &str) -> Option<(u64, &str, &str)> {
+    let mut parts = line.splitn(3, '\t');
+    let millis = parts.next()?.parse().ok()?;
+    Some((millis, parts.next()?, parts.next()?))
 }
 
 #[cfg(test)]
@@ -51,7 +66,8 @@ mod tests {
 
     #[test]
     fn the_slowest_come_first() {
-        let lines = list("1500\ta::b\nstrange\n30000\tc::d\n");
-        assert!(lines.len() == 2 && lines[0].ends_with("  c::d") && lines[1].ends_with("  a::b"), "{lines:?}");
+        let lines = list("1500\tbeside\ta::b\nstrange\n30000\talone\tc::d\n500\talone\te::f\n");
+        assert!(lines.len() == 4 && lines[0].ends_with("  c::d") && lines[1].ends_with("  a::b"), "{lines:?}");
+        assert!(lines[3].contains("30.5 s") && list("").is_empty(), "{lines:?}");
     }
 }

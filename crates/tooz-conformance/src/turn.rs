@@ -2,7 +2,7 @@
 //! all others would be late, and so it runs alone.
 //!
 //! Several test programs keep this among them when `TOOZ_TURNS` names a file: it is locked by all that run, or by the one that runs alone, and
-//! a list of how long each took grows beside it, with `.log` at the end of its name.
+//! a list of how long each took, and whether alone, grows beside it, with `.log` at the end of its name.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -51,6 +51,7 @@ pub fn in_order(mut trials: Vec<Trial>, crowds: &[&str]) -> Vec<Trial> {
 #[must_use = "the turn ends at once"]
 pub struct Turn {
     name: String,
+    beside: Beside,
     begun: Instant,
     log: Option<PathBuf>,
     _here: Here,
@@ -76,7 +77,7 @@ pub fn take(name: &str, beside: Beside) -> Turn {
     let file = std::env::var_os(FILE);
     let everywhere = file.as_ref().map(|file| lock(file, beside));
     let log = file.map(|file| with_end(&file, ".log"));
-    Turn { name: name.to_owned(), begun: Instant::now(), log, _here: here, _everywhere: everywhere }
+    Turn { name: name.to_owned(), beside, begun: Instant::now(), log, _here: here, _everywhere: everywhere }
 }
 
 /// Whoever wants to be alone keeps the gate shut while it waits, so that those behind it do not come before.
@@ -109,7 +110,8 @@ fn with_end(file: &OsString, end: &str) -> PathBuf {
 impl Drop for Turn {
     fn drop(&mut self) {
         let Some(log) = &self.log else { return };
-        let line = format!("{}\t{}\n", self.begun.elapsed().as_millis(), self.name);
+        let how = if self.beside == Beside::Nobody { "alone" } else { "beside" };
+        let line = format!("{}\t{how}\t{}\n", self.begun.elapsed().as_millis(), self.name);
         // For whoever wants to know where the time goes; no trial fails for it.
         if let Ok(mut file) = OpenOptions::new().create(true).append(true).open(log) {
             let _ = file.write_all(line.as_bytes());
