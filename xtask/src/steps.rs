@@ -22,7 +22,20 @@ pub(crate) const BUILD: &str = "build";
 pub(crate) struct Step {
     pub(crate) name: String,
     pub(crate) about: &'static str,
+    /// What may run at the same time.
+    pub(crate) beside: Beside,
     work: Work,
+}
+
+/// What a step may have beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beside {
+    /// Nothing: it needs both processors, or what the steps before it have left.
+    Nothing,
+    /// Others that build for themselves, each in a folder of its own.
+    Builds,
+    /// The suites of other drivers.
+    Suites,
 }
 
 enum Work {
@@ -53,7 +66,12 @@ pub(crate) struct Report {
 pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
     let root = workspace.root();
     let cargo = |line: &str| Invocation::cargo(root).arguments(line.split(' '));
-    let commands = |name: &str, about, commands| Step { name: name.to_owned(), about, work: Work::Commands(commands) };
+    let commands = |name: &str, about, commands| Step {
+        name: name.to_owned(),
+        about,
+        beside: Beside::Nothing,
+        work: Work::Commands(commands),
+    };
     let has_out_of_tree = workspace.has(OUT_OF_TREE);
 
     let mut format = vec![cargo("fmt --all --check")];
@@ -71,9 +89,10 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
         Step {
             name: "deny".to_owned(),
             about: "licences, duplicates and sources of all dependencies",
+            beside: Beside::Nothing,
             work: Work::CargoDeny,
         },
-        Step { name: "tidy".to_owned(), about: "the house rules", work: Work::Tidy },
+        Step { name: "tidy".to_owned(), about: "the house rules", beside: Beside::Nothing, work: Work::Tidy },
         commands(
             BUILD,
             "the tests and what they run, without which none can run",
@@ -82,11 +101,13 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
         Step {
             name: "test".to_owned(),
             about: "unit, integration and doc tests, but for those of the drivers",
+            beside: Beside::Nothing,
             work: Work::Tests { documentation: cargo("test --workspace --all-features --doc --no-fail-fast") },
         },
     ];
+    let builds = |name: &str, about, work| Step { beside: Beside::Builds, ..commands(name, about, work) };
     if workspace.has("crates/tooz-core/mutants.toml") {
-        steps.push(commands(
+        steps.push(builds(
             "interleavings",
             "what threads share in core, in thousands of orders of their steps",
             vec![
@@ -95,15 +116,17 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
                     .environment("CARGO_TARGET_DIR", workspace.target().join("shuttle")),
             ],
         ));
-        steps.push(commands(
+        // Not by cargo, which would wait for the folder in which another step builds.
+        let this = std::env::current_exe()?;
+        steps.push(builds(
             "mutants",
             "known faults put into core, each of which its tests have to notice",
-            vec![cargo("run --quiet --package xtask -- mutants")],
+            vec![Invocation::new(this, root).arguments(["mutants"])],
         ));
     }
     if has_out_of_tree {
         let target = workspace.target().join(OUT_OF_TREE_TARGET);
-        steps.push(commands(
+        steps.push(builds(
             "out-of-tree",
             "the example of a driver outside of the workspace",
             vec![
@@ -117,11 +140,12 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
     for feature in workspace.facade_features()? {
         features.push(cargo(&format!("{alone} --features {feature}")));
     }
-    steps.push(commands("features", "each feature alone builds", features));
+    steps.push(builds("features", "each feature alone builds", features));
     for backend in workspace.backends()? {
         steps.push(Step {
             name: format!("itest-{backend}"),
             about: "the tests of one driver, with its server",
+            beside: Beside::Suites,
             work: Work::Suite(backend),
         });
     }
@@ -129,11 +153,6 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
 }
 
 impl Step {
-    /// Whether it is the suite of one driver, which may run beside those of others.
-    pub(crate) fn is_suite(&self) -> bool {
-        matches!(self.work, Work::Suite(_))
-    }
-
     /// Runs the step to its end. That it could not even start is a failure like any other.
     pub(crate) fn run(&self, workspace: &Workspace, progress: &Progress) -> Report {
         let report = match &self.work {

@@ -10,13 +10,16 @@ use indicatif::MultiProgress;
 use crate::Verdict;
 use crate::progress::{Progress, Show};
 use crate::room;
-use crate::steps::{self, BUILD, Report, Step};
+use crate::steps::{self, BUILD, Beside, Report, Step};
 use crate::summary::{self, Line, Outcome};
 use crate::turns;
 use crate::workspace::Workspace;
 
 /// So many suites of drivers at a time, each with its servers: they wait far more than they compute.
-const LANES: usize = 3;
+const SUITES: usize = 3;
+
+/// So many builds at a time: each has long stretches in which it uses one processor.
+const BUILDS: usize = 2;
 
 /// Which steps to run, and how much to say.
 #[derive(clap::Args)]
@@ -49,23 +52,32 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     let mut lines = Vec::new();
     let mut built = true;
     let title = |index: usize, step: &Step| format!("[{:>2}/{}] {}", index + 1, steps.len(), step.name);
-    let first_suite = steps.iter().position(Step::is_suite).unwrap_or(steps.len());
-    let (alone, suites) = steps.split_at(first_suite);
-    for (index, step) in alone.iter().enumerate() {
-        let progress = Progress::start(title(index, step), show);
-        let line = if built { run_step(step, workspace, progress) } else { not_run(step, progress) };
-        if step.name == BUILD && line.outcome == Outcome::Failed {
-            built = false;
-        }
-        lines.push(line);
-    }
-    let others = MultiProgress::new();
-    let run = |index: usize, step: &Step| {
-        let progress = Progress::start_beside(title(first_suite + index, step), show, &others);
-        if built { run_step(step, workspace, progress) } else { not_run(step, progress) }
-    };
     turns::forget(workspace);
-    lines.extend(in_lanes(suites, LANES, run));
+    for group in steps.chunk_by(|one, next| one.beside == next.beside) {
+        let first = lines.len();
+        let others = MultiProgress::new();
+        let run = |built: bool, index: usize, step: &Step| {
+            let title = title(first + index, step);
+            let progress = match step.beside {
+                Beside::Nothing => Progress::start(title, show),
+                Beside::Builds | Beside::Suites => Progress::start_beside(title, show, &others),
+            };
+            if built { run_step(step, workspace, progress) } else { not_run(step, progress) }
+        };
+        match group[0].beside {
+            Beside::Nothing => {
+                for (index, step) in group.iter().enumerate() {
+                    let line = run(built, index, step);
+                    if step.name == BUILD && line.outcome == Outcome::Failed {
+                        built = false;
+                    }
+                    lines.push(line);
+                }
+            }
+            Beside::Builds => lines.extend(in_lanes(group, BUILDS, |index, step| run(built, index, step))),
+            Beside::Suites => lines.extend(in_lanes(group, SUITES, |index, step| run(built, index, step))),
+        }
+    }
     let slowest = turns::slowest(workspace);
     if !slowest.is_empty() {
         println!("\nthe slowest trials of the drivers:\n{}", slowest.join("\n"));
@@ -73,7 +85,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     Ok(summary::print(&lines))
 }
 
-/// Runs the drivers' suites, so many at a time, and answers what became of them in their own order. It begins with the last, since the
+/// Runs steps, so many at a time, and answers what became of them in their own order. It begins with the last, since the
 /// longest of all is among these, and would go on alone.
 fn in_lanes(suites: &[Step], at_once: usize, run: impl Fn(usize, &Step) -> Line + Sync) -> Vec<Line> {
     let chosen: Vec<_> = suites.iter().enumerate().rev().collect();
@@ -164,9 +176,10 @@ mod tests {
         let mut all = vec![("crates/tooz/Cargo.toml", "[features]\na = []\nb = []\nc = []\nd = []\ne = []")];
         all.extend(files.iter().map(|file| (file.as_str(), "")));
         let (_folder, workspace) = repository(&all);
-        let suites: Vec<_> = steps::all(&workspace).unwrap().into_iter().filter(Step::is_suite).collect();
+        let suites: Vec<_> =
+            steps::all(&workspace).unwrap().into_iter().filter(|step| step.beside == Beside::Suites).collect();
         assert_eq!(suites.len(), 5);
-        let lines = in_lanes(&suites, LANES, |index, step| {
+        let lines = in_lanes(&suites, SUITES, |index, step| {
             // The first takes longest.
             thread::sleep(Duration::from_millis(10 * (5 - index as u64)));
             Line::new(&step.name, Outcome::Passed, Duration::ZERO, Report::default())

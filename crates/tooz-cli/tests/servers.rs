@@ -11,9 +11,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use libtest_mimic::{Arguments, Completion, Trial};
+use libtest_mimic::Trial;
 use shared::{Bench, Running, is_alive, lines, until};
-use tooz_conformance::turn::{self, Beside};
+use tooz_conformance::own::Own;
 use tooz_testbed::{Kind, Provided, Server, Setup, for_tests};
 
 /// Short, so that the tests are; long enough that a busy machine never misses it by accident.
@@ -92,23 +92,18 @@ fn main() -> ExitCode {
     let refusing = trial(&BACKENDS[0], refusing);
     // They need a server that is set up badly or changed, and no server of a user is.
     trials.extend([evicting, refusing].map(|one| if users_own { one.with_ignored_flag(true) } else { one }));
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    Own::new(None, &[]).main(trials)
 }
 
 fn trial(backend: &'static Backend, (name, case): Case) -> Trial {
-    let name = format!("{}::{name}", backend.kind);
-    match for_tests(backend.kind) {
-        Provided::Missing(reason) => {
-            let kind = reason.clone();
-            let ignored = move || Ok(Completion::ignored_with(reason));
-            Trial::ignorable_test(name, ignored).with_kind(kind).with_ignored_flag(true)
-        }
-        _ => Trial::test(name.clone(), move || {
-            let _turn = turn::take(&name, Beside::Others);
-            case(backend);
-            Ok(())
-        }),
-    }
+    let missing = match for_tests(backend.kind) {
+        Provided::Missing(reason) => Some(reason),
+        _ => None,
+    };
+    Own::new(missing, &[]).trial(&format!("{}::{name}", backend.kind), move || {
+        case(backend);
+        Ok(())
+    })
 }
 
 impl Backend {

@@ -80,7 +80,7 @@ pub fn take(name: &str, beside: Beside) -> Turn {
     Turn { name: name.to_owned(), beside, begun: Instant::now(), log, _here: here, _everywhere: everywhere }
 }
 
-/// Whoever wants to be alone keeps the gate shut while it waits, so that those behind it do not come before.
+/// A trial that is to run alone keeps the gate shut while it waits, so that those behind it do not come before.
 fn lock(file: &OsString, beside: Beside) -> File {
     let words = "TOOZ_TURNS names a file that can be written and locked";
     let open = |end: &str| {
@@ -112,7 +112,7 @@ impl Drop for Turn {
         let Some(log) = &self.log else { return };
         let how = if self.beside == Beside::Nobody { "alone" } else { "beside" };
         let line = format!("{}\t{how}\t{}\n", self.begun.elapsed().as_millis(), self.name);
-        // For whoever wants to know where the time goes; no trial fails for it.
+        // The list says where the time goes; no trial fails for want of it.
         if let Ok(mut file) = OpenOptions::new().create(true).append(true).open(log) {
             let _ = file.write_all(line.as_bytes());
         }

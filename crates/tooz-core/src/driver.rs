@@ -27,7 +27,7 @@ pub mod guide {
 pub use async_trait::async_trait;
 pub use futures_core::Stream;
 
-pub use crate::base::backoff::Backoff;
+pub use crate::base::backoff::{Backoff, spread};
 pub use crate::base::certificate_files::{CertificateFiles, OwnCertificate};
 pub use crate::base::characteristic::CharacteristicKind;
 pub use crate::base::clock::{Clock, Moment};

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tooz_core::driver::{Backoff, Granted, LockKey, LockRequest, Locks, PushStream, Space, Wanted, async_trait};
+use tooz_core::driver::{
+    Backoff, Granted, LockKey, LockRequest, Locks, PushStream, Space, Wanted, async_trait, spread,
+};
 use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockMode, MemberId, Outcome, Result, Waiter};
 
 use crate::client::PAGE;
@@ -67,7 +69,7 @@ impl Locks for EtcdSession {
                 let pause = glances.next().map_or(self.timeout, Duration::from_millis);
                 let reason = tokio::select! {
                     () = woken.notified() => Reason::Told,
-                    () = tokio::time::sleep(pause.mul_f64(0.8 + 0.2 * fastrand::f64())) => Reason::Time,
+                    () = tokio::time::sleep(spread(pause, 0.8..1.0)) => Reason::Time,
                     () = wanted.unwanted() => {
                         drop(watching);
                         self.release(request).await?;

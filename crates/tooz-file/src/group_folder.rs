@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::libc;
-use tooz_core::driver::decode_name;
+use tooz_core::driver::{decode_name, spread};
 use tooz_core::{Error, ErrorKind, GroupId, Outcome, Result, RosterEntry};
 
 use crate::alive_file::{self, Seen};
@@ -245,7 +245,7 @@ pub(crate) async fn change<'a>(
             )
             .with_outcome(Outcome::NotApplied));
         }
-        tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
+        tokio::time::sleep(spread(PAUSE, 0.5..1.5)).await;
     }
 }
 

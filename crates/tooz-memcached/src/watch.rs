@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tooz_core::Result;
-use tooz_core::driver::{PushStream, Pushed, Pusher, push_channel};
+use tooz_core::driver::{PushStream, Pushed, Pusher, push_channel, spread};
 
 use crate::client::{Client, Lane};
 use crate::journal::SessionId;
@@ -71,7 +71,7 @@ impl Watch {
                 // What fails is tried again.
                 Ok(Seen::Same) | Err(_) => {}
             }
-            let pause = (changed.elapsed() / 20).clamp(SHORTEST, LONGEST).mul_f64(0.8 + 0.2 * fastrand::f64());
+            let pause = spread((changed.elapsed() / 20).clamp(SHORTEST, LONGEST), 0.8..1.0);
             tokio::select! {
                 () = self.client.ended() => return,
                 () = sleep(pause) => {}

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use tooz_core::Result;
+use tooz_core::driver::spread;
 
 use crate::answer::text;
 use crate::connection::Connection;
@@ -32,7 +33,7 @@ pub(crate) async fn from_time_to_time(connection: Arc<Connection>, holdings: Arc
     let mut place = String::new();
     loop {
         // Not in step with all others that have just opened.
-        sleep(BREATH.mul_f64(1.0 + 4.0 * fastrand::f64())).await;
+        sleep(spread(BREATH, 1.0..5.0)).await;
         let (theirs, from) = (Arc::clone(&holdings), place.clone());
         let stepping = connection.run(limit, DOING, move |packets| {
             Box::pin(
@@ -45,7 +46,7 @@ pub(crate) async fn from_time_to_time(connection: Arc<Connection>, holdings: Arc
             Ok(None) | Err(_) if connection.is_dead() => return,
             Ok(None) | Err(_) => {
                 place.clear();
-                sleep(PERIOD.mul_f64(0.5 + fastrand::f64())).await;
+                sleep(spread(PERIOD, 0.5..1.5)).await;
             }
         }
     }

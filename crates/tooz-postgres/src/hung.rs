@@ -8,6 +8,7 @@ use sqlx::Row as _;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tooz_core::Result;
+use tooz_core::driver::spread;
 
 use crate::connection::Connection;
 use crate::error;
@@ -30,7 +31,7 @@ pub(crate) async fn end_them(connection: Arc<Connection>, suspicion: Arc<Notify>
     let pause = session / (LOOKS - 1);
     loop {
         // Not in step with all other sessions.
-        let _ = timeout((session * SELDOM).mul_f64(1.0 + fastrand::f64()), suspicion.notified()).await;
+        let _ = timeout(spread(session * SELDOM, 1.0..2.0), suspicion.notified()).await;
         let mut looks = 0;
         let mut found: Vec<Stay> = Vec::new();
         loop {

@@ -8,6 +8,7 @@ use sqlx::postgres::PgListener;
 use sqlx::{Acquire as _, PgExecutor, Row as _};
 use tokio::time::sleep;
 use tooz_core::Result;
+use tooz_core::driver::spread;
 
 use crate::connection::Connection;
 use crate::dispatch::Dispatch;
@@ -59,7 +60,7 @@ pub(crate) async fn after_opening(connection: Arc<Connection>, holdings: Arc<Hol
             Ok(Step::More) => sleep(BREATH).await,
             Ok(Step::Others(age)) if age > opened.elapsed() || age.is_zero() => {
                 // Not in step with all others that have just opened.
-                sleep(PERIOD.saturating_sub(age).mul_f64(1.0 + fastrand::f64()).max(BREATH)).await;
+                sleep(spread(PERIOD.saturating_sub(age), 1.0..2.0).max(BREATH)).await;
             }
             Ok(Step::Done | Step::Others(_)) | Err(_) => return,
         }
@@ -108,7 +109,7 @@ pub(crate) async fn while_watched(connection: Weak<Connection>, dispatch: Arc<Di
     let mut right = Right::Unknown;
     while let Some(died) = connection.upgrade().map(|connection| connection.died()) {
         // Not in step with all others that watch.
-        if tokio::time::timeout(pause.mul_f64(0.75 + 0.25 * fastrand::f64()), died).await.is_ok() {
+        if tokio::time::timeout(spread(pause, 0.75..1.0), died).await.is_ok() {
             break;
         }
         if dispatch.is_of_session() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fred::types::Value;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tooz_core::Result;
-use tooz_core::driver::Pushed;
+use tooz_core::driver::{Pushed, spread};
 
 use crate::client::Client;
 use crate::connection::{Connection, number};
@@ -28,7 +28,7 @@ impl Client {
         let mut turn = interval(self.timeout / 3);
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let due = *next_sweep.borrow_and_update() + TACT.mul_f64(1.0 + fastrand::f64());
+            let due = *next_sweep.borrow_and_update() + spread(TACT, 1.0..2.0);
             tokio::select! {
                 biased;
                 Ok(()) = next_sweep.changed() => {}

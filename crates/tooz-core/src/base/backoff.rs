@@ -1,5 +1,6 @@
 //! How long to pause before the next try.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -9,6 +10,11 @@ pub(crate) const A_DAY: Duration = Duration::from_hours(24);
 
 /// How much later than it said a backend may end a session.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
+
+/// A time by chance between these two parts of `time`, so that many that began together do not go on in step.
+pub fn spread(time: Duration, parts: Range<f64>) -> Duration {
+    time.mul_f64(parts.start + (parts.end - parts.start) * fastrand::f64())
+}
 
 /// Growing pauses without an end, for what is tried again and again.
 ///

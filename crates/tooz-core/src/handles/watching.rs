@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::base::backoff::spread;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::driver::push::{PushStream, Pushed, next_push};
 use crate::engine::inner::Inner;
@@ -16,7 +17,7 @@ pub(crate) fn reading_period(inner: &Inner, pushed: bool) -> Duration {
     let timeout = inner.settings.session_timeout;
     let period =
         if pushed { timeout } else { (timeout / 20).clamp(Duration::from_millis(50), Duration::from_millis(500)) };
-    period.mul_f64(0.8 + 0.2 * f64::from(fastrand::u8(..)) / 255.0)
+    spread(period, 0.8..1.0)
 }
 
 /// The first answer of a watch, under any executor, at most after the operation timeout: a caller that gives up by that ends it.

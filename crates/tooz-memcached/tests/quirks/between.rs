@@ -7,7 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tooz_core::{Coordinator, ErrorKind};
+use tokio::task::JoinHandle;
+use tooz_core::{Coordinator, ErrorKind, LockGuard, Result};
 use tooz_testbed::Server;
 
 use crate::bed::{Raw, connect_with, lock_key, soon, start, trials, wait_in_background};
@@ -80,11 +81,7 @@ async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, entry: &str, d
 }
 
 /// Waits until the server has that entry, and has another one take the lock and give it back, behind which nothing of it is left.
-async fn write_anew(
-    server: &Server,
-    parting: &Parting,
-    next: tokio::task::JoinHandle<tooz_core::Result<tooz_core::LockGuard>>,
-) {
+async fn write_anew(server: &Server, parting: &Parting, next: JoinHandle<Result<LockGuard>>) {
     soon(parting.door.has_parted.notified()).await;
     soon(soon(next).await.unwrap().unwrap().release()).await.unwrap();
     let text = Raw::to(server).read(&lock_key("x")).unwrap();
@@ -92,13 +89,28 @@ async fn write_anew(
     parting.door.goes_on.notify_one();
 }
 
+/// `a` holds lock `x`, `b` waits for it, and both have their places at the server.
+struct Held {
+    server: Server,
+    b: Coordinator,
+    guard: LockGuard,
+    next: JoinHandle<Result<LockGuard>>,
+}
+
+impl Held {
+    async fn by(a: Coordinator, server: Server) -> Self {
+        let b = connect_with(&server.url(), "b", TIMEOUT).await;
+        let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
+        let next = wait_in_background(&b, "x");
+        wait_for_places(&server, 2).await;
+        Held { server, b, guard, next }
+    }
+}
+
 async fn a_release_that_is_forgotten_before_its_look_is_no_loss() {
     let server = start();
     let parting = Parting::before(&server, "R").await;
-    let (a, b) = (parting.connect("a").await, connect_with(&server.url(), "b", TIMEOUT).await);
-    let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
-    let next = wait_in_background(&b, "x");
-    wait_for_places(&server, 2).await;
+    let Held { server, guard, next, b: _b } = Held::by(parting.connect("a").await, server).await;
     let released = tokio::spawn(guard.release());
     write_anew(&server, &parting, next).await;
     soon(released).await.unwrap().unwrap();
@@ -107,10 +119,8 @@ async fn a_release_that_is_forgotten_before_its_look_is_no_loss() {
 async fn a_break_that_is_forgotten_before_its_look_is_told() {
     let server = start();
     let parting = Parting::before(&server, "B").await;
-    let (a, b) = (connect_with(&server.url(), "a", TIMEOUT).await, connect_with(&server.url(), "b", TIMEOUT).await);
-    let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
-    let next = wait_in_background(&b, "x");
-    wait_for_places(&server, 2).await;
+    let a = connect_with(&server.url(), "a", TIMEOUT).await;
+    let Held { server, guard, next, b: _b } = Held::by(a, server).await;
     let c = parting.connect("c").await;
     let broken = tokio::spawn(async move { break_first(&c).await });
     write_anew(&server, &parting, next).await;
@@ -121,17 +131,14 @@ async fn a_break_that_is_forgotten_before_its_look_is_told() {
 async fn a_release_behind_a_break_that_is_forgotten_is_a_loss() {
     let server = start();
     let parting = Parting::before(&server, "R").await;
-    let (a, b) = (parting.connect("a").await, connect_with(&server.url(), "b", TIMEOUT).await);
-    let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
-    let next = wait_in_background(&b, "x");
-    wait_for_places(&server, 2).await;
+    let Held { server, b, guard, next } = Held::by(parting.connect("a").await, server).await;
     break_first(&b).await.unwrap();
     let released = tokio::spawn(guard.release());
     write_anew(&server, &parting, next).await;
     assert_eq!(soon(released).await.unwrap().unwrap_err().kind(), ErrorKind::Lost);
 }
 
-async fn break_first(coordinator: &Coordinator) -> tooz_core::Result<()> {
+async fn break_first(coordinator: &Coordinator) -> Result<()> {
     let lock = coordinator.lock("x").unwrap();
     let holders = soon(lock.holders()).await.unwrap();
     soon(lock.break_lock(&holders[0])).await

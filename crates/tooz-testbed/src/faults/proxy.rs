@@ -162,7 +162,7 @@ impl Proxy {
         let _ = self.inner.shared.patience.set(patience);
     }
 
-    /// Replaces the first of each pair by the second in what a client says first: of itself, for whoever calls back, it names the door that it
+    /// Replaces the first of each pair by the second in what a client says first: of itself, for those that call back, it names the door that it
     /// listens at, past the proxy before it.
     pub(crate) fn introduce_as(&self, doors: &[(SocketAddr, SocketAddr)]) {
         // Said once, before anybody connects.
@@ -182,7 +182,7 @@ impl Proxy {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.close();
-        // Wakes the thread that accepts; closing would not, as long as it is in there. It fails only if nobody listens.
+        // Wakes the thread that accepts; closing would not, as long as it is in there. It fails only if there is no listener any more.
         let _ = shutdown(self.listener.as_raw_fd(), Shutdown::Both);
         self.shared.reset_all();
     }

@@ -116,6 +116,11 @@ impl Backend {
         with_namespace(&self.url, part)
     }
 
+    /// The URL as the server's own clients know it.
+    pub(crate) fn plain_url(&self) -> &str {
+        &self.url
+    }
+
     /// A member of this process.
     pub(crate) async fn connect(&self, part: &str, member: &str) -> Result<Coordinator> {
         connect(&self.url(part), member).await

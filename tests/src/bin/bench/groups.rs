@@ -11,7 +11,7 @@ use crate::party::{Order, Party, Word};
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::stats::{Sample, with_warm_up};
-use crate::target::{self, Measure};
+use crate::target::{self, Measure, Target};
 
 /// By how much each way is made longer to count the round trips. Well below what a request may take.
 const DELAY: Duration = Duration::from_millis(40);
@@ -30,7 +30,11 @@ pub(crate) async fn measure(backend: &Backend, report: &mut Report, progress: &P
         let membership = sample.time(group.join(&1)).await?;
         membership.leave().await?;
     }
-    report.times(Measure::Join, "join", sample.summary(), target::of(backend.name, Measure::Join));
+    let target = match report.memory_floor {
+        Some(floor) => Some(Target::Within(floor.join + Duration::from_micros(50))),
+        None => target::of(backend.name, Measure::Join),
+    };
+    report.times(Measure::Join, "join", sample.summary(), target);
 
     let sizes: &[usize] = if report.quick { &[50] } else { &[50, 1000] };
     for &size in sizes {

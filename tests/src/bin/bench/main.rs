@@ -4,11 +4,13 @@
 //! by workers that are this binary again. Nothing here judges a test: a target that is missed is a line in a table.
 
 mod backend;
+mod bare;
 mod contend;
 mod crash;
 mod groups;
 mod locks;
 mod markdown;
+mod memory_floor;
 mod party;
 mod plot;
 mod progress;

@@ -9,6 +9,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use tooz::Probe;
 
 use crate::backend::{Backend, Unit};
+use crate::memory_floor::{MemoryFloor, MemoryPair};
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::stats::{Sample, with_warm_up};
@@ -27,8 +28,12 @@ pub(crate) async fn measure(backend: &Backend, report: &mut Report, progress: &P
             report.set_unit("one fcntl pair", sample.summary());
         }
         Unit::Memory => {
-            let sample = memory_pairs(report.rounds(50_000)).await?;
+            let (memory, mut sample) = (MemoryPair::new().await?, Sample::new());
+            for _ in 0..report.rounds(50_000) {
+                sample.time(memory.pair()).await?;
+            }
             report.set_unit("one pair of the memory driver", sample.summary());
+            report.set_memory_floor(MemoryFloor::measure(report.rounds(500)).await?);
         }
         Unit::Read => {
             let sample = probe(backend, Probe::Read, rounds).await?;
@@ -65,18 +70,6 @@ async fn rare_probe(backend: &Backend, probe: Probe, rounds: usize) -> Result<Sa
     for _ in 0..rounds {
         tokio::time::sleep(SILENCE).await;
         sample.time(coordinator.probe(probe)).await?;
-    }
-    coordinator.close().await?;
-    Ok(sample)
-}
-
-/// A lock of the memory driver taken and given back: the same way through core, and nothing behind it.
-async fn memory_pairs(rounds: usize) -> Result<Sample> {
-    let coordinator = tooz::connect("memory://bench-unit", "unit").await?;
-    let lock = coordinator.lock("pair")?;
-    let mut sample = Sample::after_warm_up(rounds);
-    for _ in 0..with_warm_up(rounds) {
-        sample.time(async { lock.acquire().await?.release().await }).await?;
     }
     coordinator.close().await?;
     Ok(sample)

@@ -4,6 +4,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::backend::{Backend, Unit};
+use crate::memory_floor::MemoryFloor;
 use crate::stats::{Summary, words};
 use crate::target::{self, Measure, Target};
 
@@ -17,6 +18,9 @@ pub(crate) struct Report {
     unit_p50: Option<u64>,
     /// The median of the unit where it is used as rarely as a hand-over.
     rare_unit_p50: Option<u64>,
+    /// What the memory driver takes for the same, where that is a target.
+    #[serde(skip)]
+    pub(crate) memory_floor: Option<MemoryFloor>,
     #[serde(skip)]
     pub(crate) quick: bool,
     pub(crate) rows: Vec<Row>,
@@ -48,7 +52,15 @@ impl Report {
             Unit::Read => Some("raw round trip"),
             Unit::Write => Some("bare write"),
         };
-        Report { backend: backend.name, unit, unit_p50: None, rare_unit_p50: None, quick, rows: Vec::new() }
+        Report {
+            backend: backend.name,
+            unit,
+            unit_p50: None,
+            rare_unit_p50: None,
+            memory_floor: None,
+            quick,
+            rows: Vec::new(),
+        }
     }
 
     /// `full` rounds, or a tenth of that where it has to be quick.
@@ -66,6 +78,17 @@ impl Report {
     pub(crate) fn rare_unit(&mut self, what: &str, times: Summary) {
         self.rare_unit_p50 = Some(times.p50);
         self.times(Measure::Raw, what, times, None);
+    }
+
+    /// What the memory driver takes for the same: where a driver between processes has its targets from.
+    pub(crate) fn set_memory_floor(&mut self, floor: MemoryFloor) {
+        for (what, time) in [
+            ("the memory driver: release → the waiter on another thread", floor.wake_up),
+            ("the memory driver: join", floor.join),
+        ] {
+            self.figure(Measure::OverBare, what, time.as_secs_f64() * 1e6, "µs", None);
+        }
+        self.memory_floor = Some(floor);
     }
 
     /// Durations, with their ratio to the unit.

@@ -40,6 +40,10 @@ impl Sample {
         answer
     }
 
+    pub(crate) fn median(&self) -> Duration {
+        Duration::from_nanos(self.summary().p50)
+    }
+
     pub(crate) fn summary(&self) -> Summary {
         Summary {
             count: self.histogram.len(),

@@ -16,6 +16,8 @@ pub(crate) enum Measure {
     Raw,
     Write,
     Pair,
+    /// A pair, over what an application would pay without tooz.
+    OverBare,
     SharedPair,
     WakeUp,
     Join,
@@ -65,17 +67,14 @@ pub(crate) fn of(backend: &str, measure: Measure) -> Option<Target> {
         ("memory", WakeUp) => Target::Within(micros(20)),
         ("memory", Join) => Target::Within(micros(5)),
         ("file", Pair | SharedPair) => Target::Ratio(10.0),
-        // The memory driver's pair, and some 2 µs: four pairs of `semop`.
-        ("ipc", Pair | SharedPair) => Target::Ratio(2.0),
-        ("ipc", WakeUp) => Target::Within(micros(150)),
         ("file", WakeUp) => Target::Within(micros(300)),
         ("file", Join) => Target::Within(micros(1000)),
-        ("ipc", Join) => Target::Within(micros(50)),
         ("file" | "ipc", Crash) => Target::Always(micros(5000)),
-        ("redis" | "memcached", Pair | SharedPair) => Target::Ratio(2.5),
+        ("redis", Pair | SharedPair) => Target::Ratio(2.5),
+        ("memcached", Pair | SharedPair) => Target::Ratio(3.0),
         ("redis", WakeUp) => Target::Ratio(3.0),
         ("redis", Crash) => Target::Always(SESSION_TIMEOUT + Duration::from_millis(500)),
-        ("memcached", WakeUp) => Target::Within(micros(5000)),
+        ("memcached", WakeUp) => Target::Within(micros(2000)),
         ("memcached", Crash) => Target::Always(SESSION_TIMEOUT + Duration::from_secs(1)),
         ("etcd" | "zookeeper" | "consul", Pair | SharedPair) => Target::Ratio(2.5),
         ("etcd" | "zookeeper", WakeUp) => Target::Ratio(2.0),
@@ -91,6 +90,11 @@ pub(crate) fn of(backend: &str, measure: Measure) -> Option<Target> {
         _ => return None,
     };
     Some(target)
+}
+
+/// At most so many times what the bare statements of the same client cost.
+pub(crate) fn over_bare(backend: &str) -> Option<f64> {
+    (backend == "mysql").then_some(1.5)
 }
 
 /// Why a backend may miss a target, where that was found out and is to stay.

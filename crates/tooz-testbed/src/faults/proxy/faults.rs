@@ -17,7 +17,7 @@ pub(super) struct Faults {
     pub(super) delay: Duration,
     pub(super) hold_to_server: bool,
     pub(super) hold_to_client: bool,
-    /// Clients whose connections are held both ways; `None` are those that nobody knows.
+    /// Clients whose connections are held both ways; `None` are those that are not known.
     pub(super) hold_those_of: Vec<Option<usize>>,
     pub(super) refuse: bool,
     /// How many more bytes go to clients before one connection is reset.

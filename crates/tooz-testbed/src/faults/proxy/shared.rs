@@ -153,7 +153,7 @@ impl Shared {
     }
 
     /// Waits until what came at that time may be passed on, and allows it for as long as the permit lives. That must not
-    /// be long: whoever changes the faults waits for its end.
+    /// be long: a change of the faults waits for its end.
     pub(super) fn permit(&self, connection: &Connection, way: Way, came: Instant) -> Result<Permit<'_>, Over> {
         let mut state = self.state();
         loop {
@@ -207,7 +207,7 @@ impl Permit<'_> {
     pub(super) fn pass(self, wanted: usize, write: impl FnOnce(usize) -> usize) -> Result<usize, Over> {
         let mut state = self.shared.state();
         let allowed = state.faults.allowance(self.way, wanted).ok_or(Over)?;
-        // Counted before: whoever has received something finds it counted. A piece that has to be written in two goes counts
+        // Counted before: a client that has received something finds it counted. A piece that has to be written in two goes counts
         // once, at its end.
         let flow = state.counts.flow(self.way);
         flow.bytes += allowed as u64;
