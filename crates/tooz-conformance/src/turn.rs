@@ -1,8 +1,8 @@
 //! Which trials may run beside each other. Most wait far more than they compute; one that crowds takes the whole of a small machine, on which
 //! all others would be late, and so it runs alone.
 //!
-//! Several test programs keep this among them when `TOOZ_TURNS` names a file: it is locked by all that run, or by the one that runs alone, and
-//! a list of how long each took, and whether alone, grows beside it, with `.log` at the end of its name.
+//! Several test programs keep this among them when `TOOZ_TURNS` names a file: it is locked by all that run, or by the one that runs alone. As long as
+//! one waits or runs that is to be alone, no others begin: so the machine is emptied once for all of these, and not for each. A list of how long each took, and whether alone, grows beside it, with `.log` at the end of its name.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -54,9 +54,8 @@ pub struct Turn {
     beside: Beside,
     begun: Instant,
     log: Option<PathBuf>,
-    _here: Here,
-    /// The lock goes with the file.
-    _everywhere: Option<File>,
+    _here: Option<Here>,
+    _everywhere: Option<Everywhere>,
 }
 
 #[allow(dead_code)]
@@ -70,35 +69,47 @@ enum Here {
 /// # Panics
 /// On a thread of a runtime, and when the file that `TOOZ_TURNS` names can't be opened or locked.
 pub fn take(name: &str, beside: Beside) -> Turn {
-    let here = match beside {
+    let file = std::env::var_os(FILE);
+    let everywhere = file.as_ref().map(|file| Everywhere::take(file, beside));
+    // Those of this program are kept apart by the file as well, where there is one.
+    let here = file.is_none().then(|| match beside {
         Beside::Others => Here::Beside(HERE.blocking_read()),
         Beside::Nobody => Here::Alone(HERE.blocking_write()),
-    };
-    let file = std::env::var_os(FILE);
-    let everywhere = file.as_ref().map(|file| lock(file, beside));
+    });
     let log = file.map(|file| with_end(&file, ".log"));
     Turn { name: name.to_owned(), beside, begun: Instant::now(), log, _here: here, _everywhere: everywhere }
 }
 
-/// A trial that is to run alone keeps the gate shut while it waits, so that those behind it do not come before.
-fn lock(file: &OsString, beside: Beside) -> File {
-    let words = "TOOZ_TURNS names a file that can be written and locked";
-    let open = |end: &str| {
-        let path = with_end(file, end);
-        OpenOptions::new().create(true).truncate(false).write(true).open(path).expect(words)
-    };
-    let (gate, turn) = (open(".gate"), open(""));
-    match beside {
-        Beside::Others => {
-            gate.lock_shared().expect(words);
-            turn.lock_shared().expect(words);
-        }
-        Beside::Nobody => {
-            gate.lock().expect(words);
-            turn.lock().expect(words);
+/// The turn among several programs. The locks go with their files.
+struct Everywhere {
+    _turn: File,
+    /// Of one that runs alone: the gate, which it keeps shut from when it begins to wait. It is shut for others, and not for those that are
+    /// to run alone too.
+    _gate: Option<File>,
+}
+
+impl Everywhere {
+    fn take(file: &OsString, beside: Beside) -> Self {
+        let words = "TOOZ_TURNS names a file that can be written and locked";
+        let open = |end: &str| {
+            let path = with_end(file, end);
+            OpenOptions::new().create(true).truncate(false).write(true).open(path).expect(words)
+        };
+        let (gate, turn) = (open(".gate"), open(""));
+        match beside {
+            Beside::Others => {
+                // It passes the gate, which is open again behind it.
+                gate.lock().expect(words);
+                turn.lock_shared().expect(words);
+                Everywhere { _turn: turn, _gate: None }
+            }
+            Beside::Nobody => {
+                gate.lock_shared().expect(words);
+                turn.lock().expect(words);
+                Everywhere { _turn: turn, _gate: Some(gate) }
+            }
         }
     }
-    turn
 }
 
 fn with_end(file: &OsString, end: &str) -> PathBuf {
@@ -154,15 +165,19 @@ mod tests {
     #[test]
     fn two_programs_keep_it_by_the_file() {
         let path = std::env::temp_dir().join(format!("tooz-turns-{}", std::process::id())).into_os_string();
-        let first = lock(&path, Beside::Others);
-        let second = lock(&path, Beside::Others);
-        let alone = OpenOptions::new().write(true).open(&path).unwrap();
-        assert!(alone.try_lock().is_err());
+        let first = Everywhere::take(&path, Beside::Others);
+        let second = Everywhere::take(&path, Beside::Others);
+        let file = |end: &str| OpenOptions::new().write(true).open(with_end(&path, end)).unwrap();
+        let (turn, gate) = (file(""), file(".gate"));
+        assert!(turn.try_lock().is_err() && gate.try_lock().is_ok(), "the gate is open behind them");
+        gate.unlock().unwrap();
         drop((first, second));
-        let first = lock(&path, Beside::Nobody);
-        assert!(alone.try_lock_shared().is_err());
+        let first = Everywhere::take(&path, Beside::Nobody);
+        assert!(turn.try_lock_shared().is_err() && gate.try_lock().is_err(), "others are kept out");
+        assert!(gate.try_lock_shared().is_ok(), "one more that is to run alone may come");
+        gate.unlock().unwrap();
         drop(first);
-        assert!(alone.try_lock_shared().is_ok());
+        assert!(turn.try_lock_shared().is_ok() && gate.try_lock().is_ok());
         for end in ["", ".gate"] {
             std::fs::remove_file(with_end(&path, end)).unwrap();
         }
