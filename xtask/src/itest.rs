@@ -8,7 +8,7 @@ use crate::programs::{self, Program, Selection};
 use crate::progress::{Progress, Show};
 use crate::servers;
 use crate::tally::{Case, Tally};
-use crate::turns;
+use crate::turns::{self, Trials};
 use crate::workspace::Workspace;
 
 /// What to run.
@@ -64,18 +64,19 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
 }
 
 /// The test programs of one backend: its conformance suite and what else its crate has; then what needs its server in other
-/// crates. `setting` says which version of the server is wanted.
+/// crates. `setting` says which version of the server is wanted, `trials` which of them are to be run.
 pub(crate) fn programs_of(
     workspace: &Workspace,
     backend: &str,
     setting: Option<(&'static str, &'static str)>,
+    trials: Trials,
     built: &[Program],
 ) -> Vec<Invocation> {
     let own = format!("crates/tooz-{backend}");
     let environment = servers::environment(backend);
     let mut invocations = Vec::new();
     for program in built.iter().filter(|program| program.folder == own) {
-        let invocation = program.invocation(workspace);
+        let Some(invocation) = trials.tell(&program.target, program.invocation(workspace)) else { continue };
         let invocation = invocation.environment(turns::VARIABLE, turns::file(workspace));
         invocations.push(match environment {
             Some((name, value)) => invocation.environment(name, value).arguments(["--test-threads", AT_ONCE]),
@@ -84,11 +85,11 @@ pub(crate) fn programs_of(
     }
     if let Some((name, value)) = environment {
         let is_elsewhere = |program: &&Program| ELSEWHERE.contains(&(program.folder.as_str(), program.target.as_str()));
-        invocations.extend(built.iter().filter(is_elsewhere).map(|program| {
+        invocations.extend(built.iter().filter(is_elsewhere).filter_map(|program| {
             let cases = format!("{backend}::");
-            let invocation = program.invocation(workspace).environment(name, value);
+            let invocation = trials.tell(&program.target, program.invocation(workspace))?.environment(name, value);
             let invocation = invocation.environment(turns::VARIABLE, turns::file(workspace));
-            invocation.arguments([cases.as_str(), "--test-threads", AT_ONCE])
+            Some(invocation.arguments([cases.as_str(), "--test-threads", AT_ONCE]))
         }));
     }
     match setting {
@@ -105,6 +106,13 @@ pub(crate) fn refuse_emptiness(tally: &mut Tally) -> Vec<String> {
         tally.failed = 1;
         errors.push("error: no test case has run; does [[test]] conformance say `harness = false`?".to_owned());
     }
+    errors.extend(refuse_lack_of_server(tally));
+    errors
+}
+
+/// Refuses cases that say that they have no server, where there may be no case at all.
+pub(crate) fn refuse_lack_of_server(tally: &mut Tally) -> Vec<String> {
+    let mut errors = Vec::new();
     if tally.without_server > 0 {
         errors.push(format!(
             "error: {} cases say that they have no server, but they could have one",
@@ -123,7 +131,7 @@ fn test(workspace: &Workspace, backend: &str, version: Option<&str>) -> Result<T
     let mut tally = Tally::default();
     // Failures are explained after the cases: all that is no case is kept for then.
     let mut rest = Vec::new();
-    for program in programs_of(workspace, backend, setting, &built) {
+    for program in programs_of(workspace, backend, setting, Trials::All, &built) {
         let mut one = Tally::default();
         let mut said = vec![format!("$ {program}")];
         let finished = program.run(|line| {

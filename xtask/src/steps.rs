@@ -6,6 +6,7 @@ use crate::invocation::Invocation;
 use crate::programs::{self, Program, Selection};
 use crate::progress::Progress;
 use crate::tally::Tally;
+use crate::turns::Trials;
 use crate::workspace::Workspace;
 use crate::{itest, servers, tidy, tools};
 
@@ -14,6 +15,9 @@ const OUT_OF_TREE: &str = "tests/out-of-tree-driver/Cargo.toml";
 
 /// Where that is built: it is another workspace with other features, and in one folder the two would wait for each other's lock.
 pub(crate) const OUT_OF_TREE_TARGET: &str = "out-of-tree";
+
+/// How the name ends of a step with a driver's trials that run alone.
+pub(crate) const ALONE: &str = "-alone";
 
 /// The step without which those after it are not worth starting.
 pub(crate) const BUILD: &str = "build";
@@ -45,8 +49,10 @@ enum Work {
     Tests {
         documentation: Invocation,
     },
-    /// The tests of this backend, with its server: there have to be some.
+    /// The tests of this backend, with its server, but for those that run alone: there have to be some.
     Suite(String),
+    /// The tests of this backend that run alone, if there are any.
+    Alone(String),
     CargoDeny,
     Tidy,
 }
@@ -141,14 +147,20 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
         features.push(cargo(&format!("{alone} --features {feature}")));
     }
     steps.push(builds("features", "each feature alone builds", features));
-    for backend in workspace.backends()? {
-        steps.push(Step {
-            name: format!("itest-{backend}"),
-            about: "the tests of one driver, with its server",
-            beside: Beside::Suites,
-            work: Work::Suite(backend),
-        });
-    }
+    let backends = workspace.backends()?;
+    steps.extend(backends.iter().map(|backend| Step {
+        name: format!("itest-{backend}"),
+        about: "the tests of one driver, with its server",
+        beside: Beside::Suites,
+        work: Work::Suite(backend.clone()),
+    }));
+    // Behind all of those, so that they need not wait for each other.
+    steps.extend(backends.into_iter().map(|backend| Step {
+        name: format!("itest-{backend}{ALONE}"),
+        about: "the tests of one driver that take the whole machine",
+        beside: Beside::Nothing,
+        work: Work::Alone(backend),
+    }));
     Ok(steps)
 }
 
@@ -159,6 +171,7 @@ impl Step {
             Work::Commands(commands) => run_all(commands, progress),
             Work::Tests { documentation } => test_all_but_drivers(workspace, documentation, progress),
             Work::Suite(backend) => test_driver(workspace, backend, progress),
+            Work::Alone(backend) => test_driver_alone(workspace, backend, progress),
             Work::CargoDeny => tools::cargo_deny(workspace, progress).and_then(|cargo_deny| {
                 let arguments = ["--all-features", "check", "licenses", "bans", "sources"];
                 let check = Invocation::new(cargo_deny, workspace.root()).arguments(arguments);
@@ -187,8 +200,20 @@ fn test_all_but_drivers(workspace: &Workspace, documentation: &Invocation, progr
 fn test_driver(workspace: &Workspace, backend: &str, progress: &Progress) -> Result<Report> {
     servers::provide_for(backend, None, progress)?;
     let built = programs::build(workspace, Selection::Workspace, progress)?;
-    let mut report = run_all(&itest::programs_of(workspace, backend, None, &built), progress)?;
+    let programs = itest::programs_of(workspace, backend, None, Trials::Beside, &built);
+    let mut report = run_all(&programs, progress)?;
     let errors = itest::refuse_emptiness(&mut report.tally);
+    report.failed |= !errors.is_empty();
+    report.output.extend(errors);
+    Ok(report)
+}
+
+fn test_driver_alone(workspace: &Workspace, backend: &str, progress: &Progress) -> Result<Report> {
+    let built = programs::build(workspace, Selection::Workspace, progress)?;
+    let programs = itest::programs_of(workspace, backend, None, Trials::Alone, &built);
+    let mut report = run_all(&programs, progress)?;
+    // A driver may have none, but none that wants a server may have found none.
+    let errors = itest::refuse_lack_of_server(&mut report.tally);
     report.failed |= !errors.is_empty();
     report.output.extend(errors);
     Ok(report)
@@ -246,7 +271,7 @@ mod tests {
     fn every_backend_is_a_step() {
         let facade = ("crates/tooz/Cargo.toml", "[features]\nred = []");
         let steps = names(&[facade, ("crates/tooz-red/Cargo.toml", ""), ("crates/tooz-red/tests/conformance.rs", "")]);
-        assert_eq!(steps.last().unwrap(), "itest-red");
+        assert_eq!(steps[steps.len() - 2..], ["itest-red", "itest-red-alone"]);
         assert!(!steps.contains(&"out-of-tree".to_owned()));
     }
 

@@ -10,7 +10,7 @@ use indicatif::MultiProgress;
 use crate::Verdict;
 use crate::progress::{Progress, Show};
 use crate::room;
-use crate::steps::{self, BUILD, Beside, Report, Step};
+use crate::steps::{self, ALONE, BUILD, Beside, Report, Step};
 use crate::summary::{self, Line, Outcome};
 use crate::turns;
 use crate::workspace::Workspace;
@@ -135,8 +135,10 @@ fn select(steps: Vec<Step>, only: &[String], skip: &[String]) -> Result<Vec<Step
         .collect())
 }
 
+/// Both parts of a driver's suite have its name.
 fn is_called(step: &Step, name: &str) -> bool {
-    step.name == name || (name == "itest" && step.name.starts_with("itest-"))
+    let whole = step.name.strip_suffix(ALONE).unwrap_or(&step.name);
+    [whole, &step.name].contains(&name) || (name == "itest" && step.name.starts_with("itest-"))
 }
 
 #[cfg(test)]
@@ -157,7 +159,7 @@ mod tests {
 
     #[test]
     fn only_keeps_the_order_of_the_steps() {
-        assert_eq!(selected(&["itest", "fmt"], &[]).unwrap(), ["fmt", "itest-red"]);
+        assert_eq!(selected(&["itest", "fmt"], &[]).unwrap(), ["fmt", "itest-red", "itest-red-alone"]);
     }
 
     #[test]

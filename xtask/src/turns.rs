@@ -5,11 +5,41 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::invocation::Invocation;
 use crate::progress::readable;
 use crate::workspace::Workspace;
 
 /// The variable that names the file.
 pub(crate) const VARIABLE: &str = "TOOZ_TURNS";
+
+/// The variable that says which trials a program has.
+const TRIALS: &str = "TOOZ_TRIALS";
+
+/// The test programs that know it.
+const KNOW_IT: [&str; 3] = ["conformance", "quirks", "faults"];
+
+/// Which trials of a driver are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trials {
+    All,
+    /// Those that run beside others.
+    Beside,
+    /// Those that crowd the machine: what runs after all others finds it empty, and need not wait until it is.
+    Alone,
+}
+
+impl Trials {
+    /// How a program is told; `None`: it has nothing to do with these.
+    pub(crate) fn tell(self, target: &str, invocation: Invocation) -> Option<Invocation> {
+        let knows_it = KNOW_IT.contains(&target);
+        match self {
+            Trials::Beside if knows_it => Some(invocation.environment(TRIALS, "beside")),
+            Trials::Alone if knows_it => Some(invocation.environment(TRIALS, "alone")),
+            Trials::Alone => None,
+            Trials::All | Trials::Beside => Some(invocation),
+        }
+    }
+}
 
 /// What the list says of a trial that had nothing beside it.
 const ALONE: &str = "alone";

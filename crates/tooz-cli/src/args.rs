@@ -85,7 +85,7 @@ pub(crate) enum Command {
     ///
     /// One line per key: the key, a tab, its owners in ring order, with commas between them. A first key that begins with a dash comes after --.
     Partition(PartitionArguments),
-    /// The same without a group: owners among nodes given here, computed here
+    /// Print which of the nodes given here own each key, computed without a backend
     Ring(RingArguments),
     /// List the drivers of this command: URLs, options, characteristics
     Drivers,

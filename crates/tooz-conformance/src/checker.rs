@@ -347,8 +347,8 @@ impl<'a> Search<'a> {
         false
     }
 
-    /// What may happen next: whatever was called before the first outstanding reply. `None`: everything that was answered
-    /// is done. Also answers from where on in the order something is left.
+    /// The operations that may come next: those that were called before the first reply that is still missing. `None`: everything that was
+    /// answered is done. Also answers from where on in the order something is left.
     fn candidates(&self, done: &Done, first: usize) -> Option<(Vec<usize>, usize)> {
         let mut first = first;
         while self.order.get(first).is_some_and(|index| done.has(*index)) {

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::cases::{Case, Need};
 use crate::rig::Rig;
-use crate::stage::{Stage, Venue, Verdict};
+use crate::stage::{CaseResult, Stage, Venue};
 use crate::turn::{self, Beside};
 
 /// How a case ended.
@@ -90,7 +90,7 @@ async fn without_panic<T>(mut future: Pin<Box<dyn Future<Output = T>>>) -> Resul
 }
 
 /// Opens one session to see what it promises; once per rig.
-async fn promised(rig: &Rig) -> Verdict {
+async fn promised(rig: &Rig) -> CaseResult {
     if rig.session.get().is_none() {
         let stage = Stage::new(rig, Venue::default());
         let coordinator = stage.connect("probe").await?;

@@ -12,7 +12,7 @@ use tooz_core::driver::Mutex;
 use tooz_core::{ConnectOptions, Coordinator, Leadership, LockGuard, Membership};
 
 use crate::history::{Attempt, Play};
-use crate::stage::{Failure, Stage, Verdict};
+use crate::stage::{CaseResult, Failure, Stage};
 
 /// Set in the environment of a worker: its URL, member and timeout, as JSON.
 const VARIABLE: &str = "TOOZ_CONFORMANCE_WORKER";
@@ -85,7 +85,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Starts a worker that connects to the stage's store as this member. The case has the workers' turn until it ends.
-    pub(crate) async fn start(stage: &Stage, member: &str) -> Verdict<Self> {
+    pub(crate) async fn start(stage: &Stage, member: &str) -> CaseResult<Self> {
         let turn = TURN.acquire().await.map_err(Failure::new)?;
         let mut worker = Self::beside(stage, member).await?;
         worker.turn = Some(turn);
@@ -93,7 +93,7 @@ impl Worker {
     }
 
     /// One more worker of a case that has its turn already.
-    pub(crate) async fn beside(stage: &Stage, member: &str) -> Verdict<Self> {
+    pub(crate) async fn beside(stage: &Stage, member: &str) -> CaseResult<Self> {
         let role =
             Role { url: stage.url().to_owned(), member: member.to_owned(), session_timeout: stage.session_timeout() };
         let role = serde_json::to_string(&role).map_err(Failure::new)?;
@@ -116,13 +116,13 @@ impl Worker {
     }
 
     /// Tells it something and waits for the reply.
-    pub(crate) async fn ask(&mut self, command: &Command) -> Verdict<Reply> {
+    pub(crate) async fn ask(&mut self, command: &Command) -> CaseResult<Reply> {
         self.tell(command).await?;
         self.reply().await
     }
 
     /// Tells it something.
-    pub(crate) async fn tell(&mut self, command: &Command) -> Verdict {
+    pub(crate) async fn tell(&mut self, command: &Command) -> CaseResult {
         let mut line = serde_json::to_string(command).map_err(Failure::new)?;
         line.push('\n');
         let input = self.input.as_mut().ok_or_else(|| Failure::new("the worker was ended"))?;
@@ -130,7 +130,7 @@ impl Worker {
     }
 
     /// Waits for the reply to what was told.
-    pub(crate) async fn reply(&mut self) -> Verdict<Reply> {
+    pub(crate) async fn reply(&mut self) -> CaseResult<Reply> {
         let limit = self.patience + Duration::from_secs(10);
         let line = tokio::time::timeout(limit, self.output.next_line())
             .await
@@ -146,12 +146,12 @@ impl Worker {
     }
 
     /// Ends it as the kernel would: without a word to the backend.
-    pub(crate) async fn kill(mut self) -> Verdict {
+    pub(crate) async fn kill(mut self) -> CaseResult {
         self.child.kill().await.map_err(Failure::new)
     }
 
     /// Lets it close and exit.
-    pub(crate) async fn end(mut self) -> Verdict {
+    pub(crate) async fn end(mut self) -> CaseResult {
         self.input = None;
         match tokio::time::timeout(self.patience, self.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
@@ -161,17 +161,17 @@ impl Worker {
     }
 
     /// SIGSTOP.
-    pub(crate) fn stop(&self) -> Verdict {
+    pub(crate) fn stop(&self) -> CaseResult {
         self.signal(Signal::Stop)
     }
 
     /// SIGCONT.
-    pub(crate) fn resume(&self) -> Verdict {
+    pub(crate) fn resume(&self) -> CaseResult {
         self.signal(Signal::Continue)
     }
 
     #[cfg(unix)]
-    fn signal(&self, signal: Signal) -> Verdict {
+    fn signal(&self, signal: Signal) -> CaseResult {
         use nix::sys::signal::{Signal as Number, kill};
         let number = match signal {
             Signal::Stop => Number::SIGSTOP,
@@ -184,7 +184,7 @@ impl Worker {
 
     #[cfg(not(unix))]
     #[allow(clippy::unused_self)]
-    fn signal(&self, _signal: Signal) -> Verdict {
+    fn signal(&self, _signal: Signal) -> CaseResult {
         Err(Failure::new("this system has no such signals"))
     }
 }

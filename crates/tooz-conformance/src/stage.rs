@@ -19,7 +19,7 @@ use tooz_core::{ConnectOptions, Coordinator, Error, ErrorKind, Group, GroupId, L
 use crate::rig::Rig;
 
 /// What a case answers.
-pub(crate) type Verdict<T = ()> = Result<T, Failure>;
+pub(crate) type CaseResult<T = ()> = Result<T, Failure>;
 
 /// Why a case failed, and where.
 #[derive(Debug)]
@@ -152,15 +152,15 @@ impl Stage {
     }
 
     /// The options that every coordinator of the suite connects with.
-    pub(crate) fn options(&self, member: &str) -> Verdict<ConnectOptions> {
+    pub(crate) fn options(&self, member: &str) -> CaseResult<ConnectOptions> {
         match &self.rig().path {
             Some(path) if self.0.cuttable => self.options_for(&path(self.url(), member), member),
             _ => self.options_for(self.url(), member),
         }
     }
 
-    /// The same with a URL of the case's own making.
-    pub(crate) fn options_for(&self, url: &str, member: &str) -> Verdict<ConnectOptions> {
+    /// The options to connect with, for a URL of the case's own making.
+    pub(crate) fn options_for(&self, url: &str, member: &str) -> CaseResult<ConnectOptions> {
         let options = ConnectOptions::new(url)?.member(member)?.session_timeout(self.session_timeout());
         Ok(match self.rig().named_driver() {
             Some(driver) => options.driver(driver),
@@ -169,19 +169,19 @@ impl Stage {
     }
 
     /// A coordinator; it is closed when the case is over.
-    pub(crate) async fn connect(&self, member: &str) -> Verdict<Coordinator> {
+    pub(crate) async fn connect(&self, member: &str) -> CaseResult<Coordinator> {
         let options = self.options(member)?;
         self.connect_with(options).await
     }
 
-    pub(crate) async fn connect_with(&self, options: ConnectOptions) -> Verdict<Coordinator> {
+    pub(crate) async fn connect_with(&self, options: ConnectOptions) -> CaseResult<Coordinator> {
         let coordinator = self.soon("connecting", options.connect()).await??;
         self.0.open.lock().push(coordinator.clone());
         Ok(coordinator)
     }
 
     /// `count` coordinators: `m0`, `m1` and so on.
-    pub(crate) async fn connect_all(&self, count: usize) -> Verdict<Vec<Coordinator>> {
+    pub(crate) async fn connect_all(&self, count: usize) -> CaseResult<Vec<Coordinator>> {
         let mut all = Vec::new();
         for index in 0..count {
             all.push(self.connect(&format!("m{index}")).await?);
@@ -190,14 +190,14 @@ impl Stage {
     }
 
     /// Two coordinators, and a lock of the same name from each.
-    pub(crate) async fn two_locks(&self) -> Verdict<(Coordinator, Coordinator, Lock, Lock)> {
+    pub(crate) async fn two_locks(&self) -> CaseResult<(Coordinator, Coordinator, Lock, Lock)> {
         let (a, b) = (self.connect("a").await?, self.connect("b").await?);
         let (lock_a, lock_b) = (a.lock("the lock")?, b.lock("the lock")?);
         Ok((a, b, lock_a, lock_b))
     }
 
     /// A coordinator with a group that it made.
-    pub(crate) async fn with_group(&self, member: &str, group: &str) -> Verdict<(Coordinator, Group)> {
+    pub(crate) async fn with_group(&self, member: &str, group: &str) -> CaseResult<(Coordinator, Group)> {
         let coordinator = self.connect(member).await?;
         let handle = coordinator.group(group)?;
         self.soon("creating a group", handle.create()).await??;
@@ -206,11 +206,11 @@ impl Stage {
 
     /// Ends the wait with a failure when patience is over.
     #[track_caller]
-    pub(crate) fn soon<T>(&self, what: &str, future: impl Future<Output = T>) -> impl Future<Output = Verdict<T>> {
+    pub(crate) fn soon<T>(&self, what: &str, future: impl Future<Output = T>) -> impl Future<Output = CaseResult<T>> {
         self.within(self.patience(), what, future)
     }
 
-    /// The same with another limit. The failure tells the place of the call, which an `async fn` would not know.
+    /// Ends the wait with a failure after `limit`. The failure tells the place of the call, which an `async fn` would not know.
     #[track_caller]
     #[allow(clippy::unused_self)]
     pub(crate) fn within<T>(
@@ -218,7 +218,7 @@ impl Stage {
         limit: Duration,
         what: &str,
         future: impl Future<Output = T>,
-    ) -> impl Future<Output = Verdict<T>> {
+    ) -> impl Future<Output = CaseResult<T>> {
         let place = Location::caller();
         async move {
             timeout(limit, future)
@@ -233,7 +233,7 @@ impl Stage {
         &self,
         what: &str,
         future: &mut (impl Future<Output = T> + Unpin),
-    ) -> impl Future<Output = Verdict> {
+    ) -> impl Future<Output = CaseResult> {
         let place = Location::caller();
         async move {
             match timeout(self.moment(), future).await {
@@ -250,8 +250,8 @@ impl Stage {
         &self,
         limit: Duration,
         what: &str,
-        mut ask: impl AsyncFnMut() -> Verdict<bool>,
-    ) -> impl Future<Output = Verdict> {
+        mut ask: impl AsyncFnMut() -> CaseResult<bool>,
+    ) -> impl Future<Output = CaseResult> {
         let place = Location::caller();
         let asking = async move {
             let mut pause = Duration::from_millis(5);
@@ -273,7 +273,7 @@ impl Stage {
     pub(crate) async fn begin<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,
-    ) -> Verdict<JoinHandle<T>> {
+    ) -> CaseResult<JoinHandle<T>> {
         let (begun, has_begun) = oneshot::channel();
         let (mut begun, mut future) = (Some(begun), Box::pin(future));
         let task = tokio::spawn(poll_fn(move |context| {
@@ -288,27 +288,27 @@ impl Stage {
     }
 
     /// Acquires, within patience.
-    pub(crate) async fn hold(&self, lock: &Lock) -> Verdict<LockGuard> {
+    pub(crate) async fn hold(&self, lock: &Lock) -> CaseResult<LockGuard> {
         Ok(self.soon("acquiring", lock.acquire()).await??)
     }
 
     /// Tries, within patience.
-    pub(crate) async fn attempt(&self, lock: &Lock) -> Verdict<Option<LockGuard>> {
+    pub(crate) async fn attempt(&self, lock: &Lock) -> CaseResult<Option<LockGuard>> {
         Ok(self.soon("trying", lock.try_acquire()).await??)
     }
 
     /// Releases, within patience.
-    pub(crate) async fn give(&self, guard: LockGuard) -> Verdict {
+    pub(crate) async fn give(&self, guard: LockGuard) -> CaseResult {
         Ok(self.soon("releasing", guard.release()).await??)
     }
 
     /// Joins with `null`, within patience.
-    pub(crate) async fn join(&self, group: &Group) -> Verdict<Membership> {
+    pub(crate) async fn join(&self, group: &Group) -> CaseResult<Membership> {
         Ok(self.soon("joining", group.join(&())).await??)
     }
 
     /// The ids of the members, sorted.
-    pub(crate) async fn member_names(&self, group: &Group) -> Verdict<Vec<String>> {
+    pub(crate) async fn member_names(&self, group: &Group) -> CaseResult<Vec<String>> {
         let members = self.soon("listing members", group.members()).await??;
         let mut names: Vec<_> = members.iter().map(|entry| entry.member.as_str().to_owned()).collect();
         names.sort();
@@ -316,7 +316,7 @@ impl Stage {
     }
 
     /// The names of the groups, sorted.
-    pub(crate) async fn group_names(&self, coordinator: &Coordinator) -> Verdict<Vec<String>> {
+    pub(crate) async fn group_names(&self, coordinator: &Coordinator) -> CaseResult<Vec<String>> {
         let groups = self.soon("listing groups", coordinator.groups()).await??;
         let mut names: Vec<_> = groups.iter().map(GroupId::as_str).map(str::to_owned).collect();
         names.sort();
@@ -324,27 +324,27 @@ impl Stage {
     }
 
     /// Ends a member's session at the backend.
-    pub(crate) async fn end_session(&self, member: &str) -> Verdict {
+    pub(crate) async fn end_session(&self, member: &str) -> CaseResult {
         let deed = self.rig().end_session.clone().expect("the case needs it");
         self.deed(move |url, member| deed(url, member), member).await
     }
 
-    pub(crate) async fn cut(&self, member: &str) -> Verdict {
+    pub(crate) async fn cut(&self, member: &str) -> CaseResult {
         let deed = self.rig().cut.clone().expect("the case needs it");
         self.deed(move |url, member| deed(url, member), member).await
     }
 
-    pub(crate) async fn heal(&self, member: &str) -> Verdict {
+    pub(crate) async fn heal(&self, member: &str) -> CaseResult {
         let deed = self.rig().heal.clone().expect("the case needs it");
         self.deed(move |url, member| deed(url, member), member).await
     }
 
-    pub(crate) async fn restart(&self) -> Verdict {
+    pub(crate) async fn restart(&self) -> CaseResult {
         let deed = self.rig().restart.clone().expect("the case needs it");
         self.deed(move |url, _| deed(url), "").await
     }
 
-    async fn deed(&self, deed: impl FnOnce(&str, &str) + Send + 'static, member: &str) -> Verdict {
+    async fn deed(&self, deed: impl FnOnce(&str, &str) + Send + 'static, member: &str) -> CaseResult {
         let (url, member) = (self.url().to_owned(), member.to_owned());
         Ok(tokio::task::spawn_blocking(move || deed(&url, &member)).await?)
     }
@@ -355,7 +355,7 @@ impl Stage {
         deed(self.url(), by);
     }
 
-    pub(crate) async fn close_all(&self) -> Verdict {
+    pub(crate) async fn close_all(&self) -> CaseResult {
         let open = std::mem::take(&mut *self.0.open.lock());
         let closing: Vec<_> =
             open.into_iter().map(|coordinator| tokio::spawn(async move { coordinator.close().await })).collect();
@@ -369,7 +369,7 @@ impl Stage {
 
 /// The kind of the error, or a failure that says that there was none.
 #[track_caller]
-pub(crate) fn refused<T>(what: &str, result: Result<T, Error>, kind: ErrorKind) -> Verdict<Error> {
+pub(crate) fn refused<T>(what: &str, result: Result<T, Error>, kind: ErrorKind) -> CaseResult<Error> {
     match result {
         Ok(_) => Err(Failure::new(format_args!("{what} was not refused, though {kind} was due"))),
         Err(error) if error.kind() == kind => Ok(error),

@@ -1,6 +1,9 @@
 //! Which trials may run beside each other. Most wait far more than they compute; one that crowds takes the whole of a small machine, on which
 //! all others would be late, and so it runs alone.
 //!
+//! A run of many programs does best to run first what runs beside others, of all of them, and then what runs alone: `TOOZ_TRIALS` says which of the
+//! two a program has.
+//!
 //! Several test programs keep this among them when `TOOZ_TURNS` names a file: it is locked by all that run, or by the one that runs alone. As long as
 //! one waits or runs that is to be alone, no others begin: so the machine is emptied once for all of these, and not for each. A list of how long each took, and whether alone, grows beside it, with `.log` at the end of its name.
 
@@ -15,6 +18,9 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The variable that names the file.
 const FILE: &str = "TOOZ_TURNS";
+
+/// The variable that says which trials a program has: those `beside` others, or those that run `alone`. Without it, it has all.
+const WHICH: &str = "TOOZ_TRIALS";
 
 /// For the trials of one program, first come, first served. A trial that panicked has had its turn: this lock knows no poison.
 static HERE: RwLock<()> = RwLock::const_new(());
@@ -35,15 +41,26 @@ impl Beside {
     }
 }
 
-/// The trials of a program, those that crowd behind all others: so these wait for the machine once.
+/// The trials of a program, those that crowd behind all others: so these wait for the machine once. `TOOZ_TRIALS=beside` leaves those out, and
+/// `TOOZ_TRIALS=alone` all others.
 ///
 /// # Panics
-/// When one of the names is no trial's.
-pub fn in_order(mut trials: Vec<Trial>, crowds: &[&str]) -> Vec<Trial> {
+/// When one of the names is no trial's, and when the variable says something else.
+pub fn in_order(trials: Vec<Trial>, crowds: &[&str]) -> Vec<Trial> {
+    chosen(trials, crowds, std::env::var(WHICH).ok().as_deref())
+}
+
+fn chosen(mut trials: Vec<Trial>, crowds: &[&str], which: Option<&str>) -> Vec<Trial> {
     for name in crowds {
         assert!(trials.iter().any(|trial| trial.name() == *name), "there is no trial {name}, which is said to crowd");
     }
-    trials.sort_by_key(|trial| crowds.contains(&trial.name()));
+    let crowds = |trial: &Trial| crowds.contains(&trial.name());
+    match which {
+        None => trials.sort_by_key(crowds),
+        Some("beside") => trials.retain(|trial| !crowds(trial)),
+        Some("alone") => trials.retain(crowds),
+        Some(other) => panic!("{WHICH}={other} is none of: beside, alone"),
+    }
     trials
 }
 
@@ -156,9 +173,13 @@ mod tests {
 
     #[test]
     fn those_that_crowd_come_last() {
-        let trials = ["a", "b", "c"].map(|name| Trial::test(name, || Ok(()))).into();
-        let names: Vec<_> = in_order(trials, &["a"]).iter().map(|trial| trial.name().to_owned()).collect();
-        assert_eq!(names, ["b", "c", "a"]);
+        let names = |which| {
+            let trials = ["a", "b", "c"].map(|name| Trial::test(name, || Ok(()))).into();
+            chosen(trials, &["a"], which).iter().map(|trial| trial.name().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(None), ["b", "c", "a"]);
+        assert_eq!(names(Some("beside")), ["b", "c"]);
+        assert_eq!(names(Some("alone")), ["a"]);
         assert_eq!((Beside::of("a", &["a"]), Beside::of("b", &["a"])), (Beside::Nobody, Beside::Others));
     }
 

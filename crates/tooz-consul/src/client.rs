@@ -12,7 +12,7 @@ use crate::connection::{Answer, Connection, Question};
 use crate::error::{self, Failure, Remedy};
 use crate::options::Settings;
 use crate::pool::Pool;
-use crate::request::{Op, Page, Transaction, Verdict, read_transaction};
+use crate::request::{Op, Page, Transaction, TxnResult, read_transaction};
 use crate::wire::Unreached;
 
 /// A connection that was not used for so long is closed.
@@ -105,7 +105,7 @@ impl Client {
         self.ask_within(lane, self.limit, question, |answer, _| Ok(answer)).await
     }
 
-    /// The same at once, with another limit, and with a judge of what was answered.
+    /// Asks one agent after the other without waiting for a turn, within a limit of its own; `read` judges what was answered.
     pub(crate) async fn ask_within<T>(
         &self,
         lane: Lane,
@@ -154,7 +154,7 @@ impl Client {
             };
             if !goes_on || Instant::now() >= give_up {
                 let error = failure.error;
-                // Whatever became of the last sending, an earlier one may have been done.
+                // An earlier attempt may have been applied, even if the last one was not.
                 return Err(if was_repeated { error.with_outcome(Outcome::Unknown) } else { error });
             }
         }
@@ -204,13 +204,18 @@ impl Client {
     }
 
     /// All or nothing.
-    pub(crate) async fn transact(&self, lane: Lane, ops: &[Op]) -> Result<Reply<Verdict>> {
+    pub(crate) async fn transact(&self, lane: Lane, ops: &[Op]) -> Result<Reply<TxnResult>> {
         let _turn = self.pool(lane).turn().await;
         self.transact_within(lane, self.limit, "", ops).await
     }
 
-    /// The same, if its turn comes by then: a request whose caller has stopped waiting is not sent.
-    pub(crate) async fn transact_by(&self, lane: Lane, ops: &[Op], latest: Option<Instant>) -> Result<Reply<Verdict>> {
+    /// All or nothing, if its turn comes by `latest`: a request whose caller has stopped waiting is not sent.
+    pub(crate) async fn transact_by(
+        &self,
+        lane: Lane,
+        ops: &[Op],
+        latest: Option<Instant>,
+    ) -> Result<Reply<TxnResult>> {
         let Some(latest) = latest else { return self.transact(lane, ops).await };
         let turn = tokio::time::timeout_at(latest, self.pool(lane).turn()).await;
         let _turn = turn.map_err(|_| error::no_turn(self.limit))?;
@@ -218,12 +223,12 @@ impl Client {
     }
 
     /// A transaction that only reads, from a leader that has proved to be one.
-    pub(crate) async fn look_at(&self, lane: Lane, ops: &[Op]) -> Result<Verdict> {
+    pub(crate) async fn look_at(&self, lane: Lane, ops: &[Op]) -> Result<TxnResult> {
         let _turn = self.pool(lane).turn().await;
         Ok(self.transact_within(lane, self.limit, "consistent", ops).await?.message)
     }
 
-    async fn transact_within(&self, lane: Lane, limit: Duration, query: &str, ops: &[Op]) -> Result<Reply<Verdict>> {
+    async fn transact_within(&self, lane: Lane, limit: Duration, query: &str, ops: &[Op]) -> Result<Reply<TxnResult>> {
         let body =
             serde_json::to_vec(&Transaction(ops)).map_err(|_| error::strange("a transaction that is no JSON"))?;
         let query: &[&str] = if query.is_empty() { &[] } else { &[query] };
@@ -250,7 +255,7 @@ impl Client {
         Ok(Some(self.read(lane, key, Scope::Below).await?).filter(|page| page.has(key)))
     }
 
-    /// The same from the server that takes itself for the leader.
+    /// Reads a key, or those below it, from the server that takes itself for the leader.
     pub(crate) async fn glance(&self, lane: Lane, key: &str, scope: Scope) -> Result<Page> {
         self.read_as(lane, key, scope, None).await
     }

@@ -11,7 +11,7 @@ use tooz_core::Result;
 use tooz_core::driver::Mutex;
 
 use crate::client::{Client, Lane, Scope};
-use crate::request::{BATCH, Entry, Verdict, get};
+use crate::request::{BATCH, Entry, TxnResult, get};
 
 /// How often those that wait together are looked at.
 const TOGETHER: Duration = Duration::from_millis(500);
@@ -102,7 +102,7 @@ async fn look(together: Arc<Together>, client: Arc<Client>) {
         for some in waiting.chunks(BATCH) {
             let ops: Vec<_> = some.iter().map(|(key, _)| get(key)).collect();
             // A waiter that is told in vain looks, and waits again.
-            let Ok(Verdict::Refused(gone)) = client.look_at(Lane::Duty, &ops).await else { continue };
+            let Ok(TxnResult::Refused(gone)) = client.look_at(Lane::Duty, &ops).await else { continue };
             for (_, told) in gone.iter().filter_map(|index| some.get(*index)) {
                 told.notify_one();
             }

@@ -30,7 +30,7 @@ pub(crate) enum Remedy {
     None,
 }
 
-type Verdict = (ErrorKind, Outcome, Remedy, &'static str);
+type Judgement = (ErrorKind, Outcome, Remedy, &'static str);
 
 /// What Consul answers where it has no such thing, or where a condition of a transaction does not hold: no failures.
 const fn is_an_answer(status: u16) -> bool {
@@ -48,7 +48,7 @@ pub(crate) fn judge(answer: Answer, address: &str) -> Result<Answer, Failure> {
     Err(Failure { error: Error::new(kind, words).with_outcome(outcome), remedy })
 }
 
-fn verdict(status: u16, text: &str) -> Verdict {
+fn verdict(status: u16, text: &str) -> Judgement {
     match status {
         403 => refused(),
         // A path that is not its own canonical form. To follow would be to read another key.
@@ -78,7 +78,7 @@ fn verdict(status: u16, text: &str) -> Verdict {
     }
 }
 
-fn server_error(text: &str) -> Verdict {
+fn server_error(text: &str) -> Judgement {
     let config = |advice| (ErrorKind::Config, Outcome::NotApplied, Remedy::None, advice);
     // The answer of a server comes by way of an agent, whose own status it loses.
     if is_refusal(text) {
@@ -101,7 +101,7 @@ fn server_error(text: &str) -> Verdict {
     }
 }
 
-const fn refused() -> Verdict {
+const fn refused() -> Judgement {
     (
         ErrorKind::Unauthorized,
         Outcome::NotApplied,
@@ -112,7 +112,7 @@ const fn refused() -> Verdict {
     )
 }
 
-const fn too_many() -> Verdict {
+const fn too_many() -> Judgement {
     (
         ErrorKind::Unavailable,
         Outcome::NotApplied,

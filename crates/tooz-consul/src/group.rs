@@ -9,7 +9,7 @@ use crate::client::{Lane, Scope};
 use crate::holdings::{Certainty, Holding, HoldingKind};
 use crate::layout::{GroupFolder, letter};
 use crate::record::{GroupRecord, Letter, MemberRecord, write};
-use crate::request::{Entry, Op, Verdict, check_absent, check_index, delete_at, get, lock, set, set_at};
+use crate::request::{Entry, Op, TxnResult, check_absent, check_index, delete_at, get, lock, set, set_at};
 use crate::server_session::timeout_of;
 use crate::session::ConsulSession;
 use crate::watch;
@@ -34,7 +34,7 @@ impl Groups for ConsulSession {
             let mut ops = vec![check_absent(folder.marker()), set(folder.marker(), &record)];
             ops.extend(self.layout.version_unchanged());
             let reply = self.client.transact(Lane::Wish, &ops).await?;
-            if let Verdict::Done(_) = reply.message {
+            if let TxnResult::Done(_) = reply.message {
                 return Ok(());
             }
             if reply.message.fails(0) {
@@ -75,7 +75,7 @@ impl Groups for ConsulSession {
             ops.extend(strangers.iter().map(|entry| delete_at(&entry.key, entry.modified)));
             let reply = self.client.transact(Lane::Wish, &ops).await?;
             was_repeated |= reply.was_repeated;
-            if let Verdict::Done(_) = reply.message {
+            if let TxnResult::Done(_) = reply.message {
                 return Ok(());
             }
         }
@@ -123,7 +123,7 @@ impl Groups for ConsulSession {
         for _ in 0..TRIES {
             if let Some(index) = known {
                 let reply = self.client.transact(Lane::Duty, &[set_at(&place, &value, index)]).await?;
-                if let Verdict::Done(entries) = reply.message {
+                if let TxnResult::Done(entries) = reply.message {
                     self.note_index(request, entries.first().map_or(0, |entry| entry.modified));
                     return Ok(());
                 }
@@ -157,7 +157,7 @@ impl Groups for ConsulSession {
         for _ in 0..TRIES {
             if let Some(index) = known {
                 let reply = self.client.transact(Lane::Duty, &[delete_at(&place, index)]).await?;
-                if let Verdict::Done(_) = reply.message {
+                if let TxnResult::Done(_) = reply.message {
                     return Ok(());
                 }
             }
@@ -233,7 +233,7 @@ impl ConsulSession {
             self.holdings.doubt_making(request.id);
         }
         let verdict = reply.message;
-        if let Verdict::Done(entries) = &verdict {
+        if let TxnResult::Done(entries) = &verdict {
             let own = entries.iter().rev().find(|entry| entry.key == place).map_or(0, |own| own.modified);
             self.holdings.confirm(request.id, own);
             return Ok(Joining::Done);

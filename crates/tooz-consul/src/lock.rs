@@ -11,7 +11,7 @@ use crate::holdings::{Certainty, HoldingKind};
 use crate::layout::{LockFolder, count_holders, letter};
 use crate::queue::Position;
 use crate::record::{Letter, LockRecord, read, write};
-use crate::request::{Entry, Verdict, check_session, delete, delete_at, lock};
+use crate::request::{Entry, TxnResult, check_session, delete, delete_at, lock};
 use crate::session::ConsulSession;
 use crate::watch;
 use crate::withdrawal::withdraw;
@@ -101,7 +101,7 @@ impl Locks for ConsulSession {
                     return Err(error);
                 }
             };
-            if let Verdict::Done(_) = answered.message {
+            if let TxnResult::Done(_) = answered.message {
                 return Ok(());
             }
             // It was gone already: by an earlier sending of this, by force, or with the session, of which the holder must hear.
@@ -144,7 +144,7 @@ impl Locks for ConsulSession {
             }
             let reply = self.client.transact(Lane::Duty, &ops).await?;
             was_repeated |= reply.was_repeated;
-            if let Verdict::Done(_) = reply.message {
+            if let TxnResult::Done(_) = reply.message {
                 return Ok(());
             }
         }

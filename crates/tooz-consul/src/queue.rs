@@ -20,7 +20,7 @@ use crate::error;
 use crate::holdings::{Certainty, Holding, HoldingKind};
 use crate::layout::LockFolder;
 use crate::record::{LockRecord, write};
-use crate::request::{Entry, Verdict, check_index, get_below, lock};
+use crate::request::{Entry, TxnResult, check_index, get_below, lock};
 use crate::session::ConsulSession;
 use crate::withdrawal::follow;
 
@@ -64,7 +64,7 @@ impl ConsulSession {
         let session = self.server_session()?;
         let folder = self.layout.lock(&request.key);
         let place = folder.place(request.mode, request.id);
-        // The same in each repetition, so that one of them changes nothing.
+        // Each repetition writes this time, so that one of them changes nothing.
         let value = write(&LockRecord::new(&self.member, request.mode, request.id))?;
         let kind = HoldingKind::Place(request.key.clone(), Arc::default());
         self.holdings.enlist(request.id, Holding::new(place.clone(), kind))?;
@@ -80,7 +80,7 @@ impl ConsulSession {
             }
             match reply.message {
                 // The first two are the session's key and the own one.
-                Verdict::Done(entries) => {
+                TxnResult::Done(entries) => {
                     return self.entered(request, &folder, &place, entries.into_iter().skip(2)).await;
                 }
                 verdict if verdict.fails(0) => {
@@ -88,7 +88,7 @@ impl ConsulSession {
                         return Err(self.not_entered(request, error));
                     }
                 }
-                Verdict::Refused(_) => {
+                TxnResult::Refused(_) => {
                     let ended = session.require(&self.client).await.err();
                     let error = ended.unwrap_or_else(|| error::strange("a place that can't be taken"));
                     return Err(self.not_entered(request, error));

@@ -100,17 +100,17 @@ impl Serialize for Transaction<'_> {
 
 /// What became of a transaction.
 #[derive(Debug)]
-pub(crate) enum Verdict {
+pub(crate) enum TxnResult {
     /// All was done. The entries that its operations touched or read, in their order; without values where they were not read.
     Done(Vec<Entry>),
     /// Nothing was done, since these operations failed.
     Refused(Vec<usize>),
 }
 
-impl Verdict {
+impl TxnResult {
     /// Whether that operation is one of those that failed.
     pub(crate) fn fails(&self, op: usize) -> bool {
-        matches!(self, Verdict::Refused(failed) if failed.contains(&op))
+        matches!(self, TxnResult::Refused(failed) if failed.contains(&op))
     }
 }
 
@@ -152,7 +152,7 @@ impl WireEntry {
 }
 
 /// Reads what was answered to a transaction.
-pub(crate) fn read_transaction(answer: &Answer, address: &str) -> Result<Verdict, Failure> {
+pub(crate) fn read_transaction(answer: &Answer, address: &str) -> Result<TxnResult, Failure> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Wire {
@@ -177,11 +177,11 @@ pub(crate) fn read_transaction(answer: &Answer, address: &str) -> Result<Verdict
         return Err(error::not_allowed(address, &refused.what));
     }
     if answer.status != 200 || !errors.is_empty() {
-        return Ok(Verdict::Refused(errors.iter().map(|error| error.op_index).collect()));
+        return Ok(TxnResult::Refused(errors.iter().map(|error| error.op_index).collect()));
     }
     let entries = wire.results.unwrap_or_default().into_iter().filter_map(|result| result.kv).map(WireEntry::read);
     let entries: Result<Vec<Entry>> = entries.collect();
-    entries.map(Verdict::Done).map_err(|error| Failure { error, remedy: error::Remedy::None })
+    entries.map(TxnResult::Done).map_err(|error| Failure { error, remedy: error::Remedy::None })
 }
 
 /// What was read of the keys.
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(body, expected);
         let body = r#"{"Results":[{"KV":{"LockIndex":1,"Key":"k","Flags":0,"Value":"dg==","Session":"id","CreateIndex":5,"ModifyIndex":6}},
             {"KV":{"LockIndex":0,"Key":"l","Flags":0,"Value":null,"CreateIndex":8,"ModifyIndex":9}}],"Errors":null}"#;
-        let Ok(Verdict::Done(entries)) = read_transaction(&answer(200, body), "h") else { panic!("it was done") };
+        let Ok(TxnResult::Done(entries)) = read_transaction(&answer(200, body), "h") else { panic!("it was done") };
         assert_eq!((entries[0].value.as_slice(), entries[0].session.as_deref()), (b"v".as_slice(), Some("id")));
         assert_eq!((entries[1].created, entries[1].modified, entries[1].session.as_deref()), (8, 9, None));
         let body = r#"{"Results":null,"Errors":[{"OpIndex":1,"What":"key \"k\" is held"}]}"#;

@@ -7,7 +7,7 @@ use tooz_core::driver::{Reporter, RequestId};
 use crate::client::{Client, Lane};
 use crate::error;
 use crate::holdings::{HoldingKind, Holdings};
-use crate::request::{BATCH, Verdict, check_session};
+use crate::request::{BATCH, TxnResult, check_session};
 use crate::server_session::ServerSession;
 
 /// How many keys are looked at in one transaction, beside the session's own.
@@ -28,7 +28,7 @@ pub(crate) async fn look(
     if verdict.fails(0) {
         return Err(error::session_is_gone());
     }
-    if let Verdict::Refused(gone) = verdict {
+    if let TxnResult::Refused(gone) = verdict {
         for (id, _) in gone.iter().filter_map(|op| turn.get(op.checked_sub(1)?)) {
             taken(holdings, reporter, *id);
         }

@@ -15,7 +15,7 @@ use crate::client::{Client, Lane, Scope};
 use crate::error;
 use crate::layout::Layout;
 use crate::record::{SessionRecord, write};
-use crate::request::{Verdict, lock};
+use crate::request::{TxnResult, lock};
 use crate::withdrawals::Withdrawals;
 
 /// How often a heartbeat is repeated where a new leader does not know the session yet.
@@ -105,13 +105,13 @@ impl ServerSession {
             let mut ops = vec![lock(&self.key, &self.record()?, &self.id)];
             ops.extend(layout.version_unchanged());
             match client.transact(Lane::Duty, &ops).await?.message {
-                Verdict::Done(entries) => {
+                TxnResult::Done(entries) => {
                     let own = entries.iter().find(|entry| entry.key == self.key);
                     self.raise(own.ok_or_else(|| error::strange("a session's key that is not there"))?.modified);
                     return Ok(());
                 }
                 verdict if verdict.fails(0) => return Err(error::session_is_gone()),
-                Verdict::Refused(_) => {
+                TxnResult::Refused(_) => {
                     let found = client.read(Lane::Duty, layout.version_key(), Scope::One).await?;
                     layout.learn(found.entries.first())?;
                 }

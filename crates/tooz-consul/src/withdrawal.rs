@@ -12,7 +12,7 @@ use tooz_core::Result;
 
 use crate::client::{Client, Lane, Scope};
 use crate::error;
-use crate::request::{Verdict, check_session, delete, set};
+use crate::request::{TxnResult, check_session, delete, set};
 use crate::server_session::ServerSession;
 
 /// Deletes keys whose making may still be under way, and sees that it comes to nothing.
@@ -50,8 +50,8 @@ async fn write(client: &Client, session: &ServerSession, places: impl Iterator<I
     let mut ops = vec![check_session(&session.key, &session.id), set(&session.key, &session.record()?)];
     ops.extend(places.map(|place| delete(place)));
     match client.transact(Lane::Duty, &ops).await?.message {
-        Verdict::Refused(_) => Err(error::session_is_gone()),
-        Verdict::Done(entries) => {
+        TxnResult::Refused(_) => Err(error::session_is_gone()),
+        TxnResult::Done(entries) => {
             let written = entries.iter().filter(|entry| entry.key == session.key).map(|entry| entry.modified);
             session.raise(written.max().unwrap_or(0));
             Ok(())

@@ -62,7 +62,7 @@ impl Client {
         self.ask_within(self.limit, question).await
     }
 
-    /// The same at once, with another limit for all repetitions together.
+    /// Asks one endpoint after the other without waiting for a turn; `limit` is for all repetitions together.
     pub(crate) async fn ask_within<T, F>(&self, limit: Duration, question: impl Fn(Connection) -> F) -> Result<Reply<T>>
     where
         F: Future<Output = Result<Response<T>, Status>>,
@@ -78,7 +78,7 @@ impl Client {
             };
             was_repeated |= failure.error.outcome() == Outcome::Unknown;
             if let Err(error) = round.go_on(&connection, failure).await {
-                // Whatever became of the last sending, an earlier one may have been done.
+                // An earlier attempt may have been applied, even if the last one was not.
                 return Err(if was_repeated { error.with_outcome(Outcome::Unknown) } else { error });
             }
         }
@@ -220,7 +220,7 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
-    /// The same where logging in is no help.
+    /// Goes on after a failure for which logging in is no help: at another endpoint, or not at all.
     async fn go_elsewhere(&mut self, connection: &Connection, failure: Failure) -> Result<()> {
         let endpoints = &self.client.endpoints;
         let left = self.give_up.saturating_duration_since(Instant::now());

@@ -102,7 +102,7 @@ struct State {
 
 /// What a message was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Taken {
+pub(crate) enum Routed {
     /// A watch stands, or has told something.
     Stands,
     /// Nothing of that kind.
@@ -173,23 +173,23 @@ impl Dispatch {
     }
 
     /// Hands a message to the watch that it is for.
-    pub(crate) fn take(&self, response: WatchResponse) -> Taken {
+    pub(crate) fn take(&self, response: WatchResponse) -> Routed {
         let mut guard = self.state();
         let state = &mut *guard;
         let revision = response.header.as_ref().map_or(0, |header| header.revision);
         let wire = if response.created { state.answered(response.watch_id) } else { response.watch_id };
         // A sign of life, or the last words of a watch that was cancelled.
-        let Some(handle) = state.by_wire.get(&wire).copied() else { return Taken::Other };
-        let Some(watch) = state.watches.get_mut(&handle) else { return Taken::Other };
+        let Some(handle) = state.by_wire.get(&wire).copied() else { return Routed::Other };
+        let Some(watch) = state.watches.get_mut(&handle) else { return Routed::Other };
         if response.canceled {
             state.by_wire.remove(&wire);
             if response.compact_revision == 0 {
                 state.refused.push_back(handle);
-                return Taken::Other;
+                return Routed::Other;
             }
             watch.begin_anew();
             state.create(handle);
-            return Taken::Stands;
+            return Routed::Stands;
         }
         if response.created {
             if watch.scope.from == 0 {
@@ -206,7 +206,7 @@ impl Dispatch {
         for event in response.events {
             watch.tell(event);
         }
-        Taken::Stands
+        Routed::Stands
     }
 
     /// Something that the first refused watch would tell of. Watches that have ended meanwhile are forgotten.
@@ -367,15 +367,15 @@ mod tests {
         dispatch.begin(&sender, false);
         let (watching, told) = watched(&dispatch, "a", 5);
         assert_eq!(asked(&mut stream), [(1, Some(5))]);
-        assert_eq!(dispatch.take(WatchResponse { created: true, ..response(1, 9) }), Taken::Stands);
+        assert_eq!(dispatch.take(WatchResponse { created: true, ..response(1, 9) }), Routed::Stands);
         dispatch.take(WatchResponse { events: vec![put(11)], ..response(1, 11) });
-        assert_eq!(dispatch.take(response(-1, 20)), Taken::Other, "a sign of life of the stream");
+        assert_eq!(dispatch.take(response(-1, 20)), Routed::Other, "a sign of life of the stream");
         dispatch.take(response(1, 30));
         dispatch.stream_ended();
         let (sender, mut stream) = mpsc::unbounded_channel();
         dispatch.begin(&sender, false);
         assert_eq!(asked(&mut stream), [(2, Some(31))]);
-        assert_eq!(dispatch.take(response(1, 40)), Taken::Other, "the old number means nothing");
+        assert_eq!(dispatch.take(response(1, 40)), Routed::Other, "the old number means nothing");
         drop(watching);
         assert_eq!(asked(&mut stream), [(2, None)]);
         assert_eq!(*told.lock(), ["ready 4", "put 11"]);
@@ -404,8 +404,8 @@ mod tests {
         let all = ["a", "b", "c"].map(|key| watched(&dispatch, key, 1));
         dispatch.take(WatchResponse { created: true, ..response(1, 1) });
         let refused = |id| WatchResponse { created: true, canceled: true, ..response(id, 1) };
-        assert_eq!(dispatch.take(refused(-1)), Taken::Other);
-        assert_eq!(dispatch.take(refused(3)), Taken::Other);
+        assert_eq!(dispatch.take(refused(-1)), Routed::Other);
+        assert_eq!(dispatch.take(refused(3)), Routed::Other);
         assert_eq!(dispatch.first_refused().unwrap().key, b"b");
         dispatch.pass_over_refused();
         assert_eq!(dispatch.first_refused().unwrap().key, b"c");

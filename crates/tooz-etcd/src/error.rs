@@ -62,10 +62,10 @@ pub(crate) fn judge(status: Status, address: &str) -> Failure {
     Failure { error, remedy }
 }
 
-type Verdict = (ErrorKind, Outcome, Remedy, &'static str);
+type Judgement = (ErrorKind, Outcome, Remedy, &'static str);
 
 /// What etcd says no to, whichever of its members is asked.
-fn refusal(code: Code, text: &str) -> Option<Verdict> {
+fn refusal(code: Code, text: &str) -> Option<Judgement> {
     Some(match code {
         Code::NotFound if text.contains("lease not found") => {
             (ErrorKind::Lost, Outcome::NotApplied, Remedy::None, "the session has ended at the server")
@@ -107,7 +107,7 @@ fn refusal(code: Code, text: &str) -> Option<Verdict> {
             "etcd takes no writes: restore the damaged member from its peers, then disarm the alarm CORRUPT",
         ),
         Code::InvalidArgument if text.contains("request is too large") => too_large(),
-        // The same, said by the transport below etcd, which would say so for ever.
+        // A message that is too large, said by the transport below etcd, which would say so for ever.
         Code::ResourceExhausted | Code::OutOfRange if text.contains("message") && text.contains("larger than") => {
             too_large()
         }
@@ -135,7 +135,7 @@ fn refusal(code: Code, text: &str) -> Option<Verdict> {
 }
 
 /// What another member may do better, and what is not known.
-fn trouble(status: &Status, text: &str) -> Verdict {
+fn trouble(status: &Status, text: &str) -> Judgement {
     match status.code() {
         Code::ResourceExhausted => {
             (ErrorKind::Unavailable, Outcome::NotApplied, Remedy::AskAnother, "etcd is overloaded: try again later")
@@ -186,7 +186,7 @@ fn trouble(status: &Status, text: &str) -> Verdict {
     }
 }
 
-const fn too_large() -> Verdict {
+const fn too_large() -> Judgement {
     let advice = "etcd takes about 1.5 MB (--max-request-bytes): say less in the capabilities";
     (ErrorKind::Config, Outcome::NotApplied, Remedy::None, advice)
 }

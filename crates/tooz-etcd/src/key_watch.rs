@@ -198,29 +198,29 @@ impl KeyWatch {
     }
 
     fn judge(&self, id: RequestId, found: Option<&KeyValue>) {
-        enum Taken {
+        enum TakenAway {
             No,
             Grant,
             Membership(GroupId),
         }
         let taken = match self.holdings.all().get(&id) {
-            None => Taken::No,
+            None => TakenAway::No,
             Some(holding) => match &holding.kind {
                 HoldingKind::Place(waiter) => {
                     // The request that waits there looks for itself.
                     waiter.notify_one();
-                    Taken::No
+                    TakenAway::No
                 }
-                HoldingKind::Grant if found.is_some_and(|kv| kv.create_revision == holding.revision) => Taken::No,
-                HoldingKind::Grant => Taken::Grant,
-                HoldingKind::Membership { .. } if found.is_some_and(|kv| is_of(id, kv)) => Taken::No,
-                HoldingKind::Membership { group, .. } => Taken::Membership(group.clone()),
+                HoldingKind::Grant if found.is_some_and(|kv| kv.create_revision == holding.revision) => TakenAway::No,
+                HoldingKind::Grant => TakenAway::Grant,
+                HoldingKind::Membership { .. } if found.is_some_and(|kv| is_of(id, kv)) => TakenAway::No,
+                HoldingKind::Membership { group, .. } => TakenAway::Membership(group.clone()),
             },
         };
         match taken {
-            Taken::No => return,
-            Taken::Grant => self.reporter.grant_lost(id),
-            Taken::Membership(group) => self.reporter.membership_lost(&group, id),
+            TakenAway::No => return,
+            TakenAway::Grant => self.reporter.grant_lost(id),
+            TakenAway::Membership(group) => self.reporter.membership_lost(&group, id),
         }
         drop(self.holdings.strike(id));
     }

@@ -77,7 +77,7 @@ impl Locks for EtcdSession {
                     }
                 };
                 match self.look_again(request, own, &other, reason).await {
-                    // The same watch goes on: it misses nothing.
+                    // This watch goes on: it misses nothing.
                     Ok(Position::Behind { other: still, .. }) if still == other => {
                         wanted.queued();
                         pauses.reset();

@@ -31,7 +31,7 @@ impl Prefix {
         Prefix { from: folder.into(), to }
     }
 
-    /// The same without the key that is the folder itself.
+    /// All keys below `folder`, without the key that is the folder itself.
     pub(crate) fn inside(folder: &str) -> Self {
         let mut inside = Prefix::below(folder);
         inside.from.push(0);

@@ -13,7 +13,7 @@ use tooz_core::{ErrorKind, Result};
 
 use crate::client::Client;
 use crate::connection::Connection;
-use crate::dispatch::{Dispatch, Taken};
+use crate::dispatch::{Dispatch, Routed};
 use crate::endpoints::Class;
 use crate::error::{self, Failure, Remedy};
 use crate::lanes::Lane;
@@ -104,7 +104,7 @@ impl WatchStream {
                     return ended;
                 }
                 verdict = refusals.judged(self, &connection) => {
-                    if verdict == Verdict::OpenAnew {
+                    if verdict == Refusal::OpenAnew {
                         return Ended { was_refused: true, ..ended };
                     }
                     continue;
@@ -115,7 +115,7 @@ impl WatchStream {
                     for event in &response.events {
                         client.history.reach(event.kv.as_ref().map_or(0, |kv| kv.mod_revision));
                     }
-                    let stands = self.dispatch.take(response) == Taken::Stands;
+                    let stands = self.dispatch.take(response) == Routed::Stands;
                     if stands && !std::mem::replace(&mut ended.has_stood, true) && !is_first {
                         self.dispatch.stands_again();
                     }
@@ -183,7 +183,7 @@ fn has_changed(set_backs: &mut watch::Receiver<u64>) -> bool {
 
 /// What is to be done about a refused watch.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum Refusal {
     /// The stream goes on.
     GoOn,
     /// Another stream will do better.
@@ -205,7 +205,7 @@ impl Refusals {
     }
 
     /// Ends when something refused was looked at. Dropping it loses nothing.
-    async fn judged(&mut self, stream: &WatchStream, connection: &Connection) -> Verdict {
+    async fn judged(&mut self, stream: &WatchStream, connection: &Connection) -> Refusal {
         if self.reading.is_empty() {
             let range = stream.dispatch.first_refused();
             // What is refused comes with a message, after which this is asked again.
@@ -226,7 +226,7 @@ impl Refusals {
             Some(Ok(Ok(()))) => {
                 // The stream itself speaks for the log-in that it began with.
                 if stream.client.endpoints.login.token().count != connection.login || self.count > 3 {
-                    return Verdict::OpenAnew;
+                    return Refusal::OpenAnew;
                 }
                 stream.dispatch.create_refused();
             }
@@ -234,6 +234,6 @@ impl Refusals {
             Some(Ok(Err(error))) if error.kind() == ErrorKind::Unauthorized => stream.dispatch.pass_over_refused(),
             _ => {}
         }
-        Verdict::GoOn
+        Refusal::GoOn
     }
 }

@@ -33,8 +33,8 @@ pub(crate) async fn withdraw(client: &Client, lease: &Lease, places: &[Vec<u8>])
     Ok(())
 }
 
-/// The same. Where etcd takes no writes, the keys are deleted, and the rest is done as soon as it takes some: until then nothing can be made
-/// either.
+/// Withdraws keys like [`withdraw`]. Where etcd takes no writes, the keys are deleted, and the rest is done as soon as it takes some: until
+/// then nothing can be made either.
 pub(crate) async fn withdraw_or_owe(
     client: &Client,
     lease: &Lease,

@@ -72,7 +72,7 @@ impl AliveFile {
 }
 
 /// A file of that kind as others see it.
-pub(crate) enum Seen {
+pub(crate) enum LifeSign {
     /// There is none.
     Nothing,
     /// Its process has gone.
@@ -84,7 +84,7 @@ pub(crate) enum Seen {
 }
 
 /// Looks at a file without touching it.
-pub(crate) fn look(path: &Path) -> Result<Seen> {
+pub(crate) fn look(path: &Path) -> Result<LifeSign> {
     let failed = |error| error::at(error, "look at file", path);
     let file = match open_file::open(path, How::Look) {
         Ok(file) => file,
@@ -92,7 +92,7 @@ pub(crate) fn look(path: &Path) -> Result<Seen> {
     };
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
-        return Ok(Seen::Strange);
+        return Ok(LifeSign::Strange);
     }
     let alive = byte_lock::blocker(&file, LIFE, Kind::Alone).map_err(failed)?.is_some();
     // It is not written again once it has its name.
@@ -102,10 +102,10 @@ pub(crate) fn look(path: &Path) -> Result<Seen> {
     let length = open_file::read_up_to(&file, &mut content, 0).map_err(failed)?;
     content.truncate(length);
     if alive {
-        return Ok(Seen::Alive(content));
+        return Ok(LifeSign::Alive(content));
     }
     let ours = content == BEGINNING || is_lost(&file, whole).map_err(failed)?;
-    Ok(if ours { Seen::Dead } else { Seen::Strange })
+    Ok(if ours { LifeSign::Dead } else { LifeSign::Strange })
 }
 
 /// Whether the whole file is what a power cut leaves of one of ours: nothing, zeros, or a part of the beginning and zeros.
@@ -120,11 +120,11 @@ fn is_lost(file: &File, length: usize) -> io::Result<bool> {
 }
 
 /// What it means that a file can't be opened. `None`: it says nothing of the file.
-fn strange(error: &io::Error) -> Option<Seen> {
+fn strange(error: &io::Error) -> Option<LifeSign> {
     match error.raw_os_error() {
-        Some(libc::ENOENT) => Some(Seen::Nothing),
+        Some(libc::ENOENT) => Some(LifeSign::Nothing),
         // Not for us; a link; a socket or a device.
-        Some(libc::EACCES | libc::EPERM | libc::ELOOP | libc::ENXIO | libc::ENODEV) => Some(Seen::Strange),
+        Some(libc::EACCES | libc::EPERM | libc::ELOOP | libc::ENXIO | libc::ENODEV) => Some(LifeSign::Strange),
         _ => None,
     }
 }

@@ -11,14 +11,14 @@ const TICK: Duration = Duration::from_secs(3);
 /// What a folder looked like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FolderStamp {
-    seen: Option<Seen>,
+    seen: Option<Stamp>,
     /// The change that is seen is so old that a later one looks different.
     is_settled: bool,
 }
 
 /// Which folder is there, and when it changed last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Seen {
+struct Stamp {
     device: u64,
     inode: u64,
     changed: (i64, i64),
@@ -27,7 +27,7 @@ struct Seen {
 impl FolderStamp {
     pub(crate) fn of(folder: &Path) -> Self {
         let Ok(found) = fs::symlink_metadata(folder) else { return FolderStamp::default() };
-        FolderStamp { seen: Some(Seen::of(&found)), is_settled: is_older(&found, SystemTime::now()) }
+        FolderStamp { seen: Some(Stamp::of(&found)), is_settled: is_older(&found, SystemTime::now()) }
     }
 
     /// Whether nothing happened in the folder between `before` and now. False also where that can't be known.
@@ -36,11 +36,11 @@ impl FolderStamp {
     }
 }
 
-impl Seen {
+impl Stamp {
     fn of(found: &Metadata) -> Self {
         // The time of the change of the folder itself: no program can set it.
         let changed = (found.ctime(), found.ctime_nsec());
-        Seen { device: found.dev(), inode: found.ino(), changed }
+        Stamp { device: found.dev(), inode: found.ino(), changed }
     }
 }
 

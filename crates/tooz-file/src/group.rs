@@ -7,7 +7,7 @@ use nix::libc;
 use tooz_core::driver::{Groups, JoinConflict, JoinRequest, PushStream, Roster};
 use tooz_core::{Error, ErrorKind, GroupId, Result};
 
-use crate::alive_file::{self, AliveFile, Seen};
+use crate::alive_file::{self, AliveFile, LifeSign};
 use crate::error;
 use crate::group_folder::{self, Asked, GroupFolder, MemberFiles, Reading};
 use crate::layout::member_file;
@@ -53,7 +53,7 @@ impl Groups for FileSession {
         let name = member_file(&request.member);
         let path = change.folder.path.join(&name);
         let is_there = match alive_file::look(&path)? {
-            Seen::Alive(theirs) => {
+            LifeSign::Alive(theirs) => {
                 let entry = MemberRecord::read(&path, &theirs)?;
                 if entry.member != request.member {
                     return Err(error::collision(&path, entry.member.as_str(), request.member.as_str()));
@@ -67,8 +67,8 @@ impl Groups for FileSession {
                 }
             }
             // Of another user with other rights, or no member's file: whose it is, and whether that one lives, can't be seen.
-            Seen::Strange => return Err(error::foreign(&path)),
-            Seen::Nothing | Seen::Dead => false,
+            LifeSign::Strange => return Err(error::foreign(&path)),
+            LifeSign::Nothing | LifeSign::Dead => false,
         };
         if !is_there {
             let make = || AliveFile::create(&self.namespace, &change.folder.path, &name, &content);

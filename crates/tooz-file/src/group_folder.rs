@@ -14,7 +14,7 @@ use nix::libc;
 use tooz_core::driver::{decode_name, spread};
 use tooz_core::{Error, ErrorKind, GroupId, Outcome, Result, RosterEntry};
 
-use crate::alive_file::{self, Seen};
+use crate::alive_file::{self, LifeSign};
 use crate::byte_lock::{self, Kind, Range};
 use crate::error;
 use crate::namespace_folder::NamespaceFolder;
@@ -133,7 +133,7 @@ impl<'a> GroupFolder<'a> {
         Ok((self.io(self.count())? == before).then_some(files))
     }
 
-    /// The same without asking whether a change is under way: each change is one step by itself.
+    /// The living members, and the files of the dead, without asking whether a change is under way: each change is one step by itself.
     pub(crate) fn read(&self) -> Result<MemberFiles> {
         let mut files = MemberFiles::default();
         let entries = match fs::read_dir(&self.path) {
@@ -150,16 +150,16 @@ impl<'a> GroupFolder<'a> {
             let path = entry.path();
             let unfinished = name.as_encoded_bytes().starts_with(b".");
             match alive_file::look(&path)? {
-                Seen::Nothing => {}
-                Seen::Dead => files.dead.push(path),
+                LifeSign::Nothing => {}
+                LifeSign::Dead => files.dead.push(path),
                 // A member on its way in (of an earlier version): it has no name yet.
-                Seen::Alive(_) if unfinished => {}
+                LifeSign::Alive(_) if unfinished => {}
                 // One that can't be read does not hide the others.
-                Seen::Alive(content) => match MemberRecord::read(&path, &content) {
+                LifeSign::Alive(content) => match MemberRecord::read(&path, &content) {
                     Ok(entry) => files.living.push((name, entry)),
                     Err(_) => files.strange.push(path),
                 },
-                Seen::Strange => files.strange.push(path),
+                LifeSign::Strange => files.strange.push(path),
             }
         }
         Ok(files)
@@ -190,7 +190,7 @@ impl Change<'_> {
     /// Removes the files of the dead, if they are still dead.
     pub(crate) fn sweep(&self, dead: &[PathBuf]) {
         for path in dead.iter().filter(|path| path.starts_with(&self.folder.path)) {
-            if matches!(alive_file::look(path), Ok(Seen::Dead)) {
+            if matches!(alive_file::look(path), Ok(LifeSign::Dead)) {
                 let _ = fs::remove_file(path);
             }
         }

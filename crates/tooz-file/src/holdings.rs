@@ -262,7 +262,7 @@ impl Holdings {
         }
     }
 
-    /// The same in one group.
+    /// Tells of every membership of one group whose file is not at its place any more.
     pub(crate) fn report_lost_memberships_in(&self, group: &GroupId) {
         let mut lost = Vec::new();
         let mut memberships = self.memberships.lock();

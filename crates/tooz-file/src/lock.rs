@@ -17,8 +17,8 @@ use crate::wait::Wait;
 
 /// How often a file may be replaced under an attempt before that is called an error.
 const REPLACED: usize = 8;
-/// What stands in the way and is no holder goes within microseconds, if its thread runs: first the processor is given away,
-/// then some time, more of it where no session holds the lock, as then `None` would be a strange answer.
+/// A lock file may be locked for microseconds by a process that only looks at it. So an attempt first yields the processor, then sleeps
+/// for a short time, and longer where no session holds the lock, as then `None` would be a strange answer.
 const QUICK_TRIES: u32 = 8;
 const TRIES_BEHIND_A_WAITER: u32 = 12;
 const TRIES_BEHIND_NO_HOLDER: u32 = 100;

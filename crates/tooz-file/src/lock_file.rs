@@ -238,7 +238,7 @@ impl LockFile {
         }
     }
 
-    /// The same a while after the file was last looked at.
+    /// Wakes the watchers a while after the file was last looked at: by now it may be another program's.
     fn ring_if_ours(&self) -> Result<()> {
         if self.space == Space::Election {
             let (head, length) = self.kernel(record::read_head(&self.file))?;

@@ -33,7 +33,7 @@ pub(crate) fn open(path: &Path, how: How) -> io::Result<File> {
     open_by(&mut options, path)
 }
 
-/// The same with options.
+/// Opens a file by these options, without following a link out of the folder.
 pub(crate) fn open_by(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let mut open = |more| options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | more).open(path);
     let mut open = || match open(UNSEEN) {

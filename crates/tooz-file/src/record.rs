@@ -161,7 +161,7 @@ pub(crate) fn ensure_name(file: &File, path: &Path, name: &str) -> Result<()> {
     ensure_name_in(&bytes[..length], file, path, name)
 }
 
-/// The same by what was read from its beginning.
+/// Checks by the beginning of a file whose it is, and writes the name down where nothing is written any more.
 pub(crate) fn ensure_name_in(beginning: &[u8], file: &File, path: &Path, name: &str) -> Result<()> {
     match Name::of(beginning) {
         Name::Of(theirs) if theirs == name.as_bytes() => Ok(()),

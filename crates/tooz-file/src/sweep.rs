@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::alive_file::{self, Seen};
+use crate::alive_file::{self, LifeSign};
 use crate::layout::{Layout, is_unfinished};
 
 /// How many files are looked at in one go: less than a millisecond's work.
@@ -22,11 +22,11 @@ const LEFTOVER: Duration = Duration::from_mins(1);
 pub(crate) struct Sweep {
     sessions: PathBuf,
     rest: Vec<PathBuf>,
-    turn: Turn,
+    duty: Duty,
 }
 
 /// Whether this session is the one that goes on with its rest.
-enum Turn {
+enum Duty {
     NotYet,
     /// As long as the folder is locked by this.
     Ours(#[expect(dead_code, reason = "it is kept for its lock")] Flock<File>),
@@ -47,7 +47,7 @@ impl Sweep {
         let entries = fs::read_dir(&sessions).into_iter().flatten().flatten();
         let mut rest: Vec<_> = entries.map(|entry| entry.path()).collect();
         fastrand::shuffle(&mut rest);
-        let mut sweep = Sweep { sessions, rest, turn: Turn::NotYet };
+        let mut sweep = Sweep { sessions, rest, duty: Duty::NotYet };
         sweep.step();
         sweep
     }
@@ -66,12 +66,12 @@ impl Sweep {
     }
 
     fn has_turn(&mut self) -> bool {
-        if let Turn::NotYet = self.turn {
+        if let Duty::NotYet = self.duty {
             let Ok(folder) = File::open(&self.sessions) else { return false };
-            self.turn = match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
-                Ok(ours) => Turn::Ours(ours),
+            self.duty = match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+                Ok(ours) => Duty::Ours(ours),
                 Err((_, Errno::EWOULDBLOCK)) => return false,
-                Err(_) => Turn::Free,
+                Err(_) => Duty::Free,
             };
         }
         true
@@ -82,7 +82,7 @@ impl Sweep {
         for path in self.rest.split_off(from) {
             if is_unfinished(&path) {
                 remove_leftover(&path);
-            } else if matches!(alive_file::look(&path), Ok(Seen::Dead)) {
+            } else if matches!(alive_file::look(&path), Ok(LifeSign::Dead)) {
                 // Names are never used again, so this removes no other file.
                 let _ = fs::remove_file(path);
             }
@@ -107,7 +107,7 @@ fn remove_leftover(path: &Path) {
     if age.is_some_and(|age| age > LEFTOVER) {
         if found.is_dir() {
             let _ = fs::remove_dir_all(path);
-        } else if !matches!(alive_file::look(path), Ok(Seen::Alive(_))) {
+        } else if !matches!(alive_file::look(path), Ok(LifeSign::Alive(_))) {
             let _ = fs::remove_file(path);
         }
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use tooz_core::RosterEntry;
 use tooz_core::driver::{Change, Pushed, Watchers};
 
-use crate::alive_file::{self, Seen};
+use crate::alive_file::{self, LifeSign};
 use crate::group_folder::MemberFiles;
 use crate::record::MemberRecord;
 
@@ -46,8 +46,8 @@ impl WatchedGroup {
         let path = folder.join(name);
         let entry = match alive_file::look(&path) {
             _ if self.version == 0 => Err(()),
-            Ok(Seen::Alive(content)) => Ok(MemberRecord::read(&path, &content).ok()),
-            Ok(Seen::Nothing | Seen::Dead | Seen::Strange) => Ok(None),
+            Ok(LifeSign::Alive(content)) => Ok(MemberRecord::read(&path, &content).ok()),
+            Ok(LifeSign::Nothing | LifeSign::Dead | LifeSign::Strange) => Ok(None),
             Err(_) => Err(()),
         };
         match entry {

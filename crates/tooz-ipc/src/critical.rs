@@ -84,7 +84,7 @@ impl Critical<'_> {
         Ok(self.word_at(at)?.load(Ordering::Relaxed))
     }
 
-    /// The same as a number of a block, or of something else that is counted.
+    /// The word at that place as the number of a block, or of something else that is counted.
     pub(crate) fn number(&self, at: usize) -> Result<usize, Fault> {
         usize::try_from(self.get(at)?).map_err(|_| Fault::Garbled("a number that is too large"))
     }

@@ -97,7 +97,7 @@ impl Living {
         self.with_patience(self.patience, act).await
     }
 
-    /// The same for what is tried again soon.
+    /// Changes the table, or looks at it, and waits only briefly for its lock: for what is tried again soon.
     pub(crate) async fn briefly<T>(&self, act: impl FnMut(&mut Critical<'_>) -> Result<T, Fault>) -> Result<T> {
         self.with_patience(self.patience.min(BRIEFLY), act).await
     }
@@ -118,7 +118,7 @@ impl Living {
         }
     }
 
-    /// The same, once.
+    /// Changes the table, or looks at it, once, without waiting for its lock.
     pub(crate) fn try_with<T>(
         &self,
         act: &mut impl FnMut(&mut Critical<'_>) -> Result<T, Fault>,
@@ -139,7 +139,7 @@ impl Living {
         result
     }
 
-    /// The same for what can be left away.
+    /// Changes the table, or looks at it, once; a failure is not told: for what can be left away.
     pub(crate) fn quietly<T>(&self, mut act: impl FnMut(&mut Critical<'_>) -> Result<T, Fault>) -> Option<T> {
         self.try_with(&mut act).ok()?.ok()
     }
@@ -265,7 +265,7 @@ impl Living {
         }
     }
 
-    /// The same where a wait is not possible: what is not given back is found by others.
+    /// Ends the session where a wait is not possible: what is not given back is found by others.
     pub(crate) fn abandon(&self) {
         let ours = self.table.slot();
         while let Some(Rest::Some) = self.quietly(|table| table.end_session(ours)) {}

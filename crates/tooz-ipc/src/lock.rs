@@ -11,12 +11,12 @@ use crate::error::{self, Fault};
 use crate::holdings::Held;
 use crate::layout::Kind;
 use crate::living::Living;
-use crate::queue::{Patience, Place, Seen};
+use crate::queue::{Occupant, Patience, Place};
 use crate::session::IpcSession;
 
 /// How often a waiter looks whether those before it live.
 const LOOK: Duration = Duration::from_secs(1);
-/// The same for one that does not get through to the table.
+/// How often a waiter looks that does not get through to the table.
 const LOOK_SOON: Duration = Duration::from_millis(250);
 /// How many chains of records are looked at before others have their turn.
 const STEP: usize = 256;
@@ -192,7 +192,7 @@ fn leave(table: &mut Critical<'_>, request: &LockRequest, block: usize) -> Resul
 }
 
 /// All places of a lock, with whose they are.
-async fn see(living: &Living, key: &LockKey) -> Result<Vec<(Seen, MemberId, u32)>> {
+async fn see(living: &Living, key: &LockKey) -> Result<Vec<(Occupant, MemberId, u32)>> {
     let places = living
         .with(|table| {
             let places = table.places(kind(key), key.name.as_bytes())?;

@@ -30,7 +30,7 @@ pub(crate) struct Place {
 
 /// A place as others see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct Occupant {
     pub(crate) slot: usize,
     pub(crate) mode: LockMode,
     pub(crate) token: Option<u64>,
@@ -97,7 +97,7 @@ impl Critical<'_> {
         Ok(Some(Place { block: place, token: (token != 0).then_some(token) }))
     }
 
-    /// The same, after a look whether those before it still live.
+    /// How the place of that request stands, after a look whether those before it still live.
     pub(crate) fn look_again(&mut self, place: usize, id: RequestId) -> Result<Option<Place>, Fault> {
         if let Some(Place { token: None, .. }) = self.place(place, id)? {
             self.settle(self.number(block(place, RECORD))?)?;
@@ -135,7 +135,7 @@ impl Critical<'_> {
     }
 
     /// All living places of a lock, in their order.
-    pub(crate) fn places(&mut self, kind: Kind, name: &[u8]) -> Result<Vec<Seen>, Fault> {
+    pub(crate) fn places(&mut self, kind: Kind, name: &[u8]) -> Result<Vec<Occupant>, Fault> {
         let mut seen = Vec::new();
         let Some(lock) = self.find(kind, name)? else { return Ok(seen) };
         self.settle(lock)?;
@@ -144,7 +144,7 @@ impl Critical<'_> {
             if self.is_owner_alive(place)? {
                 let token = self.get(block(place, TOKEN))?;
                 let (slot, _) = self.owner(place)?;
-                seen.push(Seen {
+                seen.push(Occupant {
                     slot,
                     mode: mode_of(self.get(block(place, MODE))?)?,
                     token: (token != 0).then_some(token),

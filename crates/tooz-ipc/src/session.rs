@@ -64,7 +64,7 @@ impl IpcSession {
         }
     }
 
-    /// The same if there is one.
+    /// The table as it is, if this session has one already.
     pub(crate) fn present(&self) -> Option<Arc<Living>> {
         self.living.lock().clone()
     }

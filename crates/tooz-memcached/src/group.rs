@@ -13,7 +13,7 @@ use crate::holdings::Membership;
 use crate::journal::group::{FOR_EVER, GroupJournal, compact, create, delete, join, kept_for, leave, update, withdraw};
 use crate::journal::groups::{self, GroupsJournal};
 use crate::journal::{End, LONG, SessionId, dead};
-use crate::record::{Append, IfMissing, Seen};
+use crate::record::{Append, IfMissing, Reading};
 use crate::reply::{Batch, Version};
 use crate::server_clock::LONGER;
 use crate::session::MemcachedSession;
@@ -29,11 +29,11 @@ const AT_ONCE: usize = 64;
 /// A group as it was seen.
 pub(crate) struct SeenGroup {
     pub(crate) journal: GroupJournal,
-    pub(crate) seen: Seen,
+    pub(crate) seen: Reading,
 }
 
 impl SeenGroup {
-    fn of(seen: Seen) -> Result<Self> {
+    fn of(seen: Reading) -> Result<Self> {
         Ok(SeenGroup { journal: GroupJournal::read(seen.text.as_deref().unwrap_or_default())?, seen })
     }
 

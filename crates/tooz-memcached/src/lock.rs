@@ -12,7 +12,7 @@ use crate::error::{full, lost};
 use crate::holdings::Grant;
 use crate::journal::lock::{FREE, KEPT, LockJournal, Place, break_off, compact, free, kept_for, release, withdraw};
 use crate::journal::{End, LONG, SessionId, dead};
-use crate::record::{Append, IfMissing, Seen};
+use crate::record::{Append, IfMissing, Reading};
 use crate::reply::Batch;
 use crate::session::MemcachedSession;
 use crate::upkeep::Letter;
@@ -26,11 +26,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// A lock as it was seen.
 pub(crate) struct SeenLock {
     pub(crate) journal: LockJournal,
-    pub(crate) seen: Seen,
+    pub(crate) seen: Reading,
 }
 
 impl SeenLock {
-    pub(crate) fn of(seen: Seen) -> Result<Self> {
+    pub(crate) fn of(seen: Reading) -> Result<Self> {
         Ok(SeenLock { journal: LockJournal::read(seen.text.as_deref().unwrap_or_default())?, seen })
     }
 
@@ -216,7 +216,7 @@ impl Client {
 
     /// Sees that a grant of whose end the record tells nothing was not taken away before it was given back. A break tells the holder before
     /// it succeeds, so a break of which no letter tells goes on at the same time, and counts as the later of the two.
-    async fn must_not_be_taken(&self, request: RequestId, seen: &Seen) -> Result<()> {
+    async fn must_not_be_taken(&self, request: RequestId, seen: &Reading) -> Result<()> {
         let is_given = seen.may_have_forgotten() && !self.has_letter_of(request).await?;
         if is_given { Ok(()) } else { Err(taken()) }
     }

@@ -73,7 +73,7 @@ impl Batch {
         self.line(format_args!("mg {key} v c t"), None)
     }
 
-    /// The same, and it is kept for so many seconds from now on; 0: for ever.
+    /// The value and its version. It is kept for so many seconds from now on; 0: for ever.
     pub(crate) fn get_and_keep(self, key: &str, seconds: u32) -> Self {
         self.line(format_args!("mg {key} v c T{seconds}"), None)
     }

@@ -14,7 +14,7 @@ use crate::holdings::{Grant, Membership};
 use crate::journal::group::{self, GroupJournal};
 use crate::journal::lock;
 use crate::journal::{BETWEEN, SessionId, dead};
-use crate::record::Seen;
+use crate::record::Reading;
 use crate::reply::{Batch, Reply, Version};
 use crate::server::Server;
 use crate::server_clock::kept;
@@ -126,7 +126,7 @@ impl Client {
             return Ok(mail);
         }
         let mut done = self.run(Batch::default().get(&self.session_key), Lane::Duty).await?;
-        let seen = Seen::of(done.next().value()?, &done);
+        let seen = Reading::of(done.next().value()?, &done);
         let text = seen.text.as_deref().unwrap_or_default();
         self.hear(&String::from_utf8_lossy(text.get(mail.heard..).unwrap_or_default()));
         let heard = Mail { version: seen.version, heard: text.len() };

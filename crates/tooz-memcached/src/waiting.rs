@@ -11,7 +11,7 @@ use crate::client::{Client, Lane};
 use crate::error::lost;
 use crate::journal::{SessionId, dead};
 use crate::lock::SeenLock;
-use crate::record::{IfMissing, Seen};
+use crate::record::{IfMissing, Reading};
 use crate::reply::{Batch, Version};
 
 /// How often the first in the line looks: soon after something has changed, and more and more seldom when nothing does.
@@ -56,7 +56,7 @@ impl Client {
             }
             let (version, text) = (look.seen.version, look.seen.text.clone());
             let is_due = deaths <= Instant::now();
-            let kept = SeenLock { journal: look.journal.clone(), seen: Seen { text, ..look.seen.clone() } };
+            let kept = SeenLock { journal: look.journal.clone(), seen: Reading { text, ..look.seen.clone() } };
             match self.look_again(request, key, look, is_due).await {
                 Ok(new) => {
                     look = new;
@@ -96,7 +96,7 @@ impl Client {
             return Err(lost());
         }
         let (look, is_new) = if is_short {
-            let seen = Seen::of(record.value()?, &done);
+            let seen = Reading::of(record.value()?, &done);
             if seen.version == look.seen.version { (look, false) } else { (SeenLock::of(seen)?, true) }
         } else {
             let cas = record.flags()?.map_or(0, |flags| flags.cas);
@@ -124,10 +124,10 @@ impl Client {
         if !done.next().found()? {
             return Err(lost());
         }
-        SeenLock::of(Seen::of(value, &done))
+        SeenLock::of(Reading::of(value, &done))
     }
 
-    /// The same as [`bury`](Self::bury), for a request of this session, which has to live.
+    /// Writes down that sessions are dead, like [`bury`](Self::bury), for a request of this session, which has to live.
     pub(crate) async fn bury_and_live(&self, key: &str, gone: &BTreeSet<SessionId>) -> Result<SeenLock> {
         let entries: String = gone.iter().map(|session| dead(*session)).collect();
         self.append_to_lock(key, &entries, IfMissing::Leave, Lane::Wish, true).await

@@ -28,7 +28,7 @@ pub(crate) enum Watched {
 }
 
 /// What a look has told.
-enum Seen {
+enum Glance {
     Same,
     Changed,
     /// The group was deleted.
@@ -60,16 +60,16 @@ impl Watch {
         let mut changed = Instant::now();
         while !pusher.is_closed() {
             match self.look().await {
-                Ok(Seen::Changed) => {
+                Ok(Glance::Changed) => {
                     pusher.push(Pushed::Dirty);
                     changed = Instant::now();
                 }
-                Ok(Seen::Gone) => {
+                Ok(Glance::Gone) => {
                     pusher.push(Pushed::Gone);
                     return;
                 }
                 // What fails is tried again.
-                Ok(Seen::Same) | Err(_) => {}
+                Ok(Glance::Same) | Err(_) => {}
             }
             let pause = spread((changed.elapsed() / 20).clamp(SHORTEST, LONGEST), 0.8..1.0);
             tokio::select! {
@@ -85,7 +85,7 @@ impl Watch {
         }
     }
 
-    async fn look(&mut self) -> Result<Seen> {
+    async fn look(&mut self) -> Result<Glance> {
         let mut done = self.client.run(Batch::default().look(self.key()), Lane::Wish).await?;
         let cas = done.next().flags()?.map_or(0, |flags| flags.cas);
         let version = Version { epoch: done.epoch, cas };
@@ -100,7 +100,7 @@ impl Watch {
                 return self.read().await;
             }
         }
-        Ok(Seen::Same)
+        Ok(Glance::Same)
     }
 
     fn between_deaths(&self) -> Duration {
@@ -110,19 +110,19 @@ impl Watch {
         }
     }
 
-    async fn read(&mut self) -> Result<Seen> {
+    async fn read(&mut self) -> Result<Glance> {
         match &self.watched {
             Watched::Group(key) => {
                 let look = self.client.look_at_group(key).await?;
                 self.version = look.seen.version;
                 self.sessions = look.sessions();
-                Ok(if look.journal.made_by.is_some() { Seen::Changed } else { Seen::Gone })
+                Ok(if look.journal.made_by.is_some() { Glance::Changed } else { Glance::Gone })
             }
             Watched::Election(key) => {
                 let look = self.client.look_at_lock(key).await?;
                 self.version = look.seen.version;
                 self.sessions = look.journal.holders().iter().map(|place| place.session).collect();
-                Ok(Seen::Changed)
+                Ok(Glance::Changed)
             }
         }
     }

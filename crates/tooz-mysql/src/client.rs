@@ -99,7 +99,7 @@ impl Client {
         self.put(doing, repeat, Form::Plain, statements).await
     }
 
-    /// The same as `consult` for a transaction, which is asked once.
+    /// Does a transaction in tables of the layout that this version speaks, like `consult`, but once.
     pub(crate) async fn transact(&self, doing: &'static str, statements: String) -> Result<Option<Answer>> {
         self.refuse_foreign().await?;
         self.put(doing, Repeat::Forbidden, Form::Transaction, statements).await

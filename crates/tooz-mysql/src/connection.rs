@@ -111,7 +111,7 @@ impl Connection {
         self.put(&self.jobs, limit, doing, work).await
     }
 
-    /// The same for a heartbeat, which must not stand behind thousands of others.
+    /// Runs a heartbeat before all that waits: it must not stand behind thousands of others.
     pub(crate) async fn run_first<T: Send + 'static>(
         &self,
         limit: Duration,

@@ -16,7 +16,7 @@ pub fn ddl(database: &str) -> String {
 }
 
 /// The `GRANT`s for members that log in as `role`, an account written as `NAME` or `NAME@HOST`, and may not create.
-pub fn grants(database: &str, role: &str) -> String {
+pub fn privileges(database: &str, role: &str) -> String {
     let (user, host) = role.rsplit_once('@').unwrap_or((role, "%"));
     let account = format!("{}@{}", quoted(user), quoted(host));
     let grant = |table: &str| {
@@ -40,9 +40,9 @@ mod tests {
     }
 
     #[test]
-    fn grants_name_the_account_and_quote_it() {
-        let all = grants("tooz", "my `role`@10.%");
+    fn privileges_name_the_account_and_quote_it() {
+        let all = privileges("tooz", "my `role`@10.%");
         assert_eq!(all.matches("TO `my ``role```@`10.%`;").count(), TABLES.len(), "{all}");
-        assert!(grants("tooz", "app").contains("GRANT SELECT ON `tooz`.`tooz_layout` TO `app`@`%`;"));
+        assert!(privileges("tooz", "app").contains("GRANT SELECT ON `tooz`.`tooz_layout` TO `app`@`%`;"));
     }
 }

@@ -40,7 +40,7 @@ pub(crate) fn of(error: sqlx::Error, doing: impl fmt::Display) -> Error {
     Error::new(kind, message).with_outcome(outcome)
 }
 
-/// The same on the session's connection: when that is dead, so is the session.
+/// The server was asked for this and something went wrong, on the session's connection: when that is dead, so is the session.
 pub(crate) fn on_session(error: sqlx::Error, doing: impl fmt::Display) -> Error {
     if is_dead(&error) {
         // It may have been done before that.
@@ -60,7 +60,7 @@ pub(crate) fn cut_short(doing: impl fmt::Display) -> Error {
     lost(doing).with_outcome(Outcome::Unknown)
 }
 
-/// The same words for a connection that is not the session's: its end takes nothing away.
+/// An error of a connection that is not the session's: its end takes nothing away.
 pub(crate) fn outside(error: Error) -> Error {
     if error.kind() == ErrorKind::Lost {
         return Error::new(ErrorKind::Unavailable, "the connection has ended").with_source(error);

@@ -30,7 +30,7 @@ mod watchdog;
 
 use tooz_core::Driver;
 
-pub use ddl::{ddl, grants};
+pub use ddl::{ddl, privileges};
 
 /// The card of this driver.
 pub const DRIVER: Driver = Driver::new("mysql", &["mysql", "mariadb"], session::connect)

@@ -20,7 +20,7 @@ use crate::packet::name;
 use crate::record::{Read, holder, lock_key, waiter};
 use crate::session::MySqlSession;
 use crate::setup::SLICE;
-use crate::turn::Turn;
+use crate::turn::TurnEnd;
 
 /// When others want the connection, the first turn is this long, and each further one twice as long as the one before: a request in a
 /// long queue gets the time that it takes, as far as those that wait for their turn let it.
@@ -61,9 +61,9 @@ impl Locks for MySqlSession {
             };
             let lent = open.pool.lend(permit).await?;
             match open.take_turn(lent, request, wanted, open.pool.turn_length(patience)).await? {
-                Turn::Granted(granted) => return Ok(Some(granted)),
-                Turn::Unwanted => return Ok(None),
-                Turn::Over => patience = (patience * 2).min(SLICE),
+                TurnEnd::Granted(granted) => return Ok(Some(granted)),
+                TurnEnd::Unwanted => return Ok(None),
+                TurnEnd::Over => patience = (patience * 2).min(SLICE),
             }
         }
         Ok(None)

@@ -97,9 +97,9 @@ async fn acquire(packets: &mut Packets, holdings: &Holdings, request: &LockReque
     }
     let judged = judge(&answer, holdings, writes_share);
     let (token, is_asked) = match judged {
-        Ok(Verdict::Ours { token, is_asked }) => (token, is_asked),
-        Ok(Verdict::Held) => return Ok(Taken::Held),
-        Ok(Verdict::Shared(names)) => {
+        Ok(Attempt::Ours { token, is_asked }) => (token, is_asked),
+        Ok(Attempt::Held) => return Ok(Taken::Held),
+        Ok(Attempt::Shared(names)) => {
             undo(packets, holdings, &doors, &share, grip).await?;
             return Ok(Taken::Shared(names));
         }
@@ -155,13 +155,13 @@ fn take_share(holdings: &Holdings, doors: &Doors, share: &str, passes: &str, wri
     format!("INSERT IGNORE INTO {sharers} (lk, name, session) VALUES ('{lock}', '{share}', '{session}'); {taking}")
 }
 
-enum Verdict {
+enum Attempt {
     Ours { token: FencingToken, is_asked: bool },
     Held,
     Shared(Vec<Name>),
 }
 
-fn judge(answer: &Answer, holdings: &Holdings, writes_share: bool) -> Result<Verdict> {
+fn judge(answer: &Answer, holdings: &Holdings, writes_share: bool) -> Result<Attempt> {
     let failed = |error| error::on_session(error, DOING);
     let first = usize::from(writes_share);
     let last = answer.count().saturating_sub(1);
@@ -172,18 +172,18 @@ fn judge(answer: &Answer, holdings: &Holdings, writes_share: bool) -> Result<Ver
         return Err(holdings.read_only());
     }
     if !answer.is(first, 0).map_err(failed)? {
-        return Ok(Verdict::Held);
+        return Ok(Attempt::Held);
     }
     if last == first + 2 {
         let sharers: Result<Vec<_>, _> = answer.rows(first + 1).iter().map(|row| text(row, 0)).collect();
         let sharers: Vec<Name> = sharers.map_err(failed)?.into_iter().flatten().map(Name::from).collect();
         if !sharers.is_empty() {
-            return Ok(Verdict::Shared(sharers));
+            return Ok(Attempt::Shared(sharers));
         }
     }
     let counter = unsigned(answer.first(last).map_err(failed)?, 0).map_err(failed)?.unwrap_or_default();
     let is_asked = answer.is(first, 2).map_err(failed)?;
-    Ok(Verdict::Ours { token: holdings.fence.token(counter)?, is_asked })
+    Ok(Attempt::Ours { token: holdings.fence.token(counter)?, is_asked })
 }
 
 /// Sees to it that the token is below what is reserved.

@@ -34,7 +34,7 @@ impl Packets {
         asked
     }
 
-    /// The same for a transaction: what a failure leaves of it is taken back.
+    /// Sends a transaction in one packet and reads all answers: what a failure leaves of it is taken back.
     pub(crate) async fn transact(&mut self, statements: &str) -> Result<Answer, sqlx::Error> {
         let done = self.ask(statements).await;
         if done.is_err() && !self.is_dead && self.ask("ROLLBACK").await.is_err() {

@@ -25,7 +25,7 @@ use crate::pool::{Lent, Waiter};
 use crate::setup::SLICE;
 
 /// How a turn ended.
-pub(crate) enum Turn {
+pub(crate) enum TurnEnd {
     Granted(Granted),
     Unwanted,
     /// Others want the connection, or the slice is over.
@@ -68,7 +68,7 @@ impl OpenSession {
         request: &LockRequest,
         wanted: &Wanted,
         patience: Duration,
-    ) -> Result<Turn> {
+    ) -> Result<TurnEnd> {
         let yields_at = Instant::now() + patience;
         let doors = self.holdings.layout.doors(&request.key);
         let about = about("wait for", &request.key.name);
@@ -97,7 +97,7 @@ impl OpenSession {
                         // Others may have the lock as well, and a try must not find the gate shut with no request waiting.
                         LockMode::Shared => drop(opened.await),
                     }
-                    return Ok(Turn::Granted(granted));
+                    return Ok(TurnEnd::Granted(granted));
                 }
                 // Another request whose gate was lost with its connection has come first.
                 Taken::Held => ahead.push(doors.lock.clone()),
@@ -108,9 +108,9 @@ impl OpenSession {
         if ended == Waited::Unwanted {
             // A request that waits no more keeps no other out.
             drop(opened.await);
-            return Ok(Turn::Unwanted);
+            return Ok(TurnEnd::Unwanted);
         }
-        Ok(Turn::Over)
+        Ok(TurnEnd::Over)
     }
 
     /// Writes down who waits here, for those that ask.

@@ -76,7 +76,7 @@ async fn listen(
             Heard::News => {
                 holdings.news.notify_one();
                 check(connection, holdings, limit).await;
-                // Whatever wakes it again and again does not make it run in circles.
+                // A wake-up without news does not start a loop.
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 packets.ask(&begin).await.map_err(|error| error::of(error, DOING))?;
             }

@@ -14,7 +14,7 @@ pub fn ddl(schema: &str) -> String {
 }
 
 /// The `GRANT`s for members that log in as `role` and do not own the schema.
-pub fn grants(schema: &str, role: &str) -> String {
+pub fn privileges(schema: &str, role: &str) -> String {
     grant_statements(schema, role).join("\n") + "\n"
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn script(schema: &str) -> String {
     fill(TEMPLATE, schema)
 }
 
-/// The same where the schema is there: a user that may create in it may yet lack the right to create schemas.
+/// What the DDL does where the schema is there: a user that may create in it may yet lack the right to create schemas.
 pub(crate) fn script_inside(schema: &str) -> String {
     fill(&TEMPLATE.replace(CREATE_SCHEMA, ""), schema)
 }
@@ -133,8 +133,8 @@ mod tests {
     }
 
     #[test]
-    fn grants_name_the_role_and_quote_it() {
-        let grants = grants("tooz", "my \"role\"");
+    fn privileges_name_the_role_and_quote_it() {
+        let grants = privileges("tooz", "my \"role\"");
         assert_eq!(grants.matches("TO \"my \"\"role\"\"\";").count(), 4, "{grants}");
         assert!(grants.contains("GRANT USAGE ON SCHEMA \"tooz\""), "{grants}");
     }

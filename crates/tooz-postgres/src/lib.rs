@@ -27,7 +27,7 @@ mod watch;
 
 use tooz_core::Driver;
 
-pub use ddl::{ddl, grants};
+pub use ddl::{ddl, privileges};
 
 /// The card of this driver.
 pub const DRIVER: Driver = Driver::new("postgres", &["postgres", "postgresql"], session::connect)

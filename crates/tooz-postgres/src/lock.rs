@@ -15,10 +15,10 @@ use crate::error;
 use crate::grants::MOMENT;
 use crate::holdings::PATIENCE;
 use crate::layout::{channel, space};
-use crate::record::{ASKED, Grant, grant, lock_key, waiter};
+use crate::record::{ASKED, GrantRow, grant, lock_key, waiter};
 use crate::session::PostgresSession;
 use crate::setup::SLICE;
-use crate::turn::Turn;
+use crate::turn::TurnEnd;
 
 /// When others want the connection, the first turn is this long, and each further one twice as long as the one before: a request in a
 /// long queue gets the time that it takes, as far as those that wait for their turn let it.
@@ -59,9 +59,9 @@ impl Locks for PostgresSession {
             };
             let lent = open.pool.lend(permit).await?;
             match open.take_turn(lent, request, wanted, open.pool.turn_length(patience)).await? {
-                Turn::Granted(granted) => return Ok(Some(granted)),
-                Turn::Unwanted => return Ok(None),
-                Turn::Over => patience = (patience * 2).min(SLICE),
+                TurnEnd::Granted(granted) => return Ok(Some(granted)),
+                TurnEnd::Unwanted => return Ok(None),
+                TurnEnd::Over => patience = (patience * 2).min(SLICE),
             }
         }
         Ok(None)
@@ -107,8 +107,8 @@ impl Locks for PostgresSession {
             let (mut young, mut sessions, mut unreadable) = (None, Vec::new(), None);
             for row in &rows {
                 match grant(row).map_err(failed)? {
-                    Ok(Grant::Written(holder)) => holders.push(holder),
-                    Ok(Grant::Young(member)) => {
+                    Ok(GrantRow::Written(holder)) => holders.push(holder),
+                    Ok(GrantRow::Young(member)) => {
                         young = Some(member);
                         sessions.push(row.try_get("session").map_err(failed)?);
                     }

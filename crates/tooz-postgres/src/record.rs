@@ -25,7 +25,7 @@ pub(crate) enum Told {
 
 /// A grant as a reader finds it.
 #[derive(Debug)]
-pub(crate) enum Grant {
+pub(crate) enum GrantRow {
     Written(Holder),
     /// It is held, but not written down yet.
     Young(MemberId),
@@ -75,15 +75,15 @@ fn member(name: &str) -> Result<MemberId> {
 }
 
 /// Reads a row of `holders.sql`.
-pub(crate) fn grant(row: &PgRow) -> Read<Grant> {
+pub(crate) fn grant(row: &PgRow) -> Read<GrantRow> {
     let member = match member(row.try_get("member")?) {
         Ok(member) => member,
         Err(error) => return Ok(Err(error)),
     };
-    let Some(token) = row.try_get::<Option<i64>, _>("token")? else { return Ok(Ok(Grant::Young(member))) };
+    let Some(token) = row.try_get::<Option<i64>, _>("token")? else { return Ok(Ok(GrantRow::Young(member))) };
     let mode = if row.try_get("exclusive")? { LockMode::Exclusive } else { LockMode::Shared };
     let holder = Holder::new(member, mode, FencingToken(token.cast_unsigned()));
-    Ok(Ok(Grant::Written(holder.since(time(row.try_get("since")?)))))
+    Ok(Ok(GrantRow::Written(holder.since(time(row.try_get("since")?)))))
 }
 
 /// A time of the server, in seconds since 1970.

@@ -38,7 +38,7 @@ const CANCEL: &str = "SELECT pg_cancel_backend($1)";
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 
 /// How a turn ended.
-pub(crate) enum Turn {
+pub(crate) enum TurnEnd {
     Granted(Granted),
     Unwanted,
     /// Others want the connection, or the slice is over.
@@ -68,7 +68,7 @@ impl OpenSession {
         request: &LockRequest,
         wanted: &Wanted,
         patience: Duration,
-    ) -> Result<Turn> {
+    ) -> Result<TurnEnd> {
         let yields_at = Instant::now() + patience;
         // Errors leave the connection to be closed: with it ends whatever it waits for or holds.
         let mut ended = self.blocked(&mut lent, Queue::Gate, wanted, yields_at, request).await?;
@@ -91,7 +91,7 @@ impl OpenSession {
                         // Others may have the lock as well, and a try must not find the gate shut with no request waiting.
                         LockMode::Shared => drop(opened.await),
                     }
-                    return Ok(Turn::Granted(granted));
+                    return Ok(TurnEnd::Granted(granted));
                 }
             }
         }
@@ -99,9 +99,9 @@ impl OpenSession {
         if let Waited::Unwanted = ended {
             // A request that waits no more keeps no other out.
             drop(opened.await);
-            return Ok(Turn::Unwanted);
+            return Ok(TurnEnd::Unwanted);
         }
-        Ok(Turn::Over)
+        Ok(TurnEnd::Over)
     }
 
     /// Runs one waiting statement to its end, which comes early when it is not wanted any more or others want the connection.

@@ -122,12 +122,13 @@ impl Client {
         self.run_in_turn(script, arguments, Confirmation::None).await
     }
 
-    /// The same, and it counts only when as many replicas have it as the settings want.
+    /// Runs a script that counts only when as many replicas have it as the settings want.
     pub(crate) async fn run_surely(&self, script: Script, arguments: Vec<Value>) -> Result<Reply> {
         self.run_in_turn(script, arguments, self.settings.confirmation()).await
     }
 
-    /// The same for a request that has time: it waits for its turn as long as it is wanted; `None`: it is not any more, and was not sent.
+    /// Runs a script for a request that may wait for its turn as long as it is wanted. `None`: the request is not wanted any more, and the
+    /// script was not sent.
     pub(crate) async fn run_patiently(
         &self,
         script: Script,

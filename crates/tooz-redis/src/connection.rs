@@ -16,7 +16,7 @@ use tooz_core::{Error, ErrorKind, Result};
 use crate::error::{cut, ends_the_connection, is_unknown_script, of_client, strange};
 use crate::login::Login;
 use crate::options::{Address, Encryption, Target};
-use crate::replicas::Seen;
+use crate::replicas::ReplicaCounts;
 use crate::reply::lines_of;
 use crate::script::{self, Script};
 use crate::tls;
@@ -61,7 +61,7 @@ pub(crate) enum Behind {
     Nothing,
     /// That as many replicas have it.
     Replicas(u64),
-    /// The same, and how many there are.
+    /// That as many replicas have it, and how many replicas there are.
     ReplicasCounted(u64),
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct Done {
     pub(crate) answer: Value,
     /// How many replicas have it.
     pub(crate) reached: u64,
-    pub(crate) seen: Option<Seen>,
+    pub(crate) seen: Option<ReplicaCounts>,
 }
 
 /// What comes by itself, and the end.
@@ -296,7 +296,7 @@ impl Connection {
                 info => text += &info.as_string().ok_or_else(|| strange(&info))?,
             }
         }
-        let seen = behind.counts().then(|| Seen::read(&lines_of(&text)));
+        let seen = behind.counts().then(|| ReplicaCounts::read(&lines_of(&text)));
         Ok(Ok(Done { answer, reached, seen }))
     }
 

@@ -19,7 +19,7 @@ use tooz_core::driver::{Granted, Mutex, MutexGuard, Reporter, RequestId};
 /// How many of the grants and as many of the waiting requests each beat looks after, so that it costs the same whatever is held.
 const LOOKED_AFTER: usize = 16;
 
-/// The same for memberships.
+/// How many memberships each beat looks after.
 const MEMBERSHIPS: usize = 4;
 
 /// How many are looked after in one request besides the beats.
@@ -48,12 +48,12 @@ struct State {
     held: BTreeMap<RequestId, String>,
     /// Memberships by their joins.
     joined: BTreeMap<RequestId, Membership>,
-    turn: Turn,
+    cursors: Cursors,
 }
 
 /// Up to where waiting requests, grants and memberships were looked after.
 #[derive(Default)]
-struct Turn {
+struct Cursors {
     waiting: Option<RequestId>,
     held: Option<RequestId>,
     /// The grants that are only looked at.
@@ -136,7 +136,7 @@ impl State {
     }
 
     fn waiting_in_turn(&mut self, count: usize) -> Vec<Holding> {
-        next_few(&self.waiting, &mut self.turn.waiting, count)
+        next_few(&self.waiting, &mut self.cursors.waiting, count)
             .into_iter()
             .map(|(request, (lock, _))| Holding { request, place: lock.clone(), kind: HoldingKind::PlaceInQueue })
             .collect()
@@ -245,17 +245,17 @@ impl Holdings {
     pub(crate) fn look_after(&self, interval: Duration) -> Vec<Holding> {
         let mut state = self.state();
         let mut all = state.waiting_in_turn(LOOKED_AFTER);
-        let State { held, joined, turn, .. } = &mut *state;
-        for (request, lock) in next_few(held, &mut turn.held, share(held.len(), interval).max(LOOKED_AFTER)) {
+        let State { held, joined, cursors, .. } = &mut *state;
+        for (request, lock) in next_few(held, &mut cursors.held, share(held.len(), interval).max(LOOKED_AFTER)) {
             all.push(Holding { request, place: lock.clone(), kind: HoldingKind::Grant });
         }
         if held.len() > LOOKED_AFTER {
             let count = held.len().div_ceil(2).min(LOOKED_AT);
-            for (request, lock) in next_few(held, &mut turn.there, count) {
+            for (request, lock) in next_few(held, &mut cursors.there, count) {
                 all.push(Holding { request, place: lock.clone(), kind: HoldingKind::GrantSeen });
             }
         }
-        for (request, entry) in next_few(joined, &mut turn.joined, share(joined.len(), interval).max(MEMBERSHIPS)) {
+        for (request, entry) in next_few(joined, &mut cursors.joined, share(joined.len(), interval).max(MEMBERSHIPS)) {
             all.push(Holding { request, place: entry.place.clone(), kind: HoldingKind::Membership });
         }
         all
@@ -317,15 +317,15 @@ fn share(all: usize, interval: Duration) -> usize {
     share
 }
 
-/// The next few behind `turn`, which moves on, and begins anew behind the last.
+/// The next few behind `cursor`, which moves on, and begins anew behind the last.
 fn next_few<'a, V>(
     all: &'a BTreeMap<RequestId, V>,
-    turn: &mut Option<RequestId>,
+    cursor: &mut Option<RequestId>,
     count: usize,
 ) -> Vec<(RequestId, &'a V)> {
-    let behind = (turn.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+    let behind = (cursor.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
     let few: Vec<_> = all.range(behind).take(count).map(|(request, value)| (*request, value)).collect();
-    *turn = few.last().filter(|_| few.len() == count).map(|(request, _)| *request);
+    *cursor = few.last().filter(|_| few.len() == count).map(|(request, _)| *request);
     few
 }
 
@@ -339,9 +339,9 @@ mod tests {
         assert_eq!(share(10_000, Duration::from_secs(3)), 1);
         assert_eq!(share(1_000, day), 50);
         let all: BTreeMap<_, _> = (0..5).map(|number| (RequestId(number), number)).collect();
-        let mut turn = None;
+        let mut cursor = None;
         let mut few =
-            |count| next_few(&all, &mut turn, count).into_iter().map(|(request, _)| request.0).collect::<Vec<_>>();
+            |count| next_few(&all, &mut cursor, count).into_iter().map(|(request, _)| request.0).collect::<Vec<_>>();
         assert_eq!([few(2), few(2), few(2), few(2)], [vec![0, 1], vec![2, 3], vec![4], vec![0, 1]]);
     }
 

@@ -19,7 +19,7 @@ pub(crate) struct Replicas {
 
 /// What a primary says of its replicas at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct ReplicaCounts {
     /// Those that follow it now.
     pub(crate) online: u64,
     /// Those that are being sent their copy of the data, or wait for it.
@@ -39,7 +39,7 @@ impl Replicas {
 
     /// What the primary says. Fewer than before count for nothing as long as the connection lives: those that are missing may follow
     /// another primary.
-    pub(crate) fn saw(&mut self, seen: Seen) {
+    pub(crate) fn saw(&mut self, seen: ReplicaCounts) {
         let mut online = seen.online;
         if let Some(syncs) = seen.syncs {
             // A replica may have come and gone between two looks. Those that have only begun don't follow yet.
@@ -64,7 +64,7 @@ impl Replicas {
     }
 }
 
-impl Seen {
+impl ReplicaCounts {
     /// Reads the lines of `INFO`, of one section or of several.
     pub(crate) fn read(lines: &HashMap<String, String>) -> Self {
         let number = |name: &str| lines.get(name).and_then(|text| text.parse::<u64>().ok());
@@ -73,7 +73,7 @@ impl Seen {
         let (online, loading): (Vec<_>, Vec<_>) = states.partition(|is_online| *is_online);
         let count = |some: Vec<bool>| u64::try_from(some.len()).unwrap_or(u64::MAX);
         let syncs = number("sync_full").map(|full| full.saturating_add(number("sync_partial_ok").unwrap_or(0)));
-        Seen { online: count(online), loading: count(loading), syncs }
+        ReplicaCounts { online: count(online), loading: count(loading), syncs }
     }
 }
 
@@ -83,14 +83,14 @@ mod tests {
 
     const RECENTLY: Duration = Duration::from_secs(10);
 
-    fn seen(online: u64, syncs: u64) -> Seen {
-        Seen { online, loading: 0, syncs: Some(syncs) }
+    fn seen(online: u64, syncs: u64) -> ReplicaCounts {
+        ReplicaCounts { online, loading: 0, syncs: Some(syncs) }
     }
 
     proptest::proptest! {
         #[test]
         fn whatever_a_server_says_of_its_replicas_is_read(text in "((slave[0-9a-z]{0,3}|sync_full|sync_partial_ok):[0-9a-z=]{0,21}\n){0,5}") {
-            Seen::read(&crate::reply::lines_of(&text));
+            ReplicaCounts::read(&crate::reply::lines_of(&text));
         }
     }
 
@@ -142,14 +142,14 @@ mod tests {
         replicas.asked(0, RECENTLY);
         replicas.saw(seen(0, 0));
         // A copy counts when it begins, and takes long.
-        replicas.saw(Seen { online: 0, loading: 1, syncs: Some(1) });
+        replicas.saw(ReplicaCounts { online: 0, loading: 1, syncs: Some(1) });
         assert_eq!(replicas.needed(), 0);
         // It had its copy, and is gone.
         replicas.saw(seen(0, 1));
         assert_eq!(replicas.needed(), 1);
-        // The same where the connection is made meanwhile.
+        // A connection that is made meanwhile finds it so too.
         replicas.asked(0, Duration::ZERO);
-        replicas.saw(Seen { online: 0, loading: 1, syncs: Some(2) });
+        replicas.saw(ReplicaCounts { online: 0, loading: 1, syncs: Some(2) });
         assert_eq!(replicas.needed(), 0);
         replicas.saw(seen(0, 2));
         assert_eq!(replicas.needed(), 1);
@@ -159,6 +159,9 @@ mod tests {
     fn replicas_that_are_still_loading_do_not_count() {
         let text = "role:master\r\nconnected_slaves:2\r\nslave0:ip=1.2.3.4,port=1,state=online,offset=1,lag=0\r\n\
                     slave1:ip=1.2.3.4,port=2,state=wait_bgsave,offset=0,lag=0\r\nslave_read_only:1\r\n";
-        assert_eq!(Seen::read(&crate::reply::lines_of(text)), Seen { online: 1, loading: 1, syncs: None });
+        assert_eq!(
+            ReplicaCounts::read(&crate::reply::lines_of(text)),
+            ReplicaCounts { online: 1, loading: 1, syncs: None }
+        );
     }
 }

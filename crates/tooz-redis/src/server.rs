@@ -7,7 +7,7 @@ use tooz_core::{Characteristic, Characteristics, Error, ErrorKind, Result};
 use crate::connection::Connection;
 use crate::error::strange;
 use crate::options::{Eviction, Settings};
-use crate::replicas::Seen;
+use crate::replicas::ReplicaCounts;
 use crate::reply::{lines_of, map_of};
 
 /// What one server with an append-only file gives. Each is defended in the README.
@@ -61,8 +61,8 @@ impl Server {
     }
 
     /// The replicas that follow it.
-    pub(crate) fn seen(&self) -> Seen {
-        Seen::read(&self.lines)
+    pub(crate) fn seen(&self) -> ReplicaCounts {
+        ReplicaCounts::read(&self.lines)
     }
 
     pub(crate) fn line(&self, name: &str) -> &str {

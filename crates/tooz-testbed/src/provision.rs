@@ -96,7 +96,7 @@ pub fn at_hand(kind: Kind) -> Result<Option<Installation>> {
     Ok(None)
 }
 
-/// The same as [`provision`] for a version that was asked for; then only packages will do, since no other way lets one
+/// Gets hold of the programs of one version of a server, like [`provision`]. Only packages will do, since no other way lets one
 /// choose. The error of an unknown version lists those that there are.
 pub fn provision_version(kind: Kind, version: Option<&str>, progress: &dyn Fn(&str)) -> Result<Installation> {
     let suite = match choose(kind, version)? {

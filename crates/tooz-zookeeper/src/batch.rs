@@ -17,7 +17,7 @@ pub(crate) async fn read(zookeeper: &ZooKeeper, parent: &str, nodes: &[String]) 
     read_all(zookeeper, &paths).await
 }
 
-/// The same for nodes anywhere.
+/// Reads the data of nodes anywhere, in one round trip.
 pub(crate) async fn read_all(zookeeper: &ZooKeeper, nodes: &[String]) -> Result<Vec<Content>, ZkError> {
     let mut asked = Vec::with_capacity(nodes.len().div_ceil(MOST));
     for some in nodes.chunks(MOST) {

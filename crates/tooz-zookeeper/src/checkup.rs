@@ -26,7 +26,7 @@ pub(crate) struct Server {
 /// Whether a server takes a packet as long as is counted on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Packet {
-    Taken,
+    Revoked,
     Refused,
     Unknown,
 }
@@ -179,7 +179,7 @@ const SHORT_PACKET: u32 = 45;
 async fn packet_of(host: &str, length: usize) -> Packet {
     let Ok(length) = u32::try_from(length) else { return Packet::Unknown };
     match is_taken(host, length).await {
-        Packet::Refused if is_taken(host, SHORT_PACKET).await != Packet::Taken => Packet::Unknown,
+        Packet::Refused if is_taken(host, SHORT_PACKET).await != Packet::Revoked => Packet::Unknown,
         answer => answer,
     }
 }
@@ -190,7 +190,7 @@ async fn is_taken(host: &str, length: u32) -> Packet {
         return Packet::Unknown;
     }
     match timeout(Duration::from_millis(250), stream.read_u8()).await {
-        Err(_) => Packet::Taken,
+        Err(_) => Packet::Revoked,
         Ok(Err(_)) => Packet::Refused,
         Ok(Ok(_)) => Packet::Unknown,
     }

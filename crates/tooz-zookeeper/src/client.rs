@@ -137,12 +137,12 @@ impl Client {
         }
     }
 
-    /// The same within the limit of one request.
+    /// The connection, as soon as there is one, within the limit of one request.
     pub(crate) async fn connection(&self) -> Result<Arc<Connection>> {
         self.up_within(self.limit()).await
     }
 
-    /// The same within another limit.
+    /// The connection, as soon as there is one, within `limit`.
     pub(crate) async fn up_within(&self, limit: Duration) -> Result<Arc<Connection>> {
         timeout(limit, self.up()).await.unwrap_or_else(|_| Err(self.disconnected(limit)))
     }

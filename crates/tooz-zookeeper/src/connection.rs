@@ -40,7 +40,7 @@ pub(crate) struct Greeting {
 
 /// One connection of a session.
 pub(crate) struct Connection {
-    /// Taken away when the connection ends.
+    /// Revoked away when the connection ends.
     zookeeper: Mutex<Option<ZooKeeper>>,
     states: StateWatcher,
     session: SessionInfo,
@@ -101,7 +101,7 @@ impl Connection {
         tls.dial(host).await.map_err(Unopened::Tls).and(Err(ZkError::NoHosts.into()))
     }
 
-    /// The same behind a relay to which the library connects.
+    /// Connects to one host by TLS, through a relay to which the library connects.
     #[cfg(feature = "tls")]
     async fn greet_by_tls(
         certificates: &Certificates,
@@ -205,7 +205,7 @@ impl Connection {
         answer
     }
 
-    /// The same for a transaction, which may be refused as a whole for one of its parts.
+    /// Waits for the answer to a transaction, which may be refused as a whole for one of its parts.
     pub(crate) async fn ask_to_change<T>(
         &self,
         answer: impl Future<Output = Result<Result<T, MultiWriteError>, ZkError>>,
@@ -235,7 +235,7 @@ impl Connection {
         let _ = self.gone.subscribe().wait_for(|gone| *gone).await;
     }
 
-    /// The same as a question.
+    /// Whether nothing of this connection may be used any more.
     pub(crate) fn is_gone(&self) -> bool {
         *self.gone.borrow()
     }

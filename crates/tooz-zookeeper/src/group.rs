@@ -331,7 +331,7 @@ impl ZooKeeperSession {
         connection.ask(finding).await
     }
 
-    /// The same for an entry of this session, whose mailbox is known beforehand: one round trip.
+    /// An entry of this session, and its mail. The mailbox is known beforehand: one round trip.
     async fn find_own_entry(&self, connection: &Connection, path: &str) -> Result<Option<Found>, ZkError> {
         let finding = async {
             let zookeeper = connection.zookeeper()?;

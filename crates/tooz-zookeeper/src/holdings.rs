@@ -4,7 +4,7 @@
 //! again, `jute.maxbuffer.extrasize`) is written, and then read by none of them any more: the whole ensemble stands still for good
 //! (ZOOKEEPER-4306). So each node of the session is counted before it is made.
 //!
-//! | stage | what is true | what comes next |
+//! | status | what is true | what comes next |
 //! |---|---|---|
 //! | `Waiting` | it was asked for | `Held` when it is had, or forgotten |
 //! | `Held` | it is had, and watched after a moment | `Leaving` by its owner, or forgotten when others took it away |
@@ -53,7 +53,7 @@ pub(crate) enum Leave {
 }
 
 /// What was taken away.
-pub(crate) enum Taken {
+pub(crate) enum Revoked {
     Lock(RequestId),
     Membership(GroupId, RequestId),
 }
@@ -81,11 +81,11 @@ struct Lock {
     key: LockKey,
     known: Known,
     weight: usize,
-    stage: Stage,
+    status: Status,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum Status {
     Waiting,
     Held,
     /// It is being given back.
@@ -95,7 +95,7 @@ enum Stage {
 struct Membership {
     group: GroupId,
     path: String,
-    stage: Stage,
+    status: Status,
 }
 
 impl Holdings {
@@ -115,7 +115,7 @@ impl Holdings {
         if !state.locks.contains_key(&request.id) {
             let weight = weight();
             state.make_room(weight, self.most)?;
-            let lock = Lock { key: request.key.clone(), known: Known::Unasked, weight, stage: Stage::Waiting };
+            let lock = Lock { key: request.key.clone(), known: Known::Unasked, weight, status: Status::Waiting };
             state.locks.insert(request.id, lock);
         }
         Ok(())
@@ -142,7 +142,7 @@ impl Holdings {
     pub(crate) fn granted(&self, id: RequestId) {
         let mut state = self.state();
         let Some(lock) = state.locks.get_mut(&id) else { return };
-        lock.stage = Stage::Held;
+        lock.status = Status::Held;
         state.unwatched.push_back((id, Instant::now()));
         self.unwatched_came.notify_one();
     }
@@ -154,8 +154,8 @@ impl Holdings {
         let Some(lock) = state.locks.get_mut(&id) else {
             return Leaving { known: Known::Doubtful, kind: Leave::Rest };
         };
-        let before = std::mem::replace(&mut lock.stage, Stage::Leaving);
-        let kind = if before == Stage::Held { Leave::Grant } else { Leave::Rest };
+        let before = std::mem::replace(&mut lock.status, Status::Leaving);
+        let kind = if before == Status::Held { Leave::Grant } else { Leave::Rest };
         Leaving { known: lock.known.clone(), kind }
     }
 
@@ -172,7 +172,7 @@ impl Holdings {
         let mut state = self.state();
         if !state.memberships.contains_key(&id) {
             state.make_room(layout::weight(path), self.most)?;
-            let membership = Membership { group: group.clone(), path: path.to_owned(), stage: Stage::Waiting };
+            let membership = Membership { group: group.clone(), path: path.to_owned(), status: Status::Waiting };
             state.memberships.insert(id, membership);
         }
         Ok(())
@@ -182,7 +182,7 @@ impl Holdings {
     pub(crate) fn joined(&self, id: RequestId) {
         let mut state = self.state();
         let Some(membership) = state.memberships.get_mut(&id) else { return };
-        membership.stage = Stage::Held;
+        membership.status = Status::Held;
         state.unwatched.push_back((id, Instant::now()));
         self.unwatched_came.notify_one();
     }
@@ -190,7 +190,7 @@ impl Holdings {
     /// The member's node is about to be taken away by its owner.
     pub(crate) fn leave_group(&self, id: RequestId) {
         if let Some(membership) = self.state().memberships.get_mut(&id) {
-            membership.stage = Stage::Leaving;
+            membership.status = Status::Leaving;
         }
     }
 
@@ -203,19 +203,19 @@ impl Holdings {
     }
 
     /// The node is gone. `None` where its owner gives it back just now, and is told nothing.
-    pub(crate) fn taken(&self, id: RequestId) -> Option<Taken> {
-        let stage = |state: &State| {
-            let lock = state.locks.get(&id).map(|lock| lock.stage);
-            lock.or_else(|| state.memberships.get(&id).map(|membership| membership.stage))
+    pub(crate) fn taken(&self, id: RequestId) -> Option<Revoked> {
+        let status = |state: &State| {
+            let lock = state.locks.get(&id).map(|lock| lock.status);
+            lock.or_else(|| state.memberships.get(&id).map(|membership| membership.status))
         };
-        if stage(&self.state()) != Some(Stage::Held) {
+        if status(&self.state()) != Some(Status::Held) {
             return None;
         }
         if let Some(group) = self.forget_join(id) {
-            return Some(Taken::Membership(group, id));
+            return Some(Revoked::Membership(group, id));
         }
         self.forget(id);
-        Some(Taken::Lock(id))
+        Some(Revoked::Lock(id))
     }
 
     /// All that is held, with the paths of the nodes.
@@ -271,20 +271,20 @@ impl State {
     }
 
     fn is_held(&self, id: RequestId) -> bool {
-        let lock = self.locks.get(&id).is_some_and(|lock| lock.stage == Stage::Held);
-        lock || self.memberships.get(&id).is_some_and(|membership| membership.stage == Stage::Held)
+        let lock = self.locks.get(&id).is_some_and(|lock| lock.status == Status::Held);
+        lock || self.memberships.get(&id).is_some_and(|membership| membership.status == Status::Held)
     }
 
     /// The path of what is held under that id.
     fn path(&self, id: RequestId, queue: impl Fn(&LockKey) -> String) -> Option<String> {
         match self.locks.get(&id) {
-            Some(Lock { key, known: Known::Made(node), stage: Stage::Held, .. }) => {
+            Some(Lock { key, known: Known::Made(node), status: Status::Held, .. }) => {
                 Some(format!("{}/{}", queue(key), node.name))
             }
             Some(_) => None,
             None => {
                 let membership = self.memberships.get(&id)?;
-                (membership.stage == Stage::Held).then(|| membership.path.clone())
+                (membership.status == Status::Held).then(|| membership.path.clone())
             }
         }
     }

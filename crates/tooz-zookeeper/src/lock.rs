@@ -14,7 +14,7 @@ use crate::gates::Gate;
 use crate::holdings::Known;
 use crate::layout;
 use crate::mailbox::Mail;
-use crate::queue::{self, Turn};
+use crate::queue::{self, Position};
 use crate::record::{self, LockRecord};
 use crate::requests::Withdrawn;
 use crate::session::ZooKeeperSession;
@@ -33,7 +33,7 @@ enum Waited {
 }
 
 /// The node of a request as others see it.
-struct Seen {
+struct RequestNode {
     name: String,
     data: Vec<u8>,
     stat: Stat,
@@ -52,9 +52,9 @@ impl Locks for ZooKeeperSession {
         }
         let failed = |why| self.requests.unsettled(request, self.client.failed("enter the queue", why));
         let (node, children) = entered.map_err(failed)?;
-        match queue::turn(&children, &node.name) {
-            Turn::Mine => Ok(Some(self.requests.granted(request, &node))),
-            Turn::After(_) | Turn::Absent => {
+        match queue::position(&children, &node.name) {
+            Position::Mine => Ok(Some(self.requests.granted(request, &node))),
+            Position::After(_) | Position::Absent => {
                 self.requests.withdraw(&connection, request).await?;
                 Ok(None)
             }
@@ -124,7 +124,7 @@ impl Locks for ZooKeeperSession {
         let _turn = self.gates.pass(Gate::Break).await;
         while tries.next().await {
             let found = self.holding(key).await?.into_iter().find(|seen| u64::try_from(seen.stat.czxid) == Ok(token.0));
-            let Some(Seen { name, stat, .. }) = found else { return Err(missing()) };
+            let Some(RequestNode { name, stat, .. }) = found else { return Err(missing()) };
             let Some(entry) = queue::parse(&name) else { return Err(missing()) };
             let (path, id) = (format!("{}/{name}", self.layout.queue(key)), entry.id);
             let connection = self.client.connection().await?;
@@ -217,10 +217,10 @@ impl ZooKeeperSession {
             () = wanted.unwanted() => return Ok(Waited::Unwanted),
         };
         let (node, children) = self.requests.enter(connection, request).await?;
-        let before = match queue::turn(&children, &node.name) {
-            Turn::Mine => return Ok(Waited::Granted(self.requests.granted(request, &node))),
-            Turn::After(before) => format!("{}/{before}", self.layout.queue(&request.key)),
-            Turn::Absent => {
+        let before = match queue::position(&children, &node.name) {
+            Position::Mine => return Ok(Waited::Granted(self.requests.granted(request, &node))),
+            Position::After(before) => format!("{}/{before}", self.layout.queue(&request.key)),
+            Position::Absent => {
                 // It was taken away by hand: back to the end, if the next look does not find it after all.
                 self.holdings.note(request.id, Known::Doubtful);
                 return Ok(Waited::Again);
@@ -246,7 +246,7 @@ impl ZooKeeperSession {
     }
 
     /// The nodes of the requests that hold the lock.
-    async fn holding(&self, key: &LockKey) -> Result<Vec<Seen>> {
+    async fn holding(&self, key: &LockKey) -> Result<Vec<RequestNode>> {
         self.tree.agree().await?;
         let queue = &self.layout.queue(key);
         let holding = self.client.ask("who holds the lock", |zookeeper| async move {
@@ -309,7 +309,7 @@ impl ZooKeeperSession {
     }
 }
 
-impl Seen {
+impl RequestNode {
     /// Whose request it is. Unreadable ones stand in others' way too, and can be told of and broken.
     fn member(&self) -> Result<MemberId> {
         let record = record::read::<LockRecord>("the node of a lock", &self.data);
@@ -341,8 +341,8 @@ async fn children(zookeeper: &ZooKeeper, path: &str) -> Result<Vec<String>, ZkEr
 }
 
 /// Reads requests of a queue; without those that are gone.
-async fn seen(zookeeper: &ZooKeeper, queue: &str, names: Vec<String>) -> Result<Vec<Seen>, ZkError> {
+async fn seen(zookeeper: &ZooKeeper, queue: &str, names: Vec<String>) -> Result<Vec<RequestNode>, ZkError> {
     let contents = batch::read(zookeeper, queue, &names).await?;
     let there = names.into_iter().zip(contents);
-    Ok(there.filter_map(|(name, content)| content.map(|(data, stat)| Seen { name, data, stat })).collect())
+    Ok(there.filter_map(|(name, content)| content.map(|(data, stat)| RequestNode { name, data, stat })).collect())
 }

@@ -59,7 +59,7 @@ impl Mail {
         self.written()
     }
 
-    /// The same once more, so that its version grows.
+    /// What stands there, to be written once more so that its version grows.
     pub(crate) fn unchanged(&self) -> Result<Vec<u8>> {
         record::write(&self.record)
     }

@@ -16,7 +16,7 @@ use zookeeper_client::{Error as ZkError, EventType};
 use crate::client::Client;
 use crate::connection::Connection;
 use crate::error;
-use crate::holdings::{Holdings, Taken};
+use crate::holdings::{Holdings, Revoked};
 use crate::tree::Tree;
 
 /// How long something is held before it is watched.
@@ -142,8 +142,8 @@ impl NodeWatch {
     /// Tells of a membership that was taken away, and answers the request of a lock that was.
     fn take(&self, id: RequestId) -> Option<RequestId> {
         match self.holdings.taken(id)? {
-            Taken::Lock(request) => Some(request),
-            Taken::Membership(group, join) => {
+            Revoked::Lock(request) => Some(request),
+            Revoked::Membership(group, join) => {
                 self.reporter.membership_lost(&group, join);
                 None
             }

@@ -22,7 +22,7 @@ pub(crate) struct Entry<'a> {
 
 /// Where a request stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turn<'a> {
+pub(crate) enum Position<'a> {
     /// Nothing is in its way.
     Mine,
     /// It has to wait until this node is gone.
@@ -72,13 +72,13 @@ fn distance(base: i64, sequence: i64) -> i64 {
 
 /// Whose turn it is from the view of the node `own`: an exclusive request waits for the one just before it, a shared one
 /// for the nearest exclusive one before it.
-pub(crate) fn turn<'a>(children: &'a [String], own: &str) -> Turn<'a> {
+pub(crate) fn position<'a>(children: &'a [String], own: &str) -> Position<'a> {
     let entries = sorted(children);
-    let Some(at) = entries.iter().position(|entry| entry.name == own) else { return Turn::Absent };
+    let Some(at) = entries.iter().position(|entry| entry.name == own) else { return Position::Absent };
     let mode = entries[at].mode;
     match entries[..at].iter().rev().find(|before| before.mode.conflicts_with(mode)) {
-        Some(before) => Turn::After(before.name),
-        None => Turn::Mine,
+        Some(before) => Position::After(before.name),
+        None => Position::Mine,
     }
 }
 
@@ -128,12 +128,12 @@ mod tests {
             node(4, Shared, 8),
             "a stranger's".to_owned(),
         ];
-        assert_eq!(turn(&queue, &queue[1]), Turn::Mine);
-        assert_eq!(turn(&queue, &queue[2]), Turn::Mine);
-        assert_eq!(turn(&queue, &queue[3]), Turn::After(&queue[2]));
-        assert_eq!(turn(&queue, &queue[4]), Turn::After(&queue[3]));
-        assert_eq!(turn(&queue, &queue[0]), Turn::After(&queue[4]));
-        assert_eq!(turn(&queue, &node(9, Exclusive, 99)), Turn::Absent);
+        assert_eq!(position(&queue, &queue[1]), Position::Mine);
+        assert_eq!(position(&queue, &queue[2]), Position::Mine);
+        assert_eq!(position(&queue, &queue[3]), Position::After(&queue[2]));
+        assert_eq!(position(&queue, &queue[4]), Position::After(&queue[3]));
+        assert_eq!(position(&queue, &queue[0]), Position::After(&queue[4]));
+        assert_eq!(position(&queue, &node(9, Exclusive, 99)), Position::Absent);
         assert_eq!(holders(&queue).iter().map(|entry| entry.id.0).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(waiters(&queue).iter().map(|entry| entry.id.0).collect::<Vec<_>>(), [3, 4, 5]);
         assert_eq!((only_holder(&queue), only_holder(&queue[3..])), (None, Some(&*queue[3])));
@@ -146,8 +146,8 @@ mod tests {
         let first = node(2, LockMode::Exclusive, i64::from(i32::MIN));
         assert!(first.ends_with("x-2147483648") && first.len() == LONGEST);
         for queue in [[last.clone(), first.clone()], [first.clone(), last.clone()]] {
-            assert_eq!(turn(&queue, &last), Turn::Mine);
-            assert_eq!(turn(&queue, &first), Turn::After(&last));
+            assert_eq!(position(&queue, &last), Position::Mine);
+            assert_eq!(position(&queue, &first), Position::After(&last));
         }
     }
 
@@ -162,7 +162,7 @@ mod tests {
         #[test]
         fn no_children_of_others_panic(children in prop::collection::vec("[A-Za-z0-9_-]{22}[xs]?[+-]?[0-9]{0,20}|\\PC{0,30}", 0..8)) {
             let own = children.first().cloned().unwrap_or_default();
-            let _ = (turn(&children, &own), only_holder(&children));
+            let _ = (position(&children, &own), only_holder(&children));
             let (held, waiting) = (holders(&children), waiters(&children));
             prop_assert_eq!(held.into_iter().chain(waiting).collect::<Vec<_>>(), sorted(&children));
         }

@@ -16,10 +16,10 @@ pub(crate) struct Standstill {
     clock: Clock,
     /// A longer time between two looks is a standstill.
     tolerated: Duration,
-    seen: Mutex<Seen>,
+    seen: Mutex<Looks>,
 }
 
-struct Seen {
+struct Looks {
     last: Moment,
     stood_still_until: Option<Moment>,
 }
@@ -30,7 +30,7 @@ impl Standstill {
     }
 
     fn by(clock: Clock, tolerated: Duration) -> Self {
-        let seen = Mutex::new(Seen { last: clock.now(), stood_still_until: None });
+        let seen = Mutex::new(Looks { last: clock.now(), stood_still_until: None });
         Standstill { clock, tolerated, seen }
     }
 

@@ -75,7 +75,7 @@ impl Tree {
         listing.await
     }
 
-    /// The same as [`settle`](Self::settle), where that was not found a moment ago.
+    /// Settles like [`settle`](Self::settle), where the layout was not found right a moment ago.
     pub(crate) async fn settle_once(&self, connection: &Connection) -> Result<()> {
         if !self.has_agreed() {
             self.settle(connection).await?;

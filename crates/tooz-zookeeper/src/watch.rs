@@ -120,7 +120,7 @@ impl GroupWatch {
             if behind == 0 {
                 patience = self.client.session_timeout();
             } else if is_timeout && patience == MOMENT {
-                // Whatever is counted has an event, which comes before the count. A watch for which that does not hold is armed anew.
+                // The server sends the event of a change before the answer that counts it. A watch that missed its event is armed again.
                 return Ok(Next::Again);
             } else {
                 patience = MOMENT;

@@ -9,7 +9,7 @@ use super::membership::{self, until_over};
 use super::{kill_after, unless_signalled, with_coordinator};
 use crate::args::{ElectArguments, Global};
 use crate::exit::{self, Failure};
-use crate::run::{self, Grant, Job, OnLoss, Outcome, Signals};
+use crate::run::{self, HeldRole, Job, OnLoss, Outcome, Signals};
 
 /// A leadership that is lost sooner is followed by a pause: a backend that is too slow for the session should not be asked in a circle.
 const SHORTEST_ROUND: Duration = Duration::from_secs(1);
@@ -118,7 +118,7 @@ async fn campaign(membership: &Membership) -> Result<Leadership, Failure> {
 
 async fn lead(job: Job<'_>, leadership: &Leadership, signals: &mut Signals) -> Result<Outcome, Failure> {
     let loss = leadership.loss();
-    let mut grant = Grant {
+    let mut grant = HeldRole {
         remaining: Box::new(|| leadership.remaining()),
         is_held: Box::new(|| leadership.is_leader()),
         lost: Box::pin(async move { loss.wait().await }),

@@ -7,7 +7,7 @@ use super::membership::{self, until_over};
 use super::{kill_after, unless_signalled, with_coordinator};
 use crate::args::{Global, JoinArguments};
 use crate::exit::{self, Failure};
-use crate::run::{self, Grant, Job, OnLoss, Outcome, Signals};
+use crate::run::{self, HeldRole, Job, OnLoss, Outcome, Signals};
 
 /// The signals that ask for a proper leave, which then is a good end.
 const ASKS_TO_LEAVE: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
@@ -64,7 +64,7 @@ async fn run_command(
         descriptors: coordinator.descriptors(),
     };
     // A membership excludes no other and is re-established after a loss of its session: CMD has no deadline.
-    let mut grant = Grant {
+    let mut grant = HeldRole {
         remaining: Box::new(|| None),
         is_held: Box::new(|| true),
         lost: Box::pin(until_over(membership)),

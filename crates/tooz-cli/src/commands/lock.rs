@@ -7,7 +7,7 @@ use tooz::{Coordinator, LockGuard, LockMode, LockName};
 use super::{kill_after, unless_signalled, with_coordinator};
 use crate::args::{Global, LockArguments};
 use crate::exit::{self, Failure};
-use crate::run::{self, Grant, Job, OnLoss, Outcome, Signals};
+use crate::run::{self, HeldRole, Job, OnLoss, Outcome, Signals};
 
 pub(super) async fn run(global: &Global, arguments: LockArguments) -> Result<u8, Failure> {
     let name = LockName::new(arguments.lock.name())?;
@@ -71,7 +71,7 @@ async fn under(
         descriptors: coordinator.descriptors(),
     };
     let loss = guard.loss();
-    let mut grant = Grant {
+    let mut grant = HeldRole {
         remaining: Box::new(|| guard.remaining()),
         is_held: Box::new(|| guard.is_held()),
         lost: Box::pin(async move { loss.wait().await }),

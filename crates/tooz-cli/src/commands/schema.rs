@@ -7,9 +7,9 @@ use crate::exit::{self, Failure};
 
 pub(crate) fn run(arguments: &SchemaArguments) -> Result<u8, Failure> {
     let schema = &arguments.schema;
-    let (mut statements, grants): (_, fn(&str, &str) -> String) = match arguments.database {
-        Database::Postgres => (tooz::postgres::ddl(schema), tooz::postgres::grants),
-        Database::Mysql => (tooz::mysql::ddl(schema), tooz::mysql::grants),
+    let (mut statements, privileges): (_, fn(&str, &str) -> String) = match arguments.database {
+        Database::Postgres => (tooz::postgres::ddl(schema), tooz::postgres::privileges),
+        Database::Mysql => (tooz::mysql::ddl(schema), tooz::mysql::privileges),
     };
     if arguments.role.is_empty() {
         statements +=
@@ -17,7 +17,7 @@ pub(crate) fn run(arguments: &SchemaArguments) -> Result<u8, Failure> {
     }
     for role in &arguments.role {
         statements += "\n-- What members need that log in as this role.\n";
-        statements += &grants(schema, role);
+        statements += &privileges(schema, role);
     }
     write!(std::io::stdout(), "{statements}")?;
     Ok(exit::SUCCESS)

@@ -28,7 +28,7 @@ const LONGEST_START: Duration = Duration::from_secs(10);
 const LOOKS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(500)];
 
 /// What CMD runs under.
-pub(crate) struct Grant<'a> {
+pub(crate) struct HeldRole<'a> {
     /// How long it holds for sure; `None`: until it is told otherwise.
     pub(crate) remaining: Box<dyn Fn() -> Option<Duration> + 'a>,
     /// Whether it holds now.
@@ -66,7 +66,7 @@ pub(crate) enum Outcome {
 }
 
 /// Runs CMD to its end. When this returns, nothing runs any more that must not run without the grant.
-pub(crate) async fn run(job: Job<'_>, grant: &mut Grant<'_>, signals: &mut Signals) -> Result<Outcome, Failure> {
+pub(crate) async fn run(job: Job<'_>, grant: &mut HeldRole<'_>, signals: &mut Signals) -> Result<Outcome, Failure> {
     let mut run = match Run::start(job, grant, signals).await? {
         Started::Running(run) => run,
         Started::Lost(why) => return Ok(Outcome::Lost(why)),
@@ -106,7 +106,7 @@ enum Started {
 }
 
 impl Run {
-    async fn start(job: Job<'_>, grant: &mut Grant<'_>, signals: &mut Signals) -> Result<Started, Failure> {
+    async fn start(job: Job<'_>, grant: &mut HeldRole<'_>, signals: &mut Signals) -> Result<Started, Failure> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |error: std::io::Error| Failure::error(format!("{what}: {error}"))
@@ -154,7 +154,7 @@ impl Run {
         Ok(Started::Running(run))
     }
 
-    async fn until_the_end(&mut self, grant: &mut Grant<'_>, signals: &mut Signals) -> Result<Ending, Failure> {
+    async fn until_the_end(&mut self, grant: &mut HeldRole<'_>, signals: &mut Signals) -> Result<Ending, Failure> {
         let mut next_look = Instant::now();
         loop {
             let patience = self.patience;
@@ -207,7 +207,7 @@ impl Run {
     }
 
     /// Tells the guard the deadline as it is now, and looks for a loss that was not told.
-    fn check(&mut self, grant: &Grant<'_>) {
+    fn check(&mut self, grant: &HeldRole<'_>) {
         if self.lost.is_some() {
             return;
         }
@@ -221,7 +221,7 @@ impl Run {
         }
     }
 
-    fn lose(&mut self, grant: &Grant<'_>, why: String) {
+    fn lose(&mut self, grant: &HeldRole<'_>, why: String) {
         self.lost = Some(why);
         match grant.on_loss {
             OnLoss::Kill => {
@@ -237,7 +237,7 @@ impl Run {
 
     /// CMD was stopped: by Ctrl-Z, or because it wants the terminal from the background. So is this job then, and goes on
     /// with CMD when the shell says so, if what CMD runs under is still held.
-    fn stopped(&mut self, signal: i32, grant: &Grant<'_>) {
+    fn stopped(&mut self, signal: i32, grant: &HeldRole<'_>) {
         let Some(group) = self.group else { return };
         let wants_terminal = signal == Signal::SIGTTIN as i32 || signal == Signal::SIGTTOU as i32;
         if !(wants_terminal && terminal::is_ours()) {
@@ -272,7 +272,7 @@ impl Run {
 }
 
 /// The deadline by the guard's clock. It is read first, so that the answer is never later than the truth.
-fn deadline(grant: &Grant<'_>) -> u64 {
+fn deadline(grant: &HeldRole<'_>) -> u64 {
     let before = now();
     match (grant.remaining)() {
         None => NEVER,

@@ -7,7 +7,7 @@ use tooz_core::{Characteristic, Coordinator, ErrorKind, LeaderEvent, LeaderWatch
 
 use crate::cases::Need::{EndSession, Has};
 use crate::cases::cases;
-use crate::stage::{Failure, Stage, Verdict, ensure, ensure_eq, refused};
+use crate::stage::{CaseResult, Failure, Stage, ensure, ensure_eq, refused};
 
 const GROUPS: Characteristic = Characteristic::Groups;
 
@@ -34,7 +34,7 @@ cases! { "election";
 }
 
 /// Coordinators `m0`…, all members of group `g`.
-async fn members(stage: &Stage, count: usize) -> Verdict<(Vec<Coordinator>, Vec<Membership>)> {
+async fn members(stage: &Stage, count: usize) -> CaseResult<(Vec<Coordinator>, Vec<Membership>)> {
     let coordinators = stage.connect_all(count).await?;
     let mut memberships = Vec::new();
     for coordinator in &coordinators {
@@ -43,7 +43,7 @@ async fn members(stage: &Stage, count: usize) -> Verdict<(Vec<Coordinator>, Vec<
     Ok((coordinators, memberships))
 }
 
-async fn elected(stage: &Stage, membership: &Membership) -> Verdict<Leadership> {
+async fn elected(stage: &Stage, membership: &Membership) -> CaseResult<Leadership> {
     Ok(stage.soon("being elected", membership.campaign()).await??)
 }
 
@@ -55,7 +55,7 @@ fn campaigning(membership: Membership) -> tokio::task::JoinHandle<tooz_core::Res
     })
 }
 
-async fn next(stage: &Stage, watch: &mut LeaderWatch) -> Verdict<Option<String>> {
+async fn next(stage: &Stage, watch: &mut LeaderWatch) -> CaseResult<Option<String>> {
     match stage.within(stage.after_a_crash(), "the next leader event", watch.next()).await? {
         Some(LeaderEvent::Elected(leader)) => Ok(Some(leader.member.to_string())),
         Some(LeaderEvent::Vacant) => Ok(None),
@@ -63,12 +63,12 @@ async fn next(stage: &Stage, watch: &mut LeaderWatch) -> Verdict<Option<String>>
     }
 }
 
-async fn leader_name(stage: &Stage, coordinator: &Coordinator) -> Verdict<Option<String>> {
+async fn leader_name(stage: &Stage, coordinator: &Coordinator) -> CaseResult<Option<String>> {
     let leader = stage.soon("asking for the leader", coordinator.group("g")?.leader()).await??;
     Ok(leader.map(|leader| leader.member.to_string()))
 }
 
-async fn a_group_without_candidates_has_no_leader(stage: Stage) -> Verdict {
+async fn a_group_without_candidates_has_no_leader(stage: Stage) -> CaseResult {
     let (coordinators, _memberships) = members(&stage, 2).await?;
     // A member that does not stand is never elected.
     sleep(stage.moment()).await;
@@ -78,7 +78,7 @@ async fn a_group_without_candidates_has_no_leader(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn the_elected_leader_is_known_to_everybody(stage: Stage) -> Verdict {
+async fn the_elected_leader_is_known_to_everybody(stage: Stage) -> CaseResult {
     let (coordinators, memberships) = members(&stage, 3).await?;
     let leadership = elected(&stage, &memberships[1]).await?;
     ensure!(leadership.is_leader(), "it was just elected");
@@ -93,7 +93,7 @@ async fn the_elected_leader_is_known_to_everybody(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn there_is_one_leader_at_a_time(stage: Stage) -> Verdict {
+async fn there_is_one_leader_at_a_time(stage: Stage) -> CaseResult {
     let (_coordinators, memberships) = members(&stage, 5).await?;
     let mut campaigns: Vec<_> = memberships.into_iter().map(campaigning).collect();
     let mut kept = Vec::new();
@@ -116,7 +116,7 @@ async fn there_is_one_leader_at_a_time(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn the_epoch_grows_with_every_leader(stage: Stage) -> Verdict {
+async fn the_epoch_grows_with_every_leader(stage: Stage) -> CaseResult {
     let (_coordinators, memberships) = members(&stage, 2).await?;
     let mut last = None;
     for round in 0..6 {
@@ -128,7 +128,7 @@ async fn the_epoch_grows_with_every_leader(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn resigning_hands_over_to_the_next(stage: Stage) -> Verdict {
+async fn resigning_hands_over_to_the_next(stage: Stage) -> CaseResult {
     let (coordinators, mut memberships) = members(&stage, 2).await?;
     let (second, first) = (memberships.remove(1), memberships.remove(0));
     let leadership = elected(&stage, &first).await?;
@@ -142,7 +142,7 @@ async fn resigning_hands_over_to_the_next(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn candidates_are_elected_in_order(stage: Stage) -> Verdict {
+async fn candidates_are_elected_in_order(stage: Stage) -> CaseResult {
     let (_coordinators, mut memberships) = members(&stage, 4).await?;
     let rest = memberships.split_off(1);
     let mut leadership = elected(&stage, &memberships[0]).await?;
@@ -162,7 +162,7 @@ async fn candidates_are_elected_in_order(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_vacancy_is_told(stage: Stage) -> Verdict {
+async fn a_vacancy_is_told(stage: Stage) -> CaseResult {
     let (coordinators, memberships) = members(&stage, 2).await?;
     let mut watch = stage.soon("watching", coordinators[0].group("g")?.watch_leader()).await??;
     ensure_eq!(next(&stage, &mut watch).await?, None, "at first");
@@ -173,7 +173,7 @@ async fn a_vacancy_is_told(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_change_of_leaders_is_pushed(stage: Stage) -> Verdict {
+async fn a_change_of_leaders_is_pushed(stage: Stage) -> CaseResult {
     let (_coordinators, memberships) = members(&stage, 1).await?;
     let long = stage.long_session();
     let watcher = stage.connect_with(stage.options("watcher")?.session_timeout(long)).await?;
@@ -190,7 +190,7 @@ async fn a_change_of_leaders_is_pushed(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn leaders_alternate_and_every_turn_is_told(stage: Stage) -> Verdict {
+async fn leaders_alternate_and_every_turn_is_told(stage: Stage) -> CaseResult {
     let (coordinators, memberships) = members(&stage, 2).await?;
     let mut watch = stage.soon("watching", coordinators[1].group("g")?.watch_leader()).await??;
     ensure_eq!(next(&stage, &mut watch).await?, None, "at first");
@@ -203,7 +203,7 @@ async fn leaders_alternate_and_every_turn_is_told(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_leadership_ends_with_the_membership(stage: Stage) -> Verdict {
+async fn a_leadership_ends_with_the_membership(stage: Stage) -> CaseResult {
     let (coordinators, mut memberships) = members(&stage, 2).await?;
     let first = memberships.remove(0);
     let leadership = elected(&stage, &first).await?;
@@ -220,7 +220,7 @@ async fn a_leadership_ends_with_the_membership(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_candidate_who_leaves_is_not_elected(stage: Stage) -> Verdict {
+async fn a_candidate_who_leaves_is_not_elected(stage: Stage) -> CaseResult {
     let (coordinators, memberships) = members(&stage, 2).await?;
     let mut memberships = memberships.into_iter();
     let (Some(first), Some(second)) = (memberships.next(), memberships.next()) else {
@@ -238,14 +238,14 @@ async fn a_candidate_who_leaves_is_not_elected(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_dropped_leadership_resigns(stage: Stage) -> Verdict {
+async fn a_dropped_leadership_resigns(stage: Stage) -> CaseResult {
     let (_coordinators, memberships) = members(&stage, 2).await?;
     drop(elected(&stage, &memberships[0]).await?);
     drop(elected(&stage, &memberships[1]).await?);
     Ok(())
 }
 
-async fn a_cancelled_campaign_leaks_nothing(stage: Stage) -> Verdict {
+async fn a_cancelled_campaign_leaks_nothing(stage: Stage) -> CaseResult {
     let (coordinators, memberships) = members(&stage, 2).await?;
     for round in 0..10_u64 {
         let leadership = elected(&stage, &memberships[0]).await?;
@@ -259,7 +259,7 @@ async fn a_cancelled_campaign_leaks_nothing(stage: Stage) -> Verdict {
         .await
 }
 
-async fn closing_resigns(stage: Stage) -> Verdict {
+async fn closing_resigns(stage: Stage) -> CaseResult {
     let (coordinators, mut memberships) = members(&stage, 2).await?;
     let _leadership = elected(&stage, &memberships[0]).await?;
     let next = campaigning(memberships.remove(1));
@@ -269,7 +269,7 @@ async fn closing_resigns(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_user_lock_of_the_groups_name_is_another_lock(stage: Stage) -> Verdict {
+async fn a_user_lock_of_the_groups_name_is_another_lock(stage: Stage) -> CaseResult {
     let (coordinators, memberships) = members(&stage, 1).await?;
     let other = stage.connect("other").await?;
     let mut guards = Vec::new();
@@ -286,7 +286,7 @@ async fn a_user_lock_of_the_groups_name_is_another_lock(stage: Stage) -> Verdict
     Ok(())
 }
 
-async fn candidates_are_not_listed_as_extra_members(stage: Stage) -> Verdict {
+async fn candidates_are_not_listed_as_extra_members(stage: Stage) -> CaseResult {
     let (coordinators, mut memberships) = members(&stage, 2).await?;
     let _leadership = elected(&stage, &memberships[0]).await?;
     let _campaign = campaigning(memberships.remove(1));
@@ -295,7 +295,7 @@ async fn candidates_are_not_listed_as_extra_members(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_group_is_deletable_after_an_election(stage: Stage) -> Verdict {
+async fn a_group_is_deletable_after_an_election(stage: Stage) -> CaseResult {
     let (coordinators, mut memberships) = members(&stage, 1).await?;
     let leadership = elected(&stage, &memberships[0]).await?;
     stage.soon("resigning", leadership.resign()).await??;
@@ -310,7 +310,7 @@ async fn a_group_is_deletable_after_an_election(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_lost_session_makes_room_for_the_next_leader(stage: Stage) -> Verdict {
+async fn a_lost_session_makes_room_for_the_next_leader(stage: Stage) -> CaseResult {
     let (coordinators, mut memberships) = members(&stage, 2).await?;
     let second = memberships.remove(1);
     let leadership = elected(&stage, &memberships[0]).await?;
@@ -325,7 +325,7 @@ async fn a_lost_session_makes_room_for_the_next_leader(stage: Stage) -> Verdict 
     Ok(())
 }
 
-async fn a_leadership_stops_its_work_at_the_loss(stage: Stage) -> Verdict {
+async fn a_leadership_stops_its_work_at_the_loss(stage: Stage) -> CaseResult {
     let (_coordinators, memberships) = members(&stage, 1).await?;
     let leadership = elected(&stage, &memberships[0]).await?;
     ensure_eq!(stage.soon("the work", leadership.while_held(async { 1 })).await?, Ok(1), "the work's value");

@@ -5,7 +5,7 @@ use tooz_core::{Capabilities, Characteristic, ErrorKind, Group, JoinOptions, Los
 
 use crate::cases::Need::{Has, HasTimeout, Lacks, Quiet};
 use crate::cases::cases;
-use crate::stage::{Failure, Stage, Verdict, ensure, ensure_eq, refused};
+use crate::stage::{CaseResult, Failure, Stage, ensure, ensure_eq, refused};
 
 const GROUPS: Characteristic = Characteristic::Groups;
 
@@ -33,7 +33,7 @@ cases! { "groups";
     without_groups_every_call_is_unsupported [Lacks(GROUPS)];
 }
 
-async fn a_group_is_made_listed_and_deleted(stage: Stage) -> Verdict {
+async fn a_group_is_made_listed_and_deleted(stage: Stage) -> CaseResult {
     let (coordinator, group) = stage.with_group("a", "g").await?;
     let other = stage.connect("b").await?;
     ensure_eq!(stage.group_names(&other).await?, ["g"], "the groups");
@@ -44,7 +44,7 @@ async fn a_group_is_made_listed_and_deleted(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_second_create_is_refused(stage: Stage) -> Verdict {
+async fn a_second_create_is_refused(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("a", "g").await?;
     refused("a second create", stage.soon("it", group.create()).await?, ErrorKind::AlreadyExists)?;
     let other = stage.connect("b").await?.group("g")?;
@@ -53,7 +53,7 @@ async fn a_second_create_is_refused(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn what_is_missing_is_not_found(stage: Stage) -> Verdict {
+async fn what_is_missing_is_not_found(stage: Stage) -> CaseResult {
     let group = stage.connect("a").await?.group("nowhere")?;
     let missing = ErrorKind::NotFound;
     refused("delete", stage.soon("it", group.delete()).await?, missing)?;
@@ -66,7 +66,7 @@ async fn what_is_missing_is_not_found(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_group_with_members_is_not_deleted(stage: Stage) -> Verdict {
+async fn a_group_with_members_is_not_deleted(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("a", "g").await?;
     let membership = stage.join(&group).await?;
     let other = stage.connect("b").await?.group("g")?;
@@ -80,7 +80,7 @@ async fn a_group_with_members_is_not_deleted(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn who_joins_is_listed_for_everybody(stage: Stage) -> Verdict {
+async fn who_joins_is_listed_for_everybody(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("a", "g").await?;
     let other = stage.connect("b").await?.group("g")?;
     let (one, two) = (stage.join(&group).await?, stage.join(&other).await?);
@@ -93,7 +93,7 @@ async fn who_joins_is_listed_for_everybody(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn join_or_create_makes_the_group_once(stage: Stage) -> Verdict {
+async fn join_or_create_makes_the_group_once(stage: Stage) -> CaseResult {
     let mut joins = Vec::new();
     for coordinator in stage.connect_all(8).await? {
         let group = coordinator.group("g")?;
@@ -109,7 +109,7 @@ async fn join_or_create_makes_the_group_once(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn who_left_is_gone(stage: Stage) -> Verdict {
+async fn who_left_is_gone(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("a", "g").await?;
     let other = stage.connect("b").await?.group("g")?;
     let membership = stage.join(&group).await?;
@@ -126,7 +126,7 @@ async fn who_left_is_gone(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_dropped_membership_leaves(stage: Stage) -> Verdict {
+async fn a_dropped_membership_leaves(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("a", "g").await?;
     drop(stage.join(&group).await?);
     stage
@@ -136,7 +136,7 @@ async fn a_dropped_membership_leaves(stage: Stage) -> Verdict {
         .await
 }
 
-async fn closing_leaves_every_group(stage: Stage) -> Verdict {
+async fn closing_leaves_every_group(stage: Stage) -> CaseResult {
     let (_watcher, first) = stage.with_group("watcher", "g1").await?;
     let (coordinator, _) = stage.with_group("a", "g2").await?;
     let _one = stage.join(&coordinator.group("g1")?).await?;
@@ -147,7 +147,7 @@ async fn closing_leaves_every_group(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn who_leaves_may_rejoin_at_once(stage: Stage) -> Verdict {
+async fn who_leaves_may_rejoin_at_once(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("a", "g").await?;
     for round in 0..10 {
         let membership = stage.soon("joining", group.join(&round)).await??;
@@ -159,7 +159,7 @@ async fn who_leaves_may_rejoin_at_once(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn fifty_join_at_once(stage: Stage) -> Verdict {
+async fn fifty_join_at_once(stage: Stage) -> CaseResult {
     let (_watcher, group) = stage.with_group("watcher", "g").await?;
     let coordinators = stage.connect_all(50).await?;
     let mut joins = Vec::new();
@@ -207,7 +207,7 @@ fn every_kind() -> Vec<Value> {
     ]
 }
 
-async fn only_entry(stage: &Stage, group: &Group) -> Verdict<Capabilities> {
+async fn only_entry(stage: &Stage, group: &Group) -> CaseResult<Capabilities> {
     let mut members = stage.soon("listing", group.members()).await??;
     match (members.pop(), members.is_empty()) {
         (Some(entry), true) => Ok(entry.capabilities),
@@ -215,7 +215,7 @@ async fn only_entry(stage: &Stage, group: &Group) -> Verdict<Capabilities> {
     }
 }
 
-async fn capabilities_may_be_any_json(stage: Stage) -> Verdict {
+async fn capabilities_may_be_any_json(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("a", "g").await?;
     let other = stage.connect("b").await?.group("g")?;
     for value in every_kind() {
@@ -231,7 +231,7 @@ async fn capabilities_may_be_any_json(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn an_update_is_seen_by_everybody(stage: Stage) -> Verdict {
+async fn an_update_is_seen_by_everybody(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("a", "g").await?;
     let other = stage.connect("b").await?.group("g")?;
     let (membership, _other) = (stage.join(&group).await?, stage.join(&other).await?);
@@ -246,7 +246,7 @@ async fn an_update_is_seen_by_everybody(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_living_namesake_is_refused(stage: Stage) -> Verdict {
+async fn a_living_namesake_is_refused(stage: Stage) -> CaseResult {
     let (_first, group) = stage.with_group("same", "g").await?;
     let membership = stage.soon("joining", group.join(&"first")).await??;
     let second = stage.connect("same").await?;
@@ -267,7 +267,7 @@ async fn a_living_namesake_is_refused(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_refused_namesake_is_told_when_to_retry(stage: Stage) -> Verdict {
+async fn a_refused_namesake_is_told_when_to_retry(stage: Stage) -> CaseResult {
     let (_first, group) = stage.with_group("same", "g").await?;
     let _membership = stage.join(&group).await?;
     let second = stage.connect("same").await?;
@@ -286,7 +286,7 @@ async fn a_refused_namesake_is_told_when_to_retry(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_takeover_replaces_the_membership_alone(stage: Stage) -> Verdict {
+async fn a_takeover_replaces_the_membership_alone(stage: Stage) -> CaseResult {
     let (first, group) = stage.with_group("same", "g").await?;
     let guard = stage.hold(&first.lock("x")?).await?;
     let old = stage.soon("joining", group.join(&"old")).await??;
@@ -313,7 +313,7 @@ async fn a_takeover_replaces_the_membership_alone(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_second_join_of_one_coordinator_is_refused(stage: Stage) -> Verdict {
+async fn a_second_join_of_one_coordinator_is_refused(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("a", "g").await?;
     let first: Membership = stage.soon("joining", group.join(&"first")).await??;
     let result = stage.soon("it", group.join(&"second")).await?;
@@ -327,7 +327,7 @@ async fn a_second_join_of_one_coordinator_is_refused(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_group_with_a_slash_is_no_member(stage: Stage) -> Verdict {
+async fn a_group_with_a_slash_is_no_member(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("x").await?;
     for name in ["a", "a/x", "a/x/y"] {
         stage.soon("creating", coordinator.group(name)?.create()).await??;
@@ -343,7 +343,7 @@ async fn a_group_with_a_slash_is_no_member(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn one_member_may_be_in_many_groups(stage: Stage) -> Verdict {
+async fn one_member_may_be_in_many_groups(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let mut memberships = Vec::new();
     for index in 0..10 {
@@ -358,7 +358,7 @@ async fn one_member_may_be_in_many_groups(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn locks_are_not_listed_as_groups(stage: Stage) -> Verdict {
+async fn locks_are_not_listed_as_groups(stage: Stage) -> CaseResult {
     let (coordinator, group) = stage.with_group("a", "g").await?;
     let membership = stage.join(&group).await?;
     let guard = stage.hold(&coordinator.lock("a lock")?).await?;
@@ -370,7 +370,7 @@ async fn locks_are_not_listed_as_groups(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn without_groups_every_call_is_unsupported(stage: Stage) -> Verdict {
+async fn without_groups_every_call_is_unsupported(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let group = coordinator.group("g")?;
     let unsupported = ErrorKind::Unsupported;

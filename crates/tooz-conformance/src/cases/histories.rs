@@ -9,7 +9,7 @@ use crate::cases::cases;
 use crate::checker;
 use crate::history::{Attempt, Play};
 use crate::process::{Command, Worker};
-use crate::stage::{Failure, Stage, Verdict, ensure, ensure_eq};
+use crate::stage::{CaseResult, Failure, Stage, ensure, ensure_eq};
 
 cases! { "histories";
     several_coordinators_keep_every_promise [];
@@ -28,19 +28,19 @@ fn play(name: &str, seed: u64, shared: bool) -> Play {
     Play { name: name.into(), seed, time: TIME, locks: 2, tasks: 2, shared, limits: true }
 }
 
-fn judge(attempts: &[Attempt]) -> Verdict {
+fn judge(attempts: &[Attempt]) -> CaseResult {
     enough(attempts)?;
     checker::check(attempts).map_err(|violation| Failure::new(violation))
 }
 
 /// A history of nothing proves nothing.
-fn enough(attempts: &[Attempt]) -> Verdict {
+fn enough(attempts: &[Attempt]) -> CaseResult {
     let granted = attempts.iter().filter(|one| matches!(one.answer, crate::history::Answer::Granted(_))).count();
     ensure!(granted >= 10, "only {granted} of {} attempts were granted", attempts.len());
     Ok(())
 }
 
-async fn in_one_process(stage: &Stage, shared: bool) -> Verdict {
+async fn in_one_process(stage: &Stage, shared: bool) -> CaseResult {
     let coordinators = stage.connect_all(3).await?;
     // Without limits first: nothing of them is under way when refusals are judged strictly.
     for limits in [false, true] {
@@ -51,11 +51,11 @@ async fn in_one_process(stage: &Stage, shared: bool) -> Verdict {
     Ok(())
 }
 
-async fn several_coordinators_keep_every_promise(stage: Stage) -> Verdict {
+async fn several_coordinators_keep_every_promise(stage: Stage) -> CaseResult {
     in_one_process(&stage, false).await
 }
 
-async fn several_coordinators_keep_every_promise_in_both_modes(stage: Stage) -> Verdict {
+async fn several_coordinators_keep_every_promise_in_both_modes(stage: Stage) -> CaseResult {
     in_one_process(&stage, true).await
 }
 
@@ -63,7 +63,7 @@ fn shares(stage: &Stage) -> bool {
     stage.rig().characteristics().has(Characteristic::SharedLocks)
 }
 
-async fn lost_sessions_break_no_promise(stage: Stage) -> Verdict {
+async fn lost_sessions_break_no_promise(stage: Stage) -> CaseResult {
     let coordinators = stage.connect_all(3).await?;
     let playing = play("here", fastrand::u64(..), shares(&stage));
     let limit = TIME + stage.after_a_crash();
@@ -79,7 +79,7 @@ async fn lost_sessions_break_no_promise(stage: Stage) -> Verdict {
     checker::linearizability(&attempts).map_err(Failure::new)
 }
 
-async fn several_processes_keep_every_promise(stage: Stage) -> Verdict {
+async fn several_processes_keep_every_promise(stage: Stage) -> CaseResult {
     let mut workers = vec![Worker::start(&stage, "p0").await?];
     for index in 1..3 {
         workers.push(Worker::beside(&stage, &format!("p{index}")).await?);
@@ -99,7 +99,7 @@ async fn several_processes_keep_every_promise(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_killed_process_breaks_no_promise(stage: Stage) -> Verdict {
+async fn a_killed_process_breaks_no_promise(stage: Stage) -> CaseResult {
     let mut killed = Worker::start(&stage, "p0").await?;
     let mut living = Worker::beside(&stage, "p1").await?;
     for (worker, name) in [(&mut killed, "p0"), (&mut living, "p1")] {
@@ -138,7 +138,7 @@ fn registers() -> [Register; 2] {
 }
 
 /// The old holder read 0 and looked that it holds; the new one counted on to 2; now the old one writes.
-fn late_write(old: FencingToken, new: FencingToken) -> Verdict {
+fn late_write(old: FencingToken, new: FencingToken) -> CaseResult {
     let mut registers = registers();
     for register in &mut registers {
         let read = register.value;
@@ -155,7 +155,7 @@ fn late_write(old: FencingToken, new: FencingToken) -> Verdict {
     Ok(())
 }
 
-async fn a_stopped_writer_is_refused_by_the_gate_and_seen_without(stage: Stage) -> Verdict {
+async fn a_stopped_writer_is_refused_by_the_gate_and_seen_without(stage: Stage) -> CaseResult {
     let lock = stage.connect("here").await?.lock("x")?;
     let mut worker = Worker::start(&stage, "there").await?;
     let old = worker.ask(&Command::Hold { lock: "x".into() }).await?.token;
@@ -171,7 +171,7 @@ async fn a_stopped_writer_is_refused_by_the_gate_and_seen_without(stage: Stage) 
     worker.end().await
 }
 
-async fn a_late_writer_is_refused_by_the_gate_and_seen_without(stage: Stage) -> Verdict {
+async fn a_late_writer_is_refused_by_the_gate_and_seen_without(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let former = stage.hold(&lock_a).await?;
     stage.end_session("a").await?;

@@ -6,7 +6,7 @@ use tooz_core::{Characteristic, Coordinator, ErrorKind, Lock, LockMode, Waiter};
 
 use crate::cases::Need::{Has, HidesLocks, HidesWaiters, ListsLocks, ListsWaiters};
 use crate::cases::cases;
-use crate::stage::{Failure, Stage, Verdict, ensure, ensure_eq, refused};
+use crate::stage::{CaseResult, Failure, Stage, ensure, ensure_eq, refused};
 
 cases! { "in_use";
     the_locks_in_use_are_listed [ListsLocks];
@@ -18,12 +18,12 @@ cases! { "in_use";
     what_is_told_of_times_is_true [];
 }
 
-async fn listed(stage: &Stage, coordinator: &Coordinator) -> Verdict<Vec<String>> {
+async fn listed(stage: &Stage, coordinator: &Coordinator) -> CaseResult<Vec<String>> {
     let locks = stage.soon("the locks in use", coordinator.locks()).await??;
     Ok(locks.iter().map(ToString::to_string).collect())
 }
 
-async fn the_locks_in_use_are_listed(stage: Stage) -> Verdict {
+async fn the_locks_in_use_are_listed(stage: Stage) -> CaseResult {
     let (a, b, lock_a, lock_b) = stage.two_locks().await?;
     let none: [&str; 0] = [];
     ensure_eq!(listed(&stage, &a).await?, none, "nothing was ever used");
@@ -46,7 +46,7 @@ async fn the_locks_in_use_are_listed(stage: Stage) -> Verdict {
         .await
 }
 
-async fn other_namespaces_and_elections_are_not_listed(stage: Stage) -> Verdict {
+async fn other_namespaces_and_elections_are_not_listed(stage: Stage) -> CaseResult {
     let (a, group) = stage.with_group("a", "g").await?;
     let membership = stage.join(&group).await?;
     let leadership = stage.soon("the leadership", membership.campaign()).await??;
@@ -59,7 +59,7 @@ async fn other_namespaces_and_elections_are_not_listed(stage: Stage) -> Verdict 
     Ok(())
 }
 
-async fn hidden_locks_are_unsupported(stage: Stage) -> Verdict {
+async fn hidden_locks_are_unsupported(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let _held = stage.hold(&coordinator.lock("x")?).await?;
     let answer = stage.soon("the locks in use", coordinator.locks()).await?;
@@ -67,12 +67,12 @@ async fn hidden_locks_are_unsupported(stage: Stage) -> Verdict {
 }
 
 /// The waiters there, as `member mode`.
-async fn waiting(stage: &Stage, lock: &Lock) -> Verdict<Vec<String>> {
+async fn waiting(stage: &Stage, lock: &Lock) -> CaseResult<Vec<String>> {
     let waiters = stage.soon("the waiters", lock.waiters()).await??;
     Ok(waiters.iter().map(|waiter| format!("{} {}", waiter.member, waiter.mode.name())).collect())
 }
 
-async fn until_they_wait(stage: &Stage, lock: &Lock, wanted: &[&str]) -> Verdict {
+async fn until_they_wait(stage: &Stage, lock: &Lock, wanted: &[&str]) -> CaseResult {
     let so = stage
         .eventually(stage.patience(), "all are told to wait", async || Ok(waiting(stage, lock).await? == wanted))
         .await;
@@ -82,7 +82,7 @@ async fn until_they_wait(stage: &Stage, lock: &Lock, wanted: &[&str]) -> Verdict
     }
 }
 
-async fn who_waits_is_told_in_order(stage: Stage) -> Verdict {
+async fn who_waits_is_told_in_order(stage: Stage) -> CaseResult {
     let all = stage.connect_all(4).await?;
     let locks = all.iter().map(|one| one.lock("x")).collect::<Result<Vec<_>, _>>()?;
     let held = stage.hold(&locks[0]).await?;
@@ -110,7 +110,7 @@ async fn who_waits_is_told_in_order(stage: Stage) -> Verdict {
     stage.give(held).await
 }
 
-async fn who_waits_is_told(stage: Stage) -> Verdict {
+async fn who_waits_is_told(stage: Stage) -> CaseResult {
     let (_a, b, lock_a, lock_b) = stage.two_locks().await?;
     let held = stage.hold(&lock_a).await?;
     let waiter = stage.begin(async move { lock_b.acquire().await }).await?;
@@ -119,14 +119,14 @@ async fn who_waits_is_told(stage: Stage) -> Verdict {
     stage.give(stage.soon("the waiter's turn", waiter).await???).await
 }
 
-async fn hidden_waiters_are_unsupported(stage: Stage) -> Verdict {
+async fn hidden_waiters_are_unsupported(stage: Stage) -> CaseResult {
     let lock = stage.connect("a").await?.lock("x")?;
     let answer = stage.soon("the waiters", lock.waiters()).await?;
     refused("listing waiters that the backend does not know", answer, ErrorKind::Unsupported).map(drop)
 }
 
 /// Servers of the suite run on this machine, so their clocks are ours.
-async fn what_is_told_of_times_is_true(stage: Stage) -> Verdict {
+async fn what_is_told_of_times_is_true(stage: Stage) -> CaseResult {
     const SKEW: Duration = Duration::from_secs(5);
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let begun = SystemTime::now() - SKEW;

@@ -17,7 +17,7 @@ use tooz_core::{
 use crate::cases::Need::{Cut, Has, HasTimeout, Quiet, Restart, Workers};
 use crate::cases::cases;
 use crate::process::{Command, Worker};
-use crate::stage::{Failure, Stage, Verdict, ensure, ensure_eq, refused};
+use crate::stage::{CaseResult, Failure, Stage, ensure, ensure_eq, refused};
 
 cases! { "lifecycle";
     an_unknown_option_lists_the_valid_ones [];
@@ -51,7 +51,7 @@ cases! { "lifecycle";
     a_restart_of_the_server_loses_nothing [Restart, Has(Characteristic::HoldsAcrossRestart)];
 }
 
-async fn an_unknown_option_lists_the_valid_ones(stage: Stage) -> Verdict {
+async fn an_unknown_option_lists_the_valid_ones(stage: Stage) -> CaseResult {
     let options = stage.options_for(&stage.url_with("nmespace=x"), "a")?;
     let error = refused("an unknown option", stage.soon("connecting", options.connect()).await?, ErrorKind::Config)?;
     let text = error.to_string();
@@ -62,7 +62,7 @@ async fn an_unknown_option_lists_the_valid_ones(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_bad_duration_says_what_would_be_right(stage: Stage) -> Verdict {
+async fn a_bad_duration_says_what_would_be_right(stage: Stage) -> CaseResult {
     let options = ConnectOptions::new(&stage.url_with("operation_timeout=soon"))?.member("a")?;
     let options = match stage.rig().named_driver() {
         Some(driver) => options.driver(driver),
@@ -74,7 +74,7 @@ async fn a_bad_duration_says_what_would_be_right(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_scheme_that_nobody_answers_lists_the_linked_ones(stage: Stage) -> Verdict {
+async fn a_scheme_that_nobody_answers_lists_the_linked_ones(stage: Stage) -> CaseResult {
     let result = stage.soon("connecting", tooz_core::connect("nosuchscheme://x", "a")).await?;
     let text = refused("an unknown scheme", result, ErrorKind::Config)?.to_string();
     for driver in tooz_core::drivers() {
@@ -83,7 +83,7 @@ async fn a_scheme_that_nobody_answers_lists_the_linked_ones(stage: Stage) -> Ver
     Ok(())
 }
 
-async fn a_password_is_never_shown(stage: Stage) -> Verdict {
+async fn a_password_is_never_shown(stage: Stage) -> CaseResult {
     let scheme = stage.url().split(':').next().unwrap_or_default().to_owned();
     for url in [
         format!("{scheme}://user:hunter2@localhost:1/x?nmespace=x"),
@@ -101,7 +101,7 @@ async fn a_password_is_never_shown(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn require_names_what_is_missing(stage: Stage) -> Verdict {
+async fn require_names_what_is_missing(stage: Stage) -> CaseResult {
     let all: Characteristics = Characteristic::ALL.iter().copied().collect();
     let missing = stage.rig().characteristics().missing(all);
     if missing.is_empty() {
@@ -118,7 +118,7 @@ async fn require_names_what_is_missing(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn what_is_there_can_be_required(stage: Stage) -> Verdict {
+async fn what_is_there_can_be_required(stage: Stage) -> CaseResult {
     let probe = stage.connect("probe").await?;
     drop(stage.hold(&probe.lock("x")?).await?);
     let options = stage.options("a")?.require(probe.characteristics());
@@ -126,7 +126,7 @@ async fn what_is_there_can_be_required(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_session_promises_no_more_than_the_card(stage: Stage) -> Verdict {
+async fn a_session_promises_no_more_than_the_card(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let guard = stage.hold(&coordinator.lock("x")?).await?;
     let more = stage.rig().characteristics().missing(coordinator.characteristics());
@@ -134,7 +134,7 @@ async fn a_session_promises_no_more_than_the_card(stage: Stage) -> Verdict {
     stage.give(guard).await
 }
 
-async fn looking_owns_nothing(stage: Stage) -> Verdict {
+async fn looking_owns_nothing(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     stage.soon("holders", coordinator.lock("x")?.holders()).await??;
     if coordinator.characteristics().has(Characteristic::Groups) {
@@ -147,7 +147,7 @@ async fn looking_owns_nothing(stage: Stage) -> Verdict {
 }
 
 #[allow(clippy::unused_async)]
-async fn handles_and_grants_can_go_to_any_thread(_stage: Stage) -> Verdict {
+async fn handles_and_grants_can_go_to_any_thread(_stage: Stage) -> CaseResult {
     fn travels<T: Send + Sync + 'static>() {}
     travels::<Coordinator>();
     travels::<Lock>();
@@ -177,7 +177,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-async fn no_runtime_is_needed(stage: Stage) -> Verdict {
+async fn no_runtime_is_needed(stage: Stage) -> CaseResult {
     let (first, second) = (stage.options("a")?, stage.options("b")?);
     let with_groups = stage.rig().characteristics().has(Characteristic::Groups);
     let (done, is_done) = tokio::sync::oneshot::channel();
@@ -206,7 +206,7 @@ async fn no_runtime_is_needed(stage: Stage) -> Verdict {
     }
 }
 
-async fn closing_frees_what_was_held(stage: Stage) -> Verdict {
+async fn closing_frees_what_was_held(stage: Stage) -> CaseResult {
     // The end of the session by itself comes too late to pass for the close.
     let a = stage.connect_with(stage.options("a")?.session_timeout(stage.long_session())).await?;
     let (lock_a, lock_b) = (a.lock("the lock")?, stage.connect("b").await?.lock("the lock")?);
@@ -218,7 +218,7 @@ async fn closing_frees_what_was_held(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn closing_twice_is_fine(stage: Stage) -> Verdict {
+async fn closing_twice_is_fine(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let _guard = stage.hold(&coordinator.lock("x")?).await?;
     let (first, second) = tokio::join!(coordinator.close(), coordinator.close());
@@ -229,7 +229,7 @@ async fn closing_twice_is_fine(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn closing_closes_every_clone(stage: Stage) -> Verdict {
+async fn closing_closes_every_clone(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let clone = coordinator.clone();
     stage.soon("closing", coordinator.close()).await??;
@@ -237,7 +237,7 @@ async fn closing_closes_every_clone(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn closing_works_without_a_runtime(stage: Stage) -> Verdict {
+async fn closing_works_without_a_runtime(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let lock = coordinator.lock("x")?;
     let _guard = stage.hold(&lock).await?;
@@ -256,7 +256,7 @@ async fn closing_works_without_a_runtime(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn after_close_every_call_answers_closed(stage: Stage) -> Verdict {
+async fn after_close_every_call_answers_closed(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let lock = coordinator.lock("x")?;
     stage.give(stage.hold(&lock).await?).await?;
@@ -272,7 +272,7 @@ async fn after_close_every_call_answers_closed(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn after_close_every_group_call_answers_closed(stage: Stage) -> Verdict {
+async fn after_close_every_group_call_answers_closed(stage: Stage) -> CaseResult {
     let (coordinator, group) = stage.with_group("a", "g").await?;
     stage.soon("closing", coordinator.close()).await??;
     let closed = ErrorKind::Closed;
@@ -288,7 +288,7 @@ async fn after_close_every_group_call_answers_closed(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn after_close_every_grant_is_lost(stage: Stage) -> Verdict {
+async fn after_close_every_grant_is_lost(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let guard = stage.hold(&coordinator.lock("x")?).await?;
     let loss = guard.loss();
@@ -300,7 +300,7 @@ async fn after_close_every_grant_is_lost(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn after_close_every_membership_is_lost(stage: Stage) -> Verdict {
+async fn after_close_every_membership_is_lost(stage: Stage) -> CaseResult {
     let (coordinator, group) = stage.with_group("a", "g").await?;
     let membership = stage.join(&group).await?;
     let leadership = stage.soon("being elected", membership.campaign()).await??;
@@ -312,7 +312,7 @@ async fn after_close_every_membership_is_lost(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn closing_ends_a_waiting_acquire(stage: Stage) -> Verdict {
+async fn closing_ends_a_waiting_acquire(stage: Stage) -> CaseResult {
     let (_a, b, lock_a, lock_b) = stage.two_locks().await?;
     let guard = stage.hold(&lock_a).await?;
     let waiter = tokio::spawn(async move { lock_b.acquire().await });
@@ -323,7 +323,7 @@ async fn closing_ends_a_waiting_acquire(stage: Stage) -> Verdict {
     stage.give(guard).await
 }
 
-async fn closing_ends_the_event_stream(stage: Stage) -> Verdict {
+async fn closing_ends_the_event_stream(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let mut events = coordinator.events();
     drop(stage.hold(&coordinator.lock("x")?).await?);
@@ -331,7 +331,7 @@ async fn closing_ends_the_event_stream(stage: Stage) -> Verdict {
     stage.soon("the end of the events", async { while events.next().await.is_some() {} }).await
 }
 
-async fn closing_while_cut_off_does_not_hang(stage: Stage) -> Verdict {
+async fn closing_while_cut_off_does_not_hang(stage: Stage) -> CaseResult {
     let limit = Duration::from_secs(1);
     let a = stage.connect_with(stage.options("a")?.operation_timeout(limit)).await?;
     let _guard = stage.hold(&a.lock("x")?).await?;
@@ -346,7 +346,7 @@ async fn closing_while_cut_off_does_not_hang(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_member_comes_back_under_its_id(stage: Stage) -> Verdict {
+async fn a_member_comes_back_under_its_id(stage: Stage) -> CaseResult {
     let with_groups = stage.rig().characteristics().has(Characteristic::Groups);
     for round in 0..3 {
         let coordinator = stage.connect("phoenix").await?;
@@ -360,7 +360,7 @@ async fn a_member_comes_back_under_its_id(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn dropping_everything_frees_what_was_held(stage: Stage) -> Verdict {
+async fn dropping_everything_frees_what_was_held(stage: Stage) -> CaseResult {
     let other = stage.connect("b").await?;
     {
         // Not registered for closing: this case is about what happens without it.
@@ -372,7 +372,7 @@ async fn dropping_everything_frees_what_was_held(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn closing_ends_the_heart_thread(stage: Stage) -> Verdict {
+async fn closing_ends_the_heart_thread(stage: Stage) -> CaseResult {
     // A process of its own, since hearts of other cases beat in this one.
     let mut worker = Worker::start(&stage, "a").await?;
     let reply = worker.ask(&Command::CountHearts { coordinators: 3 }).await?;
@@ -384,7 +384,7 @@ async fn closing_ends_the_heart_thread(stage: Stage) -> Verdict {
     worker.end().await
 }
 
-async fn a_hundred_coordinators_come_and_go_without_a_trace(stage: Stage) -> Verdict {
+async fn a_hundred_coordinators_come_and_go_without_a_trace(stage: Stage) -> CaseResult {
     let mut worker = Worker::start(&stage, "a").await?;
     // A few first, so that what is made once for ever is there already.
     worker.ask(&Command::ComeAndGo { times: 20 }).await?;
@@ -399,7 +399,7 @@ async fn a_hundred_coordinators_come_and_go_without_a_trace(stage: Stage) -> Ver
     worker.end().await
 }
 
-async fn the_heart_beats_while_every_worker_is_blocked(stage: Stage) -> Verdict {
+async fn the_heart_beats_while_every_worker_is_blocked(stage: Stage) -> CaseResult {
     let options = stage.options("a")?;
     let other = stage.connect("b").await?;
     let blocked = stage.session_timeout() * 3;
@@ -428,7 +428,7 @@ async fn the_heart_beats_while_every_worker_is_blocked(stage: Stage) -> Verdict 
     Ok(())
 }
 
-async fn remaining_counts_to_a_deadline_within_the_timeout(stage: Stage) -> Verdict {
+async fn remaining_counts_to_a_deadline_within_the_timeout(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let guard = stage.hold(&coordinator.lock("x")?).await?;
     let timeout = coordinator.terms().and_then(|terms| terms.timeout);
@@ -450,7 +450,7 @@ async fn remaining_counts_to_a_deadline_within_the_timeout(stage: Stage) -> Verd
     stage.give(guard).await
 }
 
-async fn namespaces_keep_fleets_apart(stage: Stage) -> Verdict {
+async fn namespaces_keep_fleets_apart(stage: Stage) -> CaseResult {
     if stage.url().contains("namespace=") {
         // The rig itself keeps its cases apart that way: every other case has shown it.
         return Ok(());
@@ -467,7 +467,7 @@ async fn namespaces_keep_fleets_apart(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_restart_of_the_server_loses_nothing(stage: Stage) -> Verdict {
+async fn a_restart_of_the_server_loses_nothing(stage: Stage) -> CaseResult {
     // However long the restart takes on a busy machine, it is well within the timeout.
     let long = stage.long_session();
     let a = stage.connect_with(stage.options("a")?.session_timeout(long)).await?;

@@ -8,7 +8,7 @@ use tooz_core::{Characteristic, JoinOptions, LossReason, SessionEvent, SessionEv
 use crate::cases::Need::{AdvanceClock, Cut, EndSession, Has, HasTimeout, Processes, Quiet, Signals};
 use crate::cases::cases;
 use crate::process::{Command, Worker};
-use crate::stage::{Failure, Stage, Verdict, ensure, ensure_eq};
+use crate::stage::{CaseResult, Failure, Stage, ensure, ensure_eq};
 
 const GROUPS: Characteristic = Characteristic::Groups;
 
@@ -39,7 +39,7 @@ cases! { "liveness";
     a_stalled_application_loses_its_session_if_it_asked_for_that [HasTimeout];
 }
 
-async fn a_killed_holder_frees_its_lock(stage: Stage) -> Verdict {
+async fn a_killed_holder_frees_its_lock(stage: Stage) -> CaseResult {
     let lock = stage.connect("here").await?.lock("x")?;
     let mut worker = Worker::start(&stage, "there").await?;
     let token = worker.ask(&Command::Hold { lock: "x".into() }).await?.token;
@@ -52,7 +52,7 @@ async fn a_killed_holder_frees_its_lock(stage: Stage) -> Verdict {
     stage.give(guard).await
 }
 
-async fn a_killed_waiter_is_skipped(stage: Stage) -> Verdict {
+async fn a_killed_waiter_is_skipped(stage: Stage) -> CaseResult {
     let first = stage.connect("first").await?.lock("x")?;
     let last = stage.connect("last").await?.lock("x")?;
     let guard = stage.hold(&first).await?;
@@ -67,7 +67,7 @@ async fn a_killed_waiter_is_skipped(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_killed_holder_of_many_locks_frees_them_all(stage: Stage) -> Verdict {
+async fn a_killed_holder_of_many_locks_frees_them_all(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("here").await?;
     let mut worker = Worker::start(&stage, "there").await?;
     worker.ask(&Command::HoldMany { count: 50 }).await?;
@@ -79,7 +79,7 @@ async fn a_killed_holder_of_many_locks_frees_them_all(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_killed_member_leaves(stage: Stage) -> Verdict {
+async fn a_killed_member_leaves(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("here", "g").await?;
     let mut watch = stage.soon("watching", group.watch()).await??;
     let mut worker = Worker::start(&stage, "there").await?;
@@ -113,7 +113,7 @@ async fn a_killed_member_leaves(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_killed_member_comes_back_under_its_id(stage: Stage) -> Verdict {
+async fn a_killed_member_comes_back_under_its_id(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("here", "g").await?;
     let mut worker = Worker::start(&stage, "there").await?;
     worker.ask(&Command::Join { group: "g".into() }).await?;
@@ -127,7 +127,7 @@ async fn a_killed_member_comes_back_under_its_id(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_group_is_deletable_after_a_crash(stage: Stage) -> Verdict {
+async fn a_group_is_deletable_after_a_crash(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("here", "g").await?;
     let mut worker = Worker::start(&stage, "there").await?;
     worker.ask(&Command::Lead { group: "g".into() }).await?;
@@ -139,7 +139,7 @@ async fn a_group_is_deletable_after_a_crash(stage: Stage) -> Verdict {
         .await
 }
 
-async fn a_killed_leader_is_replaced(stage: Stage) -> Verdict {
+async fn a_killed_leader_is_replaced(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("here", "g").await?;
     let membership = stage.join(&group).await?;
     let mut worker = Worker::start(&stage, "there").await?;
@@ -152,7 +152,7 @@ async fn a_killed_leader_is_replaced(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_stopped_holder_loses_its_lock_and_knows(stage: Stage) -> Verdict {
+async fn a_stopped_holder_loses_its_lock_and_knows(stage: Stage) -> CaseResult {
     let lock = stage.connect("here").await?.lock("x")?;
     let mut worker = Worker::start(&stage, "there").await?;
     let token = worker.ask(&Command::Hold { lock: "x".into() }).await?.token;
@@ -174,7 +174,7 @@ async fn a_stopped_holder_loses_its_lock_and_knows(stage: Stage) -> Verdict {
     worker.end().await
 }
 
-async fn a_stopped_holder_keeps_its_lock(stage: Stage) -> Verdict {
+async fn a_stopped_holder_keeps_its_lock(stage: Stage) -> CaseResult {
     let lock = stage.connect("here").await?.lock("x")?;
     let mut worker = Worker::start(&stage, "there").await?;
     worker.ask(&Command::Hold { lock: "x".into() }).await?;
@@ -188,7 +188,7 @@ async fn a_stopped_holder_keeps_its_lock(stage: Stage) -> Verdict {
     worker.end().await
 }
 
-async fn a_stopped_waiter_is_no_obstacle_for_ever(stage: Stage) -> Verdict {
+async fn a_stopped_waiter_is_no_obstacle_for_ever(stage: Stage) -> CaseResult {
     let first = stage.connect("first").await?.lock("x")?;
     let last = stage.connect("last").await?.lock("x")?;
     let guard = stage.hold(&first).await?;
@@ -204,7 +204,7 @@ async fn a_stopped_waiter_is_no_obstacle_for_ever(stage: Stage) -> Verdict {
     worker.kill().await
 }
 
-async fn a_thousand_locks_live_on_one_heartbeat(stage: Stage) -> Verdict {
+async fn a_thousand_locks_live_on_one_heartbeat(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let other = stage.connect("b").await?;
     let mut acquires = tokio::task::JoinSet::new();
@@ -228,7 +228,7 @@ async fn a_thousand_locks_live_on_one_heartbeat(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn the_first_look_after_a_jump_of_the_clock_sees_the_loss(stage: Stage) -> Verdict {
+async fn the_first_look_after_a_jump_of_the_clock_sees_the_loss(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let guard = stage.hold(&coordinator.lock("x")?).await?;
     ensure!(guard.is_held(), "it was just acquired");
@@ -246,7 +246,7 @@ async fn the_first_look_after_a_jump_of_the_clock_sees_the_loss(stage: Stage) ->
     Ok(())
 }
 
-async fn a_short_jump_of_the_clock_loses_nothing(stage: Stage) -> Verdict {
+async fn a_short_jump_of_the_clock_loses_nothing(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let guard = stage.hold(&coordinator.lock("x")?).await?;
     for _ in 0..6 {
@@ -263,7 +263,7 @@ async fn await_event(
     events: &mut SessionEvents,
     what: &str,
     wanted: impl Fn(&SessionEvent) -> bool,
-) -> Verdict {
+) -> CaseResult {
     stage
         .within(stage.after_a_crash(), what, async {
             loop {
@@ -277,7 +277,7 @@ async fn await_event(
         .await?
 }
 
-async fn an_ended_session_is_told_and_replaced(stage: Stage) -> Verdict {
+async fn an_ended_session_is_told_and_replaced(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let mut events = coordinator.events();
     let guard = stage.hold(&coordinator.lock("x")?).await?;
@@ -294,7 +294,7 @@ async fn an_ended_session_is_told_and_replaced(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn locks_are_never_retaken_silently(stage: Stage) -> Verdict {
+async fn locks_are_never_retaken_silently(stage: Stage) -> CaseResult {
     let (a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let guard = stage.hold(&lock_a).await?;
     stage.end_session("a").await?;
@@ -306,7 +306,7 @@ async fn locks_are_never_retaken_silently(stage: Stage) -> Verdict {
     stage.give(other).await
 }
 
-async fn memberships_come_back_with_their_latest_capabilities(stage: Stage) -> Verdict {
+async fn memberships_come_back_with_their_latest_capabilities(stage: Stage) -> CaseResult {
     let (_watcher, group) = stage.with_group("watcher", "g").await?;
     let coordinator = stage.connect("a").await?;
     let mut events = coordinator.events();
@@ -333,7 +333,7 @@ async fn memberships_come_back_with_their_latest_capabilities(stage: Stage) -> V
     Ok(())
 }
 
-async fn who_left_does_not_come_back(stage: Stage) -> Verdict {
+async fn who_left_does_not_come_back(stage: Stage) -> CaseResult {
     let (_watcher, group) = stage.with_group("watcher", "g").await?;
     let coordinator = stage.connect("a").await?;
     for _ in 0..3 {
@@ -352,7 +352,7 @@ async fn who_left_does_not_come_back(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_member_cut_off_for_long_loses_what_it_holds(stage: Stage) -> Verdict {
+async fn a_member_cut_off_for_long_loses_what_it_holds(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let guard = stage.hold(&lock_a).await?;
     stage.cut("a").await?;
@@ -376,7 +376,7 @@ async fn a_member_cut_off_for_long_loses_what_it_holds(stage: Stage) -> Verdict 
     Ok(())
 }
 
-async fn a_short_cut_loses_nothing(stage: Stage) -> Verdict {
+async fn a_short_cut_loses_nothing(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let guard = stage.hold(&lock_a).await?;
     stage.cut("a").await?;
@@ -390,7 +390,7 @@ async fn a_short_cut_loses_nothing(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_try_while_cut_off_is_an_error(stage: Stage) -> Verdict {
+async fn a_try_while_cut_off_is_an_error(stage: Stage) -> CaseResult {
     let a = stage.connect_with(stage.options("a")?.operation_timeout(Duration::from_secs(1))).await?;
     let lock = a.lock("x")?;
     stage.give(stage.hold(&lock).await?).await?;
@@ -413,7 +413,7 @@ async fn a_try_while_cut_off_is_an_error(stage: Stage) -> Verdict {
         .await
 }
 
-async fn a_cut_is_told_as_suspended_and_healed_as_resumed(stage: Stage) -> Verdict {
+async fn a_cut_is_told_as_suspended_and_healed_as_resumed(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let mut events = coordinator.events();
     let guard = stage.hold(&coordinator.lock("x")?).await?;
@@ -438,7 +438,7 @@ async fn a_cut_is_told_as_suspended_and_healed_as_resumed(stage: Stage) -> Verdi
     Ok(())
 }
 
-async fn a_stalled_application_loses_its_session_if_it_asked_for_that(stage: Stage) -> Verdict {
+async fn a_stalled_application_loses_its_session_if_it_asked_for_that(stage: Stage) -> CaseResult {
     let options = stage.options("a")?.stall_timeout(stage.session_timeout() / 2);
     let lock = stage.connect("b").await?.lock("x")?;
     let blocked = stage.session_timeout() * 4;

@@ -12,7 +12,7 @@ use tooz_core::{Characteristic, ErrorKind, FencingToken, LockGuard, LockMode, Lo
 use crate::cases::Need::{EndSession, Has, Lacks, Processes};
 use crate::cases::cases;
 use crate::process::{Command, Worker};
-use crate::stage::{Failure, Stage, Verdict, ensure, ensure_eq, refused};
+use crate::stage::{CaseResult, Failure, Stage, ensure, ensure_eq, refused};
 
 cases! { "locks";
     a_free_lock_is_granted [];
@@ -54,7 +54,7 @@ cases! { "locks";
     what_cannot_be_broken_says_so [Lacks(Characteristic::BreakableLocks)];
 }
 
-async fn a_free_lock_is_granted(stage: Stage) -> Verdict {
+async fn a_free_lock_is_granted(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let lock = coordinator.lock("x")?;
     for _ in 0..3 {
@@ -70,7 +70,7 @@ async fn a_free_lock_is_granted(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn two_coordinators_exclude_each_other(stage: Stage) -> Verdict {
+async fn two_coordinators_exclude_each_other(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let guard = stage.hold(&lock_a).await?;
     ensure!(stage.attempt(&lock_b).await?.is_none(), "two hold it");
@@ -83,7 +83,7 @@ async fn two_coordinators_exclude_each_other(stage: Stage) -> Verdict {
     stage.give(guard).await
 }
 
-async fn two_tasks_of_one_coordinator_exclude_each_other(stage: Stage) -> Verdict {
+async fn two_tasks_of_one_coordinator_exclude_each_other(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let guard = stage.hold(&coordinator.lock("x")?).await?;
     // Another object for the same lock, as another part of the program would make it.
@@ -96,7 +96,7 @@ async fn two_tasks_of_one_coordinator_exclude_each_other(stage: Stage) -> Verdic
     Ok(())
 }
 
-async fn two_processes_exclude_each_other(stage: Stage) -> Verdict {
+async fn two_processes_exclude_each_other(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("here").await?;
     let lock = coordinator.lock("x")?;
     let mut worker = Worker::start(&stage, "there").await?;
@@ -112,7 +112,7 @@ async fn two_processes_exclude_each_other(stage: Stage) -> Verdict {
     worker.end().await
 }
 
-async fn namesakes_exclude_each_other(stage: Stage) -> Verdict {
+async fn namesakes_exclude_each_other(stage: Stage) -> CaseResult {
     // The member's id is no proof of ownership: another process may use it by mistake.
     let (first, second) = (stage.connect("same").await?, stage.connect("same").await?);
     let guard = stage.hold(&first.lock("x")?).await?;
@@ -125,7 +125,7 @@ async fn namesakes_exclude_each_other(stage: Stage) -> Verdict {
     stage.give(guard).await
 }
 
-async fn many_holders_never_overlap(stage: Stage) -> Verdict {
+async fn many_holders_never_overlap(stage: Stage) -> CaseResult {
     const ROUNDS: u64 = 5;
     let coordinators = stage.connect_all(4).await?;
     let inside = Arc::new(AtomicBool::new(false));
@@ -158,7 +158,7 @@ async fn many_holders_never_overlap(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn two_locks_of_one_coordinator_are_independent(stage: Stage) -> Verdict {
+async fn two_locks_of_one_coordinator_are_independent(stage: Stage) -> CaseResult {
     let (a, b, _, _) = stage.two_locks().await?;
     let (first, second) = (a.lock("one")?, a.lock("two")?);
     let one = stage.hold(&first).await?;
@@ -170,7 +170,7 @@ async fn two_locks_of_one_coordinator_are_independent(stage: Stage) -> Verdict {
     stage.give(two).await
 }
 
-async fn a_try_on_a_held_lock_is_none(stage: Stage) -> Verdict {
+async fn a_try_on_a_held_lock_is_none(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let guard = stage.hold(&lock_a).await?;
     let begun = Instant::now();
@@ -183,7 +183,7 @@ async fn a_try_on_a_held_lock_is_none(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_failed_try_leaves_the_holder_alone(stage: Stage) -> Verdict {
+async fn a_failed_try_leaves_the_holder_alone(stage: Stage) -> CaseResult {
     let (a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let guard = stage.hold(&lock_a).await?;
     for _ in 0..5 {
@@ -197,7 +197,7 @@ async fn a_failed_try_leaves_the_holder_alone(stage: Stage) -> Verdict {
     stage.give(guard).await
 }
 
-async fn a_hundred_failed_tries_leak_nothing(stage: Stage) -> Verdict {
+async fn a_hundred_failed_tries_leak_nothing(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let guard = stage.hold(&lock_a).await?;
     for _ in 0..100 {
@@ -211,7 +211,7 @@ async fn a_hundred_failed_tries_leak_nothing(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn acquire_within_returns_on_time_on_a_contended_lock(stage: Stage) -> Verdict {
+async fn acquire_within_returns_on_time_on_a_contended_lock(stage: Stage) -> CaseResult {
     let (a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let guard = stage.hold(&lock_a).await?;
     // Long enough for an answer of the backend: without one it would be an error, since whether another has the lock is not known.
@@ -228,7 +228,7 @@ async fn acquire_within_returns_on_time_on_a_contended_lock(stage: Stage) -> Ver
     stage.give(guard).await
 }
 
-async fn acquire_within_gets_a_lock_that_becomes_free(stage: Stage) -> Verdict {
+async fn acquire_within_gets_a_lock_that_becomes_free(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let guard = stage.hold(&lock_a).await?;
     let patience = stage.patience();
@@ -240,7 +240,7 @@ async fn acquire_within_gets_a_lock_that_becomes_free(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_try_right_after_a_wait_that_was_given_up_is_answered_at_once(stage: Stage) -> Verdict {
+async fn a_try_right_after_a_wait_that_was_given_up_is_answered_at_once(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let guard = stage.hold(&lock_a).await?;
     for _ in 0..5 {
@@ -254,7 +254,7 @@ async fn a_try_right_after_a_wait_that_was_given_up_is_answered_at_once(stage: S
     stage.give(guard).await
 }
 
-async fn a_waiter_gets_the_lock_after_release(stage: Stage) -> Verdict {
+async fn a_waiter_gets_the_lock_after_release(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let guard = stage.hold(&lock_a).await?;
     let mut waiter = tokio::spawn(async move { lock_b.acquire().await });
@@ -265,7 +265,7 @@ async fn a_waiter_gets_the_lock_after_release(stage: Stage) -> Verdict {
     stage.give(guard).await
 }
 
-async fn a_local_waiter_gets_the_lock_after_release(stage: Stage) -> Verdict {
+async fn a_local_waiter_gets_the_lock_after_release(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let lock = coordinator.lock("x")?;
     let mut guard = stage.hold(&lock).await?;
@@ -292,7 +292,7 @@ async fn a_local_waiter_gets_the_lock_after_release(stage: Stage) -> Verdict {
     stage.give(guard).await
 }
 
-async fn a_dropped_guard_frees_the_lock(stage: Stage) -> Verdict {
+async fn a_dropped_guard_frees_the_lock(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     drop(stage.hold(&lock_a).await?);
     let guard = stage.hold(&lock_b).await?;
@@ -303,7 +303,7 @@ async fn a_dropped_guard_frees_the_lock(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn waiters_are_served_in_order(stage: Stage) -> Verdict {
+async fn waiters_are_served_in_order(stage: Stage) -> CaseResult {
     let coordinators = stage.connect_all(6).await?;
     let mut guard = stage.hold(&coordinators[0].lock("x")?).await?;
     let mut waiters = Vec::new();
@@ -324,7 +324,7 @@ async fn waiters_are_served_in_order(stage: Stage) -> Verdict {
     stage.give(guard).await
 }
 
-async fn a_cancelled_waiter_is_skipped(stage: Stage) -> Verdict {
+async fn a_cancelled_waiter_is_skipped(stage: Stage) -> CaseResult {
     let coordinators = stage.connect_all(3).await?;
     let guard = stage.hold(&coordinators[0].lock("x")?).await?;
     let (second, third) = (coordinators[1].lock("x")?, coordinators[2].lock("x")?);
@@ -346,7 +346,7 @@ async fn a_cancelled_waiter_is_skipped(stage: Stage) -> Verdict {
         .await
 }
 
-async fn a_guard_may_travel(stage: Stage) -> Verdict {
+async fn a_guard_may_travel(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let guard = stage.hold(&lock_a).await?;
     let held = tokio::task::spawn_blocking(move || {
@@ -375,7 +375,7 @@ async fn poll_and_drop<T>(times: usize, future: impl Future<Output = T>) -> Opti
     None
 }
 
-async fn cancelling_at_every_await_point_leaks_nothing(stage: Stage) -> Verdict {
+async fn cancelling_at_every_await_point_leaks_nothing(stage: Stage) -> CaseResult {
     let (_a, b, lock_a, lock_b) = stage.two_locks().await?;
     for times in 0..24 {
         // Once when the lock is free, once when it is held: those are different paths.
@@ -400,7 +400,7 @@ async fn cancelling_at_every_await_point_leaks_nothing(stage: Stage) -> Verdict 
         .await
 }
 
-async fn cancelling_while_it_is_released_leaks_nothing(stage: Stage) -> Verdict {
+async fn cancelling_while_it_is_released_leaks_nothing(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     for round in 0..20_u64 {
         let guard = stage.hold(&lock_a).await?;
@@ -421,7 +421,7 @@ async fn cancelling_while_it_is_released_leaks_nothing(stage: Stage) -> Verdict 
         .await
 }
 
-async fn a_cancelled_timeout_leaks_nothing(stage: Stage) -> Verdict {
+async fn a_cancelled_timeout_leaks_nothing(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     for _ in 0..5 {
         let guard = stage.hold(&lock_a).await?;
@@ -437,7 +437,7 @@ async fn a_cancelled_timeout_leaks_nothing(stage: Stage) -> Verdict {
         .await
 }
 
-async fn holders_tell_who_and_how(stage: Stage) -> Verdict {
+async fn holders_tell_who_and_how(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let guard = stage.hold(&lock_a).await?;
     for lock in [&lock_a, &lock_b] {
@@ -455,7 +455,7 @@ async fn holders_tell_who_and_how(stage: Stage) -> Verdict {
     stage.give(guard).await
 }
 
-async fn a_free_lock_has_no_holders(stage: Stage) -> Verdict {
+async fn a_free_lock_has_no_holders(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     ensure_eq!(stage.soon("holders", lock_b.holders()).await??, [], "it was never taken");
     stage.give(stage.hold(&lock_a).await?).await?;
@@ -463,7 +463,7 @@ async fn a_free_lock_has_no_holders(stage: Stage) -> Verdict {
     Ok(())
 }
 
-fn grows(last: &mut Option<FencingToken>, guard: &LockGuard) -> Verdict {
+fn grows(last: &mut Option<FencingToken>, guard: &LockGuard) -> CaseResult {
     let token = guard.fencing_token();
     ensure!(Some(token) > *last, "token {token} after {last:?}");
     // Numbers must survive a trip through JSON.
@@ -472,7 +472,7 @@ fn grows(last: &mut Option<FencingToken>, guard: &LockGuard) -> Verdict {
     Ok(())
 }
 
-async fn tokens_strictly_grow(stage: Stage) -> Verdict {
+async fn tokens_strictly_grow(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let mut last = None;
     for _ in 0..10 {
@@ -489,7 +489,7 @@ async fn tokens_strictly_grow(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn tokens_grow_over_close_and_reopen(stage: Stage) -> Verdict {
+async fn tokens_grow_over_close_and_reopen(stage: Stage) -> CaseResult {
     let mut last = None;
     for round in 0..4 {
         let coordinator = stage.connect(&format!("m{}", round % 2)).await?;
@@ -503,7 +503,7 @@ async fn tokens_grow_over_close_and_reopen(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn while_held_returns_the_value(stage: Stage) -> Verdict {
+async fn while_held_returns_the_value(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let guard = stage.hold(&coordinator.lock("x")?).await?;
     let value = stage.soon("the work", guard.while_held(async { 7 })).await?;
@@ -511,7 +511,7 @@ async fn while_held_returns_the_value(stage: Stage) -> Verdict {
     stage.give(guard).await
 }
 
-async fn while_held_stops_at_the_loss(stage: Stage) -> Verdict {
+async fn while_held_stops_at_the_loss(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let guard = stage.hold(&coordinator.lock("x")?).await?;
     let work = tokio::spawn(async move { guard.while_held(std::future::pending::<()>()).await });
@@ -525,7 +525,7 @@ async fn while_held_stops_at_the_loss(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_lost_lock_is_not_released_again(stage: Stage) -> Verdict {
+async fn a_lost_lock_is_not_released_again(stage: Stage) -> CaseResult {
     let (_a, b, lock_a, lock_b) = stage.two_locks().await?;
     let former = stage.hold(&lock_a).await?;
     stage.end_session("a").await?;
@@ -540,7 +540,7 @@ async fn a_lost_lock_is_not_released_again(stage: Stage) -> Verdict {
     stage.give(new).await
 }
 
-async fn a_release_that_finds_the_session_ended_is_no_success(stage: Stage) -> Verdict {
+async fn a_release_that_finds_the_session_ended_is_no_success(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let lock = coordinator.lock("x")?;
     for _ in 0..3 {
@@ -552,7 +552,7 @@ async fn a_release_that_finds_the_session_ended_is_no_success(stage: Stage) -> V
     Ok(())
 }
 
-async fn a_waiter_survives_the_loss_of_its_session(stage: Stage) -> Verdict {
+async fn a_waiter_survives_the_loss_of_its_session(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let guard = stage.hold(&lock_a).await?;
     let mut waiter = tokio::spawn(async move { lock_b.acquire().await });
@@ -567,7 +567,7 @@ async fn a_waiter_survives_the_loss_of_its_session(stage: Stage) -> Verdict {
 }
 
 /// Lets `b` break what `a` holds.
-async fn broken(stage: &Stage) -> Verdict<(LockGuard, tooz_core::Lock, tooz_core::Lock)> {
+async fn broken(stage: &Stage) -> CaseResult<(LockGuard, tooz_core::Lock, tooz_core::Lock)> {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let guard = stage.hold(&lock_a).await?;
     let holders = stage.soon("holders", lock_b.holders()).await??;
@@ -576,14 +576,14 @@ async fn broken(stage: &Stage) -> Verdict<(LockGuard, tooz_core::Lock, tooz_core
     Ok((guard, lock_a, lock_b))
 }
 
-async fn a_broken_lock_can_be_had(stage: Stage) -> Verdict {
+async fn a_broken_lock_can_be_had(stage: Stage) -> CaseResult {
     let (former, _lock_a, lock_b) = broken(&stage).await?;
     let new = stage.hold(&lock_b).await?;
     ensure!(new.fencing_token() > former.fencing_token(), "the token did not grow");
     Ok(())
 }
 
-async fn the_ex_holder_is_told_promptly(stage: Stage) -> Verdict {
+async fn the_ex_holder_is_told_promptly(stage: Stage) -> CaseResult {
     let (former, lock_a, _lock_b) = broken(&stage).await?;
     let limit = stage.session_timeout() + Duration::from_secs(2);
     stage.within(limit, "the ex-holder's loss", former.loss().wait()).await?;
@@ -593,7 +593,7 @@ async fn the_ex_holder_is_told_promptly(stage: Stage) -> Verdict {
     stage.give(stage.hold(&lock_a).await?).await
 }
 
-async fn releasing_a_broken_lock_touches_nobody(stage: Stage) -> Verdict {
+async fn releasing_a_broken_lock_touches_nobody(stage: Stage) -> CaseResult {
     let (former, lock_a, lock_b) = broken(&stage).await?;
     let new = stage.hold(&lock_b).await?;
     // Whether the news has reached the ex-holder yet or not: its release must not matter.
@@ -604,7 +604,7 @@ async fn releasing_a_broken_lock_touches_nobody(stage: Stage) -> Verdict {
     stage.give(new).await
 }
 
-async fn breaking_a_stale_holder_is_not_found(stage: Stage) -> Verdict {
+async fn breaking_a_stale_holder_is_not_found(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let first = stage.hold(&lock_a).await?;
     let seen = stage.soon("holders", lock_b.holders()).await??;
@@ -622,7 +622,7 @@ async fn breaking_a_stale_holder_is_not_found(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn breaking_passes_the_lock_to_a_waiter(stage: Stage) -> Verdict {
+async fn breaking_passes_the_lock_to_a_waiter(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let _former = stage.hold(&lock_a).await?;
     let lock = lock_b.clone();
@@ -635,7 +635,7 @@ async fn breaking_passes_the_lock_to_a_waiter(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn what_cannot_be_broken_says_so(stage: Stage) -> Verdict {
+async fn what_cannot_be_broken_says_so(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let guard = stage.hold(&lock_a).await?;
     let holder = tooz_core::Holder::new("a".try_into()?, LockMode::Exclusive, guard.fencing_token());

@@ -18,7 +18,7 @@ use tooz_core::Characteristic;
 
 use crate::process;
 use crate::rig::Rig;
-use crate::stage::{Stage, Verdict};
+use crate::stage::{CaseResult, Stage};
 
 /// One case.
 #[derive(Clone, Copy)]
@@ -28,7 +28,7 @@ pub(crate) struct Case {
     /// What a driver or its rig must have for it.
     pub(crate) needs: &'static [Need],
     /// The case itself.
-    pub(crate) run: fn(Stage) -> Pin<Box<dyn Future<Output = Verdict>>>,
+    pub(crate) run: fn(Stage) -> Pin<Box<dyn Future<Output = CaseResult>>>,
 }
 
 /// What a case needs.

@@ -9,7 +9,7 @@ use tooz_core::{Characteristic, ErrorKind, FencingToken, Lock, LockGuard, LockMo
 
 use crate::cases::Need::{Has, Lacks};
 use crate::cases::cases;
-use crate::stage::{Failure, Stage, Verdict, ensure, ensure_eq, refused};
+use crate::stage::{CaseResult, Failure, Stage, ensure, ensure_eq, refused};
 
 const SHARED: Characteristic = Characteristic::SharedLocks;
 
@@ -29,18 +29,18 @@ cases! { "modes";
     without_shared_locks_they_are_unsupported [Lacks(SHARED)];
 }
 
-async fn read(stage: &Stage, lock: &Lock) -> Verdict<LockGuard> {
+async fn read(stage: &Stage, lock: &Lock) -> CaseResult<LockGuard> {
     Ok(stage.soon("acquiring shared", lock.shared().acquire()).await??)
 }
 
-async fn take(stage: &Stage, lock: &Lock, mode: LockMode) -> Verdict<Option<LockGuard>> {
+async fn take(stage: &Stage, lock: &Lock, mode: LockMode) -> CaseResult<Option<LockGuard>> {
     match mode {
         LockMode::Exclusive => stage.attempt(lock).await,
         LockMode::Shared => Ok(stage.soon("trying shared", lock.shared().try_acquire()).await??),
     }
 }
 
-async fn readers_share(stage: Stage) -> Verdict {
+async fn readers_share(stage: Stage) -> CaseResult {
     let mut guards = Vec::new();
     for coordinator in stage.connect_all(4).await? {
         let guard = read(&stage, &coordinator.lock("x")?).await?;
@@ -56,7 +56,7 @@ async fn readers_share(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn readers_of_one_coordinator_share(stage: Stage) -> Verdict {
+async fn readers_of_one_coordinator_share(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let one = read(&stage, &lock_a).await?;
     let two = read(&stage, &lock_a).await?;
@@ -69,7 +69,7 @@ async fn readers_of_one_coordinator_share(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn every_order_of_modes_is_right(stage: Stage) -> Verdict {
+async fn every_order_of_modes_is_right(stage: Stage) -> CaseResult {
     let (a, b, _, _) = stage.two_locks().await?;
     for same in [true, false] {
         for first in [LockMode::Exclusive, LockMode::Shared] {
@@ -95,7 +95,7 @@ async fn every_order_of_modes_is_right(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_writer_waits_for_every_reader(stage: Stage) -> Verdict {
+async fn a_writer_waits_for_every_reader(stage: Stage) -> CaseResult {
     let coordinators = stage.connect_all(3).await?;
     let first = read(&stage, &coordinators[0].lock("x")?).await?;
     let second = read(&stage, &coordinators[1].lock("x")?).await?;
@@ -109,7 +109,7 @@ async fn a_writer_waits_for_every_reader(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn readers_wait_for_a_writer(stage: Stage) -> Verdict {
+async fn readers_wait_for_a_writer(stage: Stage) -> CaseResult {
     let coordinators = stage.connect_all(4).await?;
     let writer = stage.hold(&coordinators[0].lock("x")?).await?;
     let mut readers = Vec::new();
@@ -129,7 +129,7 @@ async fn readers_wait_for_a_writer(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn one_reader_that_leaves_leaves_the_others(stage: Stage) -> Verdict {
+async fn one_reader_that_leaves_leaves_the_others(stage: Stage) -> CaseResult {
     let coordinators = stage.connect_all(3).await?;
     let first = read(&stage, &coordinators[0].lock("x")?).await?;
     let second = read(&stage, &coordinators[1].lock("x")?).await?;
@@ -162,7 +162,7 @@ fn endless_readers(locks: [Lock; 2], stop: &Arc<AtomicBool>) -> Vec<tokio::task:
         .collect()
 }
 
-async fn starve(stage: &Stage, readers: [Lock; 2], writer: Lock) -> Verdict {
+async fn starve(stage: &Stage, readers: [Lock; 2], writer: Lock) -> CaseResult {
     let stop = Arc::new(AtomicBool::new(false));
     let readers = endless_readers(readers, &stop);
     sleep(stage.moment()).await;
@@ -175,19 +175,19 @@ async fn starve(stage: &Stage, readers: [Lock; 2], writer: Lock) -> Verdict {
     Ok(())
 }
 
-async fn a_waiting_writer_is_not_starved(stage: Stage) -> Verdict {
+async fn a_waiting_writer_is_not_starved(stage: Stage) -> CaseResult {
     let coordinators = stage.connect_all(3).await?;
     let readers = [coordinators[0].lock("x")?, coordinators[1].lock("x")?];
     starve(&stage, readers, coordinators[2].lock("x")?).await
 }
 
-async fn a_waiting_writer_of_the_same_coordinator_is_not_starved(stage: Stage) -> Verdict {
+async fn a_waiting_writer_of_the_same_coordinator_is_not_starved(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let lock = coordinator.lock("x")?;
     starve(&stage, [lock.clone(), lock.clone()], lock).await
 }
 
-async fn holders_tell_every_reader(stage: Stage) -> Verdict {
+async fn holders_tell_every_reader(stage: Stage) -> CaseResult {
     let coordinators = stage.connect_all(3).await?;
     let mut guards = Vec::new();
     for coordinator in &coordinators {
@@ -204,7 +204,7 @@ async fn holders_tell_every_reader(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn tokens_grow_across_modes(stage: Stage) -> Verdict {
+async fn tokens_grow_across_modes(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let mut highest: Option<FencingToken> = None;
     for round in 0..6 {
@@ -224,7 +224,7 @@ async fn tokens_grow_across_modes(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn breaking_one_reader_leaves_the_others(stage: Stage) -> Verdict {
+async fn breaking_one_reader_leaves_the_others(stage: Stage) -> CaseResult {
     let coordinators = stage.connect_all(3).await?;
     let first = read(&stage, &coordinators[0].lock("x")?).await?;
     let second = read(&stage, &coordinators[1].lock("x")?).await?;
@@ -240,7 +240,7 @@ async fn breaking_one_reader_leaves_the_others(stage: Stage) -> Verdict {
     stage.give(second).await
 }
 
-async fn cancelling_a_shared_acquire_leaks_nothing(stage: Stage) -> Verdict {
+async fn cancelling_a_shared_acquire_leaks_nothing(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     for round in 0..15_u64 {
         let guard = stage.hold(&lock_a).await?;
@@ -259,7 +259,7 @@ async fn cancelling_a_shared_acquire_leaks_nothing(stage: Stage) -> Verdict {
         .await
 }
 
-async fn without_shared_locks_they_are_unsupported(stage: Stage) -> Verdict {
+async fn without_shared_locks_they_are_unsupported(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let lock = coordinator.lock("x")?.shared();
     let unsupported = ErrorKind::Unsupported;

@@ -4,7 +4,7 @@ use tooz_core::{Characteristic, Coordinator, ErrorKind};
 
 use crate::cases::Need::Has;
 use crate::cases::cases;
-use crate::stage::{Stage, Verdict, ensure, ensure_eq, refused};
+use crate::stage::{CaseResult, Stage, ensure, ensure_eq, refused};
 
 cases! { "names";
     nasty_lock_names_work_and_stay_distinct [];
@@ -35,7 +35,7 @@ fn nasty() -> Vec<String> {
     names
 }
 
-async fn nasty_lock_names_work_and_stay_distinct(stage: Stage) -> Verdict {
+async fn nasty_lock_names_work_and_stay_distinct(stage: Stage) -> CaseResult {
     let (a, b) = (stage.connect("a").await?, stage.connect("b").await?);
     let mut held = Vec::new();
     for name in nasty() {
@@ -55,7 +55,7 @@ async fn nasty_lock_names_work_and_stay_distinct(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn nasty_member_ids_are_told_as_holders(stage: Stage) -> Verdict {
+async fn nasty_member_ids_are_told_as_holders(stage: Stage) -> CaseResult {
     let watcher = stage.connect("watcher").await?;
     for name in nasty().into_iter().step_by(3) {
         let coordinator = stage.connect(&name).await?;
@@ -69,7 +69,7 @@ async fn nasty_member_ids_are_told_as_holders(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn nasty_group_names_work_and_stay_distinct(stage: Stage) -> Verdict {
+async fn nasty_group_names_work_and_stay_distinct(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let mut names = nasty();
     let mut memberships = Vec::new();
@@ -98,7 +98,7 @@ async fn nasty_group_names_work_and_stay_distinct(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn nasty_member_ids_work_and_stay_distinct(stage: Stage) -> Verdict {
+async fn nasty_member_ids_work_and_stay_distinct(stage: Stage) -> CaseResult {
     let (_watcher, group) = stage.with_group("watcher", "g").await?;
     let mut names = nasty();
     let mut memberships = Vec::new();
@@ -120,7 +120,7 @@ async fn nasty_member_ids_work_and_stay_distinct(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn nasty_group_names_have_elections_of_their_own(stage: Stage) -> Verdict {
+async fn nasty_group_names_have_elections_of_their_own(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("a").await?;
     let mut leaders = Vec::new();
     for name in nasty().into_iter().step_by(2) {
@@ -135,8 +135,8 @@ async fn nasty_group_names_have_elections_of_their_own(stage: Stage) -> Verdict 
     Ok(())
 }
 
-async fn bad_names_are_refused_with_a_reason(stage: Stage) -> Verdict {
-    async fn reasons(stage: &Stage, coordinator: &Coordinator, name: &str, reason: &str) -> Verdict {
+async fn bad_names_are_refused_with_a_reason(stage: Stage) -> CaseResult {
+    async fn reasons(stage: &Stage, coordinator: &Coordinator, name: &str, reason: &str) -> CaseResult {
         let lock = refused("a lock name", coordinator.lock(name), ErrorKind::Config)?;
         let group = refused("a group name", coordinator.group(name), ErrorKind::Config)?;
         let member = refused("a member id", tooz_core::connect(stage.url(), name).await, ErrorKind::Config)?;
@@ -152,7 +152,7 @@ async fn bad_names_are_refused_with_a_reason(stage: Stage) -> Verdict {
     reasons(&stage, &coordinator, "a\nb", "control").await
 }
 
-async fn a_lock_a_group_and_a_member_of_one_name_never_meet(stage: Stage) -> Verdict {
+async fn a_lock_a_group_and_a_member_of_one_name_never_meet(stage: Stage) -> CaseResult {
     let coordinator = stage.connect("x").await?;
     let guard = stage.hold(&coordinator.lock("x")?).await?;
     ensure_eq!(stage.group_names(&coordinator).await?, Vec::<String>::new(), "a lock is listed as a group");

@@ -8,7 +8,7 @@ use tooz_core::{Characteristic, Coordinator, Membership, Partitioner};
 
 use crate::cases::Need::{EndSession, Has};
 use crate::cases::cases;
-use crate::stage::{Stage, Verdict, ensure, ensure_eq};
+use crate::stage::{CaseResult, Stage, ensure, ensure_eq};
 
 const GROUPS: Characteristic = Characteristic::Groups;
 
@@ -32,7 +32,7 @@ fn keys() -> impl Iterator<Item = String> {
     (0..200).map(|index| format!("key-{index}"))
 }
 
-async fn members(stage: &Stage, count: usize) -> Verdict<(Vec<Coordinator>, Vec<Membership>)> {
+async fn members(stage: &Stage, count: usize) -> CaseResult<(Vec<Coordinator>, Vec<Membership>)> {
     let coordinators = stage.connect_all(count).await?;
     let mut memberships = Vec::new();
     for coordinator in &coordinators {
@@ -41,7 +41,7 @@ async fn members(stage: &Stage, count: usize) -> Verdict<(Vec<Coordinator>, Vec<
     Ok((coordinators, memberships))
 }
 
-async fn partitioners(stage: &Stage, memberships: &[Membership]) -> Verdict<Vec<Partitioner>> {
+async fn partitioners(stage: &Stage, memberships: &[Membership]) -> CaseResult<Vec<Partitioner>> {
     let mut all = Vec::new();
     for membership in memberships {
         all.push(stage.soon("partitioning", membership.partitioner()).await??);
@@ -63,7 +63,7 @@ fn shares(partitioner: &Partitioner) -> BTreeMap<String, usize> {
     shares
 }
 
-async fn every_member_agrees_on_every_owner(stage: Stage) -> Verdict {
+async fn every_member_agrees_on_every_owner(stage: Stage) -> CaseResult {
     let (_coordinators, memberships) = members(&stage, 4).await?;
     let all = partitioners(&stage, &memberships).await?;
     let first = owners(&all[0]);
@@ -75,7 +75,7 @@ async fn every_member_agrees_on_every_owner(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn every_key_belongs_to_exactly_one_member(stage: Stage) -> Verdict {
+async fn every_key_belongs_to_exactly_one_member(stage: Stage) -> CaseResult {
     let (_coordinators, memberships) = members(&stage, 3).await?;
     let all = partitioners(&stage, &memberships).await?;
     for key in keys() {
@@ -85,7 +85,7 @@ async fn every_key_belongs_to_exactly_one_member(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn an_observer_agrees_and_owns_nothing(stage: Stage) -> Verdict {
+async fn an_observer_agrees_and_owns_nothing(stage: Stage) -> CaseResult {
     let (_coordinators, memberships) = members(&stage, 3).await?;
     let member = stage.soon("partitioning", memberships[0].partitioner()).await??;
     let observer = stage.connect("observer").await?;
@@ -95,7 +95,7 @@ async fn an_observer_agrees_and_owns_nothing(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn replicas_are_different_members(stage: Stage) -> Verdict {
+async fn replicas_are_different_members(stage: Stage) -> CaseResult {
     let (_coordinators, memberships) = members(&stage, 4).await?;
     let partitioner = stage.soon("partitioning", memberships[0].partitioner()).await??;
     for key in keys() {
@@ -110,7 +110,7 @@ async fn replicas_are_different_members(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_newcomer_takes_keys_and_nobody_else_gains(stage: Stage) -> Verdict {
+async fn a_newcomer_takes_keys_and_nobody_else_gains(stage: Stage) -> CaseResult {
     let (_coordinators, memberships) = members(&stage, 3).await?;
     let mut partitioner = stage.soon("partitioning", memberships[0].partitioner()).await??;
     let before = owners(&partitioner);
@@ -126,7 +126,7 @@ async fn a_newcomer_takes_keys_and_nobody_else_gains(stage: Stage) -> Verdict {
 }
 
 /// A group of `heavy` with that weight, and `light` with none given.
-async fn heavy_and_light(stage: &Stage, weight: u32) -> Verdict<(Membership, Membership, Partitioner)> {
+async fn heavy_and_light(stage: &Stage, weight: u32) -> CaseResult<(Membership, Membership, Partitioner)> {
     let heavy = stage.connect("heavy").await?.group("g")?;
     let heavy = stage.soon("joining", heavy.join_or_create(&json!({ "weight": weight }))).await??;
     let light = stage.connect("light").await?.group("g")?;
@@ -135,7 +135,7 @@ async fn heavy_and_light(stage: &Stage, weight: u32) -> Verdict<(Membership, Mem
     Ok((heavy, light, partitioner))
 }
 
-async fn weights_are_shares(stage: Stage) -> Verdict {
+async fn weights_are_shares(stage: Stage) -> CaseResult {
     let (_heavy, _light, partitioner) = heavy_and_light(&stage, 9).await?;
     let shares = shares(&partitioner);
     let (heavy, light) = (shares.get("heavy").copied().unwrap_or(0), shares.get("light").copied().unwrap_or(0));
@@ -144,7 +144,7 @@ async fn weights_are_shares(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn weight_zero_is_no_share(stage: Stage) -> Verdict {
+async fn weight_zero_is_no_share(stage: Stage) -> CaseResult {
     let (heavy, light, partitioner) = heavy_and_light(&stage, 0).await?;
     ensure_eq!(shares(&partitioner).keys().collect::<Vec<_>>(), ["light"], "the members with a share");
     let own = stage.soon("partitioning", heavy.partitioner()).await??;
@@ -153,7 +153,7 @@ async fn weight_zero_is_no_share(stage: Stage) -> Verdict {
     stage.eventually(stage.patience(), "no member with a share is left", async || Ok(shares(&own).is_empty())).await
 }
 
-async fn a_new_weight_applies(stage: Stage) -> Verdict {
+async fn a_new_weight_applies(stage: Stage) -> CaseResult {
     let (heavy, _light, mut partitioner) = heavy_and_light(&stage, 1).await?;
     let even = owners(&partitioner);
     stage.soon("updating", heavy.update(&json!({ "weight": 20 }))).await??;
@@ -166,7 +166,7 @@ async fn a_new_weight_applies(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn who_left_owns_nothing(stage: Stage) -> Verdict {
+async fn who_left_owns_nothing(stage: Stage) -> CaseResult {
     let (_coordinators, mut memberships) = members(&stage, 3).await?;
     let mut staying = stage.soon("partitioning", memberships[0].partitioner()).await??;
     let leaving = memberships.remove(2);
@@ -179,7 +179,7 @@ async fn who_left_owns_nothing(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn after_ones_own_loss_nothing_belongs_to_self(stage: Stage) -> Verdict {
+async fn after_ones_own_loss_nothing_belongs_to_self(stage: Stage) -> CaseResult {
     let (_coordinators, memberships) = members(&stage, 2).await?;
     let partitioner = stage.soon("partitioning", memberships[0].partitioner()).await??;
     let loss = memberships[0].loss();
@@ -197,7 +197,7 @@ async fn after_ones_own_loss_nothing_belongs_to_self(stage: Stage) -> Verdict {
         .await
 }
 
-async fn assigned_loads_are_bounded(stage: Stage) -> Verdict {
+async fn assigned_loads_are_bounded(stage: Stage) -> CaseResult {
     let (_coordinators, memberships) = members(&stage, 4).await?;
     let all = partitioners(&stage, &memberships).await?;
     let assigned = all[0].assign(keys());
@@ -214,7 +214,7 @@ async fn assigned_loads_are_bounded(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn an_empty_group_has_no_owners(stage: Stage) -> Verdict {
+async fn an_empty_group_has_no_owners(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("a", "g").await?;
     let partitioner = stage.soon("partitioning", group.partitioner()).await??;
     ensure_eq!(partitioner.members_for("x", 3), Vec::new(), "the owners");
@@ -223,7 +223,7 @@ async fn an_empty_group_has_no_owners(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn the_end_of_the_group_is_told(stage: Stage) -> Verdict {
+async fn the_end_of_the_group_is_told(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("a", "g").await?;
     let mut partitioner = stage.soon("partitioning", group.partitioner()).await??;
     stage.soon("deleting", group.delete()).await??;

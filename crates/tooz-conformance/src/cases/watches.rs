@@ -8,7 +8,7 @@ use tooz_core::{Characteristic, ErrorKind, GroupEvent, GroupWatch};
 
 use crate::cases::Need::{EndSession, Has};
 use crate::cases::cases;
-use crate::stage::{Failure, Stage, Verdict, ensure, ensure_eq};
+use crate::stage::{CaseResult, Failure, Stage, ensure, ensure_eq};
 
 const GROUPS: Characteristic = Characteristic::Groups;
 
@@ -29,7 +29,7 @@ cases! { "watches";
 }
 
 /// The next event, which must come.
-async fn next(stage: &Stage, watch: &mut GroupWatch) -> Verdict<GroupEvent> {
+async fn next(stage: &Stage, watch: &mut GroupWatch) -> CaseResult<GroupEvent> {
     match stage.soon("the next event", watch.next()).await? {
         Some(event) => Ok(event),
         None => Err(Failure::new("the watch has ended")),
@@ -42,7 +42,7 @@ async fn follow_until(
     watch: &mut GroupWatch,
     seen: &mut BTreeSet<String>,
     wanted: &BTreeSet<String>,
-) -> Verdict {
+) -> CaseResult {
     let following = async {
         while seen != wanted {
             match watch.next().await {
@@ -75,7 +75,7 @@ fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(ToString::to_string).collect()
 }
 
-async fn a_watch_begins_with_a_snapshot(stage: Stage) -> Verdict {
+async fn a_watch_begins_with_a_snapshot(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("a", "g").await?;
     let mut empty = stage.soon("watching", group.watch()).await??;
     ensure_eq!(next(&stage, &mut empty).await?, GroupEvent::Snapshot(Vec::new()), "the first event of an empty group");
@@ -90,7 +90,7 @@ async fn a_watch_begins_with_a_snapshot(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn every_change_is_told(stage: Stage) -> Verdict {
+async fn every_change_is_told(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("watcher", "g").await?;
     let mut watch = stage.soon("watching", group.watch()).await??;
     next(&stage, &mut watch).await?;
@@ -107,7 +107,7 @@ async fn every_change_is_told(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn changes_are_pushed(stage: Stage) -> Verdict {
+async fn changes_are_pushed(stage: Stage) -> CaseResult {
     // A session so long that the reading in between comes much later than patience ends.
     let long = stage.long_session();
     let watcher = stage.connect_with(stage.options("watcher")?.session_timeout(long)).await?;
@@ -126,7 +126,7 @@ async fn changes_are_pushed(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn nobody_is_missed_between_snapshot_and_changes(stage: Stage) -> Verdict {
+async fn nobody_is_missed_between_snapshot_and_changes(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("watcher", "g").await?;
     let coordinators = stage.connect_all(20).await?;
     let mut joins = Vec::new();
@@ -151,7 +151,7 @@ async fn nobody_is_missed_between_snapshot_and_changes(stage: Stage) -> Verdict 
     Ok(())
 }
 
-async fn the_capabilities_come_with_the_change(stage: Stage) -> Verdict {
+async fn the_capabilities_come_with_the_change(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("watcher", "g").await?;
     let mut watch = stage.soon("watching", group.watch()).await??;
     next(&stage, &mut watch).await?;
@@ -165,7 +165,7 @@ async fn the_capabilities_come_with_the_change(stage: Stage) -> Verdict {
     }
 }
 
-async fn a_watch_ends_after_deleted(stage: Stage) -> Verdict {
+async fn a_watch_ends_after_deleted(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("watcher", "g").await?;
     let mut watch = stage.soon("watching", group.watch()).await??;
     next(&stage, &mut watch).await?;
@@ -178,7 +178,7 @@ async fn a_watch_ends_after_deleted(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_watch_ends_with_close(stage: Stage) -> Verdict {
+async fn a_watch_ends_with_close(stage: Stage) -> CaseResult {
     let (coordinator, group) = stage.with_group("watcher", "g").await?;
     let mut watch = stage.soon("watching", group.watch()).await??;
     next(&stage, &mut watch).await?;
@@ -188,7 +188,7 @@ async fn a_watch_ends_with_close(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn two_watchers_see_the_same(stage: Stage) -> Verdict {
+async fn two_watchers_see_the_same(stage: Stage) -> CaseResult {
     let (_one, group) = stage.with_group("one", "g").await?;
     let mut first = stage.soon("watching", group.watch()).await??;
     let mut second = stage.soon("watching", stage.connect("two").await?.group("g")?.watch()).await??;
@@ -207,7 +207,7 @@ async fn two_watchers_see_the_same(stage: Stage) -> Verdict {
     Ok(())
 }
 
-async fn a_slow_reader_gets_a_reset_or_every_change(stage: Stage) -> Verdict {
+async fn a_slow_reader_gets_a_reset_or_every_change(stage: Stage) -> CaseResult {
     let (_watcher, group) = stage.with_group("watcher", "g").await?;
     let mut watch = stage.soon("watching", group.watch()).await??;
     let membership = stage.join(&stage.connect("b").await?.group("g")?).await?;
@@ -230,7 +230,7 @@ async fn a_slow_reader_gets_a_reset_or_every_change(stage: Stage) -> Verdict {
     stage.soon("the last of many updates", reading).await?
 }
 
-async fn a_closed_member_is_told_as_left(stage: Stage) -> Verdict {
+async fn a_closed_member_is_told_as_left(stage: Stage) -> CaseResult {
     let (_watcher, group) = stage.with_group("watcher", "g").await?;
     let mut watch = stage.soon("watching", group.watch()).await??;
     let coordinator = stage.connect("b").await?;
@@ -241,7 +241,7 @@ async fn a_closed_member_is_told_as_left(stage: Stage) -> Verdict {
     follow_until(stage.patience(), &mut watch, &mut seen, &set(&[])).await
 }
 
-async fn a_dead_session_is_told_as_left(stage: Stage) -> Verdict {
+async fn a_dead_session_is_told_as_left(stage: Stage) -> CaseResult {
     let (_watcher, group) = stage.with_group("watcher", "g").await?;
     let mut watch = stage.soon("watching", group.watch()).await??;
     let membership = stage.join(&stage.connect("b").await?.group("g")?).await?;
@@ -265,7 +265,7 @@ async fn a_dead_session_is_told_as_left(stage: Stage) -> Verdict {
         .await?
 }
 
-async fn a_watch_survives_the_loss_of_its_session(stage: Stage) -> Verdict {
+async fn a_watch_survives_the_loss_of_its_session(stage: Stage) -> CaseResult {
     let (_watcher, group) = stage.with_group("watcher", "g").await?;
     // A session must be open to be ended.
     let _own = stage.join(&group).await?;
@@ -277,7 +277,7 @@ async fn a_watch_survives_the_loss_of_its_session(stage: Stage) -> Verdict {
     follow_until(stage.after_a_crash(), &mut watch, &mut seen, &set(&["b", "watcher"])).await
 }
 
-async fn a_dropped_watch_costs_nothing(stage: Stage) -> Verdict {
+async fn a_dropped_watch_costs_nothing(stage: Stage) -> CaseResult {
     let (_watcher, group) = stage.with_group("watcher", "g").await?;
     for _ in 0..100 {
         drop(stage.soon("watching", group.watch()).await??);

@@ -32,7 +32,7 @@ const KILLS: usize = 60;
 
 /// What came of it.
 #[derive(Debug, Default)]
-struct Outcome {
+struct KillEnd {
     instructions: usize,
     /// After how many of them the table was the child's.
     inside: usize,
@@ -138,13 +138,13 @@ fn end(child: Pid) {
     let _ = waitpid(child, None);
 }
 
-fn step_through(keeps_undo: bool) -> Outcome {
+fn step_through(keeps_undo: bool) -> KillEnd {
     let (stage, copy) = (Stage::new(BLOCKS), Stage::new(BLOCKS));
     let (others, heir) = (others(&stage), heir(&copy));
     let before = others.enter().unwrap().get(AT_TOKEN).unwrap();
     let child = start(&stage, keeps_undo);
     let mut snapshot = Snapshot::of(&others);
-    let mut outcome = Outcome::default();
+    let mut outcome = KillEnd::default();
     while step(child) {
         outcome.instructions += 1;
         if snapshot.renew(&others) {

@@ -61,7 +61,7 @@ impl GroupsJournal {
     }
 }
 
-/// The same of a text.
+/// A text that means the same as this one, without what is over.
 pub(crate) fn compact(text: &[u8], _gone: &BTreeSet<SessionId>) -> Result<String> {
     GroupsJournal::read(text).map(|journal| journal.compacted())
 }

@@ -20,7 +20,7 @@ pub(crate) async fn without_rights_to_create_the_ddl_is_named_and_is_enough(_: S
     store.sql(&tooz_mysql::ddl("tooz"));
     let error = within(member.lock("x").unwrap().try_acquire()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
-    store.sql(&tooz_mysql::grants("tooz", "app"));
+    store.sql(&tooz_mysql::privileges("tooz", "app"));
     let guard = within(member.lock("x").unwrap().acquire()).await.unwrap();
     let reader = within(member.lock("r").unwrap().shared().acquire()).await.unwrap();
     let membership = within(member.group("g").unwrap().join_or_create(&1)).await.unwrap();
@@ -38,7 +38,7 @@ pub(crate) async fn what_is_missing_is_told_with_the_command_for_that_database(_
     let store = Store::own(Setup::new(Kind::MySql));
     store.sql("CREATE USER app@'%' IDENTIFIED BY 'word'");
     store.sql(&tooz_mysql::ddl("lim"));
-    store.sql(&tooz_mysql::grants("lim", "app"));
+    store.sql(&tooz_mysql::privileges("lim", "app"));
     let url = store.url_as("app:word").replace("/tooz?", "/lim?");
     let member = within(connect(&url, "m")).await.unwrap();
     let checkup = within(member.check_up()).await.unwrap();

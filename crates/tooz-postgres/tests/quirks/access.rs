@@ -63,7 +63,7 @@ pub(crate) async fn without_rights_to_create_the_ddl_is_named_and_is_enough(_sha
     store.sql(&tooz_postgres::ddl("tooz"));
     let error = ours.lock("x").unwrap().try_acquire().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
-    store.sql(&tooz_postgres::grants("tooz", "plain"));
+    store.sql(&tooz_postgres::privileges("tooz", "plain"));
     let guard = within(ours.lock("x").unwrap().acquire()).await.unwrap();
     let membership = within(ours.group("g").unwrap().join_or_create(&1)).await.unwrap();
     within(membership.campaign()).await.unwrap().resign().await.unwrap();

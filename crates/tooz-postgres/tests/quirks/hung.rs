@@ -161,7 +161,7 @@ pub(crate) async fn the_check_up_sees_what_is_wrong(_shared: Store) {
     let store = Store::own(Setup::new(Kind::Postgres));
     drop(within(store.connect("first").await.lock("x").unwrap().acquire()).await.unwrap());
     store.sql("CREATE ROLE few LOGIN CONNECTION LIMIT 2");
-    store.sql(&tooz_postgres::grants("tooz", "few"));
+    store.sql(&tooz_postgres::privileges("tooz", "few"));
     let url = format!("postgres://few@{}/postgres?namespace=own", store.server.address());
     let few = within(connect(&url, "few")).await.unwrap();
     let findings = async |member: &Coordinator, verdict: Verdict, word: &str| {
@@ -175,7 +175,7 @@ pub(crate) async fn the_check_up_sees_what_is_wrong(_shared: Store) {
     assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains("CONNECTION LIMIT"), "{error}");
     drop((few, second));
     store.sql("ALTER DATABASE postgres CONNECTION LIMIT 50; CREATE ROLE many LOGIN");
-    store.sql(&tooz_postgres::grants("tooz", "many"));
+    store.sql(&tooz_postgres::privileges("tooz", "many"));
     let many = within(connect(&url.replace("few@", "many@"), "many")).await.unwrap();
     assert!(findings(&many, Verdict::Good, "50 of the connections of database").await);
 

@@ -67,7 +67,7 @@ enum Cut {
 }
 
 /// What is known of a server before it is made.
-struct Place {
+struct Planned {
     ports: Ports,
     pid: Pid,
     /// Where clients connect.
@@ -79,7 +79,7 @@ struct Place {
 }
 
 impl Setup {
-    /// The same for a cluster of three, each of them like this; a Sentinel gets no arguments.
+    /// Starts a cluster of three servers, each of them like this; a Sentinel gets no arguments.
     pub fn start_cluster(self) -> Result<Cluster> {
         Cluster::start_as(&self)
     }
@@ -117,7 +117,7 @@ impl Cluster {
         };
         let mut servers = Vec::new();
         for (place, role) in places.into_iter().zip(roles) {
-            let Place { ports, pid, front, .. } = place;
+            let Planned { ports, pid, front, .. } = place;
             servers.push(Server::new(setup, installation.clone(), ports, front, role, pid)?);
         }
         let sentinels = servers.split_off(NODES);
@@ -225,7 +225,7 @@ impl Cluster {
         self.cut(node, Cut::Peers);
     }
 
-    /// The same, where clients do not reach it either: theirs hang too.
+    /// Cuts one node off like [`partition`](Self::partition), and from its clients too: their connections hang as well.
     pub fn partition_wholly(&self, node: usize) {
         self.cut(node, Cut::Everybody);
     }
@@ -263,7 +263,7 @@ impl Cluster {
 }
 
 /// Ports and proxies for so many servers.
-fn places(count: usize, kind: Kind) -> Result<(Vec<Place>, Vec<Link>)> {
+fn places(count: usize, kind: Kind) -> Result<(Vec<Planned>, Vec<Link>)> {
     let pids: Vec<Pid> = (0..count).map(|_| Pid::default()).collect();
     let roster = Arc::new(Roster::new(pids.clone()));
     let (mut places, mut links) = (Vec::new(), Vec::new());
@@ -288,7 +288,7 @@ fn places(count: usize, kind: Kind) -> Result<(Vec<Place>, Vec<Link>)> {
         // The peers of a Redis come by the same door as its clients.
         let peer_front = if kind == Kind::Redis { front } else { link(&ports[1], false)? };
         let vote_front = if kind == Kind::ZooKeeper { link(&ports[2], false)? } else { peer_front };
-        places.push(Place { ports, pid, front, peer_front, vote_front });
+        places.push(Planned { ports, pid, front, peer_front, vote_front });
     }
     if kind == Kind::ZooKeeper {
         // A server that is called by a lesser one hangs up and calls back, where that one said that it listens.

@@ -63,7 +63,7 @@ impl Proxy {
         Proxy::start_at((Ipv4Addr::LOCALHOST, 0).into(), upstream, who_is)
     }
 
-    /// The same at an address that is known before.
+    /// Starts a proxy that can tell some of its clients apart, at an address that is known before.
     pub(crate) fn start_at(door: SocketAddr, upstream: SocketAddr, who_is: WhoIs) -> Result<Proxy> {
         let listener = TcpListener::bind(door).with_context(|| format!("cannot listen on {}", door.ip()))?;
         let address = listener.local_addr()?;
@@ -137,7 +137,8 @@ impl Proxy {
         self.swallow_reply_for(matching, HANG)
     }
 
-    /// The same, where the connection hangs for this long after the server has answered, before it is reset.
+    /// The reply to one request gets lost, as [`swallow_reply`](Self::swallow_reply) says; the connection hangs for `hang` after the server has
+    /// answered, before it is reset.
     pub fn swallow_reply_for(&self, matching: &[u8], hang: Duration) -> Swallow {
         let swallow = Swallow::new(matching, hang);
         self.change(|faults| faults.swallows.push(swallow.clone()));

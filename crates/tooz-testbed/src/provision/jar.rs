@@ -35,7 +35,7 @@ pub(crate) fn stand_alone(folder: &Path, starts: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The same archive without its manifest; `None` where it has none.
+/// This archive without its manifest; `None` where it has none.
 fn without_manifest(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
     let mut found = Vec::new();
     for (start, distance) in [BEFORE_ENTRY, IN_LIST] {
@@ -64,7 +64,7 @@ mod tests {
             archive.extend_from_slice(MANIFEST);
             archive.extend_from_slice(b"compressed");
         }
-        // The same letters elsewhere are none of its names.
+        // These letters elsewhere are none of its names.
         archive.extend_from_slice(MANIFEST);
         archive.extend_from_slice(&[0; 80]);
         let changed = without_manifest(archive.clone()).unwrap();

@@ -85,8 +85,8 @@ pub(crate) fn serves(address: SocketAddr) -> Result<bool> {
     Ok(["200", "403", "404"].iter().any(|code| answer.starts_with(&format!("HTTP/1.1 {code}"))))
 }
 
-/// All that is not said on the command line. Sessions of 1 s and many connections of one client are for tests; that the dead are not
-/// taken out of the cluster is so that one which comes back votes at once.
+/// All that is not said on the command line. Sessions of 1 s and many connections of one client are for tests; dead servers stay members
+/// of the cluster, so that a server that comes back votes at once.
 fn settings(plan: &Plan) -> String {
     let (name, id, is_server, expect, gossip) = match &plan.role {
         Role::ConsulServer { id, gossip, .. } => (format!("node{id}"), *id, true, gossip.len(), gossip.clone()),

@@ -164,7 +164,7 @@ fn bootstrap(plan: &Plan) -> Result<String> {
     Ok(sql)
 }
 
-/// The same for MySQL, which does it by itself.
+/// Makes the data folder and the users of MySQL, which makes its own tables by itself.
 fn initialize(plan: &Plan) -> Result<()> {
     let users = plan.folder.join("users.sql");
     fs::write(

@@ -165,7 +165,7 @@ fn disguised(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// The same command as a user that PostgreSQL accepts. The process keeps its id: one becomes the other.
+/// This command, run as a user that PostgreSQL accepts. The process keeps its id: one becomes the other.
 pub(crate) fn as_somebody(mut command: Command) -> Command {
     match Disguise::choose() {
         Disguise::None => command,
@@ -195,7 +195,7 @@ fn hand_over(plan: &Plan) -> Result<()> {
     give_to_somebody(&paths)
 }
 
-/// The same for the files of any other program that is run [`as_somebody`]: its folder first.
+/// Gives the files of a program that is run [`as_somebody`] to that user: its folder first.
 pub(crate) fn give_to_somebody(paths: &[&Path]) -> Result<()> {
     if Disguise::choose() != Disguise::User {
         return Ok(());

@@ -20,7 +20,7 @@ pub(crate) fn ask(address: SocketAddr, question: &[u8], enough: impl Fn(&[u8]) -
     exchange(stream, question, enough).with_context(|| format!("no answer from {address}"))
 }
 
-/// The same by a Unix socket.
+/// Sends the question through a Unix socket and reads until the answer is long enough to judge, or the server ends it.
 pub(crate) fn ask_at(socket: &Path, question: &[u8], enough: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>> {
     let stream = UnixStream::connect(socket).with_context(|| format!("no server at {}", socket.display()))?;
     stream.set_read_timeout(Some(PATIENCE))?;

@@ -16,18 +16,18 @@ const KEYS: usize = 100;
 /// Joining, being listed, saying something new, leaving: and every watcher hears of it.
 pub(super) async fn membership(pair: &Pair<'_>) -> Result<Found, Trouble> {
     let group = pair.first.group(pair.scratch.group())?;
-    pair.stage.is("creating a group");
+    pair.doing.is("creating a group");
     group.create().await?;
     let (one, two) = (json!({ "weight": 1 }), json!({ "weight": 2 }));
-    pair.stage.is("joining a group");
+    pair.doing.is("joining a group");
     let first = group.join(&one).await?;
-    pair.stage.is("watching a group");
+    pair.doing.is("watching a group");
     let mut watch = group.watch().await?;
     told(&mut watch, |event| matches!(event, GroupEvent::Snapshot(members) if members.len() == 1)).await?;
 
     let other = pair.second.member();
     let second = pair.second.group(pair.scratch.group())?.join(&one).await?;
-    pair.stage.is("telling a watcher who came");
+    pair.doing.is("telling a watcher who came");
     told(&mut watch, |event| match event {
         GroupEvent::Joined(entry) => entry.member == *other,
         GroupEvent::Reset(members) => lists(members, other),
@@ -35,7 +35,7 @@ pub(super) async fn membership(pair: &Pair<'_>) -> Result<Found, Trouble> {
     })
     .await?;
 
-    pair.stage.is("updating the capabilities of a member");
+    pair.doing.is("updating the capabilities of a member");
     second.update(&two).await?;
     let wanted = Capabilities::new(&two)?;
     told(&mut watch, |event| match event {
@@ -45,13 +45,13 @@ pub(super) async fn membership(pair: &Pair<'_>) -> Result<Found, Trouble> {
     })
     .await?;
 
-    pair.stage.is("listing the members of a group");
+    pair.doing.is("listing the members of a group");
     let members = group.members().await?;
     if members.len() != 2 || !members.iter().any(|entry| entry.member == *other && entry.capabilities == wanted) {
         return Err(Trouble::broken_promise(format!("a group of two members lists these: {members:?}")));
     }
 
-    pair.stage.is("leaving a group");
+    pair.doing.is("leaving a group");
     second.leave().await?;
     told(&mut watch, |event| match event {
         GroupEvent::Left(member) => member == other,
@@ -60,7 +60,7 @@ pub(super) async fn membership(pair: &Pair<'_>) -> Result<Found, Trouble> {
     })
     .await?;
     first.leave().await?;
-    pair.stage.is("deleting a group");
+    pair.doing.is("deleting a group");
     group.delete().await?;
     told(&mut watch, |event| matches!(event, GroupEvent::Deleted)).await?;
     Ok(Found::new("made, joined, listed, updated, left, deleted; a watcher was told of all"))
@@ -70,20 +70,20 @@ pub(super) async fn membership(pair: &Pair<'_>) -> Result<Found, Trouble> {
 pub(super) async fn election(pair: &Pair<'_>) -> Result<Found, Trouble> {
     let group = pair.first.group(pair.scratch.group())?;
     let (first, second) = both_join(pair).await?;
-    pair.stage.is("watching who leads");
+    pair.doing.is("watching who leads");
     let mut watch = group.watch_leader().await?;
     led(&mut watch, None).await?;
-    pair.stage.is("electing a leader");
+    pair.doing.is("electing a leader");
     let leader = first.campaign().await?;
     let epoch = leader.epoch();
     led(&mut watch, Some(first.member())).await?;
 
-    pair.stage.is("electing the next leader after one has resigned");
+    pair.doing.is("electing the next leader after one has resigned");
     let (resigned, elected) = tokio::join!(leader.resign(), second.campaign());
     resigned?;
     let next = elected?;
     grown(epoch, next.epoch())?;
-    pair.stage.is("telling a watcher who leads");
+    pair.doing.is("telling a watcher who leads");
     led(&mut watch, None).await?;
     led(&mut watch, Some(second.member())).await?;
     next.resign().await?;
@@ -96,7 +96,7 @@ pub(super) async fn election(pair: &Pair<'_>) -> Result<Found, Trouble> {
 pub(super) async fn partition(pair: &Pair<'_>) -> Result<Found, Trouble> {
     let group = pair.first.group(pair.scratch.group())?;
     let (first, second) = both_join(pair).await?;
-    pair.stage.is("dividing keys between two members");
+    pair.doing.is("dividing keys between two members");
     let (mut one, mut two) = (first.partitioner().await?, second.partitioner().await?);
     for partitioner in [&mut one, &mut two] {
         while partitioner.members_for("", 2).len() < 2 && partitioner.changed().await {}
@@ -112,7 +112,7 @@ pub(super) async fn partition(pair: &Pair<'_>) -> Result<Found, Trouble> {
 }
 
 async fn both_join(pair: &Pair<'_>) -> Result<(Membership, Membership), Trouble> {
-    pair.stage.is("joining a group");
+    pair.doing.is("joining a group");
     let options = JoinOptions::new().create();
     let first = pair.first.group(pair.scratch.group())?.join_with(options.clone()).await?;
     let second = pair.second.group(pair.scratch.group())?.join_with(options).await?;
@@ -120,10 +120,10 @@ async fn both_join(pair: &Pair<'_>) -> Result<(Membership, Membership), Trouble>
 }
 
 async fn both_leave(pair: &Pair<'_>, group: &Group, first: Membership, second: Membership) -> Result<(), Trouble> {
-    pair.stage.is("leaving a group");
+    pair.doing.is("leaving a group");
     first.leave().await?;
     second.leave().await?;
-    pair.stage.is("deleting a group");
+    pair.doing.is("deleting a group");
     Ok(group.delete().await?)
 }
 

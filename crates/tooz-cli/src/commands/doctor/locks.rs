@@ -18,21 +18,21 @@ const HAND_OVERS: usize = 10;
 /// Holding excludes all others, and only for as long as it lasts.
 pub(super) async fn exclusive(pair: &Pair<'_>) -> Result<Found, Trouble> {
     let (mine, others) = (pair.first.lock(pair.scratch.lock())?, pair.second.lock(pair.scratch.lock())?);
-    pair.stage.is("taking a lock");
+    pair.doing.is("taking a lock");
     let guard = mine.acquire().await?;
     let token = guard.fencing_token();
-    pair.stage.is("asking for a lock that is held");
+    pair.doing.is("asking for a lock that is held");
     refused(others.try_acquire().await?.as_ref(), "although another member held it")?;
     refused(mine.try_acquire().await?.as_ref(), "although the same member held it")?;
     refused(others.acquire_within(A_WHILE).await?.as_ref(), "although another member held it")?;
-    pair.stage.is("listing the holders of a lock");
+    pair.doing.is("listing the holders of a lock");
     let holders = mine.holders().await?;
     if holders.len() != 1 || holders[0].token != token || holders[0].member != *pair.first.member() {
         return Err(Trouble::broken_promise(format!("a lock with one holder lists these: {holders:?}")));
     }
-    pair.stage.is("releasing a lock");
+    pair.doing.is("releasing a lock");
     guard.release().await?;
-    pair.stage.is("taking a lock that was released");
+    pair.doing.is("taking a lock that was released");
     let next = others.acquire().await?;
     let last = next.fencing_token();
     grown(token, last)?;
@@ -45,10 +45,10 @@ pub(super) async fn hand_over(pair: &Pair<'_>) -> Result<Found, Trouble> {
     let (mine, others) = (pair.first.lock(pair.scratch.lock())?, pair.second.lock(pair.scratch.lock())?);
     let mut times = Vec::with_capacity(HAND_OVERS);
     for _ in 0..HAND_OVERS {
-        pair.stage.is("taking a lock");
+        pair.doing.is("taking a lock");
         let guard = mine.acquire().await?;
         let token = guard.fencing_token();
-        pair.stage.is("waiting for a lock that was released");
+        pair.doing.is("waiting for a lock that was released");
         let release = async {
             // The other one is in the queue by then. If it is not, only the figure means less.
             tokio::time::sleep(A_WHILE).await;
@@ -70,12 +70,12 @@ pub(super) async fn hand_over(pair: &Pair<'_>) -> Result<Found, Trouble> {
 /// Shared holders stand beside each other and exclude an exclusive one.
 pub(super) async fn shared(pair: &Pair<'_>) -> Result<Found, Trouble> {
     let (mine, others) = (pair.first.lock(pair.scratch.lock())?, pair.second.lock(pair.scratch.lock())?);
-    pair.stage.is("sharing a lock");
+    pair.doing.is("sharing a lock");
     let one = mine.shared().acquire().await?;
     let two = others.shared().acquire().await?;
-    pair.stage.is("asking for a lock that is shared");
+    pair.doing.is("asking for a lock that is shared");
     refused(others.try_acquire().await?.as_ref(), "although others shared it")?;
-    pair.stage.is("releasing a lock that is shared");
+    pair.doing.is("releasing a lock that is shared");
     let last = one.fencing_token().max(two.fencing_token());
     one.release().await?;
     two.release().await?;
@@ -88,16 +88,16 @@ pub(super) async fn shared(pair: &Pair<'_>) -> Result<Found, Trouble> {
 /// A lock that is taken by force is lost for its holder, which hears of it.
 pub(super) async fn broken(pair: &Pair<'_>) -> Result<Found, Trouble> {
     let (mine, others) = (pair.first.lock(pair.scratch.lock())?, pair.second.lock(pair.scratch.lock())?);
-    pair.stage.is("taking a lock");
+    pair.doing.is("taking a lock");
     let guard = mine.acquire().await?;
-    pair.stage.is("breaking a lock");
+    pair.doing.is("breaking a lock");
     let Some(holder) = others.holders().await?.into_iter().next() else {
         return Err(Trouble::broken_promise("a lock was held, but no holder of it was listed"));
     };
     let begin = Instant::now();
     others.break_lock(&holder).await?;
     let next = others.acquire().await?;
-    pair.stage.is("telling the holder that its lock was broken");
+    pair.doing.is("telling the holder that its lock was broken");
     let reason = guard.loss().wait().await;
     let took = begin.elapsed();
     next.release().await?;

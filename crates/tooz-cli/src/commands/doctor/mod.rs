@@ -13,7 +13,7 @@ use serde_json::json;
 use tooz::driver::Verdict;
 use tooz::{Characteristic, Coordinator};
 
-use self::report::{Report, Stage};
+use self::report::{Doing, Report};
 use self::scratch::Scratch;
 use super::{unless_signalled, with_coordinator};
 use crate::args::{DoctorArguments, Global};
@@ -89,7 +89,7 @@ impl Examination<'_> {
             figures::round_trip(first, report).await;
         }
         figures::uncontended(first, scratch, report).await;
-        try_everything(&Pair { first, second, scratch, stage: Stage::new() }, report).await;
+        try_everything(&Pair { first, second, scratch, doing: Doing::new() }, report).await;
         server
     }
 
@@ -108,28 +108,28 @@ struct Pair<'a> {
     first: &'a Coordinator,
     second: &'a Coordinator,
     scratch: &'a Scratch,
-    stage: Stage,
+    doing: Doing,
 }
 
 async fn try_everything(pair: &Pair<'_>, report: &mut Report) {
     let can = |what| pair.first.characteristics().has(what);
     let patience = pair.first.session_timeout() + PATIENCE;
-    report.trial("lock", patience, &pair.stage, locks::exclusive(pair)).await;
-    report.trial("hand-over", patience, &pair.stage, locks::hand_over(pair)).await;
+    report.trial("lock", patience, &pair.doing, locks::exclusive(pair)).await;
+    report.trial("hand-over", patience, &pair.doing, locks::hand_over(pair)).await;
     if can(Characteristic::SharedLocks) {
-        report.trial("shared lock", patience, &pair.stage, locks::shared(pair)).await;
+        report.trial("shared lock", patience, &pair.doing, locks::shared(pair)).await;
     } else {
         report.not_claimed("shared lock");
     }
     if can(Characteristic::BreakableLocks) {
-        report.trial("broken lock", patience, &pair.stage, locks::broken(pair)).await;
+        report.trial("broken lock", patience, &pair.doing, locks::broken(pair)).await;
     } else {
         report.not_claimed("broken lock");
     }
     if can(Characteristic::Groups) {
-        report.trial("group", patience, &pair.stage, groups::membership(pair)).await;
-        report.trial("election", patience, &pair.stage, groups::election(pair)).await;
-        report.trial("partition", patience, &pair.stage, groups::partition(pair)).await;
+        report.trial("group", patience, &pair.doing, groups::membership(pair)).await;
+        report.trial("election", patience, &pair.doing, groups::election(pair)).await;
+        report.trial("partition", patience, &pair.doing, groups::partition(pair)).await;
     } else {
         report.not_claimed("group");
     }

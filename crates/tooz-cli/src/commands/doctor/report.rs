@@ -82,9 +82,9 @@ impl Trouble {
         Trouble { what: what.into(), mend: mend.to_owned() }
     }
 
-    fn too_slow(stage: &str, patience: Duration) -> Self {
+    fn too_slow(doing: &str, patience: Duration) -> Self {
         Trouble {
-            what: format!("{stage}: not within {}", humantime::format_duration(patience)),
+            what: format!("{doing}: not within {}", humantime::format_duration(patience)),
             mend: "look at the server's log and load and at the network between".to_owned(),
         }
     }
@@ -109,15 +109,15 @@ impl From<Error> for Trouble {
 }
 
 /// What a trial is doing right now, to be told if that takes too long.
-pub(super) struct Stage(Cell<&'static str>);
+pub(super) struct Doing(Cell<&'static str>);
 
-impl Stage {
+impl Doing {
     pub(super) fn new() -> Self {
-        Stage(Cell::new("beginning"))
+        Doing(Cell::new("beginning"))
     }
 
-    pub(super) fn is(&self, stage: &'static str) {
-        self.0.set(stage);
+    pub(super) fn is(&self, doing: &'static str) {
+        self.0.set(doing);
     }
 }
 
@@ -161,12 +161,12 @@ impl Report {
         &mut self,
         about: &'static str,
         patience: Duration,
-        stage: &Stage,
+        doing: &Doing,
         trial: impl Future<Output = Result<Found, Trouble>>,
     ) {
         let result = match tokio::time::timeout(patience, trial).await {
             Ok(result) => result,
-            Err(_) => Err(Trouble::too_slow(stage.0.get(), patience)),
+            Err(_) => Err(Trouble::too_slow(doing.0.get(), patience)),
         };
         match result {
             Ok(Found { what, measured }) => {
@@ -256,12 +256,12 @@ mod tests {
     #[tokio::test]
     async fn a_trial_that_hangs_tells_where() {
         let mut report = Report::default();
-        let stage = Stage::new();
+        let doing = Doing::new();
         let trial = async {
-            stage.is("waiting for a lock");
+            doing.is("waiting for a lock");
             std::future::pending().await
         };
-        report.trial("lock", Duration::from_millis(5), &stage, trial).await;
+        report.trial("lock", Duration::from_millis(5), &doing, trial).await;
         assert_eq!(report.entries[0].what, "waiting for a lock: not within 5ms");
         assert_eq!(report.verdict(), Verdict::Wrong);
     }

@@ -54,7 +54,7 @@ pub(super) fn session(coordinator: &Coordinator, report: &mut Report) {
     );
 }
 
-/// The same for machines; `null` where there was no session.
+/// The session's terms for machines; `null` where there was no session.
 pub(super) fn session_json(coordinator: &Coordinator) -> Value {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     match coordinator.terms() {

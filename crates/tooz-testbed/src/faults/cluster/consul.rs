@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Cluster, Place, require};
+use super::{Cluster, Planned, require};
 use crate::provision;
 use crate::provision::kind::Kind;
 use crate::server::backend::Role;
@@ -19,11 +19,14 @@ use crate::server::{Pid, Server};
 
 pub(super) use crate::server::consul::door;
 
-pub(super) fn roles(places: &[Place]) -> Vec<Role> {
+pub(super) fn roles(places: &[Planned]) -> Vec<Role> {
     let gossip: Vec<SocketAddr> =
         places.iter().enumerate().map(|(id, place)| door(id, place.ports[2].address())).collect();
-    let role =
-        |(id, place): (usize, &Place)| Role::ConsulServer { id, advertised: place.peer_front, gossip: gossip.clone() };
+    let role = |(id, place): (usize, &Planned)| Role::ConsulServer {
+        id,
+        advertised: place.peer_front,
+        gossip: gossip.clone(),
+    };
     places.iter().enumerate().map(role).collect()
 }
 

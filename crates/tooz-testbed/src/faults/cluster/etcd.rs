@@ -4,17 +4,17 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 
-use super::{Cluster, Place, require};
+use super::{Cluster, Planned, require};
 use crate::server::Server;
 use crate::server::backend::Role;
 use crate::server::probe;
 
-pub(super) fn roles(places: &[Place]) -> Vec<Role> {
+pub(super) fn roles(places: &[Planned]) -> Vec<Role> {
     let names = || (0..places.len()).map(|index| format!("node{index}"));
     let members: Vec<String> =
         names().zip(places).map(|(name, place)| format!("{name}=http://{}", place.peer_front)).collect();
     let members = members.join(",");
-    let role = |(name, place): (String, &Place)| {
+    let role = |(name, place): (String, &Planned)| {
         let advertised = place.peer_front;
         Role::EtcdMember { name, advertised, members: members.clone() }
     };

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 
-use super::{Cluster, NODES, Place, require};
+use super::{Cluster, NODES, Planned, require};
 use crate::server::Server;
 use crate::server::backend::Role;
 use crate::server::probe;
@@ -19,7 +19,7 @@ use crate::server::wait;
 /// the second between two questions to the replicas of a primary that is down, or none of them is known well enough to be promoted.
 const IN_A_HURRY: &str = "SENTINEL DEBUG info-period 200 publish-period 200 ask-period 200 ping-period 300";
 
-pub(super) fn roles(places: &[Place]) -> Vec<Role> {
+pub(super) fn roles(places: &[Planned]) -> Vec<Role> {
     let primary = places[0].front;
     let role = |index: usize| match index {
         0 => Role::RedisNode { replica_of: None },

@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result};
 
-use super::{Cluster, Place, require};
+use super::{Cluster, Planned, require};
 use crate::server::Server;
 use crate::server::backend::Role;
 use crate::server::zookeeper::{mode, serves};
 
-pub(super) fn roles(places: &[Place]) -> Vec<Role> {
+pub(super) fn roles(places: &[Planned]) -> Vec<Role> {
     let members: Vec<_> = places.iter().map(|place| (place.peer_front, place.vote_front)).collect();
     (0..places.len()).map(|id| Role::ZooKeeperMember { id, members: members.clone() }).collect()
 }
