@@ -64,7 +64,7 @@ impl ConsulSession {
         let session = self.server_session()?;
         let folder = self.layout.lock(&request.key);
         let place = folder.place(request.mode, request.id);
-        // Each repetition writes this time, so that one of them changes nothing.
+        // Each repetition writes this very value, so that one of them changes nothing.
         let value = write(&LockRecord::new(&self.member, request.mode, request.id))?;
         let kind = HoldingKind::Place(request.key.clone(), Arc::default());
         self.holdings.enlist(request.id, Holding::new(place.clone(), kind))?;

@@ -15,6 +15,7 @@ pub(crate) mod inner;
 pub(crate) mod inside;
 pub(crate) mod join;
 pub(crate) mod keeper;
+mod keeping;
 pub(crate) mod line;
 pub(crate) mod live_session;
 pub(crate) mod local_queue;

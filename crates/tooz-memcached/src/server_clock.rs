@@ -110,7 +110,7 @@ impl ServerClock {
         self.read(reading);
     }
 
-    /// The server has said its wall clock, and nothing else is known of its time.
+    /// The server has said its wall clock, and of its other clock nothing is known.
     pub(crate) fn set_wall(&self, wall: u64, sent: Instant) {
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^53")]
         let wall = wall as f64;

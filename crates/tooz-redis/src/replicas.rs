@@ -147,7 +147,7 @@ mod tests {
         // It had its copy, and is gone.
         replicas.saw(seen(0, 1));
         assert_eq!(replicas.needed(), 1);
-        // A connection that is made meanwhile finds it so too.
+        // So it is too where the connection is made while the copy goes on.
         replicas.asked(0, Duration::ZERO);
         replicas.saw(ReplicaCounts { online: 0, loading: 1, syncs: Some(2) });
         assert_eq!(replicas.needed(), 0);

@@ -75,7 +75,7 @@ impl Tree {
         listing.await
     }
 
-    /// Settles like [`settle`](Self::settle), where the layout was not found right a moment ago.
+    /// Settles like [`settle`](Self::settle), but not where the namespace was found to be right a moment ago.
     pub(crate) async fn settle_once(&self, connection: &Connection) -> Result<()> {
         if !self.has_agreed() {
             self.settle(connection).await?;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use tooz_core::driver::Mutex;
 use tooz_core::{Characteristic, ErrorKind, FencingToken, LockGuard, LockMode, LossReason};
 
 use crate::cases::Need::{EndSession, Has, Lacks, Processes};
@@ -269,13 +270,13 @@ async fn a_local_waiter_gets_the_lock_after_release(stage: Stage) -> CaseResult 
     let coordinator = stage.connect("a").await?;
     let lock = coordinator.lock("x")?;
     let mut guard = stage.hold(&lock).await?;
-    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let order = Arc::new(Mutex::new(Vec::new()));
     let mut waiters = Vec::new();
     for number in 0..5 {
         let (lock, order) = (lock.clone(), Arc::clone(&order));
         let acquiring = async move {
             let guard = lock.acquire().await;
-            order.lock().expect("noting does not panic").push(number);
+            order.lock().push(number);
             guard
         };
         waiters.push(stage.begin(acquiring).await?);
@@ -284,11 +285,7 @@ async fn a_local_waiter_gets_the_lock_after_release(stage: Stage) -> CaseResult 
         stage.give(guard).await?;
         guard = stage.soon("the next task's turn", waiter).await???;
     }
-    ensure_eq!(
-        *order.lock().expect("noting did not panic"),
-        [0, 1, 2, 3, 4],
-        "the local queue is first come, first served"
-    );
+    ensure_eq!(*order.lock(), [0, 1, 2, 3, 4], "the local queue is first come, first served");
     stage.give(guard).await
 }
 

@@ -97,6 +97,9 @@ impl CredentialSource {
     ///
     /// # Errors
     /// `Config`: the file can't be read, is empty, too long or no UTF-8. An error of the application is passed on.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing. A question that was begun goes on in its thread, and its answer is dropped.
     pub async fn read(&self) -> Result<Credentials> {
         let from = match &self.from {
             From::Url(credentials) => return Ok(credentials.clone()),

@@ -266,7 +266,7 @@ impl Default for HashRing {
 }
 
 impl<N: Into<String>> Extend<(N, u32)> for HashRing {
-    /// The same as [`HashRing::add_nodes`].
+    /// Adds the nodes, like [`HashRing::add_nodes`].
     fn extend<I: IntoIterator<Item = (N, u32)>>(&mut self, nodes: I) {
         self.add_nodes(nodes);
     }

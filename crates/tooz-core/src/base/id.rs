@@ -21,7 +21,10 @@ macro_rules! names {
         pub struct $name(std::sync::Arc<str>);
 
         impl $name {
-            /// Takes a name, or says what is wrong with it ([`ErrorKind::Config`](crate::ErrorKind::Config)).
+            /// Takes a name.
+            ///
+            /// # Errors
+            /// [`Config`](crate::ErrorKind::Config): it is empty, too long, or has a control character in it; the error says which.
             pub fn new(name: impl AsRef<str>) -> Result<Self> {
                 check($what, name.as_ref())?;
                 Ok($name(name.as_ref().into()))

@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use crate::base::error::{Error, Result};
 
-pub use backend_url::{BackendUrl, Host};
-
 /// The option of every driver that logs in: the password stands in this file. Put it into the driver's own list of options.
 pub const PASSWORD_FILE: OptionSpec = OptionSpec::new(
     "password_file",
@@ -113,6 +111,9 @@ impl Options {
     }
 
     /// A duration, where one was given.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config): it is no duration such as `500ms`, `10s` or `2m`.
     pub fn duration(&self, name: &str) -> Result<Option<Duration>> {
         self.read(name, "a duration such as 500ms, 10s or 2m", |text| humantime::parse_duration(text).ok())
     }
@@ -123,11 +124,17 @@ impl Options {
     }
 
     /// `true` or `false`, where one was given.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config): it is neither.
     pub fn boolean(&self, name: &str) -> Result<Option<bool>> {
         self.read(name, "true or false", |text| text.parse().ok())
     }
 
     /// A whole number, where one was given.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config): it is no whole number from 0 on.
     pub fn integer(&self, name: &str) -> Result<Option<u64>> {
         self.read(name, "a whole number from 0 on", |text| text.parse().ok())
     }

@@ -72,7 +72,7 @@ pub struct JoinRequest {
     pub group: GroupId,
     /// The member that joins.
     pub member: MemberId,
-    /// The same in every repetition of this request.
+    /// Names the request: each repetition of it has this id.
     pub id: RequestId,
     /// What the member says of itself.
     pub capabilities: Capabilities,

@@ -23,10 +23,16 @@ pub trait Locks: Send + Sync + 'static {
     /// Takes the lock if it can be had now; `None` if not. A repetition with the same id finds its own grant.
     async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>>;
 
-    /// Waits for the lock. Unwanted: withdraws and answers `None`, or `Some` if the grant won the race. A wait that can't
-    /// be cancelled may ignore `wanted`. As soon as the backend has answered that another has the lock, the driver says so by
-    /// [`Wanted::queued`], and what it repeats by itself by [`Wanted::trouble`]. On an error core withdraws by [`release`](Self::release), also where what was asked last was
-    /// not done: the request may have a place in the queue.
+    /// Waits for the lock. What the driver has to say and do meanwhile:
+    ///
+    /// - As soon as the backend has answered that another has the lock: [`Wanted::queued`]. A waiter that runs out of time knows by that alone
+    ///   that the lock is taken; without it that is an error.
+    /// - Where the driver repeats by itself what failed: [`Wanted::trouble`].
+    /// - When the wait is not wanted any more ([`Wanted::unwanted`]): it withdraws and answers `None`, or `Some` if the grant won the race. A
+    ///   wait that can't be cancelled may ignore this.
+    ///
+    /// On an error core withdraws by [`release`](Self::release), also where what was asked last was not done: the request may have a place in
+    /// the queue.
     ///
     /// The default tries again at every hint of [`watch_lock`](Self::watch_lock), or after short jittered pauses.
     async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
@@ -166,7 +172,7 @@ pub struct LockRequest {
     pub key: LockKey,
     /// Exclusive or shared.
     pub mode: LockMode,
-    /// The same in every repetition of this request.
+    /// Names the request: each repetition of it has this id.
     pub id: RequestId,
 }
 

@@ -15,6 +15,9 @@ pub struct Capabilities(Arc<str>);
 
 impl Capabilities {
     /// From a value.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config): the value can't be written as JSON, such as a map whose keys are no text.
     pub fn new(value: &(impl Serialize + ?Sized)) -> Result<Self> {
         match serde_json::to_string(value) {
             Ok(json) => Ok(Capabilities(json.into())),
@@ -23,6 +26,9 @@ impl Capabilities {
     }
 
     /// From JSON, as a driver reads it back.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config): the text is no JSON.
     pub fn from_json(json: impl AsRef<str>) -> Result<Self> {
         let json = json.as_ref().trim();
         match serde_json::from_str::<serde::de::IgnoredAny>(json) {
@@ -37,6 +43,9 @@ impl Capabilities {
     }
 
     /// As a value again.
+    ///
+    /// # Errors
+    /// [`Backend`](ErrorKind::Backend): the JSON has another shape than the value. The member that wrote it may be of another version.
     pub fn get<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_str(&self.0).map_err(|error| {
             Error::new(ErrorKind::Backend, "the capabilities are JSON of another shape").with_source(error)

@@ -16,14 +16,15 @@ use crate::driver::terms::{Owned, Terms};
 
 /// One session of a backend: it lives, owns and ends. What is asked of it stands in [`Locks`] and [`Groups`].
 ///
-/// Required are `terms` and `close`; the other methods do what a backend without that ability would. Every statement ends within a third
+/// Required of this trait are `terms` and `close`, and of [`Locks`] `try_lock`, `release` and `holders`; the other methods do what a backend
+/// without that ability would. A driver without groups writes `impl Groups for …` with nothing in it. Every statement ends within a third
 /// of the session timeout, by a limit of the driver's own.
 ///
 /// [`ErrorKind::Lost`](crate::ErrorKind::Lost) from any method is the driver's word that the whole session is over: core then opens a new one.
 #[async_trait]
 pub trait Session: Locks + Groups {
-    /// What was agreed, as of now: read again after each beat. A timeout that has become shorter counts from the beat after which it is
-    /// read first, so it must not hold at the backend before that.
+    /// What was agreed, as of now: read again after each beat. Core uses a shorter timeout only from the beat after which it first reads it.
+    /// The backend must not use it earlier.
     fn terms(&self) -> Terms;
 
     /// The clock that judges this session. Only test doubles have one of their own.

@@ -132,8 +132,8 @@ impl LocalQueue {
                 None => return Ok(Some(Grant { hold, token: granted.token })),
                 Some(reason) => (live.error_of(reason), false),
             },
-            // What was asked last may not have been done, but a waiter may have had a place in the queue before that. (What
-            // this client may not do can't be withdrawn either.)
+            // What was asked last may not have been done, but a waiter may have had a place in the queue before that. (Where the
+            // backend forbids this client the request, it forbids the withdrawal too.)
             Err(error) => {
                 let was_not_done = error.outcome() == Outcome::NotApplied;
                 let is_settled = was_not_done && (patience == Patience::Try || error.is_final());

@@ -30,7 +30,7 @@ pub(super) async fn end(inner: &Inner, live: &Arc<LiveSession>) -> Result<()> {
     ended
 }
 
-/// The same for the last session, with nothing beside it.
+/// Ends the last session at the backend, for at most the operation timeout. The attempts are repeated within that, and none goes on beside it.
 pub(super) async fn end_for_good(inner: &Inner, live: &Arc<LiveSession>) -> Result<()> {
     let limit = inner.settings.operation_timeout;
     let give_up = Instant::now() + limit.min(A_DAY);

@@ -40,7 +40,7 @@ pub(crate) enum Begun<T> {
     Gone,
 }
 
-/// The same for a future that has no answer to wait for.
+/// What became of the first poll of a future whose answer is not awaited.
 pub(crate) enum Start<T> {
     Done(T),
     Waiting,
@@ -102,7 +102,7 @@ impl Heart {
         }
     }
 
-    /// The same for a future whose end is not waited for: what does not end at the first poll goes on with `then`.
+    /// Begins a future whose end is not awaited: it is polled once here, and where that does not end it, the heart runs the rest and then `then`.
     pub(crate) fn begin_with<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::base::backoff::Backoff;
 use crate::base::clock::Moment;
-use crate::base::error::{ErrorKind, Result};
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::loss_reason::LossReason;
 use crate::base::session_event::SessionEvent;
 use crate::driver::group::{JoinRequest, Replace};
@@ -19,6 +19,15 @@ use crate::engine::inner::Inner;
 use crate::engine::live_session::LiveSession;
 use crate::engine::trace;
 use crate::engine::worry::Worry;
+
+/// What became of one heartbeat.
+enum Beat {
+    /// The session lives on from the moment at which it was sent.
+    Counts,
+    /// The session lives, and another may follow.
+    Failed(Error),
+    SessionLost,
+}
 
 /// Beats until the session is lost, and answers why. `sent` is when the first timeout began.
 pub(crate) async fn keep_alive(
@@ -66,14 +75,14 @@ pub(crate) async fn keep_alive(
         }
         let sent = clock.now();
         match beat(inner, live, sent + beat_every).await {
-            Some(Ok(())) => {
+            Beat::Counts => {
                 worry.is_over();
                 resume(inner);
                 interval = interval_of(live);
                 next = interval.map_or(Moment::NEVER, |interval| sent + interval);
                 trace::renewed(inner.driver.name(), &inner.member);
             }
-            Some(Err(error)) => {
+            Beat::Failed(error) => {
                 suspend(inner);
                 // A server that can't be reached is what `Suspended` tells; one that refuses says why.
                 if !error.is_retryable() {
@@ -81,7 +90,7 @@ pub(crate) async fn keep_alive(
                 }
                 next = clock.now() + beat_every / 10;
             }
-            None => return live.check().unwrap_or(LossReason::SessionEnded),
+            Beat::SessionLost => return live.check().unwrap_or(LossReason::SessionEnded),
         }
     }
 }
@@ -90,8 +99,8 @@ fn interval_of(live: &LiveSession) -> Option<Duration> {
     live.terms().ok()?.timeout.map(|timeout| timeout / 3)
 }
 
-/// One beat. `Ok`: it counts; `Err`: it failed, another may follow; `None`: the session is lost.
-async fn beat(inner: &Arc<Inner>, live: &Arc<LiveSession>, overdue: Moment) -> Option<Result<()>> {
+/// Sends one heartbeat and judges its answer; from `overdue` on the session counts as suspended.
+async fn beat(inner: &Arc<Inner>, live: &Arc<LiveSession>, overdue: Moment) -> Beat {
     let clock = live.clock().clone();
     let sent = clock.now();
     let asked = Arc::clone(live);
@@ -102,10 +111,12 @@ async fn beat(inner: &Arc<Inner>, live: &Arc<LiveSession>, overdue: Moment) -> O
         // The deadline is watched while the beat is under way: a hung request must not delay it.
         let until = if told { live.deadline() } else { overdue.min(live.deadline()) };
         tokio::select! {
-            _ = live.lost() => return None,
+            _ = live.lost() => return Beat::SessionLost,
             result = &mut beating => break result,
             () = clock.sleep_until(until) => {
-                live.check().is_none().then_some(())?;
+                if live.check().is_some() {
+                    return Beat::SessionLost;
+                }
                 suspend(inner);
                 told = true;
             }
@@ -116,22 +127,22 @@ async fn beat(inner: &Arc<Inner>, live: &Arc<LiveSession>, overdue: Moment) -> O
             for request in revoked {
                 live.lose_one(request, LossReason::Broken);
             }
-            let terms = live.terms().ok()?;
+            let Ok(terms) = live.terms() else { return Beat::SessionLost };
             if let Some(timeout) = terms.timeout
                 && !live.credit(sent, timeout, LiveSession::margin_of(&terms, timeout))
             {
-                return None;
+                return Beat::SessionLost;
             }
-            Some(Ok(()))
+            Beat::Counts
         }
         Err(error) if error.is_panic() => {
             live.lose(LossReason::DriverPanicked);
-            None
+            Beat::SessionLost
         }
-        Err(error) if error.kind() == ErrorKind::Lost => None,
+        Err(error) if error.kind() == ErrorKind::Lost => Beat::SessionLost,
         Err(error) => {
             trace::beat_failed(inner.driver.name(), &inner.member, &error);
-            Some(Err(error))
+            Beat::Failed(error)
         }
     }
 }

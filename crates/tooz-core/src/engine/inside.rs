@@ -43,8 +43,8 @@ impl Drop for Inside<'_> {
     }
 }
 
-/// Tasks of a heart of which nothing is left but that the heart does not know it. Waking the thread of a heart for that costs more than the
-/// errand did, so they are told in batches.
+/// Tasks whose futures have ended on other threads, while their heart still counts them. Waking the thread of a heart for one costs more than
+/// the errand did, so the heart is told of them in batches.
 #[derive(Default)]
 pub(crate) struct Ended(Mutex<Vec<Waker>>);
 

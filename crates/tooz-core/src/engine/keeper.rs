@@ -1,14 +1,4 @@
-//! The one task behind a membership: join, update, re-join after a loss and leave never overtake each other.
-//!
-//! | it stands | what happens | then |
-//! |---|---|---|
-//! | in | an update | it is said to its end, also past its time limit: a newer one must not be overtaken |
-//! | in | the session is lost | out |
-//! | in | taken over, the group deleted, the coordinator closed | over |
-//! | out | a session, and a join in it | in |
-//! | out | a refusal of whatever kind | out, tried again with pauses, and told |
-//! | out | a namesake, whose session ends at a moment that the backend names | out until that moment, over after it |
-//! | in or out | a leave, or the last handle dropped | over |
+//! The one task behind a membership, and its steps: update, leave, and what the backend has forgotten. `keeping` says which comes when.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +34,7 @@ pub(crate) struct Keeper {
     pub(super) capabilities: Capabilities,
     pub(super) orders: mpsc::UnboundedReceiver<Order>,
     pub(super) standing: watch::Sender<Standing>,
-    found: watch::Receiver<Arc<Found>>,
+    pub(super) found: watch::Receiver<Arc<Found>>,
     /// Updates under which the session ended: what they say is the first word in the next one, and their callers wait for that.
     pub(super) unfinished: Vec<Answer>,
     pub(super) worry: Worry,
@@ -64,42 +54,6 @@ impl Keeper {
         Keeper { inner, queues, group, capabilities, orders, standing, found, unfinished: Vec::new(), worry }
     }
 
-    pub(crate) async fn keep(mut self) {
-        self.keep_up().await;
-        // An order from just before the end is answered, and no more can come: an order that races the end must not wait for ever.
-        self.orders.close();
-        while let Some(order) = self.orders.recv().await {
-            let (Order::Update(_, answer) | Order::Leave(answer)) = order;
-            let _ = answer.send(Err(self.over_error()));
-        }
-        answer_all(std::mem::take(&mut self.unfinished), &Err(self.over_error()));
-    }
-
-    async fn keep_up(&mut self) {
-        loop {
-            let Standing::In(hold) = self.standing.borrow().clone() else { return };
-            let order = tokio::select! {
-                order = self.orders.recv() => Some(order),
-                Ok(()) = self.found.changed() => {
-                    self.restore(&hold).await;
-                    continue;
-                }
-                () = async { tokio::select! { _ = hold.lost.wait() => {}, _ = hold.live.lost() => {} } } => None,
-            };
-            match order {
-                // All handles of it are gone: that is a leave without a waiter.
-                Some(None) => return self.leave(&hold, None).await,
-                Some(Some(Order::Leave(answer))) => return self.leave(&hold, Some(answer)).await,
-                Some(Some(Order::Update(capabilities, answer))) => self.update(&hold, capabilities, vec![answer]).await,
-                None => {
-                    if !self.rejoin(&hold).await {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
     pub(super) fn request(&self, hold: &Hold) -> JoinRequest {
         JoinRequest::new(
             self.group.clone(),
@@ -115,7 +69,7 @@ impl Keeper {
         self.standing.send_replace(Standing::Over(Arc::clone(hold)));
     }
 
-    fn over_error(&self) -> Error {
+    pub(super) fn over_error(&self) -> Error {
         let reason = match &*self.standing.borrow() {
             Standing::Over(hold) => hold.check(),
             Standing::In(_) | Standing::Out(_) => None,
@@ -128,7 +82,7 @@ impl Keeper {
 
     /// Says an update to its end. The caller has an answer after the operation timeout; a later update waits for the real one, since it
     /// must not be overtaken by this.
-    async fn update(&mut self, hold: &Arc<Hold>, capabilities: Capabilities, mut waiting: Vec<Answer>) {
+    pub(super) async fn update(&mut self, hold: &Arc<Hold>, capabilities: Capabilities, mut waiting: Vec<Answer>) {
         let word = format!("update the capabilities in group {:?}", self.group);
         self.capabilities = capabilities;
         let request = self.request(hold);
@@ -167,7 +121,7 @@ impl Keeper {
     }
 
     /// After a reconnect: the backend may have fallen back to before this join, or before an update of it.
-    async fn restore(&mut self, hold: &Arc<Hold>) {
+    pub(super) async fn restore(&mut self, hold: &Arc<Hold>) {
         let found = Arc::clone(&self.found.borrow_and_update());
         // A membership that is over is not said again, and its end is about to be noted.
         if hold.check().is_some() {
@@ -249,7 +203,7 @@ impl Keeper {
     }
 }
 
-fn answer_all(waiting: impl IntoIterator<Item = Answer>, result: &Result<()>) {
+pub(super) fn answer_all(waiting: impl IntoIterator<Item = Answer>, result: &Result<()>) {
     for answer in waiting {
         let _ = answer.send(result.clone());
     }

@@ -185,8 +185,8 @@ impl LiveSession {
         }
     }
 
-    /// The same for what is asked in the background: a driver that never answers must not hold up for ever a task that could ask again.
-    /// The call itself is not dropped by that; it ends when it ends.
+    /// Asks the driver like [`call`](Self::call), but waits at most `limit`, so that a driver that never answers holds up no task for ever.
+    /// The driver's future is not dropped at the limit; it runs to its end.
     pub(crate) fn call_within<T, F>(
         self: &Arc<Self>,
         limit: Duration,
@@ -203,8 +203,9 @@ impl LiveSession {
         async move { within(limit, what, asked).await.map_err(|error| error.in_driver(driver)) }
     }
 
-    /// The same again and again, with pauses, while what fails may be mended by waiting: a connection that is being made anew
-    /// should not fail a caller that asks just then. The request must bear being done twice. In all it takes at most `limit`.
+    /// Asks like [`call_within`](Self::call_within), and repeats, with pauses, a question that failed for a reason that may pass: a connection
+    /// that is being made anew should not fail a caller that asks just then. The request must bear being done twice. In all it takes at most
+    /// `limit`.
     pub(crate) async fn call_patiently<T, F>(
         self: &Arc<Self>,
         limit: Duration,

@@ -27,6 +27,23 @@ enum Meanwhile {
     Dropped,
 }
 
+/// The membership was left while nothing of it was at the backend.
+struct Left;
+
+/// Why a membership that is out has no session to join in.
+enum NoSession {
+    /// The membership was left meanwhile.
+    Left,
+    /// There will be none.
+    Failed(Error),
+}
+
+impl From<Left> for NoSession {
+    fn from(_: Left) -> Self {
+        NoSession::Left
+    }
+}
+
 impl Keeper {
     /// Joins again in a new session, and answers the updates that wait for it. False: the membership is over.
     pub(super) async fn rejoin(&mut self, old: &Arc<Hold>) -> bool {
@@ -48,26 +65,26 @@ impl Keeper {
         let mut dead_at_the_latest = None;
         let mut before: Option<Arc<LiveSession>> = None;
         loop {
-            let session = self.session(old).await;
-            if let Some(Ok(live)) = &session
-                && before.replace(Arc::clone(live)).is_some_and(|before| !Arc::ptr_eq(&before, live))
-            {
-                dead_at_the_latest = None;
-            }
-            let entered = match session {
-                None => return false,
-                Some(Err(error)) => Err(error),
-                Some(Ok(live)) => match self.enter_again(old, live).await {
-                    (entered, Meanwhile::Stays) => entered,
-                    (entered, Meanwhile::Leaves(answer)) => {
-                        self.leave_again(old, entered, Some(answer)).await;
-                        return false;
+            let entered = match self.session(old).await {
+                Err(NoSession::Left) => return false,
+                Err(NoSession::Failed(error)) => Err(error),
+                Ok(live) => {
+                    let is_another = |before: Arc<LiveSession>| !Arc::ptr_eq(&before, &live);
+                    if before.replace(Arc::clone(&live)).is_some_and(is_another) {
+                        dead_at_the_latest = None;
                     }
-                    (entered, Meanwhile::Dropped) => {
-                        self.leave_again(old, entered, None).await;
-                        return false;
+                    match self.enter_again(old, live).await {
+                        (entered, Meanwhile::Stays) => entered,
+                        (entered, Meanwhile::Leaves(answer)) => {
+                            self.leave_again(old, entered, Some(answer)).await;
+                            return false;
+                        }
+                        (entered, Meanwhile::Dropped) => {
+                            self.leave_again(old, entered, None).await;
+                            return false;
+                        }
                     }
-                },
+                }
             };
             let error = match entered {
                 Ok(entered) => {
@@ -93,55 +110,53 @@ impl Keeper {
                 return false;
             }
             if error.kind() != ErrorKind::AlreadyExists {
-                // The same trouble may have kept the dead listed at the backend.
+                // This trouble may also be why the backend still lists the dead.
                 dead_at_the_latest = None;
             }
             self.worry.about(&error);
-            if !self.pause(old, pauses.next()).await {
+            if let Err(Left) = self.pause(old, pauses.next()).await {
                 return false;
             }
         }
     }
 
-    /// Waits for a session, which may be dropped at any moment. `None`: the membership was left meanwhile.
-    async fn session(&mut self, old: &Arc<Hold>) -> Option<Result<Arc<LiveSession>>> {
+    /// Waits for a session. That wait may be dropped at any moment.
+    async fn session(&mut self, old: &Arc<Hold>) -> Result<Arc<LiveSession>, NoSession> {
         loop {
             tokio::select! {
-                session = self.worry.session_kept(Need::Session) => return Some(session),
+                session = self.worry.session_kept(Need::Session) => return session.map_err(NoSession::Failed),
                 order = self.orders.recv() => self.note(old, order)?,
             }
         }
     }
 
-    /// False: the membership was left meanwhile.
-    async fn pause(&mut self, old: &Arc<Hold>, pause: Duration) -> bool {
+    /// Waits so long, and notes what is ordered meanwhile.
+    async fn pause(&mut self, old: &Arc<Hold>, pause: Duration) -> Result<(), Left> {
         let sleep = tokio::time::sleep(pause);
         tokio::pin!(sleep);
         loop {
             tokio::select! {
-                () = &mut sleep => return true,
-                order = self.orders.recv() => if self.note(old, order).is_none() {
-                    return false;
-                },
+                () = &mut sleep => return Ok(()),
+                order = self.orders.recv() => self.note(old, order)?,
             }
         }
     }
 
-    /// Notes an order that comes while nothing of this membership is at the backend. `None`: it was a leave, and that was done by it.
-    fn note(&mut self, old: &Arc<Hold>, order: Option<Order>) -> Option<()> {
+    /// Notes an order that comes while nothing of this membership is at the backend: a leave is done by that.
+    fn note(&mut self, old: &Arc<Hold>, order: Option<Order>) -> Result<(), Left> {
         match order {
             Some(Order::Update(capabilities, answer)) => {
                 self.note_update(capabilities, answer);
-                Some(())
+                Ok(())
             }
             Some(Order::Leave(answer)) => {
                 self.over(old, LossReason::Released);
                 let _ = answer.send(Ok(()));
-                None
+                Err(Left)
             }
             None => {
                 self.over(old, LossReason::Released);
-                None
+                Err(Left)
             }
         }
     }

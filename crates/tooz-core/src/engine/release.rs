@@ -81,6 +81,13 @@ impl LocalQueue {
         })
     }
 
+    /// Ends what was won as that member, before the member's entry goes.
+    pub(super) async fn resign_all(self: &Arc<Self>, membership: &Arc<Hold>) {
+        for leadership in self.discharge(membership) {
+            let _ = self.release(leadership).answer().await;
+        }
+    }
+
     /// A driver that took a grant for lost by mistake would leave it at the backend, without a holder, for as long as the session lives. By
     /// its request it can be given back without touching another's.
     fn withdraw_the_broken(self: &Arc<Self>, hold: &Hold) {

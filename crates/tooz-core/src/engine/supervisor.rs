@@ -50,17 +50,17 @@ pub(crate) struct Supervisor {
     worry: Worry,
     /// What the heartbeats complain of: also past the end of their session, until another one is open.
     beats: Worry,
-    /// Which stage the worry is about.
-    failed: Option<Stage>,
+    /// Which attempt the worry is about.
+    failed: Option<Attempt>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum Attempt {
     Connect,
     Open,
 }
 
-/// Why a stage of the life ended.
+/// Why one part of a session's life ended.
 enum End {
     Closing,
     Over,
@@ -146,14 +146,14 @@ impl Supervisor {
         match result {
             Ok(live) => {
                 self.born = Instant::now();
-                if self.failed == Some(Stage::Connect) {
+                if self.failed == Some(Attempt::Connect) {
                     self.mended();
                 }
                 inner.phase.send_replace(Phase::Connected(Arc::clone(&live)));
                 Ok(Some(live))
             }
             Err(error) => {
-                self.failed(Stage::Connect, &error);
+                self.failed(Attempt::Connect, &error);
                 self.down(Some(error));
                 Ok(None)
             }
@@ -198,7 +198,7 @@ impl Supervisor {
                     self.fail_fast = true;
                     return over;
                 }
-                self.failed(Stage::Open, &error);
+                self.failed(Attempt::Open, &error);
                 return self.over(Some(error));
             }
         };
@@ -233,8 +233,8 @@ impl Supervisor {
         End::Over
     }
 
-    fn failed(&mut self, stage: Stage, error: &Error) {
-        self.failed = Some(stage);
+    fn failed(&mut self, attempt: Attempt, error: &Error) {
+        self.failed = Some(attempt);
         self.inner.set_no_session(Some(error.clone()));
         // The first coordinator of a program hears of it by the answer to `connect`.
         if self.attempts > 0 || self.opened_before {

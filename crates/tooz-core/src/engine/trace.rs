@@ -47,7 +47,7 @@ pub(crate) fn quietly<T>(deed: impl FnOnce() -> T) -> T {
     dispatcher::with_default(forwarder(), deed)
 }
 
-/// The same for one step on a caller's thread, while the guard lives. Costs nothing without a subscriber.
+/// Lets no subscriber hold up one step on a caller's thread, while the guard lives. Costs nothing without a subscriber.
 pub(crate) fn quiet_step() -> Option<dispatcher::DefaultGuard> {
     (LevelFilter::current() != LevelFilter::OFF).then(|| dispatcher::set_default(forwarder()))
 }

@@ -48,7 +48,7 @@ impl Worry {
         }
     }
 
-    /// The same, told at once.
+    /// Tells at once of an attempt that failed, whatever it failed by.
     pub(crate) fn say(&mut self, error: &Error) {
         self.is_told = true;
         let cause = error.clone().in_driver(self.inner.driver.name());
@@ -71,7 +71,7 @@ impl Worry {
         }
     }
 
-    /// The same for a watch: the answer to the caller that starts one is the first error.
+    /// A living session for a watch. One that begins fails with the first error; one that has stood waits for a session.
     pub(crate) async fn session_for_watch(&mut self, is_first: bool) -> Result<Arc<LiveSession>> {
         if is_first {
             self.inner.session(Need::Reading, Retry::Never).await

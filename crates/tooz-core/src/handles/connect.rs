@@ -8,7 +8,6 @@ use crate::base::characteristic::Characteristics;
 use crate::base::credentials::{CredentialSource, Credentials};
 use crate::base::error::{Error, Result};
 use crate::base::id::{MemberId, Namespace};
-use crate::base::options::Options;
 use crate::base::options::backend_url::BackendUrl;
 use crate::base::settings::Settings;
 use crate::driver::card::{Driver, find};
@@ -42,6 +41,25 @@ where
 }
 
 /// Everything that can be set before connecting. A value from the builder wins over the URL.
+///
+/// ```
+/// use std::time::Duration;
+/// use tooz_core::{Characteristic, Characteristics, ConnectOptions};
+/// # use tooz_memory as _;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tooz_core::Result<()> {
+/// let coordinator = ConnectOptions::new("memory://connect-options?operation_timeout=2s")?
+///     .member("worker-1")?
+///     .namespace(&"billing".parse()?)
+///     .session_timeout(Duration::from_secs(30))
+///     .require(Characteristics::of(&[Characteristic::FairLocks]))
+///     .connect()
+///     .await?;
+/// assert_eq!(coordinator.session_timeout(), Duration::from_secs(30));
+/// coordinator.close().await
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct ConnectOptions {
     url: BackendUrl,
@@ -186,28 +204,5 @@ impl fmt::Debug for ConnectOptions {
             .field("url", &self.url)
             .field("member", &self.member)
             .finish_non_exhaustive()
-    }
-}
-
-impl Settings {
-    fn read(options: &Options) -> Result<Self> {
-        let namespace = Namespace::new(options.text("namespace").unwrap_or("tooz"))?;
-        let positive = |name: &str, default: Duration| match options.duration(name)? {
-            Some(duration) if duration.is_zero() => {
-                Err(Error::config(format!("option {name} must be longer than zero")))
-            }
-            Some(duration) => Ok(duration),
-            None => Ok(default),
-        };
-        Ok(Settings {
-            namespace,
-            session_timeout: positive("session_timeout", Duration::from_secs(10))?,
-            connect_timeout: positive("connect_timeout", Duration::from_secs(5))?,
-            operation_timeout: positive("operation_timeout", Duration::from_secs(5))?,
-            stall_timeout: match options.text("stall_timeout") {
-                Some(_) => Some(positive("stall_timeout", Duration::ZERO)?),
-                None => None,
-            },
-        })
     }
 }

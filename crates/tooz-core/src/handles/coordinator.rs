@@ -37,6 +37,20 @@ use crate::handles::session_events::SessionEvents;
 /// Dropping the last clone, lock, group, guard and watch of it ends the session in the background. A process that returns
 /// from `main` right after that is gone before it happened: on backends with timeouts its locks then stay until the
 /// timeout. End with [`close`](Self::close), or release what you hold.
+///
+/// ```
+/// # use tooz_memory as _;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tooz_core::Result<()> {
+/// let coordinator = tooz_core::connect("memory://coordinator", "worker-1").await?;
+/// let guard = coordinator.lock("nightly")?.acquire().await?;
+/// let membership = coordinator.group("workers")?.join_or_create("ready").await?;
+/// println!("{} holds its lock with {:?}", coordinator.member(), coordinator.terms());
+/// guard.release().await?;
+/// membership.leave().await?;
+/// coordinator.close().await
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Coordinator {
     pub(crate) handle: Arc<Handle>,
@@ -151,7 +165,9 @@ impl Coordinator {
     /// The locks of the namespace that are in use: they have a holder or a waiter. Sorted by name.
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported) where the backend does not know, because it keeps hashes in place of names.
+    /// [`Unsupported`](ErrorKind::Unsupported) where the backend does not know, because it keeps hashes in place of names;
+    /// [`Unavailable`](ErrorKind::Unavailable) where it can't be reached, [`TimedOut`](ErrorKind::TimedOut) where it has not answered within the
+    /// operation timeout.
     ///
     /// # Cancel safety
     /// Dropping it changes nothing.

@@ -22,7 +22,6 @@ use crate::driver::session::Session;
 use crate::engine::hold::Hold;
 use crate::engine::inner::Inner;
 use crate::engine::line::Patience;
-use crate::engine::local_queue::LocalQueue;
 use crate::engine::standing::Standing;
 use crate::engine::worry::Worry;
 use crate::handles::handle::Handle;
@@ -173,15 +172,6 @@ impl fmt::Debug for Leadership {
     }
 }
 
-impl LocalQueue {
-    /// Ends what was won as that member, before the member's entry goes.
-    pub(crate) async fn resign_all(self: &Arc<Self>, membership: &Arc<Hold>) {
-        for leadership in self.discharge(membership) {
-            let _ = self.release(leadership).answer().await;
-        }
-    }
-}
-
 /// The leader of the group; also says `NotFound` where there is no such group.
 pub(crate) async fn leader(session: &dyn Session, group: &GroupId) -> Result<Option<Leader>> {
     let holders = session.holders(&LockKey::election(group)).await?;
@@ -205,6 +195,26 @@ pub enum LeaderEvent {
 
 /// The stream of a group's [`LeaderEvent`]s: the present state first. It ends when the group is deleted or the coordinator
 /// closed. A reader that is too slow finds the present state in place of what it missed.
+///
+/// ```
+/// use tooz_core::LeaderEvent;
+/// # use tooz_memory as _;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tooz_core::Result<()> {
+/// # let coordinator = tooz_core::connect("memory://leader-watch", "worker-1").await?;
+/// # let group = coordinator.group("workers")?;
+/// let membership = group.join_or_create("ready").await?;
+/// let leadership = membership.campaign().await?;
+/// let mut watch = group.watch_leader().await?;
+/// if let Some(LeaderEvent::Elected(leader)) = watch.next().await {
+///     println!("{} leads, with token {}", leader.member, leader.epoch);
+/// }
+/// leadership.resign().await?;
+/// assert_eq!(watch.next().await, Some(LeaderEvent::Vacant));
+/// # coordinator.close().await
+/// # }
+/// ```
 pub struct LeaderWatch {
     reader: Reader<LeaderEvent>,
     now: watch::Receiver<Option<Leader>>,
@@ -243,7 +253,7 @@ impl LeaderWatch {
         std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
     }
 
-    /// Why the stream has ended: the group was deleted (`NotFound`), or the coordinator closed (`Closed`). `None` as long as there is
+    /// Why no further leader will be told: the group was deleted (`NotFound`), or the coordinator closed (`Closed`). `None` as long as there is
     /// something to come.
     pub fn end(&self) -> Option<Error> {
         if self.next.is_empty() { self.reader.end() } else { None }

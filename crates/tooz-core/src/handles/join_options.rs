@@ -2,7 +2,21 @@
 
 use crate::driver::roster::Capabilities;
 
-/// How to join.
+/// How to join a group: [`Group::join_with`](crate::Group::join_with) takes it.
+///
+/// ```
+/// use tooz_core::{Capabilities, JoinOptions};
+/// # use tooz_memory as _;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tooz_core::Result<()> {
+/// # let coordinator = tooz_core::connect("memory://join-options", "worker-1").await?;
+/// let options = JoinOptions::new().capabilities(Capabilities::new(&["gpu"])?).create().wait();
+/// let membership = coordinator.group("workers")?.join_with(options).await?;
+/// # membership.leave().await?;
+/// # coordinator.close().await
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct JoinOptions {

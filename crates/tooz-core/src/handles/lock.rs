@@ -13,7 +13,7 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::LockName;
 use crate::driver::lock::{Holder, LockKey, LockMode, Waiter};
 use crate::driver::session::Session;
-use crate::engine::line::{Grant, Patience};
+use crate::engine::line::{Answer, Grant, Patience};
 use crate::engine::local_queue::{LocalQueue, Place};
 use crate::engine::phase::Need;
 use crate::handles::handle::Handle;
@@ -41,7 +41,7 @@ pub struct Lock {
     name: LockName,
 }
 
-/// The same lock in shared mode: shared grants stand beside each other and exclude exclusive ones.
+/// A lock in shared mode: shared grants stand beside each other and exclude exclusive ones.
 ///
 /// ```no_run
 /// # async fn example(lock: tooz_core::Lock) -> tooz_core::Result<()> {
@@ -54,6 +54,12 @@ pub struct Lock {
 /// ```
 #[derive(Clone, Debug)]
 pub struct SharedLock(Lock);
+
+/// How a wait with a limit has ended.
+enum LimitedWait {
+    Answered(Answer),
+    TimeIsOver,
+}
 
 impl Lock {
     pub(crate) fn new(handle: Arc<Handle>, name: LockName) -> Self {
@@ -111,6 +117,10 @@ impl Lock {
 
     /// Its present holders, in any mode.
     ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) where the backend can't be reached, [`TimedOut`](crate::ErrorKind::TimedOut) where it has not answered within the
+    /// operation timeout.
+    ///
     /// # Cancel safety
     /// Dropping it changes nothing.
     pub async fn holders(&self) -> Result<Vec<Holder>> {
@@ -126,7 +136,8 @@ impl Lock {
     /// Its present waiters, first come first.
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported) where the backend does not know.
+    /// [`Unsupported`](ErrorKind::Unsupported) where the backend does not know; [`Unavailable`](ErrorKind::Unavailable) where it can't be reached,
+    /// [`TimedOut`](ErrorKind::TimedOut) where it has not answered within the operation timeout.
     ///
     /// # Cancel safety
     /// Dropping it changes nothing.
@@ -185,11 +196,11 @@ impl Lock {
         let Some(mut place) = self.queue.enqueue(mode, Patience::Try)? else { return Ok(None) };
         let limit = self.handle.inner.settings.operation_timeout;
         match self.first(&mut place, limit).await {
-            Some(answered) => answered?.map(|grant| self.guard(grant)).transpose(),
-            None if self.handle.inner.heart().is_stopped() => {
+            LimitedWait::Answered(answer) => answer?.map(|grant| self.guard(grant)).transpose(),
+            LimitedWait::TimeIsOver if self.handle.inner.heart().is_stopped() => {
                 Err(Error::closed().in_driver(self.handle.inner.driver.name()))
             }
-            None => Err(Error::new(
+            LimitedWait::TimeIsOver => Err(Error::new(
                 ErrorKind::TimedOut,
                 format!("try {}: no answer within {limit:?}; it is withdrawn in the background", self.queue.key),
             )
@@ -204,28 +215,28 @@ impl Lock {
             let Some(mut place) = self.queue.enqueue(mode, Patience::Wait)? else { return Ok(None) };
             let left = end.map_or(limit, |end| end.saturating_duration_since(Instant::now()));
             match self.first(&mut place, left).await {
-                Some(answered) => match answered?.map(|grant| self.guard(grant)) {
+                LimitedWait::Answered(answer) => match answer?.map(|grant| self.guard(grant)) {
                     Some(Err(_lost_on_the_way)) => {}
                     answer => return answer.transpose(),
                 },
                 // Not getting a lock is no error, but not reaching the backend is.
-                None => return self.queue.verdict(mode, limit).map(|()| None),
+                LimitedWait::TimeIsOver => return self.queue.verdict(mode, limit).map(|()| None),
             }
         }
     }
 
-    /// The answer, or `None` after `limit`. The timer is on the heart: the caller may have any executor.
-    async fn first(&self, place: &mut Place, limit: Duration) -> Option<Result<Option<Grant>>> {
+    /// Waits for the answer, at most so long. The timer is on the heart: the caller may have any executor.
+    async fn first(&self, place: &mut Place, limit: Duration) -> LimitedWait {
         let mut answer = pin!(answer(place));
         if let Poll::Ready(answered) = poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await {
-            return Some(answered);
+            return LimitedWait::Answered(answered);
         }
         let mut over = self.handle.inner.heart().timer(limit);
         poll_fn(|context| {
             if let Poll::Ready(answered) = answer.as_mut().poll(context) {
-                return Poll::Ready(Some(answered));
+                return Poll::Ready(LimitedWait::Answered(answered));
             }
-            over.poll(context).map(|()| None)
+            over.poll(context).map(|()| LimitedWait::TimeIsOver)
         })
         .await
     }
@@ -285,7 +296,7 @@ impl fmt::Debug for Lock {
     }
 }
 
-pub(crate) async fn answer(place: &mut Place) -> Result<Option<Grant>> {
+pub(crate) async fn answer(place: &mut Place) -> Answer {
     let answer = (&mut place.answer).await;
     place.is_answered = true;
     answer.unwrap_or_else(|_| Err(Error::closed()))

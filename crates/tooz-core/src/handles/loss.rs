@@ -9,6 +9,22 @@ use crate::engine::hold::Hold;
 /// The end of a grant, as a value to wait for. A cheap clone that may outlive the grant.
 ///
 /// It also ends when the grant is given back ([`LossReason::Released`]), so that no task waits for ever.
+///
+/// ```
+/// use tooz_core::LossReason;
+/// # use tooz_memory as _;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tooz_core::Result<()> {
+/// # let coordinator = tooz_core::connect("memory://loss", "worker-1").await?;
+/// let guard = coordinator.lock("nightly")?.acquire().await?;
+/// let loss = guard.loss();
+/// let watchman = tokio::spawn(async move { loss.wait().await });
+/// guard.release().await?;
+/// assert!(matches!(watchman.await, Ok(LossReason::Released)));
+/// # coordinator.close().await
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Loss {
     pub(crate) hold: Arc<Hold>,

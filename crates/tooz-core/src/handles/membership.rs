@@ -132,7 +132,7 @@ impl Membership {
         }
     }
 
-    /// Waits until it stands, which it may do already. The error says why it never will again.
+    /// Waits until it stands, which it may do already.
     ///
     /// ```no_run
     /// # async fn example(membership: tooz_core::Membership) {
@@ -143,6 +143,9 @@ impl Membership {
     /// }
     /// # }
     /// ```
+    ///
+    /// # Errors
+    /// The reason why it never will stand again: it was left or taken over, its group was deleted, or the coordinator closed.
     ///
     /// # Cancel safety
     /// Dropping it loses nothing.

@@ -10,6 +10,28 @@ use crate::base::session_event::SessionEvent;
 
 /// The stream of [`SessionEvent`]s; it ends when the coordinator is closed. A reader that falls more than a thousand events
 /// behind misses some; [`Coordinator::state`](crate::Coordinator::state) is always the present one.
+///
+/// ```
+/// use tooz_core::SessionEvent;
+/// # use tooz_memory as _;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tooz_core::Result<()> {
+/// # let coordinator = tooz_core::connect("memory://session-events", "worker-1").await?;
+/// let mut events = coordinator.events();
+/// let guard = coordinator.lock("nightly")?.acquire().await?;
+/// # guard.release().await?;
+/// # coordinator.close().await?;
+/// while let Some(event) = events.next().await {
+///     match event {
+///         SessionEvent::Suspended => println!("the backend does not answer; what is held is sure until its deadline"),
+///         SessionEvent::Troubled(error) => println!("tried again, but needs help: {error}"),
+///         other => println!("{other:?}"),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct SessionEvents {
     reader: Reader<SessionEvent>,
 }

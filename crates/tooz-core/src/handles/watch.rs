@@ -1,7 +1,6 @@
 //! Watching a group: the driver's hints become a snapshot and then every change, without a gap.
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -42,6 +41,23 @@ pub enum GroupEvent {
 
 /// The stream of a group's [`GroupEvent`]s. Where a backend says no more than that something changed, a member that came and went
 /// between two readings, milliseconds apart, is not told of. It ends after `Deleted` and when the coordinator is closed; a drop ends it.
+///
+/// ```
+/// # use {tooz_core::GroupEvent, tooz_memory as _};
+/// # #[tokio::main] async fn main() -> tooz_core::Result<()> {
+/// # let group = tooz_core::connect("memory://group-watch", "worker-1").await?.group("workers")?;
+/// # group.create().await?;
+/// let mut watch = group.watch().await?;
+/// # group.delete().await?;
+/// while let Some(event) = watch.next().await {
+///     match event {
+///         GroupEvent::Snapshot(members) | GroupEvent::Reset(members) => println!("{} members", members.len()),
+///         GroupEvent::Joined(entry) => println!("{} came", entry.member),
+///         other => println!("{other:?}"),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 pub struct GroupWatch {
     events: Events,
     coordinator: Arc<Handle>,
@@ -99,11 +115,9 @@ impl GroupWatch {
     /// # Cancel safety
     /// Dropping it loses no event.
     pub async fn next(&mut self) -> Option<GroupEvent> {
-        poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
+        std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
     }
-}
 
-impl GroupWatch {
     /// Why the stream has ended: the group was deleted (`NotFound`), or the coordinator closed (`Closed`). `None` as long as there is
     /// something to come.
     pub fn end(&self) -> Option<Error> {

@@ -18,6 +18,7 @@ use crate::faults::proxy::Proxy;
 use crate::provision;
 use crate::provision::kind::Kind;
 use crate::server::backend::Role;
+use crate::server::consul::door;
 use crate::server::ports;
 use crate::server::ports::{Port, Ports};
 use crate::server::setup::Setup;
@@ -273,7 +274,7 @@ fn places(count: usize, kind: Kind) -> Result<(Vec<Planned>, Vec<Link>)> {
             let who_is = whose::connections_of(&roster);
             let proxy = match (kind, for_clients) {
                 // Its servers announce the port at which they listen, so that the proxy has the same at another address.
-                (Kind::Consul, false) => Proxy::start_at(consul::door(to, port.address()), port.address(), who_is)?,
+                (Kind::Consul, false) => Proxy::start_at(door(to, port.address()), port.address(), who_is)?,
                 _ => Proxy::start_knowing(port.address(), who_is)?,
             };
             if kind == Kind::ZooKeeper && !for_clients {

@@ -57,7 +57,11 @@ pub struct BackendUrl {
 }
 
 impl BackendUrl {
-    /// Takes a URL apart. Errors repeat nothing of it but the scheme: anything else might be a part of a password.
+    /// Takes a URL apart.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config): it is no such URL. Errors repeat nothing of it but the scheme: anything else might be a part of a
+    /// password.
     pub fn parse(text: &str) -> Result<Self> {
         let Some((scheme, rest)) = text.split_once(':') else {
             return Err(wrong(None, "it has no scheme"));

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::backend_url::BackendUrl;
 use super::*;
 use crate::base::credentials::CredentialSource;
 use crate::handles::connect::ConnectOptions;

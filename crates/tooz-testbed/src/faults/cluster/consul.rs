@@ -11,13 +11,11 @@ use super::{Cluster, Planned, require};
 use crate::provision;
 use crate::provision::kind::Kind;
 use crate::server::backend::Role;
-use crate::server::consul::{leader_seen_by, serves};
+use crate::server::consul::{door, leader_seen_by, serves};
 use crate::server::ports;
 use crate::server::probe;
 use crate::server::setup::Setup;
 use crate::server::{Pid, Server};
-
-pub(super) use crate::server::consul::door;
 
 pub(super) fn roles(places: &[Planned]) -> Vec<Role> {
     let gossip: Vec<SocketAddr> =
