@@ -2,7 +2,9 @@
 
 mod circles;
 mod code;
+mod detours;
 mod facade;
+mod fences;
 mod floors;
 mod forwards;
 mod graph;
@@ -10,6 +12,7 @@ mod guide;
 mod layout;
 mod manifests;
 mod map;
+mod methods;
 mod packages;
 mod poison;
 mod readmes;
@@ -51,8 +54,9 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Findings> {
     words::check(workspace, &files, &mut findings)?;
     rooms::check(workspace, &files, &mut findings)?;
     facade::check(workspace, &mut findings)?;
-    root::check(workspace, &mut findings)?;
+    root::check(workspace, &files, &mut findings)?;
     floors::check(workspace, &files, &mut findings)?;
+    methods::check(workspace, &files, &mut findings)?;
     circles::check(workspace, &files, &mut findings)?;
     poison::check(workspace, &files, &mut findings)?;
     forwards::check(workspace, &mut findings)?;

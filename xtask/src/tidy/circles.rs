@@ -1,19 +1,29 @@
-//! No crate has a circle of files that import each other, and no library imports through its root.
+//! No crate has a circle of files that import each other, and no library imports through its root. A program and a test are crates, too.
+
+use std::collections::BTreeSet;
 
 use anyhow::Result;
 
-use super::Findings;
+use super::floors::CORE;
 use super::graph::{Sources, circle, graph};
+use super::{Findings, detours};
 use crate::workspace::Workspace;
 
 /// The floors of the testbed, from the ground up; a file beside them is the house's door and may see all of them.
 const TESTBED: (&str, [&str; 3]) = ("crates/tooz-testbed/src/", ["provision", "server", "faults"]);
 
+/// Files of test programs whose arrows close circles, and are not counted: a table of all parts, whose rows are of a type that it defines; two halves
+/// of one thing.
+const BORNE: [(&str, &str); 3] = [
+    ("crates/tooz-ipc/tests/quirks/", "bed"),
+    ("tests/src/bin/bench/", "memory_floor"),
+    ("tests/tests/faults/", "backend"),
+];
+
 pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Findings) -> Result<()> {
-    for member in workspace.members()? {
-        let folder = format!("{member}/src/");
+    for folder in folders(&workspace.members()?, files) {
         // Core has floors besides, and checks its circles with them.
-        if member == "crates/tooz-core" {
+        if folder == CORE {
             continue;
         }
         let is_library = files.contains(&format!("{folder}lib.rs"));
@@ -23,10 +33,10 @@ pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Find
             for target in targets {
                 if let Err(import) = target
                     && is_library
-                    && !import.is_empty()
+                    && !(import.is_empty() || import == "*")
                 {
                     findings.error(
-                        &sources.file(module),
+                        sources.file(module),
                         format!("`crate::{import}` goes through the root: name the file that defines it"),
                     );
                 }
@@ -34,17 +44,35 @@ pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Find
                     && height(target) > height(module)
                 {
                     findings.error(
-                        &sources.file(module),
+                        sources.file(module),
                         format!("`crate::{target}` is on a floor above; the floors are {:?}", TESTBED.1),
                     );
                 }
             }
         }
-        if let Some(circle) = circle(&graph(&arrows)) {
+        let mut graph = graph(&arrows);
+        graph.retain(|module, _| !BORNE.contains(&(folder.as_str(), module)));
+        if let Some(circle) = circle(&graph) {
             findings.error(&folder, format!("these files import each other in a circle: {}", circle.join(" -> ")));
         }
+        detours::check(&sources, &arrows, |_| false, findings);
     }
     Ok(())
+}
+
+/// The folders of all crates: those with a root, and `tests`, in which each file is one that may share modules with the others.
+fn folders(members: &[String], files: &[String]) -> BTreeSet<String> {
+    let mut folders = BTreeSet::new();
+    for file in files {
+        let Some(path) = members.iter().find_map(|member| file.strip_prefix(member)?.strip_prefix('/')) else {
+            continue;
+        };
+        let (folder, name) = file.rsplit_once('/').unwrap_or_default();
+        if ["lib.rs", "main.rs"].contains(&name) || path.strip_prefix("tests/") == Some(name) {
+            folders.insert(format!("{folder}/"));
+        }
+    }
+    folders
 }
 
 /// What stands beside the floors is above all of them.
@@ -96,5 +124,33 @@ mod tests {
         ];
         let found = errors(&program);
         assert!(found.len() == 1 && found[0].contains("a -> b -> a"), "{found:?}");
+    }
+
+    #[test]
+    fn a_circle_of_a_test_or_of_a_program_is_one() {
+        for folder in ["crates/tooz-red/tests/quirks", "crates/tooz-red/src/bin/bench"] {
+            let [root, one, two] = ["main", "stats", "report"].map(|name| format!("{folder}/{name}.rs"));
+            let found = errors(&[
+                (&root, "mod stats;\nmod report;"),
+                (&one, "use crate::report as _;"),
+                (&two, "use super::stats::Stats;"),
+            ]);
+            assert!(found.len() == 1 && found[0].contains("report -> stats -> report"), "{found:?}");
+        }
+        let beside = [
+            ("crates/tooz-red/tests/quirks.rs", "mod raw;\nmod stage;"),
+            ("crates/tooz-red/tests/raw/mod.rs", "use crate::stage::Stage;"),
+            ("crates/tooz-red/tests/stage/mod.rs", "use crate::raw::Raw;"),
+        ];
+        let found = errors(&beside);
+        assert!(found.len() == 1 && found[0].contains("raw -> stage -> raw"), "{found:?}");
+    }
+
+    #[test]
+    fn a_name_for_the_root_hides_no_circle() {
+        for text in ["use super as all;", "use {crate::{b::B}};", "mod up { pub(crate) use crate as all; }"] {
+            let found = errors(&[("crates/tooz-red/src/a.rs", text), ("crates/tooz-red/src/b.rs", "use crate::a::A;")]);
+            assert!(!found.is_empty(), "{text}");
+        }
     }
 }

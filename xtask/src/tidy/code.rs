@@ -1,10 +1,7 @@
 //! What of a source is code that is shipped: its text without comments, without what stands in quotes, and without what is for tests alone.
 
-/// The attributes of what is compiled for tests alone.
-const FOR_TESTS: [&str; 2] = ["#[cfg(test)]", "#[cfg(all(test"];
-
-/// What may begin an item, which ends with its block or its semicolon. All else that has an attribute is a field, and ends with a comma.
-const ITEMS: [&str; 14] = [
+/// What may begin an item, in whose head a comma ends nothing. All else that has an attribute is a field, an arm or a statement.
+const ITEMS: [&str; 16] = [
     "async",
     "const",
     "enum",
@@ -18,18 +15,69 @@ const ITEMS: [&str; 14] = [
     "struct",
     "trait",
     "type",
+    "union",
     "unsafe",
+    "use",
 ];
 
 pub(super) fn code(text: &str) -> String {
+    parted(text).0
+}
+
+/// What is for tests alone: each item without its attributes.
+pub(super) fn only_for_tests(text: &str) -> Vec<String> {
+    parted(text).1
+}
+
+fn parted(text: &str) -> (String, Vec<String>) {
     let text = plain(text);
-    let mut code = String::new();
+    let (mut code, mut for_tests) = (String::new(), Vec::new());
     let mut rest = text.as_str();
-    while let Some(at) = FOR_TESTS.iter().filter_map(|attribute| rest.find(attribute)).min() {
-        code.push_str(&rest[..at]);
-        rest = after_item(&rest[at..]);
+    while let Some(at) = rest.find("#[cfg(") {
+        let length = end_of_brackets(&rest[at..]);
+        if is_for_tests(&rest[at + "#[cfg(".len()..(at + length).saturating_sub(")]".len())]) {
+            code.push_str(&rest[..at]);
+            let (attributes, end) = item(&rest[at..]);
+            for_tests.push(rest[at + attributes..at + end].to_owned());
+            rest = &rest[at + end..];
+        } else {
+            code.push_str(&rest[..at + length]);
+            rest = &rest[at + length..];
+        }
     }
-    code + rest
+    (code + rest, for_tests)
+}
+
+/// Whether a condition holds in tests alone.
+fn is_for_tests(condition: &str) -> bool {
+    let condition = condition.trim();
+    let of = |kind: &str| {
+        let list = condition.strip_prefix(kind)?.trim_start().strip_prefix('(')?.strip_suffix(')')?;
+        Some(at_commas(list).into_iter().filter(|part| !part.trim().is_empty()).collect::<Vec<_>>())
+    };
+    match (of("all"), of("any")) {
+        (Some(parts), _) => parts.into_iter().any(is_for_tests),
+        (_, Some(parts)) => !parts.is_empty() && parts.into_iter().all(is_for_tests),
+        _ => condition == "test",
+    }
+}
+
+/// The parts between commas that stand in no brackets.
+pub(super) fn at_commas(text: &str) -> Vec<&str> {
+    let (mut parts, mut begin, mut depth) = (Vec::new(), 0, 0_usize);
+    for (at, one) in text.char_indices() {
+        match one {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => {
+                parts.push(&text[begin..at]);
+                begin = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&text[begin..]);
+    parts
 }
 
 /// In how many modules that are written out in this file a place of its code stands.
@@ -51,31 +99,37 @@ fn is_head_of_module(before: &str) -> bool {
     head.ends_with(char::is_whitespace) && word == Some("mod")
 }
 
-/// What follows an item that begins with its attributes.
-fn after_item(text: &str) -> &str {
+/// How long the attributes are that something begins with, and how long it is as a whole. It ends with its semicolon, with its block, or, if it is no
+/// item, with its comma: so nothing that stands behind it is ever taken for a part of it.
+pub(super) fn item(text: &str) -> (usize, usize) {
     let mut rest = text;
     while rest.starts_with("#[") {
         rest = rest[end_of_brackets(rest)..].trim_start();
     }
+    let attributes = text.len() - rest.len();
     let is_item = is_item(rest);
     let mut depth = 0_usize;
     for (at, one) in rest.char_indices() {
-        match one {
-            '(' | '[' | '{' => depth += 1,
-            ')' | ']' | '}' if depth == 0 => return &rest[at..],
-            ')' | ']' => depth -= 1,
-            '}' => {
-                depth -= 1;
-                if depth == 0 && is_item {
-                    return &rest[at + 1..];
-                }
+        let is_end = match one {
+            '(' | '[' | '{' => {
+                depth += 1;
+                false
             }
-            ';' if depth == 0 => return &rest[at + 1..],
-            ',' if depth == 0 && !is_item => return &rest[at + 1..],
-            _ => {}
+            // The end of what it stands in.
+            ')' | ']' | '}' if depth == 0 => return (attributes, attributes + at),
+            ')' | ']' | '}' => {
+                depth -= 1;
+                one == '}' && depth == 0
+            }
+            ';' => depth == 0,
+            ',' => depth == 0 && !is_item,
+            _ => false,
+        };
+        if is_end {
+            return (attributes, attributes + at + 1);
         }
     }
-    ""
+    (attributes, text.len())
 }
 
 fn is_item(text: &str) -> bool {
@@ -177,6 +231,34 @@ mod tests {
     fn a_field_for_tests_ends_with_its_comma() {
         assert_eq!(code("struct A { #[cfg(test)] pub(super) b: Vec<u8>, c: &'a str }"), "struct A {  c: &'a str }");
         assert_eq!(code("#[cfg(test)]\npub(crate) fn f<A, B>() -> [u8; 2] {} struct C;"), " struct C;");
+    }
+
+    #[test]
+    fn what_stands_behind_a_block_for_tests_is_code() {
+        let left = |before: &str| code(&format!("#[cfg(test)]\n{before}\nuse a::b;")).trim().to_owned();
+        for block in [
+            "thread_local! {\n    static SEEN: u8 = const { 0 };\n}",
+            "proptest::proptest! {\n    #[test]\n    fn a(_x: u8) {}\n}",
+            "use {c, d};",
+            "mod tests { fn f() {} }",
+            "f(g, h);",
+        ] {
+            assert_eq!(left(block).trim_start_matches(';').trim(), "use a::b;", "{block}");
+        }
+        let arms = "match x { #[cfg(test)] 0 => { a() } 1 => { b() } #[cfg(test)] 2 => c(), _ => d() }";
+        assert_eq!(code(arms), "match x {  1 => { b() }  _ => d() }");
+    }
+
+    #[test]
+    fn a_condition_is_for_tests_if_it_holds_in_nothing_else() {
+        for condition in ["test", "all(test, unix)", "all(unix, test)", "any(test, all(test, shuttle))"] {
+            assert!(is_for_tests(condition), "{condition}");
+            assert_eq!(code(&format!("#[cfg({condition})] use a; use b;")), " use b;");
+        }
+        for condition in ["all(test_off, unix)", "all(testing_is_off)", "not(test)", "any(test, unix)", "unix", "any()"]
+        {
+            assert!(!is_for_tests(condition), "{condition}");
+        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The floors of core: arrows between its files point downwards, and never in a circle.
 //!
-//! The graph is made of the paths `crate::…` and `super::…` that are not for tests. Each names the file that defines what it leads to.
+//! The graph is made of the paths `crate::…` and `super::…` that are not for tests. Each names the file that defines what it leads to. The own file of a
+//! floor, its face, stands as high as the floor.
 
 use anyhow::Result;
 
 use super::Findings;
+use super::detours;
 use super::graph::{Sources, circle, graph};
 use crate::workspace::Workspace;
 
@@ -15,27 +17,34 @@ pub(super) const FLOORS: [&str; 4] = ["base", "driver", "engine", "handles"];
 
 pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Findings) -> Result<()> {
     let sources = Sources::read(workspace, files, CORE)?;
-    // A floor's own file, and the face of the contract, only say again what their rooms define.
-    let arrows = sources.arrows(|module| FLOORS.contains(&module));
+    // A face only says again what its rooms define.
+    let is_face = |module: &str| FLOORS.contains(&module);
+    let arrows = sources.arrows(is_face);
+    for (module, _) in arrows.iter().filter(|(module, _)| height(module).is_none()) {
+        findings.error(sources.file(module), format!("stands on no floor; the floors are {FLOORS:?}"));
+    }
     for (module, targets) in &arrows {
         for target in targets {
             let what = match target {
+                // Of the root as a whole, `detours` tells.
+                Err(import) if import.is_empty() || import == "*" => continue,
                 Err(import) => format!("`crate::{import}`: name the file that defines it"),
                 Ok(target) if height(target) > height(module) => {
                     format!("`crate::{target}` is on a floor above; the floors are {FLOORS:?}")
                 }
                 Ok(_) => continue,
             };
-            findings.error(&sources.file(module), what);
+            findings.error(sources.file(module), what);
         }
     }
     if let Some(circle) = circle(&graph(&arrows)) {
         findings.error(CORE, format!("these files import each other in a circle: {}", circle.join(" -> ")));
     }
+    detours::check(&sources, &arrows, is_face, findings);
     Ok(())
 }
 
-fn height(module: &str) -> Option<usize> {
+pub(super) fn height(module: &str) -> Option<usize> {
     let floor = module.split("::").next().unwrap_or_default();
     FLOORS.iter().position(|known| *known == floor)
 }
@@ -103,5 +112,39 @@ mod tests {
         assert_eq!(face.len(), 2, "{face:?}");
         let round = [("engine/a.rs", "use super::b::B;"), ("engine/b.rs", "use super::a::A;")];
         assert!(errors(&round)[0].contains("circle"), "{:?}", errors(&round));
+    }
+
+    #[test]
+    fn a_face_stands_as_high_as_its_floor() {
+        let lock = ("handles/lock.rs", "");
+        for (face, text) in [
+            ("engine.rs", "mod a;\nuse crate::handles::lock::Lock;\npub(crate) fn name(lock: &Lock) {}"),
+            ("base.rs", "pub(crate) use crate::handles::lock::Lock;"),
+            ("driver.rs", "pub use crate::handles::lock::Lock as UserLock;"),
+        ] {
+            let found = errors(&[(face, text), lock]);
+            assert!(found.len() == 1 && found[0].contains("floor above"), "{found:?}");
+        }
+        assert_eq!(
+            errors(&[("handles.rs", "pub(crate) use crate::engine::hold::Hold;"), ("engine/hold.rs", "")]),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn a_macro_hides_no_arrow() {
+        let text = "macro_rules! up { () => { $crate::handles::lock::Lock } }";
+        let found = errors(&[("base/latch.rs", text), ("handles/lock.rs", "")]);
+        assert!(found.len() == 1 && found[0].contains("floor above"), "{found:?}");
+    }
+
+    #[test]
+    fn a_file_beside_the_floors_is_named() {
+        let found = errors(&[
+            ("lib.rs", "mod extra;\n#[cfg(all(test, shuttle))]\nmod proofs;"),
+            ("extra.rs", ""),
+            ("proofs.rs", ""),
+        ]);
+        assert!(found.len() == 1 && found[0].contains("extra.rs: stands on no floor"), "{found:?}");
     }
 }

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::Findings;
+use super::fences::blocks;
 use crate::workspace::Workspace;
 
 const GUIDE: &str = "crates/tooz-core/src/driver/guide.md";
@@ -16,9 +17,10 @@ pub(super) fn check(workspace: &Workspace, findings: &mut Findings) -> Result<()
     for file in EXAMPLE {
         example.push_str(&workspace.read(file)?);
     }
-    for block in workspace.read(GUIDE)?.split("```ignore\n").skip(1) {
-        let block = block.split("\n```").next().unwrap_or_default();
-        if !example.contains(block) {
+    let guide = workspace.read(GUIDE)?;
+    for block in blocks(&guide).into_iter().filter(|block| block.info.contains("ignore")) {
+        let block = block.lines.iter().map(|(_, line)| *line).collect::<Vec<_>>().join("\n");
+        if !example.contains(&block) {
             let begin = block.lines().next().unwrap_or_default();
             findings.error(GUIDE, format!("the code that begins with `{begin}` is not that of {}", EXAMPLE[0]));
         }
@@ -39,5 +41,16 @@ mod tests {
         let mut findings = Findings::default();
         check(&workspace, &mut findings).unwrap();
         assert!(findings.errors.len() == 1 && findings.errors[0].contains("fn b"), "{:?}", findings.errors);
+    }
+
+    #[test]
+    fn code_is_compared_behind_every_fence_that_is_ignored() {
+        for (begin, end) in [("```rust,ignore", "```"), ("~~~ignore", "~~~"), ("````ignore", "````")] {
+            let guide = format!("{begin}\nfn b() {{}}\n{end}\n");
+            let (_folder, workspace) = repository(&[(GUIDE, &guide), (EXAMPLE[0], ""), (EXAMPLE[1], "")]);
+            let mut findings = Findings::default();
+            check(&workspace, &mut findings).unwrap();
+            assert_eq!(findings.errors.len(), 1, "{begin}");
+        }
     }
 }

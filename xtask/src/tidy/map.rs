@@ -1,14 +1,17 @@
-//! The code map names every room of core in the row of its floor, and every room that drivers have in common.
+//! The code map names every room of core in the row of its floor, and every room that drivers have in common; it names no file that is not there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 
 use super::Findings;
 use super::floors::{CORE, FLOORS};
 use super::graph::Sources;
-use super::rooms::{COMMON, MAP};
+use super::rooms::{COMMON, MAP, rooms_of};
 use crate::workspace::Workspace;
+
+/// The line above the table of the rooms that some drivers share.
+const SHARED: &str = "| room | what it is in each driver that has it |";
 
 pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Findings) -> Result<()> {
     if !workspace.has(MAP) {
@@ -17,6 +20,16 @@ pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Find
     let map = workspace.read(MAP)?;
     for room in COMMON.iter().filter(|room| !map.lines().any(|line| names_in(first_cell(line)).contains(*room))) {
         findings.error(MAP, format!("the table of the drivers' rooms lacks `{room}`"));
+    }
+    let mut owners = BTreeMap::new();
+    for room in workspace.drivers()?.iter().flat_map(|driver| rooms_of(files, driver)) {
+        *owners.entry(room).or_insert(0) += 1;
+    }
+    check_shared(&map, &owners, findings);
+    for stop in map.lines().filter_map(stop) {
+        if !workspace.has(&stop) {
+            findings.error(MAP, format!("tells of `{stop}`, which is not there"));
+        }
     }
     let sources = Sources::read(workspace, files, CORE)?;
     for floor in FLOORS {
@@ -42,6 +55,32 @@ pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Find
         }
     }
     Ok(())
+}
+
+/// A room that several drivers have means the same in each, as the table says; one of a single driver stands in its row alone.
+fn check_shared(map: &str, owners: &BTreeMap<String, usize>, findings: &mut Findings) {
+    let rows = map.lines().skip_while(|line| *line != SHARED).skip(2).take_while(|line| line.starts_with('|'));
+    let shared: Vec<_> = rows.flat_map(|row| names_in(first_cell(row))).collect();
+    for room in shared.iter().filter(|room| owners.get(**room).is_none_or(|count| *count < 2)) {
+        findings.error(MAP, format!("`{room}` is in the table of shared rooms, but not in two drivers"));
+    }
+    for (room, count) in owners.iter().filter(|(_, count)| **count > 1) {
+        if !COMMON.contains(&room.as_str()) && !shared.contains(&room.as_str()) {
+            findings.error(
+                MAP,
+                format!("{count} drivers have a room `{room}`: say in the table of shared rooms what it is"),
+            );
+        }
+    }
+}
+
+/// The file of a stop on the way of one acquire: `3. `engine/heart`: …` is one of core, unless it names its crate.
+fn stop(line: &str) -> Option<String> {
+    let (number, rest) = line.split_once(". `")?;
+    let (path, rest) = rest.split_once('`')?;
+    let (folder, room) = path.split_once('/').filter(|_| rest.starts_with(':') && number.parse::<u8>().is_ok())?;
+    let is_crate = folder.starts_with("tooz-");
+    Some(if is_crate { format!("crates/{folder}/src/{room}.rs") } else { format!("{CORE}{folder}/{room}.rs") })
 }
 
 fn first_cell(line: &str) -> &str {
@@ -87,5 +126,33 @@ mod tests {
     fn each_room_that_drivers_share_is_in_the_table() {
         let found = errors("| `engine` | what runs | `heart` |");
         assert!(found.len() == 1 && found[0].contains("`layout`"), "{found:?}");
+    }
+
+    #[test]
+    fn each_stop_of_an_acquire_is_a_file() {
+        let table = "| `layout` | so |\n| `engine` | what runs | `heart` |";
+        assert_eq!(
+            errors(&format!("{table}\n1. `engine/heart`: runs.\n2. **The deadline** of `a/b`.")),
+            Vec::<String>::new()
+        );
+        let found = errors(&format!("{table}\n1. `engine/obtain`: asks.\n2. `tooz-red/lock`: takes."));
+        assert!(found.len() == 2 && found[0].contains("engine/obtain.rs"), "{found:?}");
+        assert!(found[1].contains("crates/tooz-red/src/lock.rs"), "{found:?}");
+    }
+
+    #[test]
+    fn a_room_of_two_drivers_is_in_the_table_and_one_of_one_is_not() {
+        let found = |table: &str| {
+            let map = format!("{SHARED}\n|---|---|\n{table}\n\n| `other` | so |");
+            let owners = BTreeMap::from([("batch".to_owned(), 2), ("lock".to_owned(), 2), ("vigil".to_owned(), 1)]);
+            let mut findings = Findings::default();
+            check_shared(&map, &owners, &mut findings);
+            findings.errors
+        };
+        assert_eq!(found("| `batch` | a job, not a `vigil` |"), Vec::<String>::new());
+        let missing = found("");
+        assert!(missing.len() == 1 && missing[0].contains("`batch`"), "{missing:?}");
+        let more = found("| `batch`, `vigil`, `mailbox` | so |");
+        assert!(more.len() == 2 && more[0].contains("`vigil`") && more[1].contains("`mailbox`"), "{more:?}");
     }
 }

@@ -3,10 +3,11 @@
 use anyhow::Result;
 
 use super::Findings;
+use super::fences::blocks;
 use crate::workspace::Workspace;
 
-/// What rustdoc takes for Rust, by the first word behind the fence.
-const RUST: [&str; 6] = ["", "compile_fail", "ignore", "no_run", "rust", "should_panic"];
+/// Languages in which such a line is something else. What says nothing of its language, or another word, may be Rust to rustdoc.
+const OTHERS: [&str; 6] = ["console", "hcl", "sh", "sql", "text", "toml"];
 
 pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Findings) -> Result<()> {
     for file in files.iter().filter(|file| file.rsplit('/').next() == Some("README.md")) {
@@ -22,20 +23,14 @@ pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Find
 
 /// Their numbers.
 fn hidden_lines(text: &str) -> Vec<usize> {
-    let (mut hidden, mut fence) = (Vec::new(), None);
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
-        match (line.strip_prefix("```"), fence) {
-            (Some(kind), None) => {
-                let kind = kind.split(',').next().unwrap_or_default().trim();
-                fence = Some(RUST.contains(&kind) || kind.starts_with("edition"));
-            }
-            (Some(_), Some(_)) => fence = None,
-            (None, Some(true)) if line == "#" || line.starts_with("# ") => hidden.push(index + 1),
-            _ => {}
-        }
-    }
-    hidden
+    let blocks = blocks(text).into_iter().filter(|block| {
+        let mut words =
+            block.info.split(|one: char| !(one.is_alphanumeric() || one == '_')).filter(|word| !word.is_empty());
+        !words.next().is_some_and(|word| OTHERS.contains(&word))
+    });
+    let lines =
+        blocks.flat_map(|block| block.lines).map(|(number, line)| (number, line.trim_matches([' ', '\t', '>'])));
+    lines.filter(|(_, line)| *line == "#" || line.starts_with("# ")).map(|(number, _)| number).collect()
 }
 
 #[cfg(test)]
@@ -47,6 +42,23 @@ mod tests {
     fn hidden_lines_are_those_of_rust_alone() {
         assert_eq!(hidden_lines("# Title\n```\n# use a;\n#[b]\n#\n```\n# More\n```no_run\n# c\n```"), [3, 5, 9]);
         assert_eq!(hidden_lines("```sh\n# a comment\n```\n```text\n# b\n```"), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn a_hidden_line_is_found_behind_any_fence_and_any_word() {
+        for (begin, end) in [
+            ("~~~", "~~~"),
+            ("````rust", "````"),
+            ("```rust no_run", "```"),
+            ("```{.rust}", "```"),
+            ("```standalone_crate", "```"),
+            ("```test_harness", "```"),
+            ("  ```rust,edition2024", "  ```"),
+        ] {
+            assert_eq!(hidden_lines(&format!("{begin}\n# use a;\nfn main() {{}}\n{end}\n# Title")), [2], "{begin}");
+        }
+        assert_eq!(hidden_lines("\n    # use a;\n    fn main() {}"), [2]);
+        assert_eq!(hidden_lines("> ```\n> # use a;\n> fn main() {}\n> ```\n> # Title"), [2]);
     }
 
     #[test]

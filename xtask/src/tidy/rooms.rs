@@ -62,18 +62,20 @@ pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Find
     Ok(())
 }
 
+/// The rooms of a driver, by the names of their files and folders.
+pub(super) fn rooms_of(files: &[String], driver: &str) -> BTreeSet<String> {
+    let folder = format!("crates/tooz-{driver}/src/");
+    let rooms = files.iter().filter_map(|file| file.strip_prefix(&folder)?.split('/').next());
+    rooms.map(|room| room.strip_suffix(".rs").unwrap_or(room).to_owned()).collect()
+}
+
 /// The names of a driver's rooms.
 fn check_names(workspace: &Workspace, files: &[String], driver: &str, findings: &mut Findings) -> Result<()> {
     let map = if workspace.has(MAP) { workspace.read(MAP)? } else { String::new() };
     let row = format!("| `tooz-{driver}` |");
     let own = map.lines().find(|line| line.starts_with(&row)).unwrap_or_default();
     let folder = format!("crates/tooz-{driver}/src/");
-    let mut rooms = BTreeSet::new();
-    for file in files {
-        let Some(path) = file.strip_prefix(&folder) else { continue };
-        let room = path.split('/').next().unwrap_or_default();
-        rooms.insert(room.strip_suffix(".rs").unwrap_or(room).to_owned());
-    }
+    let rooms = rooms_of(files, driver);
     for room in rooms.iter().filter(|room| !COMMON.contains(&room.as_str()) && !own.contains(&format!("`{room}`"))) {
         let file = format!("{folder}{room}");
         findings.error(&file, format!("is no room of all drivers: rename it, or name it in the row {row} of {MAP}"));

@@ -16,7 +16,7 @@ const FACADE: &str = "crates/tooz/src/lib.rs";
 const ALL_OF_CORE: &str = "tooz_core::*";
 
 /// All that the root of core offers: what users type, and the face for those who write drivers.
-const ROOT_NAMES: [&str; 46] = [
+const ROOT_NAMES: [&str; 47] = [
     "Capabilities",
     "Characteristic",
     "Characteristics",
@@ -63,25 +63,61 @@ const ROOT_NAMES: [&str; 46] = [
     "connect",
     "driver",
     "drivers",
+    "register",
 ];
+
+/// What an exported macro of core needs, and no page shows.
+const HIDDEN_NAMES: [&str; 1] = ["__inventory"];
 
 /// What may be public in a root.
 const ITEMS: [&str; 12] =
     ["const", "enum", "extern crate", "fn", "macro", "mod", "static", "struct", "trait", "type", "union", "use"];
 
-pub(super) fn check(workspace: &Workspace, findings: &mut Findings) -> Result<()> {
+pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Findings) -> Result<()> {
     if workspace.has(CORE) {
         let wanted = ROOT_NAMES.iter().map(|name| (*name).to_owned()).collect();
         let instead = "offer it in `driver`, or add it to the list in xtask";
-        compare(CORE, &names(&workspace.read(CORE)?), &wanted, instead, findings);
+        compare(CORE, &all_names(workspace, files, CORE, findings)?, &wanted, instead, findings);
     }
     if workspace.has(FACADE) {
         let drivers = workspace.drivers()?.into_iter().map(|driver| driver.replace('-', "_"));
         let wanted = drivers.chain([ALL_OF_CORE.to_owned()]).collect();
         let instead = "the facade offers all of core's root, and its drivers";
-        compare(FACADE, &names(&workspace.read(FACADE)?), &wanted, instead, findings);
+        compare(FACADE, &all_names(workspace, files, FACADE, findings)?, &wanted, instead, findings);
     }
     Ok(())
+}
+
+/// The names of a root, with those of the macros that any file of its crate exports, since they stand in the root.
+fn all_names(workspace: &Workspace, files: &[String], root: &str, findings: &mut Findings) -> Result<BTreeSet<String>> {
+    let text = code(&workspace.read(root)?);
+    let mut found = names(&text);
+    if calls_macro(&text) {
+        findings.error(root, "calls a macro, whose names nothing counts: write them out");
+    }
+    let folder = root.trim_end_matches("lib.rs");
+    for file in files.iter().filter(|file| file.starts_with(folder) && file.strip_suffix(".rs").is_some()) {
+        found.extend(exported_macros(&code(&workspace.read(file)?)));
+    }
+    Ok(found)
+}
+
+fn exported_macros(code: &str) -> Vec<String> {
+    let all = code.split("#[macro_export").skip(1).filter_map(|after| after.split_once("macro_rules!"));
+    let end = |one: char| !(one.is_alphanumeric() || one == '_');
+    all.filter_map(|(_, after)| after.trim_start().split(end).next().map(str::to_owned)).collect()
+}
+
+/// A macro may be defined in a root: what it makes counts where it is called.
+fn calls_macro(code: &str) -> bool {
+    code.match_indices('!').any(|(at, _)| {
+        let name = code[..at].rsplit(|one: char| !(one.is_alphanumeric() || one == '_')).next().unwrap_or_default();
+        let is_call = code[at + 1..].trim_start().starts_with(['(', '[', '{']);
+        let opened = |open: char, close: char| code[..at].matches(open).count() > code[..at].matches(close).count();
+        !name.is_empty()
+            && is_call
+            && ![('(', ')'), ('[', ']'), ('{', '}')].iter().any(|(open, close)| opened(*open, *close))
+    })
 }
 
 fn compare(file: &str, found: &BTreeSet<String>, wanted: &BTreeSet<String>, instead: &str, findings: &mut Findings) {
@@ -93,9 +129,8 @@ fn compare(file: &str, found: &BTreeSet<String>, wanted: &BTreeSet<String>, inst
     }
 }
 
-/// The public names of a root, by which users call them; of `*` the whole path. What begins with `__` is for macros alone.
-fn names(text: &str) -> BTreeSet<String> {
-    let code = code(text);
+/// The public names of a root, by which users call them; of `*` the whole path.
+fn names(code: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for (at, word) in code.match_indices("pub ") {
         let before = &code[..at];
@@ -108,14 +143,17 @@ fn names(text: &str) -> BTreeSet<String> {
             continue;
         };
         let rest = &item[kind.len()..];
+        let is_hidden = before.trim_end().ends_with("#[doc(hidden)]");
         if *kind == "use" || *kind == "extern crate" {
-            names.extend(leaves(rest.split(';').next().unwrap_or_default()).iter().map(|path| name(path)));
+            let all = leaves(rest.split(';').next().unwrap_or_default());
+            names.extend(
+                all.iter().map(|path| name(path)).filter(|name| !(is_hidden && HIDDEN_NAMES.contains(&name.as_str()))),
+            );
         } else {
             let end = |one: char| !(one.is_alphanumeric() || one == '_');
             names.extend(rest.trim_start().split(end).next().map(str::to_owned));
         }
     }
-    names.retain(|name| !name.starts_with("__"));
     names
 }
 
@@ -156,7 +194,8 @@ mod tests {
             &[files, &[("crates/tooz-red/Cargo.toml", ""), ("crates/tooz-red/src/session.rs", "")]].concat(),
         );
         let mut findings = Findings::default();
-        check(&workspace, &mut findings).unwrap();
+        let names: Vec<_> = files.iter().map(|(name, _)| (*name).to_owned()).collect();
+        check(&workspace, &names, &mut findings).unwrap();
         findings.errors
     }
 
@@ -185,5 +224,33 @@ mod tests {
         let found =
             errors(&[(FACADE, "pub use tooz_core::*;\npub use tooz_red as red;\npub use tooz_core::driver::Session;")]);
         assert!(found.len() == 1 && found[0].contains("`Session`"), "{found:?}");
+    }
+
+    #[test]
+    fn a_macro_that_is_exported_is_a_name_of_the_root() {
+        let more = "#[macro_export]\n#[doc(hidden)]\nmacro_rules! unregister { ($driver:expr) => {}; }";
+        let found = errors(&[(CORE, &all_of_core()), ("crates/tooz-core/src/driver/card.rs", more)]);
+        assert!(found.len() == 1 && found[0].contains("`unregister`"), "{found:?}");
+        let facade = format!("pub use tooz_core::*;\npub use tooz_red as red;\n{more}");
+        let found = errors(&[(FACADE, &facade)]);
+        assert!(found.len() == 1 && found[0].contains("`unregister`"), "{found:?}");
+    }
+
+    #[test]
+    fn a_name_behind_underscores_is_one_unless_it_is_known_and_hidden() {
+        for more in ["pub use driver::Session as __Session;", "#[doc(hidden)]\npub use driver::Session as __Session;"] {
+            let found = errors(&[(CORE, &format!("{}\n{more}", all_of_core()))]);
+            assert!(found.len() == 1 && found[0].contains("`__Session`"), "{found:?}");
+        }
+        let found = errors(&[(CORE, &all_of_core().replace("#[doc(hidden)]", ""))]);
+        assert!(found.len() == 1 && found[0].contains("`__inventory`"), "{found:?}");
+    }
+
+    #[test]
+    fn a_root_makes_no_names_by_macros() {
+        let more =
+            "macro_rules! face { ($($name:path),*) => { $(pub use $name;)* }; }\nface!(driver::session::Session);";
+        let found = errors(&[(CORE, &format!("{}\n{more}", all_of_core()))]);
+        assert!(found.len() == 1 && found[0].contains("macro"), "{found:?}");
     }
 }
