@@ -23,6 +23,7 @@ pub(crate) mod local_queues;
 #[cfg(test)]
 mod mortal;
 mod opening;
+mod patience;
 pub(crate) mod phase;
 pub(crate) mod registry;
 mod rejoin;

@@ -6,6 +6,7 @@
 //! was measured took.
 
 mod backend;
+mod backends;
 mod churn;
 mod connections;
 mod consensus;
@@ -19,6 +20,7 @@ mod holders;
 mod memcached;
 mod mysql;
 mod namesakes;
+mod otherwise;
 mod postgres;
 #[path = "../../../crates/tooz-zookeeper/tests/raw/mod.rs"]
 mod raw;
@@ -27,6 +29,7 @@ mod replies;
 mod sentinel;
 mod servers;
 mod stage;
+mod tool;
 mod turns;
 mod worker;
 
@@ -36,7 +39,8 @@ use libtest_mimic::{Arguments, Completion, Trial};
 use tooz_conformance::turn;
 use tooz_testbed::{Kind, Provided, for_tests};
 
-use crate::backend::{BACKENDS, Backend, Otherwise, Sessions};
+use crate::backend::{Backend, Otherwise, Sessions};
+use crate::backends::BACKENDS;
 use crate::stage::Case;
 
 fn main() -> ExitCode {

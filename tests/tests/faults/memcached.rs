@@ -9,7 +9,6 @@ use tokio::time::sleep;
 use tooz::{ErrorKind, LossReason};
 use tooz_testbed::Server;
 
-use crate::backend::Otherwise;
 use crate::servers::is_mended;
 use crate::stage::{
     Belief, LATE, LONG, PATIENCE, SHORT, Stage, blocking, cases, hold, names, soon, wait_in_background, within,
@@ -20,20 +19,6 @@ cases! { "forgetful", Server, alone: false;
     a_flush_is_told_with_the_next_heartbeat_and_mended,
     a_restart_beyond_the_timeout_is_told_in_time,
 }
-
-/// In place of what only servers can promise that keep what they have answered.
-pub(crate) const OTHERWISE: &[Otherwise] = &[
-    Otherwise {
-        case: "servers::a_restart_within_the_timeout_loses_nothing",
-        why: "nothing outlives the server's process",
-        instead: Some("forgetful::a_restart_is_told_before_another_is_granted_and_mended"),
-    },
-    Otherwise {
-        case: "servers::a_restart_beyond_the_timeout_is_told_in_time_and_mended",
-        why: "the group has gone with the server, so that no membership comes back",
-        instead: Some("forgetful::a_restart_beyond_the_timeout_is_told_in_time"),
-    },
-];
 
 /// All keys, but those that the server drops by itself within 25 hours: the last token of a lock that is free, and a lock that only the dead stand in.
 pub(crate) fn stored(server: &Server) -> Vec<String> {

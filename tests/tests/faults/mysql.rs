@@ -6,12 +6,12 @@ use tokio::time::sleep;
 use tooz::{ErrorKind, GroupEvent, LossReason};
 use tooz_testbed::Server;
 
-use crate::backend::lines;
 use crate::servers::is_mended;
 use crate::stage::{
     LATE, LONG, MOMENT, PATIENCE, SHORT, Stage, attempt, blocking, cases, eventually, hold, names, soon,
     wait_in_background, within,
 };
+use crate::tool::lines;
 
 cases! { "kills", Server, alone: false;
     a_killed_holder_is_told_at_once_and_the_next_one_has_it,

@@ -9,11 +9,11 @@ use tokio::time::sleep;
 use tooz::{GroupEvent, LossReason};
 use tooz_testbed::Server;
 
-use crate::backend::lines;
 use crate::servers::is_mended;
 use crate::stage::{
     LATE, LONG, MOMENT, SHORT, Stage, blocking, cases, eventually, hold, names, soon, wait_in_background, within,
 };
+use crate::tool::lines;
 
 cases! { "back_ends", Server, alone: false;
     a_terminated_holder_is_told_at_once_and_the_next_one_has_it,

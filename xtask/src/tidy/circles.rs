@@ -12,14 +12,6 @@ use crate::workspace::Workspace;
 /// The floors of the testbed, from the ground up; a file beside them is the house's door and may see all of them.
 const TESTBED: (&str, [&str; 3]) = ("crates/tooz-testbed/src/", ["provision", "server", "faults"]);
 
-/// Files of test programs whose arrows close circles, and are not counted: a table of all parts, whose rows are of a type that it defines; two halves
-/// of one thing.
-const BORNE: [(&str, &str); 3] = [
-    ("crates/tooz-ipc/tests/quirks/", "bed"),
-    ("tests/src/bin/bench/", "memory_floor"),
-    ("tests/tests/faults/", "backend"),
-];
-
 pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Findings) -> Result<()> {
     for folder in folders(&workspace.members()?, files) {
         // Core has floors besides, and checks its circles with them.
@@ -50,9 +42,7 @@ pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Find
                 }
             }
         }
-        let mut graph = graph(&arrows);
-        graph.retain(|module, _| !BORNE.contains(&(folder.as_str(), module)));
-        if let Some(circle) = circle(&graph) {
+        if let Some(circle) = circle(&graph(&arrows)) {
             findings.error(&folder, format!("these files import each other in a circle: {}", circle.join(" -> ")));
         }
         detours::check(&sources, &arrows, |_| false, findings);

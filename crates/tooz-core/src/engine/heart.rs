@@ -18,6 +18,7 @@ use crate::base::forked::Ours;
 use crate::base::mutex::Mutex;
 use crate::engine::errand::{Boxed, Errands, Rest, poll_here};
 use crate::engine::inside::{DEPTH, HeartState, Inside};
+use crate::engine::patience::Patience;
 use crate::engine::trace::{quiet_step, quietly};
 
 pub(crate) struct Heart {
@@ -292,10 +293,32 @@ pub(crate) async fn within<T: Send + 'static>(
         return result;
     }
     tokio::spawn(asked);
-    Err(Error::new(
+    Err(no_answer_within(limit, what))
+}
+
+/// Waits for `asked` like [`within`], for as long as `patience` lasts.
+pub(crate) async fn within_while<T: Send + 'static>(
+    patience: &mut Patience<'_>,
+    what: impl FnOnce() -> String,
+    mut asked: Asked<T>,
+) -> Result<T> {
+    let begun = patience.now();
+    loop {
+        if let Ok(result) = tokio::time::timeout(patience.each(), contained(asked.as_mut())).await {
+            return result;
+        }
+        if patience.is_over() {
+            tokio::spawn(asked);
+            return Err(no_answer_within(patience.now().since(begun), what));
+        }
+    }
+}
+
+fn no_answer_within(limit: Duration, what: impl FnOnce() -> String) -> Error {
+    Error::new(
         ErrorKind::TimedOut,
         format!("no answer within {limit:.1?}: {}; raise operation_timeout if the backend is just slow", what()),
-    ))
+    )
 }
 
 #[cfg(test)]

@@ -98,14 +98,13 @@ pub(super) async fn enter(
 /// a member that has left is not to be listed.
 pub(super) async fn leave(inner: &Inner, live: &Arc<LiveSession>, request: &JoinRequest) {
     let mut pauses = Backoff::for_reconnects();
-    let patience = inner.patience_with(live);
-    let give_up = live.clock().now() + patience;
+    let mut patience = live.patience(inner.patience_with(live));
     while live.check().is_none() {
         let (what, leaving) = (|| format!("leave group {:?}", request.group), request.clone());
-        // Each has the whole of it: one that is asked after long refusals may have to wait for its turn too.
-        match live.call_within(patience, what, |session| async move { session.leave(&leaving).await }).await {
+        let asked = live.call_in_turn(&mut patience, what, |session| async move { session.leave(&leaving).await });
+        match asked.await {
             Ok(()) => return,
-            Err(error) if error.outcome() == Outcome::Unknown && live.clock().now() >= give_up => {
+            Err(error) if error.outcome() == Outcome::Unknown && patience.ends_with(&error) => {
                 live.lose(LossReason::SessionEnded);
             }
             Err(_) => {

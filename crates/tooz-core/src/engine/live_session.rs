@@ -21,7 +21,8 @@ use crate::driver::session::Session;
 use crate::driver::terms::Terms;
 use crate::engine::claim::{Claim, Claimed};
 use crate::engine::deadline::{Deadline, Judgement};
-use crate::engine::heart::{Asked, within};
+use crate::engine::heart::{Asked, within, within_while};
+use crate::engine::patience::{Patience, Progress};
 use crate::engine::trace;
 
 /// Memberships as the backend has them: by which join, and with what capabilities.
@@ -40,6 +41,7 @@ pub(crate) struct LiveSession {
     /// What the backend had of this session's memberships after the last reconnect, if it may have forgotten some.
     pub(crate) found: watch::Sender<Arc<Found>>,
     connected: watch::Sender<bool>,
+    progress: Progress,
     /// Something was lost: a task that waits for a place should look again.
     pub(crate) stirred: Arc<Notify>,
     pid: u32,
@@ -57,6 +59,7 @@ impl LiveSession {
             reconnects: watch::Sender::new(0),
             found: watch::Sender::default(),
             connected: watch::Sender::new(true),
+            progress: Progress::default(),
             stirred,
             pid: std::process::id(),
             driver,
@@ -203,6 +206,36 @@ impl LiveSession {
         async move { within(limit, what, asked).await.map_err(|error| error.in_driver(driver)) }
     }
 
+    /// The patience with something that is taken back from now on; `each` is how long nothing of this session may get done.
+    pub(crate) fn patience(&self, each: Duration) -> Patience<'_> {
+        Patience::new(self.clock(), &self.progress, each)
+    }
+
+    /// Asks like [`call_within`](Self::call_within) for something that is to be taken back, and waits for as long as `patience` lasts: it may have
+    /// thousands of requests before it.
+    pub(crate) async fn call_in_turn<F>(
+        self: &Arc<Self>,
+        patience: &mut Patience<'_>,
+        what: impl FnOnce() -> String,
+        ask: impl FnOnce(Arc<dyn Session>) -> F + Send + 'static,
+    ) -> Result<()>
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        let live = Arc::clone(self);
+        let asked: Asked<()> = Box::pin(async move { live.call(|session| live.counted(ask(Arc::clone(session)))).await });
+        within_while(patience, what, asked).await.map_err(|error| error.in_driver(self.driver))
+    }
+
+    /// What is done counts as progress, also when its asker does not wait any more.
+    async fn counted<T>(&self, asked: impl Future<Output = Result<T>>) -> Result<T> {
+        let answer = asked.await;
+        if answer.is_ok() {
+            self.progress.made();
+        }
+        answer
+    }
+
     /// Asks like [`call_within`](Self::call_within), and repeats, with pauses, a question that failed for a reason that may pass: a connection
     /// that is being made anew should not fail a caller that asks just then. The request must bear being done twice. In all it takes at most
     /// `limit`.
@@ -219,7 +252,9 @@ impl LiveSession {
         let (begin, give_up) = (self.clock().now(), limit / 2);
         let (mut past, mut pauses, mut before) = (Duration::ZERO, None, None::<Error>);
         loop {
-            let error = match self.call_within(limit.saturating_sub(past), &what, ask.clone()).await {
+            let (live, ask) = (Arc::clone(self), ask.clone());
+            let counted = |session| async move { live.counted(ask(session)).await };
+            let error = match self.call_within(limit.saturating_sub(past), &what, counted).await {
                 Err(error) => error,
                 answer => return answer,
             };

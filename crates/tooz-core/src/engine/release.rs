@@ -111,17 +111,16 @@ impl LocalQueue {
     /// session, so that no lock is left without a holder. It is asked once more only after an error: an unanswered one is still on its way,
     /// and a second one would only lengthen the driver's queue.
     pub(super) async fn withdraw_at_backend(&self, live: &Arc<LiveSession>, request: &LockRequest) {
-        let clock = live.clock().clone();
-        let patience = self.inner.patience_with(live);
-        let give_up = clock.now() + patience;
+        let mut patience = live.patience(self.inner.patience_with(live));
         let mut pauses = Backoff::for_reconnects();
         while live.check().is_none() {
             let (what, request) = (|| format!("release {}", self.key), request.clone());
-            // Each has the whole of it: one that is asked after errors may have to wait for its turn too.
-            match live.call_within(patience, what, |session| async move { session.release(&request).await }).await {
+            let asked =
+                live.call_in_turn(&mut patience, what, |session| async move { session.release(&request).await });
+            match asked.await {
                 Ok(()) => return,
                 Err(error) if error.kind() == ErrorKind::NotFound => return,
-                Err(_) if clock.now() >= give_up => live.lose(LossReason::SessionEnded),
+                Err(error) if patience.ends_with(&error) => live.lose(LossReason::SessionEnded),
                 Err(_) => {
                     tokio::select! {
                         () = pauses.pause() => {}

@@ -1,6 +1,6 @@
 //! The line before a lock while the backend is in trouble: its waiters are kept up, and its callers are told the truth.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tooz_core::{ErrorKind, GroupEvent};
 
@@ -124,6 +124,50 @@ fn a_withdrawal_that_waits_long_for_its_turn_ends_no_session() {
         let guard = soon("a lock", coordinator.lock("x").unwrap().acquire()).await.unwrap();
         assert_eq!(kept.loss().reason(), None);
         toy.script.heal();
+        guard.release().await.unwrap();
+        kept.release().await.unwrap();
+    });
+}
+
+#[test]
+fn a_withdrawal_among_others_that_get_done_waits_for_its_turn() {
+    trial(async || {
+        let toy = Toy::named("withdrawal-in-a-crowd");
+        let coordinator = toy.connect("one").await;
+        let kept = soon("another lock", coordinator.lock("kept").unwrap().acquire()).await.unwrap();
+        toy.script.once(Method::Lock, Mischief::FailsAfterwards(ErrorKind::TimedOut));
+        // Later than twice the session timeout, after which a session ends of which nothing gets done.
+        toy.script.once(Method::Release, Mischief::ArrivesLate(SESSION * 3));
+        let begun = Instant::now();
+        let waiting = tokio::spawn({
+            let lock = coordinator.lock("x").unwrap();
+            async move { lock.acquire().await }
+        });
+        while begun.elapsed() < SESSION * 3 {
+            tokio::time::sleep(SESSION / 3).await;
+            let other = soon("a lock", coordinator.lock("other").unwrap().acquire()).await.unwrap();
+            soon("a release", other.release()).await.unwrap();
+        }
+        let guard = soon("a lock", waiting).await.unwrap().unwrap();
+        assert_eq!(kept.loss().reason(), None);
+        guard.release().await.unwrap();
+        kept.release().await.unwrap();
+    });
+}
+
+#[test]
+fn a_withdrawal_that_the_backend_can_not_do_now_ends_no_session() {
+    trial(async || {
+        let toy = Toy::named("busy-withdrawal");
+        let coordinator = toy.connect("one").await;
+        let kept = soon("another lock", coordinator.lock("kept").unwrap().acquire()).await.unwrap();
+        let guard = soon("a lock", coordinator.lock("x").unwrap().acquire()).await.unwrap();
+        toy.script.always(Method::Release, Mischief::Fails(ErrorKind::Unavailable));
+        assert!(soon("a release", guard.release()).await.is_err());
+        tokio::time::sleep(SESSION * 2 + SESSION / 2).await;
+        assert_eq!(kept.loss().reason(), None);
+        toy.script.heal();
+        let guard = soon("a lock", coordinator.lock("x").unwrap().acquire()).await.unwrap();
         guard.release().await.unwrap();
         kept.release().await.unwrap();
     });

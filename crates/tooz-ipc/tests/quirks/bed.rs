@@ -3,17 +3,14 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use libtest_mimic::{Arguments, Trial};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 use tooz_core::{ConnectOptions, Coordinator};
 use tooz_ipc as _;
-
-use crate::role;
 
 /// The trials of these names, each with a name of its own in shared memory.
 macro_rules! trials {
@@ -29,14 +26,10 @@ macro_rules! trials {
 }
 pub(crate) use trials;
 
-pub(crate) fn main(trials: Vec<Trial>) -> ExitCode {
+/// What this process was started for with `--role`, in place of trials.
+pub(crate) fn role() -> Option<Vec<String>> {
     let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some("--role") {
-        let given: Vec<String> = arguments.collect();
-        role::play(&given);
-        return ExitCode::SUCCESS;
-    }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    (arguments.next().as_deref() == Some("--role")).then(|| arguments.collect())
 }
 
 pub(crate) fn run(future: impl Future<Output = ()>) {

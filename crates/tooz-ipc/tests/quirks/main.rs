@@ -14,19 +14,21 @@ mod users;
 
 use std::process::ExitCode;
 
+use libtest_mimic::Arguments;
+
 fn main() -> ExitCode {
-    bed::main(
-        [
-            dead::trials(),
-            foreign::trials(),
-            full::trials(),
-            mounts::trials(),
-            stopped::trials(),
-            taken::trials(),
-            users::trials(),
-        ]
-        .into_iter()
-        .flatten()
-        .collect(),
-    )
+    if let Some(given) = bed::role() {
+        role::play(&given);
+        return ExitCode::SUCCESS;
+    }
+    let trials = [
+        dead::trials(),
+        foreign::trials(),
+        full::trials(),
+        mounts::trials(),
+        stopped::trials(),
+        taken::trials(),
+        users::trials(),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
 }

@@ -11,9 +11,8 @@ use crate::bare::Bare;
 use crate::memory_floor::{MemoryPair, Semaphore};
 use crate::party::{Order, Party};
 use crate::progress::Progress;
-use crate::raw::SILENCE;
 use crate::report::Report;
-use crate::stats::{Sample, with_warm_up};
+use crate::stats::{SILENCE, Sample, with_warm_up};
 use crate::target::{self, Measure, Target};
 
 pub(crate) async fn measure(backend: &Backend, report: &mut Report, progress: &Progress) -> Result<()> {

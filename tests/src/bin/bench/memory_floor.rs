@@ -11,8 +11,7 @@ use nix::libc;
 use tooz::{Coordinator, Lock};
 use tooz_conformance::history::now;
 
-use crate::raw::SILENCE;
-use crate::stats::Sample;
+use crate::stats::{SILENCE, Sample};
 
 /// The medians of the memory driver.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
-use std::time::Duration;
 
 use anyhow::Result;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -12,11 +11,8 @@ use crate::backend::{Backend, Unit};
 use crate::memory_floor::{MemoryFloor, MemoryPair};
 use crate::progress::Progress;
 use crate::report::Report;
-use crate::stats::{Sample, with_warm_up};
+use crate::stats::{SILENCE, Sample, with_warm_up};
 use crate::target::Measure;
-
-/// How long nothing happens before a hand-over, so that the waiter is in the queue.
-pub(crate) const SILENCE: Duration = Duration::from_millis(10);
 
 pub(crate) async fn measure(backend: &Backend, report: &mut Report, progress: &Progress) -> Result<()> {
     progress.step("the raw round trip");

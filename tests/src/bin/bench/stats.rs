@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+/// How long nothing happens before a hand-over, so that the waiter is in the queue.
+pub(crate) const SILENCE: Duration = Duration::from_millis(10);
+
 /// What was measured, in nanoseconds.
 pub(crate) struct Sample {
     histogram: Histogram<u64>,
