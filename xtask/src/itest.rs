@@ -28,7 +28,7 @@ pub(crate) struct Options {
 const AT_ONCE: &str = "3";
 
 /// Tests outside of a driver's crate that need its server, as folder and target; their cases are called `<backend>::…`.
-const ELSEWHERE: [(&str, &str); 2] = [("tests", "faults"), ("crates/tooz-cli", "servers")];
+const ELSEWHERE: [(&str, &str); 2] = [turns::FAULTS, ("crates/tooz-cli", "servers")];
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     let known = workspace.backends()?;
@@ -76,7 +76,9 @@ pub(crate) fn programs_of(
     let environment = servers::environment(backend);
     let mut invocations = Vec::new();
     for program in built.iter().filter(|program| program.folder == own) {
-        let Some(invocation) = trials.tell(&program.target, program.invocation(workspace)) else { continue };
+        let Some(invocation) = trials.tell((&program.folder, &program.target), program.invocation(workspace)) else {
+            continue;
+        };
         let invocation = invocation.environment(turns::VARIABLE, turns::file(workspace));
         invocations.push(match environment {
             Some((name, value)) => invocation.environment(name, value).arguments(["--test-threads", AT_ONCE]),
@@ -87,7 +89,9 @@ pub(crate) fn programs_of(
         let is_elsewhere = |program: &&Program| ELSEWHERE.contains(&(program.folder.as_str(), program.target.as_str()));
         invocations.extend(built.iter().filter(is_elsewhere).filter_map(|program| {
             let cases = format!("{backend}::");
-            let invocation = trials.tell(&program.target, program.invocation(workspace))?.environment(name, value);
+            let invocation = trials
+                .tell((&program.folder, &program.target), program.invocation(workspace))?
+                .environment(name, value);
             let invocation = invocation.environment(turns::VARIABLE, turns::file(workspace));
             Some(invocation.arguments([cases.as_str(), "--test-threads", AT_ONCE]))
         }));

@@ -15,8 +15,11 @@ pub(crate) const VARIABLE: &str = "TOOZ_TURNS";
 /// The variable that says which trials a program has.
 const TRIALS: &str = "TOOZ_TRIALS";
 
-/// The test programs that know it.
-const KNOW_IT: [&str; 3] = ["conformance", "quirks", "faults"];
+/// The test programs of drivers that know it.
+const KNOW_IT: [&str; 2] = ["conformance", "quirks"];
+
+/// The program, in the folder of its package, with the faults that all servers share. It knows it too.
+pub(crate) const FAULTS: (&str, &str) = ("tests", "faults");
 
 /// Which trials of a driver are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +33,8 @@ pub(crate) enum Trials {
 
 impl Trials {
     /// How a program is told; `None`: it has nothing to do with these.
-    pub(crate) fn tell(self, target: &str, invocation: Invocation) -> Option<Invocation> {
-        let knows_it = KNOW_IT.contains(&target);
+    pub(crate) fn tell(self, program: (&str, &str), invocation: Invocation) -> Option<Invocation> {
+        let knows_it = program == FAULTS || KNOW_IT.contains(&program.1);
         match self {
             Trials::Beside if knows_it => Some(invocation.environment(TRIALS, "beside")),
             Trials::Alone if knows_it => Some(invocation.environment(TRIALS, "alone")),

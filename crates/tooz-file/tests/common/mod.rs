@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Trial};
+use tooz_conformance::turn;
 use tooz_core::{ConnectOptions, Coordinator, LockGuard, MemberId, SessionEvent};
 use tooz_file as _;
 
@@ -35,7 +36,7 @@ pub(crate) fn main(trials: Vec<Trial>) -> ExitCode {
         run(role(&given));
         return ExitCode::SUCCESS;
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    libtest_mimic::run(&Arguments::from_args(), turn::in_order(trials, &[])).exit_code()
 }
 
 /// `UID:GID:GROUPS:UMASK`, as root may.

@@ -15,6 +15,7 @@ mod users;
 use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
+use tooz_conformance::turn;
 
 fn main() -> ExitCode {
     if let Some(given) = bed::role() {
@@ -30,5 +31,6 @@ fn main() -> ExitCode {
         taken::trials(),
         users::trials(),
     ];
-    libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
+    let trials = turn::in_order(trials.into_iter().flatten().collect(), &[]);
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
