@@ -22,6 +22,9 @@ const CORE: &str = "crates/tooz-core";
 const SOURCES: &str = "crates/tooz-core/src/";
 /// The list of mutants, beside the tests that catch them.
 const LIST: &str = "crates/tooz-core/mutants.toml";
+/// Where every room has a mutant.
+const FLOORS: [&str; 2] = ["engine", "handles"];
+const ONLY_FOR_TESTS: [&str; 2] = ["engine/fake.rs", "engine/mortal.rs"];
 /// The variable that says which of them lives.
 const WHICH: &str = "TOOZ_MUTANT";
 /// What answers in the copy which fault is alive.
@@ -57,6 +60,7 @@ struct Mutant {
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     let mutants = read(workspace)?;
+    has_one_in_each_room(workspace, &mutants)?;
     let chosen = |mutant: &&Mutant| options.names.is_empty() || options.names.contains(&mutant.name);
     let tree = workspace.target().join("mutants");
     copy(workspace, &tree)?;
@@ -128,6 +132,21 @@ fn read(workspace: &Workspace) -> Result<Vec<Mutant>> {
     let names: BTreeSet<_> = mutants.iter().map(|mutant| &mutant.name).collect();
     ensure!(names.len() == mutants.len(), "two mutants in {LIST} have one name");
     Ok(mutants)
+}
+
+/// Every room of `engine` and `handles` has one at least, but those that only tests have.
+fn has_one_in_each_room(workspace: &Workspace, mutants: &[Mutant]) -> Result<()> {
+    let files = workspace.files()?;
+    let rooms = files.iter().filter_map(|file| file.strip_prefix(SOURCES)).filter(|file| is_room(file));
+    let without = rooms.filter(|room| !mutants.iter().any(|mutant| mutant.file == *room));
+    let without: Vec<_> = without.collect();
+    ensure!(without.is_empty(), "no mutant in {LIST} is in {}", without.join(", "));
+    Ok(())
+}
+
+fn is_room(file: &str) -> bool {
+    let floor = file.split_once('/').filter(|(floor, room)| FLOORS.contains(floor) && !room.contains('/'));
+    floor.is_some() && !ONLY_FOR_TESTS.contains(&file)
 }
 
 /// Copies the workspace. What has not changed keeps its time, so that it is not built again. The sources of core are written once, with the
@@ -253,6 +272,17 @@ fn control(programs: &Programs, tree: &Path, mutants: &[&Mutant]) -> Result<bool
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_room_is_a_file_on_one_of_the_floors() {
+        assert!(is_room("engine/heart.rs") && is_room("handles/lock.rs"));
+        assert!(
+            !is_room("base/latch.rs")
+                && !is_room("engine/line/tests.rs")
+                && !is_room("engine/fake.rs")
+                && !is_room("engine.rs")
+        );
+    }
 
     #[test]
     fn a_statement_and_an_expression_get_a_switch_each() {

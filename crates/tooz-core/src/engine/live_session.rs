@@ -223,7 +223,8 @@ impl LiveSession {
         F: Future<Output = Result<()>> + Send + 'static,
     {
         let live = Arc::clone(self);
-        let asked: Asked<()> = Box::pin(async move { live.call(|session| live.counted(ask(Arc::clone(session)))).await });
+        let asked: Asked<()> =
+            Box::pin(async move { live.call(|session| live.counted(ask(Arc::clone(session)))).await });
         within_while(patience, what, asked).await.map_err(|error| error.in_driver(self.driver))
     }
 

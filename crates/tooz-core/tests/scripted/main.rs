@@ -1,6 +1,8 @@
 //! Core on a session of which the test says each answer, under a clock that the test moves.
 
+mod deadlines;
 mod session;
+mod watches;
 
 use std::future::Future;
 use std::pin::pin;

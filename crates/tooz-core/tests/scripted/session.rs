@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tooz_core::driver::{
     Clock, ConnectArgs, ConnectFuture, Granted, Groups, JoinRequest, LockKey, LockRequest, Locks, Mutex, Owned,
-    Replace, Reporter, RequestId, Roster, Session, Wanted, async_trait,
+    PushStream, Pushed, Pusher, Replace, Reporter, RequestId, Roster, Session, Wanted, async_trait, push_channel,
 };
 use tooz_core::{
     Capabilities, Characteristic, Characteristics, ConnectOptions, Coordinator, Driver, Error, ErrorKind, FencingToken,
@@ -38,6 +38,7 @@ struct State {
     owned: Vec<(LockKey, RequestId)>,
     beats: usize,
     looks: usize,
+    readings: usize,
     granted: usize,
     closes: usize,
     failing_closes: usize,
@@ -53,6 +54,9 @@ struct State {
     refused_joins: usize,
     lost_join_replies: usize,
     replaces: Vec<Replace>,
+    opens: usize,
+    opened: usize,
+    watches: Vec<Pusher>,
 }
 
 struct Script {
@@ -64,6 +68,16 @@ struct Script {
     locks_held: watch::Sender<bool>,
     joins_held: watch::Sender<bool>,
     releases_held: watch::Sender<bool>,
+    opens_held: watch::Sender<bool>,
+}
+
+impl Script {
+    fn watched(&self) -> PushStream {
+        let (pusher, stream) = push_channel();
+        pusher.push(Pushed::Ready);
+        self.state.lock().watches.push(pusher);
+        stream
+    }
 }
 
 /// A script and its clock, as a test has them in hand.
@@ -86,6 +100,7 @@ impl Scripted {
             locks_held: watch::Sender::new(false),
             joins_held: watch::Sender::new(false),
             releases_held: watch::Sender::new(false),
+            opens_held: watch::Sender::new(false),
         });
         ALL.lock().insert(name.clone(), Arc::clone(&script));
         Scripted { script, name, clock }
@@ -115,6 +130,11 @@ impl Scripted {
     /// How often it was asked who holds a lock.
     pub(crate) fn looks(&self) -> usize {
         self.script.state.lock().looks
+    }
+
+    /// How often it was asked for the members of a group.
+    pub(crate) fn readings(&self) -> usize {
+        self.script.state.lock().readings
     }
 
     pub(crate) fn holds_looks(&self, held: bool) {
@@ -165,6 +185,26 @@ impl Scripted {
     /// The same for releases that do not fail.
     pub(crate) fn holds_releases(&self, held: bool) {
         self.script.releases_held.send_replace(held);
+    }
+
+    /// The same for sessions that are to be opened.
+    pub(crate) fn holds_opens(&self, held: bool) {
+        self.script.opens_held.send_replace(held);
+    }
+
+    /// How many openings have begun.
+    pub(crate) fn opens(&self) -> usize {
+        self.script.state.lock().opens
+    }
+
+    /// How many have come to their end.
+    pub(crate) fn opened(&self) -> usize {
+        self.script.state.lock().opened
+    }
+
+    /// Tells every watch this.
+    pub(crate) fn push(&self, pushed: &Pushed) {
+        self.script.state.lock().watches.iter().for_each(|watch| watch.push(pushed.clone()));
     }
 
     /// The requests of all joins.
@@ -285,6 +325,13 @@ impl Session for ScriptedSession {
         self.0.clock.clone()
     }
 
+    async fn open(&self) -> Result<()> {
+        self.0.state.lock().opens += 1;
+        let_go(&self.0.opens_held).await;
+        self.0.state.lock().opened += 1;
+        Ok(())
+    }
+
     async fn beat(&self) -> Result<Vec<RequestId>> {
         let revoked = {
             let mut state = self.0.state.lock();
@@ -360,6 +407,10 @@ impl Locks for ScriptedSession {
         Ok(self.0.state.lock().holders.clone())
     }
 
+    async fn watch_lock(&self, _key: &LockKey) -> Result<Option<PushStream>> {
+        Ok(Some(self.0.watched()))
+    }
+
     async fn locks(&self) -> Result<Vec<LockKey>> {
         Ok(self.0.state.lock().in_use.clone())
     }
@@ -367,6 +418,10 @@ impl Locks for ScriptedSession {
 
 #[async_trait]
 impl Groups for ScriptedSession {
+    async fn watch_group(&self, _group: &GroupId) -> Result<Option<PushStream>> {
+        Ok(Some(self.0.watched()))
+    }
+
     async fn create_group(&self, _group: &GroupId) -> Result<()> {
         Ok(())
     }
@@ -403,7 +458,8 @@ impl Groups for ScriptedSession {
     }
 
     async fn members(&self, group: &GroupId) -> Result<Roster> {
-        let state = self.0.state.lock();
+        let mut state = self.0.state.lock();
+        state.readings += 1;
         if state.group_is_missing {
             return Err(Error::no_group(group));
         }

@@ -1,8 +1,8 @@
 //! A driver with which nothing works is asked again with pauses that grow, whatever part of it does not work.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tooz_core::ErrorKind;
+use tooz_core::{Coordinator, ErrorKind};
 
 use crate::cases::Cases;
 use crate::driver::{Method, Mischief};
@@ -103,4 +103,42 @@ fn a_wait_that_is_answered_no_although_it_is_wanted_is_repeated_with_pauses() {
         let other = tokio::time::timeout(SOON, coordinator.lock("y").unwrap().acquire()).await;
         assert!(other.expect("the heart lives").unwrap().is_held());
     });
+}
+
+#[test]
+fn pauses_begin_anew_after_a_session_that_has_lived() {
+    trial(async || {
+        let toy = Toy::named("pauses-anew");
+        let coordinator = toy.connect("one").await;
+        let lock = coordinator.lock("x").unwrap();
+        soon("a lock", lock.acquire()).await.unwrap().release().await.unwrap();
+        // What is lost the most of is what waits the longest: from the sixth attempt on a pause is half a second or more.
+        let grown = pause_before_attempt(&toy, &coordinator, 7).await;
+        toy.script.heal();
+        soon("a lock", lock.acquire()).await.unwrap().release().await.unwrap();
+        // Longer than a session has to last to have lived.
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        let first = pause_before_attempt(&toy, &coordinator, 2).await;
+        assert!(first < grown, "{first:?} after a session that has lived, {grown:?} before it");
+        toy.script.heal();
+    });
+}
+
+/// Ends the session, and lets a task wait for the next one, which can't be had: how long passed before that attempt.
+async fn pause_before_attempt(toy: &Toy, coordinator: &Coordinator, attempt: usize) -> Duration {
+    let before = toy.script.calls(Method::Connect);
+    toy.script.always(Method::Connect, Mischief::Fails(ErrorKind::Unavailable));
+    toy.expire("one");
+    let waiting = coordinator.lock("waited for").unwrap();
+    let waiting = tokio::spawn(async move { waiting.acquire().await });
+    let attempts = async |count: usize| {
+        while toy.script.calls(Method::Connect) < before + count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Instant::now()
+    };
+    let one_before = soon("an attempt", attempts(attempt - 1)).await;
+    let pause = soon("the next attempt", attempts(attempt)).await - one_before;
+    waiting.abort();
+    pause
 }
