@@ -32,6 +32,12 @@ enum Running {
 
 pub(crate) fn run(options: &Options) -> Result<Verdict> {
     let Some(kind) = servers::server_of(&options.backend) else {
+        if servers::EMBEDDED.contains(&options.backend.as_str()) {
+            bail!(
+                "`{0}` needs no server; try: tooz --url '{0}:…' doctor (`tooz drivers` shows a URL of each)",
+                options.backend
+            );
+        }
         let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
         bail!("there is no server for `{}`; there are: {}", options.backend, known.join(", "));
     };

@@ -12,7 +12,7 @@ use crate::progress::Progress;
 const MAY_START: (&str, &str) = ("TOOZ_TESTBED", "1");
 
 /// The backends that are parts of the machine itself.
-const EMBEDDED: [&str; 3] = ["file", "ipc", "memory"];
+pub(crate) const EMBEDDED: [&str; 3] = ["file", "ipc", "memory"];
 
 /// The server of a backend; `None` for one that needs none.
 pub(crate) fn server_of(backend: &str) -> Option<Kind> {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use tooz_core::{Checkup, Error, ErrorKind, Result};
 
 use crate::client::{Client, Lane, Scope};
+use crate::crowd::longest_wait;
 use crate::layout::Layout;
 
 /// The oldest version that this driver speaks to, as major and minor.
@@ -15,6 +16,9 @@ const OLDEST: (u32, u32) = (1, 8);
 const LEAST: Duration = Duration::from_secs(10);
 /// So many times the election timeout goes by until a new leader serves: 3.0 s of 1 s and 15.3 s of 5 s were measured.
 const ELECTIONS: u32 = 3;
+/// The part of a session timeout that an outage may take. Of the timeout a third may have gone by since the last heartbeat, the margin is a tenth, and a
+/// command below `tooz lock` gets a quarter for its end.
+const BEARABLE: f64 = 1.0 - 1.0 / 3.0 - 0.1 - 0.25;
 
 /// What an agent says of itself.
 #[derive(Deserialize)]
@@ -30,10 +34,12 @@ struct Config {
     #[serde(default)]
     server: bool,
     version: String,
+    #[serde(default)]
+    datacenter: String,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "PascalCase")]
 struct DebugConfig {
     #[serde(rename = "ConsulRaftElectionTimeout")]
     election_timeout: String,
@@ -41,6 +47,7 @@ struct DebugConfig {
     session_ttl_min: String,
     #[serde(rename = "HTTPMaxConnsPerClient")]
     http_connections: u32,
+    max_query_time: String,
     #[serde(rename = "ACLsEnabled")]
     has_acls: Option<bool>,
 }
@@ -62,7 +69,18 @@ pub(crate) async fn check_up(client: &Client, layout: &Layout, session_timeout: 
         checkup = of_agent(checkup, &agent.address, answer.as_ref());
     }
     checkup = match &portrait {
-        Ok(portrait) => of_settings(of_version(checkup, &portrait.config.version), portrait, session_timeout),
+        Ok(portrait) => {
+            let own = &portrait.config.datacenter;
+            let other = client.settings.datacenter.as_ref().filter(|named| !named.eq_ignore_ascii_case(own));
+            let checkup = of_version(checkup, &portrait.config.version);
+            let checkup = match other {
+                Some(named) => checkup.good(format!(
+                    "datacenter {named} keeps everything, and the agent is in {own}: how the servers there are set up was not looked at"
+                )),
+                None => of_servers_settings(checkup, portrait, session_timeout),
+            };
+            of_agents_settings(checkup, &portrait.debug_config)
+        }
         Err(error) => checkup.warning(
             format!("the agent does not say how it is set up: {error}"),
             "give the token the right agent_prefix \"\" { policy = \"read\" } for a full check",
@@ -113,9 +131,11 @@ fn of_version(checkup: Checkup, version: &str) -> Checkup {
     checkup.good(format!("version {version}"))
 }
 
-fn of_settings(mut checkup: Checkup, portrait: &SelfPortrait, session_timeout: Duration) -> Checkup {
+/// An agent that is a server is set up like the other servers.
+fn of_servers_settings(mut checkup: Checkup, portrait: &SelfPortrait, session_timeout: Duration) -> Checkup {
     let debug = &portrait.debug_config;
     if portrait.config.server {
+        checkup = of_waits(checkup, debug, session_timeout);
         let least = duration(&debug.session_ttl_min).filter(|least| !least.is_zero()).unwrap_or(LEAST);
         checkup = if least > session_timeout {
             checkup.wrong(
@@ -127,25 +147,46 @@ fn of_settings(mut checkup: Checkup, portrait: &SelfPortrait, session_timeout: D
         };
         if let Some(election) = duration(&debug.election_timeout) {
             let outage = election * ELECTIONS;
-            checkup = if outage >= session_timeout.mul_f64(0.9) {
+            checkup = if outage > session_timeout.mul_f64(BEARABLE) {
                 checkup.warning(
                     format!(
-                        "a change of leaders takes about {outage:?} (raft_multiplier {}), so that it ends every session of {session_timeout:?}",
+                        "a change of leaders takes about {outage:?} (raft_multiplier {}), so that it may end sessions of {session_timeout:?}, and commands \
+                         below `tooz lock` before",
                         election.as_secs()
                     ),
                     if election > Duration::from_secs(1) {
-                        "set performance { raft_multiplier = 1 } in the servers' configuration, or session_timeout=30s"
+                        "set performance { raft_multiplier = 1 } in the servers' configuration, or session_timeout=60s"
                     } else {
                         "ask for a longer session_timeout"
                     },
                 )
             } else {
-                checkup.good(format!("a change of leaders takes about {outage:?}, less than the session_timeout"))
+                checkup.good(format!(
+                    "a change of leaders takes about {outage:?}, which a session_timeout of {session_timeout:?} bears"
+                ))
             };
         }
     } else {
-        checkup = checkup.good("the agent asked is no server: session_ttl_min and raft_multiplier were not looked at");
+        let words =
+            "the agent asked is no server: session_ttl_min, raft_multiplier and max_query_time were not looked at";
+        checkup = checkup.good(words);
     }
+    checkup
+}
+
+/// A server with a low `max_query_time` answers questions that wait for a change long before there is one, with all that is asked for.
+fn of_waits(checkup: Checkup, debug: &DebugConfig, session_timeout: Duration) -> Checkup {
+    let wait = longest_wait(session_timeout);
+    match duration(&debug.max_query_time).filter(|most| !most.is_zero() && *most < wait) {
+        Some(most) => checkup.warning(
+            format!("the servers answer after {most:?} what would wait for a change for {wait:?} (max_query_time): watches cost them more"),
+            "raise max_query_time in the servers' configuration",
+        ),
+        None => checkup,
+    }
+}
+
+fn of_agents_settings(checkup: Checkup, debug: &DebugConfig) -> Checkup {
     let most = debug.http_connections;
     if (1..100).contains(&most) {
         return checkup.warning(

@@ -1,5 +1,6 @@
 //! The client: sends each request over one of a few named connections, to one agent after another within its limit, and repeats what may be.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Method;
@@ -33,7 +34,15 @@ pub(crate) enum Lane {
     Poll,
 }
 
-/// The client of one session. It has twenty connections at most: an agent takes two hundred of one address.
+impl Lane {
+    /// Whether the server answers only when something has changed.
+    fn waits(self) -> bool {
+        matches!(self, Lane::Mailbox | Lane::Poll)
+    }
+}
+
+/// The client of one session. It has twenty connections at most, and seven more while those that were cut are made anew: an agent takes two hundred of
+/// one address.
 pub(crate) struct Client {
     pub(crate) settings: Settings,
     beat: Pool,
@@ -43,7 +52,7 @@ pub(crate) struct Client {
     polls: Pool,
     /// How long one request may take, all its repetitions included.
     pub(crate) limit: Duration,
-    /// The agent that was last found to hang: questions that wait there for a change are asked elsewhere.
+    /// The agent that was last found to hang, or connections to it: questions that wait there for a change are asked elsewhere, or over new ones.
     hung: watch::Sender<usize>,
 }
 
@@ -121,17 +130,18 @@ impl Client {
             // Time is left for another agent.
             let patience = if tries + 1 >= agents { left } else { left / 2 };
             let agent = pool.agent();
-            let asked = timeout(patience, self.ask_once(pool, question.clone())).await;
-            let failure =
-                match asked.unwrap_or_else(|_| Err(error::no_answer(&self.settings.agents[agent].address, patience))) {
-                    Ok((answer, address)) => match read(answer, &address) {
-                        Ok(message) => return Ok(Reply { message, was_repeated }),
-                        Err(failure) => failure,
-                    },
+            let asking = self.ask_one(lane, patience / 2, &question, &mut was_repeated);
+            let asked = timeout(patience, asking).await;
+            let hangs = || Err(error::no_answer(&self.settings.agents[agent].address, patience));
+            let failure = match asked.unwrap_or_else(|_| hangs()) {
+                Ok((answer, address)) => match read(answer, &address) {
+                    Ok(message) => return Ok(Reply { message, was_repeated }),
                     Err(failure) => failure,
-                };
+                },
+                Err(failure) => failure,
+            };
             was_repeated |= failure.error.outcome() == Outcome::Unknown;
-            if failure.error.kind() == ErrorKind::TimedOut {
+            if failure.error.kind() == ErrorKind::TimedOut && agents > 1 {
                 self.hung.send_replace(agent);
             }
             let goes_on = match failure.remedy {
@@ -160,17 +170,58 @@ impl Client {
         }
     }
 
+    /// Asks the agent of that lane. A connection that was cut without a word hangs like a slow agent: what is not answered for some time over one
+    /// that was kept is asked once more over a new one, and the first answer counts.
+    async fn ask_one(
+        &self,
+        lane: Lane,
+        suspicious: Duration,
+        question: &Question,
+        was_repeated: &mut bool,
+    ) -> Result<(Answer, Arc<str>), Failure> {
+        let pool = self.pool(lane);
+        let (agent, kept) = (pool.agent(), pool.take());
+        let may_be_cut = kept.is_some() && !lane.waits();
+        let first = self.ask_once(pool, kept, question.clone());
+        if !may_be_cut {
+            return first.await;
+        }
+        tokio::pin!(first);
+        if let Ok(answer) = timeout(suspicious, &mut first).await {
+            return answer;
+        }
+        *was_repeated = true;
+        // The others may be cut too, and each would be found by a request of its own.
+        self.clear();
+        tokio::select! {
+            answer = &mut first => answer,
+            answer = self.ask_once(pool, None, question.clone()) => {
+                if answer.is_err() {
+                    return first.await;
+                }
+                self.hung.send_replace(agent);
+                answer
+            }
+        }
+    }
+
     /// Over one connection. A caller that gives up waiting drops it, so that a late answer is never taken for another's.
-    async fn ask_once(&self, pool: &Pool, question: Question) -> Result<(Answer, std::sync::Arc<str>), Failure> {
-        let mut connection = match pool.take() {
+    async fn ask_once(
+        &self,
+        pool: &Pool,
+        kept: Option<Connection>,
+        question: Question,
+    ) -> Result<(Answer, Arc<str>), Failure> {
+        let mut connection = match kept {
             Some(connection) => connection,
             None => self.connect(pool.agent()).await?,
         };
+        let path = question.path.clone();
         let asked = connection.ask(question).await;
-        let (address, answered) = (std::sync::Arc::clone(&connection.address), connection.answered);
+        let (address, answered) = (Arc::clone(&connection.address), connection.answered);
         let answer = asked.map_err(|why| error::broken(why, &address, answered))?;
         pool.keep(connection);
-        Ok((error::judge(answer, &address)?, address))
+        Ok((error::judge(answer, &address, &path)?, address))
     }
 
     /// Asks that agent alone, over a connection of its own.
@@ -178,8 +229,9 @@ impl Client {
         let address = &self.settings.agents[number].address;
         let asking = async {
             let mut connection = self.connect(number).await?;
+            let path = question.path.clone();
             let answer = connection.ask(question).await.map_err(|why| error::broken(why, address, 0))?;
-            error::judge(answer, address)
+            error::judge(answer, address, &path)
         };
         let asked = timeout(self.limit, asking).await;
         asked.unwrap_or_else(|_| Err(error::no_answer(address, self.limit))).map_err(|failure| failure.error)
@@ -301,11 +353,11 @@ impl Client {
         Some(answer.and_then(|answer| Page::read(&answer.message)))
     }
 
-    /// Ends when that agent was found to hang by a request that was to be answered at once, and there is another.
+    /// Ends when that agent was found to hang by another request. Where there is none but that one, a new connection to it may do better.
     async fn hangs(&self, agent: usize) {
         let mut hung = self.hung.subscribe();
         while hung.changed().await.is_ok() {
-            if *hung.borrow() == agent && self.settings.agents.len() > 1 {
+            if *hung.borrow() == agent {
                 return;
             }
         }

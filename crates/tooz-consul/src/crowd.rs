@@ -7,16 +7,26 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tooz_core::Result;
 use tooz_core::driver::Mutex;
 
 use crate::client::{Client, Lane, Scope};
+use crate::idle::Idle;
 use crate::request::{BATCH, Entry, TxnResult, get};
 
 /// How often those that wait together are looked at.
 const TOGETHER: Duration = Duration::from_millis(500);
 /// After how many of those looks a waiter tries again to ask by itself.
 const LOOKS: u32 = 8;
+
+/// The longest that one question waits. What is given up the server keeps until then.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// How long one question of a session waits.
+pub(crate) fn longest_wait(session_timeout: Duration) -> Duration {
+    session_timeout.min(LONGEST_WAIT)
+}
 
 /// Those that wait in one session.
 pub(crate) struct Crowd {
@@ -44,8 +54,9 @@ impl Crowd {
 
     /// Ends when that entry is gone, or another stands in its place. `since`: an index at which it was there.
     pub(crate) async fn gone(&self, client: &Arc<Client>, entry: &Entry, since: u64) -> Result<()> {
-        let mut index = since;
+        let (mut index, mut idle) = (since, Idle::new());
         loop {
+            let asked_at = Instant::now();
             let Some(answered) = client.poll(Lane::Poll, &entry.key, Scope::One, index, self.wait).await else {
                 let told = Arc::new(Notify::new());
                 let _enrolment = Enrolment::among(&self.together, client, &entry.key, &told);
@@ -60,6 +71,7 @@ impl Crowd {
             }
             // Also a lower one: the servers may have been set back, and would be deaf to a question about a later index.
             index = page.index;
+            idle.pace(false, asked_at).await;
         }
     }
 }

@@ -37,20 +37,20 @@ const fn is_an_answer(status: u16) -> bool {
     matches!(status, 200 | 404 | 409)
 }
 
-/// Judges the answer of the agent at that address.
-pub(crate) fn judge(answer: Answer, address: &str) -> Result<Answer, Failure> {
+/// Judges the answer of the agent at that address to what was asked at that path.
+pub(crate) fn judge(answer: Answer, address: &str, path: &str) -> Result<Answer, Failure> {
     if is_an_answer(answer.status) {
         return Ok(answer);
     }
     let text = String::from_utf8_lossy(&answer.body);
-    let (kind, outcome, remedy, advice) = verdict(answer.status, text.trim());
+    let (kind, outcome, remedy, advice) = verdict(answer.status, text.trim(), path);
     let words = format!("consul at {address} answers {} {:.300}; {advice}", answer.status, text.trim());
     Err(Failure { error: Error::new(kind, words).with_outcome(outcome), remedy })
 }
 
-fn verdict(status: u16, text: &str) -> Judgement {
+fn verdict(status: u16, text: &str, path: &str) -> Judgement {
     match status {
-        403 => refused(),
+        403 => refused(text, path),
         // A path that is not its own canonical form. To follow would be to read another key.
         301 | 302 | 307 | 308 => (
             ErrorKind::Backend,
@@ -73,16 +73,16 @@ fn verdict(status: u16, text: &str) -> Judgement {
         ),
         400 => (ErrorKind::Config, Outcome::NotApplied, Remedy::None, "is that a Consul of version 1.8 or later?"),
         // It is not known how far it had come, whatever the words are: some are said after a leader has passed it on to the others.
-        500.. => server_error(text),
+        500.. => server_error(text, path),
         _ => (ErrorKind::Backend, Outcome::NotApplied, Remedy::None, "this driver does not know that answer"),
     }
 }
 
-fn server_error(text: &str) -> Judgement {
+fn server_error(text: &str, path: &str) -> Judgement {
     let config = |advice| (ErrorKind::Config, Outcome::NotApplied, Remedy::None, advice);
     // The answer of a server comes by way of an agent, whose own status it loses.
     if is_refusal(text) {
-        refused()
+        refused(text, path)
     } else if text.contains("Invalid Session TTL") {
         config(
             "choose a longer session_timeout, or let the servers take shorter ones by session_ttl_min (10s by default)",
@@ -92,7 +92,7 @@ fn server_error(text: &str) -> Judgement {
     } else if text.contains("Invalid Behavior") {
         config("is that a Consul of version 1.8 or later?")
     } else if text.contains("No path to datacenter") {
-        config("there is no such datacenter: see to the option datacenter")
+        config("these agents reach no such datacenter: see to the option datacenter")
     } else if text.contains("No cluster leader") {
         let advice = "a majority of the servers must run and reach one another";
         (ErrorKind::Unavailable, Outcome::Unknown, Remedy::AskAnother, advice)
@@ -101,15 +101,29 @@ fn server_error(text: &str) -> Judgement {
     }
 }
 
-const fn refused() -> Judgement {
-    (
-        ErrorKind::Unauthorized,
-        Outcome::NotApplied,
-        Remedy::LogIn,
-        "the token needs key_prefix \"tooz/\" { policy = \"write\" } and session \"tooz-sessions\" { policy = \"write\" } (or the \
-         name that the option node gives), with no narrower rule that denies, and node \"tooz-sessions\" { policy = \"write\" } until that node \
-         is registered",
-    )
+fn refused(text: &str, path: &str) -> Judgement {
+    (ErrorKind::Unauthorized, Outcome::NotApplied, Remedy::LogIn, right_for(text, path))
+}
+
+/// The right that the token lacks: Consul does not say which it is.
+fn right_for(text: &str, path: &str) -> &'static str {
+    let is_below = |folder: &str| path.strip_prefix("/v1/").is_some_and(|rest| rest.starts_with(folder));
+    if text.contains("ACL not found") {
+        "these servers do not know the token: see to the options token and token_file"
+    } else if text.contains("ACL support disabled") {
+        "these servers have no ACLs: leave the token out"
+    } else if is_below("session/") {
+        "the token needs session \"tooz-sessions\" { policy = \"write\" } (or the name that the option node gives)"
+    } else if is_below("catalog/register") {
+        "the token needs node \"tooz-sessions\" { policy = \"write\" } (or the name that the option node gives) until that node is registered; \
+         an operator may register it instead"
+    } else if is_below("agent/") {
+        "the token needs agent_prefix \"\" { policy = \"read\" }"
+    } else if is_below("catalog/") || is_below("health/") {
+        "the token needs node_prefix \"\" { policy = \"read\" }"
+    } else {
+        "the token needs key_prefix \"tooz/\" { policy = \"write\" }, with no narrower rule that denies"
+    }
 }
 
 const fn too_many() -> Judgement {
@@ -133,7 +147,7 @@ pub(crate) fn is_without_node(text: &str) -> bool {
 
 /// The transaction was refused for want of rights.
 pub(crate) fn not_allowed(address: &str, what: &str) -> Failure {
-    let (kind, outcome, remedy, advice) = refused();
+    let (kind, outcome, remedy, advice) = refused(what, "/v1/txn");
     let words = format!("consul at {address} refuses a transaction: {what}; {advice}");
     Failure { error: Error::new(kind, words).with_outcome(outcome), remedy }
 }
@@ -244,14 +258,14 @@ mod tests {
 
     fn of(status: u16, text: &str) -> Failure {
         let answer = Answer { status, index: 0, body: Bytes::copy_from_slice(text.as_bytes()) };
-        judge(answer, "h:8500").unwrap_err()
+        judge(answer, "h:8500", "/v1/kv/x").unwrap_err()
     }
 
     proptest! {
         #[test]
         fn no_answer_panics(status in 0_u16..700, text: String) {
             let answer = Answer { status, index: 0, body: text.into_bytes().into() };
-            if let Err(failure) = judge(answer, "h:8500") {
+            if let Err(failure) = judge(answer, "h:8500", "/v1/kv/x") {
                 prop_assert!(failure.error.to_string().contains("h:8500"));
                 prop_assert!(failure.remedy != Remedy::LogIn || failure.error.outcome() == Outcome::NotApplied);
             }
@@ -272,6 +286,15 @@ mod tests {
         ] {
             let failure = of(status, text);
             assert_eq!((failure.error.kind(), failure.error.outcome()), (kind, outcome), "{status} {text}");
+        }
+        for (text, path, right) in [
+            ("Permission denied", "/v1/session/create", "session \"tooz-sessions\""),
+            ("Permission denied", "/v1/catalog/register", "node \"tooz-sessions\""),
+            ("Permission denied", "/v1/kv/tooz/x", "key_prefix"),
+            ("ACL not found", "/v1/kv/tooz/x", "do not know the token"),
+        ] {
+            let words = right_for(text, path);
+            assert!(words.contains(right), "{path}: {words}");
         }
         assert!(of(500, "Invalid Session TTL").error.to_string().contains("session_ttl_min"));
         assert!(of(429, "").error.to_string().contains("http_max_conns_per_client"));

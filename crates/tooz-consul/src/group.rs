@@ -122,7 +122,8 @@ impl Groups for ConsulSession {
             self.holdings.all().get(&request.id.0).map(|holding| holding.modified).filter(|index| *index > 0);
         for _ in 0..TRIES {
             if let Some(index) = known {
-                let reply = self.client.transact(Lane::Duty, &[set_at(&place, &value, index)]).await?;
+                let ops = vec![set_at(&place, &value, index)];
+                let reply = self.server_session()?.change(&self.client, Lane::Duty, ops, None).await?;
                 if let TxnResult::Done(entries) = reply.message {
                     self.note_index(request, entries.first().map_or(0, |entry| entry.modified));
                     return Ok(());
@@ -156,7 +157,7 @@ impl Groups for ConsulSession {
         let mut known = struck.map(|holding| holding.modified).filter(|index| certain && *index > 0);
         for _ in 0..TRIES {
             if let Some(index) = known {
-                let reply = self.client.transact(Lane::Duty, &[delete_at(&place, index)]).await?;
+                let reply = session.change(&self.client, Lane::Duty, vec![delete_at(&place, index)], None).await?;
                 if let TxnResult::Done(_) = reply.message {
                     return Ok(());
                 }
@@ -220,7 +221,7 @@ impl ConsulSession {
             lock(&place, value, &session.id),
         ];
         ops.extend(replaced.and_then(|there| self.farewell(folder, there, &session.id)));
-        let reply = match self.client.transact(Lane::Wish, &ops).await {
+        let reply = match session.change(&self.client, Lane::Wish, ops, None).await {
             Ok(reply) => reply,
             Err(error) => {
                 if error.outcome() == Outcome::Unknown {

@@ -11,7 +11,8 @@ use crate::holdings::{Certainty, HoldingKind};
 use crate::layout::{LockFolder, count_holders, letter};
 use crate::queue::Position;
 use crate::record::{Letter, LockRecord, read, write};
-use crate::request::{Entry, TxnResult, check_session, delete, delete_at, lock};
+use crate::release::release;
+use crate::request::{Entry, TxnResult, delete_at, lock};
 use crate::session::ConsulSession;
 use crate::watch;
 use crate::withdrawal::withdraw;
@@ -90,10 +91,8 @@ impl Locks for ConsulSession {
         if let Some(mut struck) = self.holdings.strike(request.id)
             && struck.certainty() == Certainty::Certain
         {
-            // That the key is the session's proves that the session lived until then.
-            let ops = [check_session(&struck.key, &session.id), delete(&struck.key)];
-            let answered = match self.client.transact(Lane::Duty, &ops).await {
-                Ok(answered) => answered,
+            let released = match release(&self.client, session, &struck.key).await {
+                Ok(released) => released,
                 Err(error) => {
                     // Its repetition needs no more than this.
                     struck.maybe_deleted |= error.outcome() == Outcome::Unknown;
@@ -101,13 +100,13 @@ impl Locks for ConsulSession {
                     return Err(error);
                 }
             };
-            if let TxnResult::Done(_) = answered.message {
+            if released.was_there {
                 return Ok(());
             }
             // It was gone already: by an earlier sending of this, by force, or with the session, of which the holder must hear.
             session.require(&self.client).await?;
             let was_by_us =
-                answered.was_repeated || struck.maybe_deleted || !matches!(struck.kind, HoldingKind::Grant(_));
+                released.was_repeated || struck.maybe_deleted || !matches!(struck.kind, HoldingKind::Grant(_));
             return if was_by_us { Ok(()) } else { Err(taken_away(request)) };
         }
         // Core knows the mode of what it asked for, but not of what it finds left over after a reconnect.

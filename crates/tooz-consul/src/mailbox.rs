@@ -13,11 +13,13 @@ use tooz_core::driver::{Backoff, Reporter, RequestId};
 use tooz_core::{ErrorKind, Result};
 
 use crate::client::{Client, Lane, Scope};
+use crate::history;
 use crate::holdings::Holdings;
+use crate::idle::Idle;
 use crate::layout::is_letter;
 use crate::record::{Letter, read};
 use crate::request::{BATCH, Entry, Page, delete};
-use crate::rounds::{IN_ONE, look, taken};
+use crate::rounds::Rounds;
 use crate::server_session::ServerSession;
 
 /// A session that has given back all that it has had by then has no use for letters: most locks are held for a moment.
@@ -31,6 +33,14 @@ pub(crate) struct Mailbox {
     pub(crate) session: Arc<ServerSession>,
     /// How long one question waits.
     pub(crate) wait: Duration,
+}
+
+/// What came of one question.
+struct Received {
+    /// After which index to wait.
+    index: u64,
+    /// It was answered early, though nothing has changed.
+    is_idle: bool,
 }
 
 impl Mailbox {
@@ -48,31 +58,42 @@ impl Mailbox {
             }
         }
         let mut pauses = Backoff::between(Duration::from_millis(50), Duration::from_secs(1));
-        let mut index = 0;
+        let mut idle = Idle::new();
+        let (mut index, mut has_failed) = (0, false);
         loop {
-            match self.receive_once(index).await {
-                Ok(Some(next)) => {
-                    index = next;
+            let asked_at = Instant::now();
+            match self.receive_once(index, has_failed).await {
+                Ok(Some(received)) => {
+                    (index, has_failed) = (received.index, false);
                     pauses.reset();
+                    idle.pace(!received.is_idle, asked_at).await;
                 }
                 Ok(None) => return,
                 Err(error) if error.kind() == ErrorKind::Lost => return self.reporter.session_lost(error),
                 // The deadline judges meanwhile.
-                Err(_) => pauses.pause().await,
+                Err(_) => {
+                    has_failed = true;
+                    pauses.pause().await;
+                }
             }
         }
     }
 
-    /// Answers the index after which to wait; `None`: the session is over, and that was told.
-    async fn receive_once(&self, index: u64) -> Result<Option<u64>> {
+    /// `None`: the session is over, and that was told.
+    async fn receive_once(&self, index: u64, has_failed: bool) -> Result<Option<Received>> {
         let key = &self.session.key;
+        if has_failed {
+            // The servers may come back with an earlier state: what is held is free for others from now on, and the next heartbeat is late.
+            self.session.history.look(&self.client, Lane::Mailbox).await?;
+            self.rounds().mend(Lane::Mailbox).await?;
+        }
         let asked_at = Instant::now();
         // The first question is to be answered at once: letters may be there.
         let asked = match index {
             0 => Some(self.client.glance(Lane::Mailbox, key, Scope::Below).await),
             _ => self.client.poll(Lane::Mailbox, key, Scope::Below, index, self.wait).await,
         };
-        let Some(asked) = asked else { return Ok(Some(index)) };
+        let Some(asked) = asked else { return Ok(Some(Received { index, is_idle: true })) };
         let mut page = asked?;
         if !self.is_there(&page) {
             // A leader that was just elected may not have read its own log.
@@ -88,18 +109,20 @@ impl Mailbox {
         // A question is answered early where something has changed, and where the servers were set back to an earlier state, which ends all
         // questions at once.
         let is_early = asked_at.elapsed() < self.wait.mul_f64(0.45);
-        if index > 0 && (page.index < index || (page.index == index && is_early)) {
-            self.look_at_all().await?;
+        let is_idle = index > 0 && page.index == index && is_early;
+        if is_idle || page.index < index {
+            self.session.history.look(&self.client, Lane::Mailbox).await?;
         }
+        self.rounds().mend(Lane::Mailbox).await?;
         let letters: Vec<&Entry> = page.entries.iter().filter(|entry| is_letter(key, &entry.key)).collect();
         for letter in &letters {
             self.open(letter);
         }
-        for some in letters.chunks(BATCH) {
-            let ops: Vec<_> = some.iter().map(|letter| delete(&letter.key)).collect();
-            self.client.transact(Lane::Mailbox, &ops).await?;
+        for some in letters.chunks(BATCH - history::OPS) {
+            let ops = some.iter().map(|letter| delete(&letter.key)).collect();
+            self.session.change(&self.client, Lane::Mailbox, ops, None).await?;
         }
-        Ok(Some(page.index.max(1)))
+        Ok(Some(Received { index: page.index.max(1), is_idle }))
     }
 
     fn is_there(&self, page: &Page) -> bool {
@@ -112,17 +135,11 @@ impl Mailbox {
     fn open(&self, letter: &Entry) {
         let Some(Letter::Broken(id) | Letter::Replaced(id)) = read(&letter.value) else { return };
         if let Ok(id) = id.parse::<RequestId>() {
-            taken(&self.holdings, &self.reporter, id);
+            self.rounds().taken(id);
         }
     }
 
-    async fn look_at_all(&self) -> Result<()> {
-        for _ in 0..self.holdings.turns(IN_ONE) {
-            look(&self.client, &self.session, &self.holdings, &self.reporter, Lane::Duty).await?;
-        }
-        // What was given back since may stand there again.
-        self.holdings.note_set_back();
-        self.reporter.connected();
-        Ok(())
+    fn rounds(&self) -> Rounds<'_> {
+        Rounds { client: &self.client, session: &self.session, holdings: &self.holdings, reporter: &self.reporter }
     }
 }

@@ -70,8 +70,9 @@ impl ConsulSession {
         self.holdings.enlist(request.id, Holding::new(place.clone(), kind))?;
         for _ in 0..TRIES {
             let index = session.index();
-            let ops = [check_index(&session.key, index), lock(&place, &value, &session.id), get_below(folder.all())];
-            let reply = match self.client.transact_by(Lane::Wish, &ops, latest).await {
+            let ops =
+                vec![check_index(&session.key, index), lock(&place, &value, &session.id), get_below(folder.all())];
+            let reply = match session.change(&self.client, Lane::Wish, ops, latest).await {
                 Ok(reply) => reply,
                 Err(error) => return Err(self.not_entered(request, error)),
             };

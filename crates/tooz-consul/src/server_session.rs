@@ -9,13 +9,16 @@ use std::time::Duration;
 use hyper::Method;
 use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tooz_core::{Error, ErrorKind, MemberId, Outcome, Result};
 
-use crate::client::{Client, Lane, Scope};
+use crate::client::{Client, Lane, Reply, Scope};
 use crate::error;
+use crate::history::History;
 use crate::layout::Layout;
 use crate::record::{SessionRecord, write};
-use crate::request::{TxnResult, lock};
+use crate::releases::Releases;
+use crate::request::{Op, TxnResult, lock};
 use crate::withdrawals::Withdrawals;
 
 /// How often a heartbeat is repeated where a new leader does not know the session yet.
@@ -33,6 +36,8 @@ pub(crate) struct ServerSession {
     index: AtomicU64,
     /// How often it was written.
     written: AtomicU64,
+    pub(crate) history: History,
+    pub(crate) releases: Releases,
     pub(crate) withdrawals: Withdrawals,
 }
 
@@ -71,8 +76,9 @@ impl ServerSession {
             created => created?,
         };
         let (index, written) = (AtomicU64::new(0), AtomicU64::new(0));
-        let (key, withdrawals) = (layout.session(&id), Withdrawals::default());
-        Ok(ServerSession { key, id, member: member.clone(), index, written, withdrawals })
+        let (key, history) = (layout.session(&id), History::new(layout.stamp(&id), id.clone()));
+        let (releases, withdrawals) = (Releases::default(), Withdrawals::default());
+        Ok(ServerSession { key, id, member: member.clone(), index, written, history, releases, withdrawals })
     }
 
     async fn ask_to_create(client: &Client, member: &MemberId, timeout: Duration) -> Result<String> {
@@ -104,7 +110,8 @@ impl ServerSession {
         for _ in 0..3 {
             let mut ops = vec![lock(&self.key, &self.record()?, &self.id)];
             ops.extend(layout.version_unchanged());
-            match client.transact(Lane::Duty, &ops).await?.message {
+            // By the heartbeat's own connection, which is made before anything depends on it: an agent may take no more of this address later.
+            match client.transact(Lane::Beat, &ops).await?.message {
                 TxnResult::Done(entries) => {
                     let own = entries.iter().find(|entry| entry.key == self.key);
                     self.raise(own.ok_or_else(|| error::strange("a session's key that is not there"))?.modified);
@@ -118,6 +125,23 @@ impl ServerSession {
             }
         }
         Err(error::strange("the record of the layout changes all the time"))
+    }
+
+    /// A transaction that makes or deletes keys of the session, if its turn comes by `latest`. It writes the stamp too.
+    pub(crate) async fn change(
+        &self,
+        client: &Client,
+        lane: Lane,
+        mut ops: Vec<Op>,
+        latest: Option<Instant>,
+    ) -> Result<Reply<TxnResult>> {
+        let before = self.history.seen();
+        ops.extend(self.history.stamp());
+        let mut reply = client.transact_by(lane, &ops, latest).await?;
+        if let TxnResult::Done(entries) = &mut reply.message {
+            self.history.note(before, true, entries);
+        }
+        Ok(reply)
     }
 
     /// What is to stand at the session's key, never the same twice.

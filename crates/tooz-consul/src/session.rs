@@ -10,11 +10,11 @@ use tooz_core::driver::{ConnectArgs, ConnectFuture, Mutex, Owned, Reporter, Requ
 use tooz_core::{Characteristic, Characteristics, Checkup, Error, ErrorKind, MemberId, Probe, Result, Terms};
 
 use crate::client::{Client, Lane, Scope};
-use crate::crowd::Crowd;
+use crate::crowd::{Crowd, longest_wait};
 use crate::holdings::{HoldingKind, Holdings};
 use crate::layout::Layout;
 use crate::mailbox::Mailbox;
-use crate::rounds::look;
+use crate::rounds::Rounds;
 use crate::server_session::ServerSession;
 use crate::watch::Watching;
 use crate::{checkup, error, options};
@@ -26,8 +26,6 @@ pub(crate) const BEST: Characteristics = Characteristics::FULL_SERVICE
     .and(Characteristics::SAME_VIEW)
     .with(Characteristic::HoldsAcrossRestart);
 
-/// The longest that one question waits. What is given up the server keeps until then.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// The longest timeout that Consul takes.
 const LONGEST_TIMEOUT: Duration = Duration::from_hours(24);
 
@@ -61,7 +59,7 @@ pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
             client,
             layout,
             holdings: Arc::default(),
-            crowd: Crowd::new(args.session_timeout.min(LONGEST_WAIT)),
+            crowd: Crowd::new(longest_wait(args.session_timeout)),
             member: args.member,
             timeout: args.session_timeout,
             reporter: args.reporter,
@@ -169,7 +167,8 @@ impl Session for ConsulSession {
         let session = self.server_session()?;
         let beating = async {
             session.beat(&self.client).await?;
-            look(&self.client, session, &self.holdings, &self.reporter, Lane::Beat).await
+            let (client, holdings, reporter) = (&*self.client, &*self.holdings, &self.reporter);
+            Rounds { client, session, holdings, reporter }.look(Lane::Beat).await
         };
         let beaten = beating.await;
         match &beaten {

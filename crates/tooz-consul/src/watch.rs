@@ -13,6 +13,7 @@ use tooz_core::driver::{Backoff, Change, PushStream, Pushed, Pusher, push_channe
 use tooz_core::{LockMode, Result, RosterEntry};
 
 use crate::client::{Client, Lane, Scope};
+use crate::idle::Idle;
 use crate::layout::{GroupFolder, LockFolder, count_holders};
 use crate::request::{Entry, Page};
 
@@ -20,9 +21,6 @@ use crate::request::{Entry, Page};
 const FOR_EACH: Duration = Duration::from_micros(100);
 /// How often it is looked where as many questions are waiting already as may be.
 const ASIDE: Duration = Duration::from_millis(500);
-
-/// A question that waited for so long was not answered for what goes on elsewhere.
-const QUIET: Duration = Duration::from_secs(2);
 
 /// By what a watch asks.
 pub(crate) struct Watching {
@@ -83,32 +81,38 @@ struct GroupWatch {
 impl GroupWatch {
     async fn follow(mut self, watching: Watching) {
         let mut pauses = pauses();
+        let mut idle = Idle::new();
         loop {
+            let asked_at = Instant::now();
             match self.follow_once(&watching).await {
-                Ok(true) => pauses.reset(),
-                Ok(false) => return self.pusher.push(Pushed::Gone),
+                Ok(Some(has_told)) => {
+                    pauses.reset();
+                    idle.pace(has_told, asked_at).await;
+                }
+                Ok(None) => return self.pusher.push(Pushed::Gone),
                 // Nothing is missed: what is read next is compared with what was read last.
                 Err(_) => pauses.pause().await,
             }
         }
     }
 
-    /// Whether the group is still there.
-    async fn follow_once(&mut self, watching: &Watching) -> Result<bool> {
+    /// Whether there was anything to tell; `None`: the group is gone.
+    async fn follow_once(&mut self, watching: &Watching) -> Result<Option<bool>> {
         let marker = self.folder.marker().to_owned();
         let mut page = watching.change(&marker, Scope::Below, self.index).await?;
         if !page.has(&marker) {
             // A leader that was just elected may not have read its own log.
             match watching.client.read_folder(Lane::Duty, &marker).await? {
                 Some(read) => page = read,
-                None => return Ok(false),
+                None => return Ok(None),
             }
         }
         let number = u32::try_from(page.entries.len()).unwrap_or(u32::MAX);
-        if self.tell(&page) {
+        let has_told = self.tell(&page);
+        if has_told {
             tokio::time::sleep(FOR_EACH.saturating_mul(number).min(watching.wait)).await;
         }
-        Ok(true)
+        Ok(Some(has_told))
     }
 
     /// Tells what is new in a page, if anything is.
@@ -173,19 +177,13 @@ struct LockWatch {
 impl LockWatch {
     async fn follow(mut self, watching: Watching) {
         let mut pauses = pauses();
-        // Where the lock has neither holder nor waiter, Consul answers at each change of anything near it: a question whose answers tell nothing is asked
-        // ever more seldom.
-        let mut idle = Backoff::between(Duration::from_millis(20), ASIDE);
+        let mut idle = Idle::new();
         loop {
             let asked_at = Instant::now();
             match self.follow_once(&watching).await {
                 Ok(has_told) => {
                     pauses.reset();
-                    if has_told || asked_at.elapsed() >= QUIET {
-                        idle.reset();
-                    } else {
-                        idle.pause().await;
-                    }
+                    idle.pace(has_told, asked_at).await;
                 }
                 Err(_) => pauses.pause().await,
             }

@@ -49,7 +49,7 @@ pub(crate) async fn withdraw(client: &Client, session: &ServerSession, places: &
 async fn write(client: &Client, session: &ServerSession, places: impl Iterator<Item = &String>) -> Result<()> {
     let mut ops = vec![check_session(&session.key, &session.id), set(&session.key, &session.record()?)];
     ops.extend(places.map(|place| delete(place)));
-    match client.transact(Lane::Duty, &ops).await?.message {
+    match session.change(client, Lane::Duty, ops, None).await?.message {
         TxnResult::Refused(_) => Err(error::session_is_gone()),
         TxnResult::Done(entries) => {
             let written = entries.iter().filter(|entry| entry.key == session.key).map(|entry| entry.modified);

@@ -15,6 +15,9 @@ use tooz_core::Result;
 
 use crate::error;
 
+/// How the name begins of what is not finished yet, and gets its name then.
+pub(crate) const UNFINISHED: &str = ".new-";
+
 /// Who may use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Users {
@@ -66,7 +69,8 @@ impl Users {
             return Ok(());
         }
         let failed = |error| error::at(error, "make folder", path);
-        let first = path.with_file_name(format!(".new-{:016x}", fastrand::u64(..)));
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let first = path.with_file_name(format!("{UNFINISHED}{name}-{:016x}", fastrand::u64(..)));
         let made = DirBuilder::new().mode(0o700).create(&first).and_then(|()| {
             if let Users::Group(group) = self {
                 chown(&first, None, Some(group))?;

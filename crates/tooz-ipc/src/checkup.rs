@@ -73,9 +73,10 @@ async fn contents(checkup: Checkup, living: &Living) -> Result<Checkup> {
     let (verified, (sessions, dead), undone) = match seen {
         Ok(seen) => seen,
         Err(error) => {
-            return Ok(
-                checkup.wrong(error.to_string(), "end what stands still, or delete the table when nothing uses it")
-            );
+            return Ok(checkup.wrong(
+                error.to_string(),
+                "let the process that is named go on or end it, or delete the table when nothing uses it",
+            ));
         }
     };
     let census = match verified {

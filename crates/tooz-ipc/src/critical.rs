@@ -3,7 +3,7 @@
 //! The table belongs to one session at a time, by a word that is taken with one compare-and-swap. Each store into what other sessions read
 //! goes through the undo log: first what stood there, then the new value. A change is finished when the log is empty again, by one store. A process that dies
 //! in the middle leaves the word with its slot, whose byte is not locked any more: the next process that wants the table sees that, takes the word over
-//! and puts everything back.
+//! and puts everything back. Where the byte stays locked, by a child that the dead process had forked, its number says that it is dead.
 
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence, fence};
 use std::time::SystemTime;
@@ -13,6 +13,7 @@ use tooz_core::driver::MutexGuard;
 use crate::doorbell::{Ring, What};
 use crate::error::Fault;
 use crate::layout::{self, AT_OWNER, AT_TOKEN, AT_UNDO, AT_UNDONE, PID, SLOTS, UNDO_AT, UNDO_RECORDS};
+use crate::process::Process;
 use crate::table::Table;
 
 /// How often the word is read in place, while its owner is on another processor and ready within a microsecond.
@@ -57,11 +58,15 @@ impl Table {
                     return Err(Fault::Garbled("the owner of the table is none"));
                 }
                 if self.is_locked(slot)? {
-                    if tries >= SPINS + YIELDS {
-                        return Err(Fault::Busy(self.region.word(layout::slot(slot, PID))?.load(Ordering::Relaxed)));
+                    if tries < SPINS + YIELDS {
+                        std::thread::yield_now();
+                        continue;
                     }
-                    std::thread::yield_now();
-                    continue;
+                    // A child that was forked keeps the byte of its dead parent locked, but never goes on with what that had begun.
+                    let process = Process::of(self.region.word(layout::slot(slot, PID))?.load(Ordering::Relaxed));
+                    if !process.is_gone() {
+                        return Err(Fault::Busy(Some(process)));
+                    }
                 }
             }
             let word = ((seen >> OWNER_BITS).wrapping_add(1) << OWNER_BITS) | mine;
@@ -74,7 +79,7 @@ impl Table {
                 return Ok(critical);
             }
         }
-        Err(Fault::Busy(0))
+        Err(Fault::Busy(None))
     }
 }
 

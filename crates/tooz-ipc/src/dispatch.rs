@@ -26,29 +26,28 @@ impl Dispatch {
         Dispatch { holdings: Holdings::default(), reporter, watched: Mutex::default() }
     }
 
-    /// One more watcher of that record, by a watch that is there already. `None`: there is none.
-    pub(crate) fn add_watcher(&self, record: usize) -> Option<PushStream> {
-        let (pusher, stream) = push_channel();
-        let mut watched = self.watched.lock();
-        let there = watched.get_mut(&record).filter(|there| !there.watchers.is_empty())?;
-        pusher.push(Pushed::Ready);
-        there.watchers.add(pusher);
-        Some(stream)
+    /// The watch that we have of that record, also where its watchers have gone.
+    pub(crate) fn watch_of(&self, record: usize) -> Option<usize> {
+        self.watched.lock().get(&record).map(|watched| watched.watch)
     }
 
-    /// The first watcher of a record, by a new watch.
-    pub(crate) fn begin(&self, record: usize, watch: usize, changes: u64) -> PushStream {
+    /// One more watcher of a record, by that watch. Only while the table is ours, so that no watch is ended or begun beside it.
+    pub(crate) fn add_watcher(&self, record: usize, watch: usize, changes: u64) -> PushStream {
         let (pusher, stream) = push_channel();
         pusher.push(Pushed::Ready);
-        let mut watchers = Watchers::default();
-        watchers.add(pusher);
-        self.watched.lock().insert(record, Watched { watchers, watch, changes });
+        let mut watched = self.watched.lock();
+        let there = watched.entry(record).or_insert_with(|| Watched { watchers: Watchers::default(), watch, changes });
+        if there.watch != watch {
+            // That of a record which is gone, and whose block is another's now: its streams end, and core watches anew.
+            *there = Watched { watchers: Watchers::default(), watch, changes };
+        }
+        there.watchers.add(pusher);
         stream
     }
 
-    /// The records that are watched, by which watches, and how often they had changed.
-    pub(crate) fn watched(&self) -> Vec<(usize, usize, u64)> {
-        self.watched.lock().iter().map(|(record, watched)| (*record, watched.watch, watched.changes)).collect()
+    /// The records that are watched, and by which watches.
+    pub(crate) fn watched(&self) -> Vec<(usize, usize)> {
+        self.watched.lock().iter().map(|(record, watched)| (*record, watched.watch)).collect()
     }
 
     /// A record changed.
@@ -74,20 +73,27 @@ impl Dispatch {
         }
     }
 
-    /// A group was deleted.
-    pub(crate) fn gone(&self, record: usize) {
-        if let Some(mut watched) = self.watched.lock().remove(&record) {
-            watched.watchers.push(&Pushed::Gone);
+    /// A group was deleted, and that watch of it went with it.
+    pub(crate) fn gone(&self, record: usize, watch: usize) {
+        let mut watched = self.watched.lock();
+        let gone =
+            if watched.get(&record).is_some_and(|there| there.watch == watch) { watched.remove(&record) } else { None };
+        drop(watched);
+        if let Some(mut gone) = gone {
+            gone.watchers.push(&Pushed::Gone);
         }
     }
 
-    /// Forgets the records whose watchers have gone. Answers them with their watches.
-    pub(crate) fn take_unwatched(&self) -> Vec<(usize, usize)> {
-        let mut watched = self.watched.lock();
-        watched
-            .extract_if(|_, watched| watched.watchers.is_empty())
-            .map(|(record, gone)| (record, gone.watch))
-            .collect()
+    /// Some of the records whose watchers have gone, with their watches.
+    pub(crate) fn unwatched(&self, most: usize) -> Vec<(usize, usize)> {
+        let watched = self.watched.lock();
+        let unwatched = watched.iter().filter(|(_, watched)| watched.watchers.is_empty());
+        unwatched.map(|(record, watched)| (*record, watched.watch)).take(most).collect()
+    }
+
+    /// Forgets a record whose watch has ended. Only while the table is ours.
+    pub(crate) fn forget_watch(&self, record: usize) {
+        self.watched.lock().remove(&record);
     }
 
     /// A grant was taken away.

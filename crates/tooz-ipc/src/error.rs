@@ -8,6 +8,8 @@ use nix::libc;
 use nix::sys::statvfs::statvfs;
 use tooz_core::{Error, ErrorKind, Outcome};
 
+use crate::process::Process;
+
 pub(crate) const SHARED_MEMORY: &str = "/dev/shm";
 
 /// What is wrong with a change of the table. Nothing of that change is left.
@@ -17,8 +19,8 @@ pub(crate) enum Fault {
     Garbled(&'static str),
     /// There is no free block.
     Full,
-    /// Another is in the middle of a change, and lives: the process of that number, as it is called where it runs.
-    Busy(u64),
+    /// Another is in the middle of a change, and lives: that process, or now one and now another.
+    Busy(Option<Process>),
     /// The kernel does not say who lives.
     Unknown(i32),
 }
@@ -45,13 +47,9 @@ pub(crate) fn fault(fault: Fault, path: &Path) -> Error {
             "the table {path} is full: every lock in use, waiter, member and watch takes some 128 to 384 bytes in it. Stop all that use it and delete it, \
              and have it made anew with more (`size=64` in the URL, in MiB), or spread over several namespaces"
         )),
-        Fault::Busy(pid) => Error::new(
-            ErrorKind::Unavailable,
-            format!(
-                "process {pid} stands still in the middle of a change of the table {path}: let it go on (kill -CONT {pid}), or end it (kill -9 {pid}) and \
-                 its change is undone"
-            ),
-        ),
+        Fault::Busy(process) => {
+            Error::new(ErrorKind::Unavailable, format!("the table {path} can't be used just now: {}", blocker(process)))
+        }
         Fault::Unknown(code) => {
             let error = io::Error::from_raw_os_error(code);
             Error::new(
@@ -62,6 +60,22 @@ pub(crate) fn fault(fault: Fault, path: &Path) -> Error {
         }
     };
     error.with_outcome(Outcome::NotApplied)
+}
+
+/// Which process has the table, and what to do about it.
+fn blocker(process: Option<Process>) -> String {
+    let Some(process) = process else { return "other processes change it all the time; try again".to_owned() };
+    if let Some(pid) = process.pid_here() {
+        return format!(
+            "process {pid} has begun a change of it and does not get on with it, as if it were stopped (its state: `ps -o stat= {pid}`, T is stopped). All others \
+             wait for it: let it go on (kill -CONT {pid}), or end it (kill -9 {pid}), and its change is undone"
+        );
+    }
+    let (pid, namespace) = process.elsewhere();
+    format!(
+        "a process of another container has begun a change of it and does not get on with it, as if it were stopped. It is process {pid} of the namespace \
+         pid:[{namespace}] (`lsns -t pid`): let it go on there (kill -CONT {pid}), or end it there (kill -9 {pid}), and its change is undone"
+    )
 }
 
 /// There is no room for one more session.

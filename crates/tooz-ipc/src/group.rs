@@ -115,12 +115,12 @@ impl Groups for IpcSession {
         let found = living
             .with(|table| {
                 let Some(record) = table.find(Kind::Group, group.as_str().as_bytes())? else { return Ok(None) };
-                table.watch(record).map(|(watch, changes)| Some((record, watch, changes)))
+                watching(&living, table, record).map(Some)
             })
             .await?;
-        let found = found.ok_or_else(|| Error::no_group(group))?;
+        let stream = found.ok_or_else(|| Error::no_group(group))?;
         living.mind_deaths();
-        Ok(Some(watching(&living, found).await?))
+        Ok(Some(stream))
     }
 }
 

@@ -11,9 +11,35 @@ use tooz_core::driver::{Mutex, RequestId};
 #[derive(Default)]
 pub(crate) struct Holdings {
     places: Mutex<HashMap<RequestId, Held>>,
-    /// The waiters, by their places.
-    waits: Mutex<HashMap<usize, Arc<Notify>>>,
+    /// The waiters, by their places. A place that was given back may be another waiter's before the first has gone, so that there may be several.
+    waits: Mutex<HashMap<usize, Vec<Arc<Notify>>>>,
     memberships: Mutex<HashMap<RequestId, (GroupId, usize)>>,
+}
+
+/// A wait at a place. It takes away nothing but itself when it ends.
+pub(crate) struct Wait<'a> {
+    holdings: &'a Holdings,
+    block: usize,
+    rung: Arc<Notify>,
+}
+
+impl Wait<'_> {
+    /// Ends when the place is rung for. A ring that came before counts.
+    pub(crate) async fn rung(&self) {
+        self.rung.notified().await;
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        let mut waits = self.holdings.waits.lock();
+        if let Some(waiters) = waits.get_mut(&self.block) {
+            waiters.retain(|waiter| !Arc::ptr_eq(waiter, &self.rung));
+            if waiters.is_empty() {
+                waits.remove(&self.block);
+            }
+        }
+    }
 }
 
 /// A place in a queue.
@@ -52,24 +78,22 @@ impl Holdings {
     }
 
     /// Begins to wait at a place.
-    pub(crate) fn wait(&self, block: usize) -> Arc<Notify> {
-        Arc::clone(self.waits.lock().entry(block).or_default())
-    }
-
-    pub(crate) fn end_wait(&self, block: usize) {
-        self.waits.lock().remove(&block);
+    pub(crate) fn wait(&self, block: usize) -> Wait<'_> {
+        let rung = Arc::new(Notify::new());
+        self.waits.lock().entry(block).or_default().push(Arc::clone(&rung));
+        Wait { holdings: self, block, rung }
     }
 
     /// Wakes the waiter at that place.
     pub(crate) fn wake(&self, block: usize) {
-        if let Some(waiter) = self.waits.lock().get(&block) {
+        for waiter in self.waits.lock().get(&block).into_iter().flatten() {
             waiter.notify_one();
         }
     }
 
     /// Wakes all that wait.
     pub(crate) fn wake_all(&self) {
-        self.waits.lock().values().for_each(|waiter| waiter.notify_one());
+        self.waits.lock().values().flatten().for_each(|waiter| waiter.notify_one());
     }
 
     /// Notes a membership.
@@ -87,5 +111,22 @@ impl Holdings {
 
     pub(crate) fn memberships(&self) -> Vec<(RequestId, usize)> {
         self.memberships.lock().iter().map(|(id, (_, block))| (*id, *block)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first has given its place back, and the second got the same block before the first was through.
+    #[tokio::test]
+    async fn a_wait_that_ends_takes_no_ring_of_another_at_the_same_place() {
+        let holdings = Holdings::default();
+        let (first, second) = (holdings.wait(7), holdings.wait(7));
+        drop(first);
+        holdings.wake(7);
+        second.rung().await;
+        drop(second);
+        assert!(holdings.waits.lock().is_empty(), "nothing is left of a wait");
     }
 }

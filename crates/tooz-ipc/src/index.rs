@@ -21,7 +21,7 @@ impl Critical<'_> {
     /// The record of that name.
     pub(crate) fn find(&self, kind: Kind, name: &[u8]) -> Result<Option<usize>, Fault> {
         let hash = hash_of(kind, name);
-        let mut record = self.number(layout::bucket(hash))?;
+        let mut record = self.first_in(layout::bucket(hash))?;
         for _ in 0..=self.table.blocks() {
             if record == 0 {
                 return Ok(None);
@@ -32,9 +32,22 @@ impl Critical<'_> {
             {
                 return Ok(Some(record));
             }
-            record = self.number(block(record, NEXT_IN_BUCKET))?;
+            record = self.next_in_bucket(record)?;
         }
         Err(Fault::Garbled("a bucket without an end"))
+    }
+
+    /// The first record in the bucket at that place; 0 if there is none.
+    fn first_in(&self, bucket: usize) -> Result<usize, Fault> {
+        layout::first_in_bucket(bucket, self.get(bucket)?).ok_or(Fault::Garbled("a bucket that was written over"))
+    }
+
+    /// The record that follows one in its bucket; 0 if none does.
+    fn next_in_bucket(&self, record: usize) -> Result<usize, Fault> {
+        if !self.kind(record)?.is_some_and(Kind::is_record) {
+            return Err(Fault::Garbled("a bucket with something else than records"));
+        }
+        self.number(block(record, NEXT_IN_BUCKET))
     }
 
     /// A new record of a name that has none.
@@ -49,8 +62,8 @@ impl Critical<'_> {
         self.put(block(record, HASH), hash)?;
         self.put(block(record, NAME), text as u64)?;
         self.put(block(record, NAME_LENGTH), name.len() as u64)?;
-        self.put(block(record, NEXT_IN_BUCKET), self.get(bucket)?)?;
-        self.set(bucket, record as u64)?;
+        self.put(block(record, NEXT_IN_BUCKET), self.first_in(bucket)? as u64)?;
+        self.set(bucket, layout::bucket_word(bucket, record))?;
         Ok(record)
     }
 
@@ -64,19 +77,28 @@ impl Critical<'_> {
 
     /// Takes a record away in which nothing is left.
     pub(crate) fn forget(&mut self, record: usize) -> Result<(), Fault> {
-        let mut before = layout::bucket(self.get(block(record, HASH))?);
+        self.take_out_of_bucket(record)?;
+        self.set(block(record, KIND), 0)?;
+        self.free(self.number(block(record, NAME))?)?;
+        self.free(record)
+    }
+
+    fn take_out_of_bucket(&mut self, record: usize) -> Result<(), Fault> {
+        let bucket = layout::bucket(self.get(block(record, HASH))?);
+        let after = self.next_in_bucket(record)?;
+        let mut before = self.first_in(bucket)?;
+        if before == record {
+            return self.set(bucket, layout::bucket_word(bucket, after));
+        }
         for _ in 0..=self.table.blocks() {
-            let next = self.number(before)?;
-            if next == record {
-                self.set(before, self.get(block(record, NEXT_IN_BUCKET))?)?;
-                self.set(block(record, KIND), 0)?;
-                self.free(self.number(block(record, NAME))?)?;
-                return self.free(record);
-            }
-            if next == 0 {
+            if before == 0 {
                 break;
             }
-            before = block(next, NEXT_IN_BUCKET);
+            let next = self.next_in_bucket(before)?;
+            if next == record {
+                return self.set(block(before, NEXT_IN_BUCKET), after as u64);
+            }
+            before = next;
         }
         Err(Fault::Garbled("a record that is in no bucket"))
     }
@@ -103,13 +125,13 @@ impl Critical<'_> {
         let end = from.saturating_add(buckets).min(BUCKETS);
         let mut records = Vec::new();
         for bucket in from..end {
-            let mut record = self.number(layout::bucket(bucket as u64))?;
+            let mut record = self.first_in(layout::bucket(bucket as u64))?;
             while record != 0 {
                 if records.len() > self.table.blocks() {
                     return Err(Fault::Garbled("a bucket without an end"));
                 }
                 records.push(record);
-                record = self.number(block(record, NEXT_IN_BUCKET))?;
+                record = self.next_in_bucket(record)?;
             }
         }
         Ok((records, (end < BUCKETS).then_some(end)))

@@ -4,7 +4,7 @@
 //! header        what it is; the table word, the number of undo records, the last token, the free blocks
 //! undo log      UNDO_RECORDS × (place, what stood there)
 //! slots         SLOTS × SLOT words: one for each session
-//! buckets       BUCKETS words: the first record of each hash
+//! buckets       BUCKETS words: the first record of each hash, with a mark
 //! blocks        the rest, BLOCK words each: records of locks and groups, places in queues, members, watches, texts
 //! ```
 //!
@@ -13,7 +13,7 @@
 /// What the first word says.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"tooz-ipc");
 /// The layout that this version speaks. It grows with every change of what is below.
-pub(crate) const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 2;
 
 /// Header: [`MAGIC`].
 pub(crate) const AT_MAGIC: usize = 0;
@@ -59,7 +59,8 @@ pub(crate) const OWNED_TAIL: usize = 3;
 /// Slot: the text of the member, and its length.
 pub(crate) const MEMBER: usize = 4;
 pub(crate) const MEMBER_LENGTH: usize = 5;
-/// Slot: the process, as it is called in its own namespace of processes.
+/// Slot: the process, and its namespace of processes. Stored once, by the one who has locked the byte of the slot, before its first change: no change
+/// puts back what stood there.
 pub(crate) const PID: usize = 6;
 /// Slot: whether its doorbell could not be rung since it last answered.
 pub(crate) const MISSED: usize = 7;
@@ -148,6 +149,11 @@ impl Kind {
         }
     }
 
+    /// Whether it is found by its name, in a bucket.
+    pub(crate) const fn is_record(self) -> bool {
+        matches!(self, Kind::Lock | Kind::Election | Kind::Group)
+    }
+
     pub(crate) const fn of(word: u64) -> Option<Self> {
         match word {
             1 => Some(Kind::Lock),
@@ -173,6 +179,19 @@ pub(crate) const fn bucket(hash: u64) -> usize {
     BUCKETS_AT + number
 }
 
+/// What stands in the bucket at that place when that is its first record; 0: it has none. The mark makes an empty bucket another thing than memory over which
+/// zeros were written: a lock that is not found there would be given a second time.
+pub(crate) const fn bucket_word(bucket: usize, record: usize) -> u64 {
+    let mixed = ((bucket as u64) << 32 ^ record as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32 | 1) << 32 | record as u64
+}
+
+/// The first record in the bucket at that place, by what stands there. `None`: no driver of this kind has written that.
+pub(crate) const fn first_in_bucket(bucket: usize, word: u64) -> Option<usize> {
+    let record = (word & 0xffff_ffff) as usize;
+    if bucket_word(bucket, record) == word { Some(record) } else { None }
+}
+
 /// The place of a word of a block. A number that is none leads outside of the table.
 pub(crate) const fn block(block: usize, field: usize) -> usize {
     match block.wrapping_sub(1).checked_mul(BLOCK) {
@@ -184,4 +203,22 @@ pub(crate) const fn block(block: usize, field: usize) -> usize {
 /// How many blocks a table of so many words has.
 pub(crate) const fn blocks(words: usize) -> usize {
     words.saturating_sub(BLOCKS_AT) / BLOCK
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_says_its_record_and_zeros_or_the_word_of_another_bucket_do_not() {
+        let (one, other) = (bucket(1), bucket(2));
+        for record in [0, 1, 70_000, u32::MAX as usize / BLOCK] {
+            let word = bucket_word(one, record);
+            assert_eq!(first_in_bucket(one, word), Some(record));
+            assert_eq!(first_in_bucket(other, word), None);
+        }
+        for written in [0, 7, u64::MAX] {
+            assert_eq!(first_in_bucket(one, written), None);
+        }
+    }
 }

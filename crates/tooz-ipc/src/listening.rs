@@ -52,7 +52,8 @@ impl Living {
         match what {
             What::Place => holdings.wake(block),
             What::Record => self.dispatch.changed(block),
-            What::Gone => self.dispatch.gone(block),
+            // Looked at: the letter may be late, and the block another group's by now.
+            What::Gone => self.look_after_watches(Some(block)),
             What::Broken => {
                 holdings.wake(block);
                 for id in holdings.grants_at(block) {
@@ -93,14 +94,34 @@ impl Living {
             }
         }
         self.look_after_memberships();
-        for (record, watch, _) in self.dispatch.watched() {
+        self.look_after_watches(None);
+        self.dispatch.holdings.wake_all();
+    }
+
+    /// Looks at what is watched: at one record, or at all.
+    fn look_after_watches(&self, only: Option<usize>) {
+        for (record, watch) in self.dispatch.watched() {
+            if only.is_some_and(|only| only != record) {
+                continue;
+            }
             match self.quietly(|table| table.changes(watch, record)) {
                 Some(Some(changes)) => self.dispatch.found(record, changes),
-                Some(None) if self.is_sure() => self.dispatch.gone(record),
+                Some(None) if self.is_sure() => self.dispatch.gone(record, watch),
                 Some(None) | None => {}
             }
         }
-        self.dispatch.holdings.wake_all();
+    }
+
+    /// Our doorbell anew, if an operator or another program has taken it away: without it each ring would come as late as the next round.
+    fn hang_again(&self) -> Option<UnixDatagram> {
+        let is_gone = match self.folder.bell(self.table.inode(), self.table.slot()).symlink_metadata() {
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+            Ok(_) => false,
+        };
+        if !is_gone || self.is_over() {
+            return None;
+        }
+        doorbell::hang(&self.folder, &self.table).and_then(UnixDatagram::from_std).ok()
     }
 
     /// What is done each second.
@@ -109,13 +130,7 @@ impl Living {
         if self.is_over() {
             return;
         }
-        for (_, watch) in self.dispatch.take_unwatched() {
-            // A watch that stays, as another is in the middle of a change, costs a ring that no reader needs.
-            let _ =
-                self.quietly(
-                    |table| if table.is_ours(watch, layout::Kind::Watch)? { table.end_watch(watch) } else { Ok(()) },
-                );
-        }
+        self.end_unwatched();
         self.look_at_all();
         for dead in self.quietly(sweep).unwrap_or_default() {
             self.bury(dead);
@@ -145,7 +160,7 @@ fn sweep(table: &mut Critical<'_>) -> Result<Vec<usize>, Fault> {
 }
 
 /// Hears until the session is over. The task is ended with the session.
-async fn listen(living: Arc<Living>, socket: UnixDatagram) {
+async fn listen(living: Arc<Living>, mut socket: UnixDatagram) {
     let mut letter = [0; LETTER];
     let mut deaths = None;
     let mut round = ROUND;
@@ -174,6 +189,10 @@ async fn listen(living: Arc<Living>, socket: UnixDatagram) {
                 living.dispatch.look_everywhere();
             }
             () = tokio::time::sleep_until(due) => {
+                // First, so that the round finds what the others could not ring for.
+                if let Some(anew) = living.hang_again() {
+                    socket = anew;
+                }
                 living.go_round();
                 due = Instant::now() + round;
             }

@@ -27,8 +27,14 @@ const FRESH: u64 = 200_000;
 const PAUSE: Duration = Duration::from_millis(1);
 /// How long it is waited for by what looks again soon, and tells why it does not get through.
 const BRIEFLY: Duration = Duration::from_millis(250);
+/// How many watches end in one go.
+const UNWATCHED: usize = 64;
 /// How often the owner of the table is waited for where a wait is not possible.
 const GLANCES: u32 = 1000;
+
+fn begin_session(table: &mut Critical<'_>) -> Result<Rest, Fault> {
+    table.begin_session()
+}
 
 /// A session in a table.
 pub(crate) struct Living {
@@ -62,7 +68,6 @@ impl Living {
     pub(crate) async fn begin(
         folder: &NamespaceFolder,
         table: Table,
-        member: &MemberId,
         reporter: &Reporter,
         patience: Duration,
     ) -> Result<Arc<Self>> {
@@ -81,18 +86,19 @@ impl Living {
             hears_deaths: AtomicBool::new(false),
             listening: Mutex::default(),
         });
-        while living.with(|table| table.begin_session(member.as_str())).await? == Rest::Some {}
+        while living.with(begin_session).await? == Rest::Some {}
         Ok(living)
     }
 
     /// From here on it owns.
-    pub(crate) fn open(self: &Arc<Self>) -> Result<()> {
+    pub(crate) async fn open(self: &Arc<Self>, member: &MemberId) -> Result<()> {
+        self.with(|table| table.name_session(member.as_str())).await?;
         self.listen()?;
         self.is_open.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// Changes the table, or looks at it. `act` is called again when it could not begin.
+    /// Changes the table, or looks at it. `act` is called again when it could not begin, and when the dead had left no room for it.
     pub(crate) async fn with<T>(&self, act: impl FnMut(&mut Critical<'_>) -> Result<T, Fault>) -> Result<T> {
         self.with_patience(self.patience, act).await
     }
@@ -107,15 +113,70 @@ impl Living {
         patience: Duration,
         mut act: impl FnMut(&mut Critical<'_>) -> Result<T, Fault>,
     ) -> Result<T> {
+        let mut done = self.patiently(patience, &mut act).await?;
+        if matches!(done, Err(Fault::Full)) && self.make_room(patience).await? {
+            done = self.patiently(patience, &mut act).await?;
+        }
+        done.map_err(|fault| error::fault(fault, &self.table.path))
+    }
+
+    async fn patiently<T>(
+        &self,
+        patience: Duration,
+        act: &mut impl FnMut(&mut Critical<'_>) -> Result<T, Fault>,
+    ) -> Result<Result<T, Fault>> {
         let mut until = None;
         loop {
-            match self.try_with(&mut act)? {
+            match self.try_with(act)? {
                 Err(Fault::Busy(_)) if *until.get_or_insert_with(|| Instant::now() + patience) > Instant::now() => {
                     tokio::time::sleep(PAUSE).await;
                 }
-                done => return done.map_err(|fault| error::fault(fault, &self.table.path)),
+                done => return Ok(done),
             }
         }
+    }
+
+    /// Ends what the dead have in a table that is full, and our watches at which nothing looks any more. Answers whether that gave anything back.
+    ///
+    /// Each session looks for the dead now and then, but where all have died none does.
+    async fn make_room(&self, patience: Duration) -> Result<bool> {
+        let mut has_made = self.end_unwatched();
+        let mut from = Some(0);
+        while let Some(slot) = from {
+            let Ok((dead, rest)) = self.patiently(patience, &mut |table| table.dead_from(slot)).await? else { break };
+            for one in dead {
+                has_made = true;
+                while let Ok(Rest::Some) = self.patiently(patience, &mut |table| table.bury(one)).await? {
+                    tokio::task::yield_now().await;
+                }
+            }
+            from = rest;
+        }
+        Ok(has_made)
+    }
+
+    /// Ends the watches at which nothing looks any more. While another is in the middle of a change they stay for the next time. Answers whether there were any.
+    pub(crate) fn end_unwatched(&self) -> bool {
+        let mut has_ended = false;
+        loop {
+            let unwatched = self.dispatch.unwatched(UNWATCHED);
+            let ended = !unwatched.is_empty() && self.quietly(|table| self.end_watches(table)).is_some();
+            if !ended {
+                return has_ended;
+            }
+            has_ended = true;
+        }
+    }
+
+    fn end_watches(&self, table: &mut Critical<'_>) -> Result<(), Fault> {
+        // Asked again: a watcher that came meanwhile stays.
+        for (record, watch) in self.dispatch.unwatched(UNWATCHED) {
+            if table.is_watch(watch, record)? {
+                table.end_watch(watch)?;
+            }
+            self.dispatch.forget_watch(record);
+        }
+        Ok(())
     }
 
     /// Changes the table, or looks at it, once, without waiting for its lock.
@@ -212,12 +273,12 @@ impl Living {
         if !self.is_fresh() {
             self.see(self.table.standing());
         }
-        self.ended.get().is_none() && self.is_granted(held.block, id).unwrap_or(false)
+        self.ended.get().is_none() && self.is_granted(held.block, id) == Ok(Some(true))
     }
 
-    /// Whether the grant of that request was taken away. With the session all are gone, which is told by itself.
+    /// Whether the grant of that request was taken away, as far as that is certain. With the session all are gone, which is told by itself.
     pub(crate) fn was_taken(&self, block: usize, id: RequestId) -> bool {
-        !self.is_over() && !self.is_granted(block, id).unwrap_or(false) && self.is_sure()
+        !self.is_over() && self.is_granted(block, id) == Ok(Some(false)) && self.is_sure()
     }
 
     /// Looks at the table at once where something of ours is missing: in a table that is another's by now all of it is missing, and none of it was taken away.
@@ -227,8 +288,8 @@ impl Living {
     }
 
     /// A grant of a request comes once and goes once. So where it is seen it is there; where it is not seen, it is gone, unless another is in the middle of a
-    /// change that may be taken back. The caller has just looked at the table's file.
-    fn is_granted(&self, block: usize, id: RequestId) -> Result<bool, Fault> {
+    /// change that may be taken back: `None`. The caller has just looked at the table's file.
+    fn is_granted(&self, block: usize, id: RequestId) -> Result<Option<bool>, Fault> {
         let word = |field| Ok(self.table.region.word(layout::block(block, field))?.load(Ordering::Acquire));
         let owner = self.table.region.word(AT_OWNER)?;
         for _ in 0..GLANCES {
@@ -238,14 +299,14 @@ impl Living {
                 && word(TOKEN)? != 0
                 && word(ID_LOW)? == halves(id)[1]
             {
-                return Ok(true);
+                return Ok(Some(true));
             }
             if is_nobodys(before) && owner.load(Ordering::Acquire) == before {
-                return Ok(false);
+                return Ok(Some(false));
             }
             std::hint::spin_loop();
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Gives back all that it has, and ends.

@@ -11,6 +11,7 @@ use crate::error::{self, Fault};
 use crate::holdings::Held;
 use crate::layout::Kind;
 use crate::living::Living;
+use crate::process::Process;
 use crate::queue::{Occupant, Patience, Place};
 use crate::session::IpcSession;
 
@@ -34,7 +35,7 @@ impl Locks for IpcSession {
             Some(Place { block, token: None }) => block,
             done => return Ok(done.and_then(granted)),
         };
-        let rung = living.dispatch.holdings.wait(place);
+        let wait = living.dispatch.holdings.wait(place);
         living.mind_deaths();
         wanted.queued();
         let answer = loop {
@@ -54,12 +55,11 @@ impl Locks for IpcSession {
             };
             tokio::select! {
                 biased;
-                () = rung.notified() => {}
+                () = wait.rung() => {}
                 () = wanted.unwanted() => break withdraw(&living, request, place).await,
                 () = tokio::time::sleep(pause) => {}
             }
         };
-        living.dispatch.holdings.end_wait(place);
         answer.map(|token| token.map(|token| Granted::new(FencingToken(token))))
     }
 
@@ -79,9 +79,13 @@ impl Locks for IpcSession {
     async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
         let Some(living) = self.looking().await? else { return Ok(Vec::new()) };
         let holders = see(&living, key).await?;
-        let holders = holders.into_iter().filter_map(|(seen, member, pid)| {
-            let token = FencingToken(seen.token?);
-            Some(Holder::new(member, seen.mode, token).since(moment(seen.since)).pid(pid))
+        let holders = holders.into_iter().filter_map(|(seen, member, process)| {
+            let holder = Holder::new(member, seen.mode, FencingToken(seen.token?)).since(moment(seen.since));
+            // A number of another namespace would be taken for a process of this one.
+            Some(match process.pid_here() {
+                Some(pid) => holder.pid(pid),
+                None => holder,
+            })
         });
         Ok(holders.collect())
     }
@@ -96,15 +100,15 @@ impl Locks for IpcSession {
     async fn watch_lock(&self, key: &LockKey) -> Result<Option<PushStream>> {
         let living = self.changing().await?;
         living.listen()?;
-        let record = living
+        let stream = living
             .with(|table| {
                 let record = table.find_or_make(kind(key), key.name.as_bytes())?;
                 // One that was just made stays only with the watch.
-                table.watch(record).map(|(watch, changes)| (record, watch, changes))
+                watching(&living, table, record)
             })
             .await?;
         living.mind_deaths();
-        Ok(Some(watching(&living, record).await?))
+        Ok(Some(stream))
     }
 
     async fn locks(&self) -> Result<Vec<LockKey>> {
@@ -130,13 +134,10 @@ impl Locks for IpcSession {
     }
 }
 
-/// A watch of a record that has one watcher more. A second watch of the same record is not needed.
-pub(crate) async fn watching(living: &Living, (record, watch, changes): (usize, usize, u64)) -> Result<PushStream> {
-    if let Some(stream) = living.dispatch.add_watcher(record) {
-        living.with(|table| if table.is_ours(watch, Kind::Watch)? { table.end_watch(watch) } else { Ok(()) }).await?;
-        return Ok(stream);
-    }
-    Ok(living.dispatch.begin(record, watch, changes))
+/// One more watcher of a record. All that a session has of one record go by one watch.
+pub(crate) fn watching(living: &Living, table: &mut Critical<'_>, record: usize) -> Result<PushStream, Fault> {
+    let (watch, changes) = table.watch(record, living.dispatch.watch_of(record))?;
+    Ok(living.dispatch.add_watcher(record, watch, changes))
 }
 
 /// Asks for the lock, unless the request has its place already.
@@ -192,7 +193,7 @@ fn leave(table: &mut Critical<'_>, request: &LockRequest, block: usize) -> Resul
 }
 
 /// All places of a lock, with whose they are.
-async fn see(living: &Living, key: &LockKey) -> Result<Vec<(Occupant, MemberId, u32)>> {
+async fn see(living: &Living, key: &LockKey) -> Result<Vec<(Occupant, MemberId, Process)>> {
     let places = living
         .with(|table| {
             let places = table.places(kind(key), key.name.as_bytes())?;
@@ -202,7 +203,7 @@ async fn see(living: &Living, key: &LockKey) -> Result<Vec<(Occupant, MemberId, 
                 .collect::<Result<Vec<_>, _>>()
         })
         .await?;
-    places.into_iter().map(|(seen, (member, pid))| Ok((seen, MemberId::new(member)?, pid))).collect()
+    places.into_iter().map(|(seen, (member, process))| Ok((seen, MemberId::new(member)?, process))).collect()
 }
 
 type InUse = (Vec<(Kind, String)>, Option<usize>);

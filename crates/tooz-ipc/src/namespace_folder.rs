@@ -18,7 +18,7 @@ use nix::libc;
 use tooz_core::driver::encode_name;
 use tooz_core::{Namespace, Result};
 
-use crate::access::Users;
+use crate::access::{UNFINISHED, Users};
 use crate::error::{self, SHARED_MEMORY};
 use crate::options::Settings;
 use crate::region::WORD;
@@ -79,6 +79,8 @@ impl NamespaceFolder {
     pub(crate) fn open_or_make(&self) -> Result<Table> {
         for _ in 0..REPLACED {
             if let Some(table) = self.open()? {
+                // As large as a table, and where there is one none is made any more.
+                clear_leftovers(&self.root, UNFINISHED);
                 return Ok(table);
             }
             self.make()?;
@@ -96,9 +98,9 @@ impl NamespaceFolder {
         for folder in [&self.bells(), &self.name, &self.root, &self.sessions()] {
             self.users.make_folder(folder)?;
         }
-        self.clear_leftovers();
+        self.clear_leftovers_of_folders();
         self.clear_bells();
-        let (path, first) = (self.table(), self.root.join(format!(".new-{:016x}", fastrand::u64(..))));
+        let (path, first) = (self.table(), self.root.join(format!("{UNFINISHED}{:016x}", fastrand::u64(..))));
         let made = self.make_file(&first).and_then(|()| match fs::hard_link(&first, &path) {
             // The first to come decides.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -117,12 +119,13 @@ impl NamespaceFolder {
         write_header(&file, words)
     }
 
-    fn clear_leftovers(&self) {
-        let Ok(entries) = fs::read_dir(&self.root) else { return };
-        for entry in entries.flatten() {
-            if entry.file_name().as_encoded_bytes().starts_with(b".new-") && is_old(&entry) {
-                let _ = fs::remove_file(entry.path());
-            }
+    fn clear_leftovers_of_folders(&self) {
+        for folder in [&self.base, &self.name, &self.root] {
+            clear_leftovers(folder, UNFINISHED);
+        }
+        // Where others make files, too.
+        if let (Some(shared_memory), Some(name)) = (self.base.parent(), self.base.file_name()) {
+            clear_leftovers(shared_memory, &format!("{UNFINISHED}{}-", name.to_string_lossy()));
         }
     }
 
@@ -150,6 +153,17 @@ impl NamespaceFolder {
                 self.users.create(&path).map_err(failed)
             }
             result => result.map_err(failed),
+        }
+    }
+}
+
+/// Takes away what a killed process has left half done in that folder: files, and folders with nothing in them.
+fn clear_leftovers(folder: &Path, begins: &str) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(begins.as_bytes()) && is_old(&entry) {
+            let is_folder = entry.file_type().is_ok_and(|found| found.is_dir());
+            let _ = if is_folder { fs::remove_dir(entry.path()) } else { fs::remove_file(entry.path()) };
         }
     }
 }

@@ -20,6 +20,9 @@ impl Critical<'_> {
 
     /// Whose a thing is: a slot and a generation.
     pub(crate) fn owner(&self, thing: usize) -> Result<(usize, u64), Fault> {
+        if self.kind(thing)?.is_none_or(Kind::is_record) {
+            return Err(Fault::Garbled("a list with something that no session can have"));
+        }
         let slot = self.number(block(thing, OWNER_SLOT))?;
         if slot >= SLOTS {
             return Err(Fault::Garbled("a slot that is none"));

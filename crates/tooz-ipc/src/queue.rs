@@ -175,11 +175,15 @@ impl Critical<'_> {
     fn settle(&mut self, lock: usize) -> Result<(), Fault> {
         let mut place = self.first(List::of(lock))?;
         for _ in 0..LOOKED_AT {
-            if place == 0 || self.get(block(place, TOKEN))? == 0 {
+            if place == 0 {
+                break;
+            }
+            let (slot, generation) = self.owner(place)?;
+            if self.get(block(place, TOKEN))? == 0 {
                 break;
             }
             let next = self.number(block(place, NEXT))?;
-            if !self.is_owner_alive(place)? {
+            if !self.is_alive(slot, generation)? {
                 self.take_out(lock, place)?;
                 self.checkpoint()?;
             }

@@ -99,7 +99,7 @@ impl IpcSession {
                 None => return Ok(None),
             },
         };
-        let living = Living::begin(&self.folder, table, &self.member, &self.reporter, self.patience).await?;
+        let living = Living::begin(&self.folder, table, &self.reporter, self.patience).await?;
         *self.living.lock() = Some(Arc::clone(&living));
         Ok(Some(living))
     }
@@ -113,7 +113,7 @@ impl Session for IpcSession {
 
     async fn open(&self) -> Result<()> {
         let living = self.changing().await?;
-        living.open()?;
+        living.open(&self.member).await?;
         self.is_open.store(true, Ordering::Release);
         Ok(())
     }

@@ -1,12 +1,12 @@
 //! Sessions in the table: how one comes to its slot, and how what it had ends.
 
-use std::process;
 use std::sync::atomic::Ordering;
 
 use crate::critical::{Critical, now};
 use crate::error::Fault;
 use crate::layout::{AT_CURSOR, AT_SWEPT, GENERATION, IN_USE, Kind, MEMBER, MEMBER_LENGTH, MISSED, PID, SLOTS, slot};
 use crate::list::List;
+use crate::process::Process;
 
 /// How many things of a session end in one go: some ten µs' work.
 const STEP: usize = 64;
@@ -23,27 +23,31 @@ pub(crate) enum Rest {
 }
 
 impl Critical<'_> {
-    /// Begins a session in our slot, once nothing of the one before it is left.
-    pub(crate) fn begin_session(&mut self, member: &str) -> Result<Rest, Fault> {
+    /// Begins a session in our slot, once nothing of the one before it is left. It takes no block: who only looks has to get into a full table, too.
+    pub(crate) fn begin_session(&mut self) -> Result<Rest, Fault> {
         let ours = self.table.slot();
         if self.end_session(ours)? == Rest::Some {
             return Ok(Rest::Some);
         }
-        let text = self.write_text(member.as_bytes())?;
         let generation = self.get(slot(ours, GENERATION))?.wrapping_add(1);
-        for (field, value) in [
-            (GENERATION, generation),
-            (MEMBER, text as u64),
-            (MEMBER_LENGTH, member.len() as u64),
-            (PID, u64::from(process::id())),
-            (MISSED, 0),
-            (IN_USE, 1),
-        ] {
+        for (field, value) in [(GENERATION, generation), (MEMBER, 0), (MEMBER_LENGTH, 0), (MISSED, 0), (IN_USE, 1)] {
             self.set(slot(ours, field), value)?;
         }
         self.commit()?;
         self.table.generation.store(generation, Ordering::Relaxed);
         Ok(Rest::Nothing)
+    }
+
+    /// Notes whose session it is, before it has anything that others could ask about.
+    pub(crate) fn name_session(&mut self, member: &str) -> Result<(), Fault> {
+        let ours = self.table.slot();
+        if self.get(slot(ours, MEMBER))? != 0 {
+            return Ok(());
+        }
+        let text = self.write_text(member.as_bytes())?;
+        self.set(slot(ours, MEMBER), text as u64)?;
+        self.set(slot(ours, MEMBER_LENGTH), member.len() as u64)?;
+        self.commit()
     }
 
     /// Ends some of what that session has, and the session when nothing is left.
@@ -91,29 +95,40 @@ impl Critical<'_> {
         }
         self.put(AT_SWEPT, now)?;
         let from = self.number(AT_CURSOR)? % SLOTS;
+        let cursor = self.find_dead((from..SLOTS).chain(0..from), &mut dead)?;
+        self.put(AT_CURSOR, cursor.unwrap_or(from) as u64)?;
+        Ok(dead)
+    }
+
+    /// The dead among some sessions, from a slot on; and with which one to go on.
+    pub(crate) fn dead_from(&self, from: usize) -> Result<(Vec<usize>, Option<usize>), Fault> {
+        let mut dead = Vec::new();
+        let rest = self.find_dead(from..SLOTS, &mut dead)?;
+        Ok((dead, rest))
+    }
+
+    /// Asks after as many sessions as are looked at in one go. Answers the slot after the last of them. `None`: those were all.
+    fn find_dead(&self, slots: impl Iterator<Item = usize>, dead: &mut Vec<usize>) -> Result<Option<usize>, Fault> {
         let mut looked_at = 0;
-        let mut cursor = from;
-        for at in (from..SLOTS).chain(0..from) {
+        for at in slots {
             if self.get(slot(at, IN_USE))? != 0 {
                 looked_at += 1;
                 if at != self.table.slot() && !self.table.is_locked(at)? {
                     dead.push(at);
                 }
             }
-            cursor = at + 1;
             if looked_at == SWEEP {
-                break;
+                return Ok(Some(at + 1));
             }
         }
-        self.put(AT_CURSOR, cursor as u64)?;
-        Ok(dead)
+        Ok(None)
     }
 
     /// The member whose session has that slot, and its process.
-    pub(crate) fn session(&self, of: usize) -> Result<(String, u32), Fault> {
+    pub(crate) fn session(&self, of: usize) -> Result<(String, Process), Fault> {
         let text = self.read_text(self.number(slot(of, MEMBER))?, self.number(slot(of, MEMBER_LENGTH))?)?;
         let member = String::from_utf8(text).map_err(|_| Fault::Garbled("a member that is no text"))?;
-        Ok((member, u32::try_from(self.get(slot(of, PID))?).unwrap_or(0)))
+        Ok((member, Process::of(self.get(slot(of, PID))?)))
     }
 
     /// How many sessions there are, and how many of them are dead.

@@ -12,7 +12,10 @@ use tooz_core::{Error, ErrorKind, Namespace, Result};
 
 use crate::byte_lock;
 use crate::error::{self, Fault};
-use crate::layout::{self, AT_MAGIC, AT_VERSION, AT_WORDS, BLOCK, IN_USE, MAGIC, SLOTS, SMALLEST, VERSION};
+use crate::layout::{
+    self, AT_MAGIC, AT_VERSION, AT_WORDS, BLOCK, BUCKETS, IN_USE, MAGIC, PID, SLOTS, SMALLEST, VERSION,
+};
+use crate::process::Process;
 use crate::region::{Region, WORD};
 
 /// A table, and the slot that this description of its file has there.
@@ -61,6 +64,9 @@ impl Table {
         let found = file.metadata().map_err(failed)?;
         let region = Region::map(&file, words).map_err(failed)?;
         let slot = free_slot(&file, path)?;
+        // Before the first change: a process that finds the table ours has to find our number, and not that of the dead who had the slot.
+        let process = Process::ours().word().to_ne_bytes();
+        file.write_all_at(&process, (layout::slot(slot, PID) * WORD) as u64).map_err(failed)?;
         Ok(Some(Table {
             region,
             path: path.to_owned(),
@@ -134,12 +140,15 @@ impl Table {
     }
 }
 
-/// Writes the beginning of a table into a file that no other process knows yet. All else is 0 there.
+/// Writes the beginning of a table into a file that no other process knows yet. All but the buckets is 0 there.
 pub(crate) fn write_header(file: &File, words: usize) -> io::Result<()> {
     for (at, value) in [(AT_MAGIC, MAGIC), (AT_VERSION, VERSION), (AT_WORDS, words as u64)] {
         file.write_all_at(&value.to_ne_bytes(), (at * WORD) as u64)?;
     }
-    Ok(())
+    let first = layout::bucket(0);
+    let buckets: Vec<u8> =
+        (first..first + BUCKETS).flat_map(|bucket| layout::bucket_word(bucket, 0).to_ne_bytes()).collect();
+    file.write_all_at(&buckets, (first * WORD) as u64)
 }
 
 /// How many words a table of so many MiB has.

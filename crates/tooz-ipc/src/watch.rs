@@ -7,11 +7,17 @@ use crate::layout::{CHANGES, Kind, RECORD, block};
 use crate::list::List;
 
 impl Critical<'_> {
-    /// Begins to watch a record. Answers the watch, and how often the record has changed.
-    pub(crate) fn watch(&mut self, record: usize) -> Result<(usize, u64), Fault> {
+    /// Watches a record, by the watch that we have there already if that still stands. Answers the watch, and how often the record has changed.
+    pub(crate) fn watch(&mut self, record: usize, there: Option<usize>) -> Result<(usize, u64), Fault> {
+        let changes = self.get(block(record, CHANGES))?;
+        if let Some(there) = there
+            && self.is_watch(there, record)?
+        {
+            return Ok((there, changes));
+        }
         let watch = self.own(Kind::Watch, record, List::watches(record))?;
         self.commit()?;
-        Ok((watch, self.get(block(record, CHANGES))?))
+        Ok((watch, changes))
     }
 
     /// How often a record has changed that we watch. `None`: the watch is over, as with a group that was deleted.

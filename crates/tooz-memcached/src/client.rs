@@ -38,6 +38,8 @@ pub(crate) struct Client {
     /// Where the session stands.
     pub(crate) session_key: String,
     pub(crate) holdings: Holdings,
+    /// Taken in turn by what ends a membership and what lets it stand again.
+    pub(crate) memberships: tokio::sync::Mutex<()>,
     pub(crate) clock: ServerClock,
     /// The connection, while there is one.
     connection: watch::Sender<Option<Arc<Connection>>>,
@@ -76,13 +78,6 @@ pub(crate) enum Lane {
     Duty,
 }
 
-/// Whether a request may be sent again when its answer was lost.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Repeat {
-    Yes,
-    No,
-}
-
 impl Done {
     /// The answer to the next command.
     pub(crate) fn next(&mut self) -> Reply {
@@ -112,6 +107,7 @@ impl Client {
             layout,
             session,
             holdings: Holdings::new(args.reporter.clone()),
+            memberships: tokio::sync::Mutex::default(),
             clock: ServerClock::new(),
             connection: watch::Sender::new(None),
             server: Mutex::default(),
@@ -127,12 +123,28 @@ impl Client {
 
     /// Asks. A request whose answer was lost with its connection is repeated on the next one, if that is in time.
     pub(crate) async fn run(&self, batch: Batch, lane: Lane) -> Result<Done> {
-        self.run_in_turn(batch, lane, Repeat::Yes).await
-    }
-
-    /// Asks what has an effect only once.
-    pub(crate) async fn run_once(&self, batch: Batch, lane: Lane) -> Result<Done> {
-        self.run_in_turn(batch, lane, Repeat::No).await
+        let deadline = Instant::now() + self.limit;
+        let _turn = self.turn(lane, deadline).await?;
+        let mut before: Option<Error> = None;
+        loop {
+            let connection = match self.connection_until(deadline).await {
+                Ok(connection) => connection,
+                // What the last attempt has met says more, and may have been done.
+                Err(error) => return Err(before.unwrap_or(error)),
+            };
+            let in_doubt = before.as_ref().is_some_and(|before| before.outcome() != Outcome::NotApplied);
+            let mut failed = match connection.run(&batch, deadline).await {
+                Ok(replies) => return Ok(Done { replies: replies.into_iter(), epoch: connection.epoch, in_doubt }),
+                Err(error) => error,
+            };
+            if in_doubt {
+                failed = failed.with_outcome(Outcome::Unknown);
+            }
+            if failed.kind() != ErrorKind::Unavailable {
+                return Err(failed);
+            }
+            before = Some(failed);
+        }
     }
 
     /// Asks on the connection with that number and on no other; `None`: it is over, and nothing was sent.
@@ -157,32 +169,6 @@ impl Client {
         };
         let turn = timeout_at(deadline, turns.acquire()).await;
         turn.ok().and_then(std::result::Result::ok).ok_or_else(|| no_turn(UNDER_WAY))
-    }
-
-    async fn run_in_turn(&self, batch: Batch, lane: Lane, repeat: Repeat) -> Result<Done> {
-        let deadline = Instant::now() + self.limit;
-        let _turn = self.turn(lane, deadline).await?;
-        let mut before: Option<Error> = None;
-        loop {
-            let connection = match self.connection_until(deadline).await {
-                Ok(connection) => connection,
-                // What the last attempt has met says more, and may have been done.
-                Err(error) => return Err(before.unwrap_or(error)),
-            };
-            let in_doubt = before.as_ref().is_some_and(|before| before.outcome() != Outcome::NotApplied);
-            let mut failed = match connection.run(&batch, deadline).await {
-                Ok(replies) => return Ok(Done { replies: replies.into_iter(), epoch: connection.epoch, in_doubt }),
-                Err(error) => error,
-            };
-            if in_doubt {
-                failed = failed.with_outcome(Outcome::Unknown);
-            }
-            let may_repeat = repeat == Repeat::Yes || failed.outcome() == Outcome::NotApplied;
-            if failed.kind() != ErrorKind::Unavailable || !may_repeat {
-                return Err(failed);
-            }
-            before = Some(failed);
-        }
     }
 
     async fn connection_until(&self, deadline: Instant) -> Result<Arc<Connection>> {

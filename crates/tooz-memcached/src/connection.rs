@@ -1,22 +1,26 @@
 //! One connection: requests go out from the thread that asks, in one write each, and answers come in the same order. It never reconnects.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
-use tooz_core::Result;
 use tooz_core::driver::Mutex;
+use tooz_core::{Error, Result};
 
-use crate::error::{cut, cut_before, silent};
+use crate::error::{cut, cut_before, is_of_connection, of_server, silent};
 use crate::options::Settings;
 use crate::reply::{Batch, Parser, Reply};
 use crate::wire::{self, Sink, Source};
 
 /// How long an answer over TLS is waited for before the server is reminded.
 const NUDGE: Duration = Duration::from_millis(50);
+
+/// How long what the server has said before it closed is waited for, when nothing can be written any more.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 pub(crate) struct Connection {
     /// Versions of values count on one connection alone; this tells connections apart.
@@ -27,6 +31,8 @@ pub(crate) struct Connection {
     more: Notify,
     /// How much has come.
     heard: AtomicU64,
+    /// What the server has said of the connection as a whole, and not of a command.
+    refusal: OnceLock<String>,
     ended: watch::Sender<bool>,
 }
 
@@ -46,16 +52,49 @@ struct Pending {
     answer: oneshot::Sender<Vec<Reply>>,
 }
 
+/// A connection that ends with this, also where what looks at it is given up half-way: the tasks behind a connection would go on for ever.
+pub(crate) struct OnTrial(Option<Arc<Connection>>);
+
+impl OnTrial {
+    pub(crate) fn of(connection: Arc<Connection>) -> Self {
+        OnTrial(Some(connection))
+    }
+
+    /// It is good, and another ends it.
+    pub(crate) fn passed(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for OnTrial {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.0 {
+            connection.end();
+        }
+    }
+}
+
 impl Connection {
     /// Connects, at most until then.
     pub(crate) async fn open(settings: &Settings, epoch: u64, deadline: Instant) -> Result<Arc<Self>> {
-        let (source, sink) = timeout_at(deadline, wire::connect(settings)).await.map_err(|_| silent())??;
+        Self::open_by(settings, None, epoch, deadline).await
+    }
+
+    /// Connects by that address.
+    pub(crate) async fn open_by(
+        settings: &Settings,
+        address: Option<SocketAddr>,
+        epoch: u64,
+        deadline: Instant,
+    ) -> Result<Arc<Self>> {
+        let (source, sink) = timeout_at(deadline, wire::connect(settings, address)).await.map_err(|_| silent())??;
         let connection = Arc::new(Connection {
             epoch,
             sink,
             outgoing: Mutex::default(),
             more: Notify::new(),
             heard: AtomicU64::new(0),
+            refusal: OnceLock::new(),
             ended: watch::Sender::new(false),
         });
         // Both end with the connection, and its owner ends that.
@@ -73,7 +112,7 @@ impl Connection {
         let heard = self.heard.load(Ordering::Acquire);
         match timeout_at(deadline, answer).await {
             Ok(Ok(replies)) => Ok(replies),
-            Ok(Err(_)) => Err(cut()),
+            Ok(Err(_)) => Err(self.refused().unwrap_or_else(cut)),
             Err(_) => {
                 if self.heard.load(Ordering::Acquire) == heard {
                     // The other end may be gone.
@@ -84,12 +123,17 @@ impl Connection {
         }
     }
 
+    /// Why the server does not serve this connection at all, if it has said so.
+    fn refused(&self) -> Option<Error> {
+        self.refusal.get().map(|said| of_server(said))
+    }
+
     /// Writes what there is room for, here and now; the order of the writes is that of the answers.
     fn send(&self, batch: &Batch) -> Result<oneshot::Receiver<Vec<Reply>>> {
         let (answer, receiver) = oneshot::channel();
         let mut outgoing = self.outgoing.lock();
         if outgoing.has_ended {
-            return Err(cut_before());
+            return Err(self.refused().unwrap_or_else(cut_before));
         }
         let replies = Vec::with_capacity(batch.commands);
         outgoing.pending.push_back(Pending { commands: batch.commands, replies, answer });
@@ -122,6 +166,10 @@ impl Connection {
                     }
                 }
             }
+        };
+        let writing = async {
+            writing.await;
+            sleep(LAST_WORDS).await;
         };
         tokio::select! {
             () = writing => self.end(),
@@ -173,6 +221,13 @@ impl Connection {
 
     fn deliver(&self, parser: &mut Parser) -> Result<()> {
         while let Some(reply) = parser.next()? {
+            // Such a server answers no command, or not each: what was asked would wait for ever.
+            if let Reply::Refused(said) = &reply
+                && is_of_connection(said)
+            {
+                let _ = self.refusal.set(said.clone());
+                return Err(of_server(said));
+            }
             let whole = {
                 let mut outgoing = self.outgoing.lock();
                 // What was not asked for can't be told from the answer to what comes next.

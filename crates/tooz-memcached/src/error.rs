@@ -64,6 +64,21 @@ pub(crate) fn is_out_of_memory(said: &str) -> bool {
     said.contains("out of memory")
 }
 
+/// What a server with as many connections as it takes says to one more, before it closes it.
+const CROWDED: &str = "Too many open connections";
+
+/// What a server with `-Y` says to each command that comes without a log-in, and to one that fails.
+const NO_LOG_IN: [&str; 2] = ["unauthenticated", "authentication failure"];
+
+fn is_without_log_in(said: &str) -> bool {
+    NO_LOG_IN.iter().any(|no| said.contains(no))
+}
+
+/// Whether what the server says is no answer to a command: it does not serve the connection.
+pub(crate) fn is_of_connection(said: &str) -> bool {
+    said.contains(CROWDED) || is_without_log_in(said)
+}
+
 /// What the server says of a command that it did not do.
 pub(crate) fn of_server(said: &str) -> Error {
     let made = |kind, message: &str| Error::new(kind, format!("{message}: {said}")).with_outcome(Outcome::NotApplied);
@@ -74,8 +89,13 @@ pub(crate) fn of_server(said: &str) -> Error {
         let message = "the record is full: too many want this lock or belong to this group, or say too much; raise the server's item size (-I)";
         return made(ErrorKind::Unavailable, message);
     }
-    if said.contains("unauthenticated") {
-        return made(ErrorKind::Unauthorized, "the server wants a log-in, which this driver does not have");
+    if is_without_log_in(said) {
+        let message = "the server wants a log-in (it was started with -Y), which this driver does not have: leave out -Y, and let only those reach it that may";
+        return made(ErrorKind::Unauthorized, message);
+    }
+    if said.contains(CROWDED) {
+        let message = "the server has as many connections as it takes, and each coordinator needs two; raise their number (-c of memcached)";
+        return made(ErrorKind::Unavailable, message);
     }
     made(ErrorKind::Backend, "the server answers")
 }

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use tooz_core::driver::{Groups, JoinRequest, LockKey, PushStream, Roster, async_trait};
+use tooz_core::driver::{Groups, JoinRequest, LockKey, PushStream, RequestId, Roster, async_trait};
 use tooz_core::{Error, ErrorKind, GroupId, Outcome, Result};
 
 use crate::client::{Client, Lane};
 use crate::error::{lost, of_list};
 use crate::holdings::Membership;
-use crate::journal::group::{FOR_EVER, GroupJournal, compact, create, delete, join, kept_for, leave, update, withdraw};
+use crate::journal::group::{
+    FOR_EVER, GroupJournal, compact, create, delete, join, join_again, kept_for, leave, update, withdraw,
+};
 use crate::journal::groups::{self, GroupsJournal};
 use crate::journal::{End, LONG, SessionId, dead};
 use crate::record::{Append, IfMissing, Reading};
@@ -76,8 +78,8 @@ impl Client {
     }
 
     /// Appends what may have to be withdrawn.
-    async fn append_of(&self, request: &JoinRequest, key: &str, entry: &str) -> Result<SeenGroup> {
-        match self.append_to_group(key, entry, IfMissing::Leave, Whose::Member).await {
+    async fn append_of(&self, request: &JoinRequest, key: &str, entry: &str, missing: IfMissing) -> Result<SeenGroup> {
+        match self.append_to_group(key, entry, missing, Whose::Member).await {
             Ok(look) => {
                 if look.seen.in_doubt {
                     self.holdings.doubt(request.id);
@@ -102,6 +104,41 @@ impl Client {
             self.holdings.settle(request.id);
         }
         Err(error)
+    }
+
+    /// Looks whether a membership still stands. One that was lost with its record stands again, with its group.
+    pub(crate) async fn look_at_membership(&self, request: RequestId) -> Result<()> {
+        let _turn = self.memberships.lock().await;
+        let Some(Membership { request, key, made_by, count, .. }) = self.holdings.membership(request) else {
+            return Ok(());
+        };
+        let mut look = self.look_at_group(&key).await?;
+        if look.journal.entry_of(request.id).is_none() {
+            match look.journal.end_of(request.id) {
+                Some(End::Died) => return Err(self.session_is_gone()),
+                Some(End::Given | End::Taken) => {}
+                // A member that takes it over says so before it may go again, and the record may have forgotten it.
+                None if self.has_letter(Letter::TakenOver(request.id)).await? => {}
+                None => {
+                    // The name first, as when it was made.
+                    self.note_name(&groups::come(made_by, &request.group)).await?;
+                    let entry = join_again(made_by, &request, self.session, count);
+                    look = self.append_of(&request, &key, &entry, IfMissing::Make).await?;
+                }
+            }
+        }
+        if look.journal.entry_of(request.id).is_some() {
+            self.holdings.saw_membership(request.id, look.seen.version);
+        } else {
+            self.holdings.ousted(request.id);
+        }
+        Ok(())
+    }
+
+    /// Forgets a membership that is about to end. From then on it never stands again.
+    async fn forget_membership(&self, request: RequestId) {
+        let _turn = self.memberships.lock().await;
+        self.holdings.leave(request);
     }
 
     /// Deletes a record that says nothing. Another may have changed it, and then it is that one's.
@@ -148,13 +185,13 @@ impl Client {
 
     /// What a join has come to. `None`: the member that was in its way is dead, and it has to be asked again.
     async fn joined(&self, request: &JoinRequest, key: &str, look: &SeenGroup) -> Result<Option<()>> {
-        if look.journal.made_by.is_none() {
+        let Some(made_by) = look.journal.made_by else {
             self.clear_away(key, look).await;
             return self.refused(request, key, Error::no_group(&request.group)).await.map(Some);
-        }
+        };
         if look.journal.entry_of(request.id).is_some() {
             let version = look.seen.version;
-            let membership = Membership { group: request.group.clone(), key: key.to_owned(), version, count: 0 };
+            let membership = Membership { request: request.clone(), key: key.to_owned(), version, made_by, count: 0 };
             self.holdings.join(request.id, membership);
             for (by, old) in &look.journal.replaced {
                 if *by == request.id && old.session != self.session {
@@ -246,7 +283,7 @@ impl Groups for MemcachedSession {
         client.holdings.ask(request.id, &key);
         let entry = join(request, client.session);
         loop {
-            let look = client.append_of(request, &key, &entry).await?;
+            let look = client.append_of(request, &key, &entry, IfMissing::Leave).await?;
             if client.joined(request, &key, &look).await?.is_some() {
                 return Ok(());
             }
@@ -256,18 +293,23 @@ impl Groups for MemcachedSession {
     async fn update(&self, request: &JoinRequest) -> Result<()> {
         request.refuse_more_than(MOST_CAPABILITIES)?;
         let (client, key) = (&self.client, self.client.layout.group(&request.group));
-        let count = client.holdings.next_count(request.id).ok_or_else(|| Error::not_member(request))?;
-        let look = client.append_of(request, &key, &update(request, count)).await?;
-        if look.journal.entry_of(request.id).is_none() {
-            client.holdings.ousted(request.id);
-            return Err(Error::not_member(request));
+        let count = client.holdings.change(request).ok_or_else(|| Error::not_member(request))?;
+        let entry = update(request, count);
+        for _ in 0..2 {
+            let look = client.append_of(request, &key, &entry, IfMissing::Leave).await?;
+            if look.journal.entry_of(request.id).is_some() {
+                return Ok(());
+            }
+            // The record may have been lost, and then the membership stands again behind this.
+            client.look_at_membership(request.id).await?;
         }
-        Ok(())
+        client.holdings.ousted(request.id);
+        Err(Error::not_member(request))
     }
 
     async fn leave(&self, request: &JoinRequest) -> Result<()> {
         let (client, key) = (&self.client, self.client.layout.group(&request.group));
-        client.holdings.leave(request.id);
+        client.forget_membership(request.id).await;
         let in_doubt = client.holdings.is_in_doubt(request.id);
         let entry = if in_doubt { withdraw(request.id, client.session) } else { leave(request.id) };
         let missing = if in_doubt { IfMissing::Make } else { IfMissing::Leave };

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use tooz_core::GroupId;
-use tooz_core::driver::{LockKey, Mutex, MutexGuard, Reporter, RequestId};
+use tooz_core::driver::{JoinRequest, LockKey, Mutex, MutexGuard, Reporter, RequestId};
 
 use crate::reply::Version;
 
@@ -50,9 +49,12 @@ pub(crate) struct Grant {
 /// A membership of this session.
 #[derive(Clone, Debug)]
 pub(crate) struct Membership {
-    pub(crate) group: GroupId,
+    /// With its latest capabilities.
+    pub(crate) request: JoinRequest,
     pub(crate) key: String,
     pub(crate) version: Version,
+    /// By which entry the group was made.
+    pub(crate) made_by: u64,
     /// How often its capabilities were changed.
     pub(crate) count: u64,
 }
@@ -143,19 +145,25 @@ impl Holdings {
         self.state().joined.remove(&request).is_some()
     }
 
-    /// The number of the next change of its capabilities; `None`: there is no such membership.
-    pub(crate) fn next_count(&self, request: RequestId) -> Option<u64> {
+    /// Its capabilities are about to be these. Answers the number of that change; `None`: there is no such membership.
+    pub(crate) fn change(&self, request: &JoinRequest) -> Option<u64> {
         let mut state = self.state();
-        let membership = state.joined.get_mut(&request)?;
+        let membership = state.joined.get_mut(&request.id)?;
+        membership.request.capabilities = request.capabilities.clone();
         membership.count += 1;
         Some(membership.count)
     }
 
-    /// The membership was taken over, or is not in the record that was read.
+    /// What this membership is to be at the server; `None`: there is no such membership.
+    pub(crate) fn membership(&self, request: RequestId) -> Option<Membership> {
+        self.state().joined.get(&request).cloned()
+    }
+
+    /// The membership was taken over.
     pub(crate) fn ousted(&self, request: RequestId) {
         let membership = self.state().joined.remove(&request);
         if let Some(membership) = membership {
-            self.reporter.membership_lost(&membership.group, request);
+            self.reporter.membership_lost(&membership.request.group, request);
         }
     }
 

@@ -217,7 +217,7 @@ impl Client {
     /// Sees that a grant of whose end the record tells nothing was not taken away before it was given back. A break tells the holder before
     /// it succeeds, so a break of which no letter tells goes on at the same time, and counts as the later of the two.
     async fn must_not_be_taken(&self, request: RequestId, seen: &Reading) -> Result<()> {
-        let is_given = seen.may_have_forgotten() && !self.has_letter_of(request).await?;
+        let is_given = seen.may_have_forgotten() && !self.has_letter(Letter::Broken(request)).await?;
         if is_given { Ok(()) } else { Err(taken()) }
     }
 

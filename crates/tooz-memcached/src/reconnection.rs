@@ -1,5 +1,6 @@
 //! The task behind a client: it makes one connection after the other, and asks on each first who the server is and what its clock says.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,12 +9,14 @@ use tokio::time::{Instant, sleep};
 use tooz_core::driver::{Backoff, ConnectArgs};
 use tooz_core::{Error, Result};
 
+use crate::addresses::{addresses_of, several};
 use crate::client::Client;
-use crate::connection::Connection;
+use crate::connection::{Connection, OnTrial};
 use crate::error::strange;
+use crate::options::Target;
 use crate::reply::{Batch, KEPT, Reply};
 use crate::server::Server;
-use crate::server_clock::Reading;
+use crate::server_clock::{Reading, TICK};
 
 /// The pauses between attempts to connect: chance adds up to as much again.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
@@ -23,9 +26,11 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(350);
 /// something before has heard of the restart, since no client that can reach the server pauses for as long. (A server that was just started says 2 s.)
 const SETTLED: Duration = Duration::from_secs(4);
 
-/// A server that takes so long for its first answer may have stood still. Its clock is right when it has ticked.
+/// A server that takes so long for an answer may have stood still. Its clock is right when it has ticked.
 const SLOW: Duration = Duration::from_millis(300);
-const TICK: Duration = Duration::from_millis(1100);
+
+/// How long an answer by another address of the host's name is waited for.
+const BY_ANOTHER: Duration = Duration::from_secs(1);
 
 /// A client with its first connection, and the task that makes the others.
 pub(crate) async fn start(args: &ConnectArgs) -> Result<(Arc<Client>, AbortHandle)> {
@@ -67,33 +72,28 @@ impl Client {
         let at = |error: Error| error.context(format!("connect to {}", self.settings.target));
         let deadline = Instant::now() + self.connect_limit;
         let connection = Connection::open(&self.settings, epoch, deadline).await.map_err(at)?;
-        match self.get_acquainted(&connection, deadline).await {
-            Ok(server) => {
-                self.set_server(server);
-                self.set_trouble(None);
-                Ok(connection)
-            }
-            Err(error) => {
-                connection.end();
-                Err(at(error))
-            }
-        }
+        let on_trial = OnTrial::of(Arc::clone(&connection));
+        let server = self.get_acquainted(&connection, deadline).await.map_err(at)?;
+        on_trial.passed();
+        self.set_server(server);
+        self.set_trouble(None);
+        Ok(connection)
     }
 
     async fn get_acquainted(&self, connection: &Connection, deadline: Instant) -> Result<Server> {
         let asked = Instant::now();
         let key = self.layout.clock();
-        let mut batch = Batch::default().nothing().stats().settings();
+        let mut batch = Server::questions();
         let is_open = self.is_open();
         if is_open {
             batch = batch.look(&self.session_key);
         }
         let mut replies = connection.run(&batch, deadline).await?.into_iter();
-        let mut next = || replies.next().ok_or_else(|| strange("nothing"));
-        let server = Server::read(next()?, next()?, next()?)?;
+        let mut next = || replies.next().unwrap_or(Reply::Missing);
+        let server = Server::read(&mut next)?;
         server.judge()?;
         // A server that was restarted has forgotten the session: this is told now, without waiting for the next heartbeat.
-        if is_open && !next()?.found()? {
+        if is_open && !next().found()? {
             self.reporter.session_lost("the server has no such session");
         }
         if asked.elapsed() > SLOW {
@@ -108,17 +108,59 @@ impl Client {
             connection.run(&Batch::default().add(&key, &mark, KEPT), Instant::now() + self.limit).await?;
             self.read_clock(connection, &key).await?;
         }
+        self.must_be_one_server(connection, &key).await?;
         Ok(server)
     }
-}
 
-impl Client {
-    /// Reads the server's clock; `false`: there is no key to read it by.
+    /// Sees that what answers by the other addresses of the host's name, if it has any, is this server: each has another text in the key by which
+    /// its clock is read.
+    async fn must_be_one_server(&self, connection: &Connection, key: &str) -> Result<()> {
+        let Target::Server(name, port) = &self.settings.target else { return Ok(()) };
+        let all = addresses_of(name, *port).await?;
+        if all.len() < 2 {
+            return Ok(());
+        }
+        let mark = self.mark_by(connection, key, Instant::now() + self.limit).await?;
+        for address in &all {
+            // What does not answer can't be told from what is not there.
+            if let Ok(other) = self.mark_at(*address, key).await
+                && other != mark
+            {
+                return Err(several(name, &all));
+            }
+        }
+        Ok(())
+    }
+
+    async fn mark_at(&self, address: SocketAddr, key: &str) -> Result<Option<Vec<u8>>> {
+        let deadline = Instant::now() + BY_ANOTHER;
+        let connection = Connection::open_by(&self.settings, Some(address), 0, deadline).await?;
+        let _on_trial = OnTrial::of(Arc::clone(&connection));
+        self.mark_by(&connection, key, deadline).await
+    }
+
+    async fn mark_by(&self, connection: &Connection, key: &str, deadline: Instant) -> Result<Option<Vec<u8>>> {
+        let replies = connection.run(&Batch::default().get(key), deadline).await?;
+        let [clock] = <[Reply; 1]>::try_from(replies).map_err(strange)?;
+        Ok(clock.value()?.map(|(mark, _)| mark))
+    }
+
+    /// Reads the server's clock; `false`: there is no key to read it by. One that may have stood still meanwhile is read again.
     async fn read_clock(&self, connection: &Connection, key: &str) -> Result<bool> {
+        let asked = Instant::now();
+        let is_there = self.read_clock_once(connection, key).await?;
+        if !is_there || asked.elapsed() <= SLOW {
+            return Ok(is_there);
+        }
+        sleep(TICK).await;
+        self.read_clock_once(connection, key).await
+    }
+
+    async fn read_clock_once(&self, connection: &Connection, key: &str) -> Result<bool> {
         let sent = Instant::now();
         let replies = connection.run(&Batch::default().get(key).stats(), sent + self.limit).await?;
         let [clock, stats] = <[Reply; 2]>::try_from(replies).map_err(strange)?;
-        let wall = Server::read(Reply::Nothing, stats, Reply::Stats(Vec::new()))?.time();
+        let wall = Server::time_of(stats)?;
         let Some((mark, flags)) = clock.value()? else {
             self.clock.set_wall(wall, sent);
             return Ok(false);

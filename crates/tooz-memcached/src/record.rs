@@ -165,12 +165,10 @@ impl Client {
             return Err(full());
         }
         // The caller reads there, too, how those requests that are over have ended.
-        Ok(self.swap(append.key, seen.version, &short, append.seconds, append.lane).await?.map(|version| Reading {
-            text: Some(text),
-            version,
-            in_doubt: false,
-            rewritten: false,
-        }))
+        Ok(self
+            .swap_at_once(append.key, seen.version, &short, append.seconds, append.lane)
+            .await?
+            .map(|version| Reading { text: Some(text), version, in_doubt: false, rewritten: false }))
     }
 
     /// Replaces a version of a record, where the server has room; `None`: there is another version, or another connection.
@@ -183,6 +181,18 @@ impl Client {
         lane: Lane,
     ) -> Result<Option<Version>> {
         self.must_have_room(key.len(), text.len()).await?;
+        self.swap_at_once(key, version, text, seconds, lane).await
+    }
+
+    /// Like [`swap`](Self::swap), on a server that has just shown to have room.
+    async fn swap_at_once(
+        &self,
+        key: &str,
+        version: Version,
+        text: &str,
+        seconds: u32,
+        lane: Lane,
+    ) -> Result<Option<Version>> {
         let batch = Batch::default().swap(key, version.cas, text, seconds);
         let Some(mut done) = self.run_on(version.epoch, batch, lane).await? else { return Ok(None) };
         let swapped = done.next().was_done()?;

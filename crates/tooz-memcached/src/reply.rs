@@ -126,6 +126,10 @@ impl Batch {
         self.line(format_args!("stats settings"), None)
     }
 
+    pub(crate) fn slabs(self) -> Self {
+        self.line(format_args!("stats slabs"), None)
+    }
+
     pub(crate) fn nothing(self) -> Self {
         self.line(format_args!("mn"), None)
     }

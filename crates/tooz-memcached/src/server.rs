@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tooz_core::{Characteristic, Characteristics, Error, Result};
 
-use crate::reply::Reply;
+use crate::reply::{Batch, Reply};
 
 /// What one server that never evicts gives. Each is defended in the README.
 pub(crate) const BEST: Characteristics = ALWAYS.and(Characteristics::LINEARIZABLE).and(Characteristics::SAME_VIEW);
@@ -23,7 +23,11 @@ const ALWAYS: Characteristics = Characteristics::of(&[
 /// The first version that has the commands as they are written here.
 const OLDEST: [u32; 3] = [1, 6, 10];
 
-/// Lines of `stats` and of `stats settings`.
+/// How much of the memory is given out in pages, each to values of one size. A page seldom comes back: values of another size have no room where all are
+/// given out, however little is in use.
+const GIVEN_OUT: &str = "total_malloced";
+
+/// Lines of `stats`, with one of `stats slabs`, and of `stats settings`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Server {
     stats: HashMap<String, String>,
@@ -31,13 +35,18 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Reads the answers to `mn`, `stats` and `stats settings`.
-    pub(crate) fn read(nothing: Reply, stats: Reply, settings: Reply) -> Result<Self> {
-        match (nothing, stats, settings) {
-            (Reply::Nothing, Reply::Stats(stats), Reply::Stats(settings)) => {
-                Ok(Server { stats: stats.into_iter().collect(), settings: settings.into_iter().collect() })
+    /// What is asked of a server to know it.
+    pub(crate) fn questions() -> Batch {
+        Batch::default().nothing().stats().settings().slabs()
+    }
+
+    /// Reads the answers to the questions.
+    pub(crate) fn read(mut next: impl FnMut() -> Reply) -> Result<Self> {
+        match (next(), next(), next(), next()) {
+            (Reply::Nothing, Reply::Stats(stats), Reply::Stats(settings), Reply::Stats(slabs)) => {
+                let pages = slabs.into_iter().filter(|(name, _)| name == GIVEN_OUT);
+                Ok(Server { stats: stats.into_iter().chain(pages).collect(), settings: settings.into_iter().collect() })
             }
-            (Reply::Refused(said), ..) if said.contains("unauthenticated") => Err(crate::error::of_server(&said)),
             _ => Err(Error::config(format!(
                 "what answers there is no memcached of version {} or later, or a proxy stands before it: a lock and the session that \
                  vouches for it have to be at one server",
@@ -63,9 +72,11 @@ impl Server {
         Duration::from_secs(self.number("uptime"))
     }
 
-    /// Its wall clock, in seconds.
-    pub(crate) fn time(&self) -> u64 {
-        self.number("time")
+    /// Its wall clock, in seconds, by its answer to `stats`.
+    pub(crate) fn time_of(stats: Reply) -> Result<u64> {
+        let Reply::Stats(lines) = stats else { return Err(stats.unexpected()) };
+        let time = lines.iter().find(|(name, _)| name == "time");
+        Ok(time.and_then(|(_, value)| value.parse().ok()).unwrap_or(0))
     }
 
     pub(crate) fn product(&self) -> String {
@@ -77,9 +88,10 @@ impl Server {
         self.setting("evictions") != "off"
     }
 
-    /// Whether it may have no room for what comes, and evicts nothing: more than half of its memory is in use, or it has refused something.
+    /// Whether it may have no room for what comes, and evicts nothing: more than half of its memory is in use or given out, or it has refused something.
     pub(crate) fn is_tight(&self) -> bool {
-        let is_half_full = self.number("bytes") > self.number("limit_maxbytes") / 2;
+        let used = self.number("bytes").max(self.number(GIVEN_OUT));
+        let is_half_full = used > self.number("limit_maxbytes") / 2;
         !self.may_evict() && (is_half_full || self.number("store_no_memory") > 0)
     }
 

@@ -18,6 +18,9 @@ const READINGS: usize = 8;
 /// How far the clock may be behind where it was seen to be: a second between two ticks, and what a request may take.
 const LAG: Duration = Duration::from_millis(1200);
 
+/// So long after the server has gone on its clock is right: it has ticked.
+pub(crate) const TICK: Duration = Duration::from_millis(1100);
+
 /// How far the clock is behind the server's time at most, just before a tick.
 const BEHIND: f64 = 1.0;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tooz_core::driver::{ConnectArgs, ConnectFuture, Owned, RequestId, Session, async_trait};
 use tooz_core::{Checkup, Error, ErrorKind, Probe, Result, Terms};
 
@@ -13,9 +13,9 @@ use crate::connection::Connection;
 use crate::error::{lost, stood_still, strange};
 use crate::layout::VERSION;
 use crate::reconnection;
-use crate::reply::{Batch, KEPT};
+use crate::reply::{Batch, Flags, KEPT, Reply};
 use crate::server::Server;
-use crate::server_clock::{Reading, kept};
+use crate::server_clock::{Reading, TICK, kept};
 use crate::upkeep;
 
 /// What a heartbeat that is counted may be wrong by.
@@ -63,27 +63,62 @@ impl MemcachedSession {
         if found == VERSION { Ok(()) } else { Err(Error::foreign_layout(&client.namespace, found, VERSION)) }
     }
 
-    /// One heartbeat by the connection that is there.
-    async fn beat_by(&self, connection: &Connection, deadline: Instant) -> Result<()> {
+    /// Makes the session's key, by a request that is not repeated: a session whose key is missing is gone for ever. Answers whether the
+    /// server's clock goes right.
+    async fn make(&self, connection: &Connection, deadline: Instant) -> Result<bool> {
         let client = &self.client;
-        let (clock, session) = (client.layout.clock(), client.session_key.as_str());
-        let batch = Batch::default().get(&clock).touch(session, kept(client.timeout));
-        let sent = Instant::now();
-        let mut replies = connection.run(&batch, deadline).await?.into_iter();
-        let received = Instant::now();
-        let mut next = || replies.next().ok_or_else(|| strange("nothing"));
-        let (clock_read, touched) = (next()?.value()?, next()?);
-        if !touched.found()? {
+        let batch = Batch::default().get(&client.layout.clock()).add(&client.session_key, "", kept(client.timeout));
+        let timed = Timed::run(connection, &batch, deadline).await?;
+        if timed.done.clone().was_done()?.is_none() {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "there is a session of the same number; the next has another",
+            ));
+        }
+        // Not before that: the other session is not this one's to end.
+        client.set_open();
+        self.judge(connection, timed, deadline).await
+    }
+
+    /// One heartbeat by the connection that is there. Answers whether it counts: whether the server's clock goes right.
+    async fn beat_by(&self, connection: &Connection, deadline: Instant) -> Result<bool> {
+        let client = &self.client;
+        let batch = Batch::default().get(&client.layout.clock()).touch(&client.session_key, kept(client.timeout));
+        let timed = Timed::run(connection, &batch, deadline).await?;
+        if !timed.done.clone().found()? {
             return Err(lost());
         }
-        let Some((mark, flags)) = clock_read else {
+        self.judge(connection, timed, deadline).await
+    }
+
+    /// Whether the server's clock goes right, as it was read. Where it can't be read the key for that is made, and the next reading begins with that.
+    async fn judge(&self, connection: &Connection, timed: Timed, deadline: Instant) -> Result<bool> {
+        let Timed { clock, sent, received, .. } = timed;
+        let Some((mark, flags)) = clock else {
             let mark = format!("{:016x}", fastrand::u64(..));
-            connection.run(&Batch::default().add(&clock, &mark, KEPT), deadline).await?;
-            return Err(stood_still());
+            connection.run(&Batch::default().add(&self.client.layout.clock(), &mark, KEPT), deadline).await?;
+            return Ok(false);
         };
         let mark = String::from_utf8_lossy(&mark);
-        let goes_right = client.clock.read(&Reading { mark: &mark, left: flags.left, sent, received });
-        if goes_right { Ok(()) } else { Err(stood_still()) }
+        Ok(self.client.clock.read(&Reading { mark: &mark, left: flags.left, sent, received }))
+    }
+}
+
+/// What was answered to a look at the clock and to what is counted from it, and when.
+struct Timed {
+    clock: Option<(Vec<u8>, Flags)>,
+    done: Reply,
+    sent: Instant,
+    received: Instant,
+}
+
+impl Timed {
+    async fn run(connection: &Connection, batch: &Batch, deadline: Instant) -> Result<Self> {
+        let sent = Instant::now();
+        let replies = connection.run(batch, deadline).await?;
+        let received = Instant::now();
+        let [clock, done] = <[Reply; 2]>::try_from(replies).map_err(strange)?;
+        Ok(Timed { clock: clock.value()?, done, sent, received })
     }
 }
 
@@ -93,25 +128,18 @@ impl Session for MemcachedSession {
         Terms::new(Some(self.client.timeout), self.client.server().characteristics()).margin(MARGIN)
     }
 
-    /// The key is made once, by a request that is not repeated: a session whose key is missing is gone for ever.
+    /// Made by the connection for heartbeats: where the server takes no second connection there is no session that could be lost for that.
     async fn open(&self) -> Result<()> {
-        let client = &self.client;
         self.check_layout().await?;
-        let batch = Batch::default().get(&client.layout.clock()).add(&client.session_key, "", kept(client.timeout));
-        let sent = Instant::now();
-        let mut done = client.run_once(batch, Lane::Duty).await?;
-        let received = Instant::now();
-        let (clock, made) = (done.next().value()?, done.next().was_done()?.is_some());
-        client.set_open();
-        if !made {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                "there is a session of the same number; the next has another",
-            ));
-        }
-        if let Some((mark, flags)) = clock {
-            let mark = String::from_utf8_lossy(&mark);
-            client.clock.read(&Reading { mark: &mark, left: flags.left, sent, received });
+        let deadline = Instant::now() + self.client.connect_limit;
+        let mut beats = self.beats.lock().await;
+        let connection = Connection::open(&self.client.settings, 0, deadline).await?;
+        *beats = Some(Arc::clone(&connection));
+        let mut goes_right = self.make(&connection, deadline).await?;
+        // The server may have counted from a clock that stood still. When that has ticked, a heartbeat counts from the right one.
+        while !goes_right {
+            sleep(TICK).await;
+            goes_right = self.beat_by(&connection, deadline).await?;
         }
         Ok(())
     }
@@ -127,10 +155,9 @@ impl Session for MemcachedSession {
             Err(error) if !matches!(error.kind(), ErrorKind::Lost) && connection.has_ended() => return Err(error),
             result => {
                 *beats = Some(connection);
-                result?;
+                if result? { Ok(Vec::new()) } else { Err(stood_still()) }
             }
         }
-        Ok(Vec::new())
     }
 
     /// After a reconnect everything is looked at: what the server does not have is told as lost.
@@ -146,8 +173,8 @@ impl Session for MemcachedSession {
     }
 
     async fn check_up(&self) -> Result<Checkup> {
-        let mut done = self.client.run(Batch::default().nothing().stats().settings(), Lane::Wish).await?;
-        let server = Server::read(done.next(), done.next(), done.next())?;
+        let mut done = self.client.run(Server::questions(), Lane::Wish).await?;
+        let server = Server::read(|| done.next())?;
         Ok(server.check_up(&self.client.settings))
     }
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tooz_core::Result;
 use tooz_core::driver::RequestId;
+use tooz_core::{Error, Result};
 
 use crate::client::{Client, Lane};
 use crate::error::lost;
 use crate::holdings::{Grant, Membership};
-use crate::journal::group::{self, GroupJournal};
+use crate::journal::group;
 use crate::journal::lock;
 use crate::journal::{BETWEEN, SessionId, dead};
 use crate::record::Reading;
@@ -49,6 +49,16 @@ pub(crate) enum Letter {
     Broken(RequestId),
     /// A membership was taken over.
     TakenOver(RequestId),
+}
+
+impl Letter {
+    /// As it stands in the mail.
+    fn text(self) -> String {
+        match self {
+            Letter::Broken(request) => format!("B{BETWEEN}{request}\n"),
+            Letter::TakenOver(request) => format!("M{BETWEEN}{request}\n"),
+        }
+    }
 }
 
 /// Goes on for as long as it is let.
@@ -91,27 +101,29 @@ impl Client {
 
     /// Whether the server has become full.
     async fn look_at_server(&self) -> Result<()> {
-        let mut done = self.run(Batch::default().nothing().stats().settings(), Lane::Duty).await?;
-        self.set_server(Server::read(done.next(), done.next(), done.next())?);
+        let mut done = self.run(Server::questions(), Lane::Duty).await?;
+        self.set_server(Server::read(|| done.next())?);
         Ok(())
     }
 
     /// Tells a session, if it is still there.
     pub(crate) async fn tell(&self, session: SessionId, letter: Letter) -> Result<()> {
-        let text = match letter {
-            Letter::Broken(request) => format!("B{BETWEEN}{request}\n"),
-            Letter::TakenOver(request) => format!("M{BETWEEN}{request}\n"),
-        };
+        let text = letter.text();
         self.must_have_room(self.session_key.len(), text.len()).await?;
         self.run(Batch::default().append(&self.layout.session(session), &text), Lane::Duty).await.map(drop)
     }
 
-    /// Whether another has told that this grant was broken, and it still stands in the mail.
-    pub(crate) async fn has_letter_of(&self, request: RequestId) -> Result<bool> {
+    /// Whether another has told that, and it still stands in the mail.
+    pub(crate) async fn has_letter(&self, letter: Letter) -> Result<bool> {
         let mut done = self.run(Batch::default().get(&self.session_key), Lane::Duty).await?;
         let (text, _) = done.next().value()?.ok_or_else(lost)?;
-        let broken = format!("B{BETWEEN}{request}");
-        Ok(String::from_utf8_lossy(&text).lines().any(|letter| letter == broken))
+        Ok(String::from_utf8_lossy(&text).contains(&letter.text()))
+    }
+
+    /// Tells core that the session is over.
+    pub(crate) fn session_is_gone(&self) -> Error {
+        self.reporter.session_lost("the server has no such session");
+        lost()
     }
 
     /// Reads what others have told, if there is something new, and clears it when it has become long.
@@ -166,17 +178,19 @@ impl Client {
                 }
             }
         }
+        let mut looked = Ok(());
         for some in joined.chunks(AT_ONCE) {
             let batch = some.iter().fold(Batch::default(), |batch, (_, membership)| batch.touch(&membership.key, 0));
             let done = self.run(batch, Lane::Duty).await?;
             let epoch = done.epoch;
             for ((request, membership), reply) in some.iter().zip(done.rest()) {
                 if must_be_read(&reply, epoch, membership.version) {
-                    self.look_at_membership(*request, membership).await?;
+                    // One that can't stand again keeps no other from its turn.
+                    looked = looked.and(self.look_at_membership(*request).await);
                 }
             }
         }
-        Ok(())
+        looked
     }
 
     async fn look_at_grant(&self, request: RequestId, grant: &Grant) -> Result<()> {
@@ -185,17 +199,6 @@ impl Client {
             self.holdings.saw(request, look.grant(&grant.lock, &grant.key));
         } else {
             self.holdings.miss(request);
-        }
-        Ok(())
-    }
-
-    async fn look_at_membership(&self, request: RequestId, membership: &Membership) -> Result<()> {
-        let seen = self.read(&membership.key).await?;
-        let journal = GroupJournal::read(seen.text.as_deref().unwrap_or_default())?;
-        if journal.entry_of(request).is_some() {
-            self.holdings.saw_membership(request, seen.version);
-        } else {
-            self.holdings.ousted(request);
         }
         Ok(())
     }

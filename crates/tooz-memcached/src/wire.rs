@@ -1,11 +1,13 @@
 //! What a connection runs over: TCP, a Unix socket, or TLS.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::{TcpStream, UnixStream};
 use tooz_core::Result;
 
+use crate::addresses::addresses_of;
 use crate::error::unreached;
 use crate::options::{Settings, Target};
 use crate::tls;
@@ -25,15 +27,19 @@ pub(crate) enum Sink {
     Tls(tls::Sink),
 }
 
-/// Connects.
-pub(crate) async fn connect(settings: &Settings) -> Result<(Source, Sink)> {
+/// Connects: by that address, or by the first that answers of those that the host has now.
+pub(crate) async fn connect(settings: &Settings, address: Option<SocketAddr>) -> Result<(Source, Sink)> {
     match &settings.target {
         Target::Socket(path) => {
             let stream = Arc::new(UnixStream::connect(path).await.map_err(unreached)?);
             Ok((Source::Unix(Arc::clone(&stream)), Sink::Unix(stream)))
         }
         Target::Server(host, port) => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(unreached)?;
+            let addresses = match address {
+                Some(address) => vec![address],
+                None => addresses_of(host, *port).await?,
+            };
+            let stream = TcpStream::connect(&addresses[..]).await.map_err(unreached)?;
             stream.set_nodelay(true).map_err(unreached)?;
             if let Some(files) = &settings.tls {
                 let (source, sink) = tls::shake_hands(files.clone(), host, stream).await?;

@@ -101,6 +101,8 @@ impl Client {
 
     /// Does a transaction in tables of the layout that this version speaks, like `consult`, but once.
     pub(crate) async fn transact(&self, doing: &'static str, statements: String) -> Result<Option<Answer>> {
+        // A connection that was not used may have ended meanwhile. A question that may be put twice finds that out; a transaction would have no answer.
+        *self.layout_seen.lock() = None;
         self.refuse_foreign().await?;
         self.put(doing, Repeat::Forbidden, Form::Transaction, statements).await
     }
@@ -156,16 +158,27 @@ impl Client {
         if self.has_tables.load(Ordering::Acquire) {
             return Ok(());
         }
-        let connection = self.connection().await?;
-        let settings = self.settings.clone();
-        connection
-            .run(self.settings.connect_timeout, "look for the tables", move |packets| {
-                Box::pin(async move { schema::ensure(packets, &settings).await })
-            })
-            .await
-            .map_err(error::outside)?;
+        let mut ensured = self.ensure().await;
+        if ensured.as_ref().is_err_and(|error| error.kind() == ErrorKind::Lost) {
+            // Done twice it is what it is done once.
+            ensured = self.ensure().await;
+        }
+        ensured.map_err(error::outside)?;
         self.has_tables.store(true, Ordering::Release);
         Ok(())
+    }
+
+    async fn ensure(&self) -> Result<()> {
+        let connection = self.connection().await?;
+        let settings = self.settings.clone();
+        let ensuring = connection.run(self.settings.connect_timeout, "look for the tables", move |packets| {
+            Box::pin(async move { schema::ensure(packets, &settings).await })
+        });
+        let ensured = ensuring.await;
+        if ensured.as_ref().is_err_and(|error| error.kind() == ErrorKind::Lost) {
+            connection.cut();
+        }
+        ensured
     }
 
     /// Gives the connection away for a session to live on, where it is not used: most members that own something have nothing to

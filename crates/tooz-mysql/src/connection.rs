@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tooz_core::driver::Mutex;
-use tooz_core::{Outcome, Result};
+use tooz_core::driver::{Mutex, RequestId};
+use tooz_core::{Error, Outcome, Result};
 
 use crate::error;
 use crate::layout::Cases;
@@ -29,13 +29,36 @@ use crate::setup::{self, Role};
 
 /// A future that borrows the connection.
 pub(crate) type Work<'c, T> = Pin<Box<dyn Future<Output = T> + Send + 'c>>;
-type Job = Box<dyn for<'c> FnOnce(&'c mut Packets) -> Work<'c, ()> + Send>;
+type Alone = Box<dyn for<'c> FnOnce(&'c mut Packets) -> Work<'c, ()> + Send>;
+
+/// At most so many jobs of one kind are done at once.
+const TOGETHER: usize = 100;
+
+/// What is asked of the connection.
+enum Job {
+    Alone(Alone),
+    /// It is done together with those of its kind that stand right behind it: so the order of all that was asked stays what it is.
+    Joint(Joint),
+}
+
+struct Joint {
+    id: RequestId,
+    deed: Arc<dyn Deed>,
+    state: Arc<JobState>,
+    reply: oneshot::Sender<Result<()>>,
+}
+
+/// What can be done for many requests at once. A connection is asked for one deed only, however many requests there are.
+pub(crate) trait Deed: Send + Sync {
+    /// Answers as many times as there are requests, in their order.
+    fn do_for<'c>(&'c self, packets: &'c mut Packets, ids: Vec<RequestId>) -> Work<'c, Vec<Result<()>>>;
+}
 
 /// Shared by all that use it; it ends with the last one.
 pub(crate) struct Connection {
     jobs: mpsc::UnboundedSender<Job>,
     /// What goes before all that waits.
-    urgent: mpsc::UnboundedSender<Job>,
+    urgent: mpsc::UnboundedSender<Alone>,
     /// How many jobs were done.
     done: Arc<AtomicU64>,
     dead: watch::Receiver<bool>,
@@ -108,7 +131,24 @@ impl Connection {
         doing: &'static str,
         work: impl for<'c> FnOnce(&'c mut Packets) -> Work<'c, Result<T>> + Send + 'static,
     ) -> Result<T> {
-        self.put(&self.jobs, limit, doing, work).await
+        let (job, answer) = alone(work);
+        self.jobs.send(Job::Alone(job)).map_err(|_| gone(doing))?;
+        self.wait(answer, limit, doing).await
+    }
+
+    /// Does `deed` for that request in its turn like `run`, together with those that stand right behind it.
+    pub(crate) async fn run_together(
+        &self,
+        limit: Duration,
+        doing: &'static str,
+        id: RequestId,
+        deed: Arc<dyn Deed>,
+    ) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        let state = Arc::new(JobState::default());
+        let job = Joint { id, deed, state: Arc::clone(&state), reply };
+        self.jobs.send(Job::Joint(job)).map_err(|_| gone(doing))?;
+        self.wait(Asked { answer, state }, limit, doing).await
     }
 
     /// Runs a heartbeat before all that waits: it must not stand behind thousands of others.
@@ -118,29 +158,14 @@ impl Connection {
         doing: &'static str,
         work: impl for<'c> FnOnce(&'c mut Packets) -> Work<'c, Result<T>> + Send + 'static,
     ) -> Result<T> {
-        self.put(&self.urgent, limit, doing, work).await
+        let (job, answer) = alone(work);
+        self.urgent.send(job).map_err(|_| gone(doing))?;
+        self.wait(answer, limit, doing).await
     }
 
-    async fn put<T: Send + 'static>(
-        &self,
-        queue: &mpsc::UnboundedSender<Job>,
-        limit: Duration,
-        doing: &'static str,
-        work: impl for<'c> FnOnce(&'c mut Packets) -> Work<'c, Result<T>> + Send + 'static,
-    ) -> Result<T> {
-        let (reply, answer) = oneshot::channel();
-        let state = Arc::new(JobState::default());
-        let its_state = Arc::clone(&state);
-        let job: Job = Box::new(move |connection| {
-            Box::pin(async move {
-                if !reply.is_closed() && its_state.begin() {
-                    let result = work(connection).await;
-                    let _ = reply.send(result);
-                }
-            })
-        });
+    async fn wait<T>(&self, asked: Asked<T>, limit: Duration, doing: &'static str) -> Result<T> {
+        let Asked { answer, state } = asked;
         let mut done = self.done.load(Ordering::Acquire);
-        queue.send(job).map_err(|_| error::lost(doing).with_outcome(Outcome::NotApplied))?;
         tokio::pin!(answer);
         let mut idle = Duration::ZERO;
         loop {
@@ -191,22 +216,90 @@ async fn serve(
     // It ends with this task, without a farewell for which a server that stands still would have to be waited for.
     mut packets: Packets,
     mut jobs: mpsc::UnboundedReceiver<Job>,
-    mut urgent: mpsc::UnboundedReceiver<Job>,
+    mut urgent: mpsc::UnboundedReceiver<Alone>,
     done: Arc<AtomicU64>,
     // Goes with this task, also when that is aborted: those that watch must hear of it.
     _death: Death,
 ) {
+    // What was found behind jobs that were done together.
+    let mut next = None;
     while !packets.is_dead {
-        let job = tokio::select! {
-            biased;
-            job = urgent.recv() => job,
-            job = jobs.recv() => job,
+        let job = match urgent.try_recv() {
+            Ok(job) => Some(Job::Alone(job)),
+            Err(_) if next.is_some() => next.take(),
+            Err(_) => tokio::select! {
+                biased;
+                job = urgent.recv() => job.map(Job::Alone),
+                job = jobs.recv() => job,
+            },
         };
         // No caller is left.
         let Some(job) = job else { return };
-        job(&mut packets).await;
-        done.fetch_add(1, Ordering::AcqRel);
+        let count = match job {
+            Job::Alone(job) => {
+                job(&mut packets).await;
+                1
+            }
+            Job::Joint(first) => {
+                let all = with_its_like(first, &mut jobs, &mut next);
+                let count = all.len();
+                do_together(all, &mut packets).await;
+                count
+            }
+        };
+        done.fetch_add(count as u64, Ordering::AcqRel);
     }
+}
+
+/// That job and those of its kind right behind it; `next` is what stands behind them.
+fn with_its_like(first: Joint, jobs: &mut mpsc::UnboundedReceiver<Job>, next: &mut Option<Job>) -> Vec<Joint> {
+    let mut all = vec![first];
+    while all.len() < TOGETHER {
+        match jobs.try_recv() {
+            Ok(Job::Joint(joint)) => all.push(joint),
+            other => {
+                *next = other.ok();
+                break;
+            }
+        }
+    }
+    all
+}
+
+async fn do_together(mut all: Vec<Joint>, packets: &mut Packets) {
+    all.retain(|joint| !joint.reply.is_closed() && joint.state.begin());
+    let Some(deed) = all.first().map(|joint| Arc::clone(&joint.deed)) else { return };
+    let answers = deed.do_for(packets, all.iter().map(|joint| joint.id).collect()).await;
+    for (joint, answer) in all.into_iter().zip(answers) {
+        let _ = joint.reply.send(answer);
+    }
+}
+
+/// A question that is on its way, and how far it is.
+struct Asked<T> {
+    answer: oneshot::Receiver<Result<T>>,
+    state: Arc<JobState>,
+}
+
+fn alone<T: Send + 'static>(
+    work: impl for<'c> FnOnce(&'c mut Packets) -> Work<'c, Result<T>> + Send + 'static,
+) -> (Alone, Asked<T>) {
+    let (reply, answer) = oneshot::channel();
+    let state = Arc::new(JobState::default());
+    let its_state = Arc::clone(&state);
+    let job: Alone = Box::new(move |connection| {
+        Box::pin(async move {
+            if !reply.is_closed() && its_state.begin() {
+                let result = work(connection).await;
+                let _ = reply.send(result);
+            }
+        })
+    });
+    (job, Asked { answer, state })
+}
+
+fn gone(doing: &'static str) -> Error {
+    error::lost(doing).with_outcome(Outcome::NotApplied)
 }
 
 struct Death(watch::Sender<bool>);
@@ -214,5 +307,41 @@ struct Death(watch::Sender<bool>);
 impl Drop for Death {
     fn drop(&mut self) {
         self.0.send_replace(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Deed for Nothing {
+        fn do_for<'c>(&'c self, _: &'c mut Packets, ids: Vec<RequestId>) -> Work<'c, Vec<Result<()>>> {
+            Box::pin(async move { ids.iter().map(|_| Ok(())).collect() })
+        }
+    }
+
+    #[test]
+    fn what_is_done_together_overtakes_nothing() {
+        let joint = |id| {
+            let (reply, _) = oneshot::channel();
+            Joint { id: RequestId(id), deed: Arc::new(Nothing), state: Arc::default(), reply }
+        };
+        let (jobs, mut queue) = mpsc::unbounded_channel();
+        let (other, _asked) = alone::<()>(|_| Box::pin(async { Ok(()) }));
+        for job in [Job::Joint(joint(2)), Job::Alone(other), Job::Joint(joint(3))] {
+            assert!(jobs.send(job).is_ok());
+        }
+        let mut next = None;
+        let all = with_its_like(joint(1), &mut queue, &mut next);
+        assert_eq!(all.iter().map(|one| one.id.0).collect::<Vec<_>>(), [1, 2]);
+        assert!(matches!(next, Some(Job::Alone(_))) && queue.len() == 1);
+        for id in 0..2 * TOGETHER as u128 {
+            assert!(jobs.send(Job::Joint(joint(id))).is_ok());
+        }
+        let mut none = None;
+        assert_eq!(with_its_like(joint(1), &mut queue, &mut none).len(), TOGETHER);
+        assert!(none.is_none());
     }
 }

@@ -3,11 +3,17 @@
 //!
 //! The counter begins at each start of the server with the seconds since 1970, times 2^24, so it may repeat values where it is started twice in a
 //! second, and another server has another one. So the first session that finds no other one alive moves the tokens above all that were
-//! reserved before. As long as any session lives that is not done, since a session takes its tokens by what it read when it opened.
+//! reserved before. What is subtracted stands in one row, and is read with each token: so all sessions count alike, also when a row of the living was lost and
+//! a newcomer took itself for the first. A row that was lost is written once more by those that live.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use tooz_core::{Error, ErrorKind, FencingToken, Result};
+
+use crate::answer::{Answer, number, unsigned};
+use crate::error;
+use crate::layout::Layout;
+use crate::packet::Packets;
 
 /// The part of the counter that counts; above it is the number of the server.
 pub(crate) const MASK: u64 = (1 << 56) - 1;
@@ -19,36 +25,69 @@ const FEW: i64 = 1 << 19;
 /// The greatest number that every program reads as it is.
 const GREATEST: i64 = 1 << 53;
 
-/// How a session makes tokens of the server's counter.
+const DOING: &str = "take a fencing token";
+
+/// How tokens are made of the server's counter.
 pub(crate) struct Fence {
-    sub: i64,
-    reserved: AtomicI64,
+    /// What is subtracted, as it was last read.
+    sub: AtomicI64,
+}
+
+/// The statement that asks for a token.
+pub(crate) fn counted(layout: &Layout) -> String {
+    format!("SELECT UUID_SHORT(), sub, reserved FROM {} WHERE one = 1", layout.table("fence"))
 }
 
 impl Fence {
-    pub(crate) fn new(sub: i64, reserved: i64) -> Self {
-        Fence { sub, reserved: AtomicI64::new(reserved) }
+    pub(crate) fn new(sub: i64) -> Self {
+        Fence { sub: AtomicI64::new(sub) }
     }
 
-    /// The token that a value of the counter stands for.
-    pub(crate) fn token(&self, counter: u64) -> Result<FencingToken> {
-        let token = (counter & MASK).cast_signed() - self.sub;
-        if token <= 0 || token >= GREATEST {
-            let word = format!("the server's counter makes the fencing token {token}: was its clock set back?");
-            return Err(Error::new(ErrorKind::Backend, word));
+    /// The token in the answer to [`counted`]; `None`: the row has to be mended before.
+    pub(crate) fn token(&self, answer: &Answer, statement: usize) -> Result<Option<FencingToken>> {
+        let failed = |error| error::on_session(error, DOING);
+        let Some(row) = answer.rows(statement).first() else { return Ok(None) };
+        let counter = unsigned(row, 0).map_err(failed)?.unwrap_or_default();
+        let sub = number(row, 1).map_err(failed)?.unwrap_or_default();
+        let reserved = number(row, 2).map_err(failed)?.unwrap_or_default();
+        if reserved <= 0 {
+            // A row in which nothing was written yet.
+            return Ok(None);
         }
-        Ok(FencingToken(token.cast_unsigned()))
+        self.sub.store(sub, Ordering::Release);
+        let token = token(counter, sub)?;
+        Ok(is_reserved(token, reserved).then_some(token))
     }
+}
 
-    /// Up to where tokens have to be reserved before this one may be used; `None`: they are.
-    pub(crate) fn wants(&self, token: FencingToken) -> Option<i64> {
-        let token = token.0.cast_signed();
-        (token > self.reserved.load(Ordering::Acquire) - FEW).then_some(token + RESERVED)
+fn token(counter: u64, sub: i64) -> Result<FencingToken> {
+    let token = (counter & MASK).cast_signed().saturating_sub(sub);
+    if token <= 0 || token >= GREATEST {
+        let word = format!("the server's counter makes the fencing token {token}: was its clock set back?");
+        return Err(Error::new(ErrorKind::Backend, word));
     }
+    Ok(FencingToken(token.cast_unsigned()))
+}
 
-    pub(crate) fn note_reserved(&self, until: i64) {
-        self.reserved.fetch_max(until, Ordering::AcqRel);
-    }
+/// Whether that token may be used before more are reserved.
+fn is_reserved(token: FencingToken, reserved: i64) -> bool {
+    token.0.cast_signed() <= reserved.saturating_sub(FEW)
+}
+
+/// Reserves more tokens, or writes the row once more where it was lost: all that live have subtracted the same, and none has had a greater token than the
+/// counter makes now. Answers the next token.
+pub(crate) async fn mend(packets: &mut Packets, layout: &Layout, fence: &Fence) -> Result<FencingToken> {
+    let (table, sub) = (layout.table("fence"), fence.sub.load(Ordering::Acquire));
+    let statements = format!(
+        "SET @tooz_counter = CAST(UUID_SHORT() & {MASK} AS SIGNED); \
+         INSERT INTO {table} (one, sub, reserved) VALUES (1, {sub}, @tooz_counter - {sub} + {RESERVED}) \
+             ON DUPLICATE KEY UPDATE sub = IF(reserved > 0, sub, {sub}), reserved = GREATEST(reserved, @tooz_counter - sub + {RESERVED}); {counted}",
+        counted = counted(layout)
+    );
+    let answer = packets.ask(&statements).await.map_err(|error| error::on_session(error, DOING))?;
+    let gone =
+        || Error::new(ErrorKind::Backend, format!("{DOING}: the row of tooz_fence was written, and is not there"));
+    fence.token(&answer, 2)?.ok_or_else(gone)
 }
 
 #[cfg(test)]
@@ -57,21 +96,17 @@ mod tests {
 
     #[test]
     fn a_token_is_the_counter_without_the_server_and_what_was_before() {
-        let fence = Fence::new(30_000_000_000_000_000, 0);
+        let sub = 30_000_000_000_000_000;
         let counter = (7 << 56) + 30_000_000_000_000_123;
-        assert_eq!(fence.token(counter).unwrap(), FencingToken(123));
-        assert!(fence.token(29_000_000_000_000_000).is_err() && fence.token(MASK).is_err());
+        assert_eq!(token(counter, sub).unwrap(), FencingToken(123));
+        assert!(token(29_000_000_000_000_000, sub).is_err() && token(MASK, sub).is_err());
     }
 
     #[test]
     fn more_is_reserved_before_it_is_used() {
-        let fence = Fence::new(0, RESERVED);
-        assert_eq!(fence.wants(FencingToken(1)), None);
+        assert!(is_reserved(FencingToken(1), RESERVED));
         let late = FencingToken((RESERVED - FEW + 1).cast_unsigned());
-        let until = fence.wants(late).unwrap();
-        fence.note_reserved(until);
-        assert_eq!(fence.wants(late), None);
-        fence.note_reserved(5);
-        assert_eq!(fence.wants(late), None);
+        assert!(!is_reserved(late, RESERVED) && is_reserved(late, late.0.cast_signed() + RESERVED));
+        assert!(!is_reserved(FencingToken(1), i64::MIN));
     }
 }

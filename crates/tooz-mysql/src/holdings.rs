@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tooz_core::driver::{LockKey, LockRequest, Mutex, MutexGuard, Owned, Reporter, RequestId};
 use tooz_core::{Error, FencingToken, GroupId, LockMode, MemberId};
 
@@ -15,6 +15,9 @@ use crate::{error, server};
 
 /// How long a reader waits for a young grant to be written down.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How many grants are remembered that were given back and still stand in the table.
+const LEFTOVERS: usize = 20_000;
 
 /// What one session holds.
 pub(crate) struct Holdings {
@@ -27,12 +30,12 @@ pub(crate) struct Holdings {
     pub(crate) fence: Fence,
     pub(crate) reporter: Reporter,
     state: Mutex<State>,
-    /// Something was granted that is not written down yet.
+    /// Something was granted that is not written down yet, or given back that is still written down.
     pub(crate) granted: Notify,
     /// Another session may have taken a membership over.
     pub(crate) news: Notify,
-    /// What is written down of shares is to be looked at.
-    pub(crate) beaten: Notify,
+    /// How many heartbeats there were: what is written down is to be looked at behind each.
+    pub(crate) beats: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -45,9 +48,39 @@ struct State {
     memberships: HashMap<RequestId, GroupId>,
     /// Grants that are not written down yet.
     unwritten: usize,
+    /// The grants that were given back and still stand in the table, by their locks.
+    leftovers: HashMap<Name, Vec<RequestId>>,
+    /// How many there are.
+    left: usize,
     /// Gates that are just being opened behind a grant.
     gates: HashMap<RequestId, Opened>,
 }
+
+impl State {
+    fn leave(&mut self, lock: &Name, id: RequestId) {
+        // What is not remembered is found by the look behind a heartbeat.
+        if self.left < LEFTOVERS {
+            let ids = self.leftovers.entry(lock.clone()).or_default();
+            if !ids.contains(&id) {
+                ids.push(id);
+                self.left += 1;
+            }
+        }
+    }
+
+    fn forget(&mut self, lock: &Name, id: RequestId) {
+        let Some(ids) = self.leftovers.get_mut(lock) else { return };
+        let before = ids.len();
+        ids.retain(|one| *one != id);
+        self.left -= before - ids.len();
+        if ids.is_empty() {
+            self.leftovers.remove(lock);
+        }
+    }
+}
+
+/// A grant as it is known in the table: its lock and its request.
+pub(crate) type Row = (String, RequestId);
 
 /// One grant.
 #[derive(Clone, Debug)]
@@ -90,7 +123,7 @@ impl Holdings {
             state: Mutex::default(),
             granted: Notify::new(),
             news: Notify::new(),
-            beaten: Notify::new(),
+            beats: watch::Sender::new(0),
         }
     }
 
@@ -117,11 +150,12 @@ impl Holdings {
         }
     }
 
-    /// What has to be given back with this grant.
-    pub(crate) fn grip_to_give(&self, held: &Held) -> Grip {
+    /// What has to be given back with this grant, where so many other shares of its lock are given back before it.
+    pub(crate) fn grip_to_give(&self, held: &Held, before: usize) -> Grip {
+        let others = |count: &usize| *count > before + 1;
         match held.mode {
             LockMode::Exclusive => Grip::Exclusive,
-            LockMode::Shared if self.state().shared.get(&held.doors.lock).is_some_and(|count| *count > 1) => Grip::Had,
+            LockMode::Shared if self.state().shared.get(&held.doors.lock).is_some_and(others) => Grip::Had,
             LockMode::Shared => Grip::Shared,
         }
     }
@@ -146,11 +180,15 @@ impl Holdings {
         self.granted.notify_one();
     }
 
+    /// The grant is given back. What was written of it is taken away soon.
     pub(crate) fn strike(&self, id: RequestId) {
         let mut state = self.state();
         let Some(held) = state.locks.remove(&id) else { return };
         state.gates.remove(&id);
-        if !held.written {
+        if held.written {
+            state.leave(&held.doors.lock, id);
+            self.granted.notify_one();
+        } else {
             state.unwritten -= 1;
         }
         if held.mode == LockMode::Shared
@@ -195,6 +233,11 @@ impl Holdings {
         let why = server::read_only("read_only");
         self.reporter.session_lost(&why);
         error::lost(why)
+    }
+
+    /// Whether the session has a share of that lock.
+    pub(crate) fn shares(&self, lock: &Name) -> bool {
+        self.state().shared.contains_key(lock)
     }
 
     /// Whether it is written down what stands for a share of that lock.
@@ -255,6 +298,59 @@ impl Holdings {
         }
         let due = state.locks.iter().filter(|(_, held)| !held.written && held.since.elapsed() >= age);
         due.take(most).map(|(id, held)| (*id, held.clone())).collect()
+    }
+
+    pub(crate) fn has_leftovers(&self) -> bool {
+        self.state().left > 0
+    }
+
+    /// At least one of the leftovers, if there are any, and about `most` of them.
+    pub(crate) fn leftovers(&self, most: usize) -> Vec<(Name, RequestId)> {
+        let state = self.state();
+        let each = state.leftovers.iter().flat_map(|(lock, ids)| ids.iter().map(|id| (lock.clone(), *id)));
+        each.take(most).collect()
+    }
+
+    /// The leftovers of that lock.
+    pub(crate) fn leftovers_of(&self, lock: &Name) -> Vec<(Name, RequestId)> {
+        let state = self.state();
+        state.leftovers.get(lock).into_iter().flatten().map(|id| (lock.clone(), *id)).collect()
+    }
+
+    /// These do not stand in the table any more.
+    pub(crate) fn forget_leftovers(&self, gone: &[(Name, RequestId)]) {
+        let mut state = self.state();
+        for (lock, id) in gone {
+            state.forget(lock, *id);
+        }
+    }
+
+    /// Compares what stands in the table of this session's grants, behind `from` and up to `to`, with what it holds: what is missing there is written once
+    /// more, and what is there too much is taken away.
+    pub(crate) fn reconcile(&self, from: &Row, to: Option<&Row>, there: &HashSet<Row>) {
+        let mut state = self.state();
+        let state = &mut *state;
+        let mut missing = 0;
+        for (id, held) in &mut state.locks {
+            let row = (held.doors.lock.to_string(), *id);
+            if held.written && row > *from && to.is_none_or(|to| row <= *to) && !there.contains(&row) {
+                held.written = false;
+                missing += 1;
+            }
+        }
+        state.unwritten += missing;
+        for (lock, id) in there {
+            if !state.locks.contains_key(id) {
+                state.leave(&Name::from(lock.as_str()), *id);
+            }
+        }
+        self.granted.notify_one();
+    }
+
+    /// Whether any grant stands in the table.
+    pub(crate) fn has_written(&self) -> bool {
+        let state = self.state();
+        state.locks.len() > state.unwritten
     }
 
     pub(crate) fn note_written(&self, id: RequestId) {

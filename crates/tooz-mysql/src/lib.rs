@@ -26,7 +26,9 @@ mod setup;
 mod shares;
 mod sweep;
 mod turn;
+mod upkeep;
 mod watchdog;
+mod witness;
 
 use tooz_core::Driver;
 

@@ -15,7 +15,7 @@ use crate::error;
 use crate::grants::MOMENT;
 use crate::holdings::PATIENCE;
 use crate::layout::{Doors, Layout};
-use crate::named_lock::{Gate, give_back};
+use crate::named_lock::Gate;
 use crate::packet::name;
 use crate::record::{Read, holder, lock_key, waiter};
 use crate::session::MySqlSession;
@@ -69,21 +69,12 @@ impl Locks for MySqlSession {
         Ok(None)
     }
 
-    /// It comes after whatever was asked for the request before, answered or not.
+    /// It comes after whatever was asked for the request before, answered or not. Those that stand right behind it are done together with it.
     async fn release(&self, request: &LockRequest) -> Result<()> {
         let open = self.opened()?;
         let (holdings, id) = (Arc::clone(&open.holdings), request.id);
         holdings.gate_is_open(id).await;
-        open.connection
-            .run(open.limit, "give a lock back", move |packets| {
-                Box::pin(async move {
-                    let Some(held) = holdings.held(id) else { return Ok(()) };
-                    give_back(packets, &holdings, &held, id).await?;
-                    holdings.strike(id);
-                    Ok(())
-                })
-            })
-            .await
+        open.connection.run_together(open.limit, "give a lock back", id, holdings).await
     }
 
     async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {

@@ -4,19 +4,22 @@
 //! lock. So of two that come at once one sees the other at least. The token is taken last, by a statement of its own: after the look at those with whom
 //! it must not overlap. (What a statement reads from a table it may have read before it was granted a named lock.)
 
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use tooz_core::driver::{Granted, LockRequest, RequestId, Space};
-use tooz_core::{FencingToken, Result};
+use tooz_core::{FencingToken, LockMode, Result};
 
-use crate::answer::{Answer, text, unsigned};
+use crate::answer::{Answer, text};
+use crate::connection::{Deed, Work};
 use crate::error;
-use crate::grants::write_down;
+use crate::fence;
+use crate::grants::{clear_leftovers, write_down};
 use crate::holdings::{Grip, Held, Holdings};
 use crate::layout::{self, Doors, Name, space};
 use crate::open_session::OpenSession;
 use crate::packet::{Packets, about};
-use crate::record::bytes;
 
 /// What a request finds at the gate of the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +70,8 @@ async fn acquire(packets: &mut Packets, holdings: &Holdings, request: &LockReque
     let doors = holdings.layout.doors(&request.key);
     let grip = holdings.grip_to_take(&doors, request.mode);
     let share = layout::share(&holdings.session, &doors.lock);
+    // Once the lock is held again, they would pass for grants of it.
+    clear_leftovers(packets, holdings, holdings.leftovers_of(&doors.lock)).await?;
     let passes = match gate {
         Gate::Ask => format!("{} AND {WRITABLE} AND IS_FREE_LOCK('{}') = 1", holdings.is_ours(), doors.gate),
         Gate::IsOurs => format!("{} AND {WRITABLE}", holdings.is_ours()),
@@ -76,9 +81,10 @@ async fn acquire(packets: &mut Packets, holdings: &Holdings, request: &LockReque
         Grip::Exclusive => take_alone(holdings, &doors, &passes),
         Grip::Shared => take_share(holdings, &doors, &share, &passes, writes_share),
         Grip::Had => format!(
-            "SELECT IF({passes}, 1, 0), {}, {}, {WRITABLE}; SELECT UUID_SHORT()",
+            "SELECT IF({passes}, 1, 0), {}, {}, {WRITABLE}; {}",
             holdings.is_ours(),
-            asked(holdings, &doors)
+            asked(holdings, &doors),
+            fence::counted(&holdings.layout)
         ),
     };
     let statements = about(space(request.key.space), &request.key.name) + &statements;
@@ -108,10 +114,16 @@ async fn acquire(packets: &mut Packets, holdings: &Holdings, request: &LockReque
             return Err(error);
         }
     };
-    if let Err(error) = reserve(packets, holdings, token).await {
-        undo(packets, holdings, &doors, &share, grip).await?;
-        return Err(error);
-    }
+    let token = match token {
+        Some(token) => token,
+        None => match fence::mend(packets, &holdings.layout, &holdings.fence).await {
+            Ok(token) => token,
+            Err(error) => {
+                undo(packets, holdings, &doors, &share, grip).await?;
+                return Err(error);
+            }
+        },
+    };
     holdings.note(request, &doors, token);
     if is_asked || request.key.space == Space::Election {
         // The leader must be known to those that ask: an election that can't be told is none.
@@ -135,18 +147,19 @@ fn asked(holdings: &Holdings, doors: &Doors) -> String {
 
 fn take_alone(holdings: &Holdings, doors: &Doors, passes: &str) -> String {
     let (lock, ours, asked) = (&doors.lock, holdings.is_ours(), asked(holdings, doors));
-    let sharers = holdings.layout.table("sharers");
+    let (sharers, counted) = (holdings.layout.table("sharers"), fence::counted(&holdings.layout));
     format!(
         "SELECT IF({passes} AND GET_LOCK('{lock}', 0) = 1, 1, 0), {ours}, {asked}, {WRITABLE}; \
-         SELECT name FROM {sharers} WHERE lk = '{lock}' AND IS_USED_LOCK(name) IS NOT NULL; SELECT UUID_SHORT()"
+         SELECT name FROM {sharers} WHERE lk = '{lock}' AND IS_USED_LOCK(name) IS NOT NULL; {counted}"
     )
 }
 
 fn take_share(holdings: &Holdings, doors: &Doors, share: &str, passes: &str, writes: bool) -> String {
     let (lock, ours, asked) = (&doors.lock, holdings.is_ours(), asked(holdings, doors));
+    let counted = fence::counted(&holdings.layout);
     let taking = format!(
         "SELECT IF({passes} AND GET_LOCK('{share}', 0) = 1, IF(IS_FREE_LOCK('{lock}') = 1, 1, RELEASE_LOCK('{share}') - 1), 0), {ours}, {asked}, {WRITABLE}; \
-         SELECT UUID_SHORT()"
+         {counted}"
     );
     if !writes {
         return taking;
@@ -156,7 +169,7 @@ fn take_share(holdings: &Holdings, doors: &Doors, share: &str, passes: &str, wri
 }
 
 enum Attempt {
-    Ours { token: FencingToken, is_asked: bool },
+    Ours { token: Option<FencingToken>, is_asked: bool },
     Held,
     Shared(Vec<Name>),
 }
@@ -181,20 +194,8 @@ fn judge(answer: &Answer, holdings: &Holdings, writes_share: bool) -> Result<Att
             return Ok(Attempt::Shared(sharers));
         }
     }
-    let counter = unsigned(answer.first(last).map_err(failed)?, 0).map_err(failed)?.unwrap_or_default();
     let is_asked = answer.is(first, 2).map_err(failed)?;
-    Ok(Attempt::Ours { token: holdings.fence.token(counter)?, is_asked })
-}
-
-/// Sees to it that the token is below what is reserved.
-async fn reserve(packets: &mut Packets, holdings: &Holdings, token: FencingToken) -> Result<()> {
-    const DOING: &str = "reserve fencing tokens";
-    let Some(until) = holdings.fence.wants(token) else { return Ok(()) };
-    let fence = holdings.layout.table("fence");
-    let raise = format!("UPDATE {fence} SET reserved = GREATEST(reserved, {until}) WHERE one = 1");
-    packets.ask(&raise).await.map_err(|error| error::on_session(error, DOING))?;
-    holdings.fence.note_reserved(until);
-    Ok(())
+    Ok(Attempt::Ours { token: holdings.fence.token(answer, last)?, is_asked })
 }
 
 /// The named lock to give back, if any is.
@@ -216,30 +217,59 @@ async fn undo(packets: &mut Packets, holdings: &Holdings, doors: &Doors, share: 
     })
 }
 
-/// Gives back what that request has.
-pub(crate) async fn give_back(packets: &mut Packets, holdings: &Holdings, held: &Held, id: RequestId) -> Result<()> {
+impl Deed for Holdings {
+    /// Gives back what these requests have.
+    fn do_for<'c>(&'c self, packets: &'c mut Packets, ids: Vec<RequestId>) -> Work<'c, Vec<Result<()>>> {
+        Box::pin(async move {
+            match give_back(packets, self, &ids).await {
+                Ok(()) => ids.iter().map(|_| Ok(())).collect(),
+                Err(error) => ids.iter().map(|_| Err(error.clone())).collect(),
+            }
+        })
+    }
+}
+
+/// Gives back what these requests have, all in one statement. What was written of it is taken away afterwards, since a row without its named lock counts for
+/// nothing; but at once where another grant stands on that.
+async fn give_back(packets: &mut Packets, holdings: &Holdings, ids: &[RequestId]) -> Result<()> {
     const DOING: &str = "give a lock back";
     let failed = |error| error::on_session(error, DOING);
-    let grip = holdings.grip_to_give(held);
-    let share = layout::share(&holdings.session, &held.doors.lock);
+    // What is asked for twice is given back once.
+    let ids: HashSet<_> = ids.iter().copied().collect();
+    let held: Vec<_> = ids.iter().filter_map(|id| holdings.held(*id)).collect();
+    let Some(first) = held.first() else { return Ok(()) };
     let ours = holdings.is_ours();
-    let releasing = match name_of(grip, &held.doors, &share) {
-        Some(name) => format!("SELECT {ours}, IF({ours}, RELEASE_LOCK('{name}'), NULL)"),
-        None => format!("SELECT {ours}, 1"),
-    };
-    let releasing = about(space(held.key.space), &held.key.name) + &releasing;
-    let answer = packets.ask(&releasing).await.map_err(failed)?;
-    if !answer.is(0, 0).map_err(failed)? || !answer.is(0, 1).map_err(failed)? {
-        return Err(holdings.shared_connection());
+    let mut releasing = about(space(first.key.space), &first.key.name) + "SELECT " + &ours;
+    let names = names_to_give(holdings, &held);
+    for name in &names {
+        let _ = write!(releasing, ", IF({ours}, RELEASE_LOCK('{name}'), NULL)");
     }
-    clear(packets, holdings, held, id).await;
+    let answer = packets.ask(&releasing).await.map_err(failed)?;
+    for column in 0..=names.len() {
+        if !answer.is(0, column).map_err(failed)? {
+            return Err(holdings.shared_connection());
+        }
+    }
+    for id in ids {
+        holdings.strike(id);
+    }
+    let still_shared = held.iter().map(|held| &held.doors.lock).filter(|lock| holdings.shares(lock));
+    let leftovers = still_shared.flat_map(|lock| holdings.leftovers_of(lock)).collect();
+    // What fails is tried again later. The locks are given back.
+    let _ = clear_leftovers(packets, holdings, leftovers).await;
     Ok(())
 }
 
-/// Takes away what was written of a grant that is given back. A row without its named lock counts for nothing, so what fails is left to those that clear up.
-async fn clear(packets: &mut Packets, holdings: &Holdings, held: &Held, id: RequestId) {
-    if held.written {
-        let (grants, lock, request) = (holdings.layout.table("grants"), &held.doors.lock, bytes(id));
-        let _ = packets.ask(&format!("DELETE FROM {grants} WHERE lk = '{lock}' AND request = {request}")).await;
+/// The named locks that go with these grants: that of a share goes with the last grant that stands on it.
+fn names_to_give(holdings: &Holdings, given: &[Held]) -> Vec<Name> {
+    let mut before: HashMap<&Name, usize> = HashMap::new();
+    let mut names = Vec::new();
+    for held in given {
+        let lock = &held.doors.lock;
+        let shares = before.entry(lock).or_default();
+        let grip = holdings.grip_to_give(held, *shares);
+        *shares += usize::from(held.mode == LockMode::Shared);
+        names.extend(name_of(grip, &held.doors, &layout::share(&holdings.session, lock)));
     }
+    names
 }

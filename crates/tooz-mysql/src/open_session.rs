@@ -11,12 +11,14 @@ use crate::connection::Connection;
 use crate::holdings::Holdings;
 use crate::options::Settings;
 use crate::pool::Pool;
+use crate::witness::Witness;
 
 pub(crate) struct OpenSession {
     pub(crate) connection: Arc<Connection>,
     pub(crate) holdings: Arc<Holdings>,
     /// The connections that wait for locks.
     pub(crate) pool: Arc<Pool>,
+    pub(crate) witness: Witness,
     /// The limit of one statement.
     pub(crate) limit: Duration,
     pub(crate) timeout: Duration,
@@ -30,6 +32,7 @@ impl OpenSession {
         let open = OpenSession {
             connection,
             pool: Arc::new(Pool::new(settings.clone(), holdings.layout.clone())),
+            witness: Witness::new(settings.clone()),
             limit: settings.statement_timeout,
             timeout: settings.session_timeout,
             closing: Arc::new(watch::Sender::new(false)),
@@ -60,6 +63,7 @@ impl OpenSession {
             task.abort();
         }
         self.pool.close();
+        self.witness.dismiss();
     }
 }
 

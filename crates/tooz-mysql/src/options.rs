@@ -105,6 +105,11 @@ fn database(name: &str) -> Result<String> {
             "{name:?} is no name of a database: those have 1 to {LONGEST_NAME} characters of at most three bytes"
         )));
     }
+    if name.ends_with('/') {
+        let word =
+            "is no name of a database here: write it without the slash at the end, with which it would be another one";
+        return Err(Error::config(format!("{name:?} {word}")));
+    }
     if name.ends_with(' ') {
         return Err(Error::config(format!("{name:?} is no name of a database: those do not end with a space")));
     }
@@ -185,7 +190,7 @@ mod tests {
         assert_eq!(database("").unwrap(), "tooz");
         assert_eq!(database("my `db`").unwrap(), "my `db`");
         assert!(database(&"ä".repeat(64)).is_ok());
-        for bad in ["a\nb", "ends ", "😀", &"x".repeat(65)] {
+        for bad in ["a\nb", "ends ", "ends/", "😀", &"x".repeat(65)] {
             assert!(database(bad).unwrap_err().to_string().contains("database"), "{bad}");
         }
     }

@@ -16,7 +16,7 @@ use crate::options::Settings;
 use crate::packet::{name, seconds};
 use crate::record::NOW;
 use crate::setup::statement_limit;
-use crate::{checkup, error, grants, memberships, schema, server, shares, sweep, watchdog};
+use crate::{checkup, error, grants, memberships, schema, server, shares, sweep, upkeep, watchdog};
 
 /// What one primary server gives. Each is defended in the README.
 pub(crate) const BEST: Characteristics = Characteristics::FULL_SERVICE
@@ -98,6 +98,7 @@ impl MySqlSession {
 }
 
 /// The statements by which a session enters: it takes its own named lock, and as the first one since all others have ended it lifts the tokens.
+/// Where what was written of them is lost while others live, it is for those to write it once more: they know up to where the tokens have come.
 /// While `lifting` is held no other session opens, so none takes a token meanwhile.
 /// The limit of a statement would end the wait for that, on MariaDB without an error: it is off meanwhile.
 fn enter(layout: &Layout, member: &MemberId, session: &str, settings: &Settings) -> String {
@@ -109,25 +110,24 @@ fn enter(layout: &Layout, member: &MemberId, session: &str, settings: &Settings)
         "DO RELEASE_ALL_LOCKS(); {unlimited}; \
          SET @tooz_in = IF(GET_LOCK('{lifting}', {patience}) = 1, GET_LOCK('{session}', 0), 0); \
          SET @tooz_in = IF((SELECT layout FROM {kept} WHERE one = 1) = {LAYOUT}, @tooz_in, 0); \
-         INSERT IGNORE INTO {fence} (one, sub, reserved) VALUES (1, 0, 0); \
          INSERT INTO {sessions} (session, namespace, member, conn, since) \
              SELECT '{session}', {namespace}, {member}, CONNECTION_ID(), {NOW} FROM DUAL WHERE @tooz_in = 1; \
          SET @tooz_alone = @tooz_in = 1 AND NOT EXISTS \
              (SELECT 1 FROM {sessions} WHERE session <> '{session}' AND IS_USED_LOCK(session) = conn); \
          SET @tooz_counter = UUID_SHORT() & {MASK}; \
-         UPDATE {fence} SET sub = CAST(@tooz_counter AS SIGNED) - GREATEST(reserved + 1, {NOW}), \
-             reserved = GREATEST(reserved + 1, {NOW}) + {RESERVED} WHERE one = 1 AND @tooz_alone = 1; \
-         SELECT @tooz_in, CONNECTION_ID(), sub, reserved, (SELECT layout FROM {kept} WHERE one = 1) FROM {fence} WHERE one = 1; \
+         INSERT INTO {fence} (one, sub, reserved) SELECT 1, CAST(@tooz_counter AS SIGNED) - {NOW}, {NOW} + {RESERVED} FROM DUAL WHERE @tooz_alone = 1 \
+             ON DUPLICATE KEY UPDATE sub = CAST(@tooz_counter AS SIGNED) - GREATEST(reserved + 1, {NOW}), reserved = GREATEST(reserved + 1, {NOW}) + {RESERVED}; \
+         SELECT @tooz_in, CONNECTION_ID(), (SELECT sub FROM {fence} WHERE one = 1 AND reserved > 0), (SELECT layout FROM {kept} WHERE one = 1); \
          DO RELEASE_LOCK('{lifting}'); {limited}"
     )
 }
 
 fn entered(answer: &crate::answer::Answer, settings: &Settings, session: &str) -> Result<Entered> {
     const DOING: &str = "open a session";
-    const LAST: usize = 9;
+    const LAST: usize = 8;
     let failed = |error| error::of(error, DOING);
     let number = |column| answer.number(LAST, column).map_err(failed);
-    match number(4)? {
+    match number(3)? {
         Some(LAYOUT) => {}
         Some(other) => return Err(schema::foreign(&settings.database, &other.to_string())),
         None => return Ok(Entered::NoTables),
@@ -136,10 +136,38 @@ fn entered(answer: &crate::answer::Answer, settings: &Settings, session: &str) -
         let word = format!("{DOING}: others are opening theirs, or {session} is taken");
         return Err(Error::new(ErrorKind::Unavailable, word).with_outcome(Outcome::NotApplied));
     }
-    match (number(1)?, number(2)?, number(3)?) {
-        (Some(connection), Some(sub), Some(reserved)) => Ok(Entered::In(connection, Fence::new(sub, reserved))),
-        _ => Ok(Entered::NoTables),
+    if let (Some(connection), Some(sub)) = (number(1)?, number(2)?) {
+        return Ok(Entered::In(connection, Fence::new(sub)));
     }
+    let word = "the row of tooz_fence was taken away; those that live write it once more with their next heartbeat";
+    Err(Error::new(ErrorKind::Unavailable, format!("{DOING}: {word}")).with_outcome(Outcome::NotApplied))
+}
+
+/// A heartbeat by the session's own connection.
+async fn beat(open: &OpenSession) -> Result<Vec<RequestId>> {
+    const DOING: &str = "beat";
+    let holdings = Arc::clone(&open.holdings);
+    let beat = format!("SELECT {}, CONCAT(@@GLOBAL.read_only)", holdings.is_ours());
+    open.connection
+        .run_first(open.limit, DOING, move |packets| {
+            Box::pin(async move {
+                let failed = |error| error::on_session(error, DOING);
+                let answer = packets.ask(&beat).await.map_err(failed)?;
+                if !answer.is(0, 0).map_err(failed)? {
+                    holdings.shared_connection();
+                    return Err(error::lost(DOING));
+                }
+                if server::is_on(&answer.text(0, 1).map_err(failed)?.unwrap_or_default()) {
+                    return Err(holdings.read_only());
+                }
+                if holdings.has_memberships() {
+                    holdings.news.notify_one();
+                }
+                holdings.beats.send_modify(|beats| *beats += 1);
+                Ok(Vec::new())
+            })
+        })
+        .await
 }
 
 #[async_trait]
@@ -159,7 +187,9 @@ impl Session for MySqlSession {
         let open = OpenSession::new(connection, holdings, settings);
         let (connection, holdings) = (&open.connection, &open.holdings);
         open.keep(watchdog::stand(Arc::clone(connection), Arc::clone(holdings), settings.clone()));
+        open.keep(upkeep::keep_listed(Arc::clone(connection), Arc::clone(holdings), open.limit));
         open.keep(grants::keep_written(Arc::clone(connection), Arc::clone(holdings), open.limit));
+        open.keep(grants::keep_checked(Arc::clone(connection), Arc::clone(holdings), open.limit));
         open.keep(shares::keep_few(Arc::clone(connection), Arc::clone(holdings), open.limit));
         open.keep(shares::keep_checked(Arc::clone(connection), Arc::clone(holdings), open.limit));
         open.keep(memberships::keep_checked(Arc::clone(connection), Arc::clone(holdings), open.limit));
@@ -168,32 +198,30 @@ impl Session for MySqlSession {
         Ok(())
     }
 
-    /// Touches no table, so that no lock on one of them is an obstacle. Memberships and shares are looked at behind it.
+    /// Touches no table, so that no lock on one of them is an obstacle. What stands in the tables is looked at behind it. Where the session's connection is at
+    /// work for long, a witness is asked.
     async fn beat(&self) -> Result<Vec<RequestId>> {
-        const DOING: &str = "beat";
         let open = self.opened()?;
-        let holdings = Arc::clone(&open.holdings);
-        let beat = format!("SELECT {}, CONCAT(@@GLOBAL.read_only)", holdings.is_ours());
-        open.connection
-            .run_first(open.limit, DOING, move |packets| {
-                Box::pin(async move {
-                    let failed = |error| error::on_session(error, DOING);
-                    let answer = packets.ask(&beat).await.map_err(failed)?;
-                    if !answer.is(0, 0).map_err(failed)? {
-                        holdings.shared_connection();
-                        return Err(error::lost(DOING));
-                    }
-                    if server::is_on(&answer.text(0, 1).map_err(failed)?.unwrap_or_default()) {
-                        return Err(holdings.read_only());
-                    }
-                    if holdings.has_memberships() {
-                        holdings.news.notify_one();
-                    }
-                    holdings.beaten.notify_one();
-                    Ok(Vec::new())
-                })
-            })
-            .await
+        let pause = open.limit / 2;
+        let beating = beat(open);
+        tokio::pin!(beating);
+        if let Ok(beaten) = tokio::time::timeout(pause, &mut beating).await {
+            open.witness.dismiss();
+            return beaten;
+        }
+        loop {
+            let is_at_work = tokio::select! {
+                biased;
+                beaten = &mut beating => return beaten,
+                said = open.witness.says_at_work(&open.holdings) => said?,
+            };
+            if is_at_work {
+                return Ok(Vec::new());
+            }
+            if let Ok(beaten) = tokio::time::timeout(pause, &mut beating).await {
+                return beaten;
+            }
+        }
     }
 
     async fn owned(&self) -> Result<Owned> {

@@ -18,6 +18,12 @@ pub(crate) const SLICE: Duration = Duration::from_mins(1);
 /// How long a connection that owns nothing may be silent.
 const A_DAY: Duration = Duration::from_hours(24);
 
+/// What our statements mean, whatever the server gives to its clients by default. A `COMMIT` that begins the next transaction (`completion_type`) would hide from
+/// others what was written, shares among it; one that ends the connection would end the session. A limit of rows (`sql_select_limit`) would hide shares too.
+/// What the server does for each new connection (`init_connect`) may have begun a transaction, so one is rolled back behind this.
+const MEANING: &str = "completion_type = 'NO_CHAIN', sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', \
+    sql_select_limit = 18446744073709551615, sql_safe_updates = 0, sql_big_selects = 1";
+
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -64,6 +70,8 @@ pub(crate) fn statement_limit(limit: Duration) -> String {
 /// Tells a connection how to behave. The error says why the server will not do.
 pub(crate) async fn begin(packets: &mut Packets, settings: &Settings, role: Role) -> Result<Begun> {
     const DOING: &str = "set the connection up";
+    const SELF: usize = 6;
+    const SHOWN: usize = 7;
     let failed = |error| error::of(error, DOING);
     let timeout = settings.session_timeout;
     let (silent, limit) = match role {
@@ -76,18 +84,18 @@ pub(crate) async fn begin(packets: &mut Packets, settings: &Settings, role: Role
     // all statements waiting, by default for a day or a year.
     let statements = format!(
         "SET SESSION wait_timeout = {silent}, net_read_timeout = {hung}, net_write_timeout = {hung}, innodb_lock_wait_timeout = {locking}, \
-         lock_wait_timeout = {locking}, sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00'; {limited}; \
-         SET NAMES utf8mb4; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION TRANSACTION READ WRITE; \
+         lock_wait_timeout = {locking}, {MEANING}; ROLLBACK; {limited}; SET NAMES utf8mb4 COLLATE utf8mb4_bin; \
+         SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION TRANSACTION READ WRITE; \
          SELECT CONNECTION_ID(), VERSION(), @@version_comment; {VARIABLES}",
         silent = seconds(silent),
         hung = seconds(timeout),
         limited = statement_limit(limit),
     );
     let answer = packets.ask(&statements).await.map_err(failed)?;
-    let number = answer.number(5, 0).map_err(failed)?.unwrap_or_default();
-    let word = |column| answer.text(5, column).map(Option::unwrap_or_default).map_err(failed);
+    let number = answer.number(SELF, 0).map_err(failed)?.unwrap_or_default();
+    let word = |column| answer.text(SELF, column).map(Option::unwrap_or_default).map_err(failed);
     let variables: Result<_, sqlx::Error> = answer
-        .rows(6)
+        .rows(SHOWN)
         .iter()
         .map(|row| Ok((text(row, 0)?.unwrap_or_default().to_lowercase(), text(row, 1)?.unwrap_or_default())))
         .collect();
@@ -95,7 +103,7 @@ pub(crate) async fn begin(packets: &mut Packets, settings: &Settings, role: Role
     if settings.cases.is_some_and(|before| before != server.cases()) {
         return Err(server::other_cases());
     }
-    if number == 0 || answer.count() != 7 {
+    if number == 0 || answer.count() != SHOWN + 1 {
         return Err(Error::config("what answers is no server of MySQL or MariaDB"));
     }
     Ok(Begun { number, server })

@@ -58,10 +58,11 @@ pub(crate) async fn keep_few(connection: Arc<Connection>, holdings: Arc<Holdings
 
 /// Looks behind each heartbeat whether what is written down of shares still stands there, some of it at a time, and tells core of shares that others can't find.
 pub(crate) async fn keep_checked(connection: Arc<Connection>, holdings: Arc<Holdings>, limit: Duration) {
+    let mut beats = holdings.beats.subscribe();
     let mut next = NextLook::Behind(String::new());
     loop {
-        if !matches!(next, NextLook::Again(_)) {
-            holdings.beaten.notified().await;
+        if !matches!(next, NextLook::Again(_)) && beats.changed().await.is_err() {
+            return;
         }
         let (NextLook::Behind(from) | NextLook::Again(from)) = next;
         if !holdings.has_written_shares() {

@@ -15,6 +15,7 @@ pub(crate) const QUIRKS: &[Quirk] = &[
     ("agents::one_that_hangs_later_loses_nothing_and_keeps_nobody_waiting", || play(hangs_later())),
     ("agents::nothing_that_listens_is_an_error_that_says_so", || play(nothing())),
     ("agents::something_else_that_listens_is_an_error_that_says_so", || play(something_else())),
+    ("agents::a_datacenter_that_is_not_there_is_named", || play(no_datacenter())),
     ("agents::a_check_up_tells_of_a_dead_one_and_of_a_lone_server", || play(check_up())),
     ("agents::a_check_up_tells_of_settings_that_cost_locks", || play(settings())),
 ];
@@ -68,6 +69,14 @@ async fn something_else() -> Result<()> {
     let options = ConnectOptions::new(&format!("consul://{}", tls.address()))?.member("one")?;
     let error = within("connecting", options.connect()).await?.err().context("that is TLS")?;
     ensure!(!error.to_string().is_empty(), "{error}");
+    Ok(())
+}
+
+async fn no_datacenter() -> Result<()> {
+    let server = Server::start(Kind::Consul)?;
+    let options = ConnectOptions::new(&with(&server.url(), "datacenter=nowhere"))?.member("one")?;
+    let error = within("connecting", options.connect()).await?.err().context("there is none")?;
+    ensure!(error.kind() == ErrorKind::Config && error.to_string().contains("option datacenter"), "{error}");
     Ok(())
 }
 

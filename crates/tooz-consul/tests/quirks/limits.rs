@@ -4,11 +4,12 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tooz_core::{ConnectOptions, ErrorKind};
-use tooz_testbed::{Kind, Server, Setup};
+use tooz_core::{ConnectOptions, Coordinator, ErrorKind, GroupEvent, LockGuard};
+use tooz_testbed::{Kind, Proxy, Server, Setup};
 
 use crate::Quirk;
-use crate::stage::{connect, keys, play, requests, with, within};
+use crate::ask;
+use crate::stage::{connect, eventually, keys, places, play, requests, with, within};
 
 pub(crate) const QUIRKS: &[Quirk] = &[
     ("limits::a_timeout_below_the_servers_least_names_the_setting", || play(timeout())),
@@ -17,6 +18,10 @@ pub(crate) const QUIRKS: &[Quirk] = &[
     ("limits::a_thousand_locks_have_one_heartbeat", || play(one_heartbeat())),
     ("limits::a_lock_without_rivals_costs_two_transactions", || play(two_transactions())),
     ("limits::a_loop_leaves_no_key", || play(no_leak())),
+    ("limits::releases_that_come_together_go_together_each_by_its_own_condition", || play(together())),
+    ("limits::a_thousand_releases_at_once_do_not_end_the_session", || play(many_releases())),
+    ("limits::a_server_that_takes_no_more_connections_ends_no_session", || play(full_of_others())),
+    ("limits::a_server_that_answers_early_is_not_asked_all_the_time", || play(answers_early())),
 ];
 
 async fn timeout() -> Result<()> {
@@ -62,7 +67,7 @@ async fn one_heartbeat() -> Result<()> {
     let asked = requests(&server)? - before;
     // Six heartbeats, six looks at 63 keys, two or three questions of the mailbox.
     ensure!(asked <= 20, "{asked} requests in two timeouts");
-    ensure!(guards.iter().all(tooz_core::LockGuard::is_held), "something was lost");
+    ensure!(guards.iter().all(LockGuard::is_held), "something was lost");
     Ok(())
 }
 
@@ -101,4 +106,93 @@ async fn no_leak() -> Result<()> {
         ensure!(keys(&server).is_empty(), "turn {turn} left {:?}", keys(&server));
     }
     Ok(())
+}
+
+async fn held(one: &Coordinator, count: usize) -> Result<Vec<LockGuard>> {
+    let asking = (0..count).map(|number| one.lock(format!("x-{number}")));
+    let asking: Vec<_> = asking.map(|lock| tokio::spawn(async move { anyhow::Ok(lock?.acquire().await?) })).collect();
+    let mut guards = Vec::new();
+    for one in asking {
+        guards.push(within("acquiring", one).await???);
+    }
+    Ok(guards)
+}
+
+async fn together() -> Result<()> {
+    let server = Server::start(Kind::Consul)?;
+    let one = connect(&with(&server.url(), "session_timeout=120s"), "one").await?;
+    let guards = held(&one, 400).await?;
+    for number in [7, 8, 100] {
+        let key = &places(&server, &format!("x-{number}"))[0];
+        ask::http(server.address(), "DELETE", &format!("/v1/kv/{key}"), "");
+    }
+    let before = requests(&server)?;
+    let releasing: Vec<_> = guards.into_iter().map(|guard| tokio::spawn(guard.release())).collect();
+    let mut failed = Vec::new();
+    for (number, one) in releasing.into_iter().enumerate() {
+        if within("releasing", one).await??.is_err() {
+            failed.push(number);
+        }
+    }
+    let asked = requests(&server)? - before;
+    ensure!(failed == [7, 8, 100], "those that were taken away are {failed:?}");
+    ensure!(!keys(&server).iter().any(|(key, _)| key.contains("/locks/")), "left {:?}", keys(&server));
+    ensure!(asked <= 200, "{asked} requests for 400 releases");
+    Ok(())
+}
+
+async fn many_releases() -> Result<()> {
+    let server = Server::start(Kind::Consul)?;
+    let proxy = Proxy::start(server.address())?;
+    let one = connect(&with(&proxy.url("consul"), "session_timeout=6s"), "one").await?;
+    let kept = one.lock("kept")?.acquire().await?;
+    let guards = held(&one, 1000).await?;
+    // As far as the other side of an ocean: one after the other they would take 60 s by two connections.
+    proxy.delay(Duration::from_millis(60));
+    drop(guards);
+    let left = || keys(&server).iter().filter(|(key, _)| key.contains("/locks/x-")).count();
+    eventually("all are given back", async || Ok(left() == 0)).await?;
+    ensure!(kept.is_held(), "the session was ended");
+    Ok(())
+}
+
+async fn full_of_others() -> Result<()> {
+    const MOST: usize = 30;
+    let limits = format!("limits{{http_max_conns_per_client={MOST}}}");
+    let server = Setup::new(Kind::Consul).exact_argument("-hcl").exact_argument(&limits).start()?;
+    let one = connect(&with(&server.url(), "session_timeout=6s"), "one").await?;
+    let guard = one.lock("x")?.acquire().await?;
+    let others: Vec<_> = (0..MOST).filter_map(|_| TcpStream::connect(server.address()).ok()).collect();
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    ensure!(guard.is_held(), "the heartbeat had no connection");
+    drop(others);
+    Ok(())
+}
+
+async fn answers_early() -> Result<()> {
+    let server = Setup::new(Kind::Consul).exact_argument("-hcl").exact_argument("max_query_time=\"50ms\"").start()?;
+    let url = with(&server.url(), "session_timeout=10s");
+    let (one, two) = (connect(&url, "one").await?, connect(&url, "two").await?);
+    let guard = one.lock("x")?.acquire().await?;
+    let membership = one.group("g")?.join_or_create(&1).await?;
+    let mut watch = two.group("g")?.watch().await?;
+    let lock = two.lock("x")?;
+    let waiting = tokio::spawn(async move { lock.acquire().await });
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let before = requests(&server)?;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let asked = requests(&server)? - before;
+    ensure!(asked <= 120, "{asked} requests in 5 s, in which nothing happens");
+    let checkup = within("the check-up", one.check_up()).await??;
+    let told = checkup.findings.iter().any(|finding| finding.what.contains("max_query_time"));
+    ensure!(told, "the doctor does not tell: {:?}", checkup.findings);
+    guard.release().await?;
+    within("the waiter's turn", waiting).await???.release().await?;
+    membership.leave().await?;
+    while let Some(event) = within("what is told of the group", watch.next()).await? {
+        if matches!(event, GroupEvent::Left(_)) {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("the watch ended")
 }

@@ -5,6 +5,7 @@ mod agents;
 #[path = "../ask/mod.rs"]
 mod ask;
 mod backups;
+mod cut;
 mod force;
 mod groups;
 mod liar;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         access::QUIRKS,
         agents::QUIRKS,
         backups::QUIRKS,
+        cut::QUIRKS,
         force::QUIRKS,
         groups::QUIRKS,
         lies::QUIRKS,

@@ -49,6 +49,10 @@ impl Hold {
         if let Claimed::Lock(request) = &self.what
             && !self.live.still_holds(request)
         {
+            // The look itself may have found that the whole session is over.
+            if let Some(reason) = self.live.check() {
+                return Some(reason);
+            }
             self.live.lose_one(self.id, LossReason::Broken);
             return Some(self.lost.get().unwrap_or(LossReason::Broken));
         }

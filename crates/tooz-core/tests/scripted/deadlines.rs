@@ -87,6 +87,15 @@ async fn a_loss_stops_what_only_waits() {
 }
 
 #[tokio::test]
+async fn a_look_that_finds_the_session_over_says_so() {
+    let scripted = Scripted::new("over at a look");
+    let (_coordinator, guard, _) = hold(&scripted).await;
+    scripted.ends_at_a_look();
+    assert!(!guard.is_held());
+    assert_eq!(guard.loss().reason(), Some(LossReason::SessionEnded), "no other has broken the lock");
+}
+
+#[tokio::test]
 async fn a_membership_that_is_dropped_leaves() {
     let scripted = Scripted::new("dropped");
     let group = group(&scripted).await;

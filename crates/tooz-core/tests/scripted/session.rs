@@ -34,6 +34,7 @@ struct State {
     requests: Vec<RequestId>,
     released: Vec<RequestId>,
     gone: HashSet<RequestId>,
+    looks_end_the_session: bool,
     revoked: Vec<RequestId>,
     owned: Vec<(LockKey, RequestId)>,
     beats: usize,
@@ -161,6 +162,11 @@ impl Scripted {
     /// The driver sees that this grant is gone.
     pub(crate) fn forget(&self, request: RequestId) {
         self.script.state.lock().gone.insert(request);
+    }
+
+    /// The driver finds the session over when it looks after a grant.
+    pub(crate) fn ends_at_a_look(&self) {
+        self.script.state.lock().looks_end_the_session = true;
     }
 
     pub(crate) fn owns(&self, owned: Vec<(LockKey, RequestId)>) {
@@ -398,7 +404,16 @@ impl Locks for ScriptedSession {
     }
 
     fn holds(&self, request: &LockRequest) -> bool {
-        !self.0.state.lock().gone.contains(&request.id)
+        let (gone, over) = {
+            let mut state = self.0.state.lock();
+            let over = std::mem::take(&mut state.looks_end_the_session).then(|| state.reporter.clone()).flatten();
+            (state.gone.contains(&request.id), over)
+        };
+        if let Some(reporter) = over {
+            reporter.session_lost("as the test says");
+            return false;
+        }
+        !gone
     }
 
     async fn holders(&self, _key: &LockKey) -> Result<Vec<Holder>> {

@@ -72,7 +72,7 @@ fn others(stage: &Stage) -> Table {
     let other = Newcomer { group: "group", member: "other", id: request(3), capabilities: "1" };
     inside.join(&other, |_| JoinConflict::Refused).unwrap();
     let record = inside.find(Kind::Group, b"group").unwrap().unwrap();
-    inside.watch(record).unwrap();
+    inside.watch(record, None).unwrap();
     drop(inside);
     table
 }

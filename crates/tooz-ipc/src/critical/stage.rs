@@ -45,7 +45,8 @@ impl Stage {
 /// One more session in that table.
 pub(crate) fn session(path: &Path, member: &str) -> Table {
     let table = Table::open(path, &Namespace::new("n").unwrap()).unwrap().unwrap();
-    while table.enter().unwrap().begin_session(member).unwrap() == Rest::Some {}
+    while table.enter().unwrap().begin_session().unwrap() == Rest::Some {}
+    table.enter().unwrap().name_session(member).unwrap();
     table
 }
 

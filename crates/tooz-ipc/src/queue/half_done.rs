@@ -9,6 +9,7 @@ use crate::critical::Critical;
 use crate::critical::stage::{ALONE, Stage, request};
 use crate::error::Fault;
 use crate::layout::{Kind, TOKEN, block};
+use crate::process::Process;
 use crate::table::Table;
 
 const X: (Kind, &[u8]) = (Kind::Lock, b"x");
@@ -91,7 +92,7 @@ fn a_slot_that_is_used_again_is_another_session() {
     let again = Table::open(&stage.path(), &tooz_core::Namespace::new("n").unwrap()).unwrap().unwrap();
     let next = if again.slot() == slot { again } else { stage.session("next") };
     assert!(!two.enter().unwrap().is_alive(slot, generation).unwrap() || next.slot() != slot);
-    next.enter().unwrap().begin_session("next").unwrap();
+    next.enter().unwrap().begin_session().unwrap();
     let place = two.enter().unwrap().look_again(waits.block, request(2)).unwrap().unwrap();
     assert!(place.token > held.token, "what the dead had does not come to life");
     assert!(next.enter().unwrap().place(held.block, request(1)).unwrap().is_none());
@@ -103,7 +104,7 @@ fn the_owner_of_the_table_that_stands_still_is_named() {
     let stage = Stage::new(64);
     let (one, two) = (stage.session("one"), stage.session("two"));
     let inside = one.enter().unwrap();
-    assert_eq!(two.enter().err(), Some(Fault::Busy(u64::from(std::process::id()))));
+    assert_eq!(two.enter().err(), Some(Fault::Busy(Some(Process::ours()))));
     drop(inside);
     assert!(two.enter().is_ok());
 }

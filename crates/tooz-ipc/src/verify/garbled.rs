@@ -70,7 +70,7 @@ proptest! {
         let member = Newcomer { group: "g", member: "one", id: request(50), capabilities: "{}" };
         one.enter().unwrap().join(&member, |_| JoinConflict::Refused).unwrap();
         let record = two.enter().unwrap().find(Kind::Group, b"g").unwrap().unwrap();
-        two.enter().unwrap().watch(record).unwrap();
+        two.enter().unwrap().watch(record, None).unwrap();
         for (at, value) in written {
             one.region.word(at).unwrap().store(value, Ordering::Relaxed);
         }
@@ -78,7 +78,7 @@ proptest! {
         let _ = ask_everything(&one);
         drop(one);
         let late = Table::open(&stage.path(), &tooz_core::Namespace::new("n").unwrap()).unwrap().unwrap();
-        let begun = late.enter().map(|mut inside| inside.begin_session("late"));
+        let begun = late.enter().map(|mut inside| inside.begin_session());
         if matches!(begun, Ok(Ok(_))) {
             let _ = ask_everything(&late);
         }

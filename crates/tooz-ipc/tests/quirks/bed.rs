@@ -1,7 +1,8 @@
 //! What the cases share: their names in shared memory, and the processes that they start of this program.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -77,6 +78,20 @@ impl Name {
 
     pub(crate) fn table(&self) -> PathBuf {
         self.root().join("table")
+    }
+
+    /// As if the process of that slot had been stopped in the middle of a change: the word that says whose the table is names it.
+    pub(crate) fn own_by_slot(&self, slot: u64) {
+        let file = File::options().read(true).write(true).open(self.table()).unwrap();
+        let mut word = [0; 8];
+        file.read_exact_at(&mut word, 64).unwrap();
+        file.write_all_at(&(u64::from_ne_bytes(word) | (slot + 1)).to_ne_bytes(), 64).unwrap();
+    }
+
+    /// Writes zeros over so many bytes of the table.
+    pub(crate) fn write_zeros(&self, from: usize, bytes: usize) {
+        let file = File::options().write(true).open(self.table()).unwrap();
+        file.write_all_at(&vec![0; bytes], from as u64).unwrap();
     }
 
     pub(crate) async fn connect(&self, member: &str) -> Coordinator {

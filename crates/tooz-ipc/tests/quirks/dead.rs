@@ -15,6 +15,7 @@ trials![
     a_killed_member_has_left_and_its_group_can_be_deleted,
     a_killed_leader_leaves_a_vacancy_and_the_next_one_is_elected,
     a_fork_without_exec_keeps_what_its_dead_parent_held,
+    a_fork_without_exec_does_not_keep_the_change_of_its_dead_parent,
     processes_that_are_killed_all_the_time_take_turns,
     two_hundred_processes_survive_the_death_of_half_of_them,
 ];
@@ -119,6 +120,22 @@ async fn a_fork_without_exec_keeps_what_its_dead_parent_held(name: Name) {
     assert_eq!(lock.holders().await.unwrap().len(), 1);
     kill(Pid::from_raw(child), Signal::SIGKILL).unwrap();
     drop(within(lock.acquire()).await.unwrap());
+}
+
+/// The parent was killed in the middle of a change, and its child has the description by which others see that a session lives.
+async fn a_fork_without_exec_does_not_keep_the_change_of_its_dead_parent(name: Name) {
+    let ours = name.connect("ours").await;
+    let _first = ours.lock("ours").unwrap().acquire().await.unwrap();
+    let mut holder = name.start(&["hold-and-fork", "x"]);
+    let child: i32 = holder.line().parse().unwrap();
+    holder.kill();
+    name.own_by_slot(1);
+    let other = within(ours.lock("y").unwrap().try_acquire()).await;
+    let held = within(ours.lock("x").unwrap().holders()).await;
+    kill(Pid::from_raw(child), Signal::SIGKILL).unwrap();
+    assert!(other.unwrap().is_some(), "the others go on");
+    assert_eq!(held.unwrap().len(), 1, "what it held is another matter");
+    drop(within(ours.lock("x").unwrap().acquire()).await.unwrap());
 }
 
 /// In the lock each looks whether it is alone and whether its token is the greatest; some die there, some in the middle of a change.

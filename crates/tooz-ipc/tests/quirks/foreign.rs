@@ -13,6 +13,7 @@ trials![
     a_table_of_another_layout_is_refused,
     a_file_of_another_program_is_refused_and_stays,
     a_garbled_table_is_told_and_nobody_panics,
+    zeros_in_a_table_are_no_free_lock,
     a_table_with_all_its_slots_taken_says_so,
 ];
 
@@ -30,7 +31,7 @@ async fn a_table_of_another_layout_is_refused(name: Name) {
     file.write_all_at(&99_u64.to_ne_bytes(), 8).unwrap();
     let error = error_of(&name).await;
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(error.to_string().contains("layout 99") && error.to_string().contains("layout 1"), "{error}");
+    assert!(error.to_string().contains("layout 99") && error.to_string().contains("layout 2"), "{error}");
 }
 
 async fn a_file_of_another_program_is_refused_and_stays(name: Name) {
@@ -65,6 +66,24 @@ async fn a_garbled_table_is_told_and_nobody_panics(name: Name) {
     assert!(checkup.is_err() || checkup.unwrap().findings.iter().any(|finding| finding.what.contains("spoiled")));
     fs::remove_file(name.table()).unwrap();
     assert!(late.lock("x").unwrap().try_acquire().await.unwrap().is_some());
+}
+
+/// Where the names are looked up, and where the locks are.
+async fn zeros_in_a_table_are_no_free_lock(name: Name) {
+    const BUCKETS: usize = (16 + 2 * 128 + 8 * 4096) * 8;
+    const BLOCKS: usize = BUCKETS + 4096 * 8;
+    for (from, bytes) in [(BUCKETS, BLOCKS - BUCKETS), (BLOCKS, 4096)] {
+        let first = name.connect("first").await;
+        let _guard = first.lock("x").unwrap().acquire().await.unwrap();
+        let late = name.connect("late").await;
+        assert!(late.lock("x").unwrap().try_acquire().await.unwrap().is_none());
+        name.write_zeros(from, bytes);
+        let error = late.lock("x").unwrap().try_acquire().await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Config && error.to_string().contains("spoiled"), "{error}");
+        let checkup = late.check_up().await.unwrap();
+        assert!(checkup.findings.iter().any(|finding| finding.what.contains("spoiled")), "{checkup:?}");
+        fs::remove_file(name.table()).unwrap();
+    }
 }
 
 async fn a_table_with_all_its_slots_taken_says_so(name: Name) {

@@ -1,21 +1,24 @@
 //! A `/dev/shm` of one's own, as containers have one: small, or another than that of the host. By mount namespaces, which a test may make where it is root or
-//! where users may make namespaces of users.
+//! where users may make namespaces of users. And processes that are counted apart, but share the memory.
 
 use std::process::Command;
 
 use libtest_mimic::{Completion, Failed, Trial};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use crate::bed::{Name, Started};
+use crate::bed::{self, Name, Started, within};
 
 type Case = fn(&Name);
 
 /// Listed with the reason where this system allows no mounts.
 pub(crate) fn trials() -> Vec<Trial> {
     let may_mount = apart("1m", "true").status().is_ok_and(|status| status.success());
-    let cases: [(_, Case); 3] = [
+    let cases: [(_, Case); 4] = [
         ("a_full_file_system_is_told_and_nobody_dies_of_it", a_full_file_system_is_told_and_nobody_dies_of_it),
         ("a_file_system_without_inodes_is_told_as_such", a_file_system_without_inodes_is_told_as_such),
         ("a_shared_memory_of_ones_own_has_its_own_table_and_the_doctor_says_so", one_of_ones_own),
+        ("a_process_of_another_namespace_is_not_named_as_one_of_this", another_namespace_of_processes),
     ];
     let trial = |(name, case): (&'static str, Case)| {
         let kind = if may_mount { "" } else { "not claimed: this system allows no mounts" };
@@ -69,4 +72,31 @@ fn one_of_ones_own(name: &Name) {
     let [ours, theirs] = [name.start(&["doctor", "x"]).line(), role(name, "8m", "doctor x").line()];
     assert!(ours.contains("a container that has its own /dev/shm has its own table"), "{ours}");
     assert_ne!(ours, theirs, "the device tells them apart");
+}
+
+/// To end the process of that number here would hit another.
+fn another_namespace_of_processes(name: &Name) {
+    bed::run(async {
+        let ours = name.connect("ours").await;
+        let _first = ours.lock("y").unwrap().acquire().await.unwrap();
+        let mut command = Command::new("unshare");
+        command.args([if nix::unistd::Uid::effective().is_root() { "-p" } else { "-Urp" }, "-f", "--kill-child"]);
+        let mut holder = Started::new({
+            command.arg(std::env::current_exe().unwrap()).args(["--role", &name.url(), "other", "hold", "x"]);
+            command
+        });
+        holder.line();
+        let holders = ours.lock("x").unwrap().holders().await.unwrap();
+        assert_eq!((holders[0].member.as_str(), holders[0].pid), ("other", None));
+        assert!(ours.lock("x").unwrap().try_acquire().await.unwrap().is_none(), "the kernel says that it lives");
+        // `unshare` waits for it, and its number here is another.
+        let waits = holder.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{waits}/task/{waits}/children")).unwrap();
+        kill(Pid::from_raw(children.trim().parse().unwrap()), Signal::SIGSTOP).unwrap();
+        name.own_by_slot(1);
+        let error = within(ours.lock("z").unwrap().try_acquire()).await.unwrap_err().to_string();
+        assert!(error.contains("of another container") && error.contains("pid:["), "{error}");
+        holder.kill();
+        drop(within(ours.lock("x").unwrap().acquire()).await.unwrap());
+    });
 }

@@ -42,6 +42,21 @@ async fn act(url: &str, member: &str, words: &[&str]) {
             say(guard.fencing_token());
             forever().await;
         }
+        // All that there is room for.
+        "fill" => {
+            let mut kept = Vec::new();
+            while let Ok(guard) = ours.lock(format!("{name}-{}", kept.len())).unwrap().try_acquire().await {
+                kept.push(guard.unwrap());
+            }
+            // A new lock needs several blocks: what is left are fewer.
+            let (mut shared, lock) = (Vec::new(), ours.lock(format!("{name}-0")).unwrap());
+            kept.remove(0).release().await.unwrap();
+            while let Ok(guard) = lock.shared().try_acquire().await {
+                shared.push(guard.unwrap());
+            }
+            say(kept.len() + 1);
+            forever().await;
+        }
         "share" => {
             let _guard = lock.shared().acquire().await.unwrap();
             say("shares");

@@ -1,7 +1,5 @@
 //! Processes that are stopped: outside of a change they keep what they have, and miss nothing; inside of one all others are told whom to let go on.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -57,14 +55,6 @@ async fn a_stopped_waiter_keeps_its_place_and_its_turn(name: Name) {
     assert!(second.line().parse::<u64>().unwrap() > token);
 }
 
-/// As if the process of that slot had been stopped in the middle of a change.
-fn own_by_slot_one(name: &Name) {
-    let file = File::options().read(true).write(true).open(name.table()).unwrap();
-    let mut word = [0; 8];
-    file.read_exact_at(&mut word, 64).unwrap();
-    file.write_all_at(&(u64::from_ne_bytes(word) | 2).to_ne_bytes(), 64).unwrap();
-}
-
 /// They keep their places.
 async fn those_in_the_queue_are_told_who_is_stopped_in_the_middle_of_a_change(name: Name) {
     let ours = name.connect("ours").await;
@@ -81,7 +71,7 @@ async fn those_in_the_queue_are_told_who_is_stopped_in_the_middle_of_a_change(na
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     stopped.signal(Signal::SIGSTOP);
-    own_by_slot_one(&name);
+    name.own_by_slot(1);
     let pid = format!("kill -CONT {}", stopped.child.id());
     let error = within(second).await.unwrap().unwrap_err();
     assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains(&pid), "{error}");
@@ -95,7 +85,6 @@ async fn those_in_the_queue_are_told_who_is_stopped_in_the_middle_of_a_change(na
     within(first).await.unwrap().release().await.unwrap();
 }
 
-/// The word that says whose the table is names the stopped one, as if it had been stopped while it was.
 async fn one_that_is_stopped_in_the_middle_of_a_change_is_named_and_others_wait(name: Name) {
     let url = format!("{}&operation_timeout=400ms", name.url());
     let ours = connect(&url, "ours").await;
@@ -103,11 +92,12 @@ async fn one_that_is_stopped_in_the_middle_of_a_change_is_named_and_others_wait(
     let mut stopped = name.start(&["hold", "x"]);
     stopped.line();
     stopped.signal(Signal::SIGSTOP);
-    own_by_slot_one(&name);
+    name.own_by_slot(1);
     let asked = Instant::now();
     let error = within(ours.lock("y").unwrap().try_acquire()).await.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::NotApplied), "{error}");
     assert!(error.to_string().contains(&format!("kill -CONT {}", stopped.child.id())), "{error}");
+    assert!(error.to_string().contains("All others wait for it"), "{error}");
     assert!(asked.elapsed() < Duration::from_secs(3));
     let looked = Instant::now();
     assert!(guard.is_held(), "what is held can be seen all the same");

@@ -2,7 +2,9 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,8 @@ trials![
     a_broken_grant_is_told_at_once,
     looking_makes_nothing_and_follows_the_table,
     doorbells_of_a_deleted_table_go_with_the_next_that_is_made,
+    a_doorbell_that_was_taken_away_is_hung_again,
+    what_a_kill_left_half_made_goes_with_the_next_member,
 ];
 
 async fn a_deleted_table_is_a_loss_that_is_seen_at_once_and_told(name: Name) {
@@ -33,6 +37,7 @@ async fn a_deleted_table_is_a_loss_that_is_seen_at_once_and_told(name: Name) {
     // What was seen within the last 0.2 ms counts as seen now.
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert!(!guard.is_held(), "judged at the call");
+    assert_eq!(within(guard.loss().wait()).await, tooz_core::LossReason::SessionEnded);
     within(other.loss().wait()).await;
     assert!(deleted.elapsed() < Duration::from_secs(3));
     let next = within(two.lock("x").unwrap().acquire()).await.unwrap();
@@ -206,9 +211,8 @@ async fn doorbells_of_a_deleted_table_go_with_the_next_that_is_made(name: Name) 
         let mut holder = name.start(&["hold", "x"]);
         holder.line();
         holders.push(holder);
-        let inode = fs::metadata(name.table()).unwrap().ino();
-        let bell = name.base().with_file_name(".bells").join(format!("{inode}-0"));
-        assert!(Command::new("touch").args(["-h", "-d", "2 minutes ago"]).arg(&bell).status().unwrap().success());
+        let bell = bell_of_slot_zero(name);
+        make_old(&bell);
         bells.push(bell);
     }
     holders[0].kill();
@@ -216,4 +220,58 @@ async fn doorbells_of_a_deleted_table_go_with_the_next_that_is_made(name: Name) 
     assert!(bells[0].symlink_metadata().is_ok(), "a kill leaves it");
     drop(next.connect("next").await.lock("x").unwrap().acquire().await.unwrap());
     assert!(bells[0].symlink_metadata().is_err() && bells[1].symlink_metadata().is_ok());
+}
+
+async fn a_doorbell_that_was_taken_away_is_hung_again(name: Name) {
+    let (ours, other) = (name.connect("ours").await, name.connect("other").await);
+    let guard = ours.lock("x").unwrap().acquire().await.unwrap();
+    let bell = bell_of_slot_zero(&name);
+    fs::remove_file(&bell).unwrap();
+    let hung = async {
+        while UnixDatagram::unbound().unwrap().connect(&bell).is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), hung).await.expect("no doorbell");
+    let holders = other.lock("x").unwrap().holders().await.unwrap();
+    other.lock("x").unwrap().break_lock(&holders[0]).await.unwrap();
+    assert_eq!(within(guard.loss().wait()).await, tooz_core::LossReason::Broken);
+}
+
+fn bell_of_slot_zero(name: &Name) -> PathBuf {
+    let inode = fs::metadata(name.table()).unwrap().ino();
+    name.base().with_file_name(".bells").join(format!("{inode}-0"))
+}
+
+fn make_old(path: &Path) {
+    assert!(Command::new("touch").args(["-h", "-d", "2 minutes ago"]).arg(path).status().unwrap().success());
+}
+
+async fn what_a_kill_left_half_made_goes_with_the_next_member(name: Name) {
+    drop(name.connect("first").await.lock("x").unwrap().acquire().await.unwrap());
+    let shared_memory = name.base().parent().unwrap().with_file_name("x");
+    let ours = name.base().parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+    let left = |name: PathBuf| [name.with_file_name(".new-1"), name.with_file_name(".new-2")];
+    let [table, young] = left(name.table());
+    fs::write(&table, b"half").unwrap();
+    fs::write(&young, b"half").unwrap();
+    make_old(&table);
+    drop(name.connect("next").await.lock("x").unwrap().acquire().await.unwrap());
+    assert!(table.symlink_metadata().is_err(), "a table is large");
+    assert!(young.symlink_metadata().is_ok(), "another may be at work on it");
+    // Folders are small: they go when the next table is made.
+    let folders = [
+        name.root().with_file_name(".new-x-1"),
+        name.base().with_file_name(".new-x-1"),
+        shared_memory.with_file_name(format!(".new-{ours}-{:016x}", fastrand::u64(..))),
+        shared_memory.with_file_name(format!(".new-another-{:016x}", fastrand::u64(..))),
+    ];
+    for folder in &folders {
+        fs::create_dir(folder).unwrap();
+        make_old(folder);
+    }
+    fs::remove_file(name.table()).unwrap();
+    drop(name.connect("last").await.lock("x").unwrap().acquire().await.unwrap());
+    let stays = folders.map(|folder| fs::remove_dir(folder).is_ok());
+    assert_eq!(stays, [false, false, false, true], "only what is certainly this driver's");
 }

@@ -90,9 +90,17 @@ pub(crate) fn delete(id: u64) -> String {
 
 /// Joins.
 pub(crate) fn join(request: &JoinRequest, session: SessionId) -> String {
+    entry(request, session, 0).line(request.replace)
+}
+
+/// Joins once more where the record was lost. The group is the one that it was, also for all other members that do the same.
+pub(crate) fn join_again(made_by: u64, request: &JoinRequest, session: SessionId, count: u64) -> String {
+    create(made_by) + &entry(request, session, count).line(Replace::Nobody)
+}
+
+fn entry(request: &JoinRequest, session: SessionId, count: u64) -> Entry {
     let capabilities = in_a_line(&request.capabilities);
-    let member = request.member.clone();
-    Entry { request: request.id, session, count: 0, member, capabilities }.line(request.replace)
+    Entry { request: request.id, session, count, member: request.member.clone(), capabilities }
 }
 
 /// Changes the capabilities.

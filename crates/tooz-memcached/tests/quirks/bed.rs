@@ -89,6 +89,13 @@ impl Raw {
         self.line()
     }
 
+    /// Asks a server that may close the connection; `None`: it has.
+    pub(crate) fn try_ask(&mut self, question: &str) -> Option<String> {
+        self.0.get_mut().write_all(format!("{question}\r\n").as_bytes()).ok()?;
+        let mut line = String::new();
+        self.0.read_line(&mut line).ok().filter(|length| *length > 0).map(|_| line.trim_end().to_owned())
+    }
+
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.0.read_line(&mut line).expect("it answers");

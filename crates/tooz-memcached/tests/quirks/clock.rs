@@ -6,10 +6,11 @@ use tokio::time::{sleep, timeout};
 use tooz_core::SessionEvent;
 use tooz_testbed::Proxy;
 
-use crate::bed::{Raw, connect, connect_with, soon, start, trials};
+use crate::bed::{Raw, connect, connect_with, soon, start, trials, wait_in_background};
 
 trials! {
     a_beat_that_waited_in_a_stopped_server_is_never_believed_for_longer_than_the_server_keeps_it
+    a_session_that_was_opened_in_a_stopped_server_is_never_believed_for_longer_than_the_server_keeps_it
     beats_are_never_refused_while_the_server_runs
 }
 
@@ -29,6 +30,35 @@ async fn a_beat_that_waited_in_a_stopped_server_is_never_believed_for_longer_tha
         // Nothing comes after it.
         proxy.stall();
         let mut raw = Raw::to(&server);
+        let begun = Instant::now();
+        while raw.number(&session, 't').is_some() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "the server keeps it for ever");
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert!(!guard.is_held(), "the server has dropped the session after {:?}, and it is believed", begun.elapsed());
+        proxy.reset();
+        drop(guard);
+        proxy.heal();
+        let _ = soon(a.close()).await;
+    }
+}
+
+/// Asked for just before the server goes on, the session may be made before its clock ticks.
+async fn a_session_that_was_opened_in_a_stopped_server_is_never_believed_for_longer_than_the_server_keeps_it() {
+    let server = start();
+    for round in 0..4 {
+        let proxy = Proxy::start(server.address()).unwrap();
+        let member = format!("a{round}");
+        let a = connect_with(&proxy.url("memcached"), &member, Duration::from_secs(8)).await;
+        server.pause().unwrap();
+        sleep(Duration::from_secs(6)).await;
+        let waiting = wait_in_background(&a, &member);
+        sleep(Duration::from_millis(200)).await;
+        server.resume().unwrap();
+        let guard = soon(waiting).await.unwrap().unwrap();
+        proxy.stall();
+        let mut raw = Raw::to(&server);
+        let session = raw.session_of_holder(&member);
         let begun = Instant::now();
         while raw.number(&session, 't').is_some() {
             assert!(begun.elapsed() < Duration::from_secs(20), "the server keeps it for ever");

@@ -1,19 +1,23 @@
 //! What is refused before anything is owned.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
-use std::time::Duration;
+use std::net::{TcpListener, ToSocketAddrs};
+use std::time::{Duration, Instant};
 
 use tooz_core::{Characteristic, ErrorKind};
 use tooz_testbed::Server;
 
-use crate::bed::{connect, options, soon, start, start_as, trials};
+use crate::bed::{Raw, connect, options, soon, start, start_as, trials};
 
 trials! {
     what_can_not_be_right_is_refused
     a_server_that_keeps_values_on_a_disk_is_refused
     a_server_without_versions_is_refused
     a_proxy_is_refused
+    a_server_that_wants_a_log_in_says_so_at_once
+    a_server_that_takes_no_more_connections_says_so
+    a_name_of_several_servers_is_refused
     only_a_server_that_never_evicts_promises_one_view
 }
 
@@ -76,6 +80,61 @@ async fn a_proxy_is_refused() {
     let (kind, text) = refusal(&format!("memcached://{address}")).await;
     assert_eq!(kind, ErrorKind::Config, "{text}");
     assert!(text.contains("proxy"), "{text}");
+}
+
+async fn a_server_that_wants_a_log_in_says_so_at_once() {
+    let file = std::env::temp_dir().join(format!("tooz-memcached-users-{}", std::process::id()));
+    std::fs::write(&file, "user:word\n").unwrap();
+    let server = start_as(&format!("-Y {}", file.display()));
+    let begun = Instant::now();
+    let (kind, text) = refusal(&server.url()).await;
+    drop(server);
+    let _ = std::fs::remove_file(file);
+    assert_eq!(kind, ErrorKind::Unauthorized, "{text}");
+    assert!(text.contains("-Y"), "{text}");
+    assert!(begun.elapsed() < Duration::from_secs(4), "it has waited for {:?}", begun.elapsed());
+}
+
+async fn a_server_that_takes_no_more_connections_says_so() {
+    let server = start_as("-c 60");
+    // Those that the server has besides count, too.
+    let mut all: Vec<_> = (0..60).map(|_| Raw::to(&server)).collect();
+    all.retain_mut(|raw| raw.try_ask("mn").is_some_and(|answer| answer == "MN"));
+    assert!((2..60).contains(&all.len()), "{} connections", all.len());
+    let (kind, text) = refusal(&server.url()).await;
+    assert_eq!(kind, ErrorKind::Unavailable, "{text}");
+    assert!(text.contains("-c of memcached"), "{text}");
+    // With one connection left it can be looked at, and a session is not begun.
+    all.pop();
+    let a = loop {
+        // The server hears of the end of a connection by and by.
+        match soon(options(&server.url(), "a").unwrap().connect()).await {
+            Ok(a) => break a,
+            Err(error) => assert!(error.to_string().contains("-c of memcached"), "{error}"),
+        }
+    };
+    let error = soon(a.lock("x").unwrap().acquire_within(Duration::from_secs(1))).await.expect_err("it needs two");
+    assert!(error.to_string().contains("-c of memcached"), "{error}");
+    all.pop();
+    drop(soon(a.lock("x").unwrap().acquire()).await.expect("there are two"));
+}
+
+/// Where `localhost` has an address of either kind: elsewhere there is no name with two addresses to try.
+async fn a_name_of_several_servers_is_refused() {
+    let two = "localhost:1".to_socket_addrs().unwrap().map(|address| address.is_ipv6()).collect::<BTreeSet<_>>();
+    if two.len() < 2 {
+        return;
+    }
+    let one = start_as("-l ::1");
+    let url = |server: &Server| format!("memcached://localhost:{}", server.address().port());
+    soon(connect(&url(&one), "a").await.close()).await.unwrap();
+    let first = start();
+    let second = start_as(&format!("-l [::1]:{}", first.address().port()));
+    let (kind, text) = refusal(&url(&first)).await;
+    assert_eq!(kind, ErrorKind::Config, "{text}");
+    assert!(text.contains("several servers") && text.contains(&first.address().to_string()), "{text}");
+    drop(second);
+    soon(connect(&url(&first), "a").await.close()).await.unwrap();
 }
 
 async fn only_a_server_that_never_evicts_promises_one_view() {

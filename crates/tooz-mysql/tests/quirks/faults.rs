@@ -183,3 +183,51 @@ pub(crate) async fn nothing_is_left_behind(_: Store) {
         assert_eq!(store.sql(&format!("SELECT COUNT(*) FROM tooz.tooz_{table}")), "0", "{table}");
     }
 }
+
+/// The server's own way of a slow commit: it waits for a replica that is not there, and no limit of a statement ends that.
+pub(crate) async fn a_commit_that_takes_longer_than_the_session_timeout_ends_no_session(_: Store) {
+    let store = Store::own(Setup::new(Kind::MySql).durable());
+    let ours = store.connect("ours").await;
+    let membership = within(ours.group("g").unwrap().join_or_create(&())).await.unwrap();
+    let guard = within(ours.lock("x").unwrap().acquire()).await.unwrap();
+    sleep(Duration::from_millis(300)).await;
+    let number = store.session_of("ours");
+    store.sql("SET GLOBAL rpl_semi_sync_master_timeout = 7000; SET GLOBAL rpl_semi_sync_master_enabled = ON");
+    let slow = within(ours.lock("slow").unwrap().acquire()).await.unwrap();
+    // Once it is held for a moment it is written down.
+    sleep(Duration::from_millis(300)).await;
+    let at_work =
+        format!("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID = {number} AND COMMAND = 'Query'");
+    assert_eq!(store.sql(&at_work), "1", "no commit takes long, or this shows nothing");
+    sleep(TIMEOUT * 2).await;
+    assert_eq!(store.sql(&at_work), "1", "no commit takes long, or this shows nothing");
+    assert!(guard.is_held() && slow.is_held() && membership.is_member());
+    store.sql("SET GLOBAL rpl_semi_sync_master_enabled = OFF");
+    within(slow.release()).await.unwrap();
+    assert_eq!((guard.is_held(), store.session_of("ours")), (true, number));
+    guard.release().await.unwrap();
+    within(membership.leave()).await.unwrap();
+}
+
+/// As after a night in which nothing was asked, or behind a restart.
+pub(crate) async fn a_group_is_made_and_deleted_by_a_connection_that_has_ended_meanwhile(_: Store) {
+    let store = Store::own(Setup::new(Kind::MySql));
+    let ours = store.connect("ours").await;
+    let group = ours.group("g").unwrap();
+    let cut = || {
+        let theirs = "SELECT ID FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID() AND COMMAND = 'Sleep'";
+        for number in store.sql(theirs).lines() {
+            store.sql(&format!("KILL {number}"));
+        }
+    };
+    for _ in 0..3 {
+        cut();
+        within(group.create()).await.unwrap();
+        cut();
+        within(group.delete()).await.unwrap();
+    }
+    store.server.restart().unwrap();
+    within(group.create()).await.unwrap();
+    store.server.restart().unwrap();
+    within(group.delete()).await.unwrap();
+}

@@ -3,8 +3,10 @@
 
 mod access;
 mod bed;
+mod defaults;
 mod faults;
 mod locks;
+mod rows;
 mod tables;
 
 use std::process::ExitCode;
@@ -17,8 +19,11 @@ use tooz_testbed::{Kind, for_tests};
 use crate::bed::{Store, role, run};
 
 /// They take the whole of a small machine.
-const CROWDS: &[&str] =
-    &["ten_thousand_locks_live_on_one_connection", "forty_members_that_wait_in_a_row_all_get_their_turn"];
+const CROWDS: &[&str] = &[
+    "ten_thousand_locks_live_on_one_connection",
+    "forty_members_that_wait_in_a_row_all_get_their_turn",
+    "thousands_that_are_given_back_at_once_are_written_off_together",
+];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -44,6 +49,8 @@ fn main() -> ExitCode {
         faults::tokens_grow_over_restarts_within_a_second,
         faults::a_membership_that_was_taken_over_is_told_at_once,
         faults::nothing_is_left_behind,
+        faults::a_commit_that_takes_longer_than_the_session_timeout_ends_no_session,
+        faults::a_group_is_made_and_deleted_by_a_connection_that_has_ended_meanwhile,
         locks::a_thousand_names_are_a_thousand_locks,
         locks::ten_thousand_locks_live_on_one_connection,
         locks::forty_members_that_wait_in_a_row_all_get_their_turn,
@@ -52,6 +59,10 @@ fn main() -> ExitCode {
         locks::a_holder_is_shown_however_short_it_holds,
         locks::an_error_after_the_grant_gives_the_lock_back,
         locks::an_uncontended_lock_writes_nothing,
+        locks::thousands_that_are_given_back_at_once_are_written_off_together,
+        rows::tokens_grow_also_when_rows_of_sessions_or_of_the_fence_are_lost,
+        rows::grants_that_were_taken_out_of_the_table_are_written_once_more,
+        rows::a_grant_that_could_not_be_taken_out_of_the_table_goes_later,
         tables::a_change_of_a_table_ends_no_session_and_keeps_nobody_waiting_for_long,
         tables::another_layout_is_refused_before_anything_is_owned,
         tables::tables_that_were_dropped_are_made_again,
@@ -66,6 +77,7 @@ fn main() -> ExitCode {
         access::a_wrong_password_is_told_as_such,
         access::a_read_only_server_is_refused,
         access::several_hosts_are_refused,
+        defaults::whatever_a_server_gives_by_default_a_lock_has_one_holder,
         access::a_unix_socket_will_do,
         access::tls_is_checked_or_said_to_be_missing,
         access::the_check_up_tells_what_it_found,

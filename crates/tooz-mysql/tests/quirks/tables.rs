@@ -11,7 +11,7 @@ use tooz_testbed::{Kind, Setup};
 use crate::bed::{LATE, Store, within};
 
 /// A client of the server's own, which does this and stays.
-fn stays(store: &Store, sql: &str) -> Child {
+pub(crate) fn stays(store: &Store, sql: &str) -> Child {
     let mut client = store.server.tool("mariadb").unwrap();
     let mut child = client.args(["-N", "-B", "-n"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     writeln!(child.stdin.as_mut().unwrap(), "{sql}").unwrap();
@@ -22,6 +22,8 @@ fn stays(store: &Store, sql: &str) -> Child {
 pub(crate) async fn a_change_of_a_table_ends_no_session_and_keeps_nobody_waiting_for_long(_: Store) {
     let store = Store::own(Setup::new(Kind::MySql));
     let ours = store.connect("ours").await;
+    let calm = within(connect(&store.url().replace("session_timeout=2s&", ""), "calm")).await.unwrap();
+    within(calm.lock("free").unwrap().acquire()).await.unwrap().release().await.unwrap();
     let membership = within(ours.group("g").unwrap().join_or_create(&())).await.unwrap();
     let guard = within(ours.lock("held").unwrap().acquire()).await.unwrap();
     let tables = ["members", "sharers"];
@@ -33,6 +35,10 @@ pub(crate) async fn a_change_of_a_table_ends_no_session_and_keeps_nobody_waiting
     let begun = Instant::now();
     let tried = within(ours.lock("free").unwrap().try_acquire()).await;
     assert!(tried.is_err() && begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    // The limit of a statement is longer where the session timeout is.
+    let begun = Instant::now();
+    let tried = within(calm.lock("free").unwrap().try_acquire()).await;
+    assert!(tried.is_err() && begun.elapsed() > Duration::from_secs(2), "{:?}", begun.elapsed());
     // Longer than the session timeout.
     sleep(Duration::from_secs(4)).await;
     assert!(guard.is_held() && membership.is_member());
@@ -175,6 +181,11 @@ pub(crate) async fn a_group_deleted_by_hand_ends_its_memberships(_: Store) {
             sleep(Duration::from_millis(20)).await;
         }
         assert!(guard.is_held(), "{deed}");
+        // The lock behind the leadership is given back a moment after that was told.
+        while within(other.group("g").unwrap().leader()).await.is_ok() {
+            assert!(begun.elapsed() < LATE * 10, "{deed}");
+            sleep(Duration::from_millis(20)).await;
+        }
         assert_eq!(within(other.group("g").unwrap().leader()).await.unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(within(other.group("g").unwrap().members()).await.unwrap_err().kind(), ErrorKind::NotFound);
         guard.release().await.unwrap();

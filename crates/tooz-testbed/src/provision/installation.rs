@@ -1,6 +1,8 @@
 //! The programs of one server, wherever they came from.
 
 use std::env;
+use std::fs::File;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -84,7 +86,7 @@ impl Installation {
         // A path with a colon in it can't be said: the program will say what it misses.
         let join = |paths: Vec<PathBuf>| env::join_paths(paths).unwrap_or_default();
         let mut paths = self.libraries.clone();
-        if let Some(linker) = &self.linker {
+        if let Some(linker) = self.linker.as_ref().filter(|_| !is_script(&path)) {
             let mut command = Command::new(linker);
             command.arg("--library-path").arg(join(paths)).arg(path);
             without_settings(&mut command);
@@ -113,7 +115,7 @@ fn without_settings(command: &mut Command) {
 }
 
 /// The folders with programs of servers that Debian lets be there in several versions, the newest first.
-fn versioned_folders(root: &Path) -> Vec<PathBuf> {
+pub(crate) fn versioned_folders(root: &Path) -> Vec<PathBuf> {
     let versions = std::fs::read_dir(root.join("usr/lib/postgresql")).into_iter().flatten().flatten();
     let mut folders: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
     folders.sort_by(|one, other| other.cmp(one));
@@ -135,6 +137,12 @@ impl std::fmt::Display for Source {
             Source::Image(image) => write!(formatter, "the image {image}"),
         }
     }
+}
+
+/// Whether that is a script, which no linker runs.
+fn is_script(path: &Path) -> bool {
+    let mut start = [0; 2];
+    File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok_and(|()| start == *b"#!")
 }
 
 /// Whether this can be run, as far as the file says.

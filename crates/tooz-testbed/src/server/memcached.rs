@@ -58,7 +58,9 @@ impl Backend for Memcached {
     }
 
     fn is_ready(&self, plan: &Plan) -> Result<bool> {
-        Ok(ask(plan, b"mn\r\n", b"\r\n")?.starts_with(b"MN"))
+        let answer = ask(plan, b"mn\r\n", b"\r\n")?;
+        // One that wants a log-in serves those who have it.
+        Ok(answer.starts_with(b"MN") || answer.starts_with(b"CLIENT_ERROR unauthenticated"))
     }
 
     /// What it counts by itself: reads, writes, touches and deletions, of which some are parts of one request.
