@@ -86,9 +86,15 @@ impl Installation {
         // A path with a colon in it can't be said: the program will say what it misses.
         let join = |paths: Vec<PathBuf>| env::join_paths(paths).unwrap_or_default();
         let mut paths = self.libraries.clone();
-        if let Some(linker) = self.linker.as_ref().filter(|_| !is_script(&path)) {
-            let mut command = Command::new(linker);
-            command.arg("--library-path").arg(join(paths)).arg(path);
+        if let Some(linker) = &self.linker {
+            let mut command = if is_script(&path) {
+                // It names the linker itself, and the libraries are none for a shell.
+                Command::new(path)
+            } else {
+                let mut command = Command::new(linker);
+                command.arg("--library-path").arg(join(paths)).arg(path);
+                command
+            };
             without_settings(&mut command);
             return Ok(command);
         }

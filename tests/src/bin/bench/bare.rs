@@ -1,7 +1,10 @@
 //! A lock by a database's own two statements, as an application would send them without tooz: through the client that the driver uses, on a
 //! connection of its own.
 
+use std::str::FromStr as _;
+
 use anyhow::{Context as _, Result};
+use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection, PgConnection};
 
 use crate::backend::Backend;
@@ -27,11 +30,15 @@ impl Bare {
                 take: "SELECT pg_try_advisory_lock(7001)",
                 give_back: "SELECT pg_advisory_unlock(7001)",
             },
-            "mysql" => Bare {
-                connection: Connection::MySql(Box::new(MySqlConnection::connect(backend.plain_url()).await?)),
-                take: "SELECT GET_LOCK('bare', 0), UUID_SHORT()",
-                give_back: "SELECT RELEASE_LOCK('bare')",
-            },
+            "mysql" => {
+                // Named locks belong to the server, and the driver makes the database that the URL names only later.
+                let mysql = MySqlConnectOptions::from_str(backend.plain_url())?.database("information_schema");
+                Bare {
+                    connection: Connection::MySql(Box::new(MySqlConnection::connect_with(&mysql).await?)),
+                    take: "SELECT GET_LOCK('bare', 0), UUID_SHORT()",
+                    give_back: "SELECT RELEASE_LOCK('bare')",
+                }
+            }
             _ => return Ok(None),
         };
         Ok(Some(bare))
