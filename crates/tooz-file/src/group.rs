@@ -21,6 +21,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// How often a list is read again at once because the group was changed meanwhile, and how often with pauses.
 const QUICK_READS: u32 = 20;
 const READS: u32 = 100;
+/// How often at most, however often the group changes: with the pauses that takes as long as one operation may.
+const READS_AT_MOST: u32 = 5000;
 
 #[async_trait]
 impl Groups for FileSession {
@@ -113,15 +115,19 @@ impl Groups for FileSession {
     async fn members(&self, group: &GroupId) -> Result<Roster> {
         self.namespace.compare()?;
         let folder = GroupFolder::open(&self.namespace, group, How::Look)?;
-        let mut reads = 0;
+        let (mut reads, mut in_vain, mut changes) = (0, 0, None);
         let (files, version) = loop {
-            // A process may have been stopped in the middle of a change: then what is there is as true as it gets.
-            let is_patient = reads <= READS;
+            // A process may have been stopped in the middle of a change: then what is there is as true as it gets. As long as changes go on, none was.
+            let now = Some(folder.changes()?);
+            if now != changes {
+                (changes, in_vain) = (now, 0);
+            }
+            let is_patient = in_vain <= READS && reads <= READS_AT_MOST;
             let read = || if is_patient { folder.read_undisturbed() } else { folder.read().map(Some) };
             if let Some(read) = self.read_as_told(group, &read)? {
                 break read;
             }
-            reads += 1;
+            (reads, in_vain) = (reads + 1, in_vain + 1);
             if reads > QUICK_READS {
                 tokio::time::sleep(PAUSE).await;
             } else {

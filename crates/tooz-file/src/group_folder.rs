@@ -165,6 +165,11 @@ impl<'a> GroupFolder<'a> {
         Ok(files)
     }
 
+    /// How often the group was changed, in half changes.
+    pub(crate) fn changes(&self) -> Result<u64> {
+        self.io(self.count())
+    }
+
     fn count(&self) -> io::Result<u64> {
         let mut bytes = [0; 8];
         open_file::read_up_to(&self.own, &mut bytes, record::HEAD)?;

@@ -40,20 +40,25 @@ impl Client {
         mut look: SeenLock,
         wanted: &Wanted,
     ) -> Result<Option<Granted>> {
-        let (mut changed, mut deaths) = (Instant::now(), Instant::now());
+        let (mut changed, mut deaths, mut asked) = (Instant::now(), Instant::now(), Instant::now());
         let mut pauses = Backoff::between(PAUSE, LONGEST_PAUSE);
         let mut failed: Option<Duration> = None;
         while wanted.is_wanted() {
             let place = look.journal.in_the_way(request.id).map_or(1, |before| before.len().max(1));
             let place = u32::try_from(place).unwrap_or(u32::MAX);
             let often = (changed.elapsed() / 100).clamp(SHORTEST, LONGEST);
-            let pause = failed.take().unwrap_or_else(|| often.saturating_mul(place).min(SELDOM));
+            // From one question to the next, however long the answer was on its way.
+            let next = match failed.take() {
+                Some(pause) => Instant::now() + pause,
+                None => asked + often.saturating_mul(place).min(SELDOM),
+            };
             tokio::select! {
                 biased;
                 () = self.ended() => return Err(lost()),
                 () = wanted.unwanted() => break,
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep_until(next) => {}
             }
+            asked = Instant::now();
             let (version, text) = (look.seen.version, look.seen.text.clone());
             let is_due = deaths <= Instant::now();
             let kept = SeenLock { journal: look.journal.clone(), seen: Reading { text, ..look.seen.clone() } };

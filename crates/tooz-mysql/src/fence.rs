@@ -8,9 +8,10 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use sqlx::mysql::MySqlRow;
 use tooz_core::{Error, ErrorKind, FencingToken, Result};
 
-use crate::answer::{Answer, number, unsigned};
+use crate::answer::{number, unsigned};
 use crate::error;
 use crate::layout::Layout;
 use crate::packet::Packets;
@@ -38,15 +39,26 @@ pub(crate) fn counted(layout: &Layout) -> String {
     format!("SELECT UUID_SHORT(), sub, reserved FROM {} WHERE one = 1", layout.table("fence"))
 }
 
+/// Which column of [`counted_behind`] has what was looked for.
+pub(crate) const FOUND: usize = 3;
+
+/// The same behind a look: first the rows with what was found, `found` of each, and then the row with the token, which is counted once all of them were read.
+pub(crate) fn counted_behind(layout: &Layout, found: &str) -> String {
+    format!(
+        "SELECT NULL, NULL, NULL, {found} UNION ALL SELECT UUID_SHORT(), sub, reserved, NULL FROM {} WHERE one = 1",
+        layout.table("fence")
+    )
+}
+
 impl Fence {
     pub(crate) fn new(sub: i64) -> Self {
         Fence { sub: AtomicI64::new(sub) }
     }
 
-    /// The token in the answer to [`counted`]; `None`: the row has to be mended before.
-    pub(crate) fn token(&self, answer: &Answer, statement: usize) -> Result<Option<FencingToken>> {
+    /// The token in a row of the answer to [`counted`]; `None`: the row has to be mended before.
+    pub(crate) fn token(&self, row: Option<&MySqlRow>) -> Result<Option<FencingToken>> {
         let failed = |error| error::on_session(error, DOING);
-        let Some(row) = answer.rows(statement).first() else { return Ok(None) };
+        let Some(row) = row else { return Ok(None) };
         let counter = unsigned(row, 0).map_err(failed)?.unwrap_or_default();
         let sub = number(row, 1).map_err(failed)?.unwrap_or_default();
         let reserved = number(row, 2).map_err(failed)?.unwrap_or_default();
@@ -87,7 +99,7 @@ pub(crate) async fn mend(packets: &mut Packets, layout: &Layout, fence: &Fence) 
     let answer = packets.ask(&statements).await.map_err(|error| error::on_session(error, DOING))?;
     let gone =
         || Error::new(ErrorKind::Backend, format!("{DOING}: the row of tooz_fence was written, and is not there"));
-    fence.token(&answer, 2)?.ok_or_else(gone)
+    fence.token(answer.rows(2).first())?.ok_or_else(gone)
 }
 
 #[cfg(test)]

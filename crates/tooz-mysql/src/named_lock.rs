@@ -1,8 +1,8 @@
 //! Taking and giving back the named locks behind a lock, on the session's own connection, one round trip each.
 //!
 //! A request for the lock alone takes its named lock and then looks for sharers; a sharer takes a named lock of its own and then looks at that of the
-//! lock. So of two that come at once one sees the other at least. The token is taken last, by a statement of its own: after the look at those with whom
-//! it must not overlap. (What a statement reads from a table it may have read before it was granted a named lock.)
+//! lock. So of two that come at once one sees the other at least. The token is taken last: after the look at those with whom
+//! it must not overlap, in another statement than the lock. (What a statement reads from a table it may have read before it was granted a named lock.)
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -101,7 +101,7 @@ async fn acquire(packets: &mut Packets, holdings: &Holdings, request: &LockReque
     if writes_share {
         holdings.note_written_share(&doors.lock);
     }
-    let judged = judge(&answer, holdings, writes_share);
+    let judged = judge(&answer, holdings, grip, writes_share);
     let (token, is_asked) = match judged {
         Ok(Attempt::Ours { token, is_asked }) => (token, is_asked),
         Ok(Attempt::Held) => return Ok(Taken::Held),
@@ -147,11 +147,10 @@ fn asked(holdings: &Holdings, doors: &Doors) -> String {
 
 fn take_alone(holdings: &Holdings, doors: &Doors, passes: &str) -> String {
     let (lock, ours, asked) = (&doors.lock, holdings.is_ours(), asked(holdings, doors));
-    let (sharers, counted) = (holdings.layout.table("sharers"), fence::counted(&holdings.layout));
-    format!(
-        "SELECT IF({passes} AND GET_LOCK('{lock}', 0) = 1, 1, 0), {ours}, {asked}, {WRITABLE}; \
-         SELECT name FROM {sharers} WHERE lk = '{lock}' AND IS_USED_LOCK(name) IS NOT NULL; {counted}"
-    )
+    let sharers = holdings.layout.table("sharers");
+    let sharing = format!("name FROM {sharers} WHERE lk = '{lock}' AND IS_USED_LOCK(name) IS NOT NULL");
+    let counted = fence::counted_behind(&holdings.layout, &sharing);
+    format!("SELECT IF({passes} AND GET_LOCK('{lock}', 0) = 1, 1, 0), {ours}, {asked}, {WRITABLE}; {counted}")
 }
 
 fn take_share(holdings: &Holdings, doors: &Doors, share: &str, passes: &str, writes: bool) -> String {
@@ -174,7 +173,7 @@ enum Attempt {
     Shared(Vec<Name>),
 }
 
-fn judge(answer: &Answer, holdings: &Holdings, writes_share: bool) -> Result<Attempt> {
+fn judge(answer: &Answer, holdings: &Holdings, grip: Grip, writes_share: bool) -> Result<Attempt> {
     let failed = |error| error::on_session(error, DOING);
     let first = usize::from(writes_share);
     let last = answer.count().saturating_sub(1);
@@ -187,15 +186,15 @@ fn judge(answer: &Answer, holdings: &Holdings, writes_share: bool) -> Result<Att
     if !answer.is(first, 0).map_err(failed)? {
         return Ok(Attempt::Held);
     }
-    if last == first + 2 {
-        let sharers: Result<Vec<_>, _> = answer.rows(first + 1).iter().map(|row| text(row, 0)).collect();
+    if grip == Grip::Exclusive {
+        let sharers: Result<Vec<_>, _> = answer.rows(last).iter().map(|row| text(row, fence::FOUND)).collect();
         let sharers: Vec<Name> = sharers.map_err(failed)?.into_iter().flatten().map(Name::from).collect();
         if !sharers.is_empty() {
             return Ok(Attempt::Shared(sharers));
         }
     }
     let is_asked = answer.is(first, 2).map_err(failed)?;
-    Ok(Attempt::Ours { token: holdings.fence.token(answer, last)?, is_asked })
+    Ok(Attempt::Ours { token: holdings.fence.token(answer.rows(last).last())?, is_asked })
 }
 
 /// The named lock to give back, if any is.

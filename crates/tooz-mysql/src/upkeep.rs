@@ -49,7 +49,7 @@ async fn look(packets: &mut Packets, holdings: &Holdings) -> Result<()> {
         );
         packets.ask(&listing).await.map_err(failed)?;
     }
-    if holdings.fence.token(&answer, 1)?.is_none() {
+    if holdings.fence.token(answer.rows(1).first())?.is_none() {
         fence::mend(packets, &holdings.layout, &holdings.fence).await?;
     }
     Ok(())
