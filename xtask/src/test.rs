@@ -15,8 +15,9 @@ use crate::summary::{self, Line, Outcome};
 use crate::turns;
 use crate::workspace::Workspace;
 
-/// So many suites of drivers at a time, each with its servers: they wait far more than they compute.
-const SUITES: usize = 3;
+/// So many suites of drivers at a time, each with its servers: they wait far more than they compute. Of three at a time on two slow processors, some were too late for
+/// the time limits of short sessions.
+const SUITES: usize = 2;
 
 /// So many builds at a time: each has long stretches in which it uses one processor.
 const BUILDS: usize = 2;
