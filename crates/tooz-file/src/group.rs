@@ -118,16 +118,15 @@ impl Groups for FileSession {
         let (mut reads, mut in_vain, mut changes) = (0, 0, None);
         let (files, version) = loop {
             // A process may have been stopped in the middle of a change: then what is there is as true as it gets. As long as changes go on, none was.
-            let now = Some(folder.changes()?);
-            if now != changes {
-                (changes, in_vain) = (now, 0);
-            }
             let is_patient = in_vain <= READS && reads <= READS_AT_MOST;
             let read = || if is_patient { folder.read_undisturbed() } else { folder.read().map(Some) };
             if let Some(read) = self.read_as_told(group, &read)? {
                 break read;
             }
-            (reads, in_vain) = (reads + 1, in_vain + 1);
+            // Asked for only here: most lists are read undisturbed.
+            let now = Some(folder.changes()?);
+            in_vain = if now == changes { in_vain + 1 } else { 0 };
+            (reads, changes) = (reads + 1, now);
             if reads > QUICK_READS {
                 tokio::time::sleep(PAUSE).await;
             } else {
