@@ -117,7 +117,8 @@ impl Client {
     pub(crate) async fn has_letter(&self, letter: Letter) -> Result<bool> {
         let mut done = self.run(Batch::default().get(&self.session_key), Lane::Duty).await?;
         let (text, _) = done.next().value()?.ok_or_else(lost)?;
-        Ok(String::from_utf8_lossy(&text).contains(&letter.text()))
+        let told = letter.text();
+        Ok(String::from_utf8_lossy(&text).lines().any(|line| line == told.trim_end()))
     }
 
     /// Tells core that the session is over.
