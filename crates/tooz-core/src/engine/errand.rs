@@ -1,8 +1,16 @@
-//! What a heart runs of a future that did not end at its first poll, and the short cut for those that are woken by such a poll.
+//! What a heart runs of a future that did not end at its first poll, and the short cuts for those that need no heart.
 //!
-//! A hop to a heart and back costs more than all that a local backend does. So when a poll on a caller's thread wakes a future of
-//! any heart (a release that grants to a waiter of the same process), the next step of that one is an *errand*: it is taken on the
-//! same thread, as soon as the poll is over. After any other wake-up its heart takes the step.
+//! A hop to a heart and back costs more than all that a local backend does, and a tenth of a round trip to a server. So
+//!
+//! - a future that waits is *asleep*: it is polled once more on the caller's thread, with its own waker, and is no task yet;
+//! - when a poll on a caller's thread wakes a future of any heart (a release that grants to a waiter of the same process), the next
+//!   step of that one is an *errand*: it is taken on the same thread, as soon as the poll is over;
+//! - after any other wake-up its heart takes the step, and the future is a task of it from then on.
+//!
+//! | state | who takes its steps | left by |
+//! |---|---|---|
+//! | asleep | the thread that wakes it, as an errand | any other wake-up: a task; its end; the heart's end |
+//! | task | the heart, and a thread that wakes it, as an errand | its end; the heart's end |
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +21,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use tokio::runtime::Handle;
 
 use crate::base::mutex::{Mutex, MutexGuard};
-use crate::engine::inside::{HeartState, Inside};
+use crate::engine::inside::{HeartState, Inside, Sleeper};
 use crate::engine::trace::quiet_step;
 
 /// How many errands one poll may lead to. More errands go to the hearts: no caller's call should last for ever.
@@ -32,7 +40,7 @@ pub(crate) struct Rest(Arc<Steps>);
 struct Steps {
     /// `None`: it has ended.
     future: Mutex<Option<Boxed>>,
-    heart: Mutex<Option<Waker>>,
+    sleep: Mutex<Sleep>,
     runtime: Handle,
     shared: Arc<HeartState>,
 }
@@ -44,9 +52,30 @@ enum StepThread {
     Caller,
 }
 
+/// Who is to be woken for a step.
+enum Sleep {
+    /// It is no task yet.
+    Asleep,
+    /// It is a task, which has left this when it was polled.
+    Task(Option<Waker>),
+}
+
 impl Rest {
-    pub(crate) fn new(future: Boxed, runtime: Handle, shared: Arc<HeartState>) -> Self {
-        Rest(Arc::new(Steps { future: Mutex::new(Some(future)), heart: Mutex::default(), runtime, shared }))
+    /// Leaves `future` to its heart, which polls it at once.
+    pub(crate) fn run(future: Boxed, runtime: Handle, shared: Arc<HeartState>) {
+        let steps = Arc::new(Steps::new(future, Sleep::Task(None), runtime, shared));
+        steps.runtime.spawn(Rest(Arc::clone(&steps)));
+    }
+
+    /// Polls `future` here with the waker that it keeps, and leaves the rest asleep. The caller is inside the heart's runtime, and collects errands.
+    pub(crate) fn leave(future: Boxed, runtime: Handle, shared: Arc<HeartState>) {
+        let steps = Arc::new(Steps::new(future, Sleep::Asleep, runtime, shared));
+        // Before the poll: a wake-up in between takes it off again.
+        steps.shared.asleep.add(Arc::clone(&steps) as Arc<dyn Sleeper>);
+        let poll = steps.step_here(&mut steps.future.lock());
+        if poll.is_ready() {
+            steps.shared.asleep.remove(&*steps);
+        }
     }
 }
 
@@ -56,7 +85,7 @@ impl Future for Rest {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let steps = &self.0;
         // First the waker, then the step: a wake-up in between wakes the heart, which looks again.
-        *steps.heart() = Some(context.waker().clone());
+        *steps.sleep.lock() = Sleep::Task(Some(context.waker().clone()));
         let mut future = steps.future.lock();
         steps.step(&mut future, StepThread::Heart)
     }
@@ -64,12 +93,22 @@ impl Future for Rest {
 
 impl Drop for Rest {
     fn drop(&mut self) {
-        let future = self.0.future.lock().take();
+        self.0.end();
+    }
+}
+
+impl Sleeper for Steps {
+    fn end(&self) {
+        let future = self.future.lock().take();
         drop(future);
     }
 }
 
 impl Steps {
+    fn new(future: Boxed, sleep: Sleep, runtime: Handle, shared: Arc<HeartState>) -> Self {
+        Steps { future: Mutex::new(Some(future)), sleep: Mutex::new(sleep), runtime, shared }
+    }
+
     fn step(self: &Arc<Self>, future: &mut MutexGuard<'_, Option<Boxed>>, thread: StepThread) -> Poll<()> {
         let Some(present) = future.as_mut() else { return Poll::Ready(()) };
         let waker = Waker::from(Arc::clone(self));
@@ -83,6 +122,15 @@ impl Steps {
         poll
     }
 
+    /// Takes a step on this thread, which is a caller's. What panics has ended: a task that waits for an answer is told that there is none.
+    fn step_here(self: &Arc<Self>, future: &mut MutexGuard<'_, Option<Boxed>>) -> Poll<()> {
+        let step = catch_unwind(AssertUnwindSafe(|| self.step(future, StepThread::Caller)));
+        step.unwrap_or_else(|_panic| {
+            **future = None;
+            Poll::Ready(())
+        })
+    }
+
     /// Takes a step on this thread, if no other thread takes one just now.
     fn run_errand(self: &Arc<Self>) {
         {
@@ -94,29 +142,47 @@ impl Steps {
             let Some(mut future) = self.future.try_lock() else { return self.wake_heart() };
             let _context = self.runtime.enter();
             let _quiet = quiet_step();
-            match catch_unwind(AssertUnwindSafe(|| self.step(&mut future, StepThread::Caller))) {
-                Ok(Poll::Pending) => return,
-                Ok(Poll::Ready(())) => {}
-                // As where a heart runs it: a task that waits for an answer is told that there is none.
-                Err(_panic) => *future = None,
+            if self.step_here(&mut future).is_pending() {
+                return;
             }
         }
         // It has ended, and the heart's part of it may end later.
-        let task = self.heart().take();
-        if let Some(task) = task {
-            self.shared.ended.add(task);
+        let task = match &mut *self.sleep.lock() {
+            Sleep::Asleep => None,
+            Sleep::Task(waker) => waker.take(),
+        };
+        match task {
+            Some(task) => self.shared.ended.add(task),
+            None => self.shared.asleep.remove(&**self),
         }
     }
 
-    fn wake_heart(&self) {
-        let waker = self.heart().clone();
+    /// Has the heart take the next step. What was asleep is its task from now on.
+    fn wake_heart(self: &Arc<Self>) {
+        let waker = {
+            let mut sleep = self.sleep.lock();
+            match &*sleep {
+                Sleep::Task(waker) => waker.clone(),
+                Sleep::Asleep => {
+                    *sleep = Sleep::Task(None);
+                    drop(sleep);
+                    return self.become_task();
+                }
+            }
+        };
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    fn heart(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.heart.lock()
+    fn become_task(self: &Arc<Self>) {
+        let inside = Inside::new(&self.shared);
+        // A heart that has ended, or is about to, ends what is asleep as well.
+        if inside.is_stopped() {
+            return;
+        }
+        self.runtime.spawn(Rest(Arc::clone(self)));
+        self.shared.asleep.remove(&**self);
     }
 }
 
@@ -207,24 +273,40 @@ mod tests {
         (heart.unwrap(), life)
     }
 
-    /// Begins to wait for the receiver on that heart, and returns when it is the heart that waits.
+    /// Begins to wait for the receiver on that heart, asleep.
     fn wait_on<T: Send + 'static>(
+        heart: &Heart,
+        awaited: oneshot::Receiver<T>,
+        then: impl FnOnce() -> ThreadId + Send + 'static,
+    ) -> oneshot::Receiver<ThreadId> {
+        let begun = heart.begin(async move {
+            let _ = awaited.await;
+            then()
+        });
+        let Begun::Waiting(answer, _) = begun else { panic!("it has nothing to wait for") };
+        answer
+    }
+
+    /// The same as a task of that heart.
+    fn wait_as_a_task_on<T: Send + 'static>(
         heart: &Heart,
         mut awaited: oneshot::Receiver<T>,
         then: impl FnOnce() -> ThreadId + Send + 'static,
     ) -> oneshot::Receiver<ThreadId> {
-        let here = thread::current().id();
-        let waits = Arc::new(AtomicBool::new(false));
+        let (here, waits) = (thread::current().id(), Arc::new(AtomicBool::new(false)));
         let told = Arc::clone(&waits);
+        let (stir, stirred) = oneshot::channel::<()>();
+        let mut stirred = Some(stirred);
         let begun = heart.begin(async move {
             poll_fn(|context| {
-                let poll = Pin::new(&mut awaited).poll(context);
+                stirred.take_if(|stirred| Pin::new(stirred).poll(context).is_ready());
                 told.store(thread::current().id() != here, Ordering::Release);
-                poll.map(drop)
+                Pin::new(&mut awaited).poll(context).map(drop)
             })
             .await;
             then()
         });
+        thread::spawn(move || stir.send(())).join().unwrap().unwrap();
         while !waits.load(Ordering::Acquire) {
             thread::yield_now();
         }
@@ -233,16 +315,60 @@ mod tests {
     }
 
     #[test]
-    fn who_is_woken_by_a_poll_goes_on_on_the_same_thread() {
+    fn what_is_asleep_goes_on_where_it_is_woken() {
         let ((waiting, _life), (releasing, _other)) = (heart(), heart());
-        // Now and then its heart is still about to begin to wait, and then goes on itself.
+        let (sender, receiver) = oneshot::channel();
+        let mut answer = wait_on(&waiting, receiver, || thread::current().id());
+        assert_eq!(waiting.asleep(), 1);
+        assert!(matches!(releasing.begin(async { sender.send(()) }), Begun::Done(Ok(()))));
+        assert_eq!(answer.try_recv(), Ok(thread::current().id()));
+        assert_eq!(waiting.asleep(), 0, "what has ended is forgotten");
+    }
+
+    #[test]
+    fn a_task_that_is_woken_by_a_poll_goes_on_on_the_same_thread() {
+        let ((waiting, _life), (releasing, _other)) = (heart(), heart());
+        // Now and then its heart is still at its step, and then goes on itself.
         let is_taken_here = || {
             let (sender, receiver) = oneshot::channel();
-            let mut answer = wait_on(&waiting, receiver, || thread::current().id());
+            let mut answer = wait_as_a_task_on(&waiting, receiver, || thread::current().id());
             assert!(matches!(releasing.begin(async { sender.send(()) }), Begun::Done(Ok(()))));
             answer.try_recv() == Ok(thread::current().id())
         };
         assert!((0..100).any(|_| is_taken_here()), "it is always left to its heart");
+    }
+
+    #[test]
+    fn a_wake_up_during_the_step_that_puts_to_sleep_is_not_lost() {
+        let (waiting, _life) = heart();
+        for round in 0..2000 {
+            let (sender, receiver) = oneshot::channel();
+            let waking = thread::spawn(move || {
+                (0..round % 50).for_each(|_| std::hint::spin_loop());
+                sender.send(())
+            });
+            let begun = waiting.begin(async move { receiver.await.map_err(|_| ()) });
+            match begun {
+                Begun::Done(result) => result.unwrap(),
+                Begun::Waiting(answer, _) => answer.blocking_recv().unwrap().unwrap(),
+                Begun::Panicked(_) | Begun::Gone => panic!("the heart lives"),
+            }
+            waking.join().unwrap().unwrap();
+        }
+        assert_eq!(waiting.asleep(), 0);
+    }
+
+    #[test]
+    fn a_panic_of_the_step_that_puts_to_sleep_is_an_answer() {
+        let (waiting, _life) = heart();
+        let mut is_second = false;
+        let begun = waiting.begin(poll_fn(move |_| {
+            assert!(!std::mem::replace(&mut is_second, true), "as part of a test");
+            Poll::<()>::Pending
+        }));
+        let Begun::Waiting(answer, _) = begun else { panic!("the first poll waits") };
+        assert!(answer.blocking_recv().is_err());
+        assert_eq!(waiting.asleep(), 0);
     }
 
     #[test]
@@ -252,6 +378,7 @@ mod tests {
         let answer = wait_on(&waiting, receiver, || thread::current().id());
         sender.send(()).unwrap();
         assert_ne!(answer.blocking_recv().unwrap(), thread::current().id());
+        assert_eq!(waiting.asleep(), 0, "it is a task now");
     }
 
     #[test]

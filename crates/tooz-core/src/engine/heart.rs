@@ -33,7 +33,7 @@ pub(crate) struct Heart {
 pub(crate) enum Begun<T> {
     /// It ended at the first poll, on the caller's thread.
     Done(T),
-    /// The heart runs the rest.
+    /// The rest is asleep, or a task of the heart.
     Waiting(oneshot::Receiver<T>, Arc<HeartState>),
     /// It panicked at the first poll.
     Panicked(Error),
@@ -74,6 +74,11 @@ impl Heart {
                 while shared.inside.load(Ordering::SeqCst) > 0 {
                     std::thread::yield_now();
                 }
+                {
+                    // What is asleep is no part of the runtime, but its drop may want one.
+                    let _context = runtime.enter();
+                    let _ = caught(|| shared.asleep.end());
+                }
                 // A name look-up that hangs in a blocking thread must not hold up the end.
                 let _ = caught(|| runtime.shutdown_timeout(Duration::from_millis(1)));
             })
@@ -82,8 +87,9 @@ impl Heart {
         Ok(Heart { runtime: handle, shared, thread: Mutex::new(Some(thread)), thread_id, pid: std::process::id() })
     }
 
-    /// Polls `future` once here, inside the heart's runtime; what is left of it runs on the heart, whatever becomes of the
-    /// answer. A hop to the heart and back costs more than most answers of a local backend, hence the first poll.
+    /// Polls `future` here, inside the heart's runtime; what is left of it runs on the heart when it is woken, whatever becomes of the
+    /// answer. A hop to the heart and back costs more than most answers of a local backend, hence the first poll; it leaves nothing behind,
+    /// and only a future that waits is given a waker of its own in a second one.
     ///
     /// Not for a forked child: every entry asks [`is_forked`](Self::is_forked) before.
     pub(crate) fn begin<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Begun<T> {
@@ -122,8 +128,7 @@ impl Heart {
             return Start::Gone;
         }
         if !can_poll_here() {
-            let rest = rest(Box::pin(future));
-            self.runtime.spawn(Rest::new(rest, self.runtime.clone(), Arc::clone(&self.shared)));
+            Rest::run(rest(Box::pin(future)), self.runtime.clone(), Arc::clone(&self.shared));
             return Start::Waiting;
         }
         let _context = self.runtime.enter();
@@ -134,7 +139,7 @@ impl Heart {
         match caught(|| poll_here(future.as_mut(), Waker::noop())) {
             Ok(Poll::Ready(value)) => Start::Done(value),
             Ok(Poll::Pending) => {
-                self.runtime.spawn(Rest::new(rest(future), self.runtime.clone(), Arc::clone(&self.shared)));
+                Rest::leave(rest(future), self.runtime.clone(), Arc::clone(&self.shared));
                 Start::Waiting
             }
             Err(panic) => Start::Panicked(panic),
@@ -143,6 +148,12 @@ impl Heart {
 
     pub(crate) fn is_stopped(&self) -> bool {
         self.shared.stopped.load(Ordering::SeqCst)
+    }
+
+    /// How many futures are asleep.
+    #[cfg(test)]
+    pub(crate) fn asleep(&self) -> usize {
+        self.shared.asleep.count()
     }
 
     pub(crate) fn is_forked(&self) -> bool {

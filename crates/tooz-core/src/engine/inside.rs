@@ -1,6 +1,8 @@
 //! Being inside of a heart's runtime, on any thread: as long as a thread is inside, the runtime stays.
 
 use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Waker;
 
@@ -14,6 +16,8 @@ pub(crate) struct HeartState {
     pub(crate) inside: AtomicUsize,
     /// Tasks whose futures have ended elsewhere.
     pub(crate) ended: Ended,
+    /// What waits to be woken, and is no task.
+    pub(crate) asleep: Asleep,
 }
 
 thread_local! {
@@ -60,4 +64,46 @@ impl Ended {
             all.into_iter().for_each(Waker::wake);
         }
     }
+}
+
+/// A future that has been polled on a caller's thread and is no task of the runtime: it becomes one where it is woken.
+pub(crate) trait Sleeper: Send + Sync {
+    /// Drops the future, of which wakers may be left.
+    fn end(&self);
+}
+
+/// The futures of a heart that nothing but a waker knows, so that they end with it.
+#[derive(Default)]
+pub(crate) struct Asleep(Mutex<HashMap<usize, Arc<dyn Sleeper>>>);
+
+impl Asleep {
+    pub(crate) fn add(&self, sleeper: Arc<dyn Sleeper>) {
+        self.0.lock().insert(address(&*sleeper), sleeper);
+    }
+
+    /// It has ended, or is a task from now on.
+    pub(crate) fn remove(&self, sleeper: &dyn Sleeper) {
+        let removed = self.0.lock().remove(&address(sleeper));
+        drop(removed);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    /// Ends all that there are. What ends may wake others, and have others begin.
+    pub(crate) fn end(&self) {
+        loop {
+            let all = std::mem::take(&mut *self.0.lock());
+            if all.is_empty() {
+                return;
+            }
+            all.values().for_each(|sleeper| sleeper.end());
+        }
+    }
+}
+
+fn address(sleeper: &dyn Sleeper) -> usize {
+    std::ptr::from_ref(sleeper).addr()
 }
