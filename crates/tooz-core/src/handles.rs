@@ -7,6 +7,7 @@ pub(crate) mod fence;
 pub(crate) mod group;
 pub(crate) mod handle;
 pub(crate) mod join_options;
+mod lead;
 pub(crate) mod lock;
 pub(crate) mod lock_guard;
 pub(crate) mod loss;

@@ -1,5 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "blocking")]
+pub mod blocking;
+
 pub use tooz_core::*;
 
 #[cfg(feature = "consul")]

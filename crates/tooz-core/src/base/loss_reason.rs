@@ -2,10 +2,24 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::base::error::{Error, ErrorKind};
 
 /// Why something is not held any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+///
+/// It is an error, and becomes an [`Error`] by `?`: of the kind [`Closed`](ErrorKind::Closed) after the coordinator's end,
+/// [`NotMember`](ErrorKind::NotMember) where a membership is over for ever, else [`Lost`](ErrorKind::Lost).
+///
+/// ```
+/// # async fn write_the_report() {}
+/// async fn nightly(lock: &tooz_core::Lock) -> tooz_core::Result<()> {
+///     let guard = lock.acquire().await?;
+///     guard.while_held(write_the_report()).await?;
+///     guard.release().await
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LossReason {
@@ -45,5 +59,41 @@ impl fmt::Display for LossReason {
             LossReason::Closed => "the coordinator was closed",
             LossReason::Forked => "this is a forked process",
         })
+    }
+}
+
+impl std::error::Error for LossReason {}
+
+impl From<LossReason> for Error {
+    fn from(reason: LossReason) -> Self {
+        let kind = match reason {
+            LossReason::Closed => ErrorKind::Closed,
+            LossReason::TakenOver | LossReason::GroupDeleted | LossReason::NotMember => ErrorKind::NotMember,
+            _ => ErrorKind::Lost,
+        };
+        Error::new(kind, reason.to_string()).with_source(reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn a_loss_is_an_error_of_its_kind_and_can_be_stored() {
+        for (reason, kind) in [
+            (LossReason::Expired, ErrorKind::Lost),
+            (LossReason::Broken, ErrorKind::Lost),
+            (LossReason::TakenOver, ErrorKind::NotMember),
+            (LossReason::Closed, ErrorKind::Closed),
+        ] {
+            let error = Error::from(reason);
+            assert_eq!((error.kind(), error.to_string()), (kind, reason.to_string()));
+            assert!(error.source().is_some_and(|source| source.downcast_ref() == Some(&reason)));
+            let stored = serde_json::to_string(&reason).unwrap();
+            assert_eq!(serde_json::from_str::<LossReason>(&stored).unwrap(), reason);
+        }
     }
 }

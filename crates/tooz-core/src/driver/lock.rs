@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, ErrorKind, Result};
@@ -82,7 +82,7 @@ pub trait Locks: Send + Sync + 'static {
 }
 
 /// A number that tells one grant from the grants before it: it grows with every grant of the lock with which it conflicts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FencingToken(pub u64);
 
@@ -93,7 +93,7 @@ impl fmt::Display for FencingToken {
 }
 
 /// Whether a grant stands alone or beside others of its kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LockMode {
     /// No other holds the lock.

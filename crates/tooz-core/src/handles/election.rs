@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_core::Stream;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
 use crate::base::backoff::Backoff;
@@ -31,7 +31,7 @@ use crate::handles::loss::Loss;
 use crate::handles::watching::{next_of, reading_period, started_within, wait_for_ready};
 
 /// A member that leads.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Leader {
     /// The member.
@@ -159,6 +159,11 @@ impl Leadership {
     /// Once begun it goes on, also when this future is dropped.
     pub async fn resign(self) -> Result<()> {
         self.guard.release().await
+    }
+
+    /// As [`resign`](Self::resign), where others may still have this in hand: for them it is lost.
+    pub(crate) async fn resign_for_all(&self) -> Result<()> {
+        self.guard.release_for_all().await
     }
 }
 

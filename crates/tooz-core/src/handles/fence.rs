@@ -1,5 +1,7 @@
 //! The resource's side of fencing.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::base::mutex::Mutex;
 use crate::driver::lock::{FencingToken, LockMode};
 
@@ -15,20 +17,35 @@ use crate::driver::lock::{FencingToken, LockMode};
 /// let gate = FenceGate::new();
 /// assert!(gate.admit(FencingToken(34), LockMode::Exclusive));
 /// assert!(!gate.admit(FencingToken(33), LockMode::Exclusive), "a holder from the past");
+///
+/// // What it has seen is stored with what it protects, and outlives the process.
+/// let stored = serde_json::to_string(&gate)?;
+/// let gate: FenceGate = serde_json::from_str(&stored)?;
+/// assert!(!gate.admit(FencingToken(33), LockMode::Exclusive), "still from the past");
+/// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Debug, Default)]
 pub struct FenceGate(Mutex<Highest>);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Highest {
     any: Option<FencingToken>,
     exclusive: Option<FencingToken>,
 }
 
 impl FenceGate {
-    /// A gate that has seen nothing. One that outlives the process is begun with [`admit`](Self::admit) of what was stored.
+    /// A gate that has seen nothing. One that outlives the process is stored by `serde`.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The highest token seen in that mode: of exclusive holders alone, or of any.
+    pub fn highest(&self, mode: LockMode) -> Option<FencingToken> {
+        let highest = self.0.lock();
+        match mode {
+            LockMode::Exclusive => highest.exclusive,
+            LockMode::Shared => highest.any,
+        }
     }
 
     /// Whether the holder of this token may go on; remembers the token if so.
@@ -49,6 +66,26 @@ impl FenceGate {
     }
 }
 
+/// A copy, which remembers for itself from then on.
+impl Clone for FenceGate {
+    fn clone(&self) -> Self {
+        FenceGate(Mutex::new(*self.0.lock()))
+    }
+}
+
+impl Serialize for FenceGate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let highest = *self.0.lock();
+        highest.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for FenceGate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Highest::deserialize(deserializer).map(|highest| FenceGate(Mutex::new(highest)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,5 +98,22 @@ mod tests {
         assert!(!gate.admit(FencingToken(4), LockMode::Exclusive));
         assert!(gate.admit(FencingToken(6), LockMode::Exclusive));
         assert!(!gate.admit(FencingToken(5), LockMode::Shared));
+    }
+
+    #[test]
+    fn what_was_seen_can_be_stored() {
+        let gate = FenceGate::new();
+        assert!(gate.admit(FencingToken(5), LockMode::Shared) && gate.admit(FencingToken(4), LockMode::Shared));
+        let stored = serde_json::to_string(&gate).unwrap();
+        assert_eq!(stored, r#"{"any":5,"exclusive":null}"#);
+        let again: FenceGate = serde_json::from_str(&stored).unwrap();
+        assert_eq!(
+            (again.highest(LockMode::Shared), again.highest(LockMode::Exclusive)),
+            (Some(FencingToken(5)), None)
+        );
+        assert!(!again.admit(FencingToken(4), LockMode::Exclusive) && again.admit(FencingToken(3), LockMode::Shared));
+        let copy = gate.clone();
+        assert!(copy.admit(FencingToken(9), LockMode::Exclusive));
+        assert_eq!(gate.highest(LockMode::Exclusive), None, "a copy remembers for itself");
     }
 }

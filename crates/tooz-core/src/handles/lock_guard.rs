@@ -87,7 +87,7 @@ impl LockGuard {
         self.hold().expires_in()
     }
 
-    /// The loss of this grant, to wait for.
+    /// The loss of this grant, to wait for; other tasks ask by it whether the lock is still held.
     pub fn loss(&self) -> Loss {
         Loss::of(self.hold())
     }
@@ -116,6 +116,14 @@ impl LockGuard {
             Some(begun) => begun.answer().await.map_err(|error| error.in_driver(self.coordinator.inner.driver.name())),
             None => Ok(()),
         }
+    }
+
+    /// As [`release`](Self::release), where others may still have the guard in hand: for them it is lost.
+    pub(crate) async fn release_for_all(&self) -> Result<()> {
+        if !self.hold().live.is_ours() {
+            return Err(self.hold().live.error_of(LossReason::Forked));
+        }
+        self.queue.release(Arc::clone(self.hold())).answer().await
     }
 
     fn begin_release(&mut self) -> Option<Begun<Result<()>>> {

@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::loss_reason::LossReason;
 use crate::engine::hold::Hold;
+use crate::handles::lock_guard::remaining;
 
-/// The end of a grant, as a value to wait for. A cheap clone that may outlive the grant.
+/// The end of a grant, as a value to wait for and to ask. A cheap clone that may outlive the grant, so that any task can look whether it may
+/// go on, wherever the guard is.
 ///
 /// It also ends when the grant is given back ([`LossReason::Released`]), so that no task waits for ever.
 ///
@@ -57,6 +60,11 @@ impl Loss {
             (Some(LossReason::Released), Some(LossReason::NotMember) | None) => own,
             (_, under) => under,
         }
+    }
+
+    /// How long it surely does not come by the deadline, without another heartbeat; zero when it has come; `None`: the kernel is the judge.
+    pub fn remaining(&self) -> Option<Duration> {
+        if self.is_lost() { Some(Duration::ZERO) } else { remaining(&self.hold) }
     }
 
     /// Waits until it comes: at the deadline, or as soon as the backend tells. Works under any executor.

@@ -203,7 +203,7 @@ impl Membership {
         Partitioner::start(watch, Some((self.member().clone(), (*self.standing).clone()))).await
     }
 
-    /// Leaves and waits until the backend knows, at most for the operation timeout. A leadership of this membership ends before. After an
+    /// Leaves, for all that share this, and waits until the backend knows, at most for the operation timeout. A leadership of this membership ends before. After an
     /// error it goes on in the background until the session ends. One that is being re-established is left at once.
     ///
     /// # Errors
@@ -212,9 +212,22 @@ impl Membership {
     ///
     /// # Cancel safety
     /// Once begun it goes on, also when this future is dropped.
-    pub async fn leave(self) -> Result<()> {
-        let (answer, answered) = oneshot::channel();
-        self.order(Order::Leave(answer), answered, "leave").await
+    pub fn leave(&self) -> impl Future<Output = Result<()>> + Send + use<> {
+        let this = self.share();
+        async move {
+            let (answer, answered) = oneshot::channel();
+            this.order(Order::Leave(answer), answered, "leave").await
+        }
+    }
+
+    /// The same membership once more: it is left in the background when the last is dropped.
+    fn share(&self) -> Self {
+        Membership {
+            orders: self.orders.clone(),
+            standing: self.standing.clone(),
+            group: self.group.clone(),
+            handle: Arc::clone(&self.handle),
+        }
     }
 
     /// Orders something of the task behind it. In any case there is an answer after the operation timeout.

@@ -1,0 +1,142 @@
+//! The same handles for threads without async: each call waits on the calling thread, and no runtime of the application's is needed.
+//!
+//! Heartbeats and everything else that goes on by itself run on the thread that each coordinator has for itself, as always.
+//!
+//! ```
+//! # #[cfg(feature = "memory")]
+//! fn main() -> tooz::Result<()> {
+//!     let coordinator = tooz::blocking::connect("memory://blocking", "worker-1")?;
+//!     let guard = coordinator.lock("nightly")?.acquire()?;
+//!     println!("token {}", guard.fencing_token());
+//!     for step in 0..3 {
+//!         // Work on a thread can't be stopped from outside: it asks between its steps.
+//!         guard.check()?;
+//!         println!("step {step}");
+//!     }
+//!     guard.release()?;
+//!     coordinator.close()
+//! }
+//! # #[cfg(not(feature = "memory"))]
+//! # fn main() {}
+//! ```
+//!
+//! Where a runtime of tokio is around (the body of an async function, a task, `spawn_blocking`), each call is an error that says so: a thread that
+//! waits there would hold up all tasks of that thread. There the async handles are the right ones; `spawn_blocking` reaches them by
+//! `Handle::block_on`.
+
+mod election;
+mod group;
+mod lock;
+mod wait;
+mod watch;
+
+pub use self::election::{LeaderWatch, Leadership};
+pub use self::group::{Group, Membership, Partitioner};
+pub use self::lock::{Lock, LockGuard, Loss, SharedLock};
+use self::wait::wait;
+pub use self::watch::{Events, GroupWatch};
+
+use crate::{ConnectOptions, Error, GroupId, LockName, MemberId, Result};
+
+/// Connects `member` to the backend behind `url`; see [`ConnectOptions`] for everything that can be set, and [`connect_with`].
+///
+/// # Errors
+/// As [`tooz::connect`](crate::connect).
+pub fn connect<N>(url: &str, member: N) -> Result<Coordinator>
+where
+    N: TryInto<MemberId>,
+    Error: From<N::Error>,
+{
+    connect_with(ConnectOptions::new(url)?.member(member)?)
+}
+
+/// Connects as the options say.
+///
+/// # Errors
+/// As [`ConnectOptions::connect`].
+pub fn connect_with(options: ConnectOptions) -> Result<Coordinator> {
+    wait(options.connect())?.map(Coordinator)
+}
+
+/// A member of a fleet, as [`tooz::Coordinator`](crate::Coordinator). A cheap clone.
+///
+/// ```
+/// # #[cfg(feature = "memory")]
+/// # fn main() -> tooz::Result<()> {
+/// let coordinator = tooz::blocking::connect("memory://blocking-coordinator", "worker-1")?;
+/// assert!(coordinator.groups()?.is_empty());
+/// println!("{:?}", coordinator.as_async().state());
+/// coordinator.close()
+/// # }
+/// # #[cfg(not(feature = "memory"))]
+/// # fn main() {}
+/// ```
+#[derive(Clone, Debug)]
+pub struct Coordinator(crate::Coordinator);
+
+impl Coordinator {
+    /// The async handle, for what does not wait: its state, terms, characteristics.
+    pub fn as_async(&self) -> &crate::Coordinator {
+        &self.0
+    }
+
+    /// The lock of that name.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config): the name is none.
+    pub fn lock<N>(&self, name: N) -> Result<Lock>
+    where
+        N: TryInto<LockName>,
+        Error: From<N::Error>,
+    {
+        self.0.lock(name).map(Lock)
+    }
+
+    /// The group of that name.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config): the name is none.
+    pub fn group<N>(&self, name: N) -> Result<Group>
+    where
+        N: TryInto<GroupId>,
+        Error: From<N::Error>,
+    {
+        self.0.group(name).map(Group)
+    }
+
+    /// As [`groups`](crate::Coordinator::groups).
+    ///
+    /// # Errors
+    /// As [`groups`](crate::Coordinator::groups).
+    pub fn groups(&self) -> Result<Vec<GroupId>> {
+        wait(self.0.groups())?
+    }
+
+    /// As [`locks`](crate::Coordinator::locks).
+    ///
+    /// # Errors
+    /// As [`locks`](crate::Coordinator::locks).
+    pub fn locks(&self) -> Result<Vec<LockName>> {
+        wait(self.0.locks())?
+    }
+
+    /// What happens to the session from now on, to iterate over.
+    pub fn events(&self) -> Events {
+        Events(self.0.events())
+    }
+
+    /// Ends the session and everything that hangs on it, and waits for that.
+    ///
+    /// # Errors
+    /// As [`close`](crate::Coordinator::close).
+    pub fn close(&self) -> Result<()> {
+        wait(self.0.close())?
+    }
+}
+
+/// From async code that hands over to threads.
+impl From<crate::Coordinator> for Coordinator {
+    fn from(coordinator: crate::Coordinator) -> Self {
+        Coordinator(coordinator)
+    }
+}
