@@ -63,6 +63,14 @@ pub(crate) fn provide_for(backend: &str, version: Option<&str>, progress: &Progr
     }
 }
 
+/// Fetches what these backends need, while something else is at work. What fails is tried again, and told, where the server is used.
+pub(crate) fn provide_ahead<'a>(backends: impl Iterator<Item = &'a str>) {
+    let kinds = backends.filter_map(server_of).filter(|kind| !is_users_own(*kind));
+    for kind in kinds {
+        let _ = tooz_testbed::provision(kind, &|_| {});
+    }
+}
+
 /// In a few words: where the server of a backend would come from.
 pub(crate) fn origin(backend: &str) -> String {
     if EMBEDDED.contains(&backend) {

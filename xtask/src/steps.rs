@@ -165,6 +165,14 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
 }
 
 impl Step {
+    /// The backend whose server the step needs.
+    pub(crate) fn backend(&self) -> Option<&str> {
+        match &self.work {
+            Work::Suite(backend) => Some(backend),
+            _ => None,
+        }
+    }
+
     /// Runs the step to its end. That it could not even start is a failure like any other.
     pub(crate) fn run(&self, workspace: &Workspace, progress: &Progress) -> Report {
         let report = match &self.work {

@@ -10,6 +10,7 @@ use indicatif::MultiProgress;
 use crate::Verdict;
 use crate::progress::{Progress, Show};
 use crate::room;
+use crate::servers;
 use crate::steps::{self, ALONE, BUILD, Beside, Report, Step};
 use crate::summary::{self, Line, Outcome};
 use crate::turns;
@@ -48,7 +49,20 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
         return Ok(Verdict::Passed);
     }
     room::is_there(workspace, options.only.is_empty() && options.skip.is_empty())?;
+    // The servers come over the network while the processors build.
+    let lines = thread::scope(|scope| {
+        scope.spawn(|| servers::provide_ahead(steps.iter().filter_map(Step::backend)));
+        run_in_order(workspace, &steps, options)
+    });
+    let slowest = turns::slowest(workspace);
+    if !slowest.is_empty() {
+        println!("\nthe slowest trials of the drivers:\n{}", slowest.join("\n"));
+    }
+    Ok(summary::print(&lines))
+}
 
+/// Runs the steps, each where its turn is, and says what became of them.
+fn run_in_order(workspace: &Workspace, steps: &[Step], options: &Options) -> Vec<Line> {
     let show = if options.verbose { Show::All } else { Show::Glimpse };
     let mut lines = Vec::new();
     let mut built = true;
@@ -79,11 +93,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
             Beside::Suites => lines.extend(in_lanes(group, SUITES, |index, step| run(built, index, step))),
         }
     }
-    let slowest = turns::slowest(workspace);
-    if !slowest.is_empty() {
-        println!("\nthe slowest trials of the drivers:\n{}", slowest.join("\n"));
-    }
-    Ok(summary::print(&lines))
+    lines
 }
 
 /// Runs steps, so many at a time, and answers what became of them in their own order. It begins with the last, since the
