@@ -5,6 +5,7 @@
 
 mod backend;
 mod bare;
+mod callers;
 mod contend;
 mod crash;
 mod groups;
@@ -101,6 +102,7 @@ async fn measure(backend: Backend, quick: bool, progress: Progress) -> Result<Re
     let mut report = Report::new(&backend, quick);
     raw::measure(&backend, &mut report, &progress).await?;
     locks::measure(&backend, &mut report, &progress).await?;
+    callers::measure(&backend, &mut report, &progress).await?;
     groups::measure(&backend, &mut report, &progress).await?;
     contend::measure(&backend, &mut report, &progress).await?;
     crash::measure(&backend, &mut report, &progress).await?;

@@ -127,6 +127,13 @@ impl Report {
         self.push(Row { ratio, target, met, ..Row::new(measure, what).times(times) });
     }
 
+    /// A pair of one kind of caller, with its ratio to another one that took turns with it.
+    pub(crate) fn caller(&mut self, what: &str, times: Summary, ratio: Option<f64>, limit: Option<f64>) {
+        let met = limit.map(|limit| ratio.is_some_and(|ratio| ratio <= limit));
+        let target = limit.map(|limit| Target::Ratio(limit).to_string());
+        self.push(Row { ratio, target, met, ..Row::new(Measure::Callers, what.to_owned()).times(times) });
+    }
+
     /// A figure that is no duration.
     pub(crate) fn figure(
         &mut self,

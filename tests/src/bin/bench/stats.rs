@@ -27,6 +27,13 @@ impl Sample {
         Sample { warm_up: warm_up(rounds), ..Sample::new() }
     }
 
+    /// Of nanoseconds.
+    pub(crate) fn of<'a>(times: impl IntoIterator<Item = &'a u64>) -> Self {
+        let mut sample = Sample::new();
+        times.into_iter().for_each(|time| sample.add(Duration::from_nanos(*time)));
+        sample
+    }
+
     pub(crate) fn add(&mut self, duration: Duration) {
         if self.warm_up > 0 {
             self.warm_up -= 1;
@@ -55,6 +62,12 @@ impl Sample {
             max: self.histogram.max(),
         }
     }
+}
+
+/// The one in the middle; not a number where there is none.
+pub(crate) fn median(figures: &mut [f64]) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// So many rounds, and before them some to warm up.

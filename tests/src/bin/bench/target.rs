@@ -19,6 +19,8 @@ pub(crate) enum Measure {
     /// A pair, over what an application would pay without tooz.
     OverBare,
     SharedPair,
+    /// A pair from one kind of caller, over the floor or over another client.
+    Callers,
     WakeUp,
     Join,
     List,
@@ -96,6 +98,17 @@ pub(crate) fn of(backend: &str, measure: Measure) -> Option<Target> {
 /// At most so many times what the bare statements of the same client cost.
 pub(crate) fn over_bare(backend: &str) -> Option<f64> {
     (backend == "mysql").then_some(1.5)
+}
+
+/// At most so many times the floor, or the other client where there is no floor or the caller is the body of main.
+pub(crate) fn of_caller(backend: &str, is_main: bool) -> Option<f64> {
+    match backend {
+        "redis" if is_main => Some(1.1),
+        "redis" => Some(1.6),
+        "postgres" | "mysql" => Some(1.5),
+        "file" => Some(3.0),
+        _ => None,
+    }
 }
 
 /// Why a backend may miss a target, where that was found out and is to stay.
