@@ -19,7 +19,7 @@ use crate::engine::trace::quiet_step;
 /// How many errands one poll may lead to. More errands go to the hearts: no caller's call should last for ever.
 const ERRANDS: usize = 64;
 
-pub(crate) type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) type BoxedTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 thread_local! {
     /// What was woken on this thread, while an `Errands` collects it.
@@ -31,7 +31,7 @@ pub(crate) struct Rest(Arc<Steps>);
 
 struct Steps {
     /// `None`: it has ended.
-    future: Mutex<Option<Boxed>>,
+    future: Mutex<Option<BoxedTask>>,
     heart: Mutex<Option<Waker>>,
     runtime: Handle,
     shared: Arc<HeartState>,
@@ -45,7 +45,7 @@ enum StepThread {
 }
 
 impl Rest {
-    pub(crate) fn new(future: Boxed, runtime: Handle, shared: Arc<HeartState>) -> Self {
+    pub(crate) fn new(future: BoxedTask, runtime: Handle, shared: Arc<HeartState>) -> Self {
         Rest(Arc::new(Steps { future: Mutex::new(Some(future)), heart: Mutex::default(), runtime, shared }))
     }
 }
@@ -70,7 +70,7 @@ impl Drop for Rest {
 }
 
 impl Steps {
-    fn step(self: &Arc<Self>, future: &mut MutexGuard<'_, Option<Boxed>>, thread: StepThread) -> Poll<()> {
+    fn step(self: &Arc<Self>, future: &mut MutexGuard<'_, Option<BoxedTask>>, thread: StepThread) -> Poll<()> {
         let Some(present) = future.as_mut() else { return Poll::Ready(()) };
         let waker = Waker::from(Arc::clone(self));
         let poll = match thread {
@@ -198,7 +198,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::engine::heart::{Begun, Heart};
+    use crate::engine::heart::{FirstPoll, Heart};
 
     /// A heart that lives until the sender is dropped.
     fn heart() -> (Heart, oneshot::Sender<()>) {
@@ -228,7 +228,7 @@ mod tests {
         while !waits.load(Ordering::Acquire) {
             thread::yield_now();
         }
-        let Begun::Waiting(answer, _) = begun else { panic!("it has nothing to wait for") };
+        let FirstPoll::Waiting(answer, _) = begun else { panic!("it has nothing to wait for") };
         answer
     }
 
@@ -239,7 +239,7 @@ mod tests {
         let is_taken_here = || {
             let (sender, receiver) = oneshot::channel();
             let mut answer = wait_on(&waiting, receiver, || thread::current().id());
-            assert!(matches!(releasing.begin(async { sender.send(()) }), Begun::Done(Ok(()))));
+            assert!(matches!(releasing.begin(async { sender.send(()) }), FirstPoll::Done(Ok(()))));
             answer.try_recv() == Ok(thread::current().id())
         };
         assert!((0..100).any(|_| is_taken_here()), "it is always left to its heart");
@@ -259,7 +259,7 @@ mod tests {
         let ((waiting, _life), (releasing, _other)) = (heart(), heart());
         let (sender, receiver) = oneshot::channel();
         let answer = wait_on(&waiting, receiver, || panic!("as part of a test"));
-        assert!(matches!(releasing.begin(async { sender.send(()) }), Begun::Done(Ok(()))));
+        assert!(matches!(releasing.begin(async { sender.send(()) }), FirstPoll::Done(Ok(()))));
         assert!(answer.blocking_recv().is_err(), "a task that waits is told that there is no answer");
     }
 
