@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::Verdict;
+use crate::CommandEnd;
 use crate::workspace::Workspace;
 
 /// What to measure. All of it is the bench's own affair: see its `--help`.
@@ -16,7 +16,7 @@ pub(crate) struct Options {
     arguments: Vec<String>,
 }
 
-pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<CommandEnd> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // The terminal is the bench's: it shows its own progress, and its tables may be piped.
     let status = Command::new(cargo)
@@ -25,5 +25,5 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
         .current_dir(workspace.root())
         .status()
         .context("cargo can't be started")?;
-    Ok(if status.success() { Verdict::Passed } else { Verdict::Failed })
+    Ok(if status.success() { CommandEnd::Passed } else { CommandEnd::Failed })
 }

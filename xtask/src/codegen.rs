@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::Verdict;
+use crate::CommandEnd;
 use crate::invocation::Invocation;
 use crate::progress::{Progress, Show};
 use crate::workspace::Workspace;
@@ -12,12 +12,12 @@ use crate::workspace::Workspace;
 const TEST: &str = "codegen";
 const WRITE: (&str, &str) = ("TOOZ_CODEGEN", "write");
 
-pub(crate) fn run(workspace: &Workspace) -> Result<Verdict> {
+pub(crate) fn run(workspace: &Workspace) -> Result<CommandEnd> {
     let crates = generated(workspace)?;
     if crates.is_empty() {
         bail!("no crate has a test `{TEST}`, so nothing is generated");
     }
-    let mut verdict = Verdict::Passed;
+    let mut verdict = CommandEnd::Passed;
     for member in crates {
         let progress = Progress::start(format!("codegen {member}"), Show::Glimpse);
         let manifest = format!("{member}/Cargo.toml");
@@ -26,7 +26,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Verdict> {
             .environment(WRITE.0, WRITE.1);
         let finished = generate.run(|line| progress.glimpse(line))?;
         if !finished.success {
-            verdict = Verdict::Failed;
+            verdict = CommandEnd::Failed;
             finished.output.iter().chain(&finished.ending).for_each(|line| progress.announce(line));
         }
         progress.finish(if finished.success { "ok" } else { "FAILED" });

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::Verdict;
+use crate::CommandEnd;
 use crate::invocation::Invocation;
 use crate::programs::{self, Program, Selection};
 use crate::progress::{Progress, Show};
@@ -30,13 +30,13 @@ const AT_ONCE: &str = "3";
 /// Tests outside of a driver's crate that need its server, as folder and target; their cases are called `<backend>::…`.
 const ELSEWHERE: [(&str, &str); 2] = [turns::FAULTS, ("crates/tooz-cli", "servers")];
 
-pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<CommandEnd> {
     let known = workspace.backends()?;
     if options.list {
         for backend in known {
             println!("{backend:<12} {}", servers::origin(&backend));
         }
-        return Ok(Verdict::Passed);
+        return Ok(CommandEnd::Passed);
     }
     check(&options.backends, &known)?;
 
@@ -60,7 +60,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     }
     println!("{} ignored, {} not claimed", total.ignored(), total.not_claimed.len());
     println!("{} passed, {} failed", total.passed, total.failed);
-    Ok(if total.failed == 0 { Verdict::Passed } else { Verdict::Failed })
+    Ok(if total.failed == 0 { CommandEnd::Passed } else { CommandEnd::Failed })
 }
 
 /// The test programs of one backend: its conformance suite and what else its crate has; then what needs its server in other

@@ -54,7 +54,7 @@ enum Command {
 
 /// What a command found, as opposed to an error, which means that it could not even look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Verdict {
+enum CommandEnd {
     Passed,
     Failed,
 }
@@ -71,8 +71,8 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(&workspace),
     });
     match verdict {
-        Ok(Verdict::Passed) => ExitCode::SUCCESS,
-        Ok(Verdict::Failed) => ExitCode::FAILURE,
+        Ok(CommandEnd::Passed) => ExitCode::SUCCESS,
+        Ok(CommandEnd::Failed) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(2)

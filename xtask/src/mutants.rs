@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::Verdict;
+use crate::CommandEnd;
 use crate::invocation::Invocation;
 use crate::workspace::Workspace;
 
@@ -58,7 +58,7 @@ struct Mutant {
     caught_by: String,
 }
 
-pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<CommandEnd> {
     let mutants = read(workspace)?;
     has_one_in_each_room(workspace, &mutants)?;
     let chosen = |mutant: &&Mutant| options.names.is_empty() || options.names.contains(&mutant.name);
@@ -113,7 +113,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     }
     let (passed, word) = (wanted.len() + 1 - failed, if failed == 0 { "ok" } else { "FAILED" });
     println!("\ntest result: {word}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out");
-    Ok(if failed == 0 { Verdict::Passed } else { Verdict::Failed })
+    Ok(if failed == 0 { CommandEnd::Passed } else { CommandEnd::Failed })
 }
 
 fn read(workspace: &Workspace) -> Result<Vec<Mutant>> {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 use tooz_testbed::{Cluster, Kind, Server, Setup};
 
-use crate::Verdict;
+use crate::CommandEnd;
 use crate::progress::{Progress, Show};
 use crate::servers;
 
@@ -30,7 +30,7 @@ enum Running {
     Many(Cluster),
 }
 
-pub(crate) fn run(options: &Options) -> Result<Verdict> {
+pub(crate) fn run(options: &Options) -> Result<CommandEnd> {
     let Some(kind) = servers::server_of(&options.backend) else {
         if servers::EMBEDDED.contains(&options.backend.as_str()) {
             bail!(
@@ -62,7 +62,7 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
     let signal = ends.wait().context("cannot wait for a signal")?;
     eprintln!("{signal}: stopping");
     running.stop()?;
-    Ok(Verdict::Passed)
+    Ok(CommandEnd::Passed)
 }
 
 impl Running {

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::env;
 
 use anyhow::{Context, Result, bail};
-use tooz_testbed::{Installation, Kind, Source};
+use tooz_testbed::{Installation, Kind, Origin};
 
 use crate::progress::Progress;
 
@@ -84,7 +84,7 @@ pub(crate) fn origin(backend: &str) -> String {
     }
     match tooz_testbed::at_hand(kind) {
         Ok(Some(installation)) => match installation.source() {
-            Source::Path => "this machine (PATH)".to_owned(),
+            Origin::Path => "this machine (PATH)".to_owned(),
             fetched => format!("target/testbed ({fetched})"),
         },
         Ok(None) => "would be fetched into target/testbed".to_owned(),

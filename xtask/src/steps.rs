@@ -28,7 +28,7 @@ pub(crate) struct Step {
     pub(crate) about: &'static str,
     /// What may run at the same time.
     pub(crate) beside: Beside,
-    work: Work,
+    work: StepWork,
 }
 
 /// What a step may have beside it.
@@ -42,7 +42,7 @@ pub(crate) enum Beside {
     Suites,
 }
 
-enum Work {
+enum StepWork {
     /// One program after the other; all of them run, whatever becomes of the first.
     Commands(Vec<Invocation>),
     /// All test programs but those of the drivers, and the examples in the documentation of all.
@@ -76,7 +76,7 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
         name: name.to_owned(),
         about,
         beside: Beside::Nothing,
-        work: Work::Commands(commands),
+        work: StepWork::Commands(commands),
     };
     let has_out_of_tree = workspace.has(OUT_OF_TREE);
 
@@ -96,9 +96,9 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
             name: "deny".to_owned(),
             about: "licences, duplicates and sources of all dependencies",
             beside: Beside::Nothing,
-            work: Work::CargoDeny,
+            work: StepWork::CargoDeny,
         },
-        Step { name: "tidy".to_owned(), about: "the house rules", beside: Beside::Nothing, work: Work::Tidy },
+        Step { name: "tidy".to_owned(), about: "the house rules", beside: Beside::Nothing, work: StepWork::Tidy },
         commands(
             BUILD,
             "the tests and what they run, without which none can run",
@@ -108,7 +108,7 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
             name: "test".to_owned(),
             about: "unit, integration and doc tests, but for those of the drivers",
             beside: Beside::Nothing,
-            work: Work::Tests { documentation: cargo("test --workspace --all-features --doc --no-fail-fast") },
+            work: StepWork::Tests { documentation: cargo("test --workspace --all-features --doc --no-fail-fast") },
         },
     ];
     let builds = |name: &str, about, work| Step { beside: Beside::Builds, ..commands(name, about, work) };
@@ -152,14 +152,14 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
         name: format!("itest-{backend}"),
         about: "the tests of one driver, with its server",
         beside: Beside::Suites,
-        work: Work::Suite(backend.clone()),
+        work: StepWork::Suite(backend.clone()),
     }));
     // Behind all of those, so that they need not wait for each other.
     steps.extend(backends.into_iter().map(|backend| Step {
         name: format!("itest-{backend}{ALONE}"),
         about: "the tests of one driver that take the whole machine",
         beside: Beside::Nothing,
-        work: Work::Alone(backend),
+        work: StepWork::Alone(backend),
     }));
     Ok(steps)
 }
@@ -176,16 +176,16 @@ impl Step {
     /// Runs the step to its end. That it could not even start is a failure like any other.
     pub(crate) fn run(&self, workspace: &Workspace, progress: &Progress) -> Report {
         let report = match &self.work {
-            Work::Commands(commands) => run_all(commands, progress),
-            Work::Tests { documentation } => test_all_but_drivers(workspace, documentation, progress),
-            Work::Suite(backend) => test_driver(workspace, backend, progress),
-            Work::Alone(backend) => test_driver_alone(workspace, backend, progress),
-            Work::CargoDeny => tools::cargo_deny(workspace, progress).and_then(|cargo_deny| {
+            StepWork::Commands(commands) => run_all(commands, progress),
+            StepWork::Tests { documentation } => test_all_but_drivers(workspace, documentation, progress),
+            StepWork::Suite(backend) => test_driver(workspace, backend, progress),
+            StepWork::Alone(backend) => test_driver_alone(workspace, backend, progress),
+            StepWork::CargoDeny => tools::cargo_deny(workspace, progress).and_then(|cargo_deny| {
                 let arguments = ["--all-features", "check", "licenses", "bans", "sources"];
                 let check = Invocation::new(cargo_deny, workspace.root()).arguments(arguments);
                 run_all(&[check], progress)
             }),
-            Work::Tidy => look_for_untidiness(workspace, progress),
+            StepWork::Tidy => look_for_untidiness(workspace, progress),
         };
         report.unwrap_or_else(|error| Report {
             failed: true,

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use crate::Verdict;
+use crate::CommandEnd;
 use crate::progress::readable;
 use crate::steps::Report;
 use crate::tally::Tally;
 
 /// What became of a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum StepEnd {
     Passed,
     Failed,
     /// An earlier failure made it pointless.
@@ -19,9 +19,9 @@ pub(crate) enum Outcome {
 }
 
 /// One row of the table.
-pub(crate) struct Line {
+pub(crate) struct SummaryLine {
     pub(crate) name: String,
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: StepEnd,
     elapsed: Duration,
     tally: Tally,
     remark: String,
@@ -35,28 +35,28 @@ const LONGEST_LINE: usize = 400;
 /// Of a failed step that names no failures: its last words.
 const LAST_WORDS: usize = 30;
 
-impl Line {
-    pub(crate) fn new(name: &str, outcome: Outcome, elapsed: Duration, report: Report) -> Self {
-        let reasons = if outcome == Outcome::Failed { reasons(&report.output) } else { Vec::new() };
+impl SummaryLine {
+    pub(crate) fn new(name: &str, outcome: StepEnd, elapsed: Duration, report: Report) -> Self {
+        let reasons = if outcome == StepEnd::Failed { reasons(&report.output) } else { Vec::new() };
         Self { name: name.to_owned(), outcome, elapsed, tally: report.tally, remark: report.remark, reasons }
     }
 
     /// What the step adds to the sum: its cases; or itself, if it has none.
     fn counts(&self) -> (usize, usize) {
         match self.outcome {
-            Outcome::NotRun => (0, 0),
-            Outcome::Passed if self.tally.has_cases() => (self.tally.passed, 0),
-            Outcome::Passed => (1, 0),
+            StepEnd::NotRun => (0, 0),
+            StepEnd::Passed if self.tally.has_cases() => (self.tally.passed, 0),
+            StepEnd::Passed => (1, 0),
             // All cases may have passed and yet the step failed, by a build or a process left behind.
-            Outcome::Failed => (self.tally.passed, self.tally.failed.max(1)),
+            StepEnd::Failed => (self.tally.passed, self.tally.failed.max(1)),
         }
     }
 
     fn result(&self) -> String {
         let word = match self.outcome {
-            Outcome::Passed => "ok",
-            Outcome::Failed => "FAILED",
-            Outcome::NotRun => "not run",
+            StepEnd::Passed => "ok",
+            StepEnd::Failed => "FAILED",
+            StepEnd::NotRun => "not run",
         };
         if self.remark.is_empty() { word.to_owned() } else { format!("{word}, {}", self.remark) }
     }
@@ -71,21 +71,21 @@ impl Line {
             or_blank(self.tally.ignored()),
             or_blank(self.tally.not_claimed.len()),
             match self.outcome {
-                Outcome::NotRun => String::new(),
-                Outcome::Passed | Outcome::Failed => readable(self.elapsed),
+                StepEnd::NotRun => String::new(),
+                StepEnd::Passed | StepEnd::Failed => readable(self.elapsed),
             },
         ]
     }
 }
 
 /// Prints all, and says whether everything passed.
-pub(crate) fn print(lines: &[Line]) -> Verdict {
+pub(crate) fn print(lines: &[SummaryLine]) -> CommandEnd {
     println!("\n{}\n", table(lines));
-    let not_run = named(lines, Outcome::NotRun);
+    let not_run = named(lines, StepEnd::NotRun);
     if !not_run.is_empty() {
         println!("the build failed, so these did not run: {not_run}");
     }
-    let broken = named(lines, Outcome::Failed);
+    let broken = named(lines, StepEnd::Failed);
     // Once more and in short, since a reader of the end of a long log looks for the reasons.
     for line in lines.iter().filter(|line| !line.reasons.is_empty()) {
         println!("---- why {} failed ----\n{}\n", line.name, line.reasons.join("\n"));
@@ -95,16 +95,16 @@ pub(crate) fn print(lines: &[Line]) -> Verdict {
     }
     let (passed, failed) = sum(lines);
     println!("{passed} passed, {failed} failed");
-    if failed == 0 { Verdict::Passed } else { Verdict::Failed }
+    if failed == 0 { CommandEnd::Passed } else { CommandEnd::Failed }
 }
 
-fn table(lines: &[Line]) -> Table {
+fn table(lines: &[SummaryLine]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::ASCII_MARKDOWN)
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(["step", "result", "passed", "failed", "ignored", "not claimed", "time"])
-        .add_rows(lines.iter().map(Line::row));
+        .add_rows(lines.iter().map(SummaryLine::row));
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -142,13 +142,13 @@ fn shortened(line: &str) -> String {
     }
 }
 
-fn named(lines: &[Line], outcome: Outcome) -> String {
+fn named(lines: &[SummaryLine], outcome: StepEnd) -> String {
     let names: Vec<_> = lines.iter().filter(|line| line.outcome == outcome).map(|line| line.name.as_str()).collect();
     names.join(", ")
 }
 
-fn sum(lines: &[Line]) -> (usize, usize) {
-    lines.iter().map(Line::counts).fold((0, 0), |sum, counts| (sum.0 + counts.0, sum.1 + counts.1))
+fn sum(lines: &[SummaryLine]) -> (usize, usize) {
+    lines.iter().map(SummaryLine::counts).fold((0, 0), |sum, counts| (sum.0 + counts.0, sum.1 + counts.1))
 }
 
 /// Zeros would hide the numbers that matter.
@@ -160,20 +160,20 @@ fn or_blank(count: usize) -> String {
 mod tests {
     use super::*;
 
-    fn line(outcome: Outcome, passed: usize, failed: usize) -> Line {
+    fn line(outcome: StepEnd, passed: usize, failed: usize) -> SummaryLine {
         let mut report = Report::default();
         report.tally.passed = passed;
         report.tally.failed = failed;
-        Line::new("step", outcome, Duration::ZERO, report)
+        SummaryLine::new("step", outcome, Duration::ZERO, report)
     }
 
     #[test]
     fn a_step_without_cases_counts_as_one() {
         let lines = [
-            line(Outcome::Passed, 0, 0),
-            line(Outcome::Passed, 40, 0),
-            line(Outcome::Failed, 5, 2),
-            line(Outcome::NotRun, 0, 0),
+            line(StepEnd::Passed, 0, 0),
+            line(StepEnd::Passed, 40, 0),
+            line(StepEnd::Failed, 5, 2),
+            line(StepEnd::NotRun, 0, 0),
         ];
         assert_eq!(sum(&lines), (46, 2));
     }
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_failed_step_never_counts_as_no_failure() {
-        assert_eq!(sum(&[line(Outcome::Failed, 5, 0)]), (5, 1));
-        assert_eq!(sum(&[line(Outcome::Failed, 0, 0)]), (0, 1));
+        assert_eq!(sum(&[line(StepEnd::Failed, 5, 0)]), (5, 1));
+        assert_eq!(sum(&[line(StepEnd::Failed, 0, 0)]), (0, 1));
     }
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use indicatif::MultiProgress;
 
-use crate::Verdict;
+use crate::CommandEnd;
 use crate::progress::{Progress, Show};
 use crate::room;
 use crate::servers;
 use crate::steps::{self, ALONE, BUILD, Beside, Report, Step};
-use crate::summary::{self, Line, Outcome};
+use crate::summary::{self, StepEnd, SummaryLine};
 use crate::turns;
 use crate::workspace::Workspace;
 
@@ -40,13 +40,13 @@ pub(crate) struct Options {
     verbose: bool,
 }
 
-pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Verdict> {
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<CommandEnd> {
     let steps = select(steps::all(workspace)?, &options.only, &options.skip)?;
     if options.list {
         for step in steps {
             println!("{:<16} {}", step.name, step.about);
         }
-        return Ok(Verdict::Passed);
+        return Ok(CommandEnd::Passed);
     }
     room::is_there(workspace, options.only.is_empty() && options.skip.is_empty())?;
     // The servers come over the network while the processors build.
@@ -83,7 +83,7 @@ fn run_in_order(workspace: &Workspace, steps: &[Step], options: &Options) -> Vec
             Beside::Nothing => {
                 for (index, step) in group.iter().enumerate() {
                     let line = run(built, index, step);
-                    if step.name == BUILD && line.outcome == Outcome::Failed {
+                    if step.name == BUILD && line.outcome == StepEnd::Failed {
                         built = false;
                     }
                     lines.push(line);
@@ -98,7 +98,7 @@ fn run_in_order(workspace: &Workspace, steps: &[Step], options: &Options) -> Vec
 
 /// Runs steps, so many at a time, and answers what became of them in their own order. It begins with the last, since the
 /// longest of all is among these, and would go on alone.
-fn in_lanes(suites: &[Step], at_once: usize, run: impl Fn(usize, &Step) -> Line + Sync) -> Vec<Line> {
+fn in_lanes(suites: &[Step], at_once: usize, run: impl Fn(usize, &Step) -> SummaryLine + Sync) -> Vec<SummaryLine> {
     let chosen: Vec<_> = suites.iter().enumerate().rev().collect();
     let next = AtomicUsize::new(0);
     let lane = || {
@@ -116,20 +116,20 @@ fn in_lanes(suites: &[Step], at_once: usize, run: impl Fn(usize, &Step) -> Line 
     lines.into_iter().map(|(_, line)| line).collect()
 }
 
-fn not_run(step: &Step, progress: Progress) -> Line {
+fn not_run(step: &Step, progress: Progress) -> SummaryLine {
     progress.finish("not run, because the build failed");
-    Line::new(&step.name, Outcome::NotRun, Duration::ZERO, Report::default())
+    SummaryLine::new(&step.name, StepEnd::NotRun, Duration::ZERO, Report::default())
 }
 
-fn run_step(step: &Step, workspace: &Workspace, progress: Progress) -> Line {
+fn run_step(step: &Step, workspace: &Workspace, progress: Progress) -> SummaryLine {
     let report = step.run(workspace, &progress);
-    let (outcome, word) = if report.failed { (Outcome::Failed, "FAILED") } else { (Outcome::Passed, "ok") };
+    let (outcome, word) = if report.failed { (StepEnd::Failed, "FAILED") } else { (StepEnd::Passed, "ok") };
     let elapsed = progress.finish(word);
     if report.failed {
         // In one piece, since other steps may be at it too.
         println!("\n---- {} ----\n{}\n", step.name, report.output.join("\n"));
     }
-    Line::new(&step.name, outcome, elapsed, report)
+    SummaryLine::new(&step.name, outcome, elapsed, report)
 }
 
 fn select(steps: Vec<Step>, only: &[String], skip: &[String]) -> Result<Vec<Step>> {
@@ -195,7 +195,7 @@ mod tests {
         let lines = in_lanes(&suites, SUITES, |index, step| {
             // The first takes longest.
             thread::sleep(Duration::from_millis(10 * (5 - index as u64)));
-            Line::new(&step.name, Outcome::Passed, Duration::ZERO, Report::default())
+            SummaryLine::new(&step.name, StepEnd::Passed, Duration::ZERO, Report::default())
         });
         let names: Vec<_> = lines.iter().map(|line| line.name.as_str()).collect();
         assert_eq!(names, ["itest-a", "itest-b", "itest-c", "itest-d", "itest-e"]);

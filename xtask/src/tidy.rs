@@ -23,7 +23,7 @@ mod words;
 
 use anyhow::Result;
 
-use crate::Verdict;
+use crate::CommandEnd;
 use crate::workspace::Workspace;
 
 /// What was found.
@@ -33,14 +33,14 @@ pub(crate) struct Findings {
     pub(crate) warnings: Vec<String>,
 }
 
-pub(crate) fn run(workspace: &Workspace) -> Result<Verdict> {
+pub(crate) fn run(workspace: &Workspace) -> Result<CommandEnd> {
     let findings = check(workspace)?;
     for line in findings.lines() {
         println!("{line}");
     }
     let (errors, warnings) = (findings.errors.len(), findings.warnings.len());
     println!("tidy: {errors} errors, {warnings} warnings");
-    Ok(if errors == 0 { Verdict::Passed } else { Verdict::Failed })
+    Ok(if errors == 0 { CommandEnd::Passed } else { CommandEnd::Failed })
 }
 
 pub(crate) fn check(workspace: &Workspace) -> Result<Findings> {

@@ -28,26 +28,26 @@ pub(crate) fn by_signal(signal: i32) -> u8 {
 
 /// Why the command ends otherwise than well.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct CommandFailure {
     code: u8,
     /// Without one it ends quietly.
     message: Option<String>,
 }
 
-impl Failure {
+impl CommandFailure {
     /// An end with that code and reason.
     pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
-        Failure { code, message: Some(message.into()) }
+        CommandFailure { code, message: Some(message.into()) }
     }
 
     /// An error of `tooz` itself.
     pub(crate) fn error(message: impl Into<String>) -> Self {
-        Failure::new(ERROR, message)
+        CommandFailure::new(ERROR, message)
     }
 
     /// An end that needs no words.
     pub(crate) fn quiet(code: u8) -> Self {
-        Failure { code, message: None }
+        CommandFailure { code, message: None }
     }
 
     /// Says the reason on stderr and answers the code.
@@ -110,19 +110,19 @@ pub(crate) fn in_words(error: &Error) -> String {
     message
 }
 
-impl From<Error> for Failure {
+impl From<Error> for CommandFailure {
     fn from(error: Error) -> Self {
         let code = if error.kind() == ErrorKind::Lost { LOST } else { ERROR };
-        Failure::new(code, in_words(&error))
+        CommandFailure::new(code, in_words(&error))
     }
 }
 
 /// For output: a reader that went away (`tooz members g | head -1`) is no error.
-impl From<io::Error> for Failure {
+impl From<io::Error> for CommandFailure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Failure::quiet(SUCCESS),
-            _ => Failure::error(format!("writing the output: {error}")),
+            io::ErrorKind::BrokenPipe => CommandFailure::quiet(SUCCESS),
+            _ => CommandFailure::error(format!("writing the output: {error}")),
         }
     }
 }

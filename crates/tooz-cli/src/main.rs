@@ -16,7 +16,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use args::Arguments;
-use exit::Failure;
+use exit::CommandFailure;
 
 fn main() -> ExitCode {
     // A panic is a bug of this program; its user gets one line and the code for errors of its own, not a backtrace.
@@ -53,7 +53,7 @@ fn visible(arguments: &[OsString]) -> u8 {
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return Failure::error(format!("no runtime could be started: {error}")).report(),
+        Err(error) => return CommandFailure::error(format!("no runtime could be started: {error}")).report(),
     };
     let code = runtime.block_on(commands::dispatch(arguments));
     // A blocked helper thread must not keep the command from ending.

@@ -76,7 +76,7 @@ const CASES: [Case; 14] = [
     ("a_short_session_ends_no_cmd_while_the_server_serves", a_short_session_ends_no_cmd_while_the_server_serves),
     ("a_membership_tells_of_its_loss_and_of_its_return", a_membership_tells_of_its_loss_and_of_its_return),
     ("cmds_own_code_stands_when_leaving_fails", cmds_own_code_stands_when_leaving_fails),
-    ("a_signal_ends_a_leave_that_nobody_answers", a_signal_ends_a_leave_that_nobody_answers),
+    ("a_signal_ends_a_leave_that_no_server_answers", a_signal_ends_a_leave_that_no_server_answers),
 ];
 
 fn main() -> ExitCode {
@@ -414,7 +414,7 @@ fn cmds_own_code_stands_when_leaving_fails(backend: &Backend) {
     }
 }
 
-fn a_signal_ends_a_leave_that_nobody_answers(backend: &Backend) {
+fn a_signal_ends_a_leave_that_no_server_answers(backend: &Backend) {
     let Some(own) = Breakable::start(backend, "session_timeout=60s&operation_timeout=15s") else { return };
     let mut member = own.start_telling(&["join", "g", "--", "sh", "-c", "touch up; exec sleep 1"]);
     until("CMD is up", || own.bench.path("up").exists());

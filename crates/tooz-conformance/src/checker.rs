@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
-use crate::history::{Answer, Attempt, Grant, Mode};
+use crate::history::{Attempt, Grant, Mode, Response};
 
 /// A wait whose time is over answers on time and withdraws in the background: until then it is under way, and may even have
 /// the lock for a moment. Longer than this would be a leak, in nanoseconds.
@@ -99,8 +99,8 @@ pub fn linearizability(attempts: &[Attempt]) -> Result<(), Violation> {
 
 fn grants(attempts: &[Attempt]) -> impl Iterator<Item = (&Attempt, &Grant)> {
     attempts.iter().filter_map(|attempt| match &attempt.answer {
-        Answer::Granted(grant) => Some((attempt, grant)),
-        Answer::NotHad { .. } | Answer::Unknown => None,
+        Response::Granted(grant) => Some((attempt, grant)),
+        Response::NotHad { .. } | Response::Unknown => None,
     })
 }
 
@@ -119,9 +119,9 @@ fn first_wrong(attempts: &[&Attempt], operations: &[Operation]) -> String {
     let Some(moment) = replies.get(index).copied() else { return String::new() };
     let deed = operations.iter().find(|operation| operation.reply == Some(moment)).map(|operation| operation.deed);
     let what = match deed {
-        Some(Deed::Take(number, _)) => format!("{} was granted", attempts[number].worker),
-        Some(Deed::Give(number, _)) => format!("{} had given back", attempts[number].worker),
-        Some(Deed::Refuse(number, _)) => format!("{} was refused what seems free", attempts[number].worker),
+        Some(OperationKind::Take(number, _)) => format!("{} was granted", attempts[number].worker),
+        Some(OperationKind::Give(number, _)) => format!("{} had given back", attempts[number].worker),
+        Some(OperationKind::Refuse(number, _)) => format!("{} was refused what seems free", attempts[number].worker),
         None => return String::new(),
     };
     let mut near: Vec<_> = attempts
@@ -135,9 +135,9 @@ fn first_wrong(attempts: &[&Attempt], operations: &[Operation]) -> String {
 
 fn end_of(attempt: &Attempt) -> u64 {
     match &attempt.answer {
-        Answer::Granted(grant) => grant.released.or(grant.believed_until).unwrap_or(u64::MAX),
-        Answer::NotHad { at, .. } => *at,
-        Answer::Unknown => u64::MAX,
+        Response::Granted(grant) => grant.released.or(grant.believed_until).unwrap_or(u64::MAX),
+        Response::NotHad { at, .. } => *at,
+        Response::Unknown => u64::MAX,
     }
 }
 
@@ -150,10 +150,10 @@ fn told(attempt: &Attempt, moment: u64) -> String {
     };
     let ended = |end: Option<u64>, never: &str| end.map_or_else(|| never.to_owned(), time);
     let answer = match answer {
-        Answer::Unknown => "the answer is not known".to_owned(),
-        Answer::NotHad { at, waited: true } => format!("its time was over {}", time(*at)),
-        Answer::NotHad { at, waited: false } => format!("refused {}", time(*at)),
-        Answer::Granted(Grant { at, token, believed_until, released }) => format!(
+        Response::Unknown => "the answer is not known".to_owned(),
+        Response::NotHad { at, waited: true } => format!("its time was over {}", time(*at)),
+        Response::NotHad { at, waited: false } => format!("refused {}", time(*at)),
+        Response::Granted(Grant { at, token, believed_until, released }) => format!(
             "granted {} with token {token}, believed until {}, given back {}",
             time(*at),
             ended(*believed_until, "the end"),
@@ -174,7 +174,7 @@ fn up_to(operations: &[Operation], moment: u64) -> Vec<Operation> {
 
 /// What happens to a lock. The number tells whose it is.
 #[derive(Clone, Copy, Debug)]
-enum Deed {
+enum OperationKind {
     Take(usize, Mode),
     Refuse(usize, Mode),
     Give(usize, Mode),
@@ -182,7 +182,7 @@ enum Deed {
 
 #[derive(Clone, Copy, Debug)]
 struct Operation {
-    deed: Deed,
+    deed: OperationKind,
     call: u64,
     /// `None`: never answered, so it may happen at any later time, or never.
     reply: Option<u64>,
@@ -194,10 +194,10 @@ fn operations(attempts: &[&Attempt]) -> Vec<Operation> {
     let mut operations = Vec::new();
     for (number, attempt) in attempts.iter().enumerate() {
         match &attempt.answer {
-            Answer::Granted(grant) => {
+            Response::Granted(grant) => {
                 let take = operations.len();
                 operations.push(Operation {
-                    deed: Deed::Take(number, attempt.mode),
+                    deed: OperationKind::Take(number, attempt.mode),
                     call: attempt.asked,
                     reply: Some(grant.at),
                     after: None,
@@ -207,44 +207,44 @@ fn operations(attempts: &[&Attempt]) -> Vec<Operation> {
                 let lost = grant.released.is_none();
                 let call = if lost { attempt.asked } else { grant.believed_until.unwrap_or(grant.at) };
                 operations.push(Operation {
-                    deed: Deed::Give(number, attempt.mode),
+                    deed: OperationKind::Give(number, attempt.mode),
                     call,
                     reply: grant.released,
                     after: Some(take),
                 });
             }
-            Answer::Unknown => {
+            Response::Unknown => {
                 // It may have been granted, and then been withdrawn.
                 let take = operations.len();
                 operations.push(Operation {
-                    deed: Deed::Take(number, attempt.mode),
+                    deed: OperationKind::Take(number, attempt.mode),
                     call: attempt.asked,
                     reply: None,
                     after: None,
                 });
                 operations.push(Operation {
-                    deed: Deed::Give(number, attempt.mode),
+                    deed: OperationKind::Give(number, attempt.mode),
                     call: attempt.asked,
                     reply: None,
                     after: Some(take),
                 });
             }
             // That it was not had in so short a time may be the way's fault as well as the lock's.
-            Answer::NotHad { waited: true, .. } => {}
-            Answer::NotHad { at, waited: false } => {
+            Response::NotHad { waited: true, .. } => {}
+            Response::NotHad { at, waited: false } => {
                 // While another attempt is under way, a refusal needs no other reason: it may have been its turn.
                 let overlaps = attempts.iter().enumerate().any(|(index, other)| {
                     let until = match &other.answer {
-                        Answer::Granted(grant) => grant.at,
-                        Answer::NotHad { at, waited: false } => *at,
-                        Answer::NotHad { at, waited: true } => at.saturating_add(WITHDRAWAL),
-                        Answer::Unknown => u64::MAX,
+                        Response::Granted(grant) => grant.at,
+                        Response::NotHad { at, waited: false } => *at,
+                        Response::NotHad { at, waited: true } => at.saturating_add(WITHDRAWAL),
+                        Response::Unknown => u64::MAX,
                     };
                     index != number && other.asked <= *at && attempt.asked <= until
                 });
                 if !overlaps {
                     operations.push(Operation {
-                        deed: Deed::Refuse(number, attempt.mode),
+                        deed: OperationKind::Refuse(number, attempt.mode),
                         call: attempt.asked,
                         reply: Some(*at),
                         after: None,
@@ -258,21 +258,21 @@ fn operations(attempts: &[&Attempt]) -> Vec<Operation> {
 
 /// The holders of a lock.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct State {
+struct LockHolders {
     writer: Option<usize>,
     readers: Vec<usize>,
 }
 
-impl State {
+impl LockHolders {
     fn admits(&self, mode: Mode) -> bool {
         self.writer.is_none() && (mode == Mode::Shared || self.readers.is_empty())
     }
 
     /// The state after the deed; `None`: a lock does not do that.
-    fn after(&self, deed: Deed) -> Option<State> {
+    fn after(&self, deed: OperationKind) -> Option<LockHolders> {
         let mut state = self.clone();
         match deed {
-            Deed::Take(who, mode) => {
+            OperationKind::Take(who, mode) => {
                 if !self.admits(mode) {
                     return None;
                 }
@@ -284,14 +284,14 @@ impl State {
                     }
                 }
             }
-            Deed::Refuse(_, mode) => return (!self.admits(mode)).then_some(state),
-            Deed::Give(who, Mode::Exclusive) => {
+            OperationKind::Refuse(_, mode) => return (!self.admits(mode)).then_some(state),
+            OperationKind::Give(who, Mode::Exclusive) => {
                 if state.writer != Some(who) {
                     return None;
                 }
                 state.writer = None;
             }
-            Deed::Give(who, Mode::Shared) => {
+            OperationKind::Give(who, Mode::Shared) => {
                 let place = state.readers.binary_search(&who).ok()?;
                 state.readers.remove(place);
             }
@@ -309,9 +309,9 @@ struct Search<'a> {
 
 /// What has been done, as bits by operation.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Done(Vec<u64>);
+struct OperationSet(Vec<u64>);
 
-impl Done {
+impl OperationSet {
     fn has(&self, index: usize) -> bool {
         self.0[index / 64] & (1 << (index % 64)) != 0
     }
@@ -329,10 +329,10 @@ impl<'a> Search<'a> {
     }
 
     fn succeeds(&self) -> bool {
-        let empty = Done(vec![0; self.operations.len().div_ceil(64).max(1)]);
+        let empty = OperationSet(vec![0; self.operations.len().div_ceil(64).max(1)]);
         let mut seen = HashSet::new();
         // Depth first: the front of the history is settled before the rest is looked at.
-        let mut open = vec![(empty, State::default(), 0)];
+        let mut open = vec![(empty, LockHolders::default(), 0)];
         while let Some((done, state, first)) = open.pop() {
             let Some((candidates, first)) = self.candidates(&done, first) else { return true };
             for index in candidates.into_iter().rev() {
@@ -349,7 +349,7 @@ impl<'a> Search<'a> {
 
     /// The operations that may come next: those that were called before the first reply that is still missing. `None`: everything that was
     /// answered is done. Also answers from where on in the order something is left.
-    fn candidates(&self, done: &Done, first: usize) -> Option<(Vec<usize>, usize)> {
+    fn candidates(&self, done: &OperationSet, first: usize) -> Option<(Vec<usize>, usize)> {
         let mut first = first;
         while self.order.get(first).is_some_and(|index| done.has(*index)) {
             first += 1;
@@ -385,14 +385,14 @@ impl<'a> Search<'a> {
 mod tests {
     use super::*;
 
-    fn attempt(worker: &str, mode: Mode, asked: u64, answer: Answer) -> Attempt {
+    fn attempt(worker: &str, mode: Mode, asked: u64, answer: Response) -> Attempt {
         Attempt { worker: worker.into(), lock: "x".into(), mode, asked, answer }
     }
 
     /// Asked, granted, believed until, released, token.
     fn granted(mode: Mode, times: [u64; 4], token: u64) -> Attempt {
         let grant = Grant { at: times[1], token, believed_until: Some(times[2]), released: Some(times[3]) };
-        attempt(&format!("w{token}"), mode, times[0], Answer::Granted(grant))
+        attempt(&format!("w{token}"), mode, times[0], Response::Granted(grant))
     }
 
     use Mode::{Exclusive, Shared};
@@ -438,15 +438,15 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_of_a_free_lock_is_found_only_when_nobody_else_asks() {
-        let refused = attempt("r", Exclusive, 10, Answer::NotHad { at: 11, waited: false });
+    fn a_refusal_of_a_free_lock_is_found_only_without_another_request() {
+        let refused = attempt("r", Exclusive, 10, Response::NotHad { at: 11, waited: false });
         assert!(linearizability(std::slice::from_ref(&refused)).is_err());
         let held = [granted(Exclusive, [0, 1, 20, 21], 1), refused.clone()];
         linearizability(&held).unwrap();
         let reader_beside_reader =
-            [granted(Shared, [0, 1, 20, 21], 1), attempt("r", Shared, 10, Answer::NotHad { at: 11, waited: false })];
+            [granted(Shared, [0, 1, 20, 21], 1), attempt("r", Shared, 10, Response::NotHad { at: 11, waited: false })];
         assert!(linearizability(&reader_beside_reader).is_err());
-        let withdrawing = attempt("w", Exclusive, 1, Answer::NotHad { at: 8, waited: true });
+        let withdrawing = attempt("w", Exclusive, 1, Response::NotHad { at: 8, waited: true });
         linearizability(&[granted(Exclusive, [0, 1, 6, 7], 1), withdrawing, refused.clone()]).unwrap();
         let others_turn = [granted(Exclusive, [9, 12, 13, 14], 1), refused];
         linearizability(&others_turn).unwrap();
@@ -456,7 +456,7 @@ mod tests {
     fn who_found_it_lost_at_the_first_look_never_believed() {
         let other = granted(Exclusive, [0, 1, 9, 10], 2);
         let late = |until| Grant { at: 5, token: 1, believed_until: Some(until), released: None };
-        let history = |until| [other.clone(), attempt("late", Exclusive, 0, Answer::Granted(late(until)))];
+        let history = |until| [other.clone(), attempt("late", Exclusive, 0, Response::Granted(late(until)))];
         belief(&history(5)).unwrap();
         assert!(belief(&history(6)).is_err());
     }
@@ -475,14 +475,14 @@ mod tests {
     fn what_was_lost_or_unknown_may_happen_at_any_later_time() {
         let lost = Grant { at: 1, token: 1, believed_until: Some(4), released: None };
         let history = [
-            attempt("a", Exclusive, 0, Answer::Granted(lost)),
-            attempt("b", Exclusive, 2, Answer::Unknown),
+            attempt("a", Exclusive, 0, Response::Granted(lost)),
+            attempt("b", Exclusive, 2, Response::Unknown),
             granted(Exclusive, [3, 9, 10, 11], 3),
         ];
         check(&history).unwrap();
         // But what was granted and not lost blocks a refusal-free grant before it.
         let blocked = [
-            attempt("b", Exclusive, 12, Answer::Unknown),
+            attempt("b", Exclusive, 12, Response::Unknown),
             granted(Exclusive, [3, 9, 15, 16], 3),
             granted(Exclusive, [10, 11, 13, 14], 4),
         ];
@@ -495,16 +495,16 @@ mod tests {
         // lock before `two` found that it had lost it.
         let one = granted(Shared, [0, 6_122, 9_315, 9_924], 743);
         let lost = Grant { at: 9_943, token: 744, believed_until: Some(9_943), released: None };
-        let two = attempt("two", Exclusive, 4_727, Answer::Granted(lost.clone()));
+        let two = attempt("two", Exclusive, 4_727, Response::Granted(lost.clone()));
         let three = granted(Exclusive, [6_039, 9_652, 11_953, 12_036], 745);
-        let refused = attempt("four", Exclusive, 9_244, Answer::NotHad { at: 9_275, waited: false });
+        let refused = attempt("four", Exclusive, 9_244, Response::NotHad { at: 9_275, waited: false });
         check(&[one.clone(), two, three.clone(), refused.clone()]).unwrap();
         // Not before it was asked for.
-        let late = attempt("two", Exclusive, 9_700, Answer::Granted(lost.clone()));
+        let late = attempt("two", Exclusive, 9_700, Response::Granted(lost.clone()));
         assert!(linearizability(&[one.clone(), late, three.clone(), refused.clone()]).is_err());
         // And what was given back was held until then.
         let kept = Grant { released: Some(9_950), ..lost };
-        let two = attempt("two", Exclusive, 4_727, Answer::Granted(kept));
+        let two = attempt("two", Exclusive, 4_727, Response::Granted(kept));
         assert!(linearizability(&[one, two, three, refused]).is_err());
     }
 

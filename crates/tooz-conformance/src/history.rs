@@ -60,12 +60,12 @@ pub struct Attempt {
     /// When it was asked for.
     pub asked: u64,
     /// What was answered.
-    pub answer: Answer,
+    pub answer: Response,
 }
 
 /// What an attempt was answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Answer {
+pub enum Response {
     /// It is not known: an error, or the worker died. It may have been granted, then or later.
     Unknown,
     /// It was not to be had.
@@ -153,16 +153,16 @@ impl Player {
             let mode = if self.play.shared && self.random.bool() { Mode::Shared } else { Mode::Exclusive };
             let asked = now();
             let patience = match self.random.u8(..3) {
-                0 => Patience::Try,
-                1 if self.play.limits => Patience::Limited(Duration::from_millis(self.random.u64(1..40))),
-                _ => Patience::Wait,
+                0 => WaitMode::Try,
+                1 if self.play.limits => WaitMode::Limited(Duration::from_millis(self.random.u64(1..40))),
+                _ => WaitMode::Wait,
             };
             let answer = match ask(&lock, mode, patience).await {
-                Ok(Some(guard)) => Answer::Granted(self.hold(guard).await),
-                Ok(None) => Answer::NotHad { at: now(), waited: matches!(patience, Patience::Limited(_)) },
-                Err(_) => Answer::Unknown,
+                Ok(Some(guard)) => Response::Granted(self.hold(guard).await),
+                Ok(None) => Response::NotHad { at: now(), waited: matches!(patience, WaitMode::Limited(_)) },
+                Err(_) => Response::Unknown,
             };
-            let stop = matches!(answer, Answer::Unknown);
+            let stop = matches!(answer, Response::Unknown);
             self.attempts.push(Attempt { worker: self.worker.clone(), lock: name, mode, asked, answer });
             if stop {
                 // An error that repeats at once would fill the history with nothing.
@@ -193,19 +193,19 @@ impl Player {
 
 /// How long an attempt waits.
 #[derive(Clone, Copy)]
-enum Patience {
+enum WaitMode {
     Try,
     Limited(Duration),
     Wait,
 }
 
-async fn ask(lock: &Lock, mode: Mode, patience: Patience) -> tooz_core::Result<Option<LockGuard>> {
+async fn ask(lock: &Lock, mode: Mode, patience: WaitMode) -> tooz_core::Result<Option<LockGuard>> {
     match (patience, mode) {
-        (Patience::Try, Mode::Exclusive) => lock.try_acquire().await,
-        (Patience::Try, Mode::Shared) => lock.shared().try_acquire().await,
-        (Patience::Limited(limit), Mode::Exclusive) => lock.acquire_within(limit).await,
-        (Patience::Limited(limit), Mode::Shared) => lock.shared().acquire_within(limit).await,
-        (Patience::Wait, Mode::Exclusive) => lock.acquire().await.map(Some),
-        (Patience::Wait, Mode::Shared) => lock.shared().acquire().await.map(Some),
+        (WaitMode::Try, Mode::Exclusive) => lock.try_acquire().await,
+        (WaitMode::Try, Mode::Shared) => lock.shared().try_acquire().await,
+        (WaitMode::Limited(limit), Mode::Exclusive) => lock.acquire_within(limit).await,
+        (WaitMode::Limited(limit), Mode::Shared) => lock.shared().acquire_within(limit).await,
+        (WaitMode::Wait, Mode::Exclusive) => lock.acquire().await.map(Some),
+        (WaitMode::Wait, Mode::Shared) => lock.shared().acquire().await.map(Some),
     }
 }

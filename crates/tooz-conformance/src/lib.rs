@@ -52,9 +52,9 @@ pub fn main(rig: impl FnOnce() -> Rig) -> ExitCode {
             }
             let rig = rig.clone();
             Trial::ignorable_test(case.name, move || match perform::in_turn(&rig, case) {
-                perform::Outcome::Passed => Ok(Completion::Completed),
-                perform::Outcome::NotClaimed(reason) => Ok(Completion::ignored_with(reason)),
-                perform::Outcome::Failed(why) => Err(Failed::from(why)),
+                perform::CaseEnd::Passed => Ok(Completion::Completed),
+                perform::CaseEnd::NotClaimed(reason) => Ok(Completion::ignored_with(reason)),
+                perform::CaseEnd::Failed(why) => Err(Failed::from(why)),
             })
         })
         .collect();
@@ -90,8 +90,8 @@ pub fn run_case(rig: &Rig, name: &str) -> Result<(), String> {
         return Err(format!("not claimed: {reason}"));
     }
     match perform::perform(rig, case) {
-        perform::Outcome::Passed => Ok(()),
-        perform::Outcome::NotClaimed(reason) => Err(format!("not claimed: {reason}")),
-        perform::Outcome::Failed(why) => Err(why),
+        perform::CaseEnd::Passed => Ok(()),
+        perform::CaseEnd::NotClaimed(reason) => Err(format!("not claimed: {reason}")),
+        perform::CaseEnd::Failed(why) => Err(why),
     }
 }

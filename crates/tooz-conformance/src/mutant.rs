@@ -96,7 +96,7 @@ bugs! {
     /// A leave is answered and not done.
     SwallowsALeave => "groups::who_left_is_gone";
     /// An update is answered and not done.
-    SwallowsAnUpdate => "groups::an_update_is_seen_by_everybody";
+    SwallowsAnUpdate => "groups::an_update_is_seen_by_all_members";
     /// Members that have gone are listed for ever.
     ListsTheDead => "groups::who_left_is_gone";
     /// A group with members is said to be deleted.
@@ -461,10 +461,10 @@ mod tests {
     const DRIVER: Driver = Driver::new("recorder", &["recorder"], connect).characteristics(HAS);
     static CARD: Driver = DRIVER;
     /// The methods that were called, and the requests that core made: only core can make one.
-    static SEEN: LazyLock<Mutex<Seen>> = LazyLock::new(Mutex::default);
+    static SEEN: LazyLock<Mutex<Calls>> = LazyLock::new(Mutex::default);
 
     #[derive(Default)]
-    struct Seen {
+    struct Calls {
         methods: BTreeSet<&'static str>,
         lock: Option<(LockRequest, Wanted)>,
         join: Option<JoinRequest>,

@@ -8,26 +8,26 @@ use std::task::Poll;
 
 use tokio::time::timeout;
 
-use crate::cases::{Case, Need};
+use crate::cases::{Case, Requirement};
 use crate::rig::Rig;
 use crate::stage::{CaseResult, Stage, Venue};
 use crate::turn::{self, Beside};
 
 /// How a case ended.
-pub(crate) enum Outcome {
+pub(crate) enum CaseEnd {
     Passed,
     NotClaimed(String),
     Failed(String),
 }
 
 /// Runs a case in its turn.
-pub(crate) fn in_turn(rig: &Rig, case: Case) -> Outcome {
+pub(crate) fn in_turn(rig: &Rig, case: Case) -> CaseEnd {
     let _turn = turn::take(case.name, if case.needs_quiet() { Beside::Nobody } else { Beside::Others });
     perform(rig, case)
 }
 
 /// Runs a case on a runtime of its own, within a limit.
-pub(crate) fn perform(rig: &Rig, case: Case) -> Outcome {
+pub(crate) fn perform(rig: &Rig, case: Case) -> CaseEnd {
     let result = catch_unwind(AssertUnwindSafe(|| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -39,29 +39,29 @@ pub(crate) fn perform(rig: &Rig, case: Case) -> Outcome {
         runtime.shutdown_background();
         outcome
     }));
-    result.unwrap_or_else(|panic| Outcome::Failed(words(panic.as_ref())))
+    result.unwrap_or_else(|panic| CaseEnd::Failed(words(panic.as_ref())))
 }
 
-async fn perform_here(rig: &Rig, case: Case) -> Outcome {
+async fn perform_here(rig: &Rig, case: Case) -> CaseEnd {
     // This very session may have less than the card has at its best.
-    if case.needs.iter().any(|need| matches!(need, Need::Has(_))) {
+    if case.needs.iter().any(|need| matches!(need, Requirement::Has(_))) {
         match promised(rig).await {
             Ok(()) => {}
-            Err(why) => return Outcome::Failed(format!("no session could be opened: {why}")),
+            Err(why) => return CaseEnd::Failed(format!("no session could be opened: {why}")),
         }
         let has = rig.session.get().copied().unwrap_or_default();
         for need in case.needs {
-            if let Need::Has(one) = need
+            if let Requirement::Has(one) = need
                 && !has.has(*one)
             {
-                return Outcome::NotClaimed(format!("this session does not have {one}"));
+                return CaseEnd::NotClaimed(format!("this session does not have {one}"));
             }
         }
     }
-    let has = |wanted: fn(&Need) -> bool| case.needs.iter().any(wanted);
+    let has = |wanted: fn(&Requirement) -> bool| case.needs.iter().any(wanted);
     let venue = Venue {
-        has_own_server: has(|need| matches!(need, Need::Restart)),
-        is_cuttable: has(|need| matches!(need, Need::Cut)),
+        has_own_server: has(|need| matches!(need, Requirement::Restart)),
+        is_cuttable: has(|need| matches!(need, Requirement::Cut)),
     };
     let stage = Stage::new(rig, venue);
     // Each wait has its own limit; this one catches what loops.
@@ -74,9 +74,9 @@ async fn perform_here(rig: &Rig, case: Case) -> Outcome {
     };
     let closed = stage.close_all().await;
     match (verdict, closed) {
-        (Err(why), _) => Outcome::Failed(why),
-        (Ok(()), Err(failure)) => Outcome::Failed(failure.0),
-        (Ok(()), Ok(())) => Outcome::Passed,
+        (Err(why), _) => CaseEnd::Failed(why),
+        (Ok(()), Err(failure)) => CaseEnd::Failed(failure.0),
+        (Ok(()), Ok(())) => CaseEnd::Passed,
     }
 }
 

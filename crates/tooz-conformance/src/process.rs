@@ -12,7 +12,7 @@ use tooz_core::driver::Mutex;
 use tooz_core::{ConnectOptions, Coordinator, Leadership, LockGuard, Membership};
 
 use crate::history::{Attempt, Play};
-use crate::stage::{CaseResult, Failure, Stage};
+use crate::stage::{CaseFailure, CaseResult, Stage};
 
 /// Set in the environment of a worker: its URL, member and timeout, as JSON.
 const VARIABLE: &str = "TOOZ_CONFORMANCE_WORKER";
@@ -25,7 +25,7 @@ static TURN: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(1);
 
 /// The identity of a worker.
 #[derive(Serialize, Deserialize)]
-struct Role {
+struct WorkerIdentity {
     url: String,
     member: String,
     session_timeout: Duration,
@@ -86,7 +86,7 @@ pub(crate) struct Worker {
 impl Worker {
     /// Starts a worker that connects to the stage's store as this member. The case has the workers' turn until it ends.
     pub(crate) async fn start(stage: &Stage, member: &str) -> CaseResult<Self> {
-        let turn = TURN.acquire().await.map_err(Failure::new)?;
+        let turn = TURN.acquire().await.map_err(CaseFailure::new)?;
         let mut worker = Self::beside(stage, member).await?;
         worker.turn = Some(turn);
         Ok(worker)
@@ -94,19 +94,22 @@ impl Worker {
 
     /// One more worker of a case that has its turn already.
     pub(crate) async fn beside(stage: &Stage, member: &str) -> CaseResult<Self> {
-        let role =
-            Role { url: stage.url().to_owned(), member: member.to_owned(), session_timeout: stage.session_timeout() };
-        let role = serde_json::to_string(&role).map_err(Failure::new)?;
-        let binary = std::env::current_exe().map_err(Failure::new)?;
+        let role = WorkerIdentity {
+            url: stage.url().to_owned(),
+            member: member.to_owned(),
+            session_timeout: stage.session_timeout(),
+        };
+        let role = serde_json::to_string(&role).map_err(CaseFailure::new)?;
+        let binary = std::env::current_exe().map_err(CaseFailure::new)?;
         let mut child = tokio::process::Command::new(binary)
             .env(VARIABLE, role)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(Failure::new)?;
+            .map_err(CaseFailure::new)?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(Failure::new("the worker has no pipes"));
+            return Err(CaseFailure::new("the worker has no pipes"));
         };
         let output = BufReader::new(output).lines();
         let mut worker = Worker { child, input: Some(input), output, patience: stage.after_a_crash(), turn: None };
@@ -123,10 +126,10 @@ impl Worker {
 
     /// Tells it something.
     pub(crate) async fn tell(&mut self, command: &Command) -> CaseResult {
-        let mut line = serde_json::to_string(command).map_err(Failure::new)?;
+        let mut line = serde_json::to_string(command).map_err(CaseFailure::new)?;
         line.push('\n');
-        let input = self.input.as_mut().ok_or_else(|| Failure::new("the worker was ended"))?;
-        input.write_all(line.as_bytes()).await.map_err(Failure::new)
+        let input = self.input.as_mut().ok_or_else(|| CaseFailure::new("the worker was ended"))?;
+        input.write_all(line.as_bytes()).await.map_err(CaseFailure::new)
     }
 
     /// Waits for the reply to what was told.
@@ -134,20 +137,22 @@ impl Worker {
         let limit = self.patience + Duration::from_secs(10);
         let line = tokio::time::timeout(limit, self.output.next_line())
             .await
-            .map_err(|_| Failure::new(format!("the worker did not answer within {limit:?}")))?
-            .map_err(Failure::new)?
-            .ok_or_else(|| Failure::new("the worker has gone; does main call serve_worker() before anything else?"))?;
+            .map_err(|_| CaseFailure::new(format!("the worker did not answer within {limit:?}")))?
+            .map_err(CaseFailure::new)?
+            .ok_or_else(|| {
+                CaseFailure::new("the worker has gone; does main call serve_worker() before anything else?")
+            })?;
         let reply: Reply = serde_json::from_str(&line)
-            .map_err(|error| Failure::new(format!("the worker answered {line:?}: {error}")))?;
+            .map_err(|error| CaseFailure::new(format!("the worker answered {line:?}: {error}")))?;
         match reply.error {
-            Some(error) => Err(Failure::new(format!("the worker failed: {error}"))),
+            Some(error) => Err(CaseFailure::new(format!("the worker failed: {error}"))),
             None => Ok(reply),
         }
     }
 
     /// Ends it as the kernel would: without a word to the backend.
     pub(crate) async fn kill(mut self) -> CaseResult {
-        self.child.kill().await.map_err(Failure::new)
+        self.child.kill().await.map_err(CaseFailure::new)
     }
 
     /// Lets it close and exit.
@@ -155,8 +160,8 @@ impl Worker {
         self.input = None;
         match tokio::time::timeout(self.patience, self.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(status) => Err(Failure::new(format!("the worker ended with {status:?}"))),
-            Err(_) => Err(Failure::new("the worker did not end")),
+            Ok(status) => Err(CaseFailure::new(format!("the worker ended with {status:?}"))),
+            Err(_) => Err(CaseFailure::new("the worker did not end")),
         }
     }
 
@@ -178,14 +183,14 @@ impl Worker {
             Signal::Continue => Number::SIGCONT,
         };
         let id = self.child.id().and_then(|id| i32::try_from(id).ok());
-        let id = id.ok_or_else(|| Failure::new("the worker has gone"))?;
-        kill(nix::unistd::Pid::from_raw(id), number).map_err(Failure::new)
+        let id = id.ok_or_else(|| CaseFailure::new("the worker has gone"))?;
+        kill(nix::unistd::Pid::from_raw(id), number).map_err(CaseFailure::new)
     }
 
     #[cfg(not(unix))]
     #[allow(clippy::unused_self)]
     fn signal(&self, _signal: Signal) -> CaseResult {
-        Err(Failure::new("this system has no such signals"))
+        Err(CaseFailure::new("this system has no such signals"))
     }
 }
 
@@ -209,7 +214,7 @@ pub fn serve_worker() {
     let failed = |error: String| Reply { error: Some(error), ..Reply::default() };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime of two threads can be made");
-    let state = match runtime.block_on(State::start(&role)) {
+    let state = match runtime.block_on(WorkerState::start(&role)) {
         Ok(state) => state,
         Err(error) => {
             answer(&failed(error.to_string()));
@@ -230,21 +235,21 @@ pub fn serve_worker() {
 }
 
 /// What a worker has.
-struct State {
-    role: Role,
+struct WorkerState {
+    role: WorkerIdentity,
     coordinator: Coordinator,
     guards: Mutex<VecDeque<LockGuard>>,
     memberships: Mutex<Vec<Membership>>,
     leaderships: Mutex<Vec<Leadership>>,
 }
 
-type Answer<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+type WorkerResult<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-impl State {
-    async fn start(role: &str) -> Answer<Self> {
-        let role: Role = serde_json::from_str(role)?;
+impl WorkerState {
+    async fn start(role: &str) -> WorkerResult<Self> {
+        let role: WorkerIdentity = serde_json::from_str(role)?;
         let coordinator = connect(&role).await?;
-        Ok(State {
+        Ok(WorkerState {
             role,
             coordinator,
             guards: Mutex::default(),
@@ -264,7 +269,7 @@ impl State {
         (!guards.is_empty()).then(|| guards.iter().all(LockGuard::is_held))
     }
 
-    async fn obey(&self, command: Command) -> Answer<Reply> {
+    async fn obey(&self, command: Command) -> WorkerResult<Reply> {
         let none = Reply::default();
         match command {
             Command::Hold { lock } => Ok(self.keep(self.coordinator.lock(lock)?.acquire().await?)),
@@ -352,7 +357,7 @@ impl State {
     }
 }
 
-async fn connect(role: &Role) -> tooz_core::Result<Coordinator> {
+async fn connect(role: &WorkerIdentity) -> tooz_core::Result<Coordinator> {
     let options = ConnectOptions::new(&role.url)?.member(&role.member)?;
     options.session_timeout(role.session_timeout).connect().await
 }
@@ -369,11 +374,11 @@ fn entries(folder: &str) -> Option<u64> {
 }
 
 #[cfg(unix)]
-fn stop_oneself() -> Answer<()> {
+fn stop_oneself() -> WorkerResult<()> {
     Ok(nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP)?)
 }
 
 #[cfg(not(unix))]
-fn stop_oneself() -> Answer<()> {
+fn stop_oneself() -> WorkerResult<()> {
     Err("this system has no SIGSTOP".into())
 }

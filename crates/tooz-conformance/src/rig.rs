@@ -7,9 +7,9 @@ use std::time::Duration;
 use tooz_core::{Characteristics, Driver};
 
 /// Something that can be done to a backend, given the URL.
-type Deed = Arc<dyn Fn(&str) + Send + Sync>;
+type BackendAction = Arc<dyn Fn(&str) + Send + Sync>;
 /// Something that can be done to one member, given the URL and the member's id.
-type DeedTo = Arc<dyn Fn(&str, &str) + Send + Sync>;
+type MemberAction = Arc<dyn Fn(&str, &str) + Send + Sync>;
 /// Makes a URL from a tag.
 type MakeUrl = Arc<dyn Fn(&str) -> String + Send + Sync>;
 /// Makes a URL of another: given the URL, and the member.
@@ -41,12 +41,12 @@ pub struct Rig {
     pub(crate) across_processes: bool,
     pub(crate) hides_locks: bool,
     pub(crate) hides_waiters: bool,
-    pub(crate) end_session: Option<DeedTo>,
+    pub(crate) end_session: Option<MemberAction>,
     pub(crate) own_server: Option<MakeUrl>,
     pub(crate) path: Option<Path>,
-    pub(crate) cut: Option<DeedTo>,
-    pub(crate) heal: Option<DeedTo>,
-    pub(crate) restart: Option<Deed>,
+    pub(crate) cut: Option<MemberAction>,
+    pub(crate) heal: Option<MemberAction>,
+    pub(crate) restart: Option<BackendAction>,
     pub(crate) advance_clock: Option<Advance>,
     /// What a session was found to promise, once one was opened.
     pub(crate) session: Arc<OnceLock<Characteristics>>,

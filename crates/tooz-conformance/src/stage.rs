@@ -19,38 +19,38 @@ use tooz_core::{ConnectOptions, Coordinator, Error, ErrorKind, Group, GroupId, L
 use crate::rig::Rig;
 
 /// What a case answers.
-pub(crate) type CaseResult<T = ()> = Result<T, Failure>;
+pub(crate) type CaseResult<T = ()> = Result<T, CaseFailure>;
 
 /// Why a case failed, and where.
 #[derive(Debug)]
-pub(crate) struct Failure(pub(crate) String);
+pub(crate) struct CaseFailure(pub(crate) String);
 
-impl Failure {
+impl CaseFailure {
     #[track_caller]
     pub(crate) fn new(why: impl fmt::Display) -> Self {
         Self::at(Location::caller(), why)
     }
 
     pub(crate) fn at(place: &Location<'_>, why: impl fmt::Display) -> Self {
-        Failure(format!("{why} ({}:{})", place.file(), place.line()))
+        CaseFailure(format!("{why} ({}:{})", place.file(), place.line()))
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for CaseFailure {
     #[track_caller]
     fn from(error: Error) -> Self {
-        Failure::new(format_args!("unexpected error {}: {error}", error.kind()))
+        CaseFailure::new(format_args!("unexpected error {}: {error}", error.kind()))
     }
 }
 
-impl From<tokio::task::JoinError> for Failure {
+impl From<tokio::task::JoinError> for CaseFailure {
     #[track_caller]
     fn from(error: tokio::task::JoinError) -> Self {
-        Failure::new(error)
+        CaseFailure::new(error)
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CaseFailure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }
@@ -60,7 +60,7 @@ impl fmt::Display for Failure {
 macro_rules! ensure {
     ($condition:expr, $($why:tt)+) => {
         if !$condition {
-            return Err($crate::stage::Failure::new(format!($($why)+)));
+            return Err($crate::stage::CaseFailure::new(format!($($why)+)));
         }
     };
 }
@@ -73,7 +73,7 @@ macro_rules! ensure_eq {
             (left, right) => {
                 if left != right {
                     let why = format!($($why)+);
-                    return Err($crate::stage::Failure::new(format!("{why}: {left:?} is not {right:?}")));
+                    return Err($crate::stage::CaseFailure::new(format!("{why}: {left:?} is not {right:?}")));
                 }
             }
         }
@@ -92,9 +92,9 @@ pub(crate) struct Venue {
 
 /// What a case has in its hands.
 #[derive(Clone)]
-pub(crate) struct Stage(Arc<Inner>);
+pub(crate) struct Stage(Arc<StageInner>);
 
-struct Inner {
+struct StageInner {
     rig: Rig,
     url: String,
     /// Whether members are reached by ways that can be cut.
@@ -111,7 +111,7 @@ impl Stage {
         let tag = format!("t{:x}-{time:x}-{count}", process::id());
         let own_server = rig.own_server.as_ref().filter(|_| venue.has_own_server);
         let url = own_server.unwrap_or(&rig.url)(&tag);
-        Stage(Arc::new(Inner { rig: rig.clone(), url, cuttable: venue.is_cuttable, open: Mutex::default() }))
+        Stage(Arc::new(StageInner { rig: rig.clone(), url, cuttable: venue.is_cuttable, open: Mutex::default() }))
     }
 
     pub(crate) fn rig(&self) -> &Rig {
@@ -223,7 +223,7 @@ impl Stage {
         async move {
             timeout(limit, future)
                 .await
-                .map_err(|_| Failure::at(place, format_args!("{what} took longer than {limit:?}")))
+                .map_err(|_| CaseFailure::at(place, format_args!("{what} took longer than {limit:?}")))
         }
     }
 
@@ -237,7 +237,7 @@ impl Stage {
         let place = Location::caller();
         async move {
             match timeout(self.moment(), future).await {
-                Ok(_) => Err(Failure::at(place, format_args!("{what} came too early"))),
+                Ok(_) => Err(CaseFailure::at(place, format_args!("{what} came too early"))),
                 Err(_) => Ok(()),
             }
         }
@@ -264,7 +264,7 @@ impl Stage {
         async move {
             match timeout(limit, asking).await {
                 Ok(answer) => answer,
-                Err(_) => Err(Failure::at(place, format_args!("{what}: not so within {limit:?}"))),
+                Err(_) => Err(CaseFailure::at(place, format_args!("{what}: not so within {limit:?}"))),
             }
         }
     }
@@ -283,7 +283,7 @@ impl Stage {
             }
             poll
         }));
-        self.soon("the beginning of a task", has_begun).await?.map_err(Failure::new)?;
+        self.soon("the beginning of a task", has_begun).await?.map_err(CaseFailure::new)?;
         Ok(task)
     }
 
@@ -371,8 +371,10 @@ impl Stage {
 #[track_caller]
 pub(crate) fn refused<T>(what: &str, result: Result<T, Error>, kind: ErrorKind) -> CaseResult<Error> {
     match result {
-        Ok(_) => Err(Failure::new(format_args!("{what} was not refused, though {kind} was due"))),
+        Ok(_) => Err(CaseFailure::new(format_args!("{what} was not refused, though {kind} was due"))),
         Err(error) if error.kind() == kind => Ok(error),
-        Err(error) => Err(Failure::new(format_args!("{what} answered {} ({error}) in place of {kind}", error.kind()))),
+        Err(error) => {
+            Err(CaseFailure::new(format_args!("{what} answered {} ({error}) in place of {kind}", error.kind())))
+        }
     }
 }

@@ -71,12 +71,12 @@ pub struct Turn {
     beside: Beside,
     begun: Instant,
     log: Option<PathBuf>,
-    _here: Option<Here>,
-    _everywhere: Option<Everywhere>,
+    _here: Option<ProcessTurn>,
+    _everywhere: Option<MachineTurn>,
 }
 
 #[allow(dead_code)]
-enum Here {
+enum ProcessTurn {
     Beside(RwLockReadGuard<'static, ()>),
     Alone(RwLockWriteGuard<'static, ()>),
 }
@@ -87,25 +87,25 @@ enum Here {
 /// On a thread of a runtime, and when the file that `TOOZ_TURNS` names can't be opened or locked.
 pub fn take(name: &str, beside: Beside) -> Turn {
     let file = std::env::var_os(FILE);
-    let everywhere = file.as_ref().map(|file| Everywhere::take(file, beside));
+    let everywhere = file.as_ref().map(|file| MachineTurn::take(file, beside));
     // Those of this program are kept apart by the file as well, where there is one.
     let here = file.is_none().then(|| match beside {
-        Beside::Others => Here::Beside(HERE.blocking_read()),
-        Beside::Nobody => Here::Alone(HERE.blocking_write()),
+        Beside::Others => ProcessTurn::Beside(HERE.blocking_read()),
+        Beside::Nobody => ProcessTurn::Alone(HERE.blocking_write()),
     });
     let log = file.map(|file| with_end(&file, ".log"));
     Turn { name: name.to_owned(), beside, begun: Instant::now(), log, _here: here, _everywhere: everywhere }
 }
 
 /// The turn among several programs. The locks go with their files.
-struct Everywhere {
+struct MachineTurn {
     _turn: File,
     /// Of one that runs alone: the gate, which it keeps shut from when it begins to wait. It is shut for others, and not for those that are
     /// to run alone too.
     _gate: Option<File>,
 }
 
-impl Everywhere {
+impl MachineTurn {
     fn take(file: &OsString, beside: Beside) -> Self {
         let words = "TOOZ_TURNS names a file that can be written and locked";
         let open = |end: &str| {
@@ -118,12 +118,12 @@ impl Everywhere {
                 // It passes the gate, which is open again behind it.
                 gate.lock().expect(words);
                 turn.lock_shared().expect(words);
-                Everywhere { _turn: turn, _gate: None }
+                MachineTurn { _turn: turn, _gate: None }
             }
             Beside::Nobody => {
                 gate.lock_shared().expect(words);
                 turn.lock().expect(words);
-                Everywhere { _turn: turn, _gate: Some(gate) }
+                MachineTurn { _turn: turn, _gate: Some(gate) }
             }
         }
     }
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_runs_alone_has_nobody_beside_it() {
+    fn a_trial_that_runs_alone_has_none_beside_it() {
         static RUNNING: AtomicUsize = AtomicUsize::new(0);
         let run = |beside| {
             let _turn = take("one", beside);
@@ -186,14 +186,14 @@ mod tests {
     #[test]
     fn two_programs_keep_it_by_the_file() {
         let path = std::env::temp_dir().join(format!("tooz-turns-{}", std::process::id())).into_os_string();
-        let first = Everywhere::take(&path, Beside::Others);
-        let second = Everywhere::take(&path, Beside::Others);
+        let first = MachineTurn::take(&path, Beside::Others);
+        let second = MachineTurn::take(&path, Beside::Others);
         let file = |end: &str| OpenOptions::new().write(true).open(with_end(&path, end)).unwrap();
         let (turn, gate) = (file(""), file(".gate"));
         assert!(turn.try_lock().is_err() && gate.try_lock().is_ok(), "the gate is open behind them");
         gate.unlock().unwrap();
         drop((first, second));
-        let first = Everywhere::take(&path, Beside::Nobody);
+        let first = MachineTurn::take(&path, Beside::Nobody);
         assert!(turn.try_lock_shared().is_err() && gate.try_lock().is_err(), "others are kept out");
         assert!(gate.try_lock_shared().is_ok(), "one more that is to run alone may come");
         gate.unlock().unwrap();

@@ -9,12 +9,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tooz_core::{ErrorKind, Outcome, Result};
 
-use crate::connection::{Answer, Connection, Question};
+use crate::connection::{Connection, HttpResponse, Question};
 use crate::error::{self, Failure, Remedy};
 use crate::options::Settings;
 use crate::pool::Pool;
 use crate::request::{Op, Page, Transaction, TxnResult, read_transaction};
-use crate::wire::Unreached;
+use crate::wire::ConnectError;
 
 /// A connection that was not used for so long is closed.
 const UNUSED: Duration = Duration::from_secs(20);
@@ -108,7 +108,7 @@ impl Client {
     }
 
     /// Asks one agent after the other, within the limit. What is asked must bear being done twice.
-    pub(crate) async fn ask(&self, lane: Lane, question: Question) -> Result<Reply<Answer>> {
+    pub(crate) async fn ask(&self, lane: Lane, question: Question) -> Result<Reply<HttpResponse>> {
         // Waiting for a turn here is no part of the limit: nothing was sent yet.
         let _turn = self.pool(lane).turn().await;
         self.ask_within(lane, self.limit, question, |answer, _| Ok(answer)).await
@@ -120,7 +120,7 @@ impl Client {
         lane: Lane,
         limit: Duration,
         question: Question,
-        read: impl Fn(Answer, &str) -> Result<T, Failure>,
+        read: impl Fn(HttpResponse, &str) -> Result<T, Failure>,
     ) -> Result<Reply<T>> {
         let (pool, agents) = (self.pool(lane), self.settings.agents.len());
         let give_up = Instant::now() + limit;
@@ -178,7 +178,7 @@ impl Client {
         suspicious: Duration,
         question: &Question,
         was_repeated: &mut bool,
-    ) -> Result<(Answer, Arc<str>), Failure> {
+    ) -> Result<(HttpResponse, Arc<str>), Failure> {
         let pool = self.pool(lane);
         let (agent, kept) = (pool.agent(), pool.take());
         let may_be_cut = kept.is_some() && !lane.waits();
@@ -211,7 +211,7 @@ impl Client {
         pool: &Pool,
         kept: Option<Connection>,
         question: Question,
-    ) -> Result<(Answer, Arc<str>), Failure> {
+    ) -> Result<(HttpResponse, Arc<str>), Failure> {
         let mut connection = match kept {
             Some(connection) => connection,
             None => self.connect(pool.agent()).await?,
@@ -225,7 +225,7 @@ impl Client {
     }
 
     /// Asks that agent alone, over a connection of its own.
-    pub(crate) async fn ask_agent(&self, number: usize, question: Question) -> Result<Answer> {
+    pub(crate) async fn ask_agent(&self, number: usize, question: Question) -> Result<HttpResponse> {
         let address = &self.settings.agents[number].address;
         let asking = async {
             let mut connection = self.connect(number).await?;
@@ -241,7 +241,7 @@ impl Client {
         let Settings { agents, login, tls, .. } = &self.settings;
         let agent = &agents[number];
         let connecting = async {
-            let token = login.token().await.map_err(Unreached::from)?;
+            let token = login.token().await.map_err(ConnectError::from)?;
             Connection::open(number, agent, tls.as_ref(), token).await
         };
         connecting.await.map_err(|why| error::unreached(why, &agent.address))

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 
 use crate::options::Agent;
 use crate::tls::Tls;
-use crate::wire::{Unreached, Wire};
+use crate::wire::{ConnectError, Wire};
 
 /// The longest answer that is read, in bytes: more than any group or queue of a reasonable size.
 const LONGEST: usize = 256 << 20;
@@ -30,7 +30,7 @@ const INDEX: HeaderName = HeaderName::from_static("x-consul-index");
 
 /// What an agent answered.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct HttpResponse {
     pub(crate) status: u16,
     /// Of what is read: up to which index of the servers' log.
     pub(crate) index: u64,
@@ -39,7 +39,7 @@ pub(crate) struct Answer {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(crate) struct Broken {
+pub(crate) struct ExchangeError {
     pub(crate) cause: Box<dyn StdError + Send + Sync>,
     /// Whether the request may have reached the agent.
     pub(crate) was_sent: bool,
@@ -76,16 +76,16 @@ impl Connection {
         agent: &Agent,
         tls: Option<&Tls>,
         token: Option<HeaderValue>,
-    ) -> Result<Self, Unreached> {
-        let stream = TcpStream::connect((agent.name.as_str(), agent.port)).await.map_err(Unreached::by)?;
+    ) -> Result<Self, ConnectError> {
+        let stream = TcpStream::connect((agent.name.as_str(), agent.port)).await.map_err(ConnectError::by)?;
         // Requests are small, and each is waited for.
         let _ = stream.set_nodelay(true);
         let wire = match tls {
             Some(tls) => tls.secure(&agent.name, stream).await?,
             None => Wire::Plain(stream),
         };
-        let (sender, wire) = http1::handshake(TokioIo::new(wire)).await.map_err(Unreached::by)?;
-        let host = HeaderValue::from_str(&agent.address).map_err(Unreached::by)?;
+        let (sender, wire) = http1::handshake(TokioIo::new(wire)).await.map_err(ConnectError::by)?;
+        let host = HeaderValue::from_str(&agent.address).map_err(ConnectError::by)?;
         let (address, wire) = (Arc::clone(&agent.address), Box::pin(wire));
         Ok(Connection { sender, wire, host, token, address, agent: number, answered: 0 })
     }
@@ -98,16 +98,16 @@ impl Connection {
     }
 
     /// Asks. A connection of which this was dropped or failed is of no more use.
-    pub(crate) async fn ask(&mut self, question: Question) -> Result<Answer, Broken> {
+    pub(crate) async fn ask(&mut self, question: Question) -> Result<HttpResponse, ExchangeError> {
         let request = self.request(question)?;
         let Connection { sender, wire, .. } = self;
         let answering = async {
-            let response = sender.send_request(request).await.map_err(Broken::by)?;
+            let response = sender.send_request(request).await.map_err(ExchangeError::by)?;
             let (head, body) = response.into_parts();
             let index = head.headers.get(INDEX).and_then(|value| value.to_str().ok()?.parse().ok());
             let body = Limited::new(body, LONGEST).collect().await;
-            let body = body.map_err(|cause| Broken { cause, was_sent: true })?.to_bytes();
-            Ok(Answer { status: head.status.as_u16(), index: index.unwrap_or(0), body })
+            let body = body.map_err(|cause| ExchangeError { cause, was_sent: true })?.to_bytes();
+            Ok(HttpResponse { status: head.status.as_u16(), index: index.unwrap_or(0), body })
         };
         tokio::pin!(answering);
         let answer = tokio::select! {
@@ -120,19 +120,21 @@ impl Connection {
         Ok(answer)
     }
 
-    fn request(&self, question: Question) -> Result<Request<Full<Bytes>>, Broken> {
+    fn request(&self, question: Question) -> Result<Request<Full<Bytes>>, ExchangeError> {
         let mut request = Request::builder().method(question.method).uri(question.path).header(HOST, self.host.clone());
         if let Some(token) = &self.token {
             request = request.header(TOKEN, token.clone());
         }
-        request.body(Full::new(question.body)).map_err(|cause| Broken { cause: Box::new(cause), was_sent: false })
+        request
+            .body(Full::new(question.body))
+            .map_err(|cause| ExchangeError { cause: Box::new(cause), was_sent: false })
     }
 }
 
-impl Broken {
+impl ExchangeError {
     fn by(cause: hyper::Error) -> Self {
         // The library's word for what it had not begun to send.
         let was_sent = !cause.is_canceled();
-        Broken { cause: Box::new(cause), was_sent }
+        ExchangeError { cause: Box::new(cause), was_sent }
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tooz_core::{Error, ErrorKind, Outcome};
 
-use crate::connection::{Answer, Broken};
-use crate::wire::Unreached;
+use crate::connection::{ExchangeError, HttpResponse};
+use crate::wire::ConnectError;
 
 /// A failure in two tongues: the error for the caller, and what the driver itself does about it.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(crate) enum Remedy {
     None,
 }
 
-type Judgement = (ErrorKind, Outcome, Remedy, &'static str);
+type Classification = (ErrorKind, Outcome, Remedy, &'static str);
 
 /// What Consul answers where it has no such thing, or where a condition of a transaction does not hold: no failures.
 const fn is_an_answer(status: u16) -> bool {
@@ -38,7 +38,7 @@ const fn is_an_answer(status: u16) -> bool {
 }
 
 /// Judges the answer of the agent at that address to what was asked at that path.
-pub(crate) fn judge(answer: Answer, address: &str, path: &str) -> Result<Answer, Failure> {
+pub(crate) fn judge(answer: HttpResponse, address: &str, path: &str) -> Result<HttpResponse, Failure> {
     if is_an_answer(answer.status) {
         return Ok(answer);
     }
@@ -48,7 +48,7 @@ pub(crate) fn judge(answer: Answer, address: &str, path: &str) -> Result<Answer,
     Err(Failure { error: Error::new(kind, words).with_outcome(outcome), remedy })
 }
 
-fn verdict(status: u16, text: &str, path: &str) -> Judgement {
+fn verdict(status: u16, text: &str, path: &str) -> Classification {
     match status {
         403 => refused(text, path),
         // A path that is not its own canonical form. To follow would be to read another key.
@@ -78,7 +78,7 @@ fn verdict(status: u16, text: &str, path: &str) -> Judgement {
     }
 }
 
-fn server_error(text: &str, path: &str) -> Judgement {
+fn server_error(text: &str, path: &str) -> Classification {
     let config = |advice| (ErrorKind::Config, Outcome::NotApplied, Remedy::None, advice);
     // The answer of a server comes by way of an agent, whose own status it loses.
     if is_refusal(text) {
@@ -101,7 +101,7 @@ fn server_error(text: &str, path: &str) -> Judgement {
     }
 }
 
-fn refused(text: &str, path: &str) -> Judgement {
+fn refused(text: &str, path: &str) -> Classification {
     (ErrorKind::Unauthorized, Outcome::NotApplied, Remedy::LogIn, right_for(text, path))
 }
 
@@ -126,7 +126,7 @@ fn right_for(text: &str, path: &str) -> &'static str {
     }
 }
 
-const fn too_many() -> Judgement {
+const fn too_many() -> Classification {
     (
         ErrorKind::Unavailable,
         Outcome::NotApplied,
@@ -153,7 +153,7 @@ pub(crate) fn not_allowed(address: &str, what: &str) -> Failure {
 }
 
 /// A connection could not be made.
-pub(crate) fn unreached(cause: Unreached, address: &str) -> Failure {
+pub(crate) fn unreached(cause: ConnectError, address: &str) -> Failure {
     if let Some(said) = cause.0.downcast_ref::<Error>() {
         // A file of certificates, or that of the token, is not as it should be.
         let error = Error::new(said.kind(), format!("consul at {address}: {said}")).with_outcome(Outcome::NotApplied);
@@ -172,7 +172,7 @@ pub(crate) fn unreached(cause: Unreached, address: &str) -> Failure {
 }
 
 /// A connection broke under a request. `answered`: how many were answered over it before.
-pub(crate) fn broken(broken: Broken, address: &str, answered: u64) -> Failure {
+pub(crate) fn broken(broken: ExchangeError, address: &str, answered: u64) -> Failure {
     let words = chain(&*broken.cause);
     let outcome = if broken.was_sent { Outcome::Unknown } else { Outcome::NotApplied };
     if is_about_certificates(&words) {
@@ -257,14 +257,14 @@ mod tests {
     use super::*;
 
     fn of(status: u16, text: &str) -> Failure {
-        let answer = Answer { status, index: 0, body: Bytes::copy_from_slice(text.as_bytes()) };
+        let answer = HttpResponse { status, index: 0, body: Bytes::copy_from_slice(text.as_bytes()) };
         judge(answer, "h:8500", "/v1/kv/x").unwrap_err()
     }
 
     proptest! {
         #[test]
         fn no_answer_panics(status in 0_u16..700, text: String) {
-            let answer = Answer { status, index: 0, body: text.into_bytes().into() };
+            let answer = HttpResponse { status, index: 0, body: text.into_bytes().into() };
             if let Err(failure) = judge(answer, "h:8500", "/v1/kv/x") {
                 prop_assert!(failure.error.to_string().contains("h:8500"));
                 prop_assert!(failure.remedy != Remedy::LogIn || failure.error.outcome() == Outcome::NotApplied);

@@ -100,8 +100,8 @@ impl Groups for ConsulSession {
         let mut replaced = None;
         for _ in 0..TRIES {
             match self.join_once(request, &folder, &value, replaced.as_ref()).await {
-                Ok(Joining::Done) => return Ok(()),
-                Ok(Joining::Again(there)) => replaced = there,
+                Ok(JoinEnd::Done) => return Ok(()),
+                Ok(JoinEnd::Again(there)) => replaced = there,
                 // What was surely not done needs no withdrawal.
                 Err(error) => {
                     return Err(match self.holdings.strike_unmade(request.id) {
@@ -191,7 +191,7 @@ impl Groups for ConsulSession {
 }
 
 /// How one transaction of a join went.
-enum Joining {
+enum JoinEnd {
     Done,
     /// It is to be tried again, in the place of that entry if there is one.
     Again(Option<Entry>),
@@ -209,7 +209,7 @@ impl ConsulSession {
         folder: &GroupFolder,
         value: &[u8],
         replaced: Option<&Entry>,
-    ) -> Result<Joining> {
+    ) -> Result<JoinEnd> {
         let session = self.server_session()?;
         let (place, index) = (folder.member(&request.member), session.index());
         let mut ops = vec![
@@ -237,7 +237,7 @@ impl ConsulSession {
         if let TxnResult::Done(entries) = &verdict {
             let own = entries.iter().rev().find(|entry| entry.key == place).map_or(0, |own| own.modified);
             self.holdings.confirm(request.id, own);
-            return Ok(Joining::Done);
+            return Ok(JoinEnd::Done);
         }
         if verdict.fails(0) {
             return Err(Error::no_group(&request.group));
@@ -248,14 +248,14 @@ impl ConsulSession {
             // Only the session can hinder the lock then.
             session.require(&self.client).await?;
         }
-        let Some(there) = self.one(&place).await? else { return Ok(Joining::Again(None)) };
+        let Some(there) = self.one(&place).await? else { return Ok(JoinEnd::Again(None)) };
         match self.meet(request, folder, &there) {
             JoinConflict::Itself => {
                 self.holdings.doubt_making(request.id);
                 self.holdings.confirm(request.id, there.modified);
-                Ok(Joining::Done)
+                Ok(JoinEnd::Done)
             }
-            JoinConflict::Replaces => Ok(Joining::Again(Some(there))),
+            JoinConflict::Replaces => Ok(JoinEnd::Again(Some(there))),
             JoinConflict::Refused => Err(self.namesake(request, folder, &there).await),
         }
     }

@@ -36,7 +36,7 @@ pub(crate) struct Mailbox {
 }
 
 /// What came of one question.
-struct Received {
+struct PollReply {
     /// After which index to wait.
     index: u64,
     /// It was answered early, though nothing has changed.
@@ -80,7 +80,7 @@ impl Mailbox {
     }
 
     /// `None`: the session is over, and that was told.
-    async fn receive_once(&self, index: u64, has_failed: bool) -> Result<Option<Received>> {
+    async fn receive_once(&self, index: u64, has_failed: bool) -> Result<Option<PollReply>> {
         let key = &self.session.key;
         if has_failed {
             // The servers may come back with an earlier state: what is held is free for others from now on, and the next heartbeat is late.
@@ -93,7 +93,7 @@ impl Mailbox {
             0 => Some(self.client.glance(Lane::Mailbox, key, Scope::Below).await),
             _ => self.client.poll(Lane::Mailbox, key, Scope::Below, index, self.wait).await,
         };
-        let Some(asked) = asked else { return Ok(Some(Received { index, is_idle: true })) };
+        let Some(asked) = asked else { return Ok(Some(PollReply { index, is_idle: true })) };
         let mut page = asked?;
         if !self.is_there(&page) {
             // A leader that was just elected may not have read its own log.
@@ -122,7 +122,7 @@ impl Mailbox {
             let ops = some.iter().map(|letter| delete(&letter.key)).collect();
             self.session.change(&self.client, Lane::Mailbox, ops, None).await?;
         }
-        Ok(Some(Received { index: page.index.max(1), is_idle }))
+        Ok(Some(PollReply { index: page.index.max(1), is_idle }))
     }
 
     fn is_there(&self, page: &Page) -> bool {

@@ -8,15 +8,15 @@ use tooz_core::{Outcome, Result};
 
 use crate::client::{Client, Lane};
 use crate::error;
-use crate::releases::{OPS, Released, Waiting};
+use crate::releases::{OPS, PendingRelease, ReleaseReply};
 use crate::request::{Op, TxnResult, check_session, delete};
 use crate::server_session::ServerSession;
 
 /// Deletes a key of the session, together with others that wait for the same.
-pub(crate) async fn release(client: &Client, session: &ServerSession, key: &str) -> Result<Released> {
+pub(crate) async fn release(client: &Client, session: &ServerSession, key: &str) -> Result<ReleaseReply> {
     let mut was_given_up = false;
-    let told = |done: Result<Released>, was_given_up| {
-        done.map(|done| Released { was_repeated: done.was_repeated || was_given_up, ..done })
+    let told = |done: Result<ReleaseReply>, was_given_up| {
+        done.map(|done| ReleaseReply { was_repeated: done.was_repeated || was_given_up, ..done })
     };
     loop {
         let mut is_done = session.releases.wait(key);
@@ -44,7 +44,7 @@ pub(crate) async fn release(client: &Client, session: &ServerSession, key: &str)
     }
 }
 
-async fn write(client: &Client, session: &ServerSession, mut some: Vec<Waiting>) {
+async fn write(client: &Client, session: &ServerSession, mut some: Vec<PendingRelease>) {
     let mut was_repeated = false;
     while !some.is_empty() {
         // That the key is the session's proves that the session lived until then.
@@ -58,7 +58,7 @@ async fn write(client: &Client, session: &ServerSession, mut some: Vec<Waiting>)
             Err(error) => return tell(some, &Err(error)),
         };
         let TxnResult::Refused(failed) = verdict else {
-            return tell(some, &Ok(Released { was_there: true, was_repeated }));
+            return tell(some, &Ok(ReleaseReply { was_there: true, was_repeated }));
         };
         let (mut gone, mut rest) = (Vec::new(), Vec::new());
         for (number, one) in some.into_iter().enumerate() {
@@ -71,12 +71,12 @@ async fn write(client: &Client, session: &ServerSession, mut some: Vec<Waiting>)
             let error = error.unwrap_or_else(|| error::strange("keys that can't be given back"));
             return tell(rest, &Err(error.with_outcome(Outcome::Unknown)));
         }
-        tell(gone, &Ok(Released { was_there: false, was_repeated }));
+        tell(gone, &Ok(ReleaseReply { was_there: false, was_repeated }));
         some = rest;
     }
 }
 
-fn tell(some: Vec<Waiting>, done: &Result<Released>) {
+fn tell(some: Vec<PendingRelease>, done: &Result<ReleaseReply>) {
     for one in some {
         let _ = one.done.send(done.clone());
     }

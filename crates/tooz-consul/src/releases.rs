@@ -14,7 +14,7 @@ const MOST: usize = (BATCH - history::OPS) / OPS;
 
 /// What became of a key that was to be deleted.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Released {
+pub(crate) struct ReleaseReply {
     /// Whether the key was there, and the session's.
     pub(crate) was_there: bool,
     /// An earlier sending may have deleted it.
@@ -24,26 +24,26 @@ pub(crate) struct Released {
 /// What waits to be released, and whose turn it is to do it.
 #[derive(Default)]
 pub(crate) struct Releases {
-    waiting: Mutex<Vec<Waiting>>,
+    waiting: Mutex<Vec<PendingRelease>>,
     /// Held by the call that writes for all.
     pub(crate) writing: tokio::sync::Mutex<()>,
 }
 
 /// One that waits to be released.
-pub(crate) struct Waiting {
+pub(crate) struct PendingRelease {
     pub(crate) key: String,
-    pub(crate) done: oneshot::Sender<Result<Released>>,
+    pub(crate) done: oneshot::Sender<Result<ReleaseReply>>,
 }
 
 impl Releases {
-    pub(crate) fn wait(&self, key: &str) -> oneshot::Receiver<Result<Released>> {
+    pub(crate) fn wait(&self, key: &str) -> oneshot::Receiver<Result<ReleaseReply>> {
         let (done, is_done) = oneshot::channel();
-        self.waiting.lock().push(Waiting { key: key.to_owned(), done });
+        self.waiting.lock().push(PendingRelease { key: key.to_owned(), done });
         is_done
     }
 
     /// Those that came first, as many as one transaction takes.
-    pub(crate) fn take_some(&self) -> Vec<Waiting> {
+    pub(crate) fn take_some(&self) -> Vec<PendingRelease> {
         let mut waiting = self.waiting.lock();
         let count = waiting.len().min(MOST);
         waiting.drain(..count).collect()

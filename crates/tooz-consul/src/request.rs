@@ -5,7 +5,7 @@ use serde::ser::SerializeSeq as _;
 use serde::{Deserialize, Serialize, Serializer};
 use tooz_core::Result;
 
-use crate::connection::Answer;
+use crate::connection::HttpResponse;
 use crate::error::{self, Failure};
 
 /// How many operations one transaction may have: the least of all versions.
@@ -152,7 +152,7 @@ impl WireEntry {
 }
 
 /// Reads what was answered to a transaction.
-pub(crate) fn read_transaction(answer: &Answer, address: &str) -> Result<TxnResult, Failure> {
+pub(crate) fn read_transaction(answer: &HttpResponse, address: &str) -> Result<TxnResult, Failure> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Wire {
@@ -198,7 +198,7 @@ impl Page {
         self.entries.iter().any(|entry| entry.key == key)
     }
 
-    pub(crate) fn read(answer: &Answer) -> Result<Self> {
+    pub(crate) fn read(answer: &HttpResponse) -> Result<Self> {
         if answer.status == 404 {
             return Ok(Page { entries: Vec::new(), index: answer.index });
         }
@@ -215,8 +215,8 @@ mod tests {
 
     use super::*;
 
-    fn answer(status: u16, body: &str) -> Answer {
-        Answer { status, index: 7, body: body.to_owned().into() }
+    fn answer(status: u16, body: &str) -> HttpResponse {
+        HttpResponse { status, index: 7, body: body.to_owned().into() }
     }
 
     #[test]

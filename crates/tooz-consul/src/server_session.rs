@@ -83,7 +83,7 @@ impl ServerSession {
 
     async fn ask_to_create(client: &Client, member: &MemberId, timeout: Duration) -> Result<String> {
         #[derive(Deserialize)]
-        struct Created {
+        struct CreateResponse {
             #[serde(rename = "ID")]
             id: String,
         }
@@ -98,7 +98,7 @@ impl ServerSession {
         };
         let question = client.question(Method::PUT, "session/create", &[], write(&create)?);
         let asked = client.ask(Lane::Duty, question).await.map_err(|error| error.context("make a session"))?;
-        let created: Created =
+        let created: CreateResponse =
             serde_json::from_slice(&asked.message.body).map_err(|_| error::strange("that of a session"))?;
         let is_id = created.id.len() <= 64 && created.id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
         if is_id { Ok(created.id) } else { Err(error::strange("the id of a session")) }

@@ -16,7 +16,7 @@ use crate::layout::Layout;
 use crate::mailbox::Mailbox;
 use crate::rounds::Rounds;
 use crate::server_session::ServerSession;
-use crate::watch::Watching;
+use crate::watch::Poller;
 use crate::{checkup, error, options};
 
 /// The most that a session promises. Each is defended in the README.
@@ -92,8 +92,8 @@ impl ConsulSession {
     }
 
     /// By what a watch of this session asks.
-    pub(crate) fn watching(&self) -> Watching {
-        Watching { client: Arc::clone(&self.client), wait: self.crowd.wait() }
+    pub(crate) fn watching(&self) -> Poller {
+        Poller { client: Arc::clone(&self.client), wait: self.crowd.wait() }
     }
 
     /// All that is locked by the session, and all that it has noted: what is at the servers may be more, and less.

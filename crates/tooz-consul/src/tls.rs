@@ -21,7 +21,7 @@ mod with {
     use tooz_core::driver::{CertificateFiles, Options, OwnCertificate};
     use tooz_core::{Error, Result};
 
-    use crate::wire::{Unreached, Wire};
+    use crate::wire::{ConnectError, Wire};
 
     /// Without a word of the client an agent would speak HTTP/2.
     const HTTP_1: &[u8] = b"http/1.1";
@@ -39,12 +39,12 @@ mod with {
         }
 
         /// Shakes hands over a connection to the server of that name, with the certificates of that moment.
-        pub(crate) async fn secure(&self, name: &str, stream: TcpStream) -> std::result::Result<Wire, Unreached> {
+        pub(crate) async fn secure(&self, name: &str, stream: TcpStream) -> std::result::Result<Wire, ConnectError> {
             let files = Arc::clone(&self.0);
             // The system's certificates are many, and a disk may be slow: that is not for the heart to wait for.
-            let config = tokio::task::spawn_blocking(move || config(&files)).await.map_err(Unreached::by)??;
-            let name = ServerName::try_from(name.to_owned()).map_err(Unreached::by)?;
-            let secured = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(Unreached::by)?;
+            let config = tokio::task::spawn_blocking(move || config(&files)).await.map_err(ConnectError::by)??;
+            let name = ServerName::try_from(name.to_owned()).map_err(ConnectError::by)?;
+            let secured = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(ConnectError::by)?;
             Ok(Wire::Secured(Box::new(secured)))
         }
     }
@@ -103,7 +103,7 @@ mod without {
     use tooz_core::driver::Options;
     use tooz_core::{Error, Result};
 
-    use crate::wire::{Unreached, Wire};
+    use crate::wire::{ConnectError, Wire};
 
     #[derive(Clone)]
     pub(crate) struct Tls(Infallible);
@@ -116,7 +116,7 @@ mod without {
         }
 
         #[allow(clippy::unused_async)] // As with TLS.
-        pub(crate) async fn secure(&self, _name: &str, _stream: TcpStream) -> std::result::Result<Wire, Unreached> {
+        pub(crate) async fn secure(&self, _name: &str, _stream: TcpStream) -> std::result::Result<Wire, ConnectError> {
             match self.0 {}
         }
     }

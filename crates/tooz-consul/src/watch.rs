@@ -23,13 +23,13 @@ const FOR_EACH: Duration = Duration::from_micros(100);
 const ASIDE: Duration = Duration::from_millis(500);
 
 /// By what a watch asks.
-pub(crate) struct Watching {
+pub(crate) struct Poller {
     pub(crate) client: Arc<Client>,
     /// How long one question waits.
     pub(crate) wait: Duration,
 }
 
-impl Watching {
+impl Poller {
     /// What stands there when something has changed after that index, or after some time.
     async fn change(&self, key: &str, scope: Scope, index: u64) -> Result<Page> {
         if let Some(page) = self.client.poll(Lane::Poll, key, scope, index, self.wait).await {
@@ -56,7 +56,7 @@ fn pauses() -> Backoff {
 }
 
 /// Every change of a group after that page.
-pub(crate) fn group(watching: Watching, folder: GroupFolder, page: &Page) -> PushStream {
+pub(crate) fn group(watching: Poller, folder: GroupFolder, page: &Page) -> PushStream {
     let (pusher, stream) = push_channel();
     let pusher = Arc::new(pusher);
     pusher.push(Pushed::Ready);
@@ -79,7 +79,7 @@ struct GroupWatch {
 }
 
 impl GroupWatch {
-    async fn follow(mut self, watching: Watching) {
+    async fn follow(mut self, watching: Poller) {
         let mut pauses = pauses();
         let mut idle = Idle::new();
         loop {
@@ -97,7 +97,7 @@ impl GroupWatch {
     }
 
     /// Whether there was anything to tell; `None`: the group is gone.
-    async fn follow_once(&mut self, watching: &Watching) -> Result<Option<bool>> {
+    async fn follow_once(&mut self, watching: &Poller) -> Result<Option<bool>> {
         let marker = self.folder.marker().to_owned();
         let mut page = watching.change(&marker, Scope::Below, self.index).await?;
         if !page.has(&marker) {
@@ -157,7 +157,7 @@ fn changes(before: &BTreeMap<String, (u64, RosterEntry)>, now: &BTreeMap<String,
 }
 
 /// A hint at every change of the holders of a lock, whose queue at that index was this.
-pub(crate) fn lock(watching: Watching, folder: LockFolder, line: Vec<Entry>, index: u64) -> PushStream {
+pub(crate) fn lock(watching: Poller, folder: LockFolder, line: Vec<Entry>, index: u64) -> PushStream {
     let (pusher, stream) = push_channel();
     let pusher = Arc::new(pusher);
     pusher.push(Pushed::Ready);
@@ -175,7 +175,7 @@ struct LockWatch {
 }
 
 impl LockWatch {
-    async fn follow(mut self, watching: Watching) {
+    async fn follow(mut self, watching: Poller) {
         let mut pauses = pauses();
         let mut idle = Idle::new();
         loop {
@@ -191,7 +191,7 @@ impl LockWatch {
     }
 
     /// Whether there was anything to tell.
-    async fn follow_once(&mut self, watching: &Watching) -> Result<bool> {
+    async fn follow_once(&mut self, watching: &Poller) -> Result<bool> {
         if let Some(head) = self.line.first()
             && self.folder.mode_of(&head.key) == LockMode::Exclusive
         {

@@ -54,28 +54,28 @@ impl AsyncWrite for Wire {
 
 /// Why there is no connection: what was to be sent over it was not.
 #[derive(Debug)]
-pub(crate) struct Unreached(pub(crate) Box<dyn StdError + Send + Sync>);
+pub(crate) struct ConnectError(pub(crate) Box<dyn StdError + Send + Sync>);
 
-impl Unreached {
+impl ConnectError {
     pub(crate) fn by(cause: impl StdError + Send + Sync + 'static) -> Self {
-        Unreached(Box::new(cause))
+        ConnectError(Box::new(cause))
     }
 }
 
-impl fmt::Display for Unreached {
+impl fmt::Display for ConnectError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(formatter)
     }
 }
 
-impl StdError for Unreached {
+impl StdError for ConnectError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source()
     }
 }
 
-impl From<tooz_core::Error> for Unreached {
+impl From<tooz_core::Error> for ConnectError {
     fn from(error: tooz_core::Error) -> Self {
-        Unreached(Box::new(error))
+        ConnectError(Box::new(error))
     }
 }

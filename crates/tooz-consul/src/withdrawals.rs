@@ -13,7 +13,7 @@ const MOST: usize = BATCH - 2 - history::OPS;
 /// What is to be withdrawn, and whose turn it is to do it.
 #[derive(Default)]
 pub(crate) struct Withdrawals {
-    waiting: Mutex<Vec<Waiting>>,
+    waiting: Mutex<Vec<PendingWithdrawal>>,
     /// Held by the call that writes for all.
     pub(crate) writing: tokio::sync::Mutex<()>,
     /// Held by the call that reads the session's key for all.
@@ -21,7 +21,7 @@ pub(crate) struct Withdrawals {
 }
 
 /// One that waits to be withdrawn.
-pub(crate) struct Waiting {
+pub(crate) struct PendingWithdrawal {
     pub(crate) places: Vec<String>,
     pub(crate) done: oneshot::Sender<Result<()>>,
 }
@@ -29,15 +29,15 @@ pub(crate) struct Waiting {
 impl Withdrawals {
     pub(crate) fn wait(&self, places: &[String]) -> oneshot::Receiver<Result<()>> {
         let (done, is_done) = oneshot::channel();
-        self.waiting.lock().push(Waiting { places: places.to_vec(), done });
+        self.waiting.lock().push(PendingWithdrawal { places: places.to_vec(), done });
         is_done
     }
 
     /// Those that came first, as many as one transaction takes.
-    pub(crate) fn take_some(&self) -> Vec<Waiting> {
+    pub(crate) fn take_some(&self) -> Vec<PendingWithdrawal> {
         let mut waiting = self.waiting.lock();
         let mut places = 0;
-        let fits = |one: &&Waiting| {
+        let fits = |one: &&PendingWithdrawal| {
             let is_first = places == 0;
             places += one.places.len().max(1);
             is_first || places <= MOST

@@ -10,10 +10,10 @@ use shuttle::future::block_on;
 use shuttle::thread;
 
 use crate::base::clock::Moment;
-use crate::base::event_queue::{Next, event_queue};
+use crate::base::event_queue::{Delivery, event_queue};
 use crate::base::latch::Latch;
 use crate::base::loss_reason::LossReason;
-use crate::driver::wanted::{Progress, Wanted};
+use crate::driver::wanted::{WaitProgress, Wanted};
 use crate::engine::deadline::{Deadline, Judgement};
 
 /// Orders of steps for each test: half of them at random, half with few changes of threads at the worst places.
@@ -80,7 +80,7 @@ fn the_last_word_of_a_driver_is_heard() {
             })
         };
         let mut words = 0;
-        while !matches!(block_on(wanted.next_word(&mut seen)), Progress::Queued) {
+        while !matches!(block_on(wanted.next_word(&mut seen)), WaitProgress::Queued) {
             words += 1;
         }
         driver.join().unwrap();
@@ -100,8 +100,8 @@ fn a_reader_finds_each_item_once_in_order_and_the_end() {
         let mut found = Vec::new();
         while let Some(next) = block_on(std::future::poll_fn(|context| reader.poll_next(context))) {
             match next {
-                Next::Item(item) => found.push(item),
-                Next::Lagged => panic!("three items are not too many"),
+                Delivery::Item(item) => found.push(item),
+                Delivery::Lagged => panic!("three items are not too many"),
             }
         }
         feeding.join().unwrap();

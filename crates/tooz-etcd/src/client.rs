@@ -11,7 +11,7 @@ use crate::endpoints::{Class, Endpoints};
 use crate::error::{self, Failure, Remedy};
 use crate::history::History;
 use crate::lanes::{Lane, Lanes};
-use crate::login::{Admission, LoggedIn, Login};
+use crate::login::{Admission, Login, LoginEnd};
 use crate::options::Settings;
 use crate::proto::etcdserverpb::{
     AuthenticateRequest, DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
@@ -154,7 +154,7 @@ impl Client {
     }
 
     /// Logs in anew, unless that was done since the log-in with that count.
-    pub(crate) async fn log_in_after(&self, count: u64) -> Result<LoggedIn> {
+    pub(crate) async fn log_in_after(&self, count: u64) -> Result<LoginEnd> {
         let limit = self.limit;
         self.endpoints.login.after(count, limit, |name, password| self.authenticate(name, password)).await
     }
@@ -212,7 +212,7 @@ impl<'a> Round<'a> {
             return self.go_elsewhere(connection, failure).await;
         }
         self.logins += 1;
-        if self.logins > 1 || self.client.log_in_after(connection.login).await? == LoggedIn::WithoutUser {
+        if self.logins > 1 || self.client.log_in_after(connection.login).await? == LoginEnd::WithoutUser {
             return Err(failure.error);
         }
         // To log in takes its time, of which the request is to have some.

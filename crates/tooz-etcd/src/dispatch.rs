@@ -34,7 +34,7 @@ pub(crate) enum Notice {
 }
 
 /// Where notices go. It is called under the lock of the dispatch: it must not wait, nor begin or end a watch.
-type Sink = Box<dyn FnMut(Notice) + Send>;
+type NoticeSink = Box<dyn FnMut(Notice) + Send>;
 
 /// Which keys to watch, and from when on.
 pub(crate) struct Scope {
@@ -65,7 +65,7 @@ impl Scope {
 
 struct Watch {
     scope: Scope,
-    sink: Sink,
+    sink: NoticeSink,
     /// By which number the present stream knows it.
     wire: i64,
     gap: bool,
@@ -74,20 +74,20 @@ struct Watch {
 /// The watches of one session.
 #[derive(Default)]
 pub(crate) struct Dispatch {
-    state: Mutex<State>,
+    state: Mutex<DispatchState>,
     wanted: Notify,
     /// Counts the streams that stood in the place of one that had ended.
     restands: watch::Sender<u64>,
 }
 
 /// A watch; it ends when this is dropped.
-pub(crate) struct Watching {
+pub(crate) struct WatchHandle {
     dispatch: Weak<Dispatch>,
     handle: u64,
 }
 
 #[derive(Default)]
-struct State {
+struct DispatchState {
     handles: u64,
     wires: i64,
     watches: HashMap<u64, Watch>,
@@ -102,7 +102,7 @@ struct State {
 
 /// What a message was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Routed {
+pub(crate) enum MessageKind {
     /// A watch stands, or has told something.
     Stands,
     /// Nothing of that kind.
@@ -112,7 +112,7 @@ pub(crate) enum Routed {
 impl Dispatch {
     /// Begins to watch. Everything from the scope's revision on is told, however long the stream takes to stand; from now on means
     /// from [`Notice::Ready`] on.
-    pub(crate) fn watch(self: &Arc<Self>, scope: Scope, sink: impl FnMut(Notice) + Send + 'static) -> Watching {
+    pub(crate) fn watch(self: &Arc<Self>, scope: Scope, sink: impl FnMut(Notice) + Send + 'static) -> WatchHandle {
         let mut state = self.state();
         state.handles += 1;
         let handle = state.handles;
@@ -120,7 +120,7 @@ impl Dispatch {
         state.create(handle);
         drop(state);
         self.wanted.notify_one();
-        Watching { dispatch: Arc::downgrade(self), handle }
+        WatchHandle { dispatch: Arc::downgrade(self), handle }
     }
 
     /// Counts the streams that stood in the place of one that had ended: what was told meanwhile is told, but a cluster that was set back
@@ -173,23 +173,23 @@ impl Dispatch {
     }
 
     /// Hands a message to the watch that it is for.
-    pub(crate) fn take(&self, response: WatchResponse) -> Routed {
+    pub(crate) fn take(&self, response: WatchResponse) -> MessageKind {
         let mut guard = self.state();
         let state = &mut *guard;
         let revision = response.header.as_ref().map_or(0, |header| header.revision);
         let wire = if response.created { state.answered(response.watch_id) } else { response.watch_id };
         // A sign of life, or the last words of a watch that was cancelled.
-        let Some(handle) = state.by_wire.get(&wire).copied() else { return Routed::Other };
-        let Some(watch) = state.watches.get_mut(&handle) else { return Routed::Other };
+        let Some(handle) = state.by_wire.get(&wire).copied() else { return MessageKind::Other };
+        let Some(watch) = state.watches.get_mut(&handle) else { return MessageKind::Other };
         if response.canceled {
             state.by_wire.remove(&wire);
             if response.compact_revision == 0 {
                 state.refused.push_back(handle);
-                return Routed::Other;
+                return MessageKind::Other;
             }
             watch.begin_anew();
             state.create(handle);
-            return Routed::Stands;
+            return MessageKind::Stands;
         }
         if response.created {
             if watch.scope.from == 0 {
@@ -206,7 +206,7 @@ impl Dispatch {
         for event in response.events {
             watch.tell(event);
         }
-        Routed::Stands
+        MessageKind::Stands
     }
 
     /// Something that the first refused watch would tell of. Watches that have ended meanwhile are forgotten.
@@ -238,12 +238,12 @@ impl Dispatch {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DispatchState> {
         self.state.lock()
     }
 }
 
-impl Drop for Watching {
+impl Drop for WatchHandle {
     fn drop(&mut self) {
         let Some(dispatch) = self.dispatch.upgrade() else { return };
         let mut state = dispatch.state();
@@ -253,7 +253,7 @@ impl Drop for Watching {
     }
 }
 
-impl State {
+impl DispatchState {
     /// Asks the present stream for that watch, under a number that it never saw: etcd does not forget old ones.
     fn create(&mut self, handle: u64) {
         let Some(stream) = &self.stream else { return };
@@ -323,10 +323,10 @@ mod tests {
     use super::*;
     use crate::proto::etcdserverpb::ResponseHeader;
 
-    type Told = Arc<Mutex<Vec<String>>>;
+    type Notices = Arc<Mutex<Vec<String>>>;
 
-    fn watched(dispatch: &Arc<Dispatch>, key: &str, from: i64) -> (Watching, Told) {
-        let told = Told::default();
+    fn watched(dispatch: &Arc<Dispatch>, key: &str, from: i64) -> (WatchHandle, Notices) {
+        let told = Notices::default();
         let tell = Arc::clone(&told);
         let watching = dispatch.watch(Scope::key(key.as_bytes(), from), move |notice| {
             tell.lock().push(match notice {
@@ -367,15 +367,15 @@ mod tests {
         dispatch.begin(&sender, false);
         let (watching, told) = watched(&dispatch, "a", 5);
         assert_eq!(asked(&mut stream), [(1, Some(5))]);
-        assert_eq!(dispatch.take(WatchResponse { created: true, ..response(1, 9) }), Routed::Stands);
+        assert_eq!(dispatch.take(WatchResponse { created: true, ..response(1, 9) }), MessageKind::Stands);
         dispatch.take(WatchResponse { events: vec![put(11)], ..response(1, 11) });
-        assert_eq!(dispatch.take(response(-1, 20)), Routed::Other, "a sign of life of the stream");
+        assert_eq!(dispatch.take(response(-1, 20)), MessageKind::Other, "a sign of life of the stream");
         dispatch.take(response(1, 30));
         dispatch.stream_ended();
         let (sender, mut stream) = mpsc::unbounded_channel();
         dispatch.begin(&sender, false);
         assert_eq!(asked(&mut stream), [(2, Some(31))]);
-        assert_eq!(dispatch.take(response(1, 40)), Routed::Other, "the old number means nothing");
+        assert_eq!(dispatch.take(response(1, 40)), MessageKind::Other, "the old number means nothing");
         drop(watching);
         assert_eq!(asked(&mut stream), [(2, None)]);
         assert_eq!(*told.lock(), ["ready 4", "put 11"]);
@@ -404,8 +404,8 @@ mod tests {
         let all = ["a", "b", "c"].map(|key| watched(&dispatch, key, 1));
         dispatch.take(WatchResponse { created: true, ..response(1, 1) });
         let refused = |id| WatchResponse { created: true, canceled: true, ..response(id, 1) };
-        assert_eq!(dispatch.take(refused(-1)), Routed::Other);
-        assert_eq!(dispatch.take(refused(3)), Routed::Other);
+        assert_eq!(dispatch.take(refused(-1)), MessageKind::Other);
+        assert_eq!(dispatch.take(refused(3)), MessageKind::Other);
         assert_eq!(dispatch.first_refused().unwrap().key, b"b");
         dispatch.pass_over_refused();
         assert_eq!(dispatch.first_refused().unwrap().key, b"c");

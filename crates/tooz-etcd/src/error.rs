@@ -7,7 +7,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tooz_core::{Error, ErrorKind, Outcome};
 
-use crate::tls::Unreached;
+use crate::tls::ConnectError;
 
 /// A failure in two tongues: the error for the caller, and what the driver itself does about it.
 #[derive(Debug)]
@@ -31,18 +31,18 @@ pub(crate) enum Remedy {
 
 /// What etcd or the library said, in words for people. The library's own form of it is for programmers.
 #[derive(Debug)]
-struct Cause {
+struct StatusMessage {
     words: String,
     status: Status,
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for StatusMessage {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.words)
     }
 }
 
-impl StdError for Cause {
+impl StdError for StatusMessage {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.status.source()
     }
@@ -58,14 +58,14 @@ pub(crate) fn judge(status: Status, address: &str) -> Failure {
     let (kind, outcome, remedy, advice) = verdict;
     let words = if status.source().is_some() { chain(&status) } else { text };
     let message = format!("etcd at {address}: {words}; {advice}");
-    let error = Error::new(kind, message).with_outcome(outcome).with_source(Cause { words, status });
+    let error = Error::new(kind, message).with_outcome(outcome).with_source(StatusMessage { words, status });
     Failure { error, remedy }
 }
 
-type Judgement = (ErrorKind, Outcome, Remedy, &'static str);
+type Classification = (ErrorKind, Outcome, Remedy, &'static str);
 
 /// What etcd says no to, whichever of its members is asked.
-fn refusal(code: Code, text: &str) -> Option<Judgement> {
+fn refusal(code: Code, text: &str) -> Option<Classification> {
     Some(match code {
         Code::NotFound if text.contains("lease not found") => {
             (ErrorKind::Lost, Outcome::NotApplied, Remedy::None, "the session has ended at the server")
@@ -135,7 +135,7 @@ fn refusal(code: Code, text: &str) -> Option<Judgement> {
 }
 
 /// What another member may do better, and what is not known.
-fn trouble(status: &Status, text: &str) -> Judgement {
+fn trouble(status: &Status, text: &str) -> Classification {
     match status.code() {
         Code::ResourceExhausted => {
             (ErrorKind::Unavailable, Outcome::NotApplied, Remedy::AskAnother, "etcd is overloaded: try again later")
@@ -186,7 +186,7 @@ fn trouble(status: &Status, text: &str) -> Judgement {
     }
 }
 
-const fn too_large() -> Judgement {
+const fn too_large() -> Classification {
     let advice = "etcd takes about 1.5 MB (--max-request-bytes): say less in the capabilities";
     (ErrorKind::Config, Outcome::NotApplied, Remedy::None, advice)
 }
@@ -251,7 +251,7 @@ pub(crate) fn chain(error: &dyn StdError) -> String {
 /// Whether the request died before it left: there was no connection to send it over.
 fn never_sent(status: &Status) -> bool {
     causes(status).any(|cause| {
-        cause.is::<Unreached>()
+        cause.is::<ConnectError>()
             || cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
             // The library's word for any failure to connect, in text since its type is private.
             || matches!(cause.to_string().as_str(), "tcp connect error" | "dns error")

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tooz_core::driver::{Mutex, MutexGuard, RequestId};
 use tooz_core::{Error, GroupId, Result};
 
-use crate::dispatch::Watching;
+use crate::dispatch::WatchHandle;
 
 /// A key that is given back sooner is never watched: most locks are held for a moment.
 const MOMENT: Duration = Duration::from_millis(50);
@@ -51,7 +51,7 @@ pub(crate) struct Holding {
     making: Making,
     /// Whether a deletion of it was sent that was not answered.
     pub(crate) maybe_deleted: bool,
-    pub(crate) watches: Vec<Watching>,
+    pub(crate) watches: Vec<WatchHandle>,
 }
 
 /// Whether a request may still be under way of which nothing more is heard.
@@ -98,14 +98,14 @@ pub(crate) struct Doubts {
 }
 
 /// What was made, in the order of its coming of age: the moment in which a key is worth a watch.
-pub(crate) struct Confirmed(pub(crate) mpsc::UnboundedReceiver<(Instant, RequestId)>);
+pub(crate) struct Confirmations(pub(crate) mpsc::UnboundedReceiver<(Instant, RequestId)>);
 
 impl Holdings {
-    pub(crate) fn new() -> (Self, Confirmed) {
+    pub(crate) fn new() -> (Self, Confirmations) {
         let (confirmed, receiver) = mpsc::unbounded_channel();
         let (all, doubts, owed) = (Mutex::default(), Mutex::default(), Mutex::default());
         let holdings = Holdings { all, doubts, doubted: Notify::new(), owed, owing: Notify::new(), confirmed };
-        (holdings, Confirmed(receiver))
+        (holdings, Confirmations(receiver))
     }
 
     pub(crate) fn all(&self) -> MutexGuard<'_, HashMap<RequestId, Holding>> {

@@ -15,7 +15,7 @@ use tooz_core::{ErrorKind, GroupId, Result};
 use crate::client::Client;
 use crate::dispatch::{Dispatch, Notice, Scope};
 use crate::error;
-use crate::holdings::{Confirmed, Holding, HoldingKind, Holdings};
+use crate::holdings::{Confirmations, Holding, HoldingKind, Holdings};
 use crate::lanes::Lane;
 use crate::lease::Lease;
 use crate::proto::etcdserverpb::{RangeRequest, TxnRequest, TxnResponse};
@@ -39,11 +39,11 @@ pub(crate) struct KeyWatch {
 }
 
 impl KeyWatch {
-    pub(crate) fn start(self, confirmed: Confirmed) -> AbortHandle {
+    pub(crate) fn start(self, confirmed: Confirmations) -> AbortHandle {
         tokio::spawn(self.run(confirmed)).abort_handle()
     }
 
-    async fn run(self, Confirmed(mut confirmed): Confirmed) {
+    async fn run(self, Confirmations(mut confirmed): Confirmations) {
         let holdings = Arc::clone(&self.holdings);
         let _session = self.dispatch.watch(Scope::key(&self.lease.key, self.since + 1), move |notice| match notice {
             Notice::Deleted { .. } | Notice::Gap => holdings.doubt_session(),
@@ -198,29 +198,29 @@ impl KeyWatch {
     }
 
     fn judge(&self, id: RequestId, found: Option<&KeyValue>) {
-        enum TakenAway {
+        enum Removal {
             No,
             Grant,
             Membership(GroupId),
         }
         let taken = match self.holdings.all().get(&id) {
-            None => TakenAway::No,
+            None => Removal::No,
             Some(holding) => match &holding.kind {
                 HoldingKind::Place(waiter) => {
                     // The request that waits there looks for itself.
                     waiter.notify_one();
-                    TakenAway::No
+                    Removal::No
                 }
-                HoldingKind::Grant if found.is_some_and(|kv| kv.create_revision == holding.revision) => TakenAway::No,
-                HoldingKind::Grant => TakenAway::Grant,
-                HoldingKind::Membership { .. } if found.is_some_and(|kv| is_of(id, kv)) => TakenAway::No,
-                HoldingKind::Membership { group, .. } => TakenAway::Membership(group.clone()),
+                HoldingKind::Grant if found.is_some_and(|kv| kv.create_revision == holding.revision) => Removal::No,
+                HoldingKind::Grant => Removal::Grant,
+                HoldingKind::Membership { .. } if found.is_some_and(|kv| is_of(id, kv)) => Removal::No,
+                HoldingKind::Membership { group, .. } => Removal::Membership(group.clone()),
             },
         };
         match taken {
-            TakenAway::No => return,
-            TakenAway::Grant => self.reporter.grant_lost(id),
-            TakenAway::Membership(group) => self.reporter.membership_lost(&group, id),
+            Removal::No => return,
+            Removal::Grant => self.reporter.grant_lost(id),
+            Removal::Membership(group) => self.reporter.membership_lost(&group, id),
         }
         drop(self.holdings.strike(id));
     }

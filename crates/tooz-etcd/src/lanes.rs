@@ -45,19 +45,19 @@ impl Lanes {
 
     /// Nothing new is sent until the answer is dropped, if so much is under way that a heartbeat would stand in a queue behind it, here or
     /// at the server.
-    pub(crate) fn clear(&self) -> Option<Cleared<'_>> {
+    pub(crate) fn clear(&self) -> Option<ClearLanes<'_>> {
         let is_crowded = self.wishes.available_permits() == 0 || self.duties.available_permits() == 0;
         is_crowded.then(|| {
             self.gate.send_replace(false);
-            Cleared(&self.gate)
+            ClearLanes(&self.gate)
         })
     }
 }
 
 /// Lanes that are kept clear for a heartbeat.
-pub(crate) struct Cleared<'a>(&'a watch::Sender<bool>);
+pub(crate) struct ClearLanes<'a>(&'a watch::Sender<bool>);
 
-impl Drop for Cleared<'_> {
+impl Drop for ClearLanes<'_> {
     fn drop(&mut self) {
         self.0.send_replace(true);
     }

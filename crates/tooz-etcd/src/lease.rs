@@ -43,7 +43,7 @@ pub(crate) struct Lease {
 }
 
 /// How a beat went at one endpoint.
-enum Beaten {
+enum BeatReply {
     /// It counts.
     Counts { header: ResponseHeader },
     /// Both halves were answered, but under two leaders.
@@ -117,11 +117,11 @@ impl Lease {
             let connection = kept.as_ref().map_or_else(fresh, |stream| stream.connection.clone());
             let (before, patience) = (client.history.seen(), round.patience());
             let failure = match timeout(patience, self.beat_over(&connection, kept)).await {
-                Ok(Ok(Beaten::Counts { header })) => {
+                Ok(Ok(BeatReply::Counts { header })) => {
                     client.history.note(before, Some(&header));
                     return Ok(());
                 }
-                Ok(Ok(Beaten::LeaderChanged)) => {
+                Ok(Ok(BeatReply::LeaderChanged)) => {
                     terms += 1;
                     if terms < 3 {
                         continue;
@@ -135,7 +135,7 @@ impl Lease {
         }
     }
 
-    async fn beat_over(&self, connection: &Connection, kept: Option<Stream>) -> Result<Beaten, Failure> {
+    async fn beat_over(&self, connection: &Connection, kept: Option<Stream>) -> Result<BeatReply, Failure> {
         let request = LeaseKeepAliveRequest { id: self.id };
         let mut stream = if let Some(stream) = kept {
             // If it has ended, its replies say so.
@@ -168,9 +168,9 @@ impl Lease {
         Ok(match (reply.header, read.header) {
             (Some(kept), Some(header)) if kept.raft_term == header.raft_term => {
                 self.raise(version);
-                Beaten::Counts { header }
+                BeatReply::Counts { header }
             }
-            _ => Beaten::LeaderChanged,
+            _ => BeatReply::LeaderChanged,
         })
     }
 }

@@ -17,13 +17,13 @@ pub(crate) struct Login {
     source: CredentialSource,
     /// The reading that is under way. A file or an application that hangs is not asked a second time before it has answered.
     reading: tokio::sync::Mutex<Option<JoinHandle<Result<Credentials>>>>,
-    state: Mutex<State>,
+    state: Mutex<LoginState>,
     /// One log-in at a time.
     turnstile: Semaphore,
 }
 
 #[derive(Clone, Default)]
-struct State {
+struct LoginState {
     token: Token,
     /// How many attempts have ended.
     ended: u64,
@@ -41,7 +41,7 @@ pub(crate) struct Token {
 
 /// What became of a log-in.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LoggedIn {
+pub(crate) enum LoginEnd {
     /// There is a token, or etcd wants none.
     Yes,
     /// The application names no user.
@@ -82,7 +82,7 @@ impl Login {
         count: u64,
         limit: Duration,
         authenticate: impl FnOnce(String, String) -> F,
-    ) -> Result<LoggedIn>
+    ) -> Result<LoginEnd>
     where
         F: Future<Output = Result<Admission>>,
     {
@@ -92,7 +92,7 @@ impl Login {
             {
                 let state = self.state();
                 if state.token.count > count {
-                    return Ok(LoggedIn::Yes);
+                    return Ok(LoginEnd::Yes);
                 }
                 if state.ended > ended
                     && let Some((kind, words)) = &state.failure
@@ -101,7 +101,7 @@ impl Login {
                 }
             }
             let answered = match self.user().await {
-                Ok(None) => return Ok(LoggedIn::WithoutUser),
+                Ok(None) => return Ok(LoginEnd::WithoutUser),
                 Ok(Some((name, password))) => authenticate(name, password).await,
                 Err(error) => Err(error),
             };
@@ -136,7 +136,7 @@ impl Login {
         }
     }
 
-    fn take(&self, answer: Result<Admission>) -> Result<LoggedIn> {
+    fn take(&self, answer: Result<Admission>) -> Result<LoginEnd> {
         let mut state = self.state();
         state.ended += 1;
         match answer {
@@ -144,13 +144,13 @@ impl Login {
                 state.failure = None;
                 state.are_users_off = false;
                 state.token = Token { count: state.token.count + 1, value: Some(value) };
-                Ok(LoggedIn::Yes)
+                Ok(LoginEnd::Yes)
             }
             // There is nothing that a later log-in could be newer than.
             Ok(Admission::WithoutUsers) => {
                 state.failure = None;
                 state.are_users_off = true;
-                Ok(LoggedIn::Yes)
+                Ok(LoginEnd::Yes)
             }
             Err(error) => {
                 state.failure = Some((error.kind(), error.to_string()));
@@ -159,7 +159,7 @@ impl Login {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LoginState> {
         self.state.lock()
     }
 }

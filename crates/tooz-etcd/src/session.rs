@@ -11,7 +11,7 @@ use tooz_core::{Characteristic, Characteristics, Checkup, ErrorKind, MemberId, P
 use crate::client::Client;
 use crate::dispatch::Dispatch;
 use crate::endpoints::Greeting;
-use crate::holdings::{Confirmed, Holdings};
+use crate::holdings::{Confirmations, Holdings};
 use crate::key_watch::KeyWatch;
 use crate::lanes::Lane;
 use crate::layout::Layout;
@@ -43,7 +43,7 @@ pub(crate) struct EtcdSession {
     reporter: Reporter,
     watch_stream: AbortHandle,
     /// For the watch of the session's keys, which starts when the session is opened.
-    confirmed: Mutex<Option<Confirmed>>,
+    confirmed: Mutex<Option<Confirmations>>,
     key_watch: Mutex<Option<AbortHandle>>,
     lease: OnceLock<Arc<Lease>>,
     /// Whether the last heartbeat failed.

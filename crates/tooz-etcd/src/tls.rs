@@ -13,15 +13,15 @@ pub(crate) use without::Tls;
 
 /// Why there is no connection: what was to be sent over it was not.
 #[derive(Debug)]
-pub(crate) struct Unreached(pub(crate) Box<dyn StdError + Send + Sync>);
+pub(crate) struct ConnectError(pub(crate) Box<dyn StdError + Send + Sync>);
 
-impl fmt::Display for Unreached {
+impl fmt::Display for ConnectError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(formatter)
     }
 }
 
-impl StdError for Unreached {
+impl StdError for ConnectError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         Some(&*self.0)
     }
@@ -47,7 +47,7 @@ mod with {
     use tooz_core::driver::{CertificateFiles, Options, OwnCertificate};
     use tooz_core::{Error, Result};
 
-    use super::Unreached;
+    use super::ConnectError;
 
     /// The one protocol that etcd's clients speak.
     const HTTP_2: &[u8] = b"h2";
@@ -120,16 +120,16 @@ mod with {
 
     impl Service<Uri> for Dialer {
         type Response = TokioIo<TlsStream<TcpStream>>;
-        type Error = Unreached;
-        type Future = BoxFuture<Self::Response, Unreached>;
+        type Error = ConnectError;
+        type Future = BoxFuture<Self::Response, ConnectError>;
 
-        fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<std::result::Result<(), Unreached>> {
+        fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<std::result::Result<(), ConnectError>> {
             Poll::Ready(Ok(()))
         }
 
         fn call(&mut self, uri: Uri) -> Self::Future {
             let tls = self.0.clone();
-            Box::pin(async move { dial(&tls, &uri).await.map(TokioIo::new).map_err(Unreached) })
+            Box::pin(async move { dial(&tls, &uri).await.map(TokioIo::new).map_err(ConnectError) })
         }
     }
 

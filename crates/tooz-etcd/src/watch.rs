@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tooz_core::LockMode;
 use tooz_core::driver::{Change, PushStream, Pushed, Pusher, push_channel};
 
-use crate::dispatch::{Dispatch, Notice, Scope, Watching};
+use crate::dispatch::{Dispatch, Notice, Scope, WatchHandle};
 use crate::layout::{GroupFolder, LockFolder};
 use crate::proto::mvccpb::KeyValue;
 use crate::queue::count_holders;
@@ -23,7 +23,7 @@ pub(crate) fn group(dispatch: &Arc<Dispatch>, folder: GroupFolder, revision: i64
 
 /// A hint at every change of the holders of a lock, whose queue at that revision was of these keys.
 pub(crate) fn lock(dispatch: &Arc<Dispatch>, folder: LockFolder, keys: Vec<KeyValue>, revision: i64) -> PushStream {
-    let mut queue = Queue::default();
+    let mut queue = QueueKeys::default();
     for kv in keys {
         queue.add(&folder, kv.key, kv.create_revision);
     }
@@ -37,7 +37,7 @@ pub(crate) fn lock(dispatch: &Arc<Dispatch>, folder: LockFolder, keys: Vec<KeyVa
 }
 
 /// Ends the watch when its reader has gone. The task ends with the reader, which core drops with the session.
-fn end_with_reader(pusher: &Arc<Pusher>, watching: Watching) {
+fn end_with_reader(pusher: &Arc<Pusher>, watching: WatchHandle) {
     let pusher = Arc::clone(pusher);
     tokio::spawn(async move {
         pusher.closed().await;
@@ -77,13 +77,13 @@ impl GroupWatch {
 
 /// The keys of one lock as its watch knows them. Most that happens to a lock happens in its queue and changes no holder.
 #[derive(Default)]
-struct Queue {
+struct QueueKeys {
     created: HashMap<Vec<u8>, i64>,
     /// In the order of their creation.
     places: BTreeMap<i64, LockMode>,
 }
 
-impl Queue {
+impl QueueKeys {
     fn add(&mut self, folder: &LockFolder, key: Vec<u8>, created: i64) {
         self.places.insert(created, folder.mode_of(&key));
         self.created.insert(key, created);
@@ -105,7 +105,7 @@ impl Queue {
 struct LockWatch {
     folder: LockFolder,
     pusher: Arc<Pusher>,
-    queue: Queue,
+    queue: QueueKeys,
     holders: Vec<i64>,
     /// Something was missed: from now on everything may be a change of holders.
     blind: bool,

@@ -13,7 +13,7 @@ use tooz_core::{ErrorKind, Result};
 
 use crate::client::Client;
 use crate::connection::Connection;
-use crate::dispatch::{Dispatch, Routed};
+use crate::dispatch::{Dispatch, MessageKind};
 use crate::endpoints::Class;
 use crate::error::{self, Failure, Remedy};
 use crate::lanes::Lane;
@@ -33,14 +33,14 @@ pub(crate) struct WatchStream {
 
 /// How a stream has ended.
 #[derive(Clone, Copy, Default)]
-struct Ended {
+struct StreamEnd {
     has_stood: bool,
     /// It was left because it is refused what another may be granted: no reason to hurry.
     was_refused: bool,
 }
 
 /// What comes over a stream.
-enum Heard {
+enum StreamEvent {
     Message(WatchResponse),
     /// The server has ended it.
     End,
@@ -72,10 +72,10 @@ impl WatchStream {
     }
 
     /// One stream from its beginning to its end.
-    async fn stream(&self, set_backs: &mut watch::Receiver<u64>, is_first: bool) -> Ended {
+    async fn stream(&self, set_backs: &mut watch::Receiver<u64>, is_first: bool) -> StreamEnd {
         let client = &self.client;
         if !is_first && self.see_how_far().await.is_err() {
-            return Ended::default();
+            return StreamEnd::default();
         }
         let connection = client.endpoints.connection(Class::Watch);
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -86,15 +86,15 @@ impl WatchStream {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => {
                 self.mend(&connection, &connection.judge(status)).await;
-                return Ended::default();
+                return StreamEnd::default();
             }
             Err(_) => {
                 self.mend(&connection, &client.endpoints.hang_up(&connection, client.limit())).await;
-                return Ended::default();
+                return StreamEnd::default();
             }
         };
         let mut refusals = Refusals::new();
-        let mut ended = Ended::default();
+        let mut ended = StreamEnd::default();
         loop {
             let heard = tokio::select! {
                 heard = self.hear(&sender, &mut messages) => heard,
@@ -105,25 +105,25 @@ impl WatchStream {
                 }
                 verdict = refusals.judged(self, &connection) => {
                     if verdict == Refusal::OpenAnew {
-                        return Ended { was_refused: true, ..ended };
+                        return StreamEnd { was_refused: true, ..ended };
                     }
                     continue;
                 }
             };
             let failure = match heard {
-                Heard::Message(response) => {
+                StreamEvent::Message(response) => {
                     for event in &response.events {
                         client.history.reach(event.kv.as_ref().map_or(0, |kv| kv.mod_revision));
                     }
-                    let stands = self.dispatch.take(response) == Routed::Stands;
+                    let stands = self.dispatch.take(response) == MessageKind::Stands;
                     if stands && !std::mem::replace(&mut ended.has_stood, true) && !is_first {
                         self.dispatch.stands_again();
                     }
                     continue;
                 }
-                Heard::End => error::ended("stream of watches"),
-                Heard::Failure(status) => connection.judge(status),
-                Heard::Silence => client.endpoints.hang_up(&connection, self.quiet + client.limit()),
+                StreamEvent::End => error::ended("stream of watches"),
+                StreamEvent::Failure(status) => connection.judge(status),
+                StreamEvent::Silence => client.endpoints.hang_up(&connection, self.quiet + client.limit()),
             };
             self.mend(&connection, &failure).await;
             return ended;
@@ -135,20 +135,22 @@ impl WatchStream {
         &self,
         sender: &mpsc::UnboundedSender<WatchRequest>,
         messages: &mut Streaming<WatchResponse>,
-    ) -> Heard {
+    ) -> StreamEvent {
         let message = if let Ok(message) = timeout(self.quiet, messages.message()).await {
             message
         } else {
             // A member that was cut off says nothing and ends nothing: it is asked for a sign of life.
             let progress = RequestUnion::ProgressRequest(WatchProgressRequest {});
             let _ = sender.send(WatchRequest { request_union: Some(progress) });
-            let Ok(message) = timeout(self.client.limit(), messages.message()).await else { return Heard::Silence };
+            let Ok(message) = timeout(self.client.limit(), messages.message()).await else {
+                return StreamEvent::Silence;
+            };
             message
         };
         match message {
-            Ok(Some(message)) => Heard::Message(message),
-            Ok(None) => Heard::End,
-            Err(status) => Heard::Failure(status),
+            Ok(Some(message)) => StreamEvent::Message(message),
+            Ok(None) => StreamEvent::End,
+            Err(status) => StreamEvent::Failure(status),
         }
     }
 

@@ -29,7 +29,7 @@ pub(crate) enum Object {
 
 /// What it took to give something away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Given {
+pub(crate) enum Handover {
     /// Nothing: it was made with the right mode, and of the right group.
     AsItWas,
     Changed,
@@ -59,16 +59,16 @@ impl Access {
     }
 
     /// Gives what was just made, and what no other process has seen yet, to its users. Answers whether it was theirs already.
-    pub(crate) fn give(self, made: &File, object: Object) -> io::Result<Given> {
+    pub(crate) fn give(self, made: &File, object: Object) -> io::Result<Handover> {
         let mut found = made.metadata()?;
-        let mut given = Given::AsItWas;
+        let mut given = Handover::AsItWas;
         if found.uid() != self.user || found.gid() != self.group {
             // Only root can give away what it made in another's folder; each user can give it to a group of their own.
             if fchown(made, Some(self.user), Some(self.group)).is_err() && found.gid() != self.group {
                 let _ = fchown(made, None, Some(self.group));
             }
             found = made.metadata()?;
-            given = Given::Changed;
+            given = Handover::Changed;
         }
         let mut bits = self.mode(object);
         if found.gid() != self.group {
@@ -95,7 +95,7 @@ impl Access {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS)) => {
                 Ok(given)
             }
-            result => result.map(|()| Given::Changed),
+            result => result.map(|()| Handover::Changed),
         }
     }
 

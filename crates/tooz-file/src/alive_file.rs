@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use tooz_core::Result;
 
-use crate::byte_lock::{self, Kind, Range};
+use crate::byte_lock::{self, LockKind, Range};
 use crate::error;
 use crate::namespace_folder::NamespaceFolder;
-use crate::open_file::{self, How, Identity, leave_some};
+use crate::open_file::{self, Identity, OpenMode, leave_some};
 use crate::unfinished::{Naming, Unfinished};
 
 const LIFE: Range = Range::byte(0);
@@ -40,7 +40,7 @@ impl AliveFile {
             let (mut made, mut file) = Unfinished::file(namespace)?;
             leave_some(&file).map_err(failed)?;
             // No other process knows this file, so the lock is to be had.
-            byte_lock::try_lock(&file, LIFE, Kind::Alone).map_err(failed)?;
+            byte_lock::try_lock(&file, LIFE, LockKind::Alone).map_err(failed)?;
             file.write_all(content).map_err(failed)?;
             let identity = Identity::of(&file.metadata().map_err(failed)?);
             // Where the wall clock jumped, another process may have taken it for a leftover.
@@ -86,7 +86,7 @@ pub(crate) enum LifeSign {
 /// Looks at a file without touching it.
 pub(crate) fn look(path: &Path) -> Result<LifeSign> {
     let failed = |error| error::at(error, "look at file", path);
-    let file = match open_file::open(path, How::Look) {
+    let file = match open_file::open(path, OpenMode::Look) {
         Ok(file) => file,
         Err(error) => return strange(&error).ok_or_else(|| failed(error)),
     };
@@ -94,7 +94,7 @@ pub(crate) fn look(path: &Path) -> Result<LifeSign> {
     if !metadata.is_file() {
         return Ok(LifeSign::Strange);
     }
-    let alive = byte_lock::blocker(&file, LIFE, Kind::Alone).map_err(failed)?.is_some();
+    let alive = byte_lock::blocker(&file, LIFE, LockKind::Alone).map_err(failed)?.is_some();
     // It is not written again once it has its name.
     let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
     let mut content = vec![0; if alive { length.min(LARGEST) } else { length.min(BEGINNING.len()) }];

@@ -29,7 +29,7 @@ impl Range {
 
 /// Beside others of its kind, or alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum LockKind {
     /// A read lock.
     Shared,
     /// A write lock.
@@ -37,7 +37,7 @@ pub(crate) enum Kind {
 }
 
 /// Takes the lock if no other description has it. Takes over what the same description holds already.
-pub(crate) fn try_lock(file: &File, range: Range, kind: Kind) -> io::Result<bool> {
+pub(crate) fn try_lock(file: &File, range: Range, kind: LockKind) -> io::Result<bool> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&flock(range, of(kind)))) {
         Ok(_) => Ok(true),
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
@@ -47,7 +47,7 @@ pub(crate) fn try_lock(file: &File, range: Range, kind: Kind) -> io::Result<bool
 
 /// Waits in the kernel's queue, which a description that asks in the right moment may pass (hence the room `line`). Nothing but the grant ends it: for
 /// threads of our own.
-pub(crate) fn wait_lock(file: &File, range: Range, kind: Kind) -> io::Result<()> {
+pub(crate) fn wait_lock(file: &File, range: Range, kind: LockKind) -> io::Result<()> {
     let wanted = flock(range, of(kind));
     loop {
         match fcntl(file, FcntlArg::F_OFD_SETLKW(&wanted)) {
@@ -65,7 +65,7 @@ pub(crate) fn unlock(file: &File, range: Range) -> io::Result<()> {
 }
 
 /// One lock of another description that stands in the way, if there is one: any of several. Takes nothing.
-pub(crate) fn blocker(file: &File, range: Range, kind: Kind) -> io::Result<Option<Range>> {
+pub(crate) fn blocker(file: &File, range: Range, kind: LockKind) -> io::Result<Option<Range>> {
     let mut found = flock(range, of(kind));
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut found))?;
     if i32::from(found.l_type) == libc::F_UNLCK {
@@ -85,7 +85,7 @@ pub(crate) fn locked_bytes(file: &File, range: Range) -> io::Result<Vec<libc::of
         if part.length <= 0 {
             continue;
         }
-        let Some(found) = blocker(file, part, Kind::Alone)? else { continue };
+        let Some(found) = blocker(file, part, LockKind::Alone)? else { continue };
         let start = found.start.max(part.start);
         let end = (found.start + found.length).min(part.start + part.length);
         locked.extend(start..end);
@@ -96,10 +96,10 @@ pub(crate) fn locked_bytes(file: &File, range: Range) -> io::Result<Vec<libc::of
     Ok(locked)
 }
 
-fn of(kind: Kind) -> libc::c_int {
+fn of(kind: LockKind) -> libc::c_int {
     match kind {
-        Kind::Shared => libc::F_RDLCK,
-        Kind::Alone => libc::F_WRLCK,
+        LockKind::Shared => libc::F_RDLCK,
+        LockKind::Alone => libc::F_WRLCK,
     }
 }
 

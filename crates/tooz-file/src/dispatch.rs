@@ -23,7 +23,7 @@ use tokio::task::AbortHandle;
 use tooz_core::driver::{Mutex, MutexGuard, PushStream, Pushed, Pusher, Watchers, push_channel};
 use tooz_core::{GroupId, Result};
 
-use crate::group_folder::{MemberFiles, Reading};
+use crate::group_folder::{GroupReader, MemberFiles};
 use crate::holdings::Holdings;
 use crate::recheck::Rechecks;
 use crate::watched_group::WatchedGroup;
@@ -42,17 +42,17 @@ struct Table {
 
 #[derive(Default)]
 struct All {
-    by_descriptor: HashMap<WatchDescriptor, Watched>,
+    by_descriptor: HashMap<WatchDescriptor, WatchEntry>,
     groups: HashMap<GroupId, WatchDescriptor>,
 }
 
-struct Watched {
+struct WatchEntry {
     path: PathBuf,
-    what: What,
+    what: Subject,
     watchers: Watchers,
 }
 
-enum What {
+enum Subject {
     /// The folder of a group.
     Group(GroupId, WatchedGroup),
     /// The file of a lock.
@@ -74,28 +74,28 @@ impl Dispatch {
     /// Watches the folder of a group.
     pub(crate) fn watch_group(&self, folder: &Path, group: &GroupId) -> io::Result<PushStream> {
         let (pusher, stream) = push_channel();
-        self.add(folder, What::Group(group.clone(), WatchedGroup::default()), Some(pusher))?;
+        self.add(folder, Subject::Group(group.clone(), WatchedGroup::default()), Some(pusher))?;
         Ok(stream)
     }
 
     /// Follows what happens to the file of a membership of ours.
     pub(crate) fn follow_own(&self, file: &Path, group: &GroupId) -> io::Result<()> {
-        self.add(file, What::Own(group.clone()), None)
+        self.add(file, Subject::Own(group.clone()), None)
     }
 
     /// Watches the file of a lock.
     pub(crate) fn watch_lock(&self, file: &Path) -> io::Result<PushStream> {
         let (pusher, stream) = push_channel();
-        self.add(file, What::Lock, Some(pusher))?;
+        self.add(file, Subject::Lock, Some(pusher))?;
         Ok(stream)
     }
 
     /// Reads a group. No change is told of while that goes on, so that its watchers know which of them it has seen: by the version.
-    pub(crate) fn read(&self, group: &GroupId, read: Reading<'_>) -> Result<Option<(MemberFiles, u64)>> {
+    pub(crate) fn read(&self, group: &GroupId, read: GroupReader<'_>) -> Result<Option<(MemberFiles, u64)>> {
         let mut all = self.table.watched();
         let Some(found) = read()? else { return Ok(None) };
         let version = match all.group(group) {
-            Some(Watched { what: What::Group(_, told), watchers, .. }) => told.read(&found, watchers),
+            Some(WatchEntry { what: Subject::Group(_, told), watchers, .. }) => told.read(&found, watchers),
             _ => 0,
         };
         Ok(Some((found, version)))
@@ -110,7 +110,7 @@ impl Dispatch {
             .iter()
             .filter_map(|(descriptor, watched)| {
                 // What is ours is watched until the kernel says that it is gone.
-                let stays = !watched.watchers.is_empty() || matches!(watched.what, What::Own(_));
+                let stays = !watched.watchers.is_empty() || matches!(watched.what, Subject::Own(_));
                 (!stays).then(|| descriptor.clone())
             })
             .collect();
@@ -120,9 +120,9 @@ impl Dispatch {
         }
     }
 
-    fn add(&self, path: &Path, what: What, pusher: Option<Pusher>) -> io::Result<()> {
+    fn add(&self, path: &Path, what: Subject, pusher: Option<Pusher>) -> io::Result<()> {
         let mask = match what {
-            What::Group(..) => {
+            Subject::Group(..) => {
                 WatchMask::MOVED_TO
                     | WatchMask::MOVED_FROM
                     | WatchMask::DELETE
@@ -132,22 +132,22 @@ impl Dispatch {
                     | WatchMask::ONLYDIR
             }
             // A deleted file that is still open changes its attributes, no more.
-            What::Lock => {
+            Subject::Lock => {
                 WatchMask::MODIFY
                     | WatchMask::CLOSE_WRITE
                     | WatchMask::ATTRIB
                     | WatchMask::DELETE_SELF
                     | WatchMask::MOVE_SELF
             }
-            What::Own(_) => WatchMask::ATTRIB | WatchMask::DELETE_SELF | WatchMask::MOVE_SELF,
+            Subject::Own(_) => WatchMask::ATTRIB | WatchMask::DELETE_SELF | WatchMask::MOVE_SELF,
         };
         // The listener waits for the table: no event is read before its watch is in.
         let mut all = self.table.watched();
         let descriptor = self.watches.clone().add(path, mask)?;
-        if let What::Group(group, _) = &what {
+        if let Subject::Group(group, _) = &what {
             all.groups.insert(group.clone(), descriptor.clone());
         }
-        let watched = all.by_descriptor.entry(descriptor).or_insert_with(|| Watched {
+        let watched = all.by_descriptor.entry(descriptor).or_insert_with(|| WatchEntry {
             path: path.to_owned(),
             what,
             watchers: Watchers::default(),
@@ -169,12 +169,12 @@ impl Drop for Dispatch {
 }
 
 impl All {
-    fn group(&mut self, group: &GroupId) -> Option<&mut Watched> {
+    fn group(&mut self, group: &GroupId) -> Option<&mut WatchEntry> {
         self.by_descriptor.get_mut(self.groups.get(group)?)
     }
 
     fn remove(&mut self, descriptor: &WatchDescriptor) {
-        if let Some(Watched { what: What::Group(group, _), .. }) = self.by_descriptor.remove(descriptor)
+        if let Some(WatchEntry { what: Subject::Group(group, _), .. }) = self.by_descriptor.remove(descriptor)
             && self.groups.get(&group) == Some(descriptor)
         {
             self.groups.remove(&group);
@@ -273,7 +273,7 @@ impl Table {
         let mut over = news.over;
         let mut ours = None;
         match &mut watched.what {
-            What::Group(_, told) => {
+            Subject::Group(_, told) => {
                 // The folder moves away when the group is deleted.
                 over |= news.itself;
                 if over {
@@ -284,12 +284,12 @@ impl Table {
                     }
                 }
             }
-            What::Lock => {
+            Subject::Lock => {
                 // A lock file that was deleted or replaced: the stream ends, core looks and watches the new one.
                 over |= news.itself;
                 watched.watchers.push(&Pushed::Dirty);
             }
-            What::Own(group) => ours = Some(group.clone()),
+            Subject::Own(group) => ours = Some(group.clone()),
         }
         if over {
             all.remove(descriptor);
@@ -303,9 +303,9 @@ impl Table {
     /// Looks once more at a file that was closed.
     fn look(&self, descriptor: &WatchDescriptor, name: &OsStr) {
         match self.watched().by_descriptor.get_mut(descriptor) {
-            Some(Watched { what: What::Group(_, told), path, watchers }) => told.look(path, name, watchers),
-            Some(Watched { what: What::Lock, watchers, .. }) => watchers.push(&Pushed::Dirty),
-            Some(Watched { what: What::Own(_), .. }) | None => {}
+            Some(WatchEntry { what: Subject::Group(_, told), path, watchers }) => told.look(path, name, watchers),
+            Some(WatchEntry { what: Subject::Lock, watchers, .. }) => watchers.push(&Pushed::Dirty),
+            Some(WatchEntry { what: Subject::Own(_), .. }) | None => {}
         }
     }
 

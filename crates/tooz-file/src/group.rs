@@ -9,9 +9,9 @@ use tooz_core::{Error, ErrorKind, GroupId, Result};
 
 use crate::alive_file::{self, AliveFile, LifeSign};
 use crate::error;
-use crate::group_folder::{self, Asked, GroupFolder, MemberFiles, Reading};
+use crate::group_folder::{self, ChangePermission, GroupFolder, GroupReader, MemberFiles};
 use crate::layout::member_file;
-use crate::open_file::How;
+use crate::open_file::OpenMode;
 use crate::record::MemberRecord;
 use crate::session::FileSession;
 use crate::version;
@@ -114,7 +114,7 @@ impl Groups for FileSession {
 
     async fn members(&self, group: &GroupId) -> Result<Roster> {
         self.namespace.compare()?;
-        let folder = GroupFolder::open(&self.namespace, group, How::Look)?;
+        let folder = GroupFolder::open(&self.namespace, group, OpenMode::Look)?;
         let (mut reads, mut in_vain, mut changes) = (0, 0, None);
         let (files, version) = loop {
             // A process may have been stopped in the middle of a change: then what is there is as true as it gets. As long as changes go on, none was.
@@ -139,8 +139,8 @@ impl Groups for FileSession {
         }
         // A reader clears the dead away, if it may and no other process is at it.
         if !files.dead.is_empty()
-            && let Ok(folder) = GroupFolder::open(&self.namespace, group, How::Existing)
-            && let Ok(Asked::Change(change)) = folder.try_change()
+            && let Ok(folder) = GroupFolder::open(&self.namespace, group, OpenMode::Existing)
+            && let Ok(ChangePermission::Change(change)) = folder.try_change()
             && change.folder.is_in_place().unwrap_or(false)
         {
             change.sweep(&files.dead);
@@ -162,7 +162,7 @@ impl Groups for FileSession {
 
 impl FileSession {
     /// Reads a group, with the version of what its watchers were told.
-    fn read_as_told(&self, group: &GroupId, read: Reading<'_>) -> Result<Option<(MemberFiles, u64)>> {
+    fn read_as_told(&self, group: &GroupId, read: GroupReader<'_>) -> Result<Option<(MemberFiles, u64)>> {
         match &*self.upkeep.dispatch() {
             Some(dispatch) => dispatch.read(group, read),
             None => Ok(read()?.map(|files| (files, 0))),

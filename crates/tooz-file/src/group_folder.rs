@@ -15,10 +15,10 @@ use tooz_core::driver::{decode_name, spread};
 use tooz_core::{Error, ErrorKind, GroupId, Outcome, Result, RosterEntry};
 
 use crate::alive_file::{self, LifeSign};
-use crate::byte_lock::{self, Kind, Range};
+use crate::byte_lock::{self, LockKind, Range};
 use crate::error;
 use crate::namespace_folder::NamespaceFolder;
-use crate::open_file::{self, How, Identity};
+use crate::open_file::{self, Identity, OpenMode};
 use crate::record::{self, MemberRecord, Name};
 use crate::unfinished::{Naming, Unfinished};
 
@@ -38,14 +38,14 @@ pub(crate) struct GroupFolder<'a> {
 }
 
 /// What asking for the permission to change a group comes to.
-pub(crate) enum Asked<'a> {
+pub(crate) enum ChangePermission<'a> {
     Change(Change<'a>),
     /// Another process is at it.
     Busy,
 }
 
 /// One reading of a group. `None`: a change was under way.
-pub(crate) type Reading<'a> = &'a dyn Fn() -> Result<Option<MemberFiles>>;
+pub(crate) type GroupReader<'a> = &'a dyn Fn() -> Result<Option<MemberFiles>>;
 
 /// The permission to change a group, as long as it lives.
 pub(crate) struct Change<'a> {
@@ -83,8 +83,8 @@ impl<'a> GroupFolder<'a> {
         Err(error::at(io::Error::from_raw_os_error(libc::ENOENT), "make group", &path))
     }
 
-    /// Opens a group that is there. [`How::Look`] suffices for reading.
-    pub(crate) fn open(namespace: &'a NamespaceFolder, group: &GroupId, how: How) -> Result<Self> {
+    /// Opens a group that is there. [`OpenMode::Look`] suffices for reading.
+    pub(crate) fn open(namespace: &'a NamespaceFolder, group: &GroupId, how: OpenMode) -> Result<Self> {
         namespace.compare()?;
         let path = namespace.layout.group(group);
         let own = path.join(OWN);
@@ -106,16 +106,16 @@ impl<'a> GroupFolder<'a> {
     }
 
     /// Begins a change, if no other process is at it.
-    pub(crate) fn try_change(self) -> Result<Asked<'a>> {
-        if !self.io(byte_lock::try_lock(&self.own, CHANGES, Kind::Alone))? {
-            return Ok(Asked::Busy);
+    pub(crate) fn try_change(self) -> Result<ChangePermission<'a>> {
+        if !self.io(byte_lock::try_lock(&self.own, CHANGES, LockKind::Alone))? {
+            return Ok(ChangePermission::Busy);
         }
         // A power cut may have taken the name.
         record::ensure_name(&self.own, &self.path.join(OWN), self.group.as_str())?;
         // Odd while a change is under way. A killed process may have left it odd.
         let count = (self.io(self.count())? + 1) | 1;
         self.io(self.own.write_all_at(&count.to_le_bytes(), record::HEAD))?;
-        Ok(Asked::Change(Change { folder: self, count }))
+        Ok(ChangePermission::Change(Change { folder: self, count }))
     }
 
     /// Whether the group is still the one that was opened.
@@ -126,7 +126,7 @@ impl<'a> GroupFolder<'a> {
     /// The living members, and the files of the dead. `None`: the group was changed meanwhile, or a change is under way.
     pub(crate) fn read_undisturbed(&self) -> Result<Option<MemberFiles>> {
         let before = self.io(self.count())?;
-        if before % 2 == 1 && self.io(byte_lock::blocker(&self.own, CHANGES, Kind::Alone))?.is_some() {
+        if before % 2 == 1 && self.io(byte_lock::blocker(&self.own, CHANGES, LockKind::Alone))?.is_some() {
             return Ok(None);
         }
         let files = self.read()?;
@@ -235,8 +235,8 @@ pub(crate) async fn change<'a>(
 ) -> Result<Change<'a>> {
     let until = Instant::now() + patience;
     loop {
-        let folder = GroupFolder::open(namespace, group, How::Existing)?;
-        if let Asked::Change(change) = folder.try_change()? {
+        let folder = GroupFolder::open(namespace, group, OpenMode::Existing)?;
+        if let ChangePermission::Change(change) = folder.try_change()? {
             if change.folder.is_in_place()? {
                 return Ok(change);
             }
@@ -268,7 +268,7 @@ pub(crate) fn list(namespace: &NamespaceFolder) -> Result<Vec<GroupId>> {
         if entry.file_name().as_encoded_bytes().starts_with(b".") {
             continue;
         }
-        let own = match open_file::open(&entry.path().join(OWN), How::Look) {
+        let own = match open_file::open(&entry.path().join(OWN), OpenMode::Look) {
             Ok(own) => own,
             // This process is short of something: the others could not be read either.
             Err(error) if open_file::is_short(&error) => {

@@ -7,23 +7,23 @@ use nix::libc;
 use tooz_core::driver::{LockKey, Space};
 use tooz_core::{GroupId, Holder, LockMode, LockName, Result};
 
-use crate::byte_lock::{self, Kind};
+use crate::byte_lock::{self, LockKind};
 use crate::error;
 use crate::layout::Layout;
 use crate::line;
 use crate::lock_file::{ALL_SLOTS, EVERYTHING, slot_byte};
-use crate::open_file::{self, How};
+use crate::open_file::{self, OpenMode};
 use crate::record::{self, Name, Slot};
 
 /// The key of the lock that the file at a path is for, if that is held or waited for. `None` also for what is no lock's file, or not for us to read.
 pub(crate) fn key_if_in_use(path: &Path, space: Space) -> Result<Option<LockKey>> {
     let failed = |error| error::at(error, "look at lock file", path);
-    let file = match open_file::open(path, How::Look) {
+    let file = match open_file::open(path, OpenMode::Look) {
         Err(error) if open_file::is_short(&error) => return Err(failed(error)),
         Err(_) => return Ok(None),
         Ok(file) => file,
     };
-    if byte_lock::blocker(&file, EVERYTHING, Kind::Alone).map_err(failed)?.is_none() {
+    if byte_lock::blocker(&file, EVERYTHING, LockKind::Alone).map_err(failed)?.is_none() {
         return Ok(None);
     }
     let (head, length) = record::read_head(&file).map_err(failed)?;
@@ -38,7 +38,7 @@ pub(crate) fn key_if_in_use(path: &Path, space: Space) -> Result<Option<LockKey>
 pub(crate) fn holders(layout: &Layout, key: &LockKey) -> Result<Vec<Holder>> {
     let path = layout.lock(key);
     let failed = |error| error::at(error, "look at lock file", &path);
-    let file = match open_file::open(&path, How::Look) {
+    let file = match open_file::open(&path, OpenMode::Look) {
         Ok(file) => file,
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Vec::new()),
         Err(error) => return Err(failed(error)),
@@ -86,7 +86,7 @@ fn holders_once(file: &File) -> std::io::Result<Vec<Holder>> {
 /// Whether the first slot is locked by a holder whose record is written. An attempt that does not wait has it locked in one piece with the
 /// line until then: its grant has not been handed out.
 fn is_first_record_written(file: &File) -> std::io::Result<bool> {
-    let found = byte_lock::blocker(file, slot_byte(0), Kind::Alone)?;
+    let found = byte_lock::blocker(file, slot_byte(0), LockKind::Alone)?;
     Ok(found.is_some_and(|found| found.start > line::WAY.start))
 }
 
@@ -105,7 +105,7 @@ mod tests {
         let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
         let open = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let (holder, taker, looker) = (open(), open(), open());
-        let lock = |file: &File, range| assert!(byte_lock::try_lock(file, range, Kind::Alone).unwrap());
+        let lock = |file: &File, range| assert!(byte_lock::try_lock(file, range, LockKind::Alone).unwrap());
         let seen = || holders_once(&looker).unwrap().len();
         let mut record = Vec::new();
         record::append(&mut record, &MemberId::new("a").unwrap(), LockMode::Shared, 7, 7, 7);

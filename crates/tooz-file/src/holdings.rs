@@ -12,7 +12,7 @@ use tooz_core::{Error, ErrorKind, GroupId, LockMode, Result};
 use crate::alive_file::AliveFile;
 use crate::folder_stamp::FolderStamp;
 use crate::layout::Layout;
-use crate::lock_file::{LockFile, Taken};
+use crate::lock_file::{LockFile, LockedFile};
 use crate::wait::Wait;
 
 /// How many lock files stay open after their last use, so that the next use makes no new description.
@@ -44,7 +44,7 @@ type Memberships = HashMap<GroupId, HashMap<RequestId, AliveFile>>;
 
 /// A lock that is held.
 struct Grant {
-    taken: Taken,
+    taken: LockedFile,
     /// When the path was looked at for this grant; `None` once that has served.
     looked_at: Option<Instant>,
     /// Others have a duplicate of the description: it must never serve another grant.
@@ -60,7 +60,7 @@ impl Grant {
 }
 
 /// Where an attempt to get a lock begins.
-pub(crate) enum Start {
+pub(crate) enum StartingPoint {
     /// The request has its grant already.
     Granted(Granted),
     /// With a file that is open.
@@ -79,16 +79,16 @@ impl Holdings {
     }
 
     /// What is there already for an attempt.
-    pub(crate) fn start(&self, request: &LockRequest) -> Result<Start> {
+    pub(crate) fn start(&self, request: &LockRequest) -> Result<StartingPoint> {
         let mut locks = self.open_locks()?;
         if let Some(grant) = locks.grants.get(&request.id) {
-            return Ok(Start::Granted(Granted::new(grant.taken.token)));
+            return Ok(StartingPoint::Granted(Granted::new(grant.taken.token)));
         }
-        Ok(locks.idle.remove(&request.key).map_or(Start::NoFile, Start::OpenFile))
+        Ok(locks.idle.remove(&request.key).map_or(StartingPoint::NoFile, StartingPoint::OpenFile))
     }
 
     /// Counts a lock as held from now on.
-    pub(crate) fn hold(&self, request: &LockRequest, taken: Taken) -> Result<Granted> {
+    pub(crate) fn hold(&self, request: &LockRequest, taken: LockedFile) -> Result<Granted> {
         let granted = Granted::new(taken.token);
         match self.open_locks() {
             Ok(mut locks) => {

@@ -105,7 +105,7 @@ pub(crate) fn record_text() -> String {
 
 /// What the record of a namespace says.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Recorded {
+pub(crate) enum LayoutReading {
     Nothing,
     Ours,
     Foreign(String),
@@ -113,19 +113,19 @@ pub(crate) enum Recorded {
     Spoiled,
 }
 
-impl Recorded {
+impl LayoutReading {
     pub(crate) fn of(text: &[u8]) -> Self {
         let end = text.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         // Nothing, or a part that does not say which one.
         if MARK.as_bytes().starts_with(&text[..end]) {
-            return Recorded::Nothing;
+            return LayoutReading::Nothing;
         }
         let text = String::from_utf8_lossy(&text[..end]);
         let layout = text.strip_prefix(MARK).map(str::trim).filter(|layout| !layout.is_empty());
         match layout {
-            Some(SPOKEN) => Recorded::Ours,
-            Some(other) => Recorded::Foreign(other.to_owned()),
-            None => Recorded::Spoiled,
+            Some(SPOKEN) => LayoutReading::Ours,
+            Some(other) => LayoutReading::Foreign(other.to_owned()),
+            None => LayoutReading::Spoiled,
         }
     }
 }
@@ -138,19 +138,19 @@ mod tests {
 
     #[test]
     fn our_record_is_ours_and_another_version_is_named() {
-        assert_eq!(Recorded::of(record_text().as_bytes()), Recorded::Ours);
-        assert_eq!(Recorded::of(b"tooz file layout 2\n"), Recorded::Foreign("2".to_owned()));
-        assert_eq!(Recorded::of(b"\x7fELF\x02"), Recorded::Spoiled);
-        assert_eq!(Recorded::of(b"tooz file layout 1\n\0\0"), Recorded::Ours);
+        assert_eq!(LayoutReading::of(record_text().as_bytes()), LayoutReading::Ours);
+        assert_eq!(LayoutReading::of(b"tooz file layout 2\n"), LayoutReading::Foreign("2".to_owned()));
+        assert_eq!(LayoutReading::of(b"\x7fELF\x02"), LayoutReading::Spoiled);
+        assert_eq!(LayoutReading::of(b"tooz file layout 1\n\0\0"), LayoutReading::Ours);
         for lost in [&b""[..], b"\0\0", b"tooz fi", b"tooz file layout ", b"tooz fi\0\0"] {
-            assert_eq!(Recorded::of(lost), Recorded::Nothing);
+            assert_eq!(LayoutReading::of(lost), LayoutReading::Nothing);
         }
     }
 
     proptest! {
         #[test]
         fn a_record_may_hold_anything(text in prop::collection::vec(any::<u8>(), 0..64)) {
-            let ours = Recorded::of(&text) == Recorded::Ours;
+            let ours = LayoutReading::of(&text) == LayoutReading::Ours;
             prop_assert!(!ours || text.starts_with(MARK.as_bytes()));
         }
 

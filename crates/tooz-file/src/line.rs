@@ -12,7 +12,7 @@ use std::io;
 
 use nix::libc;
 
-use crate::byte_lock::{self, FIRST, Kind, Range};
+use crate::byte_lock::{self, FIRST, LockKind, Range};
 
 /// So many may come until the line is empty once: hours of contention without a pause. A waiter that comes after that waits at the gate alone,
 /// where the kernel's order is all there is, until the line has ended.
@@ -42,7 +42,7 @@ pub(crate) enum Position {
 pub(crate) fn stand(file: &File) -> io::Result<Position> {
     for _ in 0..TRIES {
         let Some(place) = end_of_line(file)? else { return Ok(Position::Outside) };
-        if byte_lock::try_lock(file, place, Kind::Alone)? {
+        if byte_lock::try_lock(file, place, LockKind::Alone)? {
             return Ok(Position::At(place));
         }
         // Another came at the same moment, or takes the lock just now, and with it all of the line for that moment.
@@ -60,17 +60,17 @@ pub(crate) fn wait(file: &File, position: Position) -> io::Result<()> {
     };
     if let Some(place) = place {
         while let Some(before) = taken_before(file, place)? {
-            byte_lock::wait_lock(file, before, Kind::Shared)?;
+            byte_lock::wait_lock(file, before, LockKind::Shared)?;
             byte_lock::unlock(file, before)?;
         }
     }
-    byte_lock::wait_lock(file, GATE, Kind::Alone)
+    byte_lock::wait_lock(file, GATE, LockKind::Alone)
 }
 
 /// Takes a place as [`stand`] does, and waits for it: a process that takes the lock just now may have been stopped in that very moment.
 fn stand_patiently(file: &File) -> io::Result<Option<Range>> {
     let Some(place) = end_of_line(file)? else { return Ok(None) };
-    byte_lock::wait_lock(file, place, Kind::Alone)?;
+    byte_lock::wait_lock(file, place, LockKind::Alone)?;
     Ok(Some(place))
 }
 
@@ -79,7 +79,7 @@ fn end_of_line(file: &File) -> io::Result<Option<Range>> {
     let mut start = LINE.start;
     while start < FIRST {
         let rest = Range { start, length: FIRST - start };
-        match byte_lock::blocker(file, rest, Kind::Alone)? {
+        match byte_lock::blocker(file, rest, LockKind::Alone)? {
             None => return Ok(Some(Range { start, length: 1 })),
             // An attempt that does not wait has all of the line, but no place in it.
             Some(found) if found.length > 1 => return Ok(Some(Range { start, length: 1 })),
@@ -95,9 +95,10 @@ fn taken_before(file: &File, place: Range) -> io::Result<Option<Range>> {
     if right_before.start < LINE.start {
         return Ok(None);
     }
-    if byte_lock::blocker(file, right_before, Kind::Alone)?.is_some() {
+    if byte_lock::blocker(file, right_before, LockKind::Alone)?.is_some() {
         return Ok(Some(right_before));
     }
-    let found = byte_lock::blocker(file, Range { start: LINE.start, length: place.start - LINE.start }, Kind::Alone)?;
+    let found =
+        byte_lock::blocker(file, Range { start: LINE.start, length: place.start - LINE.start }, LockKind::Alone)?;
     Ok(found.map(|found| Range { start: found.start.max(LINE.start), length: 1 }))
 }

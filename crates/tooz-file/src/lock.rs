@@ -10,8 +10,8 @@ use tooz_core::{Error, ErrorKind, FencingToken, Holder, Result, Waiter};
 
 use crate::error;
 use crate::holders;
-use crate::holdings::Start;
-use crate::lock_file::{Attempt, LockFile, Obstacle, Requester, Taken};
+use crate::holdings::StartingPoint;
+use crate::lock_file::{AttemptEnd, LockFile, LockedFile, Obstacle, Requester};
 use crate::session::FileSession;
 use crate::wait::Wait;
 
@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 const STEP: usize = 64;
 
 /// What one try comes to.
-enum Tried {
+enum TryEnd {
     Granted(Granted),
     /// Not to be had now. The file that it was tried with has no lock of ours.
     Busy(Arc<LockFile>),
@@ -38,8 +38,8 @@ impl Locks for FileSession {
     async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
         for tries in 0.. {
             let file = match self.try_once(request)? {
-                Tried::Granted(granted) => return Ok(Some(granted)),
-                Tried::Busy(file) => file,
+                TryEnd::Granted(granted) => return Ok(Some(granted)),
+                TryEnd::Busy(file) => file,
             };
             let patience = match file.obstacle(request.mode)? {
                 Obstacle::Holder => 0,
@@ -62,8 +62,8 @@ impl Locks for FileSession {
     async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
         // Without a rival there is no thread and no second look.
         let file = match self.try_once(request)? {
-            Tried::Granted(granted) => return Ok(Some(granted)),
-            Tried::Busy(file) => file,
+            TryEnd::Granted(granted) => return Ok(Some(granted)),
+            TryEnd::Busy(file) => file,
         };
         if !wanted.is_wanted() {
             self.holdings.keep(&request.key, file);
@@ -155,11 +155,11 @@ impl Locks for FileSession {
 
 impl FileSession {
     /// One try, at once.
-    fn try_once(&self, request: &LockRequest) -> Result<Tried> {
+    fn try_once(&self, request: &LockRequest) -> Result<TryEnd> {
         let mut open = match self.holdings.start(request)? {
-            Start::Granted(granted) => return Ok(Tried::Granted(granted)),
-            Start::OpenFile(file) => Some(file),
-            Start::NoFile => None,
+            StartingPoint::Granted(granted) => return Ok(TryEnd::Granted(granted)),
+            StartingPoint::OpenFile(file) => Some(file),
+            StartingPoint::NoFile => None,
         };
         let requester = Requester { member: &self.member, mode: request.mode, id: request.id, pid: self.pid };
         for _ in 0..REPLACED {
@@ -168,9 +168,9 @@ impl FileSession {
                 None => LockFile::open(&self.namespace, &request.key)?,
             };
             match file.try_take(&requester)? {
-                Attempt::Taken(taken) => return self.holdings.hold(request, taken).map(Tried::Granted),
-                Attempt::Busy(file) => return Ok(Tried::Busy(file)),
-                Attempt::Stale => {}
+                AttemptEnd::Taken(taken) => return self.holdings.hold(request, taken).map(TryEnd::Granted),
+                AttemptEnd::Busy(file) => return Ok(TryEnd::Busy(file)),
+                AttemptEnd::Stale => {}
             }
         }
         Err(Error::new(
@@ -180,7 +180,7 @@ impl FileSession {
     }
 
     /// What came of a wait. No answer: it was withdrawn.
-    fn end_wait(&self, request: &LockRequest, answer: Option<Result<Taken>>) -> Result<Option<Granted>> {
+    fn end_wait(&self, request: &LockRequest, answer: Option<Result<LockedFile>>) -> Result<Option<Granted>> {
         let granted = answer.map(|answer| answer.and_then(|taken| self.holdings.hold(request, taken))).transpose();
         self.holdings.forget_idle_wait(request);
         granted

@@ -26,11 +26,11 @@ use nix::libc;
 use tooz_core::driver::{LockKey, RequestId, Space};
 use tooz_core::{Error, ErrorKind, FencingToken, LockMode, MemberId, Outcome, Result};
 
-use crate::byte_lock::{self, Kind, Range};
+use crate::byte_lock::{self, LockKind, Range};
 use crate::error;
 use crate::line::{self, Position};
 use crate::namespace_folder::NamespaceFolder;
-use crate::open_file::{self, How, Identity, leave_some};
+use crate::open_file::{self, Identity, OpenMode, leave_some};
 use crate::record::{self, Name};
 use crate::unfinished::{Naming, Unfinished};
 
@@ -67,14 +67,14 @@ pub(crate) struct LockFile {
 
 /// A lock that is ours.
 #[derive(Debug)]
-pub(crate) struct Taken {
+pub(crate) struct LockedFile {
     pub(crate) file: Arc<LockFile>,
     pub(crate) token: FencingToken,
 }
 
 /// How an attempt ended.
-pub(crate) enum Attempt {
-    Taken(Taken),
+pub(crate) enum AttemptEnd {
+    Taken(LockedFile),
     /// Another holds it, or comes first. The file has no lock of ours, and can be used again.
     Busy(Arc<LockFile>),
     /// The path leads to another file now: this one guards nothing.
@@ -114,7 +114,7 @@ impl LockFile {
         // Those that moved the namespace to another layout may hold this lock elsewhere.
         namespace.compare()?;
         let path = namespace.layout.lock(key);
-        let mut file = open_file::open(&path, How::Existing);
+        let mut file = open_file::open(&path, OpenMode::Existing);
         for _ in 0..OVERTAKEN {
             match file {
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => file = make(namespace, key, &path)?,
@@ -138,18 +138,18 @@ impl LockFile {
     }
 
     /// Takes the lock if it is free and has no waiters.
-    pub(crate) fn try_take(self: Arc<Self>, requester: &Requester<'_>) -> Result<Attempt> {
+    pub(crate) fn try_take(self: Arc<Self>, requester: &Requester<'_>) -> Result<AttemptEnd> {
         let lock = |range, kind| self.kernel(byte_lock::try_lock(&self.file, range, kind));
         let slot = match requester.mode {
             // Looking for waiters costs nothing that way.
-            LockMode::Exclusive => lock(AT_ONCE, Kind::Alone)?.then_some(Slots::Taken),
+            LockMode::Exclusive => lock(AT_ONCE, LockKind::Alone)?.then_some(Slots::Taken),
             LockMode::Shared => {
-                let way = if lock(WAY_AND_SLOT, Kind::Alone)? {
+                let way = if lock(WAY_AND_SLOT, LockKind::Alone)? {
                     Some(Slots::Taken)
                 } else {
-                    lock(line::WAY, Kind::Alone)?.then_some(Slots::ToTake)
+                    lock(line::WAY, LockKind::Alone)?.then_some(Slots::ToTake)
                 };
-                if way.is_some() && !lock(DATA, Kind::Shared)? {
+                if way.is_some() && !lock(DATA, LockKind::Shared)? {
                     self.kernel(byte_lock::unlock(&self.file, WAY_AND_SLOT))?;
                     None
                 } else {
@@ -157,12 +157,12 @@ impl LockFile {
                 }
             }
         };
-        let Some(slot) = slot else { return Ok(Attempt::Busy(self)) };
+        let Some(slot) = slot else { return Ok(AttemptEnd::Busy(self)) };
         let taken = self.make_grant(requester, slot)?;
         if let Some(taken) = &taken {
             taken.file.let_the_next_come()?;
         }
-        Ok(taken.map_or(Attempt::Stale, Attempt::Taken))
+        Ok(taken.map_or(AttemptEnd::Stale, AttemptEnd::Taken))
     }
 
     /// Takes a place at the end of the line, if that is to be had at once.
@@ -178,8 +178,8 @@ impl LockFile {
     /// Waits until the holders have gone. For a thread of our own.
     pub(crate) fn wait_for_data(&self, mode: LockMode) -> Result<()> {
         let kind = match mode {
-            LockMode::Exclusive => Kind::Alone,
-            LockMode::Shared => Kind::Shared,
+            LockMode::Exclusive => LockKind::Alone,
+            LockMode::Shared => LockKind::Shared,
         };
         self.kernel(byte_lock::wait_lock(&self.file, DATA, kind))
     }
@@ -196,11 +196,11 @@ impl LockFile {
 
     /// Makes a grant of the data lock, which this description has, while some description of ours has the gate: no other
     /// is at the counter or takes a slot. `None`: the path leads elsewhere.
-    pub(crate) fn finish(self: Arc<Self>, requester: &Requester<'_>) -> Result<Option<Taken>> {
+    pub(crate) fn finish(self: Arc<Self>, requester: &Requester<'_>) -> Result<Option<LockedFile>> {
         self.make_grant(requester, Slots::ToTake)
     }
 
-    fn make_grant(self: Arc<Self>, requester: &Requester<'_>, slots: Slots) -> Result<Option<Taken>> {
+    fn make_grant(self: Arc<Self>, requester: &Requester<'_>, slots: Slots) -> Result<Option<LockedFile>> {
         if !self.is_in_place()? {
             return Ok(None);
         }
@@ -223,11 +223,11 @@ impl LockFile {
         record::append(&mut bytes, requester.member, requester.mode, token, now, requester.pid);
         let at = if slot == 0 { record::HEAD } else { record::slot_at(slot) };
         self.kernel(self.file.write_all_at(&bytes, at))?;
-        if slots == Slots::ToTake && !self.kernel(byte_lock::try_lock(&self.file, slot_byte(slot), Kind::Alone))? {
+        if slots == Slots::ToTake && !self.kernel(byte_lock::try_lock(&self.file, slot_byte(slot), LockKind::Alone))? {
             return Err(error::strange(&self.path, "has a locked slot without a lock: is another program at it?"));
         }
         self.ring()?;
-        Ok(Some(Taken { file: self, token: FencingToken(token) }))
+        Ok(Some(LockedFile { file: self, token: FencingToken(token) }))
     }
 
     /// Wakes the watchers: a write is what the kernel tells of, a lock is not. Only elections are watched.
@@ -252,12 +252,12 @@ impl LockFile {
     /// What stands in the way after an attempt that failed.
     pub(crate) fn obstacle(&self, mode: LockMode) -> Result<Obstacle> {
         let held = |range, kind| self.kernel(byte_lock::blocker(&self.file, range, kind)).map(|found| found.is_some());
-        if !held(ALL_SLOTS, Kind::Alone)? {
+        if !held(ALL_SLOTS, LockKind::Alone)? {
             return Ok(Obstacle::Passing);
         }
         // Shared holders do not keep a reader out; an exclusive one has the data lock as well as its slot.
         match mode {
-            LockMode::Shared if !held(DATA, Kind::Shared)? => Ok(Obstacle::Waiter),
+            LockMode::Shared if !held(DATA, LockKind::Shared)? => Ok(Obstacle::Waiter),
             _ => Ok(Obstacle::Holder),
         }
     }
@@ -278,7 +278,7 @@ impl LockFile {
         let mut random = fastrand::Rng::with_seed(id.0 as u64 ^ (id.0 >> 64) as u64);
         for among in GUESSES.into_iter().chain(std::iter::repeat_n(SLOTS, MORE_GUESSES)) {
             let slot = random.u32(0..among);
-            if self.kernel(byte_lock::blocker(&self.file, slot_byte(slot), Kind::Alone))?.is_none() {
+            if self.kernel(byte_lock::blocker(&self.file, slot_byte(slot), LockKind::Alone))?.is_none() {
                 return Ok(slot);
             }
         }
@@ -297,7 +297,7 @@ impl LockFile {
     }
 }
 
-impl Taken {
+impl LockedFile {
     /// Gives it back. The description comes back without any lock, unless it is better closed: that gives back, too.
     pub(crate) fn give_back(self) -> Option<Arc<LockFile>> {
         byte_lock::unlock(&self.file.file, EVERYTHING).ok()?;
@@ -334,7 +334,7 @@ fn make(namespace: &NamespaceFolder, key: &LockKey, path: &Path) -> Result<std::
         },
         Naming::Done | Naming::Taken => {}
     }
-    Ok(open_file::open(path, How::Existing))
+    Ok(open_file::open(path, OpenMode::Existing))
 }
 
 pub(crate) const fn slot_byte(slot: u32) -> Range {

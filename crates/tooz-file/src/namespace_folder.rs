@@ -11,11 +11,11 @@ use nix::libc;
 use tooz_core::driver::Mutex;
 use tooz_core::{Error, Namespace, Result};
 
-use crate::access::{Access, Given, Object};
+use crate::access::{Access, Handover, Object};
 use crate::error;
 use crate::folder_stamp::FolderStamp;
-use crate::layout::{self, Layout, Recorded};
-use crate::open_file::{self, How};
+use crate::layout::{self, Layout, LayoutReading};
+use crate::open_file::{self, OpenMode};
 use crate::options::{Owner, Settings};
 
 /// The folder of one namespace.
@@ -31,7 +31,7 @@ pub(crate) struct NamespaceFolder {
 
 /// Whether a namespace has a record of its layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Record {
+pub(crate) enum NamespaceRecord {
     Missing,
     Ours,
 }
@@ -54,39 +54,39 @@ impl NamespaceFolder {
 
     /// Refuses a namespace that is kept in another layout. Makes nothing. A namespace may be moved while this process lives, so it is asked at each
     /// opening of a file, and costs one look there.
-    pub(crate) fn compare(&self) -> Result<Record> {
+    pub(crate) fn compare(&self) -> Result<NamespaceRecord> {
         // Before the reading: what changes after it looks otherwise at the next time.
         let now = FolderStamp::of(&self.layout.record());
         if *self.agreed.lock() == Some(now) {
-            return Ok(Record::Ours);
+            return Ok(NamespaceRecord::Ours);
         }
         match self.recorded()? {
-            Recorded::Nothing => Ok(Record::Missing),
-            Recorded::Ours => {
+            LayoutReading::Nothing => Ok(NamespaceRecord::Missing),
+            LayoutReading::Ours => {
                 *self.agreed.lock() = Some(now);
-                Ok(Record::Ours)
+                Ok(NamespaceRecord::Ours)
             }
-            Recorded::Spoiled => Err(error::spoiled_record(&self.layout.record())),
-            Recorded::Foreign(found) => Err(Error::foreign_layout(&self.namespace, found, layout::SPOKEN)),
+            LayoutReading::Spoiled => Err(error::spoiled_record(&self.layout.record())),
+            LayoutReading::Foreign(found) => Err(Error::foreign_layout(&self.namespace, found, layout::SPOKEN)),
         }
     }
 
-    fn recorded(&self) -> Result<Recorded> {
+    fn recorded(&self) -> Result<LayoutReading> {
         let path = self.layout.record();
         let failed = |error| error::at(error, "read the record of the layout in", &path);
-        let file = match open_file::open(&path, How::Look) {
+        let file = match open_file::open(&path, OpenMode::Look) {
             // A namespace that is a file is told of when something is to be made in it.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
-                return Ok(Recorded::Nothing);
+                return Ok(LayoutReading::Nothing);
             }
             result => result.map_err(failed)?,
         };
         if !file.metadata().map_err(failed)?.is_file() {
-            return Ok(Recorded::Spoiled);
+            return Ok(LayoutReading::Spoiled);
         }
         let mut text = [0; 64];
         let length = open_file::read_up_to(&file, &mut text, 0).map_err(failed)?;
-        Ok(Recorded::of(&text[..length]))
+        Ok(LayoutReading::of(&text[..length]))
     }
 
     /// The users of the namespace.
@@ -141,7 +141,7 @@ impl NamespaceFolder {
         options.read(true).write(true).create_new(true).mode(access.mode(Object::File));
         let file = open_file::open_by(&mut options, path)?;
         let given = access.give(&file, Object::File);
-        self.needs_no_giving.store(matches!(given, Ok(Given::AsItWas)), Ordering::Relaxed);
+        self.needs_no_giving.store(matches!(given, Ok(Handover::AsItWas)), Ordering::Relaxed);
         if given.is_err() {
             let _ = fs::remove_file(path);
         }

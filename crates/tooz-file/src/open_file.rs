@@ -19,7 +19,7 @@ const UNSEEN: libc::c_int = 0;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum How {
+pub(crate) enum OpenMode {
     /// For reading alone: works on a read-only file system.
     Look,
     /// For writing.
@@ -27,9 +27,9 @@ pub(crate) enum How {
 }
 
 /// Opens a file that is there, without following a link out of the folder.
-pub(crate) fn open(path: &Path, how: How) -> io::Result<File> {
+pub(crate) fn open(path: &Path, how: OpenMode) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(how == How::Existing);
+    options.read(true).write(how == OpenMode::Existing);
     open_by(&mut options, path)
 }
 

@@ -36,7 +36,7 @@ enum Duty {
 
 /// Whether something is left to be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rest {
+pub(crate) enum Remainder {
     Nothing,
     Some,
 }
@@ -53,7 +53,7 @@ impl Sweep {
     }
 
     /// Looks at some of the rest, if it is this session's turn.
-    pub(crate) fn go_on(&mut self) -> Rest {
+    pub(crate) fn go_on(&mut self) -> Remainder {
         if self.rest.is_empty() || !self.has_turn() {
             return self.what_is_left();
         }
@@ -61,8 +61,8 @@ impl Sweep {
         self.what_is_left()
     }
 
-    fn what_is_left(&self) -> Rest {
-        if self.rest.is_empty() { Rest::Nothing } else { Rest::Some }
+    fn what_is_left(&self) -> Remainder {
+        if self.rest.is_empty() { Remainder::Nothing } else { Remainder::Some }
     }
 
     fn has_turn(&mut self) -> bool {
@@ -130,11 +130,11 @@ mod tests {
         let [mut one, mut other] = [Sweep::begin(&layout), Sweep::begin(&layout)];
         let left = |sweep: &Sweep| sweep.rest.len();
         assert_eq!((left(&one), left(&other)), (2 * STEP, STEP), "each looks at some when it comes");
-        assert_eq!((one.go_on(), other.go_on()), (Rest::Some, Rest::Some));
+        assert_eq!((one.go_on(), other.go_on()), (Remainder::Some, Remainder::Some));
         assert_eq!((left(&one), left(&other)), (STEP, STEP), "it is the first one's turn");
-        assert_eq!(one.go_on(), Rest::Nothing);
+        assert_eq!(one.go_on(), Remainder::Nothing);
         drop(one);
-        assert_eq!(other.go_on(), Rest::Nothing);
+        assert_eq!(other.go_on(), Remainder::Nothing);
         assert!(fs::read_dir(layout.sessions()).unwrap().next().is_none());
     }
 }

@@ -14,7 +14,7 @@ use tooz_core::driver::{Mutex, MutexGuard};
 use crate::dispatch::Dispatch;
 use crate::holdings::Holdings;
 use crate::layout::Layout;
-use crate::sweep::{self, Rest, Sweep};
+use crate::sweep::{self, Remainder, Sweep};
 
 const ROUND: Duration = Duration::from_secs(1);
 
@@ -127,7 +127,7 @@ impl Upkeep {
     fn clear_away(&self) {
         let mut sweep = self.sweep.lock();
         if let Some(rest) = &mut *sweep
-            && rest.go_on() == Rest::Nothing
+            && rest.go_on() == Remainder::Nothing
         {
             *sweep = None;
             sweep::leftovers(&self.layout.groups());

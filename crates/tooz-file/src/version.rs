@@ -6,20 +6,20 @@ use tooz_core::Result;
 
 use crate::error;
 use crate::layout;
-use crate::namespace_folder::{NamespaceFolder, Record, write_record};
+use crate::namespace_folder::{NamespaceFolder, NamespaceRecord, write_record};
 use crate::sweep;
 use crate::unfinished::{Naming, Unfinished};
 
 /// Refuses a namespace that is kept in another layout; one that has no record yet gets it. Asked before anything is written there.
 pub(crate) fn settle(namespace: &NamespaceFolder) -> Result<()> {
-    if namespace.compare()? == Record::Ours {
+    if namespace.compare()? == NamespaceRecord::Ours {
         return Ok(());
     }
     if namespace.is_missing() {
         sweep::leftovers(namespace.layout.folder());
     }
     namespace.make()?;
-    if namespace.compare()? == Record::Missing {
+    if namespace.compare()? == NamespaceRecord::Missing {
         record(namespace)?;
     }
     Ok(())
@@ -31,7 +31,7 @@ fn record(namespace: &NamespaceFolder) -> Result<()> {
     let failed = |error| error::at(error, "record the layout in", &path);
     match write_unfinished(namespace)?.take_free_name(&path).map_err(failed)? {
         // No version writes in place, so what is there and says nothing is what a power cut left.
-        Naming::Taken if namespace.compare()? == Record::Missing => {
+        Naming::Taken if namespace.compare()? == NamespaceRecord::Missing => {
             write_unfinished(namespace)?.take_name(&path).map_err(failed)?;
         }
         Naming::NoLinks => match write_record(&path, namespace.access().map_err(failed)?) {

@@ -23,7 +23,7 @@ use tooz_core::{Error, LockMode, MemberId, Result};
 
 use crate::error;
 use crate::line::Position;
-use crate::lock_file::{LockFile, Requester, Taken};
+use crate::lock_file::{LockFile, LockedFile, Requester};
 use crate::namespace_folder::NamespaceFolder;
 
 /// Enough for a thread that makes a few calls of the system, also in a debug build.
@@ -36,10 +36,10 @@ pub(crate) struct Wait {
     pid: u32,
     key: LockKey,
     mode: LockMode,
-    state: Mutex<State>,
+    state: Mutex<WaitState>,
 }
 
-struct State {
+struct WaitState {
     asker: Option<Asker>,
     gate: Gate,
     /// Whether a thread is parked at the data lock.
@@ -48,7 +48,7 @@ struct State {
 
 struct Asker {
     id: RequestId,
-    answer: oneshot::Sender<Result<Taken>>,
+    answer: oneshot::Sender<Result<LockedFile>>,
 }
 
 enum Gate {
@@ -78,7 +78,7 @@ impl Wait {
         key: LockKey,
         mode: LockMode,
     ) -> Arc<Self> {
-        let state = State { asker: None, gate: Gate::Away, parked: false };
+        let state = WaitState { asker: None, gate: Gate::Away, parked: false };
         Arc::new(Wait { namespace, member, pid, key, mode, state: Mutex::new(state) })
     }
 
@@ -87,7 +87,7 @@ impl Wait {
         self: &Arc<Self>,
         id: RequestId,
         file: Arc<LockFile>,
-    ) -> Result<oneshot::Receiver<Result<Taken>>> {
+    ) -> Result<oneshot::Receiver<Result<LockedFile>>> {
         let (answer, receiver) = oneshot::channel();
         let mut state = self.state();
         if matches!(state.gate, Gate::Away) {
@@ -211,7 +211,7 @@ impl Wait {
 
     /// A receiver that has gone drops the grant, and with it the description and the lock.
     #[allow(clippy::unused_self)]
-    fn answer(&self, mut state: MutexGuard<'_, State>, answer: Result<Taken>) -> Next {
+    fn answer(&self, mut state: MutexGuard<'_, WaitState>, answer: Result<LockedFile>) -> Next {
         let asker = state.asker.take();
         drop(state);
         if let Some(asker) = asker {
@@ -220,12 +220,12 @@ impl Wait {
         Next::End
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, WaitState> {
         self.state.lock()
     }
 }
 
-impl State {
+impl WaitState {
     fn abandon(&mut self) {
         // The dropped sender tells a `lock` that still listens.
         self.asker = None;

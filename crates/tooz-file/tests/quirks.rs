@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         a_killed_leader_leaves_a_vacancy_and_the_next_one_is_elected,
         a_deleted_lock_file_is_a_loss_that_is_seen_at_once_and_told,
         a_spoiled_lock_file_never_makes_tokens_go_back,
-        a_wait_that_nobody_wants_blocks_nobody_and_is_adopted,
+        an_unwanted_wait_blocks_no_request_and_is_adopted,
         readers_with_a_cancelled_writer_go_on,
         looking_makes_nothing,
         a_folder_that_is_none_is_told_with_its_path,
@@ -170,7 +170,7 @@ async fn a_spoiled_lock_file_never_makes_tokens_go_back(folder: Folder) {
     }
 }
 
-async fn a_wait_that_nobody_wants_blocks_nobody_and_is_adopted(folder: Folder) {
+async fn an_unwanted_wait_blocks_no_request_and_is_adopted(folder: Folder) {
     let holder = folder.connect("holder").await;
     let third = folder.connect("third").await;
     for _ in 0..20 {

@@ -19,11 +19,11 @@ const TEAM: u32 = 20100;
 fn main() -> ExitCode {
     let mut trials = common::trials![
         users_of_one_folder_share_all_whatever_their_umasks,
-        who_may_not_write_can_open_no_file_and_keep_nobody_out,
+        a_user_who_may_not_write_can_open_no_file_and_keep_no_other_out,
         what_root_makes_is_the_owners_of_the_folder,
         root_that_may_give_nothing_away_locks_no_owner_out,
         a_umask_that_takes_the_owners_bits_changes_nothing,
-        an_entry_that_can_not_be_read_keeps_nobody_from_the_others,
+        an_entry_that_can_not_be_read_hides_no_others,
         a_full_disk_is_told_and_what_is_there_goes_on,
         a_read_only_file_system_lets_look,
     ];
@@ -73,7 +73,7 @@ async fn users_of_one_folder_share_all_whatever_their_umasks(folder: Folder) {
     }
 }
 
-async fn who_may_not_write_can_open_no_file_and_keep_nobody_out(folder: Folder) {
+async fn a_user_who_may_not_write_can_open_no_file_and_keep_no_other_out(folder: Folder) {
     // As `mkdir` makes folders: all users may read and enter.
     made(&folder, ALICE.0, TEAM, 0o755);
     let (_alice, said) = does(&folder, ALICE, "x", &["lock", "join", "close"]);
@@ -130,7 +130,7 @@ async fn a_umask_that_takes_the_owners_bits_changes_nothing(folder: Folder) {
     }
 }
 
-async fn an_entry_that_can_not_be_read_keeps_nobody_from_the_others(folder: Folder) {
+async fn an_entry_that_can_not_be_read_hides_no_others(folder: Folder) {
     made(&folder, 0, TEAM, 0o2770);
     let (mut alice, said) = does(&folder, ALICE, "x", &["join"]);
     assert_eq!(said, ["joined"]);

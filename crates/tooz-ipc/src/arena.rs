@@ -4,7 +4,7 @@
 //! and what is written into them needs no undo before they are linked from elsewhere.
 
 use crate::critical::Critical;
-use crate::error::Fault;
+use crate::error::TableError;
 use crate::layout::{AT_FREE, AT_TOUCHED, BLOCK, CHAIN, block};
 use crate::region::WORD;
 
@@ -13,12 +13,12 @@ const PIECE: usize = (BLOCK - 1) * WORD;
 
 impl Critical<'_> {
     /// A block for something that is not a text. Its words but the first may be anything.
-    pub(crate) fn take(&mut self) -> Result<usize, Fault> {
+    pub(crate) fn take(&mut self) -> Result<usize, TableError> {
         self.take_chain(1)
     }
 
     /// A chain of so many blocks, at least one.
-    pub(crate) fn take_chain(&mut self, count: usize) -> Result<usize, Fault> {
+    pub(crate) fn take_chain(&mut self, count: usize) -> Result<usize, TableError> {
         debug_assert!(!self.has_freed, "what this change has freed may have to come back");
         let (first_free, mut last, mut taken) = (self.number(AT_FREE)?, 0, 0);
         let mut next_free = first_free;
@@ -37,7 +37,7 @@ impl Critical<'_> {
         let touched = self.number(AT_TOUCHED)?;
         let end = touched.saturating_add(missing);
         if end > self.table.blocks() {
-            return Err(Fault::Full);
+            return Err(TableError::Full);
         }
         for fresh in touched + 1..=end {
             self.put(block(fresh, CHAIN), if fresh < end { fresh as u64 + 1 } else { 0 })?;
@@ -52,7 +52,7 @@ impl Critical<'_> {
     }
 
     /// Gives a chain back.
-    pub(crate) fn free(&mut self, first: usize) -> Result<(), Fault> {
+    pub(crate) fn free(&mut self, first: usize) -> Result<(), TableError> {
         let mut last = first;
         for _ in 0..=self.table.blocks() {
             let next = self.number(block(last, CHAIN))?;
@@ -65,11 +65,11 @@ impl Critical<'_> {
             }
             last = next;
         }
-        Err(Fault::Garbled("a chain without an end"))
+        Err(TableError::Garbled("a chain without an end"))
     }
 
     /// A chain with that text.
-    pub(crate) fn write_text(&mut self, text: &[u8]) -> Result<usize, Fault> {
+    pub(crate) fn write_text(&mut self, text: &[u8]) -> Result<usize, TableError> {
         let first = self.take_chain(text.len().div_ceil(PIECE).max(1))?;
         let mut at = first;
         for piece in text.chunks(PIECE) {
@@ -82,9 +82,9 @@ impl Critical<'_> {
     }
 
     /// The text of so many bytes in that chain.
-    pub(crate) fn read_text(&self, first: usize, length: usize) -> Result<Vec<u8>, Fault> {
+    pub(crate) fn read_text(&self, first: usize, length: usize) -> Result<Vec<u8>, TableError> {
         if length > self.table.blocks() * PIECE {
-            return Err(Fault::Garbled("a text that is longer than the table"));
+            return Err(TableError::Garbled("a text that is longer than the table"));
         }
         let mut text = Vec::with_capacity(length + WORD);
         let mut at = first;
@@ -99,7 +99,7 @@ impl Critical<'_> {
     }
 
     /// Whether that is the text in that chain.
-    pub(crate) fn is_text(&self, first: usize, length: usize, text: &[u8]) -> Result<bool, Fault> {
+    pub(crate) fn is_text(&self, first: usize, length: usize, text: &[u8]) -> Result<bool, TableError> {
         if length != text.len() {
             return Ok(false);
         }

@@ -9,7 +9,7 @@ use nix::sys::statvfs::statvfs;
 use tooz_core::{Checkup, Result};
 
 use crate::access::Users;
-use crate::error::{self, Fault};
+use crate::error::{self, TableError};
 use crate::layout::{AT_UNDONE, SLOTS};
 use crate::living::Living;
 use crate::namespace_folder::NamespaceFolder;
@@ -81,7 +81,7 @@ async fn contents(checkup: Checkup, living: &Living) -> Result<Checkup> {
     };
     let census = match verified {
         Ok(census) => census,
-        Err(fault @ Fault::Garbled(_)) => {
+        Err(fault @ TableError::Garbled(_)) => {
             let what = error::fault(fault, &living.table.path).to_string();
             return Ok(checkup.wrong(what, "stop all that use it, and delete it: it is made anew at the next use"));
         }

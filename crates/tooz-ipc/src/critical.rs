@@ -10,8 +10,8 @@ use std::time::SystemTime;
 
 use tooz_core::driver::MutexGuard;
 
-use crate::doorbell::{Ring, What};
-use crate::error::Fault;
+use crate::doorbell::{Ring, RingReason};
+use crate::error::TableError;
 use crate::layout::{self, AT_OWNER, AT_TOKEN, AT_UNDO, AT_UNDONE, PID, SLOTS, UNDO_AT, UNDO_RECORDS};
 use crate::process::Process;
 use crate::table::Table;
@@ -40,7 +40,7 @@ pub(crate) struct Critical<'a> {
 
 impl Table {
     /// Makes the table ours. `Busy`: another session is in the middle of a change for longer than that takes.
-    pub(crate) fn enter(&self) -> Result<Critical<'_>, Fault> {
+    pub(crate) fn enter(&self) -> Result<Critical<'_>, TableError> {
         let turn = self.turn.lock();
         let owner = self.region.word(AT_OWNER)?;
         let mine = self.slot() as u64 + 1;
@@ -55,7 +55,7 @@ impl Table {
                 }
                 let slot = usize::try_from(theirs).unwrap_or(SLOTS) - 1;
                 if slot >= SLOTS {
-                    return Err(Fault::Garbled("the owner of the table is none"));
+                    return Err(TableError::Garbled("the owner of the table is none"));
                 }
                 if self.is_locked(slot)? {
                     if tries < SPINS + YIELDS {
@@ -65,7 +65,7 @@ impl Table {
                     // A child that was forked keeps the byte of its dead parent locked, but never goes on with what that had begun.
                     let process = Process::of(self.region.word(layout::slot(slot, PID))?.load(Ordering::Relaxed));
                     if !process.is_gone() {
-                        return Err(Fault::Busy(Some(process)));
+                        return Err(TableError::Busy(Some(process)));
                     }
                 }
             }
@@ -79,27 +79,27 @@ impl Table {
                 return Ok(critical);
             }
         }
-        Err(Fault::Busy(None))
+        Err(TableError::Busy(None))
     }
 }
 
 impl Critical<'_> {
     /// The word at that place.
-    pub(crate) fn get(&self, at: usize) -> Result<u64, Fault> {
+    pub(crate) fn get(&self, at: usize) -> Result<u64, TableError> {
         Ok(self.word_at(at)?.load(Ordering::Relaxed))
     }
 
     /// The word at that place as the number of a block, or of something else that is counted.
-    pub(crate) fn number(&self, at: usize) -> Result<usize, Fault> {
-        usize::try_from(self.get(at)?).map_err(|_| Fault::Garbled("a number that is too large"))
+    pub(crate) fn number(&self, at: usize) -> Result<usize, TableError> {
+        usize::try_from(self.get(at)?).map_err(|_| TableError::Garbled("a number that is too large"))
     }
 
     /// A store that is taken back unless the change is finished.
-    pub(crate) fn set(&mut self, at: usize, value: u64) -> Result<(), Fault> {
+    pub(crate) fn set(&mut self, at: usize, value: u64) -> Result<(), TableError> {
         let word = self.word_at(at)?;
         if self.table.keeps_undo {
             if self.records == UNDO_RECORDS {
-                return Err(Fault::Garbled("a change of too many stores"));
+                return Err(TableError::Garbled("a change of too many stores"));
             }
             let record = UNDO_AT + 2 * self.records;
             self.word_at(record)?.store(at as u64, Ordering::Relaxed);
@@ -113,13 +113,13 @@ impl Critical<'_> {
     }
 
     /// A store into what no other session reads before it is linked: it needs no undo.
-    pub(crate) fn put(&mut self, at: usize, value: u64) -> Result<(), Fault> {
+    pub(crate) fn put(&mut self, at: usize, value: u64) -> Result<(), TableError> {
         self.word_at(at)?.store(value, Ordering::Relaxed);
         Ok(())
     }
 
     /// The change is finished, and will not be taken back.
-    pub(crate) fn commit(&mut self) -> Result<(), Fault> {
+    pub(crate) fn commit(&mut self) -> Result<(), TableError> {
         self.word_at(AT_UNDO)?.store(0, Ordering::Release);
         // What the next change writes into the log must not be written before that: a process that dies in between would leave an old number of new records.
         // All that a dead process had stored is seen by the process that finds it dead, so that the order of its own instructions is all that counts.
@@ -130,17 +130,17 @@ impl Critical<'_> {
     }
 
     /// Finishes a part of a change of many steps, each of which leaves the table as it should be.
-    pub(crate) fn checkpoint(&mut self) -> Result<(), Fault> {
+    pub(crate) fn checkpoint(&mut self) -> Result<(), TableError> {
         if self.records * 2 > UNDO_RECORDS { self.commit() } else { Ok(()) }
     }
 
     /// Rings for a session when this is over.
-    pub(crate) fn ring(&mut self, slot: usize, what: What, block: usize) {
+    pub(crate) fn ring(&mut self, slot: usize, what: RingReason, block: usize) {
         self.rings.push(Ring { slot, what, block });
     }
 
     /// The next token: it grows, and is not below the wall clock in µs.
-    pub(crate) fn next_token(&mut self, now: u64) -> Result<u64, Fault> {
+    pub(crate) fn next_token(&mut self, now: u64) -> Result<u64, TableError> {
         let token = self.get(AT_TOKEN)?.wrapping_add(1).max(now);
         self.set(AT_TOKEN, token)?;
         Ok(token)
@@ -148,18 +148,18 @@ impl Critical<'_> {
 
     /// Puts back what an unfinished change has stored, the last first. One that dies here leaves the log, and the next one begins again.
     /// Answers how many stores there were.
-    fn take_back(&mut self) -> Result<usize, Fault> {
+    fn take_back(&mut self) -> Result<usize, TableError> {
         let records = self.number(AT_UNDO)?;
         if records == 0 {
             return Ok(0);
         }
         if records > UNDO_RECORDS {
-            return Err(Fault::Garbled("the undo log is longer than it can be"));
+            return Err(TableError::Garbled("the undo log is longer than it can be"));
         }
         for record in (0..records).map(|record| UNDO_AT + 2 * record).rev() {
             let (at, value) = (self.number(record)?, self.get(record + 1)?);
             if at < AT_TOKEN || (UNDO_AT..layout::slot(0, 0)).contains(&at) {
-                return Err(Fault::Garbled("the undo log names what no change stores"));
+                return Err(TableError::Garbled("the undo log names what no change stores"));
             }
             self.word_at(at)?.store(value, Ordering::Relaxed);
         }
@@ -170,13 +170,13 @@ impl Critical<'_> {
     }
 
     /// Counts a change of the dead that was undone. One of ours that was refused is taken back without a word.
-    fn count_undone(&self) -> Result<(), Fault> {
+    fn count_undone(&self) -> Result<(), TableError> {
         let undone = self.word_at(AT_UNDONE)?;
         undone.store(undone.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         Ok(())
     }
 
-    fn word_at(&self, at: usize) -> Result<&AtomicU64, Fault> {
+    fn word_at(&self, at: usize) -> Result<&AtomicU64, TableError> {
         self.table.region.word(at)
     }
 }
@@ -195,7 +195,7 @@ impl Drop for Critical<'_> {
 }
 
 /// Whether the table has no owner, by the word that says so.
-pub(crate) const fn is_nobodys(word: u64) -> bool {
+pub(crate) const fn is_unowned(word: u64) -> bool {
     let owner = word & OWNER_MASK;
     owner == 0
 }

@@ -10,11 +10,11 @@ use crate::holdings::Holdings;
 pub(crate) struct Dispatch {
     pub(crate) holdings: Holdings,
     pub(crate) reporter: Reporter,
-    watched: Mutex<HashMap<usize, Watched>>,
+    watched: Mutex<HashMap<usize, WatchEntry>>,
 }
 
 /// A lock or a group that is watched.
-struct Watched {
+struct WatchEntry {
     watchers: Watchers,
     watch: usize,
     /// How often it had changed when that was last told.
@@ -36,10 +36,11 @@ impl Dispatch {
         let (pusher, stream) = push_channel();
         pusher.push(Pushed::Ready);
         let mut watched = self.watched.lock();
-        let there = watched.entry(record).or_insert_with(|| Watched { watchers: Watchers::default(), watch, changes });
+        let there =
+            watched.entry(record).or_insert_with(|| WatchEntry { watchers: Watchers::default(), watch, changes });
         if there.watch != watch {
             // That of a record which is gone, and whose block is another's now: its streams end, and core watches anew.
-            *there = Watched { watchers: Watchers::default(), watch, changes };
+            *there = WatchEntry { watchers: Watchers::default(), watch, changes };
         }
         there.watchers.add(pusher);
         stream

@@ -13,7 +13,7 @@ use crate::table::Table;
 
 /// What a session should look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum RingReason {
     /// Its place in a queue: it may have the lock.
     Place,
     /// Its place in a queue, which was taken away.
@@ -30,7 +30,7 @@ pub(crate) enum What {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ring {
     pub(crate) slot: usize,
-    pub(crate) what: What,
+    pub(crate) what: RingReason,
     pub(crate) block: usize,
 }
 
@@ -38,13 +38,13 @@ pub(crate) struct Ring {
 pub(crate) const LETTER: usize = 9;
 
 /// What stands in a letter: what to look at, and which block.
-pub(crate) fn read(letter: &[u8]) -> Option<(What, usize)> {
+pub(crate) fn read(letter: &[u8]) -> Option<(RingReason, usize)> {
     let what = match *letter.first()? {
-        b'p' => What::Place,
-        b'b' => What::Broken,
-        b'r' => What::Replaced,
-        b'c' => What::Record,
-        b'g' => What::Gone,
+        b'p' => RingReason::Place,
+        b'b' => RingReason::Broken,
+        b'r' => RingReason::Replaced,
+        b'c' => RingReason::Record,
+        b'g' => RingReason::Gone,
         _ => return None,
     };
     let number = u64::from_ne_bytes(*letter.get(1..)?.first_chunk()?);
@@ -54,11 +54,11 @@ pub(crate) fn read(letter: &[u8]) -> Option<(What, usize)> {
 fn write(ring: Ring) -> [u8; LETTER] {
     let mut letter = [0; LETTER];
     letter[0] = match ring.what {
-        What::Place => b'p',
-        What::Broken => b'b',
-        What::Replaced => b'r',
-        What::Record => b'c',
-        What::Gone => b'g',
+        RingReason::Place => b'p',
+        RingReason::Broken => b'b',
+        RingReason::Replaced => b'r',
+        RingReason::Record => b'c',
+        RingReason::Gone => b'g',
     };
     letter[1..].copy_from_slice(&(ring.block as u64).to_ne_bytes());
     letter
@@ -116,7 +116,8 @@ mod tests {
 
     #[test]
     fn a_letter_says_what_was_written() {
-        for what in [What::Place, What::Broken, What::Replaced, What::Record, What::Gone] {
+        for what in [RingReason::Place, RingReason::Broken, RingReason::Replaced, RingReason::Record, RingReason::Gone]
+        {
             let ring = Ring { slot: 1, what, block: 70_000 };
             assert_eq!(read(&write(ring)), Some((what, 70_000)));
         }

@@ -14,7 +14,7 @@ pub(crate) const SHARED_MEMORY: &str = "/dev/shm";
 
 /// What is wrong with a change of the table. Nothing of that change is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum TableError {
     /// No driver of this kind has left it so.
     Garbled(&'static str),
     /// There is no free block.
@@ -35,22 +35,22 @@ pub(crate) fn at(error: io::Error, doing: impl fmt::Display, path: &Path) -> Err
 }
 
 /// What is wrong with the table at that path.
-pub(crate) fn fault(fault: Fault, path: &Path) -> Error {
+pub(crate) fn fault(fault: TableError, path: &Path) -> Error {
     let path = path.display();
     let error = match fault {
         // What a person has to mend: a call that tried it again would go on for ever.
-        Fault::Garbled(what) => Error::config(format!(
+        TableError::Garbled(what) => Error::config(format!(
             "the table {path} is spoiled ({what}): stop all that use it, and delete it; `tooz doctor` looks at it whole"
         )),
         // Not `Unavailable`: a wait for a lock would go on without a word until there is room.
-        Fault::Full => Error::config(format!(
+        TableError::Full => Error::config(format!(
             "the table {path} is full: every lock in use, waiter, member and watch takes some 128 to 384 bytes in it. Stop all that use it and delete it, \
              and have it made anew with more (`size=64` in the URL, in MiB), or spread over several namespaces"
         )),
-        Fault::Busy(process) => {
+        TableError::Busy(process) => {
             Error::new(ErrorKind::Unavailable, format!("the table {path} can't be used just now: {}", blocker(process)))
         }
-        Fault::Unknown(code) => {
+        TableError::Unknown(code) => {
             let error = io::Error::from_raw_os_error(code);
             Error::new(
                 ErrorKind::Unavailable,

@@ -5,9 +5,9 @@ use tooz_core::driver::{Groups, JoinRequest, PushStream, Roster};
 use tooz_core::{Capabilities, Error, GroupId, MemberId, Result, RosterEntry};
 
 use crate::error;
-use crate::layout::Kind;
+use crate::layout::BlockKind;
 use crate::lock::watching;
-use crate::roster::{Deleted, Joined, Newcomer};
+use crate::roster::{DeleteEnd, JoinEnd, Newcomer};
 use crate::session::IpcSession;
 
 /// The longest capabilities, as JSON: they are copied while the table is ours.
@@ -26,9 +26,9 @@ impl Groups for IpcSession {
     async fn delete_group(&self, group: &GroupId) -> Result<()> {
         let Some(living) = self.looking().await? else { return Err(Error::no_group(group)) };
         match living.with(|table| table.delete_group(group.as_str())).await? {
-            Deleted::Done => Ok(()),
-            Deleted::NoGroup => Err(Error::no_group(group)),
-            Deleted::Inhabited(members) => Err(Error::group_not_empty(group, members)),
+            DeleteEnd::Done => Ok(()),
+            DeleteEnd::NoGroup => Err(Error::no_group(group)),
+            DeleteEnd::Inhabited(members) => Err(Error::group_not_empty(group, members)),
         }
     }
 
@@ -42,7 +42,7 @@ impl Groups for IpcSession {
                     let (records, rest) = table.records(bucket, STEP)?;
                     let mut names = Vec::new();
                     for record in records {
-                        if table.kind(record)? == Some(Kind::Group) {
+                        if table.kind(record)? == Some(BlockKind::Group) {
                             names.push(table.name(record)?);
                         }
                     }
@@ -64,12 +64,12 @@ impl Groups for IpcSession {
         };
         let living = self.owning()?;
         match living.with(|table| table.join(&newcomer, |there| request.meets(there))).await? {
-            Joined::Done(membership) => {
+            JoinEnd::Done(membership) => {
                 living.dispatch.holdings.enter(request.id, &request.group, membership);
                 Ok(())
             }
-            Joined::NoGroup => Err(Error::no_group(&request.group)),
-            Joined::Refused => Err(Error::namesake(request).with_retry_after(self.session_timeout)),
+            JoinEnd::NoGroup => Err(Error::no_group(&request.group)),
+            JoinEnd::Refused => Err(Error::namesake(request).with_retry_after(self.session_timeout)),
         }
     }
 
@@ -114,7 +114,7 @@ impl Groups for IpcSession {
         living.listen()?;
         let found = living
             .with(|table| {
-                let Some(record) = table.find(Kind::Group, group.as_str().as_bytes())? else { return Ok(None) };
+                let Some(record) = table.find(BlockKind::Group, group.as_str().as_bytes())? else { return Ok(None) };
                 watching(&living, table, record).map(Some)
             })
             .await?;

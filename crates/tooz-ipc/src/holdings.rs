@@ -10,7 +10,7 @@ use tooz_core::driver::{Mutex, RequestId};
 /// What one session has in the table.
 #[derive(Default)]
 pub(crate) struct Holdings {
-    places: Mutex<HashMap<RequestId, Held>>,
+    places: Mutex<HashMap<RequestId, HeldLock>>,
     /// The waiters, by their places. A place that was given back may be another waiter's before the first has gone, so that there may be several.
     waits: Mutex<HashMap<usize, Vec<Arc<Notify>>>>,
     memberships: Mutex<HashMap<RequestId, (GroupId, usize)>>,
@@ -44,7 +44,7 @@ impl Drop for Wait<'_> {
 
 /// A place in a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Held {
+pub(crate) struct HeldLock {
     pub(crate) block: usize,
     /// `None`: it waits.
     pub(crate) token: Option<u64>,
@@ -52,11 +52,11 @@ pub(crate) struct Held {
 
 impl Holdings {
     /// Notes a place, or that it has the lock now.
-    pub(crate) fn hold(&self, id: RequestId, held: Held) {
+    pub(crate) fn hold(&self, id: RequestId, held: HeldLock) {
         self.places.lock().insert(id, held);
     }
 
-    pub(crate) fn place(&self, id: RequestId) -> Option<Held> {
+    pub(crate) fn place(&self, id: RequestId) -> Option<HeldLock> {
         self.places.lock().get(&id).copied()
     }
 

@@ -128,7 +128,7 @@ pub(crate) const MEMBER_HASH: usize = 15;
 
 /// What a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum BlockKind {
     Lock,
     Election,
     Group,
@@ -137,31 +137,31 @@ pub(crate) enum Kind {
     Watch,
 }
 
-impl Kind {
+impl BlockKind {
     pub(crate) const fn word(self) -> u64 {
         match self {
-            Kind::Lock => 1,
-            Kind::Election => 2,
-            Kind::Group => 3,
-            Kind::Place => 4,
-            Kind::Membership => 5,
-            Kind::Watch => 6,
+            BlockKind::Lock => 1,
+            BlockKind::Election => 2,
+            BlockKind::Group => 3,
+            BlockKind::Place => 4,
+            BlockKind::Membership => 5,
+            BlockKind::Watch => 6,
         }
     }
 
     /// Whether it is found by its name, in a bucket.
     pub(crate) const fn is_record(self) -> bool {
-        matches!(self, Kind::Lock | Kind::Election | Kind::Group)
+        matches!(self, BlockKind::Lock | BlockKind::Election | BlockKind::Group)
     }
 
     pub(crate) const fn of(word: u64) -> Option<Self> {
         match word {
-            1 => Some(Kind::Lock),
-            2 => Some(Kind::Election),
-            3 => Some(Kind::Group),
-            4 => Some(Kind::Place),
-            5 => Some(Kind::Membership),
-            6 => Some(Kind::Watch),
+            1 => Some(BlockKind::Lock),
+            2 => Some(BlockKind::Election),
+            3 => Some(BlockKind::Group),
+            4 => Some(BlockKind::Place),
+            5 => Some(BlockKind::Membership),
+            6 => Some(BlockKind::Watch),
             _ => None,
         }
     }

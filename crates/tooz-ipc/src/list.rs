@@ -1,7 +1,7 @@
 //! Lists with two ends, whose links stand in what is listed: the places of a lock, the members of a group, the watches of both, and what a session has.
 
 use crate::critical::Critical;
-use crate::error::Fault;
+use crate::error::TableError;
 use crate::layout::{
     self, HEAD, NEXT, OWNED_HEAD, OWNED_NEXT, OWNED_PREVIOUS, OWNED_TAIL, PREVIOUS, TAIL, WATCH_HEAD, WATCH_TAIL, block,
 };
@@ -39,17 +39,17 @@ impl List {
 
 impl Critical<'_> {
     /// The first of a list; 0 if there is none.
-    pub(crate) fn first(&self, list: List) -> Result<usize, Fault> {
+    pub(crate) fn first(&self, list: List) -> Result<usize, TableError> {
         self.number(list.head)
     }
 
     /// All of a list, from its head.
-    pub(crate) fn all(&self, list: List) -> Result<Vec<usize>, Fault> {
+    pub(crate) fn all(&self, list: List) -> Result<Vec<usize>, TableError> {
         let mut all = Vec::new();
         let mut item = self.number(list.head)?;
         while item != 0 {
             if all.len() > self.table.blocks() {
-                return Err(Fault::Garbled("a list without an end"));
+                return Err(TableError::Garbled("a list without an end"));
             }
             all.push(item);
             item = self.number(block(item, list.next))?;
@@ -58,7 +58,7 @@ impl Critical<'_> {
     }
 
     /// Puts a block that is in no such list at the end.
-    pub(crate) fn push(&mut self, list: List, item: usize) -> Result<(), Fault> {
+    pub(crate) fn push(&mut self, list: List, item: usize) -> Result<(), TableError> {
         let end = self.number(list.tail)?;
         self.put(block(item, list.next), 0)?;
         self.put(block(item, list.previous), end as u64)?;
@@ -68,12 +68,12 @@ impl Critical<'_> {
     }
 
     /// Takes a block out.
-    pub(crate) fn unlink(&mut self, list: List, item: usize) -> Result<(), Fault> {
+    pub(crate) fn unlink(&mut self, list: List, item: usize) -> Result<(), TableError> {
         let (next, previous) = (self.number(block(item, list.next))?, self.number(block(item, list.previous))?);
         let before = if previous == 0 { list.head } else { block(previous, list.next) };
         let after = if next == 0 { list.tail } else { block(next, list.previous) };
         if self.number(before)? != item || self.number(after)? != item {
-            return Err(Fault::Garbled("a list whose neighbours do not know each other"));
+            return Err(TableError::Garbled("a list whose neighbours do not know each other"));
         }
         self.set(before, next as u64)?;
         self.set(after, previous as u64)

@@ -11,11 +11,11 @@ use tooz_core::Result;
 
 use crate::critical::Critical;
 use crate::deaths::Deaths;
-use crate::doorbell::{self, LETTER, What};
-use crate::error::{self, Fault};
+use crate::doorbell::{self, LETTER, RingReason};
+use crate::error::{self, TableError};
 use crate::layout::{self, MISSED};
 use crate::living::{Listening, Living};
-use crate::slots::Rest;
+use crate::slots::Remainder;
 
 /// How often everything is looked at again; and where the kernel does not tell of deaths.
 const ROUND: Duration = Duration::from_secs(1);
@@ -44,17 +44,17 @@ impl Living {
         }
     }
 
-    pub(crate) fn hear(&self, what: What, block: usize) {
+    pub(crate) fn hear(&self, what: RingReason, block: usize) {
         if self.is_over() {
             return;
         }
         let holdings = &self.dispatch.holdings;
         match what {
-            What::Place => holdings.wake(block),
-            What::Record => self.dispatch.changed(block),
+            RingReason::Place => holdings.wake(block),
+            RingReason::Record => self.dispatch.changed(block),
             // Looked at: the letter may be late, and the block another group's by now.
-            What::Gone => self.look_after_watches(Some(block)),
-            What::Broken => {
+            RingReason::Gone => self.look_after_watches(Some(block)),
+            RingReason::Broken => {
                 holdings.wake(block);
                 for id in holdings.grants_at(block) {
                     if self.was_taken(block, id) {
@@ -62,7 +62,7 @@ impl Living {
                     }
                 }
             }
-            What::Replaced => self.look_after_memberships(),
+            RingReason::Replaced => self.look_after_memberships(),
         }
     }
 
@@ -139,7 +139,7 @@ impl Living {
 
     /// Ends what a session has that may be dead.
     fn bury(&self, slot: usize) {
-        while let Some(Rest::Some) = self.quietly(|table| table.bury(slot)) {}
+        while let Some(Remainder::Some) = self.quietly(|table| table.bury(slot)) {}
     }
 
     /// Whether the session of that slot has not ended: it lives, or is to be buried.
@@ -155,7 +155,7 @@ impl Living {
     }
 }
 
-fn sweep(table: &mut Critical<'_>) -> Result<Vec<usize>, Fault> {
+fn sweep(table: &mut Critical<'_>) -> Result<Vec<usize>, TableError> {
     table.sweep()
 }
 

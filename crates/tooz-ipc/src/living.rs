@@ -11,14 +11,14 @@ use tokio::task::AbortHandle;
 use tooz_core::driver::{Mutex, Reporter, RequestId};
 use tooz_core::{MemberId, Result};
 
-use crate::critical::{Critical, is_nobodys};
+use crate::critical::{Critical, is_unowned};
 use crate::dispatch::Dispatch;
 use crate::doorbell::{Hand, Ring};
-use crate::error::{self, Fault};
+use crate::error::{self, TableError};
 use crate::layout::{self, AT_OWNER, ID_HIGH, ID_LOW, MISSED, TOKEN};
 use crate::namespace_folder::NamespaceFolder;
 use crate::queue::halves;
-use crate::slots::Rest;
+use crate::slots::Remainder;
 use crate::table::{Table, TableFile};
 
 /// How long what was seen of the table's file counts as seen now, in ns.
@@ -32,7 +32,7 @@ const UNWATCHED: usize = 64;
 /// How often the owner of the table is waited for where a wait is not possible.
 const GLANCES: u32 = 1000;
 
-fn begin_session(table: &mut Critical<'_>) -> Result<Rest, Fault> {
+fn begin_session(table: &mut Critical<'_>) -> Result<Remainder, TableError> {
     table.begin_session()
 }
 
@@ -86,7 +86,7 @@ impl Living {
             hears_deaths: AtomicBool::new(false),
             listening: Mutex::default(),
         });
-        while living.with(begin_session).await? == Rest::Some {}
+        while living.with(begin_session).await? == Remainder::Some {}
         Ok(living)
     }
 
@@ -99,22 +99,22 @@ impl Living {
     }
 
     /// Changes the table, or looks at it. `act` is called again when it could not begin, and when the dead had left no room for it.
-    pub(crate) async fn with<T>(&self, act: impl FnMut(&mut Critical<'_>) -> Result<T, Fault>) -> Result<T> {
+    pub(crate) async fn with<T>(&self, act: impl FnMut(&mut Critical<'_>) -> Result<T, TableError>) -> Result<T> {
         self.with_patience(self.patience, act).await
     }
 
     /// Changes the table, or looks at it, and waits only briefly for its lock: for what is tried again soon.
-    pub(crate) async fn briefly<T>(&self, act: impl FnMut(&mut Critical<'_>) -> Result<T, Fault>) -> Result<T> {
+    pub(crate) async fn briefly<T>(&self, act: impl FnMut(&mut Critical<'_>) -> Result<T, TableError>) -> Result<T> {
         self.with_patience(self.patience.min(BRIEFLY), act).await
     }
 
     async fn with_patience<T>(
         &self,
         patience: Duration,
-        mut act: impl FnMut(&mut Critical<'_>) -> Result<T, Fault>,
+        mut act: impl FnMut(&mut Critical<'_>) -> Result<T, TableError>,
     ) -> Result<T> {
         let mut done = self.patiently(patience, &mut act).await?;
-        if matches!(done, Err(Fault::Full)) && self.make_room(patience).await? {
+        if matches!(done, Err(TableError::Full)) && self.make_room(patience).await? {
             done = self.patiently(patience, &mut act).await?;
         }
         done.map_err(|fault| error::fault(fault, &self.table.path))
@@ -123,12 +123,14 @@ impl Living {
     async fn patiently<T>(
         &self,
         patience: Duration,
-        act: &mut impl FnMut(&mut Critical<'_>) -> Result<T, Fault>,
-    ) -> Result<Result<T, Fault>> {
+        act: &mut impl FnMut(&mut Critical<'_>) -> Result<T, TableError>,
+    ) -> Result<Result<T, TableError>> {
         let mut until = None;
         loop {
             match self.try_with(act)? {
-                Err(Fault::Busy(_)) if *until.get_or_insert_with(|| Instant::now() + patience) > Instant::now() => {
+                Err(TableError::Busy(_))
+                    if *until.get_or_insert_with(|| Instant::now() + patience) > Instant::now() =>
+                {
                     tokio::time::sleep(PAUSE).await;
                 }
                 done => return Ok(done),
@@ -146,7 +148,7 @@ impl Living {
             let Ok((dead, rest)) = self.patiently(patience, &mut |table| table.dead_from(slot)).await? else { break };
             for one in dead {
                 has_made = true;
-                while let Ok(Rest::Some) = self.patiently(patience, &mut |table| table.bury(one)).await? {
+                while let Ok(Remainder::Some) = self.patiently(patience, &mut |table| table.bury(one)).await? {
                     tokio::task::yield_now().await;
                 }
             }
@@ -168,7 +170,7 @@ impl Living {
         }
     }
 
-    fn end_watches(&self, table: &mut Critical<'_>) -> Result<(), Fault> {
+    fn end_watches(&self, table: &mut Critical<'_>) -> Result<(), TableError> {
         // Asked again: a watcher that came meanwhile stays.
         for (record, watch) in self.dispatch.unwatched(UNWATCHED) {
             if table.is_watch(watch, record)? {
@@ -182,13 +184,13 @@ impl Living {
     /// Changes the table, or looks at it, once, without waiting for its lock.
     pub(crate) fn try_with<T>(
         &self,
-        act: &mut impl FnMut(&mut Critical<'_>) -> Result<T, Fault>,
-    ) -> Result<Result<T, Fault>> {
+        act: &mut impl FnMut(&mut Critical<'_>) -> Result<T, TableError>,
+    ) -> Result<Result<T, TableError>> {
         self.check()?;
         Ok(self.act(act))
     }
 
-    fn act<T>(&self, act: &mut impl FnMut(&mut Critical<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
+    fn act<T>(&self, act: &mut impl FnMut(&mut Critical<'_>) -> Result<T, TableError>) -> Result<T, TableError> {
         let (result, rings) = {
             let mut critical = self.table.enter()?;
             let result = act(&mut critical);
@@ -201,7 +203,7 @@ impl Living {
     }
 
     /// Changes the table, or looks at it, once; a failure is not told: for what can be left away.
-    pub(crate) fn quietly<T>(&self, mut act: impl FnMut(&mut Critical<'_>) -> Result<T, Fault>) -> Option<T> {
+    pub(crate) fn quietly<T>(&self, mut act: impl FnMut(&mut Critical<'_>) -> Result<T, TableError>) -> Option<T> {
         self.try_with(&mut act).ok()?.ok()
     }
 
@@ -289,19 +291,19 @@ impl Living {
 
     /// A grant of a request comes once and goes once. So where it is seen it is there; where it is not seen, it is gone, unless another is in the middle of a
     /// change that may be taken back: `None`. The caller has just looked at the table's file.
-    fn is_granted(&self, block: usize, id: RequestId) -> Result<Option<bool>, Fault> {
+    fn is_granted(&self, block: usize, id: RequestId) -> Result<Option<bool>, TableError> {
         let word = |field| Ok(self.table.region.word(layout::block(block, field))?.load(Ordering::Acquire));
         let owner = self.table.region.word(AT_OWNER)?;
         for _ in 0..GLANCES {
             let before = owner.load(Ordering::Acquire);
             if [word(ID_HIGH)?, word(ID_LOW)?] == halves(id)
-                && word(layout::KIND)? == layout::Kind::Place.word()
+                && word(layout::KIND)? == layout::BlockKind::Place.word()
                 && word(TOKEN)? != 0
                 && word(ID_LOW)? == halves(id)[1]
             {
                 return Ok(Some(true));
             }
-            if is_nobodys(before) && owner.load(Ordering::Acquire) == before {
+            if is_unowned(before) && owner.load(Ordering::Acquire) == before {
                 return Ok(Some(false));
             }
             std::hint::spin_loop();
@@ -313,8 +315,8 @@ impl Living {
     pub(crate) async fn close(&self) -> Result<()> {
         let result = loop {
             match self.with(|table| table.end_session(table.table.slot())).await {
-                Ok(Rest::Some) => {}
-                Ok(Rest::Nothing) => break Ok(()),
+                Ok(Remainder::Some) => {}
+                Ok(Remainder::Nothing) => break Ok(()),
                 Err(error) => break Err(error),
             }
         };
@@ -329,7 +331,7 @@ impl Living {
     /// Ends the session where a wait is not possible: what is not given back is found by others.
     pub(crate) fn abandon(&self) {
         let ours = self.table.slot();
-        while let Some(Rest::Some) = self.quietly(|table| table.end_session(ours)) {}
+        while let Some(Remainder::Some) = self.quietly(|table| table.end_session(ours)) {}
         self.leave();
     }
 

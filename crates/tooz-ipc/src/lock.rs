@@ -7,12 +7,12 @@ use tooz_core::driver::{Granted, LockKey, LockRequest, Locks, PushStream, Space,
 use tooz_core::{Error, ErrorKind, FencingToken, GroupId, Holder, LockName, MemberId, Result, Waiter};
 
 use crate::critical::Critical;
-use crate::error::{self, Fault};
-use crate::holdings::Held;
-use crate::layout::Kind;
+use crate::error::{self, TableError};
+use crate::holdings::HeldLock;
+use crate::layout::BlockKind;
 use crate::living::Living;
 use crate::process::Process;
-use crate::queue::{Occupant, Patience, Place};
+use crate::queue::{Occupant, PlaceState, WaitMode};
 use crate::session::IpcSession;
 
 /// How often a waiter looks whether those before it live.
@@ -26,13 +26,13 @@ const STEP: usize = 256;
 impl Locks for IpcSession {
     async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
         let living = self.owning()?;
-        ask(&living, request, Patience::Try).await.map(|place| place.and_then(granted))
+        ask(&living, request, WaitMode::Try).await.map(|place| place.and_then(granted))
     }
 
     async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
         let living = self.owning()?;
-        let place = match ask(&living, request, Patience::Wait).await? {
-            Some(Place { block, token: None }) => block,
+        let place = match ask(&living, request, WaitMode::Wait).await? {
+            Some(PlaceState { block, token: None }) => block,
             done => return Ok(done.and_then(granted)),
         };
         let wait = living.dispatch.holdings.wait(place);
@@ -118,7 +118,7 @@ impl Locks for IpcSession {
         while let Some(bucket) = from {
             let (found, rest) = living.with(|table| in_use(table, bucket)).await?;
             keys.extend(found.into_iter().filter_map(|(kind, name)| match kind {
-                Kind::Election => GroupId::new(name).ok().map(|group| LockKey::election(&group)),
+                BlockKind::Election => GroupId::new(name).ok().map(|group| LockKey::election(&group)),
                 _ => LockName::new(name).ok().map(|name| LockKey::lock(&name)),
             }));
             from = rest;
@@ -135,13 +135,13 @@ impl Locks for IpcSession {
 }
 
 /// One more watcher of a record. All that a session has of one record go by one watch.
-pub(crate) fn watching(living: &Living, table: &mut Critical<'_>, record: usize) -> Result<PushStream, Fault> {
+pub(crate) fn watching(living: &Living, table: &mut Critical<'_>, record: usize) -> Result<PushStream, TableError> {
     let (watch, changes) = table.watch(record, living.dispatch.watch_of(record))?;
     Ok(living.dispatch.add_watcher(record, watch, changes))
 }
 
 /// Asks for the lock, unless the request has its place already.
-async fn ask(living: &Living, request: &LockRequest, patience: Patience) -> Result<Option<Place>> {
+async fn ask(living: &Living, request: &LockRequest, patience: WaitMode) -> Result<Option<PlaceState>> {
     let holdings = &living.dispatch.holdings;
     if let Some(held) = holdings.place(request.id) {
         return match living.with(|table| table.place(held.block, request.id)).await? {
@@ -151,8 +151,8 @@ async fn ask(living: &Living, request: &LockRequest, patience: Patience) -> Resu
     }
     let lock = (kind(&request.key), request.key.name.as_bytes());
     let place = living.with(|table| table.ask(lock, request.id, request.mode, patience)).await?;
-    if let Some(Place { block, token }) = place {
-        holdings.hold(request.id, Held { block, token });
+    if let Some(PlaceState { block, token }) = place {
+        holdings.hold(request.id, HeldLock { block, token });
     }
     Ok(place)
 }
@@ -163,7 +163,7 @@ async fn look(living: &Living, request: &LockRequest, block: usize) -> Result<Op
     let place = living.briefly(|table| table.look_again(block, request.id)).await?;
     let token = place.ok_or_else(error::taken_away)?.token;
     if token.is_some() {
-        living.dispatch.holdings.hold(request.id, Held { block, token });
+        living.dispatch.holdings.hold(request.id, HeldLock { block, token });
     }
     Ok(token)
 }
@@ -172,20 +172,20 @@ async fn look(living: &Living, request: &LockRequest, block: usize) -> Result<Op
 async fn withdraw(living: &Living, request: &LockRequest, block: usize) -> Result<Option<u64>> {
     let token = living
         .with(|table| match table.place(block, request.id)? {
-            Some(Place { token: Some(token), .. }) => Ok(Some(token)),
+            Some(PlaceState { token: Some(token), .. }) => Ok(Some(token)),
             Some(_) => table.leave_queue(block).map(|()| None),
             None => Ok(None),
         })
         .await?;
     match token {
-        Some(_) => living.dispatch.holdings.hold(request.id, Held { block, token }),
+        Some(_) => living.dispatch.holdings.hold(request.id, HeldLock { block, token }),
         None => living.dispatch.holdings.forget_place(request.id),
     }
     Ok(token)
 }
 
 /// `false`: it had no place any more.
-fn leave(table: &mut Critical<'_>, request: &LockRequest, block: usize) -> Result<bool, Fault> {
+fn leave(table: &mut Critical<'_>, request: &LockRequest, block: usize) -> Result<bool, TableError> {
     match table.place(block, request.id)? {
         Some(_) => table.leave_queue(block).map(|()| true),
         None => Ok(false),
@@ -206,14 +206,14 @@ async fn see(living: &Living, key: &LockKey) -> Result<Vec<(Occupant, MemberId, 
     places.into_iter().map(|(seen, (member, process))| Ok((seen, MemberId::new(member)?, process))).collect()
 }
 
-type InUse = (Vec<(Kind, String)>, Option<usize>);
+type LocksInUse = (Vec<(BlockKind, String)>, Option<usize>);
 
 /// The locks in some buckets that are in use.
-fn in_use(table: &mut Critical<'_>, from: usize) -> Result<InUse, Fault> {
+fn in_use(table: &mut Critical<'_>, from: usize) -> Result<LocksInUse, TableError> {
     let (records, rest) = table.records(from, STEP)?;
     let mut found = Vec::new();
     for record in records {
-        if let Some(kind @ (Kind::Lock | Kind::Election)) = table.kind(record)? {
+        if let Some(kind @ (BlockKind::Lock | BlockKind::Election)) = table.kind(record)? {
             let name = table.name(record)?;
             if table.is_in_use(record)? {
                 found.push((kind, name));
@@ -223,14 +223,14 @@ fn in_use(table: &mut Critical<'_>, from: usize) -> Result<InUse, Fault> {
     Ok((found, rest))
 }
 
-fn granted(place: Place) -> Option<Granted> {
+fn granted(place: PlaceState) -> Option<Granted> {
     place.token.map(|token| Granted::new(FencingToken(token)))
 }
 
-fn kind(key: &LockKey) -> Kind {
+fn kind(key: &LockKey) -> BlockKind {
     match key.space {
-        Space::Lock => Kind::Lock,
-        Space::Election => Kind::Election,
+        Space::Lock => BlockKind::Lock,
+        Space::Election => BlockKind::Election,
     }
 }
 

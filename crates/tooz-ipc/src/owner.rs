@@ -3,15 +3,15 @@
 use std::sync::atomic::Ordering;
 
 use crate::critical::Critical;
-use crate::error::Fault;
-use crate::layout::{self, GENERATION, IN_USE, KIND, Kind, OWNER_GENERATION, OWNER_SLOT, RECORD, SLOTS, block};
+use crate::error::TableError;
+use crate::layout::{self, BlockKind, GENERATION, IN_USE, KIND, OWNER_GENERATION, OWNER_SLOT, RECORD, SLOTS, block};
 use crate::list::List;
 
 impl Critical<'_> {
     /// Whether that very session lives: the slot may be another's by now.
-    pub(crate) fn is_alive(&self, slot: usize, generation: u64) -> Result<bool, Fault> {
+    pub(crate) fn is_alive(&self, slot: usize, generation: u64) -> Result<bool, TableError> {
         if slot >= SLOTS {
-            return Err(Fault::Garbled("a slot that is none"));
+            return Err(TableError::Garbled("a slot that is none"));
         }
         let is_same =
             self.get(layout::slot(slot, GENERATION))? == generation && self.get(layout::slot(slot, IN_USE))? != 0;
@@ -19,31 +19,31 @@ impl Critical<'_> {
     }
 
     /// Whose a thing is: a slot and a generation.
-    pub(crate) fn owner(&self, thing: usize) -> Result<(usize, u64), Fault> {
-        if self.kind(thing)?.is_none_or(Kind::is_record) {
-            return Err(Fault::Garbled("a list with something that no session can have"));
+    pub(crate) fn owner(&self, thing: usize) -> Result<(usize, u64), TableError> {
+        if self.kind(thing)?.is_none_or(BlockKind::is_record) {
+            return Err(TableError::Garbled("a list with something that no session can have"));
         }
         let slot = self.number(block(thing, OWNER_SLOT))?;
         if slot >= SLOTS {
-            return Err(Fault::Garbled("a slot that is none"));
+            return Err(TableError::Garbled("a slot that is none"));
         }
         Ok((slot, self.get(block(thing, OWNER_GENERATION))?))
     }
 
-    pub(crate) fn is_owner_alive(&self, thing: usize) -> Result<bool, Fault> {
+    pub(crate) fn is_owner_alive(&self, thing: usize) -> Result<bool, TableError> {
         let (slot, generation) = self.owner(thing)?;
         self.is_alive(slot, generation)
     }
 
     /// Whether it is ours, of that kind.
-    pub(crate) fn is_ours(&self, thing: usize, kind: Kind) -> Result<bool, Fault> {
+    pub(crate) fn is_ours(&self, thing: usize, kind: BlockKind) -> Result<bool, TableError> {
         let ours = (self.table.slot() as u64, self.table.generation.load(Ordering::Relaxed));
         let theirs = (self.get(block(thing, OWNER_SLOT))?, self.get(block(thing, OWNER_GENERATION))?);
         Ok(self.kind(thing)? == Some(kind) && theirs == ours)
     }
 
     /// A new thing of ours in that list of that record.
-    pub(crate) fn own(&mut self, kind: Kind, record: usize, list: List) -> Result<usize, Fault> {
+    pub(crate) fn own(&mut self, kind: BlockKind, record: usize, list: List) -> Result<usize, TableError> {
         let thing = self.take()?;
         let (slot, generation) = (self.table.slot(), self.table.generation.load(Ordering::Relaxed));
         self.put(block(thing, KIND), kind.word())?;
@@ -56,7 +56,7 @@ impl Critical<'_> {
     }
 
     /// Takes a thing out of both its lists, and its block back.
-    pub(crate) fn disown(&mut self, thing: usize, list: List) -> Result<(), Fault> {
+    pub(crate) fn disown(&mut self, thing: usize, list: List) -> Result<(), TableError> {
         let (slot, _) = self.owner(thing)?;
         self.unlink(list, thing)?;
         self.unlink(List::owned(slot), thing)?;

@@ -12,9 +12,11 @@ use tooz_core::LockMode;
 use tooz_core::driver::RequestId;
 
 use crate::critical::{Critical, now};
-use crate::doorbell::What;
-use crate::error::Fault;
-use crate::layout::{GRANTED, HOLDERS_MODE, ID_HIGH, ID_LOW, Kind, MODE, NEXT, RECORD, SINCE, TOKEN, WAITING, block};
+use crate::doorbell::RingReason;
+use crate::error::TableError;
+use crate::layout::{
+    BlockKind, GRANTED, HOLDERS_MODE, ID_HIGH, ID_LOW, MODE, NEXT, RECORD, SINCE, TOKEN, WAITING, block,
+};
 use crate::list::List;
 
 /// How many of those that share a lock are looked at, whether they live, by a request that wants it alone. The dead among thousands are found by the sweep.
@@ -22,7 +24,7 @@ const LOOKED_AT: usize = 64;
 
 /// What a place in a queue is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct PlaceState {
     pub(crate) block: usize,
     /// `None`: it waits.
     pub(crate) token: Option<u64>,
@@ -40,7 +42,7 @@ pub(crate) struct Occupant {
 
 /// Whether who can't have the lock now waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Patience {
+pub(crate) enum WaitMode {
     Try,
     Wait,
 }
@@ -49,11 +51,11 @@ impl Critical<'_> {
     /// Takes the lock, or a place at the end of its queue. `None`: it is not to be had at once.
     pub(crate) fn ask(
         &mut self,
-        lock: (Kind, &[u8]),
+        lock: (BlockKind, &[u8]),
         id: RequestId,
         mode: LockMode,
-        patience: Patience,
-    ) -> Result<Option<Place>, Fault> {
+        patience: WaitMode,
+    ) -> Result<Option<PlaceState>, TableError> {
         let (kind, name) = lock;
         let record = match self.find(kind, name)? {
             None => self.make(kind, name)?,
@@ -61,7 +63,7 @@ impl Critical<'_> {
                 if !self.admits(record, mode)? {
                     self.settle(record)?;
                     self.commit()?;
-                    if patience == Patience::Try && !self.admits(record, mode)? {
+                    if patience == WaitMode::Try && !self.admits(record, mode)? {
                         return Ok(None);
                     }
                 }
@@ -69,7 +71,7 @@ impl Critical<'_> {
             }
         };
         let is_free = self.admits(record, mode)?;
-        let place = self.own(Kind::Place, record, List::of(record))?;
+        let place = self.own(BlockKind::Place, record, List::of(record))?;
         let [high, low] = halves(id);
         let since = now();
         for (field, value) in [(ID_HIGH, high), (ID_LOW, low), (MODE, word(mode)), (TOKEN, 0), (SINCE, since)] {
@@ -84,22 +86,22 @@ impl Critical<'_> {
             None
         };
         self.commit()?;
-        Ok(Some(Place { block: place, token }))
+        Ok(Some(PlaceState { block: place, token }))
     }
 
     /// How the place of that request stands. `None`: it has none.
-    pub(crate) fn place(&self, place: usize, id: RequestId) -> Result<Option<Place>, Fault> {
+    pub(crate) fn place(&self, place: usize, id: RequestId) -> Result<Option<PlaceState>, TableError> {
         let there = [self.get(block(place, ID_HIGH))?, self.get(block(place, ID_LOW))?];
-        if !self.is_ours(place, Kind::Place)? || there != halves(id) {
+        if !self.is_ours(place, BlockKind::Place)? || there != halves(id) {
             return Ok(None);
         }
         let token = self.get(block(place, TOKEN))?;
-        Ok(Some(Place { block: place, token: (token != 0).then_some(token) }))
+        Ok(Some(PlaceState { block: place, token: (token != 0).then_some(token) }))
     }
 
     /// How the place of that request stands, after a look whether those before it still live.
-    pub(crate) fn look_again(&mut self, place: usize, id: RequestId) -> Result<Option<Place>, Fault> {
-        if let Some(Place { token: None, .. }) = self.place(place, id)? {
+    pub(crate) fn look_again(&mut self, place: usize, id: RequestId) -> Result<Option<PlaceState>, TableError> {
+        if let Some(PlaceState { token: None, .. }) = self.place(place, id)? {
             self.settle(self.number(block(place, RECORD))?)?;
             self.commit()?;
         }
@@ -107,7 +109,7 @@ impl Critical<'_> {
     }
 
     /// Takes a place away, whosever it is, and hands over.
-    pub(crate) fn leave_queue(&mut self, place: usize) -> Result<(), Fault> {
+    pub(crate) fn leave_queue(&mut self, place: usize) -> Result<(), TableError> {
         let lock = self.number(block(place, RECORD))?;
         self.take_out(lock, place)?;
         self.hand_over(lock)?;
@@ -116,7 +118,7 @@ impl Critical<'_> {
     }
 
     /// Takes the lock away from the holder with that token, and rings for it. `false`: there is none.
-    pub(crate) fn break_lock(&mut self, kind: Kind, name: &[u8], token: u64) -> Result<bool, Fault> {
+    pub(crate) fn break_lock(&mut self, kind: BlockKind, name: &[u8], token: u64) -> Result<bool, TableError> {
         let Some(lock) = self.find(kind, name)? else { return Ok(false) };
         for place in self.all(List::of(lock))? {
             let theirs = self.get(block(place, TOKEN))?;
@@ -127,7 +129,7 @@ impl Critical<'_> {
                 let is_alive = self.is_owner_alive(place)?;
                 let (slot, _) = self.owner(place)?;
                 self.leave_queue(place)?;
-                self.ring(slot, What::Broken, place);
+                self.ring(slot, RingReason::Broken, place);
                 return Ok(is_alive);
             }
         }
@@ -135,7 +137,7 @@ impl Critical<'_> {
     }
 
     /// All living places of a lock, in their order.
-    pub(crate) fn places(&mut self, kind: Kind, name: &[u8]) -> Result<Vec<Occupant>, Fault> {
+    pub(crate) fn places(&mut self, kind: BlockKind, name: &[u8]) -> Result<Vec<Occupant>, TableError> {
         let mut seen = Vec::new();
         let Some(lock) = self.find(kind, name)? else { return Ok(seen) };
         self.settle(lock)?;
@@ -158,7 +160,7 @@ impl Critical<'_> {
     }
 
     /// Whether any living session holds or awaits the lock of that record.
-    pub(crate) fn is_in_use(&mut self, lock: usize) -> Result<bool, Fault> {
+    pub(crate) fn is_in_use(&mut self, lock: usize) -> Result<bool, TableError> {
         self.settle(lock)?;
         self.commit()?;
         for place in self.all(List::of(lock))? {
@@ -172,7 +174,7 @@ impl Critical<'_> {
     }
 
     /// Takes out the dead that are in the way, and hands over.
-    fn settle(&mut self, lock: usize) -> Result<(), Fault> {
+    fn settle(&mut self, lock: usize) -> Result<(), TableError> {
         let mut place = self.first(List::of(lock))?;
         for _ in 0..LOOKED_AT {
             if place == 0 {
@@ -193,7 +195,7 @@ impl Critical<'_> {
     }
 
     /// Gives the lock to those at the head of its queue that may have it. The dead lose their places.
-    fn hand_over(&mut self, lock: usize) -> Result<(), Fault> {
+    fn hand_over(&mut self, lock: usize) -> Result<(), TableError> {
         for _ in 0..=self.table.blocks() {
             let place = self.number(block(lock, WAITING))?;
             if place == 0 {
@@ -207,32 +209,33 @@ impl Critical<'_> {
                 self.grant(lock, place, since)?;
                 self.set(block(place, SINCE), since)?;
                 let (slot, _) = self.owner(place)?;
-                self.ring(slot, What::Place, place);
+                self.ring(slot, RingReason::Place, place);
             } else {
                 return Ok(());
             }
             self.checkpoint()?;
         }
-        Err(Fault::Garbled("a queue without an end"))
+        Err(TableError::Garbled("a queue without an end"))
     }
 
-    fn grant(&mut self, lock: usize, place: usize, now: u64) -> Result<u64, Fault> {
+    fn grant(&mut self, lock: usize, place: usize, now: u64) -> Result<u64, TableError> {
         let token = self.next_token(now)?;
         self.set(block(place, TOKEN), token)?;
         let holders = self.get(block(lock, GRANTED))?;
         self.set(block(lock, GRANTED), holders.wrapping_add(1))?;
         self.set(block(lock, HOLDERS_MODE), self.get(block(place, MODE))?)?;
-        self.ring_watchers(lock, What::Record)?;
+        self.ring_watchers(lock, RingReason::Record)?;
         Ok(token)
     }
 
     /// Takes a place away.
-    fn take_out(&mut self, lock: usize, place: usize) -> Result<(), Fault> {
+    fn take_out(&mut self, lock: usize, place: usize) -> Result<(), TableError> {
         if self.get(block(place, TOKEN))? != 0 {
             let holders = self.get(block(lock, GRANTED))?;
-            let left = holders.checked_sub(1).ok_or(Fault::Garbled("a lock with more holders than are counted"))?;
+            let left =
+                holders.checked_sub(1).ok_or(TableError::Garbled("a lock with more holders than are counted"))?;
             self.set(block(lock, GRANTED), left)?;
-            self.ring_watchers(lock, What::Record)?;
+            self.ring_watchers(lock, RingReason::Record)?;
         } else if self.number(block(lock, WAITING))? == place {
             self.set(block(lock, WAITING), self.get(block(place, NEXT))?)?;
         }
@@ -240,11 +243,11 @@ impl Critical<'_> {
     }
 
     /// Whether a new request gets the lock at once: it may stand beside the holders, and none waits.
-    fn admits(&self, lock: usize, mode: LockMode) -> Result<bool, Fault> {
+    fn admits(&self, lock: usize, mode: LockMode) -> Result<bool, TableError> {
         Ok(self.get(block(lock, WAITING))? == 0 && self.is_compatible(lock, mode)?)
     }
 
-    fn is_compatible(&self, lock: usize, mode: LockMode) -> Result<bool, Fault> {
+    fn is_compatible(&self, lock: usize, mode: LockMode) -> Result<bool, TableError> {
         if self.get(block(lock, GRANTED))? == 0 {
             return Ok(true);
         }
@@ -264,11 +267,11 @@ const fn word(mode: LockMode) -> u64 {
     }
 }
 
-pub(crate) fn mode_of(word: u64) -> Result<LockMode, Fault> {
+pub(crate) fn mode_of(word: u64) -> Result<LockMode, TableError> {
     match word {
         1 => Ok(LockMode::Shared),
         2 => Ok(LockMode::Exclusive),
-        _ => Err(Fault::Garbled("a mode that is none")),
+        _ => Err(TableError::Garbled("a mode that is none")),
     }
 }
 

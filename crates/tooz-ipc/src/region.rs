@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-use crate::error::Fault;
+use crate::error::TableError;
 
 /// The size of a word in bytes.
 pub(crate) const WORD: usize = size_of::<u64>();
@@ -47,8 +47,8 @@ impl Region {
     }
 
     /// The word at that place.
-    pub(crate) fn word(&self, at: usize) -> Result<&AtomicU64, Fault> {
-        self.words().get(at).ok_or(Fault::Garbled("a place outside of the table"))
+    pub(crate) fn word(&self, at: usize) -> Result<&AtomicU64, TableError> {
+        self.words().get(at).ok_or(TableError::Garbled("a place outside of the table"))
     }
 
     /// How many words there are.

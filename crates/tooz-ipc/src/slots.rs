@@ -3,8 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use crate::critical::{Critical, now};
-use crate::error::Fault;
-use crate::layout::{AT_CURSOR, AT_SWEPT, GENERATION, IN_USE, Kind, MEMBER, MEMBER_LENGTH, MISSED, PID, SLOTS, slot};
+use crate::error::TableError;
+use crate::layout::{
+    AT_CURSOR, AT_SWEPT, BlockKind, GENERATION, IN_USE, MEMBER, MEMBER_LENGTH, MISSED, PID, SLOTS, slot,
+};
 use crate::list::List;
 use crate::process::Process;
 
@@ -17,17 +19,17 @@ const SWEEP_EVERY: u64 = 1000;
 
 /// Whether there is more to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rest {
+pub(crate) enum Remainder {
     Nothing,
     Some,
 }
 
 impl Critical<'_> {
     /// Begins a session in our slot, once nothing of the one before it is left. It takes no block: who only looks has to get into a full table, too.
-    pub(crate) fn begin_session(&mut self) -> Result<Rest, Fault> {
+    pub(crate) fn begin_session(&mut self) -> Result<Remainder, TableError> {
         let ours = self.table.slot();
-        if self.end_session(ours)? == Rest::Some {
-            return Ok(Rest::Some);
+        if self.end_session(ours)? == Remainder::Some {
+            return Ok(Remainder::Some);
         }
         let generation = self.get(slot(ours, GENERATION))?.wrapping_add(1);
         for (field, value) in [(GENERATION, generation), (MEMBER, 0), (MEMBER_LENGTH, 0), (MISSED, 0), (IN_USE, 1)] {
@@ -35,11 +37,11 @@ impl Critical<'_> {
         }
         self.commit()?;
         self.table.generation.store(generation, Ordering::Relaxed);
-        Ok(Rest::Nothing)
+        Ok(Remainder::Nothing)
     }
 
     /// Notes whose session it is, before it has anything that others could ask about.
-    pub(crate) fn name_session(&mut self, member: &str) -> Result<(), Fault> {
+    pub(crate) fn name_session(&mut self, member: &str) -> Result<(), TableError> {
         let ours = self.table.slot();
         if self.get(slot(ours, MEMBER))? != 0 {
             return Ok(());
@@ -51,21 +53,21 @@ impl Critical<'_> {
     }
 
     /// Ends some of what that session has, and the session when nothing is left.
-    pub(crate) fn end_session(&mut self, of: usize) -> Result<Rest, Fault> {
+    pub(crate) fn end_session(&mut self, of: usize) -> Result<Remainder, TableError> {
         for _ in 0..STEP {
             let thing = self.first(List::owned(of))?;
             if thing == 0 {
                 break;
             }
             match self.kind(thing)? {
-                Some(Kind::Place) => self.leave_queue(thing)?,
-                Some(Kind::Membership) => self.end_membership(thing)?,
-                Some(Kind::Watch) => self.end_watch(thing)?,
-                _ => return Err(Fault::Garbled("a session that has what no session can have")),
+                Some(BlockKind::Place) => self.leave_queue(thing)?,
+                Some(BlockKind::Membership) => self.end_membership(thing)?,
+                Some(BlockKind::Watch) => self.end_watch(thing)?,
+                _ => return Err(TableError::Garbled("a session that has what no session can have")),
             }
         }
         if self.first(List::owned(of))? != 0 {
-            return Ok(Rest::Some);
+            return Ok(Remainder::Some);
         }
         if self.get(slot(of, IN_USE))? != 0 {
             self.set(slot(of, IN_USE), 0)?;
@@ -76,19 +78,19 @@ impl Critical<'_> {
             }
             self.commit()?;
         }
-        Ok(Rest::Nothing)
+        Ok(Remainder::Nothing)
     }
 
     /// Ends what a session has if it is dead.
-    pub(crate) fn bury(&mut self, of: usize) -> Result<Rest, Fault> {
+    pub(crate) fn bury(&mut self, of: usize) -> Result<Remainder, TableError> {
         if of >= SLOTS || of == self.table.slot() || self.get(slot(of, IN_USE))? == 0 || self.table.is_locked(of)? {
-            return Ok(Rest::Nothing);
+            return Ok(Remainder::Nothing);
         }
         self.end_session(of)
     }
 
     /// Looks after some sessions, if none has done so within a second. Answers which of them are dead.
-    pub(crate) fn sweep(&mut self) -> Result<Vec<usize>, Fault> {
+    pub(crate) fn sweep(&mut self) -> Result<Vec<usize>, TableError> {
         let (now, mut dead) = (now() / 1000, Vec::new());
         if now.abs_diff(self.get(AT_SWEPT)?) < SWEEP_EVERY {
             return Ok(dead);
@@ -101,14 +103,18 @@ impl Critical<'_> {
     }
 
     /// The dead among some sessions, from a slot on; and with which one to go on.
-    pub(crate) fn dead_from(&self, from: usize) -> Result<(Vec<usize>, Option<usize>), Fault> {
+    pub(crate) fn dead_from(&self, from: usize) -> Result<(Vec<usize>, Option<usize>), TableError> {
         let mut dead = Vec::new();
         let rest = self.find_dead(from..SLOTS, &mut dead)?;
         Ok((dead, rest))
     }
 
     /// Asks after as many sessions as are looked at in one go. Answers the slot after the last of them. `None`: those were all.
-    fn find_dead(&self, slots: impl Iterator<Item = usize>, dead: &mut Vec<usize>) -> Result<Option<usize>, Fault> {
+    fn find_dead(
+        &self,
+        slots: impl Iterator<Item = usize>,
+        dead: &mut Vec<usize>,
+    ) -> Result<Option<usize>, TableError> {
         let mut looked_at = 0;
         for at in slots {
             if self.get(slot(at, IN_USE))? != 0 {
@@ -125,14 +131,14 @@ impl Critical<'_> {
     }
 
     /// The member whose session has that slot, and its process.
-    pub(crate) fn session(&self, of: usize) -> Result<(String, Process), Fault> {
+    pub(crate) fn session(&self, of: usize) -> Result<(String, Process), TableError> {
         let text = self.read_text(self.number(slot(of, MEMBER))?, self.number(slot(of, MEMBER_LENGTH))?)?;
-        let member = String::from_utf8(text).map_err(|_| Fault::Garbled("a member that is no text"))?;
+        let member = String::from_utf8(text).map_err(|_| TableError::Garbled("a member that is no text"))?;
         Ok((member, Process::of(self.get(slot(of, PID))?)))
     }
 
     /// How many sessions there are, and how many of them are dead.
-    pub(crate) fn count_sessions(&self) -> Result<(usize, usize), Fault> {
+    pub(crate) fn count_sessions(&self) -> Result<(usize, usize), TableError> {
         let (mut all, mut dead) = (0, 0);
         for at in 0..SLOTS {
             if self.get(slot(at, IN_USE))? != 0 {

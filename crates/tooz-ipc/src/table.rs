@@ -11,7 +11,7 @@ use tooz_core::driver::Mutex;
 use tooz_core::{Error, ErrorKind, Namespace, Result};
 
 use crate::byte_lock;
-use crate::error::{self, Fault};
+use crate::error::{self, TableError};
 use crate::layout::{
     self, AT_MAGIC, AT_VERSION, AT_WORDS, BLOCK, BUCKETS, IN_USE, MAGIC, PID, SLOTS, SMALLEST, VERSION,
 };
@@ -100,8 +100,8 @@ impl Table {
     }
 
     /// Whether some process has that slot. Ours shows as free.
-    pub(crate) fn is_locked(&self, slot: usize) -> Result<bool, Fault> {
-        byte_lock::is_locked(&self.file, slot).map_err(|error| Fault::Unknown(error.raw_os_error().unwrap_or(0)))
+    pub(crate) fn is_locked(&self, slot: usize) -> Result<bool, TableError> {
+        byte_lock::is_locked(&self.file, slot).map_err(|error| TableError::Unknown(error.raw_os_error().unwrap_or(0)))
     }
 
     /// What one cheap call of the system says of the file: whether it has a name, and all of its length. Then its beginning may be read.

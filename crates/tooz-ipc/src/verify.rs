@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use tooz_core::LockMode;
 
 use crate::critical::Critical;
-use crate::error::Fault;
+use crate::error::TableError;
 use crate::layout::{
-    self, AT_FREE, AT_TOKEN, AT_TOUCHED, BUCKETS, CAPABILITIES, CHAIN, COUNT, GRANTED, HASH, IN_USE, Kind, MEMBER,
+    self, AT_FREE, AT_TOKEN, AT_TOUCHED, BUCKETS, BlockKind, CAPABILITIES, CHAIN, COUNT, GRANTED, HASH, IN_USE, MEMBER,
     MEMBER_NAME, MODE, NAME, RECORD, SLOTS, TOKEN, WAITING, block,
 };
 use crate::list::List;
@@ -27,7 +27,7 @@ pub(crate) struct Census {
 
 /// What was seen so far.
 #[derive(Default)]
-struct Verified {
+struct Verification {
     census: Census,
     blocks: HashSet<usize>,
     things: HashSet<usize>,
@@ -36,8 +36,8 @@ struct Verified {
 
 impl Critical<'_> {
     /// Looks at every block, for some 100 ns each. The first thing that is wrong is the error.
-    pub(crate) fn verify(&self) -> Result<Census, Fault> {
-        let mut verified = Verified::default();
+    pub(crate) fn verify(&self) -> Result<Census, TableError> {
+        let mut verified = Verification::default();
         let touched = self.number(AT_TOUCHED)?;
         if touched > self.table.blocks() {
             return wrong("more blocks were used than there are");
@@ -60,19 +60,21 @@ impl Critical<'_> {
         if verified.blocks.len() == touched { Ok(verified.census) } else { wrong("a block is neither free nor in use") }
     }
 
-    fn verify_record(&self, record: usize, verified: &mut Verified) -> Result<(), Fault> {
+    fn verify_record(&self, record: usize, verified: &mut Verification) -> Result<(), TableError> {
         self.verify_block(record, verified)?;
         self.verify_chain(self.number(block(record, NAME))?, verified)?;
         let kind = self.kind(record)?;
-        let (things, expected) =
-            (self.all(List::of(record))?, if kind == Some(Kind::Group) { Kind::Membership } else { Kind::Place });
+        let (things, expected) = (
+            self.all(List::of(record))?,
+            if kind == Some(BlockKind::Group) { BlockKind::Membership } else { BlockKind::Place },
+        );
         match kind {
-            Some(Kind::Lock | Kind::Election) => {
+            Some(BlockKind::Lock | BlockKind::Election) => {
                 verified.census.locks += 1;
                 verified.census.places += things.len();
                 self.verify_queue(record, &things, verified)?;
             }
-            Some(Kind::Group) => {
+            Some(BlockKind::Group) => {
                 verified.census.groups += 1;
                 verified.census.members += things.len();
                 if self.number(block(record, COUNT))? != things.len() {
@@ -90,13 +92,13 @@ impl Critical<'_> {
         }
         for watch in self.all(List::watches(record))? {
             verified.census.watches += 1;
-            self.verify_thing(watch, Kind::Watch, record, verified)?;
+            self.verify_thing(watch, BlockKind::Watch, record, verified)?;
         }
         Ok(())
     }
 
     /// Those that hold it stand before those that wait, are counted, and may hold it beside each other.
-    fn verify_queue(&self, lock: usize, places: &[usize], verified: &mut Verified) -> Result<(), Fault> {
+    fn verify_queue(&self, lock: usize, places: &[usize], verified: &mut Verification) -> Result<(), TableError> {
         let (mut holders, mut alone, mut first_waiter) = (0, false, 0);
         for place in places {
             let token = self.get(block(*place, TOKEN))?;
@@ -123,7 +125,13 @@ impl Critical<'_> {
         Ok(())
     }
 
-    fn verify_thing(&self, thing: usize, kind: Kind, record: usize, verified: &mut Verified) -> Result<(), Fault> {
+    fn verify_thing(
+        &self,
+        thing: usize,
+        kind: BlockKind,
+        record: usize,
+        verified: &mut Verification,
+    ) -> Result<(), TableError> {
         self.verify_block(thing, verified)?;
         verified.things.insert(thing);
         self.owner(thing)?;
@@ -134,7 +142,7 @@ impl Critical<'_> {
     }
 
     /// Each thing is in the list of one session.
-    fn verify_sessions(&self, verified: &mut Verified) -> Result<(), Fault> {
+    fn verify_sessions(&self, verified: &mut Verification) -> Result<(), TableError> {
         let mut owned = 0;
         for slot in 0..SLOTS {
             for thing in self.all(List::owned(slot))? {
@@ -150,7 +158,7 @@ impl Critical<'_> {
         if owned == verified.things.len() { Ok(()) } else { wrong("something is no session's") }
     }
 
-    fn verify_chain(&self, first: usize, verified: &mut Verified) -> Result<(), Fault> {
+    fn verify_chain(&self, first: usize, verified: &mut Verification) -> Result<(), TableError> {
         let mut at = first;
         while at != 0 {
             self.verify_block(at, verified)?;
@@ -159,7 +167,7 @@ impl Critical<'_> {
         Ok(())
     }
 
-    fn verify_block(&self, at: usize, verified: &mut Verified) -> Result<(), Fault> {
+    fn verify_block(&self, at: usize, verified: &mut Verification) -> Result<(), TableError> {
         if at == 0 || at > self.number(AT_TOUCHED)? || !verified.blocks.insert(at) {
             return wrong("a block is used twice, or none");
         }
@@ -167,8 +175,8 @@ impl Critical<'_> {
     }
 }
 
-fn wrong<T>(what: &'static str) -> Result<T, Fault> {
-    Err(Fault::Garbled(what))
+fn wrong<T>(what: &'static str) -> Result<T, TableError> {
+    Err(TableError::Garbled(what))
 }
 
 #[cfg(test)]

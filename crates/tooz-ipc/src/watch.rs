@@ -1,37 +1,37 @@
 //! Watches in the table: one for each session and each lock or group that it watches, so that a change rings for those that look.
 
 use crate::critical::Critical;
-use crate::doorbell::What;
-use crate::error::Fault;
-use crate::layout::{CHANGES, Kind, RECORD, block};
+use crate::doorbell::RingReason;
+use crate::error::TableError;
+use crate::layout::{BlockKind, CHANGES, RECORD, block};
 use crate::list::List;
 
 impl Critical<'_> {
     /// Watches a record, by the watch that we have there already if that still stands. Answers the watch, and how often the record has changed.
-    pub(crate) fn watch(&mut self, record: usize, there: Option<usize>) -> Result<(usize, u64), Fault> {
+    pub(crate) fn watch(&mut self, record: usize, there: Option<usize>) -> Result<(usize, u64), TableError> {
         let changes = self.get(block(record, CHANGES))?;
         if let Some(there) = there
             && self.is_watch(there, record)?
         {
             return Ok((there, changes));
         }
-        let watch = self.own(Kind::Watch, record, List::watches(record))?;
+        let watch = self.own(BlockKind::Watch, record, List::watches(record))?;
         self.commit()?;
         Ok((watch, changes))
     }
 
     /// How often a record has changed that we watch. `None`: the watch is over, as with a group that was deleted.
-    pub(crate) fn changes(&self, watch: usize, record: usize) -> Result<Option<u64>, Fault> {
+    pub(crate) fn changes(&self, watch: usize, record: usize) -> Result<Option<u64>, TableError> {
         if self.is_watch(watch, record)? { self.get(block(record, CHANGES)).map(Some) } else { Ok(None) }
     }
 
     /// Whether that block is still our watch of that record: with a deleted group its watches go.
-    pub(crate) fn is_watch(&self, watch: usize, record: usize) -> Result<bool, Fault> {
-        Ok(self.is_ours(watch, Kind::Watch)? && self.number(block(watch, RECORD))? == record)
+    pub(crate) fn is_watch(&self, watch: usize, record: usize) -> Result<bool, TableError> {
+        Ok(self.is_ours(watch, BlockKind::Watch)? && self.number(block(watch, RECORD))? == record)
     }
 
     /// Ends a watch, whosever it is.
-    pub(crate) fn end_watch(&mut self, watch: usize) -> Result<(), Fault> {
+    pub(crate) fn end_watch(&mut self, watch: usize) -> Result<(), TableError> {
         let record = self.number(block(watch, RECORD))?;
         self.disown(watch, List::watches(record))?;
         self.forget_if_idle(record)?;
@@ -39,7 +39,7 @@ impl Critical<'_> {
     }
 
     /// Rings for all that watch a record.
-    pub(crate) fn ring_watchers(&mut self, record: usize, what: What) -> Result<(), Fault> {
+    pub(crate) fn ring_watchers(&mut self, record: usize, what: RingReason) -> Result<(), TableError> {
         if self.first(List::watches(record))? == 0 {
             return Ok(());
         }

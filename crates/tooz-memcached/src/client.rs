@@ -61,7 +61,7 @@ pub(crate) struct Client {
 }
 
 /// What was answered.
-pub(crate) struct Done {
+pub(crate) struct Replies {
     replies: std::vec::IntoIter<Reply>,
     /// The connection by which it was.
     pub(crate) epoch: u64,
@@ -78,7 +78,7 @@ pub(crate) enum Lane {
     Duty,
 }
 
-impl Done {
+impl Replies {
     /// The answer to the next command.
     pub(crate) fn next(&mut self) -> Reply {
         self.replies.next().unwrap_or(Reply::Missing)
@@ -122,7 +122,7 @@ impl Client {
     }
 
     /// Asks. A request whose answer was lost with its connection is repeated on the next one, if that is in time.
-    pub(crate) async fn run(&self, batch: Batch, lane: Lane) -> Result<Done> {
+    pub(crate) async fn run(&self, batch: Batch, lane: Lane) -> Result<Replies> {
         let deadline = Instant::now() + self.limit;
         let _turn = self.turn(lane, deadline).await?;
         let mut before: Option<Error> = None;
@@ -134,7 +134,7 @@ impl Client {
             };
             let in_doubt = before.as_ref().is_some_and(|before| before.outcome() != Outcome::NotApplied);
             let mut failed = match connection.run(&batch, deadline).await {
-                Ok(replies) => return Ok(Done { replies: replies.into_iter(), epoch: connection.epoch, in_doubt }),
+                Ok(replies) => return Ok(Replies { replies: replies.into_iter(), epoch: connection.epoch, in_doubt }),
                 Err(error) => error,
             };
             if in_doubt {
@@ -150,13 +150,13 @@ impl Client {
     /// Asks on the connection with that number and on no other; `None`: it is over, and nothing was sent.
     ///
     /// A server that was restarted counts the versions of values from the beginning, so that on another connection the same number may be that of a stranger's value.
-    pub(crate) async fn run_on(&self, epoch: u64, batch: Batch, lane: Lane) -> Result<Option<Done>> {
+    pub(crate) async fn run_on(&self, epoch: u64, batch: Batch, lane: Lane) -> Result<Option<Replies>> {
         let deadline = Instant::now() + self.limit;
         let _turn = self.turn(lane, deadline).await?;
         let connection = self.connection.borrow().as_ref().map(Arc::clone);
         let Some(connection) = connection.filter(|connection| connection.epoch == epoch) else { return Ok(None) };
         match connection.run(&batch, deadline).await {
-            Ok(replies) => Ok(Some(Done { replies: replies.into_iter(), epoch, in_doubt: false })),
+            Ok(replies) => Ok(Some(Replies { replies: replies.into_iter(), epoch, in_doubt: false })),
             Err(error) if error.outcome() == Outcome::NotApplied => Ok(None),
             Err(error) => Err(error),
         }

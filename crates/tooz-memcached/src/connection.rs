@@ -53,11 +53,11 @@ struct Pending {
 }
 
 /// A connection that ends with this, also where what looks at it is given up half-way: the tasks behind a connection would go on for ever.
-pub(crate) struct OnTrial(Option<Arc<Connection>>);
+pub(crate) struct TrialConnection(Option<Arc<Connection>>);
 
-impl OnTrial {
+impl TrialConnection {
     pub(crate) fn of(connection: Arc<Connection>) -> Self {
-        OnTrial(Some(connection))
+        TrialConnection(Some(connection))
     }
 
     /// It is good, and another ends it.
@@ -66,7 +66,7 @@ impl OnTrial {
     }
 }
 
-impl Drop for OnTrial {
+impl Drop for TrialConnection {
     fn drop(&mut self) {
         if let Some(connection) = &self.0 {
             connection.end();

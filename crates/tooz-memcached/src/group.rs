@@ -15,12 +15,12 @@ use crate::journal::group::{
 };
 use crate::journal::groups::{self, GroupsJournal};
 use crate::journal::{End, LONG, SessionId, dead};
-use crate::record::{Append, IfMissing, Reading};
+use crate::record::{Append, IfMissing, RecordReading};
 use crate::reply::{Batch, Version};
 use crate::server_clock::LONGER;
 use crate::session::MemcachedSession;
 use crate::upkeep::Letter;
-use crate::watch::{Watched, watch};
+use crate::watch::{Subject, watch};
 
 /// The longest capabilities of one member, in bytes. A group and all that its members say has to fit into one value of the server, of 1 MB.
 const MOST_CAPABILITIES: usize = 64 * 1024;
@@ -31,11 +31,11 @@ const AT_ONCE: usize = 64;
 /// A group as it was seen.
 pub(crate) struct SeenGroup {
     pub(crate) journal: GroupJournal,
-    pub(crate) seen: Reading,
+    pub(crate) seen: RecordReading,
 }
 
 impl SeenGroup {
-    fn of(seen: Reading) -> Result<Self> {
+    fn of(seen: RecordReading) -> Result<Self> {
         Ok(SeenGroup { journal: GroupJournal::read(seen.text.as_deref().unwrap_or_default())?, seen })
     }
 
@@ -355,13 +355,13 @@ impl Groups for MemcachedSession {
         if look.journal.made_by.is_none() {
             return Err(Error::no_group(group));
         }
-        Ok(Some(watch(&self.client, Watched::Group(key), Version::default())))
+        Ok(Some(watch(&self.client, Subject::Group(key), Version::default())))
     }
 }
 
 impl MemcachedSession {
     /// Watches the election of a group.
     pub(crate) fn watch_election(&self, key: &LockKey) -> PushStream {
-        watch(&self.client, Watched::Election(self.client.layout.lock(key)), Version::default())
+        watch(&self.client, Subject::Election(self.client.layout.lock(key)), Version::default())
     }
 }

@@ -12,11 +12,11 @@ const LOOKED_AFTER: usize = 64;
 
 pub(crate) struct Holdings {
     reporter: Reporter,
-    state: Mutex<State>,
+    state: Mutex<HoldingsState>,
 }
 
 #[derive(Default)]
-struct State {
+struct HoldingsState {
     held: BTreeMap<RequestId, Grant>,
     joined: BTreeMap<RequestId, Membership>,
     /// Requests that may stand in the record with that key.
@@ -64,7 +64,7 @@ impl Holdings {
         Holdings { reporter, state: Mutex::default() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HoldingsState> {
         self.state.lock()
     }
 
@@ -187,7 +187,7 @@ impl Holdings {
     /// The next few grants and memberships to look after.
     pub(crate) fn next_few(&self) -> (Few<Grant>, Few<Membership>) {
         let mut state = self.state();
-        let State { held, joined, turn, members_turn, .. } = &mut *state;
+        let HoldingsState { held, joined, turn, members_turn, .. } = &mut *state;
         (next_few(held, turn), next_few(joined, members_turn))
     }
 

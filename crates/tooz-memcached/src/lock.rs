@@ -10,9 +10,11 @@ use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockMode, Outcome, Resul
 use crate::client::{Client, Lane};
 use crate::error::{full, lost};
 use crate::holdings::Grant;
-use crate::journal::lock::{FREE, KEPT, LockJournal, Place, break_off, compact, free, kept_for, release, withdraw};
+use crate::journal::lock::{
+    FREE, KEPT, LockJournal, QueuedRequest, break_off, compact, free, kept_for, release, withdraw,
+};
 use crate::journal::{End, LONG, SessionId, dead};
-use crate::record::{Append, IfMissing, Reading};
+use crate::record::{Append, IfMissing, RecordReading};
 use crate::reply::Batch;
 use crate::session::MemcachedSession;
 use crate::upkeep::Letter;
@@ -26,11 +28,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// A lock as it was seen.
 pub(crate) struct SeenLock {
     pub(crate) journal: LockJournal,
-    pub(crate) seen: Reading,
+    pub(crate) seen: RecordReading,
 }
 
 impl SeenLock {
-    pub(crate) fn of(seen: Reading) -> Result<Self> {
+    pub(crate) fn of(seen: RecordReading) -> Result<Self> {
         Ok(SeenLock { journal: LockJournal::read(seen.text.as_deref().unwrap_or_default())?, seen })
     }
 
@@ -58,7 +60,7 @@ impl SeenLock {
 }
 
 /// The sessions of the first few of these places that keep such a request from having the lock.
-fn sessions_against<'a>(mode: LockMode, places: impl IntoIterator<Item = &'a Place>) -> BTreeSet<SessionId> {
+fn sessions_against<'a>(mode: LockMode, places: impl IntoIterator<Item = &'a QueuedRequest>) -> BTreeSet<SessionId> {
     let against = places.into_iter().filter(|place| place.mode.conflicts_with(mode));
     against.take(NEAREST).map(|place| place.session).collect()
 }
@@ -98,7 +100,7 @@ impl Client {
 
     /// Takes a place in the line, or finds the one that is there.
     pub(crate) async fn line_up(&self, request: &LockRequest, key: &str) -> Result<SeenLock> {
-        let place = Place {
+        let place = QueuedRequest {
             request: request.id,
             session: self.session,
             mode: request.mode,
@@ -216,7 +218,7 @@ impl Client {
 
     /// Sees that a grant of whose end the record tells nothing was not taken away before it was given back. A break tells the holder before
     /// it succeeds, so a break of which no letter tells goes on at the same time, and counts as the later of the two.
-    async fn must_not_be_taken(&self, request: RequestId, seen: &Reading) -> Result<()> {
+    async fn must_not_be_taken(&self, request: RequestId, seen: &RecordReading) -> Result<()> {
         let is_given = seen.may_have_forgotten() && !self.has_letter(Letter::Broken(request)).await?;
         if is_given { Ok(()) } else { Err(taken()) }
     }
@@ -251,7 +253,7 @@ fn taken() -> Error {
     Error::new(ErrorKind::NotFound, "the grant was taken away, or its record was lost at the server")
 }
 
-fn holder(place: &Place) -> Holder {
+fn holder(place: &QueuedRequest) -> Holder {
     Holder::new(place.member.clone(), place.mode, FencingToken(place.token))
 }
 

@@ -11,12 +11,12 @@ use tooz_core::{Error, Result};
 
 use crate::addresses::{addresses_of, several};
 use crate::client::Client;
-use crate::connection::{Connection, OnTrial};
+use crate::connection::{Connection, TrialConnection};
 use crate::error::strange;
 use crate::options::Target;
 use crate::reply::{Batch, KEPT, Reply};
 use crate::server::Server;
-use crate::server_clock::{Reading, TICK};
+use crate::server_clock::{ClockReading, TICK};
 
 /// The pauses between attempts to connect: chance adds up to as much again.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
@@ -72,7 +72,7 @@ impl Client {
         let at = |error: Error| error.context(format!("connect to {}", self.settings.target));
         let deadline = Instant::now() + self.connect_limit;
         let connection = Connection::open(&self.settings, epoch, deadline).await.map_err(at)?;
-        let on_trial = OnTrial::of(Arc::clone(&connection));
+        let on_trial = TrialConnection::of(Arc::clone(&connection));
         let server = self.get_acquainted(&connection, deadline).await.map_err(at)?;
         on_trial.passed();
         self.set_server(server);
@@ -135,7 +135,7 @@ impl Client {
     async fn mark_at(&self, address: SocketAddr, key: &str) -> Result<Option<Vec<u8>>> {
         let deadline = Instant::now() + BY_ANOTHER;
         let connection = Connection::open_by(&self.settings, Some(address), 0, deadline).await?;
-        let _on_trial = OnTrial::of(Arc::clone(&connection));
+        let _on_trial = TrialConnection::of(Arc::clone(&connection));
         self.mark_by(&connection, key, deadline).await
     }
 
@@ -166,7 +166,7 @@ impl Client {
             return Ok(false);
         };
         let mark = String::from_utf8_lossy(&mark);
-        let reading = Reading { mark: &mark, left: flags.left, sent, received: Instant::now() };
+        let reading = ClockReading { mark: &mark, left: flags.left, sent, received: Instant::now() };
         self.clock.set(&reading, wall);
         Ok(true)
     }

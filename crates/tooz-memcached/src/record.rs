@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tooz_core::{Outcome, Result};
 
-use crate::client::{Client, Done, Lane};
+use crate::client::{Client, Lane, Replies};
 use crate::error::{crowded, full, is_out_of_memory, lost, of_server};
 use crate::journal::SessionId;
 use crate::reply::{Batch, Flags, Reply, Version};
@@ -20,7 +20,7 @@ const AT_ONCE: usize = 500;
 
 /// What stood in a record.
 #[derive(Clone, Debug)]
-pub(crate) struct Reading {
+pub(crate) struct RecordReading {
     /// `None`: there is no record.
     pub(crate) text: Option<Vec<u8>>,
     pub(crate) version: Version,
@@ -61,17 +61,17 @@ pub(crate) struct Append<'a> {
 
 impl Client {
     /// Reads a record.
-    pub(crate) async fn read(&self, key: &str) -> Result<Reading> {
+    pub(crate) async fn read(&self, key: &str) -> Result<RecordReading> {
         let mut done = self.run(Batch::default().get(key), Lane::Wish).await?;
         let value = done.next().value()?;
-        Ok(Reading::of(value, &done))
+        Ok(RecordReading::of(value, &done))
     }
 
     /// Appends an entry, and reads what stands there then.
     ///
     /// `NS` of an append says that it was not done, and not why: the record is missing, or too long, or the server is full. What is read behind
     /// it tells.
-    pub(crate) async fn append(&self, append: &Append<'_>) -> Result<Reading> {
+    pub(crate) async fn append(&self, append: &Append<'_>) -> Result<RecordReading> {
         let Append { key, entry, missing, lane, .. } = *append;
         let mut in_doubt = false;
         self.must_fit(entry)?;
@@ -93,11 +93,16 @@ impl Client {
                 other => return Err(other.unexpected()),
             };
             let mut seen = match (value, missing) {
-                (None, IfMissing::Leave) => Some(Reading { rewritten: is_done, ..Reading::of(None, &done) }),
+                (None, IfMissing::Leave) => {
+                    Some(RecordReading { rewritten: is_done, ..RecordReading::of(None, &done) })
+                }
                 (None, IfMissing::Make) => self.make(append).await.map_err(|error| doubtful(error, in_doubt))?,
                 (Some((text, flags)), _) => {
                     let is_there = contains(&text, entry.as_bytes());
-                    let seen = Reading { rewritten: is_done && !is_there, ..Reading::of(Some((text, flags)), &done) };
+                    let seen = RecordReading {
+                        rewritten: is_done && !is_there,
+                        ..RecordReading::of(Some((text, flags)), &done)
+                    };
                     if is_done || is_there { Some(seen) } else { self.make_room(append, &seen).await? }
                 }
             };
@@ -145,17 +150,17 @@ impl Client {
     }
 
     /// Makes a record of one entry; `None`: another was faster.
-    async fn make(&self, append: &Append<'_>) -> Result<Option<Reading>> {
+    async fn make(&self, append: &Append<'_>) -> Result<Option<RecordReading>> {
         let Append { key, entry, lane, owned, .. } = *append;
         let mut done = self.run(Batch::default().add(key, entry, append.seconds).look(&self.session_key), lane).await?;
         let made = done.next().was_done()?;
         must_live(done.next(), owned)?;
-        Ok(made.map(|flags| Reading::of(Some((entry.as_bytes().to_vec(), flags)), &done)))
+        Ok(made.map(|flags| RecordReading::of(Some((entry.as_bytes().to_vec(), flags)), &done)))
     }
 
     /// Writes a record anew that nothing can be appended to, with what the entry makes of it: one that ends something makes it shorter. `None`: another
     /// has changed it.
-    async fn make_room(&self, append: &Append<'_>, seen: &Reading) -> Result<Option<Reading>> {
+    async fn make_room(&self, append: &Append<'_>, seen: &RecordReading) -> Result<Option<RecordReading>> {
         let mut text = seen.text.clone().unwrap_or_default();
         text.extend_from_slice(append.entry.as_bytes());
         let gone = self.gone(&text, append.compact).await?;
@@ -168,7 +173,7 @@ impl Client {
         Ok(self
             .swap_at_once(append.key, seen.version, &short, append.seconds, append.lane)
             .await?
-            .map(|version| Reading { text: Some(text), version, in_doubt: false, rewritten: false }))
+            .map(|version| RecordReading { text: Some(text), version, in_doubt: false, rewritten: false }))
     }
 
     /// Replaces a version of a record, where the server has room; `None`: there is another version, or another connection.
@@ -224,7 +229,13 @@ impl Client {
     }
 
     /// Writes a record anew without what is over, if it is not changed meanwhile; otherwise that is left to the next client.
-    pub(crate) async fn tidy(&self, key: &str, seen: &Reading, kept_for: KeptFor, compact: Compact) -> Result<()> {
+    pub(crate) async fn tidy(
+        &self,
+        key: &str,
+        seen: &RecordReading,
+        kept_for: KeptFor,
+        compact: Compact,
+    ) -> Result<()> {
         let Some(text) = &seen.text else { return Ok(()) };
         let gone = self.gone(text, compact).await?;
         let text = compact(text, &gone)?;
@@ -239,10 +250,10 @@ fn must_live(session: Reply, owned: bool) -> Result<()> {
     Ok(())
 }
 
-impl Reading {
-    pub(crate) fn of(value: Option<(Vec<u8>, Flags)>, done: &Done) -> Self {
+impl RecordReading {
+    pub(crate) fn of(value: Option<(Vec<u8>, Flags)>, done: &Replies) -> Self {
         let (text, cas) = value.map_or((None, 0), |(text, flags)| (Some(text), flags.cas));
-        Reading { text, version: Version { epoch: done.epoch, cas }, in_doubt: done.in_doubt, rewritten: false }
+        RecordReading { text, version: Version { epoch: done.epoch, cas }, in_doubt: done.in_doubt, rewritten: false }
     }
 
     /// Whether the text may no longer tell what effect the entry had: it was sent twice, or the record was written anew behind it.

@@ -37,11 +37,11 @@ pub(crate) const LONGER: u64 = 2;
 /// The clock as this session has seen it.
 pub(crate) struct ServerClock {
     begun: Instant,
-    state: Mutex<State>,
+    state: Mutex<ClockState>,
 }
 
 #[derive(Default)]
-struct State {
+struct ClockState {
     /// Which key was read: another one would make another zero.
     mark: String,
     /// At which of our times the clock would have been at its zero, by each reading; the true one is not before that.
@@ -61,7 +61,7 @@ struct Bounds {
 }
 
 /// What was read in one request.
-pub(crate) struct Reading<'a> {
+pub(crate) struct ClockReading<'a> {
     pub(crate) mark: &'a str,
     /// How many seconds are left of that key.
     pub(crate) left: i64,
@@ -75,7 +75,7 @@ impl ServerClock {
     }
 
     /// Takes a reading, and answers whether the clock goes right, as far as can be known.
-    pub(crate) fn read(&self, reading: &Reading<'_>) -> bool {
+    pub(crate) fn read(&self, reading: &ClockReading<'_>) -> bool {
         let clock = seconds(i64::from(KEPT) - reading.left);
         let at = |moment: Instant| moment.duration_since(self.begun).as_secs_f64();
         let mut state = self.state.lock();
@@ -98,7 +98,7 @@ impl ServerClock {
     }
 
     /// The server has said its wall clock just when that was read.
-    pub(crate) fn set(&self, reading: &Reading<'_>, wall: u64) {
+    pub(crate) fn set(&self, reading: &ClockReading<'_>, wall: u64) {
         let clock = seconds(i64::from(KEPT) - reading.left);
         {
             let mut state = self.state.lock();
@@ -160,7 +160,7 @@ mod tests {
         let sent = clock.begun + Duration::from_secs_f64(passed);
         #[expect(clippy::cast_possible_truncation)]
         let left = i64::from(KEPT) - (passed - lag) as i64;
-        clock.read(&Reading { mark: "a", left, sent, received: sent + Duration::from_millis(5) })
+        clock.read(&ClockReading { mark: "a", left, sent, received: sent + Duration::from_millis(5) })
     }
 
     #[test]
@@ -188,9 +188,9 @@ mod tests {
         let clock = ServerClock::new();
         assert!(read(&clock, 10.0, 0.0));
         let sent = clock.begun + Duration::from_secs(12);
-        let reading = Reading { mark: "b", left: i64::from(KEPT), sent, received: sent };
+        let reading = ClockReading { mark: "b", left: i64::from(KEPT), sent, received: sent };
         assert!(!clock.read(&reading));
-        assert!(clock.read(&Reading {
+        assert!(clock.read(&ClockReading {
             left: i64::from(KEPT) - 1,
             sent: sent + Duration::from_secs(1),
             received: sent + Duration::from_secs(1),
@@ -202,11 +202,11 @@ mod tests {
     fn tokens_are_not_behind_the_servers_time() {
         let clock = ServerClock::new();
         let now = Instant::now();
-        clock.set(&Reading { mark: "a", left: i64::from(KEPT) - 5, sent: now, received: now }, 1_800_000_000);
+        clock.set(&ClockReading { mark: "a", left: i64::from(KEPT) - 5, sent: now, received: now }, 1_800_000_000);
         let token = clock.token();
         assert!((1_800_000_001_000_000..1_800_000_002_000_000).contains(&token), "{token}");
         // The next reading moves it on by the server's clock, and not by ours.
-        clock.read(&Reading { mark: "a", left: i64::from(KEPT) - 65, sent: now, received: now });
+        clock.read(&ClockReading { mark: "a", left: i64::from(KEPT) - 65, sent: now, received: now });
         assert!(clock.token() >= token + 59_000_000);
     }
 
@@ -219,7 +219,7 @@ mod tests {
             let clock = ServerClock { begun: now + Duration::from_millis(begun_ms), state: Mutex::default() };
             let [sent, received] = [sent_ms, received_ms].map(|ms| now + Duration::from_millis(ms));
             // The server's second 5 lasts from 100 to 1100 ms.
-            clock.set(&Reading { mark: "a", left: i64::from(KEPT) - 5, sent, received }, 1_800_000_000);
+            clock.set(&ClockReading { mark: "a", left: i64::from(KEPT) - 5, sent, received }, 1_800_000_000);
             clock
         };
         let all = [reckon(0, 101, 102), reckon(50, 1090, 1099), reckon(0, 500, 700)];
@@ -246,10 +246,10 @@ mod tests {
     fn a_clock_that_stood_still_takes_no_token_back() {
         let clock = ServerClock::new();
         let now = clock.begun + Duration::from_secs(20);
-        clock.set(&Reading { mark: "a", left: i64::from(KEPT) - 14, sent: now, received: now }, 1_800_000_000);
+        clock.set(&ClockReading { mark: "a", left: i64::from(KEPT) - 14, sent: now, received: now }, 1_800_000_000);
         let before = clock.token();
         let later = now + Duration::from_secs(6);
-        clock.read(&Reading { mark: "a", left: i64::from(KEPT) - 14, sent: later, received: later });
+        clock.read(&ClockReading { mark: "a", left: i64::from(KEPT) - 14, sent: later, received: later });
         assert!(clock.token() >= before);
     }
 }

@@ -15,7 +15,7 @@ use crate::layout::VERSION;
 use crate::reconnection;
 use crate::reply::{Batch, Flags, KEPT, Reply};
 use crate::server::Server;
-use crate::server_clock::{Reading, TICK, kept};
+use crate::server_clock::{ClockReading, TICK, kept};
 use crate::upkeep;
 
 /// What a heartbeat that is counted may be wrong by.
@@ -68,7 +68,7 @@ impl MemcachedSession {
     async fn make(&self, connection: &Connection, deadline: Instant) -> Result<bool> {
         let client = &self.client;
         let batch = Batch::default().get(&client.layout.clock()).add(&client.session_key, "", kept(client.timeout));
-        let timed = Timed::run(connection, &batch, deadline).await?;
+        let timed = TimedReply::run(connection, &batch, deadline).await?;
         if timed.done.clone().was_done()?.is_none() {
             return Err(Error::new(
                 ErrorKind::Unavailable,
@@ -84,7 +84,7 @@ impl MemcachedSession {
     async fn beat_by(&self, connection: &Connection, deadline: Instant) -> Result<bool> {
         let client = &self.client;
         let batch = Batch::default().get(&client.layout.clock()).touch(&client.session_key, kept(client.timeout));
-        let timed = Timed::run(connection, &batch, deadline).await?;
+        let timed = TimedReply::run(connection, &batch, deadline).await?;
         if !timed.done.clone().found()? {
             return Err(lost());
         }
@@ -92,33 +92,33 @@ impl MemcachedSession {
     }
 
     /// Whether the server's clock goes right, as it was read. Where it can't be read the key for that is made, and the next reading begins with that.
-    async fn judge(&self, connection: &Connection, timed: Timed, deadline: Instant) -> Result<bool> {
-        let Timed { clock, sent, received, .. } = timed;
+    async fn judge(&self, connection: &Connection, timed: TimedReply, deadline: Instant) -> Result<bool> {
+        let TimedReply { clock, sent, received, .. } = timed;
         let Some((mark, flags)) = clock else {
             let mark = format!("{:016x}", fastrand::u64(..));
             connection.run(&Batch::default().add(&self.client.layout.clock(), &mark, KEPT), deadline).await?;
             return Ok(false);
         };
         let mark = String::from_utf8_lossy(&mark);
-        Ok(self.client.clock.read(&Reading { mark: &mark, left: flags.left, sent, received }))
+        Ok(self.client.clock.read(&ClockReading { mark: &mark, left: flags.left, sent, received }))
     }
 }
 
 /// What was answered to a look at the clock and to what is counted from it, and when.
-struct Timed {
+struct TimedReply {
     clock: Option<(Vec<u8>, Flags)>,
     done: Reply,
     sent: Instant,
     received: Instant,
 }
 
-impl Timed {
+impl TimedReply {
     async fn run(connection: &Connection, batch: &Batch, deadline: Instant) -> Result<Self> {
         let sent = Instant::now();
         let replies = connection.run(batch, deadline).await?;
         let received = Instant::now();
         let [clock, done] = <[Reply; 2]>::try_from(replies).map_err(strange)?;
-        Ok(Timed { clock: clock.value()?, done, sent, received })
+        Ok(TimedReply { clock: clock.value()?, done, sent, received })
     }
 }
 

@@ -14,7 +14,7 @@ use crate::holdings::{Grant, Membership};
 use crate::journal::group;
 use crate::journal::lock;
 use crate::journal::{BETWEEN, SessionId, dead};
-use crate::record::Reading;
+use crate::record::RecordReading;
 use crate::reply::{Batch, Reply, Version};
 use crate::server::Server;
 use crate::server_clock::kept;
@@ -139,7 +139,7 @@ impl Client {
             return Ok(mail);
         }
         let mut done = self.run(Batch::default().get(&self.session_key), Lane::Duty).await?;
-        let seen = Reading::of(done.next().value()?, &done);
+        let seen = RecordReading::of(done.next().value()?, &done);
         let text = seen.text.as_deref().unwrap_or_default();
         self.hear(&String::from_utf8_lossy(text.get(mail.heard..).unwrap_or_default()));
         let heard = Mail { version: seen.version, heard: text.len() };

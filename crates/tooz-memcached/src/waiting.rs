@@ -11,7 +11,7 @@ use crate::client::{Client, Lane};
 use crate::error::lost;
 use crate::journal::{SessionId, dead};
 use crate::lock::SeenLock;
-use crate::record::{IfMissing, Reading};
+use crate::record::{IfMissing, RecordReading};
 use crate::reply::{Batch, Version};
 
 /// How often the first in the line looks: soon after something has changed, and more and more seldom when nothing does.
@@ -61,7 +61,7 @@ impl Client {
             asked = Instant::now();
             let (version, text) = (look.seen.version, look.seen.text.clone());
             let is_due = deaths <= Instant::now();
-            let kept = SeenLock { journal: look.journal.clone(), seen: Reading { text, ..look.seen.clone() } };
+            let kept = SeenLock { journal: look.journal.clone(), seen: RecordReading { text, ..look.seen.clone() } };
             match self.look_again(request, key, look, is_due).await {
                 Ok(new) => {
                     look = new;
@@ -101,7 +101,7 @@ impl Client {
             return Err(lost());
         }
         let (look, is_new) = if is_short {
-            let seen = Reading::of(record.value()?, &done);
+            let seen = RecordReading::of(record.value()?, &done);
             if seen.version == look.seen.version { (look, false) } else { (SeenLock::of(seen)?, true) }
         } else {
             let cas = record.flags()?.map_or(0, |flags| flags.cas);
@@ -129,7 +129,7 @@ impl Client {
         if !done.next().found()? {
             return Err(lost());
         }
-        SeenLock::of(Reading::of(value, &done))
+        SeenLock::of(RecordReading::of(value, &done))
     }
 
     /// Writes down that sessions are dead, like [`bury`](Self::bury), for a request of this session, which has to live.

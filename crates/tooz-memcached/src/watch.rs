@@ -22,7 +22,7 @@ const LONGEST: Duration = Duration::from_millis(500);
 const DEATHS: Duration = Duration::from_millis(200);
 
 /// What is watched, and where it stands.
-pub(crate) enum Watched {
+pub(crate) enum Subject {
     Group(String),
     Election(String),
 }
@@ -38,7 +38,7 @@ enum Glance {
 /// One watch.
 struct Watch {
     client: Arc<Client>,
-    watched: Watched,
+    watched: Subject,
     /// The version that was read last, and the sessions that it names.
     version: Version,
     sessions: BTreeSet<SessionId>,
@@ -46,7 +46,7 @@ struct Watch {
 }
 
 /// Begins to watch. The task ends with the stream, or with the session.
-pub(crate) fn watch(client: &Arc<Client>, watched: Watched, version: Version) -> PushStream {
+pub(crate) fn watch(client: &Arc<Client>, watched: Subject, version: Version) -> PushStream {
     let (pusher, stream) = push_channel();
     let client = Arc::clone(client);
     let watch = Watch { client, watched, version, sessions: BTreeSet::new(), deaths: Instant::now() };
@@ -81,7 +81,7 @@ impl Watch {
 
     fn key(&self) -> &str {
         match &self.watched {
-            Watched::Group(key) | Watched::Election(key) => key,
+            Subject::Group(key) | Subject::Election(key) => key,
         }
     }
 
@@ -105,20 +105,20 @@ impl Watch {
 
     fn between_deaths(&self) -> Duration {
         match self.watched {
-            Watched::Election(_) => DEATHS,
-            Watched::Group(_) => (self.client.timeout / 10).clamp(DEATHS, LONGEST * 2),
+            Subject::Election(_) => DEATHS,
+            Subject::Group(_) => (self.client.timeout / 10).clamp(DEATHS, LONGEST * 2),
         }
     }
 
     async fn read(&mut self) -> Result<Glance> {
         match &self.watched {
-            Watched::Group(key) => {
+            Subject::Group(key) => {
                 let look = self.client.look_at_group(key).await?;
                 self.version = look.seen.version;
                 self.sessions = look.sessions();
                 Ok(if look.journal.made_by.is_some() { Glance::Changed } else { Glance::Gone })
             }
-            Watched::Election(key) => {
+            Subject::Election(key) => {
                 let look = self.client.look_at_lock(key).await?;
                 self.version = look.seen.version;
                 self.sessions = look.journal.holders().iter().map(|place| place.session).collect();
@@ -129,8 +129,8 @@ impl Watch {
 
     async fn bury(&self, gone: &BTreeSet<SessionId>) -> Result<()> {
         match &self.watched {
-            Watched::Group(key) => self.client.bury_members(key, gone).await.map(drop),
-            Watched::Election(key) => self.client.bury(key, gone).await.map(drop),
+            Subject::Group(key) => self.client.bury_members(key, gone).await.map(drop),
+            Subject::Election(key) => self.client.bury(key, gone).await.map(drop),
         }
     }
 }

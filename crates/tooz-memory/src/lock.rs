@@ -6,7 +6,7 @@ use tooz_core::{FencingToken, Holder, Result, Waiter};
 use crate::error::{lost, reply_lost, taken_back};
 use crate::fault::Operation;
 use crate::session::{LoseReply, MemorySession};
-use crate::state::Asked;
+use crate::state::LockReply;
 
 #[async_trait]
 impl Locks for MemorySession {
@@ -33,8 +33,8 @@ impl Locks for MemorySession {
             state.lock(&key, id, &self.member, request)
         };
         let mut granted = match queued {
-            Asked::Granted(granted) => return reply.answer(Ok(Some(granted))),
-            Asked::Queued(granted) => granted,
+            LockReply::Granted(granted) => return reply.answer(Ok(Some(granted))),
+            LockReply::Queued(granted) => granted,
         };
         if reply == LoseReply::Yes {
             return Err(reply_lost());

@@ -20,7 +20,7 @@ pub(crate) struct LockRecord {
     /// By token: thousands of readers of one lock cost no more each than one does.
     pub(crate) holders: BTreeMap<FencingToken, Grant>,
     pub(crate) tokens: BTreeMap<RequestId, FencingToken>,
-    pub(crate) queue: VecDeque<Queued>,
+    pub(crate) queue: VecDeque<QueuedRequest>,
     pub(crate) watchers: Watchers,
     /// Counts the grants that came and went.
     pub(crate) changes: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Grant {
     pub(crate) holder: Holder,
 }
 
-pub(crate) struct Queued {
+pub(crate) struct QueuedRequest {
     pub(crate) request: RequestId,
     pub(crate) session: u64,
     pub(crate) waiter: Waiter,
@@ -124,15 +124,15 @@ pub(crate) struct SessionRecord {
     /// Grants that were broken since the last beat.
     pub(crate) revoked: Vec<RequestId>,
     /// Requests that were taken back before they arrived.
-    pub(crate) void: Voided,
+    pub(crate) void: VoidRequests,
 }
 
 /// The last requests that were taken back before they arrived, as one may that was delayed on its way. So many are remembered as can be
 /// on their way at once.
 #[derive(Default)]
-pub(crate) struct Voided(VecDeque<RequestId>);
+pub(crate) struct VoidRequests(VecDeque<RequestId>);
 
-impl Voided {
+impl VoidRequests {
     const MOST: usize = 1024;
 
     pub(crate) fn add(&mut self, request: RequestId) {

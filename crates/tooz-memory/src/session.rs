@@ -13,8 +13,8 @@ use tooz_core::{Characteristic, Characteristics, GroupId, MemberId, Result, Term
 use crate::error::{cut_off, lost, reply_lost};
 use crate::fault::{Effect, Operation, scripted};
 use crate::options;
-use crate::record::{SessionRecord, Voided};
-use crate::state::{In, State};
+use crate::record::{SessionRecord, VoidRequests};
+use crate::state::{InNamespace, StoreState};
 use crate::store::{Store, StoreInner};
 
 /// What one process gives.
@@ -94,17 +94,17 @@ impl MemorySession {
     }
 
     /// The state, if this session is among the living.
-    pub(crate) fn living(&self) -> Result<(MutexGuard<'_, State>, u64)> {
+    pub(crate) fn living(&self) -> Result<(MutexGuard<'_, StoreState>, u64)> {
         let state = self.store.state();
         let id = self.id.load(Ordering::Acquire);
         if state.sessions.contains_key(&id) { Ok((state, id)) } else { Err(lost()) }
     }
 
-    pub(crate) fn lock_key(&self, key: &LockKey) -> In<LockKey> {
+    pub(crate) fn lock_key(&self, key: &LockKey) -> InNamespace<LockKey> {
         (Arc::clone(&self.namespace), key.clone())
     }
 
-    pub(crate) fn group_key(&self, group: &GroupId) -> In<GroupId> {
+    pub(crate) fn group_key(&self, group: &GroupId) -> InNamespace<GroupId> {
         (Arc::clone(&self.namespace), group.clone())
     }
 }
@@ -142,7 +142,7 @@ impl Session for MemorySession {
             expires: self.store.clock.now() + self.timeout,
             reporter: self.reporter.clone(),
             revoked: Vec::new(),
-            void: Voided::default(),
+            void: VoidRequests::default(),
         };
         self.id.store(state.open_session(record), Ordering::Release);
         drop(state);

@@ -12,12 +12,12 @@ use tooz_core::driver::{
 use tooz_core::{Error, ErrorKind, FencingToken, GroupId, Holder, MemberId, Result, RosterEntry, Waiter};
 
 use crate::fault::Fault;
-use crate::record::{GroupRecord, LockRecord, Queued, SessionRecord};
+use crate::record::{GroupRecord, LockRecord, QueuedRequest, SessionRecord};
 
 /// A lock or a group, with its namespace.
-pub(crate) type In<K> = (Arc<str>, K);
+pub(crate) type InNamespace<K> = (Arc<str>, K);
 
-pub(crate) struct State {
+pub(crate) struct StoreState {
     pub(crate) sessions: HashMap<u64, SessionRecord>,
     /// By namespace and key.
     pub(crate) locks: HashMap<(Arc<str>, LockKey), LockRecord>,
@@ -33,12 +33,12 @@ pub(crate) struct State {
 }
 
 /// The answer to a request that is ready to wait.
-pub(crate) enum Asked {
+pub(crate) enum LockReply {
     Granted(Granted),
     Queued(oneshot::Receiver<Granted>),
 }
 
-impl State {
+impl StoreState {
     pub(crate) fn open_session(&mut self, record: SessionRecord) -> u64 {
         self.last_session += 1;
         self.next_expiry = self.next_expiry.min(record.expires);
@@ -86,11 +86,11 @@ impl State {
     }
 }
 
-impl State {
+impl StoreState {
     /// Takes the lock if no holder is in the way and no request waits. A repeated request finds its own grant.
     pub(crate) fn try_lock(
         &mut self,
-        key: &In<LockKey>,
+        key: &InNamespace<LockKey>,
         session: u64,
         member: &MemberId,
         request: &LockRequest,
@@ -109,9 +109,15 @@ impl State {
     }
 
     /// Takes the lock or a place at the end of its queue.
-    pub(crate) fn lock(&mut self, key: &In<LockKey>, session: u64, member: &MemberId, request: &LockRequest) -> Asked {
+    pub(crate) fn lock(
+        &mut self,
+        key: &InNamespace<LockKey>,
+        session: u64,
+        member: &MemberId,
+        request: &LockRequest,
+    ) -> LockReply {
         if let Some(granted) = self.try_lock(key, session, member, request) {
-            return Asked::Granted(granted);
+            return LockReply::Granted(granted);
         }
         let (sender, granted) = oneshot::channel();
         let lock = self.locks.entry(key.clone()).or_default();
@@ -119,18 +125,18 @@ impl State {
         if let Some(waiter) = lock.queue.iter_mut().find(|waiter| waiter.request == request.id) {
             waiter.granted = sender;
         } else {
-            lock.queue.push_back(Queued {
+            lock.queue.push_back(QueuedRequest {
                 request: request.id,
                 session,
                 waiter: Waiter::new(member.clone(), request.mode).since(SystemTime::now()),
                 granted: sender,
             });
         }
-        Asked::Queued(granted)
+        LockReply::Queued(granted)
     }
 
     /// Gives back what that request has, a grant or a place in the queue. False: it has nothing.
-    pub(crate) fn release(&mut self, key: &In<LockKey>, request: RequestId) -> bool {
+    pub(crate) fn release(&mut self, key: &InNamespace<LockKey>, request: RequestId) -> bool {
         let mut had_something = false;
         self.change_lock(key, |lock| {
             if let Some(token) = lock.tokens.get(&request) {
@@ -146,7 +152,11 @@ impl State {
 
     /// Whose grant has that token, and how its session is told. It is told before another gets the lock, and without a lock of this
     /// store: the listener may ask the store something there and then.
-    pub(crate) fn revoke(&mut self, key: &In<LockKey>, token: FencingToken) -> Result<(RequestId, Option<Reporter>)> {
+    pub(crate) fn revoke(
+        &mut self,
+        key: &InNamespace<LockKey>,
+        token: FencingToken,
+    ) -> Result<(RequestId, Option<Reporter>)> {
         let grant = self.locks.get(key).and_then(|lock| lock.holders.get(&token));
         let Some((session, request)) = grant.map(|grant| (grant.session, grant.request)) else {
             return Err(Error::new(ErrorKind::NotFound, format!("no holder has it with token {token} any more")));
@@ -159,14 +169,14 @@ impl State {
         Ok((request, reporter))
     }
 
-    pub(crate) fn holders(&self, key: &In<LockKey>) -> Vec<Holder> {
+    pub(crate) fn holders(&self, key: &InNamespace<LockKey>) -> Vec<Holder> {
         self.locks
             .get(key)
             .map(|lock| lock.holders.values().map(|grant| grant.holder.clone()).collect())
             .unwrap_or_default()
     }
 
-    pub(crate) fn waiters(&self, key: &In<LockKey>) -> Vec<Waiter> {
+    pub(crate) fn waiters(&self, key: &InNamespace<LockKey>) -> Vec<Waiter> {
         let queue = self.locks.get(key).map(|lock| lock.queue.iter().map(|queued| queued.waiter.clone()).collect());
         queue.unwrap_or_default()
     }
@@ -210,7 +220,7 @@ impl State {
     }
 
     /// Changes a lock, hands over what became free, tells the watchers, and forgets a lock of which nothing is left.
-    fn change_lock(&mut self, key: &In<LockKey>, change: impl FnOnce(&mut LockRecord)) {
+    fn change_lock(&mut self, key: &InNamespace<LockKey>, change: impl FnOnce(&mut LockRecord)) {
         let Entry::Occupied(mut entry) = self.locks.entry(key.clone()) else { return };
         let lock = entry.get_mut();
         let before = lock.changes;
@@ -236,12 +246,12 @@ impl State {
     }
 }
 
-impl State {
-    pub(crate) fn group(&mut self, key: &In<GroupId>) -> Result<&mut GroupRecord> {
+impl StoreState {
+    pub(crate) fn group(&mut self, key: &InNamespace<GroupId>) -> Result<&mut GroupRecord> {
         self.groups.get_mut(key).ok_or_else(|| Error::no_group(&key.1))
     }
 
-    pub(crate) fn create_group(&mut self, key: In<GroupId>) -> Result<()> {
+    pub(crate) fn create_group(&mut self, key: InNamespace<GroupId>) -> Result<()> {
         if self.groups.contains_key(&key) {
             return Err(Error::group_exists(&key.1));
         }
@@ -249,7 +259,7 @@ impl State {
         Ok(())
     }
 
-    pub(crate) fn delete_group(&mut self, key: &In<GroupId>) -> Result<()> {
+    pub(crate) fn delete_group(&mut self, key: &InNamespace<GroupId>) -> Result<()> {
         let count = self.group(key)?.members.len();
         if count > 0 {
             return Err(Error::group_not_empty(&key.1, count));
@@ -263,7 +273,7 @@ impl State {
     /// Enters the member. Answers whose entry it has replaced: that session is to be told without a lock of this store.
     pub(crate) fn join(
         &mut self,
-        key: &In<GroupId>,
+        key: &InNamespace<GroupId>,
         session: u64,
         request: &JoinRequest,
         timeout: Duration,
@@ -286,7 +296,7 @@ impl State {
         Ok(replaced)
     }
 
-    pub(crate) fn update(&mut self, key: &In<GroupId>, request: &JoinRequest) -> Result<()> {
+    pub(crate) fn update(&mut self, key: &InNamespace<GroupId>, request: &JoinRequest) -> Result<()> {
         let group = self.group(key)?;
         match group.members.get_mut(&request.member) {
             Some((_, entry)) if entry.id == request.id => {
@@ -300,7 +310,7 @@ impl State {
     }
 
     /// False: there was nothing to leave.
-    pub(crate) fn leave(&mut self, key: &In<GroupId>, request: &JoinRequest) -> bool {
+    pub(crate) fn leave(&mut self, key: &InNamespace<GroupId>, request: &JoinRequest) -> bool {
         if let Ok(group) = self.group(key)
             && group.members.get(&request.member).is_some_and(|(_, entry)| entry.id == request.id)
         {
@@ -310,7 +320,7 @@ impl State {
         false
     }
 
-    pub(crate) fn members(&mut self, key: &In<GroupId>) -> Result<Roster> {
+    pub(crate) fn members(&mut self, key: &InNamespace<GroupId>) -> Result<Roster> {
         let group = self.group(key)?;
         Ok(Roster::new(group.members.values().map(|(_, entry)| entry.clone()).collect(), group.version))
     }

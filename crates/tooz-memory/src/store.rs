@@ -10,7 +10,7 @@ use tooz_core::{FencingToken, MemberId, Result};
 
 use crate::fault::Fault;
 use crate::record::{GroupRecord, LockRecord};
-use crate::state::{In, State};
+use crate::state::{InNamespace, StoreState};
 
 /// One store by its name: what `memory://NAME` connects to, and what a test does to it. A cheap clone.
 ///
@@ -21,7 +21,7 @@ pub struct Store(pub(crate) Arc<StoreInner>);
 pub(crate) struct StoreInner {
     pub(crate) name: String,
     pub(crate) clock: Clock,
-    state: Mutex<State>,
+    state: Mutex<StoreState>,
 }
 
 impl Store {
@@ -37,7 +37,7 @@ impl Store {
         Store(Arc::new(StoreInner {
             name: name.to_owned(),
             clock: Clock::movable(),
-            state: Mutex::new(State {
+            state: Mutex::new(StoreState {
                 sessions: HashMap::new(),
                 locks: HashMap::new(),
                 groups: BTreeMap::new(),
@@ -149,7 +149,7 @@ impl fmt::Debug for Store {
 
 impl StoreInner {
     /// The state as of now: sessions whose time is over have ended.
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, StoreState> {
         let mut state = self.state.lock();
         let now = self.clock.now();
         if now >= state.next_expiry {
@@ -162,7 +162,7 @@ impl StoreInner {
         self.state().next_expiry
     }
 
-    pub(crate) fn break_lock(&self, key: &In<LockKey>, token: FencingToken) -> Result<()> {
+    pub(crate) fn break_lock(&self, key: &InNamespace<LockKey>, token: FencingToken) -> Result<()> {
         let (request, reporter) = self.state().revoke(key, token)?;
         if let Some(reporter) = reporter {
             reporter.grant_lost(request);

@@ -96,7 +96,7 @@ async fn a_lost_session_is_replaced_and_memberships_come_back_but_locks_do_not()
 }
 
 #[tokio::test]
-async fn a_lost_reply_leaves_no_lock_that_nobody_holds() {
+async fn a_lost_reply_leaves_no_lock_without_a_holder() {
     let store = Store::named("reply");
     let (one, two) = (connect("reply", "one").await, connect("reply", "two").await);
     let lock = one.lock("x").unwrap();

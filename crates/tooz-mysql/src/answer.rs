@@ -4,11 +4,11 @@ use sqlx::mysql::{MySql, MySqlRow};
 use sqlx::{Decode, Row as _};
 
 /// What each statement has answered, in their order: rows, or none.
-pub(crate) struct Answer(Vec<Vec<MySqlRow>>);
+pub(crate) struct ResultSets(Vec<Vec<MySqlRow>>);
 
-impl Answer {
+impl ResultSets {
     pub(crate) fn new(answers: Vec<Vec<MySqlRow>>) -> Self {
-        Answer(answers)
+        ResultSets(answers)
     }
 
     /// The rows of that statement.

@@ -6,7 +6,7 @@ use crate::client::Client;
 use crate::layout::{LAYOUT, REVISION};
 use crate::options::Settings;
 use crate::packet::Packets;
-use crate::schema::{self, Found};
+use crate::schema::{self, SchemaState};
 use crate::server::{Server, is_on};
 use crate::setup::{self, Role};
 
@@ -20,11 +20,11 @@ pub(crate) async fn check_up(client: &Client) -> Result<Checkup> {
         .good("it is no replica and no node of a cluster that locks at each node alone: nothing says so");
     let database = &settings.database;
     checkup = match schema::look(&mut packets, settings).await {
-        Ok(Found::Tables) => {
+        Ok(SchemaState::Tables) => {
             let found = format!("the tables are in database {database:?} (layout {LAYOUT}, revision {REVISION})");
             privileges(checkup.good(found), &mut packets, settings).await
         }
-        Ok(Found::Missing) => checkup.good(format!(
+        Ok(SchemaState::Missing) => checkup.good(format!(
             "the tables are not all in database {database:?} yet; the first member that may creates them"
         )),
         Err(error) if error.kind() == ErrorKind::Config => {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tooz_core::{ErrorKind, Result};
 
-use crate::answer::Answer;
+use crate::answer::ResultSets;
 use crate::connection::Connection;
 use crate::options::Settings;
 use crate::setup::{self, Role};
@@ -74,7 +74,7 @@ impl Client {
         doing: &'static str,
         repeat: Repeat,
         statements: String,
-    ) -> Result<Option<Answer>> {
+    ) -> Result<Option<ResultSets>> {
         self.refuse_foreign().await?;
         self.ask(doing, repeat, statements).await
     }
@@ -95,19 +95,30 @@ impl Client {
     }
 
     /// Asks, in whatever layout. `None`: the tables are not there.
-    pub(crate) async fn ask(&self, doing: &'static str, repeat: Repeat, statements: String) -> Result<Option<Answer>> {
+    pub(crate) async fn ask(
+        &self,
+        doing: &'static str,
+        repeat: Repeat,
+        statements: String,
+    ) -> Result<Option<ResultSets>> {
         self.put(doing, repeat, Form::Plain, statements).await
     }
 
     /// Does a transaction in tables of the layout that this version speaks, like `consult`, but once.
-    pub(crate) async fn transact(&self, doing: &'static str, statements: String) -> Result<Option<Answer>> {
+    pub(crate) async fn transact(&self, doing: &'static str, statements: String) -> Result<Option<ResultSets>> {
         // A connection that was not used may have ended meanwhile. A question that may be put twice finds that out; a transaction would have no answer.
         *self.layout_seen.lock() = None;
         self.refuse_foreign().await?;
         self.put(doing, Repeat::Forbidden, Form::Transaction, statements).await
     }
 
-    async fn put(&self, doing: &'static str, repeat: Repeat, form: Form, statements: String) -> Result<Option<Answer>> {
+    async fn put(
+        &self,
+        doing: &'static str,
+        repeat: Repeat,
+        form: Form,
+        statements: String,
+    ) -> Result<Option<ResultSets>> {
         let mut repeats = u8::from(repeat == Repeat::Allowed);
         let statements: Arc<str> = statements.into();
         loop {

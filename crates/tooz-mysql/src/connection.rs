@@ -43,13 +43,13 @@ enum Job {
 
 struct Joint {
     id: RequestId,
-    deed: Arc<dyn Deed>,
+    deed: Arc<dyn BulkOperation>,
     state: Arc<JobState>,
     reply: oneshot::Sender<Result<()>>,
 }
 
 /// What can be done for many requests at once. A connection is asked for one deed only, however many requests there are.
-pub(crate) trait Deed: Send + Sync {
+pub(crate) trait BulkOperation: Send + Sync {
     /// Answers as many times as there are requests, in their order.
     fn do_for<'c>(&'c self, packets: &'c mut Packets, ids: Vec<RequestId>) -> Work<'c, Vec<Result<()>>>;
 }
@@ -142,13 +142,13 @@ impl Connection {
         limit: Duration,
         doing: &'static str,
         id: RequestId,
-        deed: Arc<dyn Deed>,
+        deed: Arc<dyn BulkOperation>,
     ) -> Result<()> {
         let (reply, answer) = oneshot::channel();
         let state = Arc::new(JobState::default());
         let job = Joint { id, deed, state: Arc::clone(&state), reply };
         self.jobs.send(Job::Joint(job)).map_err(|_| gone(doing))?;
-        self.wait(Asked { answer, state }, limit, doing).await
+        self.wait(PendingJob { answer, state }, limit, doing).await
     }
 
     /// Runs a heartbeat before all that waits: it must not stand behind thousands of others.
@@ -163,8 +163,8 @@ impl Connection {
         self.wait(answer, limit, doing).await
     }
 
-    async fn wait<T>(&self, asked: Asked<T>, limit: Duration, doing: &'static str) -> Result<T> {
-        let Asked { answer, state } = asked;
+    async fn wait<T>(&self, asked: PendingJob<T>, limit: Duration, doing: &'static str) -> Result<T> {
+        let PendingJob { answer, state } = asked;
         let mut done = self.done.load(Ordering::Acquire);
         tokio::pin!(answer);
         let mut idle = Duration::ZERO;
@@ -276,14 +276,14 @@ async fn do_together(mut all: Vec<Joint>, packets: &mut Packets) {
 }
 
 /// A question that is on its way, and how far it is.
-struct Asked<T> {
+struct PendingJob<T> {
     answer: oneshot::Receiver<Result<T>>,
     state: Arc<JobState>,
 }
 
 fn alone<T: Send + 'static>(
     work: impl for<'c> FnOnce(&'c mut Packets) -> Work<'c, Result<T>> + Send + 'static,
-) -> (Alone, Asked<T>) {
+) -> (Alone, PendingJob<T>) {
     let (reply, answer) = oneshot::channel();
     let state = Arc::new(JobState::default());
     let its_state = Arc::clone(&state);
@@ -295,7 +295,7 @@ fn alone<T: Send + 'static>(
             }
         })
     });
-    (job, Asked { answer, state })
+    (job, PendingJob { answer, state })
 }
 
 fn gone(doing: &'static str) -> Error {
@@ -316,7 +316,7 @@ mod tests {
 
     struct Nothing;
 
-    impl Deed for Nothing {
+    impl BulkOperation for Nothing {
         fn do_for<'c>(&'c self, _: &'c mut Packets, ids: Vec<RequestId>) -> Work<'c, Vec<Result<()>>> {
             Box::pin(async move { ids.iter().map(|_| Ok(())).collect() })
         }

@@ -33,7 +33,7 @@ pub(crate) fn behind_pooler() -> Error {
 /// The server was asked for this and something went wrong, on a connection that owns nothing.
 #[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 pub(crate) fn of(error: sqlx::Error, doing: impl fmt::Display) -> Error {
-    let Judgement { kind, outcome, advice } = judge(&error);
+    let Classification { kind, outcome, advice } = judge(&error);
     let word = words(&error);
     let message = if advice.is_empty() { format!("{doing}: {word}") } else { format!("{doing}: {word}; {advice}") };
     // All that the library's error says stands in the message: as a source it would be told twice.
@@ -114,15 +114,15 @@ fn number(error: &sqlx::Error) -> Option<u16> {
     error.as_database_error()?.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number)
 }
 
-struct Judgement {
+struct Classification {
     kind: ErrorKind,
     outcome: Outcome,
     advice: &'static str,
 }
 
-fn judge(error: &sqlx::Error) -> Judgement {
-    let not_applied = |kind, advice| Judgement { kind, outcome: Outcome::NotApplied, advice };
-    let unknown = |kind, advice| Judgement { kind, outcome: Outcome::Unknown, advice };
+fn judge(error: &sqlx::Error) -> Classification {
+    let not_applied = |kind, advice| Classification { kind, outcome: Outcome::NotApplied, advice };
+    let unknown = |kind, advice| Classification { kind, outcome: Outcome::Unknown, advice };
     let Some(number) = number(error) else {
         return match error {
             sqlx::Error::Configuration(_) => not_applied(ErrorKind::Config, "see to the URL"),

@@ -13,7 +13,7 @@ use tooz_core::{ErrorKind, LockMode, Outcome, Result};
 use crate::answer::{bytes as raw, text};
 use crate::connection::Connection;
 use crate::error;
-use crate::holdings::{Held, Holdings, PATIENCE, Row};
+use crate::holdings::{HeldLock, Holdings, PATIENCE, Row};
 use crate::layout::{self, Name, space};
 use crate::packet::{Packets, name};
 use crate::record::{NOW, bytes, request_id};
@@ -161,7 +161,7 @@ pub(crate) async fn write_down(packets: &mut Packets, holdings: &Holdings, ids: 
     Ok(())
 }
 
-fn row(holdings: &Holdings, id: RequestId, held: &Held) -> String {
+fn row(holdings: &Holdings, id: RequestId, held: &HeldLock) -> String {
     let lock = &held.doors.lock;
     let (exclusive, named) = match held.mode {
         LockMode::Exclusive => (1, lock.clone()),

@@ -10,7 +10,7 @@ use tooz_core::{Error, FencingToken, GroupId, LockMode, MemberId};
 
 use crate::fence::Fence;
 use crate::layout::{Doors, Layout, Name};
-use crate::pool::Opened;
+use crate::pool::GateOpening;
 use crate::{error, server};
 
 /// How long a reader waits for a young grant to be written down.
@@ -29,7 +29,7 @@ pub(crate) struct Holdings {
     pub(crate) layout: Layout,
     pub(crate) fence: Fence,
     pub(crate) reporter: Reporter,
-    state: Mutex<State>,
+    state: Mutex<HoldingsState>,
     /// Something was granted that is not written down yet, or given back that is still written down.
     pub(crate) granted: Notify,
     /// Another session may have taken a membership over.
@@ -39,8 +39,8 @@ pub(crate) struct Holdings {
 }
 
 #[derive(Default)]
-struct State {
-    locks: HashMap<RequestId, Held>,
+struct HoldingsState {
+    locks: HashMap<RequestId, HeldLock>,
     /// How many shared grants of the session stand behind one named lock.
     shared: HashMap<Name, usize>,
     /// The locks of which it is written down what stands for a share of this session, and since when none is held, at the earliest.
@@ -53,10 +53,10 @@ struct State {
     /// How many there are.
     left: usize,
     /// Gates that are just being opened behind a grant.
-    gates: HashMap<RequestId, Opened>,
+    gates: HashMap<RequestId, GateOpening>,
 }
 
-impl State {
+impl HoldingsState {
     fn leave(&mut self, lock: &Name, id: RequestId) {
         // What is not remembered is found by the look behind a heartbeat.
         if self.left < LEFTOVERS {
@@ -84,7 +84,7 @@ pub(crate) type Row = (String, RequestId);
 
 /// One grant.
 #[derive(Clone, Debug)]
-pub(crate) struct Held {
+pub(crate) struct HeldLock {
     pub(crate) key: LockKey,
     pub(crate) doors: Doors,
     pub(crate) mode: LockMode,
@@ -133,11 +133,11 @@ impl Holdings {
         format!("IS_USED_LOCK('{}') = CONNECTION_ID()", self.session)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HoldingsState> {
         self.state.lock()
     }
 
-    pub(crate) fn held(&self, id: RequestId) -> Option<Held> {
+    pub(crate) fn held(&self, id: RequestId) -> Option<HeldLock> {
         self.state().locks.get(&id).cloned()
     }
 
@@ -151,7 +151,7 @@ impl Holdings {
     }
 
     /// What has to be given back with this grant, where so many other shares of its lock are given back before it.
-    pub(crate) fn grip_to_give(&self, held: &Held, before: usize) -> Grip {
+    pub(crate) fn grip_to_give(&self, held: &HeldLock, before: usize) -> Grip {
         let others = |count: &usize| *count > before + 1;
         match held.mode {
             LockMode::Exclusive => Grip::Exclusive,
@@ -161,7 +161,7 @@ impl Holdings {
     }
 
     pub(crate) fn note(&self, request: &LockRequest, doors: &Doors, token: FencingToken) {
-        let held = Held {
+        let held = HeldLock {
             key: request.key.clone(),
             doors: doors.clone(),
             mode: request.mode,
@@ -205,7 +205,7 @@ impl Holdings {
     }
 
     /// The gate of the lock that was granted is about to open.
-    pub(crate) fn opens_its_gate(&self, id: RequestId, opened: Opened) {
+    pub(crate) fn opens_its_gate(&self, id: RequestId, opened: GateOpening) {
         let mut state = self.state();
         // A grant that was given back meanwhile has no gate to wait for.
         if state.locks.contains_key(&id) {
@@ -291,7 +291,7 @@ impl Holdings {
     }
 
     /// At most `most` grants that are not written down although they are this old.
-    pub(crate) fn unwritten(&self, age: Duration, most: usize) -> Vec<(RequestId, Held)> {
+    pub(crate) fn unwritten(&self, age: Duration, most: usize) -> Vec<(RequestId, HeldLock)> {
         let state = self.state();
         if state.unwritten == 0 {
             return Vec::new();

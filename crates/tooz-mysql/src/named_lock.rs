@@ -11,12 +11,12 @@ use std::sync::Arc;
 use tooz_core::driver::{Granted, LockRequest, RequestId, Space};
 use tooz_core::{FencingToken, LockMode, Result};
 
-use crate::answer::{Answer, text};
-use crate::connection::{Deed, Work};
+use crate::answer::{ResultSets, text};
+use crate::connection::{BulkOperation, Work};
 use crate::error;
 use crate::fence;
 use crate::grants::{clear_leftovers, write_down};
-use crate::holdings::{Grip, Held, Holdings};
+use crate::holdings::{Grip, HeldLock, Holdings};
 use crate::layout::{self, Doors, Name, space};
 use crate::open_session::OpenSession;
 use crate::packet::{Packets, about};
@@ -32,7 +32,7 @@ pub(crate) enum Gate {
 
 /// What an attempt to take a lock has come to.
 #[derive(Debug)]
-pub(crate) enum Taken {
+pub(crate) enum AttemptEnd {
     Granted(Granted),
     /// Another has it, or waits for it.
     Held,
@@ -40,15 +40,15 @@ pub(crate) enum Taken {
     Shared(Vec<Name>),
 }
 
-impl Taken {
+impl AttemptEnd {
     pub(crate) fn granted(self) -> Option<Granted> {
-        if let Taken::Granted(granted) = self { Some(granted) } else { None }
+        if let AttemptEnd::Granted(granted) = self { Some(granted) } else { None }
     }
 }
 
 impl OpenSession {
     /// Takes the lock if it can be had now. A repetition finds its own grant.
-    pub(crate) async fn acquire(&self, request: &LockRequest, gate: Gate) -> Result<Taken> {
+    pub(crate) async fn acquire(&self, request: &LockRequest, gate: Gate) -> Result<AttemptEnd> {
         let (holdings, request) = (Arc::clone(&self.holdings), request.clone());
         self.connection
             .run(self.limit, DOING, move |packets| {
@@ -63,9 +63,9 @@ const DOING: &str = "take a lock";
 /// That the server has not become read-only since the last heartbeat: others lock at another one by now, or soon.
 const WRITABLE: &str = "CONCAT(@@GLOBAL.read_only) IN ('0', 'OFF')";
 
-async fn acquire(packets: &mut Packets, holdings: &Holdings, request: &LockRequest, gate: Gate) -> Result<Taken> {
+async fn acquire(packets: &mut Packets, holdings: &Holdings, request: &LockRequest, gate: Gate) -> Result<AttemptEnd> {
     if let Some(held) = holdings.held(request.id) {
-        return Ok(Taken::Granted(Granted::new(held.token)));
+        return Ok(AttemptEnd::Granted(Granted::new(held.token)));
     }
     let doors = holdings.layout.doors(&request.key);
     let grip = holdings.grip_to_take(&doors, request.mode);
@@ -103,11 +103,11 @@ async fn acquire(packets: &mut Packets, holdings: &Holdings, request: &LockReque
     }
     let judged = judge(&answer, holdings, grip, writes_share);
     let (token, is_asked) = match judged {
-        Ok(Attempt::Ours { token, is_asked }) => (token, is_asked),
-        Ok(Attempt::Held) => return Ok(Taken::Held),
-        Ok(Attempt::Shared(names)) => {
+        Ok(AttemptAnswer::Ours { token, is_asked }) => (token, is_asked),
+        Ok(AttemptAnswer::Held) => return Ok(AttemptEnd::Held),
+        Ok(AttemptAnswer::Shared(names)) => {
             undo(packets, holdings, &doors, &share, grip).await?;
-            return Ok(Taken::Shared(names));
+            return Ok(AttemptEnd::Shared(names));
         }
         Err(error) => {
             undo(packets, holdings, &doors, &share, grip).await?;
@@ -136,7 +136,7 @@ async fn acquire(packets: &mut Packets, holdings: &Holdings, request: &LockReque
             return Err(error);
         }
     }
-    Ok(Taken::Granted(Granted::new(token)))
+    Ok(AttemptEnd::Granted(Granted::new(token)))
 }
 
 /// Whether a reader wants to know who holds it: then it is written down at once.
@@ -167,13 +167,13 @@ fn take_share(holdings: &Holdings, doors: &Doors, share: &str, passes: &str, wri
     format!("INSERT IGNORE INTO {sharers} (lk, name, session) VALUES ('{lock}', '{share}', '{session}'); {taking}")
 }
 
-enum Attempt {
+enum AttemptAnswer {
     Ours { token: Option<FencingToken>, is_asked: bool },
     Held,
     Shared(Vec<Name>),
 }
 
-fn judge(answer: &Answer, holdings: &Holdings, grip: Grip, writes_share: bool) -> Result<Attempt> {
+fn judge(answer: &ResultSets, holdings: &Holdings, grip: Grip, writes_share: bool) -> Result<AttemptAnswer> {
     let failed = |error| error::on_session(error, DOING);
     let first = usize::from(writes_share);
     let last = answer.count().saturating_sub(1);
@@ -184,17 +184,17 @@ fn judge(answer: &Answer, holdings: &Holdings, grip: Grip, writes_share: bool) -
         return Err(holdings.read_only());
     }
     if !answer.is(first, 0).map_err(failed)? {
-        return Ok(Attempt::Held);
+        return Ok(AttemptAnswer::Held);
     }
     if grip == Grip::Exclusive {
         let sharers: Result<Vec<_>, _> = answer.rows(last).iter().map(|row| text(row, fence::FOUND)).collect();
         let sharers: Vec<Name> = sharers.map_err(failed)?.into_iter().flatten().map(Name::from).collect();
         if !sharers.is_empty() {
-            return Ok(Attempt::Shared(sharers));
+            return Ok(AttemptAnswer::Shared(sharers));
         }
     }
     let is_asked = answer.is(first, 2).map_err(failed)?;
-    Ok(Attempt::Ours { token: holdings.fence.token(answer.rows(last).last())?, is_asked })
+    Ok(AttemptAnswer::Ours { token: holdings.fence.token(answer.rows(last).last())?, is_asked })
 }
 
 /// The named lock to give back, if any is.
@@ -216,7 +216,7 @@ async fn undo(packets: &mut Packets, holdings: &Holdings, doors: &Doors, share: 
     })
 }
 
-impl Deed for Holdings {
+impl BulkOperation for Holdings {
     /// Gives back what these requests have.
     fn do_for<'c>(&'c self, packets: &'c mut Packets, ids: Vec<RequestId>) -> Work<'c, Vec<Result<()>>> {
         Box::pin(async move {
@@ -260,7 +260,7 @@ async fn give_back(packets: &mut Packets, holdings: &Holdings, ids: &[RequestId]
 }
 
 /// The named locks that go with these grants: that of a share goes with the last grant that stands on it.
-fn names_to_give(holdings: &Holdings, given: &[Held]) -> Vec<Name> {
+fn names_to_give(holdings: &Holdings, given: &[HeldLock]) -> Vec<Name> {
     let mut before: HashMap<&Name, usize> = HashMap::new();
     let mut names = Vec::new();
     for held in given {

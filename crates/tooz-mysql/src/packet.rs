@@ -11,7 +11,7 @@ use futures_core::Stream as _;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Either, Executor as _};
 
-use crate::answer::Answer;
+use crate::answer::ResultSets;
 use crate::error;
 
 /// A connection to which packets of statements are sent, and whether it is known to have ended.
@@ -26,7 +26,7 @@ impl Packets {
     }
 
     /// Sends these statements in one packet and reads all answers. After an error of one the server does none of those behind it.
-    pub(crate) async fn ask(&mut self, statements: &str) -> Result<Answer, sqlx::Error> {
+    pub(crate) async fn ask(&mut self, statements: &str) -> Result<ResultSets, sqlx::Error> {
         let asked = ask(&mut self.connection, statements).await;
         if let Err(error) = &asked {
             self.is_dead |= error::is_dead(error);
@@ -35,7 +35,7 @@ impl Packets {
     }
 
     /// Sends a transaction in one packet and reads all answers: what a failure leaves of it is taken back.
-    pub(crate) async fn transact(&mut self, statements: &str) -> Result<Answer, sqlx::Error> {
+    pub(crate) async fn transact(&mut self, statements: &str) -> Result<ResultSets, sqlx::Error> {
         let done = self.ask(statements).await;
         if done.is_err() && !self.is_dead && self.ask("ROLLBACK").await.is_err() {
             // It is not known any more in what state it is.
@@ -45,7 +45,7 @@ impl Packets {
     }
 }
 
-async fn ask(connection: &mut MySqlConnection, statements: &str) -> Result<Answer, sqlx::Error> {
+async fn ask(connection: &mut MySqlConnection, statements: &str) -> Result<ResultSets, sqlx::Error> {
     let mut stream = connection.fetch_many(sqlx::raw_sql(AssertSqlSafe(statements.to_owned())));
     let (mut answers, mut rows): (Vec<Vec<MySqlRow>>, Vec<MySqlRow>) = (Vec::new(), Vec::new());
     while let Some(piece) = std::future::poll_fn(|context| Pin::new(&mut stream).poll_next(context)).await {
@@ -54,7 +54,7 @@ async fn ask(connection: &mut MySqlConnection, statements: &str) -> Result<Answe
             Either::Left(_) => answers.push(std::mem::take(&mut rows)),
         }
     }
-    Ok(Answer::new(answers))
+    Ok(ResultSets::new(answers))
 }
 
 /// Bytes as they stand in a statement.

@@ -21,14 +21,14 @@ const CYCLE: Duration = Duration::from_mins(2);
 const SHORTEST_TURN: Duration = Duration::from_millis(200);
 
 /// Ends when what a lent connection held is free for others; with an error if that is for the server to find out.
-pub(crate) type Opened = oneshot::Receiver<()>;
+pub(crate) type GateOpening = oneshot::Receiver<()>;
 
 /// All waiting connections of one session.
 pub(crate) struct Pool {
     settings: Settings,
     layout: Layout,
     permits: Arc<Semaphore>,
-    idle: Mutex<Vec<Idle>>,
+    idle: Mutex<Vec<IdleConnection>>,
     /// How many requests want a connection and have none.
     queued: AtomicUsize,
     /// One more request wants one.
@@ -37,7 +37,7 @@ pub(crate) struct Pool {
     cleaning: Mutex<JoinSet<()>>,
 }
 
-struct Idle {
+struct IdleConnection {
     waiter: Waiter,
     since: Instant,
 }
@@ -54,7 +54,7 @@ pub(crate) struct Waiter {
 }
 
 /// A connection on loan. Dropping it closes it, and with it ends whatever it waits for or holds.
-pub(crate) struct Lent {
+pub(crate) struct Loan {
     pub(crate) waiter: Waiter,
     permit: OwnedSemaphorePermit,
 }
@@ -76,7 +76,7 @@ impl Pool {
     /// Waits for a turn: first come, first served.
     pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit> {
         self.queued.fetch_add(1, Ordering::AcqRel);
-        let _counted = Counted(&self.queued);
+        let _counted = CountGuard(&self.queued);
         self.pressed.notify_waiters();
         Arc::clone(&self.permits).acquire_owned().await.map_err(|_| error::lost("wait for a turn"))
     }
@@ -97,7 +97,7 @@ impl Pool {
     }
 
     /// A connection for a turn: one that is there, else a new one.
-    pub(crate) async fn lend(&self, permit: OwnedSemaphorePermit) -> Result<Lent> {
+    pub(crate) async fn lend(&self, permit: OwnedSemaphorePermit) -> Result<Loan> {
         let fresh_enough = self.settings.session_timeout / 2;
         let found = {
             let mut idle = self.idle.lock();
@@ -109,7 +109,7 @@ impl Pool {
             Some(one) => one.waiter,
             None => self.connect().await?,
         };
-        Ok(Lent { waiter, permit })
+        Ok(Loan { waiter, permit })
     }
 
     async fn connect(&self) -> Result<Waiter> {
@@ -123,7 +123,7 @@ impl Pool {
 
     /// Takes a connection back in the background, and lets go of what it holds first. One that is not quick is closed. The answer
     /// ends when it holds nothing any more.
-    pub(crate) fn take_back(self: &Arc<Self>, mut lent: Lent) -> Opened {
+    pub(crate) fn take_back(self: &Arc<Self>, mut lent: Loan) -> GateOpening {
         let (open, opened) = oneshot::channel();
         let pool = Arc::downgrade(self);
         let waits = self.layout.table("waits");
@@ -139,8 +139,8 @@ impl Pool {
                 return;
             }
             if let Some(pool) = pool.upgrade() {
-                let Lent { waiter, permit } = lent;
-                let idle = Idle { waiter, since: Instant::now() };
+                let Loan { waiter, permit } = lent;
+                let idle = IdleConnection { waiter, since: Instant::now() };
                 pool.idle.lock().push(idle);
                 drop(permit);
             }
@@ -179,9 +179,9 @@ fn longest_turn(connections: usize, queued: usize) -> Duration {
     (CYCLE / count(queued).max(1)).saturating_mul(count(connections)).max(SHORTEST_TURN)
 }
 
-struct Counted<'a>(&'a AtomicUsize);
+struct CountGuard<'a>(&'a AtomicUsize);
 
-impl Drop for Counted<'_> {
+impl Drop for CountGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }

@@ -2,7 +2,7 @@
 
 use tooz_core::{Error, ErrorKind, Outcome, Result};
 
-use crate::answer::Answer;
+use crate::answer::ResultSets;
 use crate::ddl::ddl;
 use crate::error;
 use crate::layout::{LAYOUT, TABLES, quoted, table};
@@ -11,7 +11,7 @@ use crate::packet::Packets;
 
 /// What was found in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum SchemaState {
     /// All tables, in the layout that this version speaks.
     Tables,
     /// Not all of them.
@@ -19,15 +19,15 @@ pub(crate) enum Found {
 }
 
 /// Looks for the tables. The error says that they are kept in another layout, or that this user may not use them.
-pub(crate) async fn look(packets: &mut Packets, settings: &Settings) -> Result<Found> {
+pub(crate) async fn look(packets: &mut Packets, settings: &Settings) -> Result<SchemaState> {
     let doing = || format!("look for the tables in database {:?}", settings.database);
     let database = quoted(&settings.database);
     let each = TABLES.map(|name| format!("; SELECT 1 FROM {} LIMIT 0", table(&database, name)));
     let statements = kept(settings) + &each.concat();
     match packets.ask(&statements).await {
-        Ok(answer) if is_ours(&answer, settings)? => Ok(Found::Tables),
-        Ok(_) => Ok(Found::Missing),
-        Err(error) if error::is_missing(&error) => Ok(Found::Missing),
+        Ok(answer) if is_ours(&answer, settings)? => Ok(SchemaState::Tables),
+        Ok(_) => Ok(SchemaState::Missing),
+        Err(error) if error::is_missing(&error) => Ok(SchemaState::Missing),
         Err(error) if error::is_denied(&error) => Err(unauthorized(settings, &error.to_string())),
         Err(error) => Err(error::on_session(error, doing())),
     }
@@ -39,7 +39,7 @@ pub(crate) fn kept(settings: &Settings) -> String {
 }
 
 /// Whether that record says the layout that this version speaks. The error says that it is another one; without a record nothing is said.
-pub(crate) fn is_ours(answer: &Answer, settings: &Settings) -> Result<bool> {
+pub(crate) fn is_ours(answer: &ResultSets, settings: &Settings) -> Result<bool> {
     if answer.rows(0).is_empty() {
         return Ok(false);
     }
@@ -53,8 +53,8 @@ pub(crate) fn is_ours(answer: &Answer, settings: &Settings) -> Result<bool> {
 pub(crate) async fn ensure(packets: &mut Packets, settings: &Settings) -> Result<()> {
     // A user without any right to it is refused also where it is not there.
     let missing = match look(packets, settings).await {
-        Ok(Found::Tables) => return Ok(()),
-        Ok(Found::Missing) => None,
+        Ok(SchemaState::Tables) => return Ok(()),
+        Ok(SchemaState::Missing) => None,
         Err(error) if error.kind() == ErrorKind::Unauthorized => Some(error),
         Err(error) => return Err(error),
     };

@@ -55,7 +55,7 @@ pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
 }
 
 /// How an attempt to enter has ended.
-enum Entered {
+enum EntranceEnd {
     /// The session lives, with this number of its connection.
     In(i64, Fence),
     /// The tables are not there.
@@ -79,14 +79,14 @@ impl MySqlSession {
                 Box::pin(async move {
                     for _ in 0..2 {
                         let entered = match packets.ask(&entering).await {
-                            Err(error) if error::is_missing(&error) => Entered::NoTables,
+                            Err(error) if error::is_missing(&error) => EntranceEnd::NoTables,
                             Err(error) => return Err(error::of(error, DOING)),
                             Ok(answer) => entered(&answer, &settings, &name)?,
                         };
                         match entered {
-                            Entered::In(number, fence) => return Ok((number, fence)),
+                            EntranceEnd::In(number, fence) => return Ok((number, fence)),
                             // They were there when they were last looked for.
-                            Entered::NoTables => schema::ensure(packets, &settings).await?,
+                            EntranceEnd::NoTables => schema::ensure(packets, &settings).await?,
                         }
                     }
                     Err(Error::new(ErrorKind::Backend, format!("{DOING}: the tables were made, and are not there")))
@@ -122,7 +122,7 @@ fn enter(layout: &Layout, member: &MemberId, session: &str, settings: &Settings)
     )
 }
 
-fn entered(answer: &crate::answer::Answer, settings: &Settings, session: &str) -> Result<Entered> {
+fn entered(answer: &crate::answer::ResultSets, settings: &Settings, session: &str) -> Result<EntranceEnd> {
     const DOING: &str = "open a session";
     const LAST: usize = 8;
     let failed = |error| error::of(error, DOING);
@@ -130,14 +130,14 @@ fn entered(answer: &crate::answer::Answer, settings: &Settings, session: &str) -
     match number(3)? {
         Some(LAYOUT) => {}
         Some(other) => return Err(schema::foreign(&settings.database, &other.to_string())),
-        None => return Ok(Entered::NoTables),
+        None => return Ok(EntranceEnd::NoTables),
     }
     if number(0)? != Some(1) {
         let word = format!("{DOING}: others are opening theirs, or {session} is taken");
         return Err(Error::new(ErrorKind::Unavailable, word).with_outcome(Outcome::NotApplied));
     }
     if let (Some(connection), Some(sub)) = (number(1)?, number(2)?) {
-        return Ok(Entered::In(connection, Fence::new(sub)));
+        return Ok(EntranceEnd::In(connection, Fence::new(sub)));
     }
     let word = "the row of tooz_fence was taken away; those that live write it once more with their next heartbeat";
     Err(Error::new(ErrorKind::Unavailable, format!("{DOING}: {word}")).with_outcome(Outcome::NotApplied))

@@ -36,14 +36,14 @@ pub(crate) enum Role {
 }
 
 /// What is at the other end of a connection.
-pub(crate) struct Begun {
+pub(crate) struct Handshake {
     /// The number by which the server knows the connection.
     pub(crate) number: i64,
     pub(crate) server: Server,
 }
 
 /// Makes a connection that is ready for its role.
-pub(crate) async fn connect(settings: &Settings, role: Role) -> Result<(Packets, Begun)> {
+pub(crate) async fn connect(settings: &Settings, role: Role) -> Result<(Packets, Handshake)> {
     let doing = || format!("connect to {}", settings.place());
     let connecting = async {
         let options = settings.connect_options().await?;
@@ -68,7 +68,7 @@ pub(crate) fn statement_limit(limit: Duration) -> String {
 }
 
 /// Tells a connection how to behave. The error says why the server will not do.
-pub(crate) async fn begin(packets: &mut Packets, settings: &Settings, role: Role) -> Result<Begun> {
+pub(crate) async fn begin(packets: &mut Packets, settings: &Settings, role: Role) -> Result<Handshake> {
     const DOING: &str = "set the connection up";
     const SELF: usize = 6;
     const SHOWN: usize = 7;
@@ -106,5 +106,5 @@ pub(crate) async fn begin(packets: &mut Packets, settings: &Settings, role: Role
     if number == 0 || answer.count() != SHOWN + 1 {
         return Err(Error::config("what answers is no server of MySQL or MariaDB"));
     }
-    Ok(Begun { number, server })
+    Ok(Handshake { number, server })
 }

@@ -78,10 +78,10 @@ async fn step(packets: &mut Packets, holdings: &Holdings, from: &str) -> Result<
             let is_whole = answer.rows(1).len() < LOOKS;
             match bury(packets, layout, &dead).await {
                 // Not all is done yet: the same ones again.
-                Ok(Left::More) => Ok(Some(from.to_owned())),
-                Ok(Left::Nothing) if dead.len() == DEAD => Ok(dead.pop()),
-                Ok(Left::Nothing) if is_whole => Ok(None),
-                Ok(Left::Nothing) => Ok(last),
+                Ok(Remainder::More) => Ok(Some(from.to_owned())),
+                Ok(Remainder::Nothing) if dead.len() == DEAD => Ok(dead.pop()),
+                Ok(Remainder::Nothing) if is_whole => Ok(None),
+                Ok(Remainder::Nothing) => Ok(last),
                 Err(error) => Err(error),
             }
         }
@@ -95,15 +95,15 @@ async fn step(packets: &mut Packets, holdings: &Holdings, from: &str) -> Result<
 
 /// Whether anything of these sessions is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
+enum Remainder {
     More,
     Nothing,
 }
 
 /// Takes away at most so many rows of each table of these sessions. The sessions themselves go last: as long as there is one, the rest is found.
-async fn bury(packets: &mut Packets, layout: &Layout, dead: &[String]) -> Result<Left, sqlx::Error> {
+async fn bury(packets: &mut Packets, layout: &Layout, dead: &[String]) -> Result<Remainder, sqlx::Error> {
     if dead.is_empty() {
-        return Ok(Left::Nothing);
+        return Ok(Remainder::Nothing);
     }
     let names: Vec<String> = dead.iter().map(|session| format!("'{session}'")).collect();
     let names = names.join(", ");
@@ -117,7 +117,7 @@ async fn bury(packets: &mut Packets, layout: &Layout, dead: &[String]) -> Result
     statements.push(format!("DELETE FROM {sessions} WHERE session IN ({names}) AND NOT @tooz_left"));
     statements.push("SELECT @tooz_left".to_owned());
     let answer = packets.ask(&statements.join("; ")).await?;
-    Ok(if answer.is(statements.len() - 1, 0)? { Left::More } else { Left::Nothing })
+    Ok(if answer.is(statements.len() - 1, 0)? { Remainder::More } else { Remainder::Nothing })
 }
 
 /// Takes away the rows of this session and of the dead: for what those have left no other member may come. What the server refuses is left to those that
@@ -135,12 +135,12 @@ pub(crate) async fn bury_own(open: &OpenSession) -> Result<()> {
                 let own = bury(packets, &holdings.layout, &[holdings.session.to_string()]).await;
                 match own {
                     Err(error) if error::is_dead(&error) => Err(error::of(error, DOING)),
-                    own => Ok((next, own.unwrap_or(Left::Nothing))),
+                    own => Ok((next, own.unwrap_or(Remainder::Nothing))),
                 }
             })
         });
         let (next, own) = burying.await.map_err(error::outside)?;
-        if own == Left::Nothing && next.is_none() {
+        if own == Remainder::Nothing && next.is_none() {
             return Ok(());
         }
         place = next;

@@ -18,10 +18,10 @@ use tooz_core::{LockMode, Outcome, Result};
 
 use crate::error;
 use crate::layout::Name;
-use crate::named_lock::{Gate, Taken};
+use crate::named_lock::{AttemptEnd, Gate};
 use crate::open_session::OpenSession;
 use crate::packet::{about, name, seconds};
-use crate::pool::{Lent, Waiter};
+use crate::pool::{Loan, Waiter};
 use crate::setup::SLICE;
 
 /// How a turn ended.
@@ -43,7 +43,7 @@ enum Queue {
 
 /// How one waiting statement ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Waited {
+enum WaitEnd {
     Done,
     Unwanted,
     /// The end of a slice.
@@ -64,7 +64,7 @@ impl OpenSession {
     /// Waits in the server's queue for so long, and longer as long as no other request wants the connection.
     pub(crate) async fn take_turn(
         &self,
-        mut lent: Lent,
+        mut lent: Loan,
         request: &LockRequest,
         wanted: &Wanted,
         patience: Duration,
@@ -77,19 +77,19 @@ impl OpenSession {
         let mut ended =
             self.blocked(&mut lent.waiter, Queue::Gate(doors.gate.clone()), &about, wanted, yields_at).await?;
         let mut ahead = vec![doors.lock.clone()];
-        while ended == Waited::Done {
+        while ended == WaitEnd::Done {
             if let Some(next) = ahead.last().cloned() {
                 ended = self.blocked(&mut lent.waiter, Queue::Lock(next), &about, wanted, yields_at).await?;
                 match ended {
-                    Waited::Done => drop(ahead.pop()),
+                    WaitEnd::Done => drop(ahead.pop()),
                     // The end of a slice alone is no reason to leave the gate to another.
-                    Waited::Slice if !self.pool.is_pressed() || Instant::now() < yields_at => ended = Waited::Done,
-                    Waited::Slice | Waited::Over | Waited::Unwanted => {}
+                    WaitEnd::Slice if !self.pool.is_pressed() || Instant::now() < yields_at => ended = WaitEnd::Done,
+                    WaitEnd::Slice | WaitEnd::Over | WaitEnd::Unwanted => {}
                 }
                 continue;
             }
             match self.acquire(request, Gate::IsOurs).await? {
-                Taken::Granted(granted) => {
+                AttemptEnd::Granted(granted) => {
                     let opened = self.pool.take_back(lent);
                     match request.mode {
                         // No other can pass before the lock is given back, and that waits for the gate.
@@ -100,12 +100,12 @@ impl OpenSession {
                     return Ok(TurnEnd::Granted(granted));
                 }
                 // Another request whose gate was lost with its connection has come first.
-                Taken::Held => ahead.push(doors.lock.clone()),
-                Taken::Shared(shares) => ahead = shares,
+                AttemptEnd::Held => ahead.push(doors.lock.clone()),
+                AttemptEnd::Shared(shares) => ahead = shares,
             }
         }
         let opened = self.pool.take_back(lent);
-        if ended == Waited::Unwanted {
+        if ended == WaitEnd::Unwanted {
             // A request that waits no more keeps no other out.
             drop(opened.await);
             return Ok(TurnEnd::Unwanted);
@@ -147,7 +147,7 @@ impl OpenSession {
         about: &str,
         wanted: &Wanted,
         yields_at: Instant,
-    ) -> Result<Waited> {
+    ) -> Result<WaitEnd> {
         // A request that waits for the lock itself keeps all others waiting: its slices are so short that the server soon sees whether it still lives.
         let slice = match queue {
             Queue::Gate(_) => SLICE,
@@ -174,8 +174,8 @@ impl OpenSession {
                 biased;
                 ended = &mut statement => break ended,
                 () = self.closed() => return Err(error::lost(DOING)),
-                () = wanted.unwanted(), if interrupted.is_none() => interrupted = Some(Waited::Unwanted),
-                () = self.must_yield(yields_at), if interrupted.is_none() => interrupted = Some(Waited::Over),
+                () = wanted.unwanted(), if interrupted.is_none() => interrupted = Some(WaitEnd::Unwanted),
+                () = self.must_yield(yields_at), if interrupted.is_none() => interrupted = Some(WaitEnd::Over),
                 // The server ends every slice itself, if it can be reached.
                 () = &mut too_late => return Err(error::timed_out(too_long, DOING).with_outcome(Outcome::NotApplied)),
             }
@@ -192,12 +192,12 @@ impl OpenSession {
             Ok(answer) if !answer.is(0, 0).map_err(failed)? => Err(self.holdings.shared_connection()),
             // Null: its wait was ended, by us or by an operator.
             Ok(answer) => match answer.number(0, 1).map_err(failed)? {
-                Some(1) => Ok(interrupted.unwrap_or(Waited::Done)),
-                Some(_) => Ok(interrupted.unwrap_or(Waited::Slice)),
-                None => Ok(interrupted.unwrap_or(Waited::Over)),
+                Some(1) => Ok(interrupted.unwrap_or(WaitEnd::Done)),
+                Some(_) => Ok(interrupted.unwrap_or(WaitEnd::Slice)),
+                None => Ok(interrupted.unwrap_or(WaitEnd::Over)),
             },
             Err(error) if error::is_cancelled(&error) || error::is_deadlock(&error) => {
-                Ok(interrupted.unwrap_or(Waited::Over))
+                Ok(interrupted.unwrap_or(WaitEnd::Over))
             }
             Err(error) => Err(failed(error)),
         }

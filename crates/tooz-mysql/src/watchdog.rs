@@ -24,7 +24,7 @@ use crate::setup::{self, Role, SLICE};
 
 /// What the watchdog has heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Heard {
+enum WatchdogEvent {
     Nothing,
     News,
     /// The session's lock is free.
@@ -63,24 +63,24 @@ async fn listen(
     loop {
         let heard = match tokio::time::timeout(SLICE + limit, packets.ask(&watch)).await {
             Err(_) => return Err(error::timed_out(SLICE + limit, DOING)),
-            Ok(Err(error)) if error::is_cancelled(&error) || error::is_deadlock(&error) => Heard::News,
+            Ok(Err(error)) if error::is_cancelled(&error) || error::is_deadlock(&error) => WatchdogEvent::News,
             Ok(Err(error)) => return Err(error::of(error, DOING)),
             Ok(Ok(answer)) => match answer.number(0, 0).map_err(|error| error::of(error, DOING))? {
-                Some(1) => Heard::Death,
-                Some(_) => Heard::Nothing,
-                None => Heard::News,
+                Some(1) => WatchdogEvent::Death,
+                Some(_) => WatchdogEvent::Nothing,
+                None => WatchdogEvent::News,
             },
         };
         match heard {
-            Heard::Nothing => {}
-            Heard::News => {
+            WatchdogEvent::Nothing => {}
+            WatchdogEvent::News => {
                 holdings.news.notify_one();
                 check(connection, holdings, limit).await;
                 // A wake-up without news does not start a loop.
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 packets.ask(&begin).await.map_err(|error| error::of(error, DOING))?;
             }
-            Heard::Death => {
+            WatchdogEvent::Death => {
                 holdings.reporter.session_lost("the server has ended the session's connection");
                 connection.cut();
                 return Ok(());

@@ -39,8 +39,8 @@ impl Witness {
         };
         *self.current.lock() = Some(packets);
         match said {
-            Said::ReadOnly => Err(holdings.read_only()),
-            said => Ok(said == Said::AtWork),
+            Testimony::ReadOnly => Err(holdings.read_only()),
+            said => Ok(said == Testimony::AtWork),
         }
     }
 
@@ -51,14 +51,14 @@ impl Witness {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Said {
+enum Testimony {
     AtWork,
     /// The connection waits for its client, or is not the session's any more.
     NotAtWork,
     ReadOnly,
 }
 
-async fn ask(packets: &mut Packets, holdings: &Holdings) -> Result<Said, sqlx::Error> {
+async fn ask(packets: &mut Packets, holdings: &Holdings) -> Result<Testimony, sqlx::Error> {
     let (session, number) = (&holdings.session, holdings.number);
     let question = format!(
         "SELECT CONCAT(@@GLOBAL.read_only); \
@@ -69,7 +69,7 @@ async fn ask(packets: &mut Packets, holdings: &Holdings) -> Result<Said, sqlx::E
     );
     let answer = packets.ask(&question).await?;
     if is_on(&answer.text(0, 0)?.unwrap_or_default()) {
-        return Ok(Said::ReadOnly);
+        return Ok(Testimony::ReadOnly);
     }
-    Ok(if !answer.rows(1).is_empty() && answer.is(2, 0)? { Said::AtWork } else { Said::NotAtWork })
+    Ok(if !answer.rows(1).is_empty() && answer.is(2, 0)? { Testimony::AtWork } else { Testimony::NotAtWork })
 }

@@ -9,7 +9,7 @@ use tooz_core::{Error, FencingToken, Result};
 
 use crate::error;
 use crate::grants::write_down;
-use crate::holdings::{Grip, Held, Holdings};
+use crate::holdings::{Grip, HeldLock, Holdings};
 use crate::layout::{self, Doors};
 use crate::open_session::OpenSession;
 use crate::record::bytes;
@@ -132,7 +132,7 @@ async fn undo(listener: &mut PgListener, holdings: &Holdings, doors: Doors, grip
 pub(crate) async fn give_back(
     listener: &mut PgListener,
     holdings: &Holdings,
-    held: &Held,
+    held: &HeldLock,
     id: RequestId,
     pid: i32,
 ) -> Result<()> {

@@ -15,9 +15,9 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// When one coordinator has asked which session.
 #[derive(Default)]
-pub(crate) struct Asking(Mutex<HashMap<i64, Asked>>);
+pub(crate) struct Asking(Mutex<HashMap<i64, LastQuestion>>);
 
-struct Asked {
+struct LastQuestion {
     at: Instant,
     /// How long it is not asked again.
     pause: Duration,
@@ -32,10 +32,10 @@ impl Asking {
         for session in sessions {
             match asked.get_mut(session) {
                 None => {
-                    asked.insert(*session, Asked { at: now, pause: FIRST_PAUSE });
+                    asked.insert(*session, LastQuestion { at: now, pause: FIRST_PAUSE });
                 }
                 Some(one) if now >= one.at + one.pause => {
-                    *one = Asked { at: now, pause: (one.pause * 2).min(LONGEST_PAUSE) };
+                    *one = LastQuestion { at: now, pause: (one.pause * 2).min(LONGEST_PAUSE) };
                 }
                 Some(_) => continue,
             }

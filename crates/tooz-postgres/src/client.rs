@@ -17,7 +17,7 @@ use crate::dispatch::Dispatch;
 use crate::error;
 use crate::holdings::Holdings;
 use crate::options::Settings;
-use crate::schema::{self, Need, Schema};
+use crate::schema::{self, Purpose, Schema};
 use crate::setup::{self, Role};
 use crate::sweep;
 
@@ -242,7 +242,7 @@ async fn explain(connection: &mut PgConnection, settings: &Settings, error: Erro
         return Ok(());
     }
     found.refuse_foreign(settings)?;
-    found.refuse_lacking(settings, Need::Read)?;
-    found.refuse_lacking(settings, Need::Own)?;
+    found.refuse_lacking(settings, Purpose::Read)?;
+    found.refuse_lacking(settings, Purpose::Own)?;
     Err(error)
 }

@@ -6,7 +6,7 @@ use sqlx::postgres::PgNotification;
 use tooz_core::driver::{FanOut, Mutex, MutexGuard, Pushed, Pusher};
 
 use crate::holdings::Holdings;
-use crate::record::{Told, pushed, told};
+use crate::record::{SessionNotice, pushed, told};
 
 /// Where the notifications of one connection go. They are read between two jobs of the connection and never beside one, so a job that
 /// begins to listen may enter its watcher after that.
@@ -36,8 +36,8 @@ impl Dispatch {
         let (channel, payload) = (notification.channel(), notification.payload());
         if let Some(holdings) = self.session.get() {
             match told(payload) {
-                Some(Told::Asked) => holdings.be_attentive(),
-                Some(Told::TakenOver(id)) => holdings.robbed(id),
+                Some(SessionNotice::Asked) => holdings.be_attentive(),
+                Some(SessionNotice::TakenOver(id)) => holdings.robbed(id),
                 None => {}
             }
             return;

@@ -23,7 +23,7 @@ pub(crate) fn behind_pooler() -> Error {
 /// The server was asked for this and something went wrong, on a connection that owns nothing.
 #[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 pub(crate) fn of(error: sqlx::Error, doing: impl fmt::Display) -> Error {
-    let Judgement { kind, outcome, advice } = judge(&error);
+    let Classification { kind, outcome, advice } = judge(&error);
     let word = words(&error);
     let message = if advice.is_empty() { format!("{doing}: {word}") } else { format!("{doing}: {word}; {advice}") };
     // All that the library's error says stands in the message: as a source it would be told twice.
@@ -98,15 +98,15 @@ fn code(error: &sqlx::Error) -> Option<String> {
     error.as_database_error()?.code().map(std::borrow::Cow::into_owned)
 }
 
-struct Judgement {
+struct Classification {
     kind: ErrorKind,
     outcome: Outcome,
     advice: &'static str,
 }
 
-fn judge(error: &sqlx::Error) -> Judgement {
-    let not_applied = |kind, advice| Judgement { kind, outcome: Outcome::NotApplied, advice };
-    let unknown = |kind, advice| Judgement { kind, outcome: Outcome::Unknown, advice };
+fn judge(error: &sqlx::Error) -> Classification {
+    let not_applied = |kind, advice| Classification { kind, outcome: Outcome::NotApplied, advice };
+    let unknown = |kind, advice| Classification { kind, outcome: Outcome::Unknown, advice };
     let Some(code) = code(error) else {
         return match error {
             sqlx::Error::Configuration(_) => not_applied(ErrorKind::Config, "see to the URL"),

@@ -13,7 +13,7 @@ use tooz_core::{ErrorKind, LockMode, Result};
 
 use crate::connection::Connection;
 use crate::error;
-use crate::holdings::{Held, Holdings, PATIENCE};
+use crate::holdings::{HeldLock, Holdings, PATIENCE};
 use crate::layout::space;
 use crate::record::bytes;
 
@@ -65,7 +65,7 @@ pub(crate) async fn write_down(
     if grants.is_empty() {
         return Ok(());
     }
-    let each = |value: fn(&Held) -> i64| grants.iter().map(|(_, held)| value(held)).collect::<Vec<_>>();
+    let each = |value: fn(&HeldLock) -> i64| grants.iter().map(|(_, held)| value(held)).collect::<Vec<_>>();
     let requests: Vec<Vec<u8>> = grants.iter().map(|(id, _)| bytes(*id)).collect();
     let exclusive: Vec<bool> = grants.iter().map(|(_, held)| held.mode == LockMode::Exclusive).collect();
     let spaces: Vec<&'static str> = grants.iter().map(|(_, held)| space(held.key.space)).collect();

@@ -9,7 +9,7 @@ use tooz_core::{Error, FencingToken, GroupId, LockMode};
 
 use crate::error;
 use crate::layout::Doors;
-use crate::pool::Opened;
+use crate::pool::GateOpening;
 
 /// How long a reader waits for a young grant to be written down, and a session that was asked goes on writing each one down at once.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ pub(crate) struct Holdings {
     pub(crate) session: i64,
     pub(crate) namespace: String,
     pub(crate) reporter: Reporter,
-    state: Mutex<State>,
+    state: Mutex<HoldingsState>,
     /// Something was granted that is not written down yet.
     pub(crate) granted: Notify,
     /// A reader wants to know what is held and not written down yet.
@@ -28,8 +28,8 @@ pub(crate) struct Holdings {
 }
 
 #[derive(Default)]
-struct State {
-    locks: HashMap<RequestId, Held>,
+struct HoldingsState {
+    locks: HashMap<RequestId, HeldLock>,
     /// How many shared grants of the session stand behind one shared advisory lock.
     shared: HashMap<i64, usize>,
     memberships: HashMap<RequestId, GroupId>,
@@ -38,12 +38,12 @@ struct State {
     /// Until when each grant is written down at once.
     attentive_until: Option<Instant>,
     /// Gates that are just being opened behind a grant.
-    gates: HashMap<RequestId, Opened>,
+    gates: HashMap<RequestId, GateOpening>,
 }
 
 /// One grant.
 #[derive(Clone, Debug)]
-pub(crate) struct Held {
+pub(crate) struct HeldLock {
     pub(crate) key: LockKey,
     pub(crate) doors: Doors,
     pub(crate) mode: LockMode,
@@ -82,11 +82,11 @@ impl Holdings {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HoldingsState> {
         self.state.lock()
     }
 
-    pub(crate) fn held(&self, id: RequestId) -> Option<Held> {
+    pub(crate) fn held(&self, id: RequestId) -> Option<HeldLock> {
         self.state().locks.get(&id).cloned()
     }
 
@@ -100,7 +100,7 @@ impl Holdings {
     }
 
     /// What has to be given back with this grant.
-    pub(crate) fn grip_to_give(&self, held: &Held) -> Grip {
+    pub(crate) fn grip_to_give(&self, held: &HeldLock) -> Grip {
         match held.mode {
             LockMode::Exclusive => Grip::Exclusive,
             LockMode::Shared if self.state().shared.get(&held.doors.lock).is_some_and(|count| *count > 1) => Grip::Had,
@@ -109,8 +109,14 @@ impl Holdings {
     }
 
     pub(crate) fn note(&self, request: &LockRequest, doors: Doors, token: FencingToken) {
-        let held =
-            Held { key: request.key.clone(), doors, mode: request.mode, token, since: Instant::now(), written: false };
+        let held = HeldLock {
+            key: request.key.clone(),
+            doors,
+            mode: request.mode,
+            token,
+            since: Instant::now(),
+            written: false,
+        };
         {
             let mut state = self.state();
             if held.mode == LockMode::Shared {
@@ -140,7 +146,7 @@ impl Holdings {
     }
 
     /// The gate of the lock that was granted is about to open.
-    pub(crate) fn opens_its_gate(&self, id: RequestId, opened: Opened) {
+    pub(crate) fn opens_its_gate(&self, id: RequestId, opened: GateOpening) {
         let mut state = self.state();
         // A grant that was given back meanwhile has no gate to wait for.
         if state.locks.contains_key(&id) {
@@ -182,7 +188,7 @@ impl Holdings {
     }
 
     /// At most `most` grants that are not written down although they are this old.
-    pub(crate) fn unwritten(&self, age: Duration, most: usize) -> Vec<(RequestId, Held)> {
+    pub(crate) fn unwritten(&self, age: Duration, most: usize) -> Vec<(RequestId, HeldLock)> {
         let state = self.state();
         if state.unwritten == 0 {
             return Vec::new();

@@ -22,13 +22,13 @@ const CYCLE: Duration = Duration::from_mins(2);
 const SHORTEST_TURN: Duration = Duration::from_millis(200);
 
 /// Ends when what a lent connection held is free for others; with an error if that is for the server to find out.
-pub(crate) type Opened = oneshot::Receiver<()>;
+pub(crate) type GateOpening = oneshot::Receiver<()>;
 
 /// All waiting connections of one session.
 pub(crate) struct Pool {
     settings: Settings,
     permits: Arc<Semaphore>,
-    idle: Mutex<Vec<Idle>>,
+    idle: Mutex<Vec<IdleConnection>>,
     /// How many requests want a connection and have none.
     queued: AtomicUsize,
     /// One more request wants one.
@@ -37,14 +37,14 @@ pub(crate) struct Pool {
     cleaning: Mutex<JoinSet<()>>,
 }
 
-struct Idle {
+struct IdleConnection {
     connection: PgConnection,
     pid: i32,
     since: Instant,
 }
 
 /// A connection on loan. Dropping it closes it, and with it ends whatever it waits for or holds.
-pub(crate) struct Lent {
+pub(crate) struct Loan {
     pub(crate) connection: PgConnection,
     /// The server's process behind it, by which its wait can be cancelled.
     pub(crate) pid: i32,
@@ -67,7 +67,7 @@ impl Pool {
     /// Waits for a turn: first come, first served.
     pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit> {
         self.queued.fetch_add(1, Ordering::AcqRel);
-        let _counted = Counted(&self.queued);
+        let _counted = CountGuard(&self.queued);
         self.pressed.notify_waiters();
         Arc::clone(&self.permits).acquire_owned().await.map_err(|_| error::lost("wait for a turn"))
     }
@@ -88,7 +88,7 @@ impl Pool {
     }
 
     /// A connection for a turn: one that is there, else a new one.
-    pub(crate) async fn lend(&self, permit: OwnedSemaphorePermit) -> Result<Lent> {
+    pub(crate) async fn lend(&self, permit: OwnedSemaphorePermit) -> Result<Loan> {
         let fresh_enough = self.settings.session_timeout / 2;
         let found = {
             let mut idle = self.idle.lock();
@@ -100,12 +100,12 @@ impl Pool {
             Some(one) => (one.connection, one.pid),
             None => setup::connect(&self.settings, Role::Wait).await?,
         };
-        Ok(Lent { connection, pid, permit })
+        Ok(Loan { connection, pid, permit })
     }
 
     /// Takes a connection back in the background, and lets go of what it holds first. One that is not quick is closed. The answer
     /// ends when it holds nothing any more.
-    pub(crate) fn take_back(self: &Arc<Self>, mut lent: Lent) -> Opened {
+    pub(crate) fn take_back(self: &Arc<Self>, mut lent: Loan) -> GateOpening {
         let (open, opened) = oneshot::channel();
         let pool = Arc::downgrade(self);
         let limit = self.settings.statement_timeout;
@@ -117,8 +117,8 @@ impl Pool {
             }
             let _ = open.send(());
             if let Some(pool) = pool.upgrade() {
-                let Lent { connection, pid, permit } = lent;
-                let idle = Idle { connection, pid, since: Instant::now() };
+                let Loan { connection, pid, permit } = lent;
+                let idle = IdleConnection { connection, pid, since: Instant::now() };
                 pool.idle.lock().push(idle);
                 drop(permit);
             }
@@ -135,7 +135,7 @@ impl Pool {
 }
 
 /// Whether the connection holds nothing any more. It must be the server's process that took it: what another one holds is another's.
-async fn let_go(lent: &mut Lent, limit: Duration) -> bool {
+async fn let_go(lent: &mut Loan, limit: Duration) -> bool {
     let letting_go = sqlx::query_scalar::<_, bool>(LET_GO).bind(lent.pid).fetch_one(&mut lent.connection);
     matches!(tokio::time::timeout(limit, letting_go).await, Ok(Ok(true)))
 }
@@ -146,9 +146,9 @@ fn longest_turn(connections: usize, queued: usize) -> Duration {
     (CYCLE / count(queued).max(1)).saturating_mul(count(connections)).max(SHORTEST_TURN)
 }
 
-struct Counted<'a>(&'a AtomicUsize);
+struct CountGuard<'a>(&'a AtomicUsize);
 
-impl Drop for Counted<'_> {
+impl Drop for CountGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }

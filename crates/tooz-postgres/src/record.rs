@@ -16,7 +16,7 @@ pub(crate) const ASKED: &str = "who holds what?";
 
 /// What is told to a session on its own channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum SessionNotice {
     /// A reader wants to know what it holds.
     Asked,
     /// Another session has taken the membership of that join over.
@@ -35,10 +35,10 @@ pub(crate) enum GrantRow {
 pub(crate) type Read<T> = Result<Result<T>, sqlx::Error>;
 
 /// Reads what was told to a session; `None`: by another version.
-pub(crate) fn told(payload: &str) -> Option<Told> {
+pub(crate) fn told(payload: &str) -> Option<SessionNotice> {
     match payload {
-        ASKED => Some(Told::Asked),
-        id => id.parse().ok().map(Told::TakenOver),
+        ASKED => Some(SessionNotice::Asked),
+        id => id.parse().ok().map(SessionNotice::TakenOver),
     }
 }
 
@@ -116,7 +116,7 @@ fn read_lock_key(space: &str, name: &str) -> Result<LockKey> {
 
 /// A change of a group as `schema.sql` tells it.
 #[derive(Deserialize)]
-struct ToldChange {
+struct ChangeNotice {
     version: u64,
     kind: String,
     member: String,
@@ -134,7 +134,7 @@ pub(crate) fn pushed(payload: &str) -> Pushed {
     }
 }
 
-fn delta(told: &ToldChange) -> Option<Pushed> {
+fn delta(told: &ChangeNotice) -> Option<Pushed> {
     let entry = || read_entry(&told.member, told.request.parse::<RequestId>().ok(), &told.capabilities).ok();
     let change = match told.kind.as_str() {
         "joined" => Change::Joined(entry()?),
@@ -174,7 +174,7 @@ mod tests {
         fn an_id_and_a_name_read_back_the_same(id: u128, name in "[^\\p{Cc}]{1,40}") {
             let id = RequestId(id);
             prop_assert_eq!(request_id(&bytes(id)), Some(id));
-            prop_assert_eq!(told(&id.to_string()), Some(Told::TakenOver(id)));
+            prop_assert_eq!(told(&id.to_string()), Some(SessionNotice::TakenOver(id)));
             for key in [LockName::new(&name).map(|name| LockKey::lock(&name)), GroupId::new(&name).map(|name| LockKey::election(&name))] {
                 let Ok(key) = key else { continue };
                 prop_assert_eq!(read_lock_key(crate::layout::space(key.space), &key.name).unwrap(), key);
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_session_is_told_what_it_is_told() {
-        assert_eq!(told(ASKED), Some(Told::Asked));
+        assert_eq!(told(ASKED), Some(SessionNotice::Asked));
         assert_eq!(told(""), None);
     }
 

@@ -36,7 +36,7 @@ pub(crate) struct Schema {
 
 /// What the privileges are needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Need {
+pub(crate) enum Purpose {
     Read,
     Own,
 }
@@ -122,7 +122,7 @@ impl Schema {
                 ),
             });
         }
-        self.refuse_lacking(settings, Need::Own)?;
+        self.refuse_lacking(settings, Purpose::Own)?;
         if self.is_complete {
             return Ok(Todo::Nothing);
         }
@@ -156,7 +156,7 @@ impl Schema {
     }
 
     /// Fails if the user lacks a privilege, and says which `GRANT` gives it.
-    pub(crate) fn refuse_lacking(&self, settings: &Settings, need: Need) -> Result<()> {
+    pub(crate) fn refuse_lacking(&self, settings: &Settings, need: Purpose) -> Result<()> {
         let grants = self.missing(settings, need);
         if grants.is_empty() {
             return Ok(());
@@ -172,7 +172,7 @@ impl Schema {
     }
 
     /// The `GRANT`s that are missing.
-    pub(crate) fn missing(&self, settings: &Settings, need: Need) -> Vec<String> {
+    pub(crate) fn missing(&self, settings: &Settings, need: Purpose) -> Vec<String> {
         let [usage, write, count, call] = ddl::grant_statements(&settings.schema, &self.user);
         let mut missing = Vec::new();
         if !self.may_use {
@@ -182,11 +182,11 @@ impl Schema {
             missing.push(format!("GRANT SELECT ON {}.layout TO PUBLIC;", quoted(&settings.schema)));
         }
         match need {
-            Need::Read if !self.may_read => missing.push(ddl::grant_read(&settings.schema, &self.user)),
-            Need::Own if !self.may_write => missing.push(write),
+            Purpose::Read if !self.may_read => missing.push(ddl::grant_read(&settings.schema, &self.user)),
+            Purpose::Own if !self.may_write => missing.push(write),
             _ => {}
         }
-        if need == Need::Own && !self.may_count {
+        if need == Purpose::Own && !self.may_count {
             missing.push(count);
         }
         if !self.may_call {
@@ -204,7 +204,7 @@ impl Schema {
     pub(crate) fn mend(&self, settings: &Settings) -> String {
         match self.kept {
             Some((layout, _)) if layout != LAYOUT => "name another schema by the option `schema`".to_owned(),
-            _ => match self.missing(settings, Need::Own) {
+            _ => match self.missing(settings, Purpose::Own) {
                 missing if missing.is_empty() || !self.has_tables => self.printed(settings),
                 missing => missing.join(" "),
             },

@@ -24,7 +24,7 @@ const BREATH: Duration = Duration::from_millis(20);
 
 /// What one step has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum SweepProgress {
     /// There is more to do, now.
     More,
     /// A round has ended.
@@ -37,12 +37,16 @@ pub(crate) enum Step {
 pub(crate) const STEP: &str = "SELECT swept, more, age FROM clear_up($1, $2)";
 
 /// One step, unless a round has begun within `period`; for a connection on which that session lives, or 0.
-pub(crate) async fn step(connection: impl PgExecutor<'_>, session: i64, period: Duration) -> Result<Step, sqlx::Error> {
+pub(crate) async fn step(
+    connection: impl PgExecutor<'_>,
+    session: i64,
+    period: Duration,
+) -> Result<SweepProgress, sqlx::Error> {
     let row = sqlx::query(STEP).bind(session).bind(period.as_secs_f64()).fetch_one(connection).await?;
     Ok(match (row.try_get("swept")?, row.try_get("more")?) {
-        (false, _) => Step::Others(Duration::try_from_secs_f64(row.try_get("age")?).unwrap_or_default()),
-        (true, true) => Step::More,
-        (true, false) => Step::Done,
+        (false, _) => SweepProgress::Others(Duration::try_from_secs_f64(row.try_get("age")?).unwrap_or_default()),
+        (true, true) => SweepProgress::More,
+        (true, false) => SweepProgress::Done,
     })
 }
 
@@ -57,23 +61,23 @@ pub(crate) async fn after_opening(connection: Arc<Connection>, holdings: Arc<Hol
             Box::pin(async move { step(listener, session, PERIOD).await.map_err(|error| error::of(error, DOING)) })
         });
         match stepping.await {
-            Ok(Step::More) => sleep(BREATH).await,
-            Ok(Step::Others(age)) if age > opened.elapsed() || age.is_zero() => {
+            Ok(SweepProgress::More) => sleep(BREATH).await,
+            Ok(SweepProgress::Others(age)) if age > opened.elapsed() || age.is_zero() => {
                 // Not in step with all others that have just opened.
                 sleep(spread(PERIOD.saturating_sub(age), 1.0..2.0).max(BREATH)).await;
             }
-            Ok(Step::Done | Step::Others(_)) | Err(_) => return,
+            Ok(SweepProgress::Done | SweepProgress::Others(_)) | Err(_) => return,
         }
     }
 }
 
 /// How long a member that watches waits until it looks again. These are paces, whose lengths the README names.
-fn next_look(step: Step, last: Duration, period: Duration, rest: Duration) -> Duration {
+fn next_look(step: SweepProgress, last: Duration, period: Duration, rest: Duration) -> Duration {
     match step {
-        Step::More => BREATH,
-        Step::Done => period,
+        SweepProgress::More => BREATH,
+        SweepProgress::Done => period,
         // Others look: however many watch, few of them need to.
-        Step::Others(_) => (last * 2).clamp(period, rest.max(period)),
+        SweepProgress::Others(_) => (last * 2).clamp(period, rest.max(period)),
     }
 }
 
@@ -144,7 +148,7 @@ async fn look_for_the_dead(
     settings: &Settings,
     right: Right,
     period: Duration,
-) -> Result<Option<Step>> {
+) -> Result<Option<SweepProgress>> {
     if right == Right::Unknown {
         let plain = listener.acquire().await.map_err(|error| error::of(error, DOING))?;
         if !Schema::look(plain, settings).await?.can_clear_up() {
@@ -156,7 +160,7 @@ async fn look_for_the_dead(
         Ok(step) => Ok(Some(step)),
         Err(error) if error::is_dead(&error) => Err(error::of(error, DOING)),
         // The server has no time for it now.
-        Err(error) if error::is_cancelled(&error) || error::is_end_of_slice(&error) => Ok(Some(Step::Done)),
+        Err(error) if error::is_cancelled(&error) || error::is_end_of_slice(&error) => Ok(Some(SweepProgress::Done)),
         Err(_) => Ok(None),
     }
 }
@@ -168,7 +172,7 @@ mod tests {
     #[test]
     fn members_that_find_others_at_it_look_ever_more_seldom() {
         let (second, rest) = (Duration::from_secs(1), Duration::from_secs(5));
-        let others = Step::Others(Duration::ZERO);
+        let others = SweepProgress::Others(Duration::ZERO);
         let mut pause = second;
         let looks: Vec<_> = std::iter::repeat_with(|| {
             pause = next_look(others, pause, second, rest);
@@ -177,7 +181,7 @@ mod tests {
         .take(4)
         .collect();
         assert_eq!(looks, [2, 4, 5, 5]);
-        assert_eq!(next_look(Step::Done, pause, second, rest), second);
+        assert_eq!(next_look(SweepProgress::Done, pause, second, rest), second);
         assert_eq!(next_look(others, BREATH, second, Duration::ZERO), second);
     }
 }

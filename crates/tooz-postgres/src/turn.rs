@@ -20,7 +20,7 @@ use crate::advisory_lock::Gate;
 use crate::error;
 use crate::layout::waits;
 use crate::open_session::OpenSession;
-use crate::pool::Lent;
+use crate::pool::Loan;
 use crate::setup::SLICE;
 
 // Each answers whether it was done by the server's process that is this connection's ($2): behind a pooler it may be another one, whose
@@ -54,7 +54,7 @@ enum Queue {
 }
 
 /// How one waiting statement ended.
-enum Waited {
+enum WaitEnd {
     Done,
     Unwanted,
     Over,
@@ -64,7 +64,7 @@ impl OpenSession {
     /// Waits in the server's queue for so long, and longer as long as no other request wants the connection.
     pub(crate) async fn take_turn(
         &self,
-        mut lent: Lent,
+        mut lent: Loan,
         request: &LockRequest,
         wanted: &Wanted,
         patience: Duration,
@@ -72,16 +72,16 @@ impl OpenSession {
         let yields_at = Instant::now() + patience;
         // Errors leave the connection to be closed: with it ends whatever it waits for or holds.
         let mut ended = self.blocked(&mut lent, Queue::Gate, wanted, yields_at, request).await?;
-        while let Waited::Done = ended {
+        while let WaitEnd::Done = ended {
             ended = self.blocked(&mut lent, Queue::Lock, wanted, yields_at, request).await?;
-            if let Waited::Over = ended
+            if let WaitEnd::Over = ended
                 && !self.pool.is_pressed()
             {
                 // The end of a slice alone is no reason to leave the gate to another.
-                ended = Waited::Done;
+                ended = WaitEnd::Done;
                 continue;
             }
-            if let Waited::Done = ended {
+            if let WaitEnd::Done = ended {
                 // Another request whose gate was lost with its connection may have come first; then this waits again behind the gate.
                 if let Some(granted) = self.acquire(request, Gate::IsOurs).await? {
                     let opened = self.pool.take_back(lent);
@@ -96,7 +96,7 @@ impl OpenSession {
             }
         }
         let opened = self.pool.take_back(lent);
-        if let Waited::Unwanted = ended {
+        if let WaitEnd::Unwanted = ended {
             // A request that waits no more keeps no other out.
             drop(opened.await);
             return Ok(TurnEnd::Unwanted);
@@ -107,12 +107,12 @@ impl OpenSession {
     /// Runs one waiting statement to its end, which comes early when it is not wanted any more or others want the connection.
     async fn blocked(
         &self,
-        lent: &mut Lent,
+        lent: &mut Loan,
         queue: Queue,
         wanted: &Wanted,
         yields_at: Instant,
         request: &LockRequest,
-    ) -> Result<Waited> {
+    ) -> Result<WaitEnd> {
         const DOING: &str = "wait for a lock";
         let (doors, pid) = (self.layout.doors(&request.key), lent.pid);
         let statement = match (queue, request.mode) {
@@ -137,8 +137,8 @@ impl OpenSession {
                 biased;
                 ended = &mut statement => break ended,
                 () = self.closed() => return Err(error::lost(DOING)),
-                () = wanted.unwanted(), if interrupted.is_none() => interrupted = Some(Waited::Unwanted),
-                () = self.must_yield(yields_at), if interrupted.is_none() => interrupted = Some(Waited::Over),
+                () = wanted.unwanted(), if interrupted.is_none() => interrupted = Some(WaitEnd::Unwanted),
+                () = self.must_yield(yields_at), if interrupted.is_none() => interrupted = Some(WaitEnd::Over),
                 () = &mut first_look, if !looked => {
                     looked = true;
                     self.refuse_collision(request).await?;
@@ -154,13 +154,13 @@ impl OpenSession {
             }
         };
         match ended {
-            Ok(true) => Ok(interrupted.unwrap_or(Waited::Done)),
+            Ok(true) => Ok(interrupted.unwrap_or(WaitEnd::Done)),
             Ok(false) => Err(self.holdings.shared_connection()),
             Err(error) if error::is_end_of_slice(&error) => {
                 self.suspicion.notify_one();
-                Ok(interrupted.unwrap_or(Waited::Over))
+                Ok(interrupted.unwrap_or(WaitEnd::Over))
             }
-            Err(error) if error::is_cancelled(&error) => Ok(interrupted.unwrap_or(Waited::Over)),
+            Err(error) if error::is_cancelled(&error) => Ok(interrupted.unwrap_or(WaitEnd::Over)),
             // A lent connection never holds the lock itself: nothing can have been taken.
             Err(error) => Err(error::of(error, DOING).with_outcome(Outcome::NotApplied)),
         }

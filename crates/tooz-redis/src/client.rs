@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use tooz_core::driver::{ConnectArgs, CredentialSource, Mutex, MutexGuard, Reporter, Wanted};
 use tooz_core::{Characteristics, Error, ErrorKind, Namespace, Outcome, Result};
 
-use crate::connection::{Behind, Connection, number};
+use crate::connection::{Connection, ReplicaQuestion, number};
 use crate::dispatch::Dispatch;
 use crate::error::{no_turn, not_connected, refusal, too_few_replicas};
 use crate::holdings::Holdings;
@@ -196,9 +196,9 @@ impl Client {
         deadline: Instant,
     ) -> Result<Reply> {
         let behind = match wanted {
-            Confirmation::None => Behind::Nothing,
-            Confirmation::Replicas(replicas) => Behind::Replicas(replicas),
-            Confirmation::Majority => Behind::ReplicasCounted(self.replicas().needed()),
+            Confirmation::None => ReplicaQuestion::Nothing,
+            Confirmation::Replicas(replicas) => ReplicaQuestion::Replicas(replicas),
+            Confirmation::Majority => ReplicaQuestion::ReplicasCounted(self.replicas().needed()),
         };
         let done = connection.run(script, self.with_places(connection, arguments), behind, deadline).await?;
         let reply = self.read(done.answer)?;
@@ -223,7 +223,7 @@ impl Client {
     pub(crate) async fn run_on(&self, connection: &Connection, script: Script, arguments: Vec<Value>) -> Result<Reply> {
         let deadline = Instant::now() + self.limit;
         let arguments = self.with_places(connection, arguments);
-        self.read(connection.run(script, arguments, Behind::Nothing, deadline).await?.answer)
+        self.read(connection.run(script, arguments, ReplicaQuestion::Nothing, deadline).await?.answer)
     }
 
     fn with_places(&self, connection: &Connection, arguments: Vec<Value>) -> Vec<Value> {

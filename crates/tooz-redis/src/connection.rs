@@ -57,7 +57,7 @@ pub(crate) struct Connection {
 
 /// What is asked behind a script on the same connection, in one sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Behind {
+pub(crate) enum ReplicaQuestion {
     Nothing,
     /// That as many replicas have it.
     Replicas(u64),
@@ -65,22 +65,22 @@ pub(crate) enum Behind {
     ReplicasCounted(u64),
 }
 
-impl Behind {
+impl ReplicaQuestion {
     /// How many replicas are waited for.
     pub(crate) const fn replicas(self) -> u64 {
         match self {
-            Behind::Nothing => 0,
-            Behind::Replicas(replicas) | Behind::ReplicasCounted(replicas) => replicas,
+            ReplicaQuestion::Nothing => 0,
+            ReplicaQuestion::Replicas(replicas) | ReplicaQuestion::ReplicasCounted(replicas) => replicas,
         }
     }
 
     const fn counts(self) -> bool {
-        matches!(self, Behind::ReplicasCounted(_))
+        matches!(self, ReplicaQuestion::ReplicasCounted(_))
     }
 }
 
 /// What a script answered, and what was asked behind it.
-pub(crate) struct Done {
+pub(crate) struct ScriptReply {
     pub(crate) answer: Value,
     /// How many replicas have it.
     pub(crate) reached: u64,
@@ -90,19 +90,19 @@ pub(crate) struct Done {
 /// What comes by itself, and the end.
 pub(crate) struct Incoming {
     pub(crate) pushes: broadcast::Receiver<Message>,
-    pub(crate) running: Running,
+    pub(crate) running: ClientTask,
 }
 
 /// The client's task. Aborting it closes the socket and drops whatever it has not sent.
-pub(crate) struct Running(JoinHandle<Result<(), fred::error::Error>>);
+pub(crate) struct ClientTask(JoinHandle<Result<(), fred::error::Error>>);
 
-impl Drop for Running {
+impl Drop for ClientTask {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-impl Running {
+impl ClientTask {
     /// Ends when the connection does.
     pub(crate) async fn ended(&mut self) {
         let _ = (&mut self.0).await;
@@ -151,7 +151,7 @@ impl Connection {
             .build()
             .map_err(|error| of_client(&error))?;
         let pushes = client.message_rx();
-        let running = Running(client.connect());
+        let running = ClientTask(client.connect());
         match tokio::time::timeout(dial.connect_limit, client.wait_for_connect()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(of_client(&error)),
@@ -229,9 +229,9 @@ impl Connection {
         &self,
         script: Script,
         arguments: Vec<Value>,
-        behind: Behind,
+        behind: ReplicaQuestion,
         deadline: Instant,
-    ) -> Result<Done> {
+    ) -> Result<ScriptReply> {
         if let Some(digest) = script.digest() {
             let arguments = called(Value::from_static_str(digest), &arguments);
             match self.run_once("EVALSHA", arguments, behind, deadline).await? {
@@ -248,12 +248,12 @@ impl Connection {
         &self,
         command: &'static str,
         arguments: Vec<Value>,
-        behind: Behind,
+        behind: ReplicaQuestion,
         deadline: Instant,
-    ) -> Result<Result<Done, fred::error::Error>> {
+    ) -> Result<Result<ScriptReply, fred::error::Error>> {
         if !behind.counts() && behind.replicas() == 0 {
             let answer = self.within(deadline, self.client.custom(custom(command), arguments)).await?;
-            return Ok(answer.map(|answer| Done { answer, reached: 0, seen: None }));
+            return Ok(answer.map(|answer| ScriptReply { answer, reached: 0, seen: None }));
         }
         // In a box, so that the usual case stays small.
         Box::pin(self.run_with(command, arguments, behind, deadline)).await
@@ -263,9 +263,9 @@ impl Connection {
         &self,
         command: &'static str,
         arguments: Vec<Value>,
-        behind: Behind,
+        behind: ReplicaQuestion,
         deadline: Instant,
-    ) -> Result<Result<Done, fred::error::Error>> {
+    ) -> Result<Result<ScriptReply, fred::error::Error>> {
         let mut all = vec![(command, arguments)];
         if behind.counts() {
             all.push(("INFO", vec![Value::from_static_str("replication")]));
@@ -297,7 +297,7 @@ impl Connection {
             }
         }
         let seen = behind.counts().then(|| ReplicaCounts::read(&lines_of(&text)));
-        Ok(Ok(Done { answer, reached, seen }))
+        Ok(Ok(ScriptReply { answer, reached, seen }))
     }
 
     /// Waits until as many replicas have all that was written on this connection, and answers how many have.

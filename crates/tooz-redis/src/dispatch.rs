@@ -15,10 +15,10 @@ pub(crate) const FIRST_EPOCH: u64 = 1;
 pub(crate) struct Dispatch {
     layout: Arc<Layout>,
     holdings: Arc<Holdings>,
-    state: Mutex<State>,
+    state: Mutex<DispatchState>,
 }
 
-struct State {
+struct DispatchState {
     /// No watch begins any more.
     ended: bool,
     /// Every message up to this number was heard. It never sinks, though the server may fall back to when it had told less:
@@ -32,7 +32,7 @@ struct State {
 
 /// What is to be done after a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum FollowUp {
     /// It was sent on.
     Everything,
     /// A number was left out: ask for what came between.
@@ -43,11 +43,11 @@ pub(crate) enum Heard {
 
 impl Dispatch {
     pub(crate) fn new(layout: Arc<Layout>, holdings: Arc<Holdings>) -> Self {
-        let state = State { ended: false, heard: 0, epoch: FIRST_EPOCH, watching: FanOut::default() };
+        let state = DispatchState { ended: false, heard: 0, epoch: FIRST_EPOCH, watching: FanOut::default() };
         Dispatch { layout, holdings, state: Mutex::new(state) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DispatchState> {
         self.state.lock()
     }
 
@@ -57,35 +57,35 @@ impl Dispatch {
     }
 
     /// Sends on what the server pushes.
-    pub(crate) fn hear(&self, channel: &str, text: &str) -> Heard {
+    pub(crate) fn hear(&self, channel: &str, text: &str) -> FollowUp {
         match self.layout.audience(channel) {
-            None => Heard::Everything,
+            None => FollowUp::Everything,
             Some(Audience::Session) => self.told(text),
             Some(Audience::Lock) => {
                 self.push(channel, &Pushed::Dirty);
-                Heard::Everything
+                FollowUp::Everything
             }
             Some(Audience::Group) => {
                 let (pushed, life) = record::change(text).unwrap_or((Pushed::Dirty, Duration::ZERO));
                 self.push(channel, &pushed);
-                if life.is_zero() { Heard::Everything } else { Heard::Member(life) }
+                if life.is_zero() { FollowUp::Everything } else { FollowUp::Member(life) }
             }
         }
     }
 
     /// A message to this session. Told twice is told once: whatever it says is about one request.
-    fn told(&self, text: &str) -> Heard {
-        let Some(message) = Message::read(text) else { return Heard::Everything };
+    fn told(&self, text: &str) -> FollowUp {
+        let Some(message) = Message::read(text) else { return FollowUp::Everything };
         let heard = {
             let mut state = self.state();
             if message.number <= state.heard {
-                return Heard::Everything;
+                return FollowUp::Everything;
             }
             if message.number - 1 == state.heard {
                 state.heard = message.number;
-                Heard::Everything
+                FollowUp::Everything
             } else {
-                Heard::Gap
+                FollowUp::Gap
             }
         };
         self.obey(message.news);

@@ -35,11 +35,11 @@ const ROUND: Duration = Duration::from_hours(20 * 24);
 
 pub(crate) struct Holdings {
     reporter: Reporter,
-    state: Mutex<State>,
+    state: Mutex<HoldingsState>,
 }
 
 #[derive(Default)]
-struct State {
+struct HoldingsState {
     /// No wait begins any more.
     ended: bool,
     /// Requests that wait for a lock, and which.
@@ -96,7 +96,7 @@ pub(crate) enum Answer {
 }
 
 /// What is not at the server as it was thought to be.
-enum Missed {
+enum Discrepancy {
     Grant,
     PlaceInQueue(oneshot::Sender<Answer>),
     Membership(GroupId),
@@ -114,15 +114,17 @@ impl HoldingKind {
     }
 }
 
-impl State {
+impl HoldingsState {
     /// A request that waited when the question was sent may have been asked for before it reached the server itself, and may have the
     /// lock by now: what is missed must be what was looked after.
-    fn miss(&mut self, missing: &Holding, epoch: u64) -> Option<Missed> {
+    fn miss(&mut self, missing: &Holding, epoch: u64) -> Option<Discrepancy> {
         match missing.kind {
             HoldingKind::PlaceInQueue => {
-                self.waiting.remove(&missing.request).map(|(_, waiter)| Missed::PlaceInQueue(waiter))
+                self.waiting.remove(&missing.request).map(|(_, waiter)| Discrepancy::PlaceInQueue(waiter))
             }
-            HoldingKind::Grant | HoldingKind::GrantSeen => self.held.remove(&missing.request).map(|_| Missed::Grant),
+            HoldingKind::Grant | HoldingKind::GrantSeen => {
+                self.held.remove(&missing.request).map(|_| Discrepancy::Grant)
+            }
             HoldingKind::Membership => {
                 // What a fail-over has forgotten core says again soon after the reconnect; what is missing a round later on the same
                 // connection was taken away.
@@ -130,7 +132,7 @@ impl State {
                 if joined.missed.replace(epoch) != Some(epoch) {
                     return None;
                 }
-                self.joined.remove(&missing.request).map(|joined| Missed::Membership(joined.group))
+                self.joined.remove(&missing.request).map(|joined| Discrepancy::Membership(joined.group))
             }
         }
     }
@@ -144,13 +146,13 @@ impl State {
 }
 
 /// Where a grant arrives. Dropping it says that the request waits no more.
-pub(crate) struct Expected<'a> {
+pub(crate) struct GrantReceiver<'a> {
     holdings: &'a Holdings,
     request: RequestId,
     answer: oneshot::Receiver<Answer>,
 }
 
-impl Expected<'_> {
+impl GrantReceiver<'_> {
     /// What there is to hear; `None`: there will be nothing any more.
     ///
     /// # Cancel safety
@@ -165,7 +167,7 @@ impl Expected<'_> {
     }
 }
 
-impl Drop for Expected<'_> {
+impl Drop for GrantReceiver<'_> {
     fn drop(&mut self) {
         self.holdings.state().waiting.remove(&self.request);
     }
@@ -176,18 +178,18 @@ impl Holdings {
         Holdings { reporter, state: Mutex::default() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HoldingsState> {
         self.state.lock()
     }
 
     /// Begins to listen for the grant of a request, which must not have been sent yet.
-    pub(crate) fn expect(&self, request: RequestId, lock: &str) -> Expected<'_> {
+    pub(crate) fn expect(&self, request: RequestId, lock: &str) -> GrantReceiver<'_> {
         let (sender, answer) = oneshot::channel();
         let mut state = self.state();
         if !state.ended {
             state.waiting.insert(request, (lock.to_owned(), sender));
         }
-        Expected { holdings: self, request, answer }
+        GrantReceiver { holdings: self, request, answer }
     }
 
     /// The server has pushed a grant.
@@ -245,7 +247,7 @@ impl Holdings {
     pub(crate) fn look_after(&self, interval: Duration) -> Vec<Holding> {
         let mut state = self.state();
         let mut all = state.waiting_in_turn(LOOKED_AFTER);
-        let State { held, joined, cursors, .. } = &mut *state;
+        let HoldingsState { held, joined, cursors, .. } = &mut *state;
         for (request, lock) in next_few(held, &mut cursors.held, share(held.len(), interval).max(LOOKED_AFTER)) {
             all.push(Holding { request, place: lock.clone(), kind: HoldingKind::Grant });
         }
@@ -282,9 +284,9 @@ impl Holdings {
     pub(crate) fn miss(&self, missing: &Holding, epoch: u64) {
         let missed = self.state().miss(missing, epoch);
         match missed {
-            Some(Missed::Grant) => self.reporter.grant_lost(missing.request),
-            Some(Missed::PlaceInQueue(waiter)) => drop(waiter.send(Answer::AskAgain)),
-            Some(Missed::Membership(group)) => self.reporter.membership_lost(&group, missing.request),
+            Some(Discrepancy::Grant) => self.reporter.grant_lost(missing.request),
+            Some(Discrepancy::PlaceInQueue(waiter)) => drop(waiter.send(Answer::AskAgain)),
+            Some(Discrepancy::Membership(group)) => self.reporter.membership_lost(&group, missing.request),
             None => {}
         }
     }
@@ -304,7 +306,7 @@ impl Holdings {
 
     /// Ends every wait, and looks after nothing any more.
     pub(crate) fn end(&self) {
-        *self.state() = State { ended: true, ..State::default() };
+        *self.state() = HoldingsState { ended: true, ..HoldingsState::default() };
     }
 }
 
@@ -347,31 +349,31 @@ mod tests {
 
     #[test]
     fn a_grant_is_not_missed_that_was_a_wish_when_the_question_was_sent() {
-        let mut state = State::default();
+        let mut state = HoldingsState::default();
         let request = RequestId(1);
         let asked = |kind| Holding { request, place: "l:x".into(), kind };
         // The question was on its way before the request was, and the answers to both have come.
         state.held.insert(request, "l:x".into());
         assert!(state.miss(&asked(HoldingKind::PlaceInQueue), 1).is_none());
         assert!(state.held.contains_key(&request));
-        assert!(matches!(state.miss(&asked(HoldingKind::Grant), 1), Some(Missed::Grant)));
+        assert!(matches!(state.miss(&asked(HoldingKind::Grant), 1), Some(Discrepancy::Grant)));
         // The other way round: it waits again under the same request.
         let (sender, _receiver) = oneshot::channel();
         state.waiting.insert(request, ("l:x".into(), sender));
         assert!(state.miss(&asked(HoldingKind::Grant), 1).is_none());
-        assert!(matches!(state.miss(&asked(HoldingKind::PlaceInQueue), 1), Some(Missed::PlaceInQueue(_))));
+        assert!(matches!(state.miss(&asked(HoldingKind::PlaceInQueue), 1), Some(Discrepancy::PlaceInQueue(_))));
     }
 
     #[test]
     fn a_membership_is_missed_when_it_is_for_the_second_time_on_one_connection() {
-        let mut state = State::default();
+        let mut state = HoldingsState::default();
         let request = RequestId(1);
         let group: GroupId = "g".parse().unwrap();
         let asked = Holding { request, place: "g:g\nm".into(), kind: HoldingKind::Membership };
         state.joined.insert(request, Membership { group, place: asked.place.clone(), missed: None });
         assert!(state.miss(&asked, 1).is_none());
         assert!(state.miss(&asked, 2).is_none());
-        assert!(matches!(state.miss(&asked, 2), Some(Missed::Membership(_))));
+        assert!(matches!(state.miss(&asked, 2), Some(Discrepancy::Membership(_))));
         assert!(state.miss(&asked, 2).is_none());
     }
 }

@@ -44,15 +44,15 @@ impl RedisSession {
     }
 
     /// Asks for the lock or a place in its queue.
-    async fn ask_to_wait(&self, request: &LockRequest, wanted: &Wanted) -> Result<Asked> {
+    async fn ask_to_wait(&self, request: &LockRequest, wanted: &Wanted) -> Result<LockReply> {
         let Some(reply) = self.client.run_patiently(Script::Acquire, asked(request, "wait"), wanted).await? else {
-            return Ok(Asked::Nothing);
+            return Ok(LockReply::Nothing);
         };
         if let Some(granted) = self.acquired(request, &reply)? {
-            return Ok(Asked::Granted(granted));
+            return Ok(LockReply::Granted(granted));
         }
         self.client.sweep_in(reply.number(0)?);
-        Ok(Asked::Queued)
+        Ok(LockReply::Queued)
     }
 
     /// A pushed grant counts at once, except where replicas have to have it: then it is asked for again, and waited for.
@@ -81,7 +81,7 @@ impl RedisSession {
 }
 
 /// What became of a request for a lock or a place.
-enum Asked {
+enum LockReply {
     Granted(Granted),
     Queued,
     /// It was not sent, since it is not wanted any more.
@@ -117,13 +117,13 @@ impl Locks for RedisSession {
             // Listening begins before the server could speak.
             let mut expected = self.client.holdings.expect(request.id, &lock);
             let failed = match self.ask_to_wait(request, wanted).await {
-                Ok(Asked::Granted(granted)) => return Ok(Some(granted)),
-                Ok(Asked::Queued) => {
+                Ok(LockReply::Granted(granted)) => return Ok(Some(granted)),
+                Ok(LockReply::Queued) => {
                     wanted.queued();
                     pauses.reset();
                     None
                 }
-                Ok(Asked::Nothing) => continue,
+                Ok(LockReply::Nothing) => continue,
                 // The place in the queue is kept as long as the session lives: the same request finds it again.
                 Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::TimedOut) => {
                     wanted.trouble(&error);

@@ -18,7 +18,7 @@ use tooz_core::{Error, ErrorKind, Result};
 
 use crate::client::Client;
 use crate::connection::{Connection, Dial, Incoming, Peer, number, server_at};
-use crate::dispatch::{FIRST_EPOCH, Heard};
+use crate::dispatch::{FIRST_EPOCH, FollowUp};
 use crate::error::strange;
 use crate::login::Login;
 use crate::options::Target;
@@ -174,12 +174,12 @@ impl Client {
                     Ok(message) => {
                         let Some(text) = message.value.as_string() else { continue };
                         match self.dispatch.hear(&message.channel, &text) {
-                            Heard::Everything => {}
-                            Heard::Gap => {
+                            FollowUp::Everything => {}
+                            FollowUp::Gap => {
                                 let _ = self.catch_up(connection).await;
                             }
                             // The member may die before the next look that was planned.
-                            Heard::Member(life) => self.sweep_at(Instant::now() + life),
+                            FollowUp::Member(life) => self.sweep_at(Instant::now() + life),
                         }
                     }
                     Err(RecvError::Lagged(_)) => {

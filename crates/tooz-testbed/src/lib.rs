@@ -12,7 +12,7 @@ pub use crate::faults::cluster::Cluster;
 pub use crate::faults::pgbouncer::{PgBouncer, PoolMode};
 pub use crate::faults::proxy::{Counts, Flow, Proxy, Swallow};
 pub use crate::for_tests::{Provided, for_tests};
-pub use crate::provision::installation::{Installation, Source};
+pub use crate::provision::installation::{Installation, Origin};
 pub use crate::provision::kind::{Kind, UnknownKind};
 pub use crate::provision::{at_hand, provision, provision_version, setting_for};
 pub use crate::server::Server;

@@ -22,7 +22,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::provision::installation::{C_LIBRARY, Installation, Source};
+use crate::provision::installation::{C_LIBRARY, Installation, Origin};
 use crate::provision::kind::Kind;
 use crate::provision::package::{Companion, Package};
 
@@ -75,7 +75,7 @@ pub(crate) fn companion(wanted: &Companion, progress: &dyn Fn(&str)) -> Result<I
     let root = fetched.with_context(|| {
         format!("cannot provide {program}: it is not on PATH (install it), and its packages can't be had")
     })?;
-    Ok(Installation::unpacked(Source::Packages(suite.to_owned()), &root))
+    Ok(Installation::unpacked(Origin::Packages(suite.to_owned()), &root))
 }
 
 /// What [`provision`] would use without fetching anything, or `None`. Creates nothing.
@@ -86,11 +86,11 @@ pub fn at_hand(kind: Kind) -> Result<Option<Installation>> {
     };
     let packages = package_folder(kind, &suite)?;
     if packages.is_dir() {
-        return complete(Installation::unpacked(Source::Packages(suite), &packages), kind, &packages).map(Some);
+        return complete(Installation::unpacked(Origin::Packages(suite), &packages), kind, &packages).map(Some);
     }
     let image = image_folder(kind)?;
     if image.is_dir() {
-        let source = Source::Image(package_of(kind).card().image.to_owned());
+        let source = Origin::Image(package_of(kind).card().image.to_owned());
         return complete(Installation::unpacked(source, &image), kind, &image).map(Some);
     }
     Ok(None)
@@ -166,7 +166,7 @@ fn from_packages(kind: Kind, suite: &str, progress: &dyn Fn(&str)) -> Result<Ins
     let folder = package_folder(kind, suite)?;
     let root = unpacked(&folder, suite, &backend.packages(suite), backend.programs(suite)[0], &told, &finish)?;
     refresh(&root, kind)?;
-    complete(Installation::unpacked(Source::Packages(suite.to_owned()), &root), kind, &root)
+    complete(Installation::unpacked(Origin::Packages(suite.to_owned()), &root), kind, &root)
 }
 
 /// Packages in a folder, with the C library that the program needs if this machine's own won't do.
@@ -211,12 +211,12 @@ fn from_image(kind: Kind, progress: &dyn Fn(&str)) -> Result<Installation> {
         Ok(())
     })?;
     refresh(&root, kind)?;
-    complete(Installation::unpacked(Source::Image(card.image.to_owned()), &root), kind, &root)
+    complete(Installation::unpacked(Origin::Image(card.image.to_owned()), &root), kind, &root)
 }
 
 /// Whether a program of an unpacked tree runs with this machine's own C library.
 fn runs(root: &Path, program: &str) -> bool {
-    let found = Installation::unpacked(Source::Path, root).command(program);
+    let found = Installation::unpacked(Origin::Path, root).command(program);
     let said = found.and_then(|mut command| Ok(command.arg("--version").stdin(Stdio::null()).output()?));
     said.is_ok_and(|output| output.status.success())
 }
@@ -224,7 +224,7 @@ fn runs(root: &Path, program: &str) -> bool {
 /// Sees that everything is there before a test relies on it.
 fn complete(found: Installation, kind: Kind, root: &Path) -> Result<Installation> {
     let programs = match found.source() {
-        Source::Packages(suite) => package_of(kind).programs(suite),
+        Origin::Packages(suite) => package_of(kind).programs(suite),
         _ => package_of(kind).card().programs,
     };
     for program in programs {

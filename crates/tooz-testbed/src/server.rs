@@ -30,7 +30,7 @@ use anyhow::{Context, Result, bail};
 use crate::provision;
 use crate::provision::installation::Installation;
 use crate::provision::kind::Kind;
-use crate::server::backend::{Backend, Plan, Role};
+use crate::server::backend::{Backend, Plan, ServerRole};
 use crate::server::child::Child;
 use crate::server::family::Family;
 use crate::server::ports::Ports;
@@ -89,7 +89,7 @@ impl Server {
         let installation = provision::provision_version(setup.kind, setup.version.as_deref(), &|_| ())?;
         let ports = ports::three()?;
         let front = ports[0].address();
-        let server = Server::new(setup, installation, ports, front, Role::Alone, Pid::default())?;
+        let server = Server::new(setup, installation, ports, front, ServerRole::Alone, Pid::default())?;
         server.run()?;
         Ok(server)
     }
@@ -100,7 +100,7 @@ impl Server {
         installation: Installation,
         ports: Ports,
         front: SocketAddr,
-        role: Role,
+        role: ServerRole,
         pid: Pid,
     ) -> Result<Server> {
         let folder = keeper::new_folder(setup.kind.name())?;

@@ -112,8 +112,8 @@ fn the_end_of_a_connection_is_passed_on_either_way() {
 
 #[test]
 fn a_server_that_is_not_there_is_a_reset() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let proxy = Proxy::start(nobody).unwrap();
+    let closed_port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let proxy = Proxy::start(closed_port).unwrap();
     is_reset(&mut connect(&proxy));
 }
 

@@ -18,9 +18,9 @@ use tooz_core::driver::{Backoff, Reporter};
 use tooz_core::{Error, ErrorKind, Result};
 use zookeeper_client::{Client as ZooKeeper, Error as ZkError, SessionInfo, SessionState};
 
-use crate::connection::{Connection, Greeting, Unopened, why_not};
-use crate::error::{self, Trouble};
-use crate::tls::Refused;
+use crate::connection::{ConnectError, Connection, Greeting, why_not};
+use crate::error::{self, ConnectTrouble};
+use crate::tls::TlsFailure;
 use crate::tries::Tries;
 
 /// The way to the ensemble.
@@ -37,15 +37,15 @@ struct Connector {
     session: SessionInfo,
     /// What the first server made of the session timeout: the ensemble keeps to it when its leader changes.
     session_timeout: Duration,
-    state: watch::Sender<State>,
+    state: watch::Sender<ClientState>,
     reporter: Reporter,
 }
 
 #[derive(Clone)]
-enum State {
+enum ClientState {
     Up(Arc<Connection>),
     /// What the last attempt to make the next one came to, if there was one.
-    Down(Option<Arc<Trouble>>),
+    Down(Option<Arc<ConnectTrouble>>),
     Over(Arc<str>),
     Expired(Arc<str>),
 }
@@ -71,21 +71,21 @@ impl Client {
                         greeting,
                         session: connection.session().clone(),
                         session_timeout: connection.session_timeout(),
-                        state: watch::Sender::new(State::Up(Arc::clone(&connection))),
+                        state: watch::Sender::new(ClientState::Up(Arc::clone(&connection))),
                         reporter,
                         hosts: hosts.clone(),
                     });
                     let reconnecting = tokio::spawn(Arc::clone(&connector).reconnect(connection, at)).abort_handle();
                     return Ok(Client { connector, reconnecting });
                 }
-                Err(Unopened::ZooKeeper(why @ ZkError::AuthFailed)) => {
+                Err(ConnectError::ZooKeeper(why @ ZkError::AuthFailed)) => {
                     return Err(error::of(format_args!("connect to {host}"), why));
                 }
                 // A file that is missing is not there for any host.
-                Err(Unopened::Unprepared(why)) => return Err(why),
-                Err(Unopened::ZooKeeper(why)) => reasons.push(why_not(host, &why, share).await),
-                Err(Unopened::Tls(Refused::Passing(why))) => reasons.push(format!("{host}: {why}")),
-                Err(Unopened::Tls(Refused::Certificates(why))) => {
+                Err(ConnectError::Unprepared(why)) => return Err(why),
+                Err(ConnectError::ZooKeeper(why)) => reasons.push(why_not(host, &why, share).await),
+                Err(ConnectError::Tls(TlsFailure::Passing(why))) => reasons.push(format!("{host}: {why}")),
+                Err(ConnectError::Tls(TlsFailure::Certificates(why))) => {
                     distrusted += 1;
                     reasons.push(format!("{host}: {why}"));
                 }
@@ -129,11 +129,11 @@ impl Client {
     /// session from the server only that it was last seen at, and each server takes them in the order in which they came.
     pub(crate) async fn up(&self) -> Result<Arc<Connection>> {
         let mut states = self.connector.state.subscribe();
-        let state = states.wait_for(|state| !matches!(state, State::Down(_))).await.map(|state| state.clone());
+        let state = states.wait_for(|state| !matches!(state, ClientState::Down(_))).await.map(|state| state.clone());
         match state {
-            Ok(State::Up(connection)) => Ok(connection),
-            Ok(State::Over(why) | State::Expired(why)) => Err(error::over(&why)),
-            Ok(State::Down(_)) | Err(_) => Err(error::over("the session has no connection any more")),
+            Ok(ClientState::Up(connection)) => Ok(connection),
+            Ok(ClientState::Over(why) | ClientState::Expired(why)) => Err(error::over(&why)),
+            Ok(ClientState::Down(_)) | Err(_) => Err(error::over("the session has no connection any more")),
         }
     }
 
@@ -150,7 +150,7 @@ impl Client {
     /// That there was no connection for so long, and why.
     pub(crate) fn disconnected(&self, limit: Duration) -> Error {
         match &*self.connector.state.borrow() {
-            State::Down(Some(trouble)) => error::disconnected(limit, Some(trouble)),
+            ClientState::Down(Some(trouble)) => error::disconnected(limit, Some(trouble)),
             _ => error::disconnected(limit, None),
         }
     }
@@ -177,7 +177,7 @@ impl Client {
     /// What a failed request comes to: that the session is over, if it is.
     pub(crate) fn failed(&self, what: impl fmt::Display, why: ZkError) -> Error {
         let over = match &*self.connector.state.borrow() {
-            State::Over(over) | State::Expired(over) if error::is_passing(&why) => Some(error::over(over)),
+            ClientState::Over(over) | ClientState::Expired(over) if error::is_passing(&why) => Some(error::over(over)),
             _ => None,
         };
         over.unwrap_or_else(|| error::of(what, why))
@@ -188,14 +188,14 @@ impl Client {
     pub(crate) async fn close(&self) -> Result<()> {
         self.reconnecting.abort();
         let why: Arc<str> = "the session was closed".into();
-        let before = self.connector.state.send_replace(State::Over(Arc::clone(&why)));
+        let before = self.connector.state.send_replace(ClientState::Over(Arc::clone(&why)));
         match before {
-            State::Expired(_) => {}
-            State::Up(connection) if connection.close().await.is_ok() => {}
+            ClientState::Expired(_) => {}
+            ClientState::Up(connection) if connection.close().await.is_ok() => {}
             // It may be of no use and yet keep its locks until its timeout.
-            State::Up(_) | State::Down(_) | State::Over(_) => self.connector.close_anew().await,
+            ClientState::Up(_) | ClientState::Down(_) | ClientState::Over(_) => self.connector.close_anew().await,
         }
-        self.connector.state.send_replace(State::Expired(why));
+        self.connector.state.send_replace(ClientState::Expired(why));
         Ok(())
     }
 }
@@ -213,24 +213,24 @@ impl Connector {
             let state = connection.ended().await;
             if state == SessionState::Expired {
                 connection.abandon();
-                return self.end(State::Expired, "the server says that the session has expired");
+                return self.end(ClientState::Expired, "the server says that the session has expired");
             }
-            self.state.send_replace(State::Down(None));
+            self.state.send_replace(ClientState::Down(None));
             connection.abandon();
             self.reporter.disconnected();
             match self.resume(at + 1).await {
                 Ok((resumed, host)) => {
                     (connection, at) = (Arc::new(resumed), host);
-                    self.state.send_replace(State::Up(Arc::clone(&connection)));
+                    self.state.send_replace(ClientState::Up(Arc::clone(&connection)));
                     self.reporter.connected();
                 }
-                Err(Ended::Expired(why)) => return self.end(State::Expired, &why),
-                Err(Ended::OfNoUse(why)) => return self.end(State::Over, &why),
+                Err(SessionEnd::Expired(why)) => return self.end(ClientState::Expired, &why),
+                Err(SessionEnd::OfNoUse(why)) => return self.end(ClientState::Over, &why),
             }
         }
     }
 
-    fn end(&self, state: impl FnOnce(Arc<str>) -> State, why: &str) {
+    fn end(&self, state: impl FnOnce(Arc<str>) -> ClientState, why: &str) {
         self.state.send_replace(state(why.into()));
         self.reporter.session_lost(why);
     }
@@ -242,7 +242,7 @@ impl Connector {
             for host in &self.hosts {
                 match Connection::open(&self.greeting, host, Some(&self.session), self.limit()).await {
                     Ok(connection) if connection.close().await.is_ok() => return,
-                    Err(Unopened::ZooKeeper(ZkError::SessionExpired)) => return,
+                    Err(ConnectError::ZooKeeper(ZkError::SessionExpired)) => return,
                     _ => {}
                 }
             }
@@ -257,7 +257,7 @@ impl Connector {
 
     /// Takes the session up again at the first host that serves, beginning with that number. Goes on until it works or the
     /// session is over; the error says why.
-    async fn resume(&self, first: usize) -> Result<(Connection, usize), Ended> {
+    async fn resume(&self, first: usize) -> Result<(Connection, usize), SessionEnd> {
         let mut pauses = between_rounds();
         let mut at = first;
         // One that hangs is left early at first: a request waits meanwhile as long as a statement may take. What is only slow gets more time
@@ -268,12 +268,12 @@ impl Connector {
                 let host = at % self.hosts.len();
                 match self.resume_at(&self.hosts[host], limit).await {
                     Ok(connection) => return Ok((connection, host)),
-                    Err(NotHere::Ended(why)) => return Err(why),
-                    Err(NotHere::Next(trouble, pace)) => {
+                    Err(HostRefusal::Ended(why)) => return Err(why),
+                    Err(HostRefusal::Next(trouble, pace)) => {
                         if pace == Pace::Hangs {
                             limit = (limit * 2).min(self.limit());
                         }
-                        self.state.send_replace(State::Down(Some(Arc::new(trouble))));
+                        self.state.send_replace(ClientState::Down(Some(Arc::new(trouble))));
                         at += 1;
                     }
                 }
@@ -282,20 +282,22 @@ impl Connector {
         }
     }
 
-    async fn resume_at(&self, host: &str, limit: Duration) -> Result<Connection, NotHere> {
+    async fn resume_at(&self, host: &str, limit: Duration) -> Result<Connection, HostRefusal> {
         let connection = match Connection::open(&self.greeting, host, Some(&self.session), limit).await {
             Ok(connection) => connection,
-            Err(Unopened::ZooKeeper(ZkError::SessionExpired)) => {
-                return Err(NotHere::Ended(Ended::Expired(format!("{host} says that the session has expired"))));
+            Err(ConnectError::ZooKeeper(ZkError::SessionExpired)) => {
+                return Err(HostRefusal::Ended(SessionEnd::Expired(format!(
+                    "{host} says that the session has expired"
+                ))));
             }
             // What is refused now may be mended before the session ends: a password, a certificate, a file that was not there.
-            Err(why) => return Err(NotHere::next(host, &why)),
+            Err(why) => return Err(HostRefusal::next(host, &why)),
         };
         let negotiated = connection.session_timeout();
         if negotiated < self.session_timeout {
             connection.abandon();
             // From now on the server may end it before the deadline that core counts on.
-            return Err(NotHere::Ended(Ended::OfNoUse(format!(
+            return Err(HostRefusal::Ended(SessionEnd::OfNoUse(format!(
                 "{host} agrees to a session timeout of {negotiated:?} only, where another server of the ensemble agreed to {:?}: \
                  give all of them the same maxSessionTimeout",
                 self.session_timeout
@@ -308,21 +310,25 @@ impl Connector {
         };
         if let Err(why) = synced {
             connection.abandon();
-            return Err(NotHere::next(host, &why.into()));
+            return Err(HostRefusal::next(host, &why.into()));
         }
         Ok(connection)
     }
 }
 
-impl Trouble {
-    fn of(host: &str, why: &Unopened) -> Self {
+impl ConnectTrouble {
+    fn of(host: &str, why: &ConnectError) -> Self {
         let (kind, why) = match why {
-            Unopened::ZooKeeper(ZkError::AuthFailed) => (ErrorKind::Unauthorized, "refuses the credentials".to_owned()),
-            Unopened::ZooKeeper(why) => (ErrorKind::Unavailable, format!("does not serve ({why})")),
-            Unopened::Tls(Refused::Passing(why) | Refused::Certificates(why)) => (ErrorKind::Unavailable, why.clone()),
-            Unopened::Unprepared(why) => (ErrorKind::Unavailable, why.to_string()),
+            ConnectError::ZooKeeper(ZkError::AuthFailed) => {
+                (ErrorKind::Unauthorized, "refuses the credentials".to_owned())
+            }
+            ConnectError::ZooKeeper(why) => (ErrorKind::Unavailable, format!("does not serve ({why})")),
+            ConnectError::Tls(TlsFailure::Passing(why) | TlsFailure::Certificates(why)) => {
+                (ErrorKind::Unavailable, why.clone())
+            }
+            ConnectError::Unprepared(why) => (ErrorKind::Unavailable, why.to_string()),
         };
-        Trouble { kind, why: format!("{host}: {why}") }
+        ConnectTrouble { kind, why: format!("{host}: {why}") }
     }
 }
 
@@ -332,9 +338,9 @@ fn between_rounds() -> Backoff {
 }
 
 /// Why a host does not take the session.
-enum NotHere {
-    Next(Trouble, Pace),
-    Ended(Ended),
+enum HostRefusal {
+    Next(ConnectTrouble, Pace),
+    Ended(SessionEnd),
 }
 
 /// How a host does not take it.
@@ -345,15 +351,15 @@ enum Pace {
     Hangs,
 }
 
-impl NotHere {
-    fn next(host: &str, why: &Unopened) -> Self {
-        let pace = if matches!(why, Unopened::ZooKeeper(ZkError::Timeout)) { Pace::Hangs } else { Pace::Answers };
-        NotHere::Next(Trouble::of(host, why), pace)
+impl HostRefusal {
+    fn next(host: &str, why: &ConnectError) -> Self {
+        let pace = if matches!(why, ConnectError::ZooKeeper(ZkError::Timeout)) { Pace::Hangs } else { Pace::Answers };
+        HostRefusal::Next(ConnectTrouble::of(host, why), pace)
     }
 }
 
 /// Why the session is over.
-enum Ended {
+enum SessionEnd {
     /// There is none at the server.
     Expired(String),
     /// It may be there yet, and is given up.

@@ -25,7 +25,7 @@ use crate::login::Login;
 #[cfg(feature = "tls")]
 use crate::relay::Relay;
 use crate::timing::idle_timeout;
-use crate::tls::{Certificates, Refused};
+use crate::tls::{Certificates, TlsFailure};
 
 /// What is said to every server that is connected to.
 pub(crate) struct Greeting {
@@ -56,17 +56,17 @@ pub(crate) struct Connection {
 }
 
 /// Why there is no connection.
-pub(crate) enum Unopened {
+pub(crate) enum ConnectError {
     ZooKeeper(ZkError),
     /// It did not come to ZooKeeper's own words.
-    Tls(Refused),
+    Tls(TlsFailure),
     /// What is needed to connect can't be had: a file with a password or a certificate.
     Unprepared(Error),
 }
 
-impl From<ZkError> for Unopened {
+impl From<ZkError> for ConnectError {
     fn from(why: ZkError) -> Self {
-        Unopened::ZooKeeper(why)
+        ConnectError::ZooKeeper(why)
     }
 }
 
@@ -77,11 +77,11 @@ impl Connection {
         host: &str,
         resumed: Option<&SessionInfo>,
         limit: Duration,
-    ) -> Result<Self, Unopened> {
+    ) -> Result<Self, ConnectError> {
         let opening = async {
-            let identity = greeting.login.read().await.map_err(Unopened::Unprepared)?;
+            let identity = greeting.login.read().await.map_err(ConnectError::Unprepared)?;
             match &greeting.certificates {
-                None => Self::greet(greeting, host, resumed, identity).await.map_err(Unopened::ZooKeeper),
+                None => Self::greet(greeting, host, resumed, identity).await.map_err(ConnectError::ZooKeeper),
                 Some(certificates) => Self::greet_by_tls(certificates, greeting, host, resumed, identity).await,
             }
         };
@@ -95,10 +95,10 @@ impl Connection {
         host: &str,
         _resumed: Option<&SessionInfo>,
         _identity: Option<String>,
-    ) -> Result<Self, Unopened> {
+    ) -> Result<Self, ConnectError> {
         // Without the feature there is no such way.
-        let tls = certificates.load().await.map_err(Unopened::Unprepared)?;
-        tls.dial(host).await.map_err(Unopened::Tls).and(Err(ZkError::NoHosts.into()))
+        let tls = certificates.load().await.map_err(ConnectError::Unprepared)?;
+        tls.dial(host).await.map_err(ConnectError::Tls).and(Err(ZkError::NoHosts.into()))
     }
 
     /// Connects to one host by TLS, through a relay to which the library connects.
@@ -109,18 +109,18 @@ impl Connection {
         host: &str,
         resumed: Option<&SessionInfo>,
         identity: Option<String>,
-    ) -> Result<Self, Unopened> {
-        let tls = certificates.load().await.map_err(Unopened::Unprepared)?;
-        let secured = tls.dial(host).await.map_err(Unopened::Tls)?;
+    ) -> Result<Self, ConnectError> {
+        let tls = certificates.load().await.map_err(ConnectError::Unprepared)?;
+        let secured = tls.dial(host).await.map_err(ConnectError::Tls)?;
         let relay = Relay::start(secured).await.map_err(|why| {
-            Unopened::Tls(Refused::Passing(format!("no relay to the client library can be made: {why}")))
+            ConnectError::Tls(TlsFailure::Passing(format!("no relay to the client library can be made: {why}")))
         })?;
         match Self::greet(greeting, &relay.address().to_string(), resumed, identity).await {
             Ok(connection) => {
                 relay.into_task().into_iter().for_each(|task| connection.tasks.keep(task));
                 Ok(connection)
             }
-            Err(why) => Err(relay.trouble().map_or(Unopened::ZooKeeper(why), Unopened::Tls)),
+            Err(why) => Err(relay.trouble().map_or(ConnectError::ZooKeeper(why), ConnectError::Tls)),
         }
     }
 

@@ -102,7 +102,7 @@ pub(crate) fn is_doubtful(error: &ZkError) -> bool {
 }
 
 /// There is no connection, and nothing was sent. What the last attempt to make one came to says more.
-pub(crate) fn disconnected(limit: Duration, last: Option<&Trouble>) -> Error {
+pub(crate) fn disconnected(limit: Duration, last: Option<&ConnectTrouble>) -> Error {
     let why = last.map(|last| format!(": {}", last.why)).unwrap_or_default();
     let kind = last.map_or(ErrorKind::Unavailable, |last| last.kind);
     Error::new(kind, format!("no connection to the ensemble within {limit:?}{why}")).with_outcome(Outcome::NotApplied)
@@ -110,7 +110,7 @@ pub(crate) fn disconnected(limit: Duration, last: Option<&Trouble>) -> Error {
 
 /// Why a connection can't be made now. It is tried again, whatever it is.
 #[derive(Clone, Debug)]
-pub(crate) struct Trouble {
+pub(crate) struct ConnectTrouble {
     pub(crate) kind: ErrorKind,
     pub(crate) why: String,
 }

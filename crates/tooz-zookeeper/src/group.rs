@@ -20,14 +20,14 @@ use crate::session::ZooKeeperSession;
 use crate::watch::GroupWatch;
 
 /// An entry of a group, as it was read.
-struct Found {
+struct GroupEntry {
     data: Vec<u8>,
     stat: Stat,
     /// The mail of the session whose entry it is; `None` where its mailbox is gone.
     mail: Option<Mail>,
 }
 
-impl Found {
+impl GroupEntry {
     fn record(&self) -> Result<MemberRecord> {
         record::read("a member", &self.data)
     }
@@ -313,7 +313,7 @@ impl ZooKeeperSession {
 
     /// An entry of any session, and that session's mail. The mail is read before the entry, so that all that
     /// happens to the entry afterwards changes the mailbox's version.
-    async fn find_entry(&self, connection: &Connection, path: &str) -> Result<Option<Found>, ZkError> {
+    async fn find_entry(&self, connection: &Connection, path: &str) -> Result<Option<GroupEntry>, ZkError> {
         let finding = async {
             let zookeeper = connection.zookeeper()?;
             loop {
@@ -324,7 +324,7 @@ impl ZooKeeperSession {
                     read => read?,
                 };
                 if stat.czxid == before.czxid {
-                    return Ok(Some(Found { data, stat, mail }));
+                    return Ok(Some(GroupEntry { data, stat, mail }));
                 }
             }
         };
@@ -332,7 +332,7 @@ impl ZooKeeperSession {
     }
 
     /// An entry of this session, and its mail. The mailbox is known beforehand: one round trip.
-    async fn find_own_entry(&self, connection: &Connection, path: &str) -> Result<Option<Found>, ZkError> {
+    async fn find_own_entry(&self, connection: &Connection, path: &str) -> Result<Option<GroupEntry>, ZkError> {
         let finding = async {
             let zookeeper = connection.zookeeper()?;
             // Asked in this order, they are read in this order.
@@ -340,7 +340,7 @@ impl ZooKeeperSession {
             let entry = zookeeper.get_data(path);
             let mail = mail.await?;
             match entry.await {
-                Ok((data, stat)) => Ok(Some(Found { data, stat, mail })),
+                Ok((data, stat)) => Ok(Some(GroupEntry { data, stat, mail })),
                 Err(ZkError::NoNode) => Ok(None),
                 Err(why) => Err(why),
             }

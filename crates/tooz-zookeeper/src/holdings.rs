@@ -28,7 +28,7 @@ pub(crate) struct RequestNode {
 
 /// What is known of a request's node.
 #[derive(Clone)]
-pub(crate) enum Known {
+pub(crate) enum NodeState {
     /// There is none yet.
     Unasked,
     /// It was asked for, and the answer did not come.
@@ -39,7 +39,7 @@ pub(crate) enum Known {
 
 /// A release, before it is asked for.
 pub(crate) struct Leaving {
-    pub(crate) known: Known,
+    pub(crate) known: NodeState,
     pub(crate) kind: Leave,
 }
 
@@ -53,14 +53,14 @@ pub(crate) enum Leave {
 }
 
 /// What was taken away.
-pub(crate) enum Revoked {
+pub(crate) enum Revocation {
     Lock(RequestId),
     Membership(GroupId, RequestId),
 }
 
 /// What one session holds.
 pub(crate) struct Holdings {
-    state: Mutex<State>,
+    state: Mutex<HoldingsState>,
     /// The most that all paths may take.
     most: usize,
     /// There is something to be watched.
@@ -68,8 +68,8 @@ pub(crate) struct Holdings {
 }
 
 #[derive(Default)]
-struct State {
-    locks: HashMap<RequestId, Lock>,
+struct HoldingsState {
+    locks: HashMap<RequestId, HeldLock>,
     memberships: HashMap<RequestId, Membership>,
     /// What all paths take.
     weight: usize,
@@ -77,9 +77,9 @@ struct State {
     unwatched: VecDeque<(RequestId, Instant)>,
 }
 
-struct Lock {
+struct HeldLock {
     key: LockKey,
-    known: Known,
+    known: NodeState,
     weight: usize,
     status: Status,
 }
@@ -101,7 +101,11 @@ struct Membership {
 impl Holdings {
     /// Nothing but the nodes that each session has, which weigh `own`.
     pub(crate) fn new(own: usize, most: usize) -> Self {
-        Holdings { state: Mutex::new(State { weight: own, ..State::default() }), most, unwatched_came: Notify::new() }
+        Holdings {
+            state: Mutex::new(HoldingsState { weight: own, ..HoldingsState::default() }),
+            most,
+            unwatched_came: Notify::new(),
+        }
     }
 
     /// The most that all paths may take, and what they take.
@@ -115,15 +119,16 @@ impl Holdings {
         if !state.locks.contains_key(&request.id) {
             let weight = weight();
             state.make_room(weight, self.most)?;
-            let lock = Lock { key: request.key.clone(), known: Known::Unasked, weight, status: Status::Waiting };
+            let lock =
+                HeldLock { key: request.key.clone(), known: NodeState::Unasked, weight, status: Status::Waiting };
             state.locks.insert(request.id, lock);
         }
         Ok(())
     }
 
     /// What is known of a request's node.
-    pub(crate) fn known(&self, id: RequestId) -> Known {
-        self.state().locks.get(&id).map_or(Known::Unasked, |lock| lock.known.clone())
+    pub(crate) fn known(&self, id: RequestId) -> NodeState {
+        self.state().locks.get(&id).map_or(NodeState::Unasked, |lock| lock.known.clone())
     }
 
     /// Which lock that request is for.
@@ -132,7 +137,7 @@ impl Holdings {
     }
 
     /// More is known of a request's node.
-    pub(crate) fn note(&self, id: RequestId, known: Known) {
+    pub(crate) fn note(&self, id: RequestId, known: NodeState) {
         if let Some(lock) = self.state().locks.get_mut(&id) {
             lock.known = known;
         }
@@ -152,7 +157,7 @@ impl Holdings {
         let mut state = self.state();
         // An id that is not known, of an earlier request that core gives up, may have a node all the same.
         let Some(lock) = state.locks.get_mut(&id) else {
-            return Leaving { known: Known::Doubtful, kind: Leave::Rest };
+            return Leaving { known: NodeState::Doubtful, kind: Leave::Rest };
         };
         let before = std::mem::replace(&mut lock.status, Status::Leaving);
         let kind = if before == Status::Held { Leave::Grant } else { Leave::Rest };
@@ -203,8 +208,8 @@ impl Holdings {
     }
 
     /// The node is gone. `None` where its owner gives it back just now, and is told nothing.
-    pub(crate) fn taken(&self, id: RequestId) -> Option<Revoked> {
-        let status = |state: &State| {
+    pub(crate) fn taken(&self, id: RequestId) -> Option<Revocation> {
+        let status = |state: &HoldingsState| {
             let lock = state.locks.get(&id).map(|lock| lock.status);
             lock.or_else(|| state.memberships.get(&id).map(|membership| membership.status))
         };
@@ -212,10 +217,10 @@ impl Holdings {
             return None;
         }
         if let Some(group) = self.forget_join(id) {
-            return Some(Revoked::Membership(group, id));
+            return Some(Revocation::Membership(group, id));
         }
         self.forget(id);
-        Some(Revoked::Lock(id))
+        Some(Revocation::Lock(id))
     }
 
     /// All that is held, with the paths of the nodes.
@@ -256,12 +261,12 @@ impl Holdings {
         (due, state.unwatched.front().map(|(_, held)| *held))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HoldingsState> {
         self.state.lock()
     }
 }
 
-impl State {
+impl HoldingsState {
     fn make_room(&mut self, weight: usize, most: usize) -> Result<()> {
         if self.weight + weight > most {
             return Err(error::too_much(self.locks.len() + self.memberships.len(), self.weight, most));
@@ -278,7 +283,7 @@ impl State {
     /// The path of what is held under that id.
     fn path(&self, id: RequestId, queue: impl Fn(&LockKey) -> String) -> Option<String> {
         match self.locks.get(&id) {
-            Some(Lock { key, known: Known::Made(node), status: Status::Held, .. }) => {
+            Some(HeldLock { key, known: NodeState::Made(node), status: Status::Held, .. }) => {
                 Some(format!("{}/{}", queue(key), node.name))
             }
             Some(_) => None,

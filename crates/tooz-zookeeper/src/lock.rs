@@ -11,12 +11,12 @@ use crate::batch;
 use crate::connection::Connection;
 use crate::error;
 use crate::gates::Gate;
-use crate::holdings::Known;
+use crate::holdings::NodeState;
 use crate::layout;
 use crate::mailbox::Mail;
 use crate::queue::{self, Position};
 use crate::record::{self, LockRecord};
-use crate::requests::Withdrawn;
+use crate::requests::WithdrawalEnd;
 use crate::session::ZooKeeperSession;
 use crate::watch::LockWatch;
 
@@ -26,14 +26,14 @@ const ATTEMPTS: usize = 5;
 const AT_ONCE: usize = 1000;
 
 /// What one turn of waiting came to.
-enum Waited {
+enum TurnEnd {
     Granted(Granted),
     Unwanted,
     Again,
 }
 
 /// The node of a request as others see it.
-struct RequestNode {
+struct QueueNode {
     name: String,
     data: Vec<u8>,
     stat: Stat,
@@ -74,12 +74,12 @@ impl Locks for ZooKeeperSession {
                 }
             };
             match self.wait_once(&connection, request, wanted).await {
-                Ok(Waited::Granted(granted)) => return Ok(Some(granted)),
-                Ok(Waited::Unwanted) => {
+                Ok(TurnEnd::Granted(granted)) => return Ok(Some(granted)),
+                Ok(TurnEnd::Unwanted) => {
                     let _turn = self.gates.pass(Gate::Leave).await;
                     return self.requests.withdraw(&connection, request).await.map(|_| None);
                 }
-                Ok(Waited::Again) => {}
+                Ok(TurnEnd::Again) => {}
                 Err(ZkError::NoNode) => self.requests.settle(&connection, request).await?,
                 // The place, if there is one, is kept; the next connection finds it.
                 Err(why) if error::is_passing(&why) => {
@@ -97,8 +97,8 @@ impl Locks for ZooKeeperSession {
         let _turn = self.gates.pass(Gate::Leave).await;
         let connection = self.client.connection().await?;
         match self.requests.withdraw(&connection, request).await? {
-            Withdrawn::Ended => Ok(()),
-            Withdrawn::GoneBefore => Err(error::gone_before(&request.key)),
+            WithdrawalEnd::Ended => Ok(()),
+            WithdrawalEnd::GoneBefore => Err(error::gone_before(&request.key)),
         }
     }
 
@@ -124,7 +124,7 @@ impl Locks for ZooKeeperSession {
         let _turn = self.gates.pass(Gate::Break).await;
         while tries.next().await {
             let found = self.holding(key).await?.into_iter().find(|seen| u64::try_from(seen.stat.czxid) == Ok(token.0));
-            let Some(RequestNode { name, stat, .. }) = found else { return Err(missing()) };
+            let Some(QueueNode { name, stat, .. }) = found else { return Err(missing()) };
             let Some(entry) = queue::parse(&name) else { return Err(missing()) };
             let (path, id) = (format!("{}/{name}", self.layout.queue(key)), entry.id);
             let connection = self.client.connection().await?;
@@ -207,23 +207,23 @@ impl ZooKeeperSession {
         connection: &Connection,
         request: &LockRequest,
         wanted: &Wanted,
-    ) -> Result<Waited, ZkError> {
+    ) -> Result<TurnEnd, ZkError> {
         if !wanted.is_wanted() {
-            return Ok(Waited::Unwanted);
+            return Ok(TurnEnd::Unwanted);
         }
         let turn = tokio::select! {
             biased;
             turn = self.gates.pass(Gate::Enter) => turn,
-            () = wanted.unwanted() => return Ok(Waited::Unwanted),
+            () = wanted.unwanted() => return Ok(TurnEnd::Unwanted),
         };
         let (node, children) = self.requests.enter(connection, request).await?;
         let before = match queue::position(&children, &node.name) {
-            Position::Mine => return Ok(Waited::Granted(self.requests.granted(request, &node))),
+            Position::Mine => return Ok(TurnEnd::Granted(self.requests.granted(request, &node))),
             Position::After(before) => format!("{}/{before}", self.layout.queue(&request.key)),
             Position::Absent => {
                 // It was taken away by hand: back to the end, if the next look does not find it after all.
-                self.holdings.note(request.id, Known::Doubtful);
-                return Ok(Waited::Again);
+                self.holdings.note(request.id, NodeState::Doubtful);
+                return Ok(TurnEnd::Again);
             }
         };
         wanted.queued();
@@ -231,22 +231,22 @@ impl ZooKeeperSession {
         let watching = async { connection.zookeeper()?.get_and_watch_data(&before).await };
         let watch = match connection.ask(watching).await {
             Ok((_, _, watch)) => watch,
-            Err(ZkError::NoNode) => return Ok(Waited::Again),
+            Err(ZkError::NoNode) => return Ok(TurnEnd::Again),
             Err(why) => return Err(why),
         };
         drop(turn);
         tokio::select! {
             biased;
-            () = connection.gone() => Ok(Waited::Again),
-            () = wanted.unwanted() => Ok(Waited::Unwanted),
-            _ = watch.changed() => Ok(Waited::Again),
+            () = connection.gone() => Ok(TurnEnd::Again),
+            () = wanted.unwanted() => Ok(TurnEnd::Unwanted),
+            _ = watch.changed() => Ok(TurnEnd::Again),
             // A hint may be lost.
-            () = sleep(self.client.session_timeout()) => Ok(Waited::Again),
+            () = sleep(self.client.session_timeout()) => Ok(TurnEnd::Again),
         }
     }
 
     /// The nodes of the requests that hold the lock.
-    async fn holding(&self, key: &LockKey) -> Result<Vec<RequestNode>> {
+    async fn holding(&self, key: &LockKey) -> Result<Vec<QueueNode>> {
         self.tree.agree().await?;
         let queue = &self.layout.queue(key);
         let holding = self.client.ask("who holds the lock", |zookeeper| async move {
@@ -309,7 +309,7 @@ impl ZooKeeperSession {
     }
 }
 
-impl RequestNode {
+impl QueueNode {
     /// Whose request it is. Unreadable ones stand in others' way too, and can be told of and broken.
     fn member(&self) -> Result<MemberId> {
         let record = record::read::<LockRecord>("the node of a lock", &self.data);
@@ -341,8 +341,8 @@ async fn children(zookeeper: &ZooKeeper, path: &str) -> Result<Vec<String>, ZkEr
 }
 
 /// Reads requests of a queue; without those that are gone.
-async fn seen(zookeeper: &ZooKeeper, queue: &str, names: Vec<String>) -> Result<Vec<RequestNode>, ZkError> {
+async fn seen(zookeeper: &ZooKeeper, queue: &str, names: Vec<String>) -> Result<Vec<QueueNode>, ZkError> {
     let contents = batch::read(zookeeper, queue, &names).await?;
     let there = names.into_iter().zip(contents);
-    Ok(there.filter_map(|(name, content)| content.map(|(data, stat)| RequestNode { name, data, stat })).collect())
+    Ok(there.filter_map(|(name, content)| content.map(|(data, stat)| QueueNode { name, data, stat })).collect())
 }

@@ -131,7 +131,7 @@ impl Mailbox {
     /// One heartbeat: a transaction that finds the mailbox. It must be agreed upon by a majority and so can't be answered by a
     /// leader that was deposed and does not know it yet, as `sync` can. After a standstill it also shows that the leader knows
     /// of it: by a second one, or where the deadline is too near for that, by a new connection, of which the leader hears at once.
-    pub(crate) async fn beat(&self, standstill: Option<Moment>) -> Result<Vec<RequestId>, Beaten> {
+    pub(crate) async fn beat(&self, standstill: Option<Moment>) -> Result<Vec<RequestId>, BeatFailure> {
         // Short, so that another server can be tried before the deadline.
         let limit = self.client.limit().min(self.timing.negotiated / 5);
         let connection = self.client.up_within(limit).await?;
@@ -164,7 +164,7 @@ impl Mailbox {
                 self.open().await?;
                 Ok(self.node_watch.compare_everything().await?)
             }
-            Err(ZkError::SessionMoved) => Err(Beaten::Moved),
+            Err(ZkError::SessionMoved) => Err(BeatFailure::Moved),
             Err(why) => {
                 if error::is_passing(&why) {
                     connection.give_up();
@@ -238,23 +238,23 @@ impl Mailbox {
 }
 
 /// Why a heartbeat does not count.
-pub(crate) enum Beaten {
+pub(crate) enum BeatFailure {
     /// It goes over the next connection, which is made already.
     Moved,
     Failed(Error),
 }
 
-impl Beaten {
+impl BeatFailure {
     pub(crate) fn into_error(self) -> Error {
         match self {
-            Beaten::Moved => error::of("heartbeat", ZkError::SessionMoved),
-            Beaten::Failed(error) => error,
+            BeatFailure::Moved => error::of("heartbeat", ZkError::SessionMoved),
+            BeatFailure::Failed(error) => error,
         }
     }
 }
 
-impl From<Error> for Beaten {
+impl From<Error> for BeatFailure {
     fn from(error: Error) -> Self {
-        Beaten::Failed(error)
+        BeatFailure::Failed(error)
     }
 }

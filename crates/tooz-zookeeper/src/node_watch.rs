@@ -16,7 +16,7 @@ use zookeeper_client::{Error as ZkError, EventType};
 use crate::client::Client;
 use crate::connection::Connection;
 use crate::error;
-use crate::holdings::{Holdings, Revoked};
+use crate::holdings::{Holdings, Revocation};
 use crate::tree::Tree;
 
 /// How long something is held before it is watched.
@@ -33,7 +33,7 @@ pub(crate) struct NodeWatch {
 }
 
 /// What a watch came to.
-enum Ended {
+enum NodeWatchEnd {
     /// The node is gone.
     Gone(RequestId),
     /// Something else happened to it.
@@ -75,9 +75,9 @@ impl NodeWatch {
                 biased;
                 () = connection.gone() => return Ok(()),
                 Some(ended) = watches.join_next() => match ended {
-                    Ok(Ended::Gone(id)) => self.tell_of(id),
-                    Ok(Ended::Changed(id)) => self.holdings.watch_anew(id),
-                    Ok(Ended::WithConnection) | Err(_) => {}
+                    Ok(NodeWatchEnd::Gone(id)) => self.tell_of(id),
+                    Ok(NodeWatchEnd::Changed(id)) => self.holdings.watch_anew(id),
+                    Ok(NodeWatchEnd::WithConnection) | Err(_) => {}
                 },
                 () = next_is_due => {}
             }
@@ -89,7 +89,7 @@ impl NodeWatch {
         &self,
         connection: &Arc<Connection>,
         due: Vec<(RequestId, String)>,
-        watches: &mut JoinSet<Ended>,
+        watches: &mut JoinSet<NodeWatchEnd>,
     ) -> Result<(), ZkError> {
         let setting = async {
             let zookeeper = connection.zookeeper()?;
@@ -111,11 +111,11 @@ impl NodeWatch {
             watches.spawn(async move {
                 tokio::select! {
                     biased;
-                    () = connection.gone() => Ended::WithConnection,
+                    () = connection.gone() => NodeWatchEnd::WithConnection,
                     event = watch.changed() => match event.event_type {
-                        EventType::NodeDeleted => Ended::Gone(id),
-                        EventType::Session => Ended::WithConnection,
-                        _ => Ended::Changed(id),
+                        EventType::NodeDeleted => NodeWatchEnd::Gone(id),
+                        EventType::Session => NodeWatchEnd::WithConnection,
+                        _ => NodeWatchEnd::Changed(id),
                     },
                 }
             });
@@ -142,8 +142,8 @@ impl NodeWatch {
     /// Tells of a membership that was taken away, and answers the request of a lock that was.
     fn take(&self, id: RequestId) -> Option<RequestId> {
         match self.holdings.taken(id)? {
-            Revoked::Lock(request) => Some(request),
-            Revoked::Membership(group, join) => {
+            Revocation::Lock(request) => Some(request),
+            Revocation::Membership(group, join) => {
                 self.reporter.membership_lost(&group, join);
                 None
             }

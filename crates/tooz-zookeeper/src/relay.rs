@@ -12,13 +12,13 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use crate::tls::{Refused, Stream, refused};
+use crate::tls::{Stream, TlsFailure, refused};
 
 /// A relay for one connection. It ends when this is dropped.
 pub(crate) struct Relay {
     address: SocketAddr,
     task: Option<AbortHandle>,
-    ended: oneshot::Receiver<Refused>,
+    ended: oneshot::Receiver<TlsFailure>,
 }
 
 impl Relay {
@@ -55,7 +55,7 @@ impl Relay {
     }
 
     /// Why the connection to the server has ended, if that was an error.
-    pub(crate) fn trouble(mut self) -> Option<Refused> {
+    pub(crate) fn trouble(mut self) -> Option<TlsFailure> {
         self.ended.try_recv().ok()
     }
 

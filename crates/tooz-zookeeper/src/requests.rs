@@ -14,7 +14,7 @@ use zookeeper_client::{CreateMode, Error as ZkError, Stat};
 use crate::client::Client;
 use crate::connection::Connection;
 use crate::error;
-use crate::holdings::{Holdings, Known, Leave, Leaving, RequestNode};
+use crate::holdings::{Holdings, Leave, Leaving, NodeState, RequestNode};
 use crate::queue;
 use crate::record::LockRecord;
 use crate::tree::Tree;
@@ -31,7 +31,7 @@ pub(crate) struct Requests {
 }
 
 /// What taking a request's node away came to.
-pub(crate) enum Withdrawn {
+pub(crate) enum WithdrawalEnd {
     Ended,
     /// It was held, and another session or a hand had taken its node away before.
     GoneBefore,
@@ -51,7 +51,7 @@ impl Requests {
     ) -> Result<(RequestNode, Vec<String>), ZkError> {
         let queue = self.tree.layout.queue(&request.key);
         match self.holdings.known(request.id) {
-            Known::Made(node) => {
+            NodeState::Made(node) => {
                 let listing = async { connection.zookeeper()?.list_children(&queue).await };
                 match connection.ask(listing).await {
                     // Without a node of ours in it the server took the queue away.
@@ -59,11 +59,11 @@ impl Requests {
                     children => Ok((node, children?)),
                 }
             }
-            Known::Doubtful => match self.find(connection, &queue, request.id).await? {
+            NodeState::Doubtful => match self.find(connection, &queue, request.id).await? {
                 Some(found) => Ok(found),
                 None => self.make(connection, &queue, request).await,
             },
-            Known::Unasked => self.make(connection, &queue, request).await,
+            NodeState::Unasked => self.make(connection, &queue, request).await,
         }
     }
 
@@ -79,7 +79,7 @@ impl Requests {
         let data = serde_json::to_vec(&LockRecord::new(&self.member, &request.key)).unwrap_or_default();
         let options = self.tree.made(CreateMode::EphemeralSequential);
         for _ in 0..ATTEMPTS {
-            self.holdings.note(request.id, Known::Doubtful);
+            self.holdings.note(request.id, NodeState::Doubtful);
             let entering = async {
                 let zookeeper = connection.zookeeper()?;
                 let created = zookeeper.create(&prefix, &data, &options);
@@ -94,14 +94,14 @@ impl Requests {
                     return Ok((node, listed?));
                 }
                 Err(ZkError::NoNode) => {
-                    self.holdings.note(request.id, Known::Unasked);
+                    self.holdings.note(request.id, NodeState::Unasked);
                     // A container, which the server takes away when it has been empty for a while.
                     let making = async { self.tree.make(&connection.zookeeper()?, queue, CreateMode::Container).await };
                     connection.ask(making).await?;
                 }
                 Err(why) => {
                     if !error::is_doubtful(&why) {
-                        self.holdings.note(request.id, Known::Unasked);
+                        self.holdings.note(request.id, NodeState::Unasked);
                     }
                     return Err(why);
                 }
@@ -142,7 +142,7 @@ impl Requests {
         }
         let token = FencingToken(u64::try_from(stat.czxid).unwrap_or(0));
         let node = RequestNode { name, token };
-        self.holdings.note(id, Known::Made(node.clone()));
+        self.holdings.note(id, NodeState::Made(node.clone()));
         Ok(node)
     }
 
@@ -162,7 +162,7 @@ impl Requests {
 
     /// The error of a request that may have a node: whatever the server refused last, the node may be there. Core withdraws it then.
     pub(crate) fn unsettled(&self, request: &LockRequest, error: Error) -> Error {
-        let is_unasked = matches!(self.holdings.known(request.id), Known::Unasked);
+        let is_unasked = matches!(self.holdings.known(request.id), NodeState::Unasked);
         if is_unasked {
             self.holdings.forget(request.id);
         }
@@ -174,15 +174,15 @@ impl Requests {
     }
 
     /// Takes a request's node away, whatever it is there for. It comes after everything that was sent for the request before.
-    pub(crate) async fn withdraw(&self, connection: &Connection, request: &LockRequest) -> Result<Withdrawn> {
+    pub(crate) async fn withdraw(&self, connection: &Connection, request: &LockRequest) -> Result<WithdrawalEnd> {
         let queue = self.tree.layout.queue(&request.key);
         let Leaving { known, kind } = self.holdings.leave(request.id);
         let withdrawing = async {
             let zookeeper = connection.zookeeper()?;
             let names = match known {
-                Known::Unasked => Vec::new(),
-                Known::Made(node) => vec![node.name],
-                Known::Doubtful => match zookeeper.list_children(&queue).await {
+                NodeState::Unasked => Vec::new(),
+                NodeState::Made(node) => vec![node.name],
+                NodeState::Doubtful => match zookeeper.list_children(&queue).await {
                     Err(ZkError::NoNode) => Vec::new(),
                     children => {
                         let children = children?;
@@ -192,10 +192,10 @@ impl Requests {
                     }
                 },
             };
-            let mut withdrawn = Withdrawn::GoneBefore;
+            let mut withdrawn = WithdrawalEnd::GoneBefore;
             for name in names {
                 match zookeeper.delete(&format!("{queue}/{name}"), None).await {
-                    Ok(()) => withdrawn = Withdrawn::Ended,
+                    Ok(()) => withdrawn = WithdrawalEnd::Ended,
                     Err(ZkError::NoNode) => {}
                     Err(why) => return Err(why),
                 }
@@ -210,7 +210,7 @@ impl Requests {
         self.holdings.forget(request.id);
         match kind {
             Leave::Grant => Ok(withdrawn),
-            Leave::Rest => Ok(Withdrawn::Ended),
+            Leave::Rest => Ok(WithdrawalEnd::Ended),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::gates::Gates;
 use crate::holdings::Holdings;
 use crate::layout::{self, Layout};
 use crate::login::{Login, identity};
-use crate::mailbox::{Beaten, Mailbox};
+use crate::mailbox::{BeatFailure, Mailbox};
 use crate::node_watch::NodeWatch;
 use crate::options::Settings;
 use crate::record::{self, LockRecord};
@@ -136,10 +136,10 @@ impl Session for ZooKeeperSession {
         let standstill = self.recent_standstill();
         let beaten = match self.mailbox.beat(standstill).await {
             // Its connection had logged in with a password that has been changed since; the next one is on its way.
-            Err(Beaten::Moved) => self.mailbox.beat(standstill).await,
+            Err(BeatFailure::Moved) => self.mailbox.beat(standstill).await,
             beaten => beaten,
         };
-        beaten.map_err(Beaten::into_error)
+        beaten.map_err(BeatFailure::into_error)
     }
 
     async fn owned(&self) -> Result<Owned> {

@@ -8,7 +8,7 @@ use tooz_core::driver::Options;
 
 /// Why a host was not reached by TLS.
 #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "without TLS no host refuses"))]
-pub(crate) enum Refused {
+pub(crate) enum TlsFailure {
     /// Another try may help.
     Passing(String),
     /// The certificates do not fit each other, and no try helps.
@@ -34,7 +34,7 @@ mod with {
     use tooz_core::driver::{CertificateFiles, OwnCertificate};
     use tooz_core::{Error, ErrorKind};
 
-    use super::{Options, Refused, Result};
+    use super::{Options, Result, TlsFailure};
 
     pub(crate) type Stream = tokio_rustls::client::TlsStream<TcpStream>;
 
@@ -82,12 +82,12 @@ mod with {
 
     impl Tls {
         /// Connects to `name:port`. The caller sets the limit.
-        pub(crate) async fn dial(&self, host: &str) -> std::result::Result<Stream, Refused> {
+        pub(crate) async fn dial(&self, host: &str) -> std::result::Result<Stream, TlsFailure> {
             let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
             let name = name.trim_start_matches('[').trim_end_matches(']').to_owned();
             let server = ServerName::try_from(name)
-                .map_err(|_| Refused::Certificates(format!("no certificate can be for {host}")))?;
-            let stream = TcpStream::connect(host).await.map_err(|why| Refused::Passing(why.to_string()))?;
+                .map_err(|_| TlsFailure::Certificates(format!("no certificate can be for {host}")))?;
+            let stream = TcpStream::connect(host).await.map_err(|why| TlsFailure::Passing(why.to_string()))?;
             let _ = stream.set_nodelay(true);
             self.0.connect(server, stream).await.map_err(|why| refused(&why))
         }
@@ -120,16 +120,16 @@ mod with {
     }
 
     /// What a failed handshake means, or the end of a connection: by TLS 1.3 a client hears only later that it was refused.
-    pub(crate) fn refused(why: &io::Error) -> Refused {
+    pub(crate) fn refused(why: &io::Error) -> TlsFailure {
         match why.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            Some(rustls::Error::InvalidCertificate(_)) => Refused::Certificates(format!(
+            Some(rustls::Error::InvalidCertificate(_)) => TlsFailure::Certificates(format!(
                 "the server's certificate is not to be trusted ({why}): see to ca=, and to the name in the URL"
             )),
-            Some(rustls::Error::AlertReceived(_)) => Refused::Certificates(format!(
+            Some(rustls::Error::AlertReceived(_)) => TlsFailure::Certificates(format!(
                 "the server refuses this client ({why}): it may want a certificate, by cert= and key="
             )),
-            Some(rustls::Error::InvalidMessage(_)) => Refused::Passing(format!("no TLS is spoken there ({why})")),
-            _ => Refused::Passing(format!("TLS: {why}")),
+            Some(rustls::Error::InvalidMessage(_)) => TlsFailure::Passing(format!("no TLS is spoken there ({why})")),
+            _ => TlsFailure::Passing(format!("TLS: {why}")),
         }
     }
 }
@@ -138,7 +138,7 @@ mod with {
 mod without {
     use tooz_core::Error;
 
-    use super::{Options, Refused, Result};
+    use super::{Options, Result, TlsFailure};
 
     #[derive(Clone)]
     pub(crate) struct Certificates(std::convert::Infallible);
@@ -160,7 +160,7 @@ mod without {
 
     impl Tls {
         #[allow(clippy::unused_async)]
-        pub(crate) async fn dial(&self, _host: &str) -> std::result::Result<tokio::net::TcpStream, Refused> {
+        pub(crate) async fn dial(&self, _host: &str) -> std::result::Result<tokio::net::TcpStream, TlsFailure> {
             match self.0 {}
         }
     }

@@ -60,7 +60,7 @@ pub(crate) struct LockWatch {
 
 /// Whether a watch goes on.
 #[derive(PartialEq, Eq)]
-enum Next {
+enum Continuation {
     Again,
     Over,
 }
@@ -74,16 +74,16 @@ impl GroupWatch {
     pub(crate) async fn run(mut self) {
         while let Ok(connection) = self.client.up().await {
             match self.over_one(&connection).await {
-                Ok(Next::Again) => {}
+                Ok(Continuation::Again) => {}
                 Err(why) if error::is_passing(&why) => sleep(Duration::from_millis(20)).await,
                 // After an error the stream ends, and core watches anew.
-                Ok(Next::Over) | Err(_) => return,
+                Ok(Continuation::Over) | Err(_) => return,
             }
         }
     }
 
     /// Watches for as long as one connection lasts.
-    async fn over_one(&mut self, connection: &Connection) -> Result<Next, ZkError> {
+    async fn over_one(&mut self, connection: &Connection) -> Result<Continuation, ZkError> {
         let arming = async {
             let zookeeper = connection.zookeeper()?;
             zookeeper.watch(&self.path, AddWatchMode::PersistentRecursive).await
@@ -100,8 +100,8 @@ impl GroupWatch {
         loop {
             let first = tokio::select! {
                 biased;
-                () = connection.gone() => return Ok(Next::Again),
-                () = self.pusher.closed() => return Ok(Next::Over),
+                () = connection.gone() => return Ok(Continuation::Again),
+                () = self.pusher.closed() => return Ok(Continuation::Over),
                 event = watch.changed() => Some(event),
                 () = sleep(patience) => None,
             };
@@ -110,7 +110,7 @@ impl GroupWatch {
             let mut next = first;
             while let Some(event) = next {
                 if event.event_type == EventType::Session {
-                    return Ok(Next::Again);
+                    return Ok(Continuation::Again);
                 }
                 happened.extend(self.understand(&event));
                 next = at_once(connection, &mut watch).await;
@@ -121,7 +121,7 @@ impl GroupWatch {
                 patience = self.client.session_timeout();
             } else if is_timeout && patience == MOMENT {
                 // The server sends the event of a change before the answer that counts it. A watch that missed its event is armed again.
-                return Ok(Next::Again);
+                return Ok(Continuation::Again);
             } else {
                 patience = MOMENT;
             }
@@ -200,9 +200,9 @@ impl GroupWatch {
         }
     }
 
-    fn gone(&self) -> Next {
+    fn gone(&self) -> Continuation {
         self.pusher.push(Pushed::Gone);
-        Next::Over
+        Continuation::Over
     }
 }
 
@@ -227,24 +227,24 @@ impl LockWatch {
     pub(crate) async fn run(mut self) {
         while let Ok(connection) = self.client.up().await {
             match self.over_one(&connection).await {
-                Ok(Next::Again) => {}
+                Ok(Continuation::Again) => {}
                 Err(why) if error::is_passing(&why) => sleep(Duration::from_millis(20)).await,
-                Ok(Next::Over) | Err(_) => return,
+                Ok(Continuation::Over) | Err(_) => return,
             }
         }
     }
 
-    async fn over_one(&mut self, connection: &Connection) -> Result<Next, ZkError> {
+    async fn over_one(&mut self, connection: &Connection) -> Result<Continuation, ZkError> {
         let mut watch: Option<Armed> = None;
         loop {
             if self.pusher.is_closed() {
-                return Ok(Next::Over);
+                return Ok(Continuation::Over);
             }
             self.arm(connection, &mut watch).await?;
             tokio::select! {
                 biased;
-                () = connection.gone() => return Ok(Next::Again),
-                () = self.pusher.closed() => return Ok(Next::Over),
+                () = connection.gone() => return Ok(Continuation::Again),
+                () = self.pusher.closed() => return Ok(Continuation::Over),
                 () = fired(&mut watch) => watch = None,
                 () = sleep(self.client.session_timeout()) => watch = None,
             }

@@ -81,7 +81,7 @@ async fn a_reset_is_told_at_once_and_mended(stage: &Stage) {
     assert_eq!(names(&group).await, ["a"]);
     soon("releasing", next.release()).await.expect("releasing");
     soon("leaving", membership.leave()).await.expect("leaving");
-    soon("deleting", group.delete()).await.expect("a group that everybody left can be deleted");
+    soon("deleting", group.delete()).await.expect("a group without members can be deleted");
     stage.nothing_is_left().await;
 }
 
@@ -156,7 +156,7 @@ async fn a_lost_reply_of_join_leaves_one_member(stage: &Stage) {
     let went = events.iter().filter(|event| matches!(event, GroupEvent::Left(_))).count();
     assert!(came == went + 1 && came <= 2 && events.len() == 1 + came + went, "{events:?}");
     soon("leaving", membership.leave()).await.expect("leaving");
-    soon("deleting", group.delete()).await.expect("a group that everybody left can be deleted");
+    soon("deleting", group.delete()).await.expect("a group without members can be deleted");
     drop(watch);
     stage.nothing_is_left().await;
 }

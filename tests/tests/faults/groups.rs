@@ -80,7 +80,7 @@ async fn fifty_join_at_once_and_the_death_of_one_is_told_once(stage: &Stage) {
     for membership in memberships {
         soon("leaving", membership.leave()).await.expect("leaving");
     }
-    soon("deleting", group.delete()).await.expect("a group that everybody left can be deleted");
+    soon("deleting", group.delete()).await.expect("a group without members can be deleted");
     for watch in &mut watches {
         is_told_of_the_end(watch).await;
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 use tooz_conformance::checker;
-use tooz_conformance::history::{Answer, Attempt, Play};
+use tooz_conformance::history::{Attempt, Play, Response};
 use tooz_testbed::Server;
 
 use crate::register::Registers;
@@ -53,8 +53,8 @@ pub(crate) async fn attempts(others: Vec<Other>, time: Duration) -> Vec<Attempt>
 }
 
 pub(crate) fn judge(stage: &Stage, attempts: &[Attempt], least: usize) {
-    let granted = attempts.iter().filter(|one| matches!(one.answer, Answer::Granted(_))).count();
-    let unknown = attempts.iter().filter(|one| matches!(one.answer, Answer::Unknown)).count();
+    let granted = attempts.iter().filter(|one| matches!(one.answer, Response::Granted(_))).count();
+    let unknown = attempts.iter().filter(|one| matches!(one.answer, Response::Unknown)).count();
     assert!(granted >= least, "only {granted} of {} attempts were granted", attempts.len());
     let begun = Instant::now();
     if let Err(violation) = checker::check(attempts) {
@@ -120,7 +120,7 @@ async fn fencing_and_belief_are_kept_while_processes_are_killed(stage: &Stage) {
         living.push(next);
     }
     let attempts = attempts(living, time).await;
-    let granted = attempts.iter().filter(|one| matches!(one.answer, Answer::Granted(_))).count();
+    let granted = attempts.iter().filter(|one| matches!(one.answer, Response::Granted(_))).count();
     assert!(granted >= 30, "the living got a lock {granted} times only");
     for judged in [checker::fencing(&attempts), checker::belief(&attempts)] {
         judged.unwrap_or_else(|violation| panic!("{violation}"));
@@ -163,7 +163,7 @@ async fn the_register_with_a_gate_loses_nothing_and_the_one_without_does(stage: 
         other.reply(time + PATIENCE).await;
         other.end().await;
     }
-    let registers = Registers::peek(&file).expect("everybody has written");
+    let registers = Registers::peek(&file).expect("all workers have written");
     stage.note(&format!("{stops} stops, {registers:?}"), time);
     assert!(registers.guarded.writes >= 50, "hardly anything was counted: {registers:?}");
     assert_eq!(registers.guarded.value, registers.guarded.writes, "with the gate a write was lost: {registers:?}");

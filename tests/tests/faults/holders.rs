@@ -10,7 +10,7 @@ use crate::worker::{Command, Other};
 
 cases! { "holders", Server, alone: false;
     a_killed_holders_lock_is_the_next_ones_in_time,
-    a_stopped_holder_sees_its_loss_at_the_first_look_and_frees_nobodys_lock,
+    a_stopped_holder_sees_its_loss_at_the_first_look_and_frees_no_other_lock,
     a_waiter_killed_in_the_queue_is_skipped,
     a_waiter_stopped_in_the_queue_is_skipped,
     a_killed_leader_is_followed_by_a_vacancy_and_a_greater_epoch,
@@ -33,7 +33,7 @@ async fn a_killed_holders_lock_is_the_next_ones_in_time(stage: &Stage) {
     soon("releasing", guard.release()).await.expect("releasing");
 }
 
-async fn a_stopped_holder_sees_its_loss_at_the_first_look_and_frees_nobodys_lock(stage: &Stage) {
+async fn a_stopped_holder_sees_its_loss_at_the_first_look_and_frees_no_other_lock(stage: &Stage) {
     let lock = stage.connect("here", SHORT).await.lock("x").unwrap();
     let third = stage.connect("third", SHORT).await.lock("x").unwrap();
     let mut other = Other::start(stage, "there", SHORT).await;

@@ -140,7 +140,7 @@ async fn a_lost_reply_of_join_leaves_one_member(stage: &Stage) {
     let events = told(&mut watch).await;
     assert!(matches!(&events[..], [GroupEvent::Snapshot(_), GroupEvent::Joined(_)]), "{events:?}");
     soon("leaving", membership.leave()).await.expect("leaving");
-    soon("deleting", group.delete()).await.expect("a group that everybody left can be deleted");
+    soon("deleting", group.delete()).await.expect("a group without members can be deleted");
     drop(watch);
     stage.nothing_is_left().await;
 }
@@ -175,7 +175,7 @@ async fn a_lost_reply_of_leave_leaves_none(stage: &Stage) {
         panic!("{events:?}");
     };
     soon("leaving", again.leave()).await.expect("leaving");
-    soon("deleting", group.delete()).await.expect("a group that everybody left can be deleted");
+    soon("deleting", group.delete()).await.expect("a group without members can be deleted");
     drop(watch);
     stage.nothing_is_left().await;
 }

@@ -1,10 +1,11 @@
 //! A word of the glossary means one thing: in core and in the drivers no two types have its name, and the words that meant something else in
-//! each driver are no names of types any more.
+//! each driver are no names of types any more. A type is called by a noun, the words by which users hear of errors are one type each in the
+//! whole workspace, and the name of a function has a noun as its subject.
 
 use anyhow::Result;
 
 use super::Findings;
-use super::code::code;
+use super::code::{code, only_for_tests};
 use super::floors::CORE;
 use super::rooms::MAP;
 use crate::workspace::Workspace;
@@ -38,6 +39,78 @@ const NEVER: [(&str, &str); 6] = [
     ("Shared", "what is shared: here it is the mode of a lock"),
 ];
 
+/// Participles and questions that were names of types: each said that something had happened, and not what the type is.
+const NO_NOUNS: [&str; 58] = [
+    "Asked",
+    "Beaten",
+    "Begun",
+    "Behind",
+    "Blocked",
+    "Boxed",
+    "Broken",
+    "Claimed",
+    "Cleared",
+    "Confirmed",
+    "Counted",
+    "Created",
+    "Deleted",
+    "Done",
+    "Ended",
+    "Entered",
+    "Expected",
+    "Found",
+    "Given",
+    "Heard",
+    "How",
+    "InTheWay",
+    "InUse",
+    "Joined",
+    "Joining",
+    "Known",
+    "Left",
+    "Lent",
+    "Listed",
+    "LoggedIn",
+    "Meanwhile",
+    "Missed",
+    "NotHere",
+    "Opened",
+    "Queued",
+    "Received",
+    "Recorded",
+    "Refused",
+    "Released",
+    "Revoked",
+    "Routed",
+    "Running",
+    "Said",
+    "Taken",
+    "TakenAway",
+    "TakenDown",
+    "Timed",
+    "Told",
+    "Tried",
+    "Unopened",
+    "Unreached",
+    "Unread",
+    "Verified",
+    "Voided",
+    "Waited",
+    "Watched",
+    "What",
+    "Withdrawn",
+];
+
+/// The words by which an error and a loss are told to users: each is one type of core, and of no other crate.
+const OF_ERRORS: [&str; 3] = ["ErrorKind", "LossReason", "Outcome"];
+
+/// Where the words of errors have one meaning, besides core and the drivers.
+const BESIDE_DRIVERS: [&str; 4] =
+    ["crates/tooz-cli/src/", "crates/tooz-conformance/src/", "crates/tooz-testbed/src/", "xtask/src/"];
+
+/// Words that stand for no one: in the name of a function the noun is missing.
+const NO_SUBJECTS: [&str; 3] = ["everybody", "nobody", "whoever"];
+
 /// The line above the glossary.
 const GLOSSARY: &str = "| word | meaning |";
 
@@ -50,7 +123,7 @@ pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Find
         findings.error(MAP, format!("the glossary needs a row for `{word}`, which is the name of a type"));
     }
     let (mut types, mut all) = (Vec::new(), String::new());
-    for file in sources(workspace, files)? {
+    for file in sources(workspace, files, &[])? {
         let code = code(&workspace.read(file)?);
         types.extend(type_names(&code).map(|name| (name.to_owned(), file)));
         all.push_str(&code);
@@ -58,6 +131,9 @@ pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Find
     for (name, file) in &types {
         if let Some((_, instead)) = NEVER.iter().find(|(word, _)| word == name) {
             findings.error(file, format!("`{name}` has another meaning elsewhere: say {instead}"));
+        }
+        if NO_NOUNS.contains(&name.as_str()) {
+            findings.error(file, format!("`{name}` is no noun: a type is called by what it is"));
         }
     }
     for word in &glossary {
@@ -85,6 +161,43 @@ pub(super) fn check(workspace: &Workspace, files: &[String], findings: &mut Find
             );
         }
     }
+    of_errors(workspace, files, findings)?;
+    functions(workspace, files, findings)
+}
+
+fn of_errors(workspace: &Workspace, files: &[String], findings: &mut Findings) -> Result<()> {
+    let mut types = Vec::new();
+    for file in sources(workspace, files, &BESIDE_DRIVERS)? {
+        let code = code(&workspace.read(file)?);
+        types.extend(type_names(&code).map(|name| (name.to_owned(), file)));
+    }
+    for word in OF_ERRORS {
+        let places: Vec<_> = types.iter().filter(|(name, _)| name == word).map(|(_, file)| *file).collect();
+        for file in places.iter().filter(|_| places.len() > 1) {
+            findings.error(
+                file,
+                format!(
+                    "`{word}` is a word of tooz's errors, and a type in {} places: only core's has this name",
+                    places.len()
+                ),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Those for tests, too: the name of a test is a sentence.
+fn functions(workspace: &Workspace, files: &[String], findings: &mut Findings) -> Result<()> {
+    for file in files.iter().filter(|file| file.strip_suffix(".rs").is_some()) {
+        let text = workspace.read(file)?;
+        for part in only_for_tests(&text).into_iter().chain([code(&text)]) {
+            for name in names_after(&part, "fn ").map(|(_, name)| name) {
+                if let Some(word) = NO_SUBJECTS.iter().find(|word| name.contains(**word)) {
+                    findings.error(file, format!("`{name}`: in place of `{word}` name a noun, as in `no_waiter`"));
+                }
+            }
+        }
+    }
     Ok(())
 }
 
@@ -94,9 +207,9 @@ fn type_called(word: &str) -> String {
     parts.collect()
 }
 
-fn sources<'a>(workspace: &Workspace, files: &'a [String]) -> Result<Vec<&'a String>> {
+fn sources<'a>(workspace: &Workspace, files: &'a [String], besides: &[&str]) -> Result<Vec<&'a String>> {
     let mut folders: Vec<_> = workspace.drivers()?.iter().map(|driver| format!("crates/tooz-{driver}/src/")).collect();
-    folders.push(CORE.to_owned());
+    folders.extend([CORE].iter().chain(besides).map(ToString::to_string));
     let is_source = |file: &&String| {
         folders.iter().any(|folder| file.strip_prefix(folder).is_some_and(|path| path.strip_suffix(".rs").is_some()))
     };
@@ -114,13 +227,21 @@ fn words(map: &str) -> Vec<String> {
 /// The names that a code gives to types of its own. A trait's associated type is not one.
 pub(super) fn type_names(code: &str) -> impl Iterator<Item = &str> {
     let kinds = ["struct ", "enum ", "trait ", "union ", "type "];
-    let found = kinds.into_iter().flat_map(|kind| code.match_indices(kind).map(move |(at, _)| (at, kind)));
-    found.filter_map(|(at, kind)| {
-        let line = code[..at].rsplit('\n').next().unwrap_or_default();
+    kinds.into_iter().flat_map(move |kind| {
+        names_after(code, kind).filter_map(move |(at, name)| {
+            let line = code[..at].rsplit('\n').next().unwrap_or_default();
+            let is_inside = kind == "type " && line.starts_with(' ');
+            (!is_inside).then_some(name)
+        })
+    })
+}
+
+/// Where that kind of item stands, and the name after it.
+fn names_after<'a>(code: &'a str, kind: &'static str) -> impl Iterator<Item = (usize, &'a str)> {
+    code.match_indices(kind).filter_map(move |(at, _)| {
         let is_word = !code[..at].ends_with(|one: char| one.is_alphanumeric() || one == '_');
-        let is_inside = kind == "type " && line.starts_with(' ');
         let name = code[at + kind.len()..].split(|one: char| !(one.is_alphanumeric() || one == '_')).next()?;
-        (is_word && !is_inside && !name.is_empty()).then_some(name)
+        (is_word && !name.is_empty()).then_some((at, name))
     })
 }
 
@@ -139,16 +260,33 @@ mod tests {
         let map = format!("{GLOSSARY}\n|---|---|\n{}\n{row}\n", rows.join("\n"));
         let core: Vec<_> = all_once().map(|(name, _)| format!("pub(crate) struct {name}<T>;")).collect();
         let core = core.join("\n");
-        let files = [
+        errors_in(&[
             (MAP, map.as_str()),
             ("crates/tooz-red/Cargo.toml", ""),
             ("crates/tooz-core/src/all.rs", core.as_str()),
             ("crates/tooz-core/src/more.rs", more),
             ("crates/tooz-red/src/session.rs", red),
-        ];
-        let (_folder, workspace) = repository(&files);
+        ])
+    }
+
+    fn errors_beside(core: &str, file: &str, text: &str) -> Vec<String> {
+        let rows: Vec<_> = all_once().map(|(_, word)| format!("| {word} | so |")).collect();
+        let map = format!("{GLOSSARY}\n|---|---|\n{}\n", rows.join("\n"));
+        let all: Vec<_> = all_once().map(|(name, _)| format!("struct {name};")).collect();
+        let all = all.join("\n");
+        errors_in(&[
+            (MAP, map.as_str()),
+            ("crates/tooz-core/src/all.rs", all.as_str()),
+            ("crates/tooz-core/src/error.rs", core),
+            (file, text),
+        ])
+    }
+
+    fn errors_in(files: &[(&str, &str)]) -> Vec<String> {
+        let (_folder, workspace) = repository(files);
+        let files: Vec<_> = files.iter().map(|(name, _)| (*name).to_owned()).collect();
         let mut findings = Findings::default();
-        check(&workspace, &files.map(|(name, _)| name.to_owned()), &mut findings).unwrap();
+        check(&workspace, &files, &mut findings).unwrap();
         findings.errors
     }
 
@@ -192,6 +330,41 @@ mod tests {
         for (word, _) in NEVER {
             let found = errors("", &format!("pub(crate) struct {word}(u8);"));
             assert!(found.len() == 1 && found[0].contains(word), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_type_is_called_by_a_noun() {
+        for word in NO_NOUNS {
+            let found = errors("", &format!("pub(crate) enum {word}<T> {{ One(T) }}"));
+            assert!(found.len() == 1 && found[0].contains("no noun"), "{found:?}");
+        }
+        assert_eq!(errors("", "enum Progress { Told, Found(u8) }\n// struct Told;"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_word_of_errors_is_one_type_of_the_workspace() {
+        for word in OF_ERRORS {
+            let text = format!("pub enum {word} {{}}");
+            for folder in BESIDE_DRIVERS {
+                let found = errors_beside(&text, &format!("{folder}report.rs"), &text);
+                assert!(found.len() == 2 && found.iter().any(|error| error.starts_with(folder)), "{found:?}");
+            }
+            assert_eq!(errors_beside(&text, "xtask/src/report.rs", "use tooz::Outcome;"), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn a_function_names_its_subject() {
+        for word in NO_SUBJECTS {
+            let test = format!("#[cfg(test)]\nmod tests {{\n    #[test]\n    fn keeps_{word}s_place() {{}}\n}}\n");
+            let shipped = format!("async fn {word}_waits() {{}}\n");
+            for text in [test, shipped] {
+                let found = errors_beside("", "tests/tests/all.rs", &text);
+                assert!(found.len() == 1 && found[0].contains(word), "{found:?}");
+            }
+            let said = format!("fn stays_free() {{ panic!(\"{word} waits\") }} // fn {word}() {{}}\n");
+            assert_eq!(errors_beside("", "tests/tests/all.rs", &said), Vec::<String>::new());
         }
     }
 

@@ -5,10 +5,10 @@ use tooz::driver::{COMMON_OPTIONS, OptionSpec};
 use tooz::{Characteristic, Driver};
 
 use crate::args::Global;
-use crate::exit::{self, Failure};
+use crate::exit::{self, CommandFailure};
 use crate::output;
 
-pub(super) fn run(global: &Global) -> Result<u8, Failure> {
+pub(super) fn run(global: &Global) -> Result<u8, CommandFailure> {
     let drivers = tooz::drivers();
     if global.json {
         let list: Vec<_> = drivers.iter().map(|driver| as_json(driver)).collect();

@@ -8,13 +8,13 @@ use tooz::{Coordinator, ErrorKind, GroupId, Leadership, LossReason, Membership};
 use super::membership::{self, until_over};
 use super::{kill_after, unless_signalled, with_coordinator};
 use crate::args::{ElectArguments, Global};
-use crate::exit::{self, Failure};
-use crate::run::{self, HeldRole, Job, OnLoss, Outcome, Signals};
+use crate::exit::{self, CommandFailure};
+use crate::run::{self, HeldRole, Job, JobEnd, OnLoss, Signals};
 
 /// A leadership that is lost sooner is followed by a pause: a backend that is too slow for the session should not be asked in a circle.
 const SHORTEST_ROUND: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(global: &Global, arguments: ElectArguments) -> Result<u8, Failure> {
+pub(super) async fn run(global: &Global, arguments: ElectArguments) -> Result<u8, CommandFailure> {
     let name = GroupId::new(arguments.group.name())?;
     let options = membership::options(&arguments.member)?;
     with_coordinator(global, async |coordinator| {
@@ -37,7 +37,7 @@ async fn terms(
     membership: &Membership,
     arguments: &ElectArguments,
     signals: &mut Signals,
-) -> Result<u8, Failure> {
+) -> Result<u8, CommandFailure> {
     let name = membership.group();
     let over = until_over(membership);
     tokio::pin!(over);
@@ -76,17 +76,17 @@ async fn terms(
             signal = signals.end_tidying_up() => Err(format!("resigning was given up: signal {signal} came")),
         };
         match outcome? {
-            Outcome::Ended(code) => {
+            JobEnd::Ended(code) => {
                 if let Err(why) = resigned {
                     exit::hurry();
                     exit::say(why);
                 }
                 return Ok(code);
             }
-            Outcome::Lost(why) => {
+            JobEnd::Lost(why) => {
                 let lost = format!("the leadership of group {name:?} was lost: {why}");
                 if arguments.once {
-                    return Err(Failure::new(exit::LOST, lost));
+                    return Err(CommandFailure::new(exit::LOST, lost));
                 }
                 if let Some(reason) = ended {
                     exit::say(lost);
@@ -96,7 +96,7 @@ async fn terms(
                 let pause = sleep(SHORTEST_ROUND.saturating_sub(elected.elapsed()));
                 let pausing = async {
                     pause.await;
-                    Ok::<_, Failure>(())
+                    Ok::<_, CommandFailure>(())
                 };
                 unless_signalled(signals, pausing).await?;
             }
@@ -105,7 +105,7 @@ async fn terms(
 }
 
 /// Waits to be elected; an end of the membership for ever is a loss, not an error of ours.
-async fn campaign(membership: &Membership) -> Result<Leadership, Failure> {
+async fn campaign(membership: &Membership) -> Result<Leadership, CommandFailure> {
     match membership.campaign().await {
         Ok(leadership) => Ok(leadership),
         Err(error) if error.kind() == ErrorKind::NotMember => {
@@ -116,7 +116,7 @@ async fn campaign(membership: &Membership) -> Result<Leadership, Failure> {
     }
 }
 
-async fn lead(job: Job<'_>, leadership: &Leadership, signals: &mut Signals) -> Result<Outcome, Failure> {
+async fn lead(job: Job<'_>, leadership: &Leadership, signals: &mut Signals) -> Result<JobEnd, CommandFailure> {
     let loss = leadership.loss();
     let mut grant = HeldRole {
         remaining: Box::new(|| leadership.remaining()),

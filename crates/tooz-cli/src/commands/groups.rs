@@ -4,10 +4,10 @@ use serde_json::json;
 
 use super::with_coordinator;
 use crate::args::Global;
-use crate::exit::{self, Failure};
+use crate::exit::{self, CommandFailure};
 use crate::output;
 
-pub(super) async fn members(global: &Global, group: &str) -> Result<u8, Failure> {
+pub(super) async fn members(global: &Global, group: &str) -> Result<u8, CommandFailure> {
     let mut members =
         with_coordinator(global, async |coordinator| Ok(coordinator.group(group)?.members().await?)).await?;
     members.sort_by(|one, other| one.member.cmp(&other.member));
@@ -21,7 +21,7 @@ pub(super) async fn members(global: &Global, group: &str) -> Result<u8, Failure>
     Ok(exit::SUCCESS)
 }
 
-pub(super) async fn list(global: &Global) -> Result<u8, Failure> {
+pub(super) async fn list(global: &Global) -> Result<u8, CommandFailure> {
     let mut groups = with_coordinator(global, async |coordinator| Ok(coordinator.groups().await?)).await?;
     groups.sort();
     if global.json {
@@ -32,7 +32,7 @@ pub(super) async fn list(global: &Global) -> Result<u8, Failure> {
     Ok(exit::SUCCESS)
 }
 
-pub(super) async fn leader(global: &Global, group: &str) -> Result<u8, Failure> {
+pub(super) async fn leader(global: &Global, group: &str) -> Result<u8, CommandFailure> {
     let leader = with_coordinator(global, async |coordinator| Ok(coordinator.group(group)?.leader().await?)).await?;
     if global.json {
         output::json(&super::watch::leader(leader.as_ref()))?;
@@ -42,12 +42,12 @@ pub(super) async fn leader(global: &Global, group: &str) -> Result<u8, Failure> 
     Ok(exit::SUCCESS)
 }
 
-pub(super) async fn create(global: &Global, group: &str) -> Result<u8, Failure> {
+pub(super) async fn create(global: &Global, group: &str) -> Result<u8, CommandFailure> {
     with_coordinator(global, async |coordinator| Ok(coordinator.group(group)?.create().await?)).await?;
     Ok(exit::SUCCESS)
 }
 
-pub(super) async fn delete(global: &Global, group: &str) -> Result<u8, Failure> {
+pub(super) async fn delete(global: &Global, group: &str) -> Result<u8, CommandFailure> {
     with_coordinator(global, async |coordinator| Ok(coordinator.group(group)?.delete().await?)).await?;
     Ok(exit::SUCCESS)
 }

@@ -6,13 +6,13 @@ use tooz::{Coordinator, GroupId, Membership};
 use super::membership::{self, until_over};
 use super::{kill_after, unless_signalled, with_coordinator};
 use crate::args::{Global, JoinArguments};
-use crate::exit::{self, Failure};
-use crate::run::{self, HeldRole, Job, OnLoss, Outcome, Signals};
+use crate::exit::{self, CommandFailure};
+use crate::run::{self, HeldRole, Job, JobEnd, OnLoss, Signals};
 
 /// The signals that ask for a proper leave, which then is a good end.
 const ASKS_TO_LEAVE: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
 
-pub(super) async fn run(global: &Global, arguments: JoinArguments) -> Result<u8, Failure> {
+pub(super) async fn run(global: &Global, arguments: JoinArguments) -> Result<u8, CommandFailure> {
     let name = GroupId::new(arguments.group.name())?;
     let options = membership::options(&arguments.member)?;
     with_coordinator(global, async |coordinator| {
@@ -24,26 +24,26 @@ pub(super) async fn run(global: &Global, arguments: JoinArguments) -> Result<u8,
             return alone(membership, &mut signals).await;
         }
         match run_command(coordinator, &membership, &arguments, &mut signals).await? {
-            Outcome::Ended(code) => {
+            JobEnd::Ended(code) => {
                 if let Err(why) = membership::leave(membership, &mut signals).await {
                     // CMD has ended as a member: its result stands.
                     exit::say(why);
                 }
                 Ok(code)
             }
-            Outcome::Lost(why) => Err(membership::lost(&name, &why)),
+            JobEnd::Lost(why) => Err(membership::lost(&name, &why)),
         }
     })
     .await
 }
 
 /// A member without a CMD, until a signal.
-async fn alone(membership: Membership, signals: &mut Signals) -> Result<u8, Failure> {
+async fn alone(membership: Membership, signals: &mut Signals) -> Result<u8, CommandFailure> {
     let signal = tokio::select! {
         signal = signals.next_to_end() => signal,
         reason = until_over(&membership) => return Err(membership::lost(membership.group(), &reason)),
     };
-    membership::leave(membership, signals).await.map_err(Failure::error)?;
+    membership::leave(membership, signals).await.map_err(CommandFailure::error)?;
     let asked = ASKS_TO_LEAVE.iter().any(|one| *one as i32 == signal);
     Ok(if asked { exit::SUCCESS } else { exit::by_signal(signal) })
 }
@@ -53,7 +53,7 @@ async fn run_command(
     membership: &Membership,
     arguments: &JoinArguments,
     signals: &mut Signals,
-) -> Result<Outcome, Failure> {
+) -> Result<JobEnd, CommandFailure> {
     let job = Job {
         command: &arguments.command,
         environment: vec![

@@ -6,10 +6,10 @@ use tooz::{Coordinator, LockGuard, LockMode, LockName};
 
 use super::{kill_after, unless_signalled, with_coordinator};
 use crate::args::{Global, LockArguments};
-use crate::exit::{self, Failure};
-use crate::run::{self, HeldRole, Job, OnLoss, Outcome, Signals};
+use crate::exit::{self, CommandFailure};
+use crate::run::{self, HeldRole, Job, JobEnd, OnLoss, Signals};
 
-pub(super) async fn run(global: &Global, arguments: LockArguments) -> Result<u8, Failure> {
+pub(super) async fn run(global: &Global, arguments: LockArguments) -> Result<u8, CommandFailure> {
     let name = LockName::new(arguments.lock.name())?;
     with_coordinator(global, async |coordinator| {
         kill_after(coordinator, arguments.kill_after.kill_after)?;
@@ -17,7 +17,7 @@ pub(super) async fn run(global: &Global, arguments: LockArguments) -> Result<u8,
         let waiting = acquire(coordinator, &name, &arguments);
         let Some(guard) = unless_signalled(&mut signals, waiting).await? else {
             let code = arguments.conflict_exit_code;
-            return Err(Failure::new(code, format!("lock {name:?} is held by somebody else")));
+            return Err(CommandFailure::new(code, format!("lock {name:?} is held by somebody else")));
         };
         under(coordinator, &name, guard, &arguments, &mut signals).await
     })
@@ -59,7 +59,7 @@ async fn under(
     guard: LockGuard,
     arguments: &LockArguments,
     signals: &mut Signals,
-) -> Result<u8, Failure> {
+) -> Result<u8, CommandFailure> {
     let job = Job {
         command: &arguments.command,
         environment: vec![
@@ -84,8 +84,8 @@ async fn under(
         signal = signals.end_tidying_up() => Err(format!("releasing lock {name:?} was given up: signal {signal} came")),
     };
     match outcome? {
-        Outcome::Lost(why) => Err(Failure::new(exit::LOST, format!("lock {name:?} was lost: {why}"))),
-        Outcome::Ended(code) => {
+        JobEnd::Lost(why) => Err(CommandFailure::new(exit::LOST, format!("lock {name:?} was lost: {why}"))),
+        JobEnd::Ended(code) => {
             if let Err(why) = released {
                 exit::hurry();
                 // CMD has ended under the lock: its result stands. The release goes on until the session ends.

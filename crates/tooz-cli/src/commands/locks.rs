@@ -5,10 +5,10 @@ use tooz::Holder;
 
 use super::with_coordinator;
 use crate::args::{BreakArguments, Global};
-use crate::exit::{self, Failure};
+use crate::exit::{self, CommandFailure};
 use crate::output;
 
-pub(super) async fn holders(global: &Global, lock: &str) -> Result<u8, Failure> {
+pub(super) async fn holders(global: &Global, lock: &str) -> Result<u8, CommandFailure> {
     let holders = with_coordinator(global, async |coordinator| Ok(coordinator.lock(lock)?.holders().await?)).await?;
     if global.json {
         output::json(&holders.iter().map(as_json).collect::<Vec<_>>().into())?;
@@ -27,18 +27,18 @@ pub(super) async fn holders(global: &Global, lock: &str) -> Result<u8, Failure> 
     Ok(exit::SUCCESS)
 }
 
-pub(super) async fn break_lock(global: &Global, arguments: &BreakArguments) -> Result<u8, Failure> {
+pub(super) async fn break_lock(global: &Global, arguments: &BreakArguments) -> Result<u8, CommandFailure> {
     let name = arguments.lock.name();
     let broken = with_coordinator(global, async |coordinator| {
         let lock = coordinator.lock(name)?;
         let mut holders = lock.holders().await?;
         if holders.is_empty() {
-            return Err(Failure::error(format!("nobody holds lock {name:?}, so there is nothing to break")));
+            return Err(CommandFailure::error(format!("nobody holds lock {name:?}, so there is nothing to break")));
         }
         if let Some(token) = arguments.token {
             holders.retain(|holder| holder.token.0 == token);
             if holders.is_empty() {
-                return Err(Failure::error(format!("nobody holds lock {name:?} with token {token} (any more)")));
+                return Err(CommandFailure::error(format!("nobody holds lock {name:?} with token {token} (any more)")));
             }
         }
         for holder in &holders {

@@ -7,7 +7,7 @@ use tooz::{Coordinator, ErrorKind, GroupId, JoinOptions, LossReason, Membership}
 
 use super::capabilities;
 use crate::args::MemberArguments;
-use crate::exit::{self, Failure};
+use crate::exit::{self, CommandFailure};
 use crate::run::Signals;
 
 /// How much later than it says a dead member's session may end; core waits as long.
@@ -16,7 +16,7 @@ const LATE: Duration = Duration::from_secs(1);
 /// How long leaving may take. An unfinished leave is then up to the end of the session.
 const LONGEST_LEAVE: Duration = Duration::from_secs(5);
 
-pub(super) fn options(arguments: &MemberArguments) -> Result<JoinOptions, Failure> {
+pub(super) fn options(arguments: &MemberArguments) -> Result<JoinOptions, CommandFailure> {
     let options = JoinOptions::new().capabilities(capabilities(arguments.capabilities.as_deref())?).create();
     Ok(if arguments.take_over { options.take_over() } else { options })
 }
@@ -27,7 +27,7 @@ pub(super) async fn join(
     coordinator: &Coordinator,
     name: &GroupId,
     options: &JoinOptions,
-) -> Result<Membership, Failure> {
+) -> Result<Membership, CommandFailure> {
     let group = coordinator.group(name)?;
     let error = match group.join_with(options.clone()).await {
         Ok(membership) => return Ok(membership),
@@ -71,8 +71,8 @@ fn is_for_ever(reason: LossReason) -> bool {
 }
 
 /// An end that was not asked for.
-pub(super) fn lost(group: &GroupId, reason: &dyn std::fmt::Display) -> Failure {
-    Failure::new(exit::LOST, format!("the membership of group {group:?} was lost: {reason}"))
+pub(super) fn lost(group: &GroupId, reason: &dyn std::fmt::Display) -> CommandFailure {
+    CommandFailure::new(exit::LOST, format!("the membership of group {group:?} was lost: {reason}"))
 }
 
 /// Leaves, unless that takes too long or the user does not want to wait for it: the session's end does it then. Answers why it is not known

@@ -20,11 +20,11 @@ use tooz::driver::PASSWORD_FILE;
 use tooz::{Capabilities, Characteristic, ConnectOptions, Coordinator, MemberId, SessionEvent, SessionEvents};
 
 use crate::args::{Arguments, Command, Global, GroupCommand};
-use crate::exit::{self, Failure};
+use crate::exit::{self, CommandFailure};
 use crate::run::Signals;
 
 /// Runs what was typed; answers the exit code.
-pub(crate) async fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
+pub(crate) async fn dispatch(arguments: Arguments) -> Result<u8, CommandFailure> {
     let global = arguments.global;
     match arguments.command {
         Command::Lock(arguments) => lock::run(&global, arguments).await,
@@ -52,7 +52,7 @@ pub(crate) async fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
     }
 }
 
-async fn connect(global: &Global) -> Result<Coordinator, Failure> {
+async fn connect(global: &Global) -> Result<Coordinator, CommandFailure> {
     let member = match &global.member {
         Some(id) => MemberId::new(id)?,
         None => MemberId::new(default_member())?,
@@ -66,9 +66,9 @@ async fn connect(global: &Global) -> Result<Coordinator, Failure> {
 }
 
 /// So that errors name the file wherever they are read.
-fn absolute(path: &Path) -> Result<String, Failure> {
-    let path = std::path::absolute(path).map_err(|error| Failure::error(format!("--password-file: {error}")))?;
-    path.into_os_string().into_string().map_err(|_| Failure::error("--password-file: the path is no UTF-8"))
+fn absolute(path: &Path) -> Result<String, CommandFailure> {
+    let path = std::path::absolute(path).map_err(|error| CommandFailure::error(format!("--password-file: {error}")))?;
+    path.into_os_string().into_string().map_err(|_| CommandFailure::error("--password-file: the path is no UTF-8"))
 }
 
 /// Host, pid and a random part: no other process has it, and a person who reads it knows where to look.
@@ -84,8 +84,8 @@ const HURRIED: Duration = Duration::from_secs(1);
 /// Connects, does one thing, and closes, whatever became of it: nothing is left behind at the backend.
 async fn with_coordinator<T>(
     global: &Global,
-    work: impl AsyncFnOnce(&Coordinator) -> Result<T, Failure>,
-) -> Result<T, Failure> {
+    work: impl AsyncFnOnce(&Coordinator) -> Result<T, CommandFailure>,
+) -> Result<T, CommandFailure> {
     let coordinator = connect(global).await?;
     let result = tokio::select! {
         result = work(&coordinator) => result,
@@ -130,17 +130,20 @@ async fn tell_troubles(mut events: SessionEvents) {
 }
 
 /// Waits for a future, unless a signal comes first: then whatever it was is withdrawn, and the code says which signal.
-async fn unless_signalled<T, E>(signals: &mut Signals, future: impl Future<Output = Result<T, E>>) -> Result<T, Failure>
+async fn unless_signalled<T, E>(
+    signals: &mut Signals,
+    future: impl Future<Output = Result<T, E>>,
+) -> Result<T, CommandFailure>
 where
-    Failure: From<E>,
+    CommandFailure: From<E>,
 {
     tokio::select! {
         result = future => Ok(result?),
-        signal = signals.next_to_end() => Err(Failure::quiet(exit::by_signal(signal))),
+        signal = signals.next_to_end() => Err(CommandFailure::quiet(exit::by_signal(signal))),
     }
 }
 
-fn capabilities(json: Option<&str>) -> Result<Capabilities, Failure> {
+fn capabilities(json: Option<&str>) -> Result<Capabilities, CommandFailure> {
     match json {
         None => Ok(Capabilities::default()),
         Some(json) => Ok(Capabilities::from_json(json)?),
@@ -148,14 +151,14 @@ fn capabilities(json: Option<&str>) -> Result<Capabilities, Failure> {
 }
 
 /// When to send SIGTERM before the deadline. Refused is what would end CMD although every heartbeat is on time.
-fn kill_after(coordinator: &Coordinator, wanted: Option<Duration>) -> Result<Duration, Failure> {
+fn kill_after(coordinator: &Coordinator, wanted: Option<Duration>) -> Result<Duration, CommandFailure> {
     let terms = coordinator.terms();
     let timeout = terms.and_then(|terms| terms.timeout).unwrap_or_else(|| coordinator.session_timeout());
     let margin = terms.map_or(Duration::ZERO, |terms| terms.margin);
     let spare = spare(timeout, margin);
     let judged_by_kernel = coordinator.characteristics().has(Characteristic::NonTimeoutBased);
     match wanted {
-        Some(wanted) if wanted > longest(timeout, spare) && !judged_by_kernel => Err(Failure::error(format!(
+        Some(wanted) if wanted > longest(timeout, spare) && !judged_by_kernel => Err(CommandFailure::error(format!(
             "--kill-after {} is more than {}, which is what the session timeout of {} leaves for it here: CMD would be ended between two heartbeats",
             humantime::format_duration(wanted),
             humantime::format_duration(longest(timeout, spare)),

@@ -7,12 +7,12 @@ use tooz::{HashRing, MemberId};
 
 use super::with_coordinator;
 use crate::args::{Global, PartitionArguments, RingArguments};
-use crate::exit::{self, Failure};
+use crate::exit::{self, CommandFailure};
 use crate::output;
 
-pub(super) async fn partition(global: &Global, arguments: &PartitionArguments) -> Result<u8, Failure> {
+pub(super) async fn partition(global: &Global, arguments: &PartitionArguments) -> Result<u8, CommandFailure> {
     let Some((group, keys)) = arguments.group_and_keys() else {
-        return Err(Failure::error("no key is given: tooz partition GROUP KEY…"));
+        return Err(CommandFailure::error("no key is given: tooz partition GROUP KEY…"));
     };
     let replicas = arguments.replicas.get();
     let owners = with_coordinator(global, async |coordinator| {
@@ -27,10 +27,10 @@ pub(super) async fn partition(global: &Global, arguments: &PartitionArguments) -
     print(global, owners)
 }
 
-pub(super) fn ring(global: &Global, arguments: &RingArguments) -> Result<u8, Failure> {
+pub(super) fn ring(global: &Global, arguments: &RingArguments) -> Result<u8, CommandFailure> {
     let mut seen = BTreeSet::new();
     if let Some((twice, _)) = arguments.nodes.iter().find(|(name, _)| !seen.insert(name)) {
-        return Err(Failure::error(format!("node {twice:?} is given twice")));
+        return Err(CommandFailure::error(format!("node {twice:?} is given twice")));
     }
     let mut ring = HashRing::with_points(arguments.points);
     ring.add_nodes(arguments.nodes.iter().map(|(name, weight)| (name.as_str(), *weight)));
@@ -40,7 +40,7 @@ pub(super) fn ring(global: &Global, arguments: &RingArguments) -> Result<u8, Fai
     print(global, arguments.keys.iter().map(|key| (key.as_str(), owners(key))).collect())
 }
 
-fn print(global: &Global, owners: Vec<(&str, Vec<String>)>) -> Result<u8, Failure> {
+fn print(global: &Global, owners: Vec<(&str, Vec<String>)>) -> Result<u8, CommandFailure> {
     if global.json {
         let list: Vec<_> = owners.iter().map(|(key, owners)| json!({ "key": key, "owners": owners })).collect();
         output::json(&list.into())?;

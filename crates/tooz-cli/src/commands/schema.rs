@@ -3,9 +3,9 @@
 use std::io::Write as _;
 
 use crate::args::{Database, SchemaArguments};
-use crate::exit::{self, Failure};
+use crate::exit::{self, CommandFailure};
 
-pub(crate) fn run(arguments: &SchemaArguments) -> Result<u8, Failure> {
+pub(crate) fn run(arguments: &SchemaArguments) -> Result<u8, CommandFailure> {
     let schema = &arguments.schema;
     let (mut statements, privileges): (_, fn(&str, &str) -> String) = match arguments.database {
         Database::Postgres => (tooz::postgres::ddl(schema), tooz::postgres::privileges),

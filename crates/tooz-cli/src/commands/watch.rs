@@ -8,14 +8,14 @@ use tooz::{Error, ErrorKind, Group, GroupEvent, Leader, LeaderEvent, RosterEntry
 
 use super::with_coordinator;
 use crate::args::{Global, WatchArguments};
-use crate::exit::{self, Failure};
+use crate::exit::{self, CommandFailure};
 use crate::output;
 use crate::run::Signals;
 
 /// The signals by which a watch is ended: that is no failure.
 const ENDS_WELL: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
 
-pub(super) async fn run(global: &Global, arguments: &WatchArguments) -> Result<u8, Failure> {
+pub(super) async fn run(global: &Global, arguments: &WatchArguments) -> Result<u8, CommandFailure> {
     with_coordinator(global, async |coordinator| {
         let mut signals = Signals::listen()?;
         let group = coordinator.group(arguments.group.name())?;
@@ -35,7 +35,7 @@ pub(super) async fn run(global: &Global, arguments: &WatchArguments) -> Result<u
     .await
 }
 
-async fn members(global: &Global, group: &Group) -> Result<u8, Failure> {
+async fn members(global: &Global, group: &Group) -> Result<u8, CommandFailure> {
     let mut watch = group.watch().await?;
     while let Some(event) = watch.next().await {
         let is_last = event == GroupEvent::Deleted;
@@ -47,7 +47,7 @@ async fn members(global: &Global, group: &Group) -> Result<u8, Failure> {
     Err(ended(watch.end()))
 }
 
-async fn leaders(global: &Global, group: &Group) -> Result<u8, Failure> {
+async fn leaders(global: &Global, group: &Group) -> Result<u8, CommandFailure> {
     let mut watch = group.watch_leader().await?;
     while let Some(event) = watch.next().await {
         print(global, of_leader(&event)).await?;
@@ -63,9 +63,9 @@ async fn leaders(global: &Global, group: &Group) -> Result<u8, Failure> {
 }
 
 /// A script that waits for events must not take silence for a good end.
-fn ended(why: Option<Error>) -> Failure {
+fn ended(why: Option<Error>) -> CommandFailure {
     let why = why.map_or_else(|| "nothing says why".to_owned(), |error| exit::in_words(&error));
-    Failure::error(format!("the watch ended: {why}"))
+    CommandFailure::error(format!("the watch ended: {why}"))
 }
 
 /// On a thread of its own: a reader that does not read must not keep a signal from ending the watch.

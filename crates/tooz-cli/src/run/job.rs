@@ -16,7 +16,7 @@ use tooz::LossReason;
 
 use super::protocol::{Cause, Ending, Frame, Meeting, NEVER, Term, now, receive, send, send_descriptors};
 use super::{Signals, dispositions, guard, processes, terminal};
-use crate::exit::{self, Failure};
+use crate::exit::{self, CommandFailure};
 
 /// How long the guard may take to end what it was told to kill, before `tooz` does it.
 const GUARD_PATIENCE: Duration = Duration::from_millis(500);
@@ -58,7 +58,7 @@ pub(crate) struct Job<'a> {
 }
 
 /// How it went.
-pub(crate) enum Outcome {
+pub(crate) enum JobEnd {
     /// CMD ended by itself with that exit code.
     Ended(u8),
     /// CMD was ended, or had ended too late, for that reason.
@@ -66,10 +66,14 @@ pub(crate) enum Outcome {
 }
 
 /// Runs CMD to its end. When this returns, nothing runs any more that must not run without the grant.
-pub(crate) async fn run(job: Job<'_>, grant: &mut HeldRole<'_>, signals: &mut Signals) -> Result<Outcome, Failure> {
+pub(crate) async fn run(
+    job: Job<'_>,
+    grant: &mut HeldRole<'_>,
+    signals: &mut Signals,
+) -> Result<JobEnd, CommandFailure> {
     let mut run = match Run::start(job, grant, signals).await? {
-        Started::Running(run) => run,
-        Started::Lost(why) => return Ok(Outcome::Lost(why)),
+        StartEnd::Running(run) => run,
+        StartEnd::Lost(why) => return Ok(JobEnd::Lost(why)),
     };
     let ending = run.until_the_end(grant, signals).await;
     if let Some(group) = run.group {
@@ -78,11 +82,11 @@ pub(crate) async fn run(job: Job<'_>, grant: &mut HeldRole<'_>, signals: &mut Si
     run.end_guard();
     let ending = ending?;
     Ok(match (run.lost, ending.cause) {
-        (Some(why), _) => Outcome::Lost(why),
-        (None, Cause::Itself) if (grant.is_held)() => Outcome::Ended(ending.code),
-        (None, Cause::Itself) => Outcome::Lost("it was not held any more when CMD ended".to_owned()),
-        (None, Cause::Deadline) => Outcome::Lost("its deadline came near without a heartbeat".to_owned()),
-        (None, Cause::Order) => Outcome::Lost("CMD was stopped".to_owned()),
+        (Some(why), _) => JobEnd::Lost(why),
+        (None, Cause::Itself) if (grant.is_held)() => JobEnd::Ended(ending.code),
+        (None, Cause::Itself) => JobEnd::Lost("it was not held any more when CMD ended".to_owned()),
+        (None, Cause::Deadline) => JobEnd::Lost("its deadline came near without a heartbeat".to_owned()),
+        (None, Cause::Order) => JobEnd::Lost("CMD was stopped".to_owned()),
     })
 }
 
@@ -99,17 +103,17 @@ struct Run {
     patience: Option<Instant>,
 }
 
-enum Started {
+enum StartEnd {
     Running(Run),
     /// What CMD was to run under has gone meanwhile, or is about to.
     Lost(String),
 }
 
 impl Run {
-    async fn start(job: Job<'_>, grant: &mut HeldRole<'_>, signals: &mut Signals) -> Result<Started, Failure> {
+    async fn start(job: Job<'_>, grant: &mut HeldRole<'_>, signals: &mut Signals) -> Result<StartEnd, CommandFailure> {
         let failed = |what: &str| {
             let what = what.to_owned();
-            move |error: std::io::Error| Failure::error(format!("{what}: {error}"))
+            move |error: std::io::Error| CommandFailure::error(format!("{what}: {error}"))
         };
         // A process that was started with SIGCHLD ignored would never hear how the guard and CMD ended.
         dispositions::hear_of_children();
@@ -124,7 +128,7 @@ impl Run {
             tokio::select! {
                 connected = coming => connected.map_err(failed("the guard process does not answer")).map(Ok),
                 reason = &mut grant.lost => Ok(Err(reason.to_string())),
-                signal = signals.next_to_end() => Err(Failure::quiet(exit::by_signal(signal))),
+                signal = signals.next_to_end() => Err(CommandFailure::quiet(exit::by_signal(signal))),
             }
         };
         let stream = match connected {
@@ -133,7 +137,7 @@ impl Run {
                 // Nothing runs yet, and a guard that comes too late finds no process.
                 let _ = guard.kill();
                 let _ = guard.wait();
-                return otherwise.map(|lost| Started::Lost(lost.err().unwrap_or_default()));
+                return otherwise.map(|lost| StartEnd::Lost(lost.err().unwrap_or_default()));
             }
         };
         // A guard that reads nothing for so long (stopped, and its buffer full) is no guard.
@@ -146,15 +150,19 @@ impl Run {
         // The guard looks once more, and so does the last step before CMD: the machine may sleep at any moment.
         if told.is_nearly_over() || !(grant.is_held)() {
             run.end_guard();
-            return Ok(Started::Lost("its deadline came near before CMD was started".to_owned()));
+            return Ok(StartEnd::Lost("its deadline came near before CMD was started".to_owned()));
         }
         send_descriptors(&run.stream, &job.descriptors)
             .and_then(|()| send(&run.stream, Frame::Start(told)))
             .map_err(failed("the guard process has gone"))?;
-        Ok(Started::Running(run))
+        Ok(StartEnd::Running(run))
     }
 
-    async fn until_the_end(&mut self, grant: &mut HeldRole<'_>, signals: &mut Signals) -> Result<Ending, Failure> {
+    async fn until_the_end(
+        &mut self,
+        grant: &mut HeldRole<'_>,
+        signals: &mut Signals,
+    ) -> Result<Ending, CommandFailure> {
         let mut next_look = Instant::now();
         loop {
             let patience = self.patience;
@@ -165,7 +173,7 @@ impl Run {
                     Some(Frame::Ended(ending)) => return Ok(ending),
                     Some(Frame::Started(group)) => self.group = Some(Pid::from_raw(group)),
                     Some(Frame::NotStarted(errno)) => {
-                        return Err(Failure::error(format!("CMD can't be started: {}", Errno::from_raw(errno).desc())));
+                        return Err(CommandFailure::error(format!("CMD can't be started: {}", Errno::from_raw(errno).desc())));
                     }
                     Some(Frame::Stopped(signal)) => self.stopped(signal, grant),
                     Some(_) => {}
@@ -260,13 +268,13 @@ impl Run {
     }
 
     /// The guard was killed or hangs: CMD is not to run unguarded.
-    async fn without_guard(&mut self) -> Result<Ending, Failure> {
+    async fn without_guard(&mut self) -> Result<Ending, CommandFailure> {
         // Its orphans are ours as soon as it is dead.
         self.end_guard();
         processes::end_all(self.group).await;
         match self.lost {
             Some(_) => Ok(Ending { cause: Cause::Order, code: exit::by_signal(Signal::SIGKILL as i32) }),
-            None => Err(Failure::error("the guard process was killed, so CMD was killed too")),
+            None => Err(CommandFailure::error("the guard process was killed, so CMD was killed too")),
         }
     }
 }

@@ -17,7 +17,7 @@ mod trampoline;
 use std::ffi::OsString;
 use std::process::Command;
 
-pub(crate) use job::{HeldRole, Job, OnLoss, Outcome, run};
+pub(crate) use job::{HeldRole, Job, JobEnd, OnLoss, run};
 pub(crate) use signals::Signals;
 
 /// The subcommands that only `tooz` itself starts; `None` for all others.

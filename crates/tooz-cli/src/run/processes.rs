@@ -26,14 +26,14 @@ pub(super) fn signal_group(group: Pid, signal: Signal) {
 
 /// What a round of killing met.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Below {
+pub(super) struct KillRound {
     /// So many are dead now, or will be when the kernel gets to it.
     reached: usize,
     /// So many may not be signalled by this user.
     refused: usize,
 }
 
-impl Below {
+impl KillRound {
     /// Whether all that are left are another user's: there is nothing that waiting for them would change.
     pub(super) fn is_out_of_reach(self) -> bool {
         self.reached == 0 && self.refused > 0
@@ -49,9 +49,9 @@ impl Below {
 
 /// Sends SIGKILL to every process below this one. One round: what was just being started may be missed, so call it until
 /// there is none left.
-pub(super) fn kill_below() -> Below {
+pub(super) fn kill_below() -> KillRound {
     let own = std::process::id();
-    let mut below = Below::default();
+    let mut below = KillRound::default();
     for process in all_below(own) {
         match kill_if_below(process, own) {
             Ok(()) => below.reached += 1,
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_is_below_and_nobody_else_is() {
+    fn a_child_is_below_and_no_other_process_is() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let own = std::process::id();
         assert!(is_below(child.id(), own));

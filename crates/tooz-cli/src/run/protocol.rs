@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_waited_for_in_vain() {
+    fn a_wait_for_a_process_ends_with_it_or_in_time() {
         let mut looks = 0;
         let gone = || {
             looks += 1;

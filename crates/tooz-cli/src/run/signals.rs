@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::dispositions::Ignored;
 use super::terminal;
-use crate::exit::Failure;
+use crate::exit::CommandFailure;
 
 /// So long what is held is given back, whatever signals come.
 const TIDYING_UP: Duration = Duration::from_secs(1);
@@ -35,13 +35,13 @@ pub(crate) struct Signals(Vec<(Signal, tokio::signal::unix::Signal)>);
 impl Signals {
     /// From now on they are handled. One that was ignored when `tooz` was started (`nohup`, a shell's `&` in a script) stays
     /// ignored, here and in CMD.
-    pub(crate) fn listen() -> Result<Self, Failure> {
+    pub(crate) fn listen() -> Result<Self, CommandFailure> {
         let ignored = Ignored::at_start();
         let mut streams = Vec::new();
         for one in FORWARDED {
             if !ignored.has(one) {
                 let stream = signal(SignalKind::from_raw(one as i32))
-                    .map_err(|error| Failure::error(format!("{one} can't be handled: {error}")))?;
+                    .map_err(|error| CommandFailure::error(format!("{one} can't be handled: {error}")))?;
                 streams.push((one, stream));
             }
         }

@@ -5,15 +5,15 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tooz_core::{Characteristic, Coordinator, ErrorKind, LeaderEvent, LeaderWatch, Leadership, Membership};
 
-use crate::cases::Need::{EndSession, Has};
+use crate::cases::Requirement::{EndSession, Has};
 use crate::cases::cases;
-use crate::stage::{CaseResult, Failure, Stage, ensure, ensure_eq, refused};
+use crate::stage::{CaseFailure, CaseResult, Stage, ensure, ensure_eq, refused};
 
 const GROUPS: Characteristic = Characteristic::Groups;
 
 cases! { "election";
     a_group_without_candidates_has_no_leader [Has(GROUPS)];
-    the_elected_leader_is_known_to_everybody [Has(GROUPS)];
+    the_elected_leader_is_known_to_all [Has(GROUPS)];
     there_is_one_leader_at_a_time [Has(GROUPS)];
     the_epoch_grows_with_every_leader [Has(GROUPS)];
     resigning_hands_over_to_the_next [Has(GROUPS)];
@@ -59,7 +59,7 @@ async fn next(stage: &Stage, watch: &mut LeaderWatch) -> CaseResult<Option<Strin
     match stage.within(stage.after_a_crash(), "the next leader event", watch.next()).await? {
         Some(LeaderEvent::Elected(leader)) => Ok(Some(leader.member.to_string())),
         Some(LeaderEvent::Vacant) => Ok(None),
-        other => Err(Failure::new(format!("unexpected {other:?}"))),
+        other => Err(CaseFailure::new(format!("unexpected {other:?}"))),
     }
 }
 
@@ -78,13 +78,13 @@ async fn a_group_without_candidates_has_no_leader(stage: Stage) -> CaseResult {
     Ok(())
 }
 
-async fn the_elected_leader_is_known_to_everybody(stage: Stage) -> CaseResult {
+async fn the_elected_leader_is_known_to_all(stage: Stage) -> CaseResult {
     let (coordinators, memberships) = members(&stage, 3).await?;
     let leadership = elected(&stage, &memberships[1]).await?;
     ensure!(leadership.is_leader(), "it was just elected");
     for coordinator in &coordinators {
         let leader = stage.soon("asking for the leader", coordinator.group("g")?.leader()).await??;
-        let leader = leader.ok_or_else(|| Failure::new("there is no leader"))?;
+        let leader = leader.ok_or_else(|| CaseFailure::new("there is no leader"))?;
         ensure_eq!(leader.member.as_str(), "m1", "the leader");
         ensure_eq!(leader.epoch, leadership.epoch(), "the epoch");
     }
@@ -224,7 +224,7 @@ async fn a_candidate_who_leaves_is_not_elected(stage: Stage) -> CaseResult {
     let (coordinators, memberships) = members(&stage, 2).await?;
     let mut memberships = memberships.into_iter();
     let (Some(first), Some(second)) = (memberships.next(), memberships.next()) else {
-        return Err(Failure::new("two joined"));
+        return Err(CaseFailure::new("two joined"));
     };
     let leadership = elected(&stage, &first).await?;
     {

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 use tooz_core::{Capabilities, Characteristic, ErrorKind, Group, JoinOptions, LossReason, Membership};
 
-use crate::cases::Need::{Has, HasTimeout, Lacks, Quiet};
+use crate::cases::Requirement::{Has, HasTimeout, Lacks, Quiet};
 use crate::cases::cases;
-use crate::stage::{CaseResult, Failure, Stage, ensure, ensure_eq, refused};
+use crate::stage::{CaseFailure, CaseResult, Stage, ensure, ensure_eq, refused};
 
 const GROUPS: Characteristic = Characteristic::Groups;
 
@@ -14,7 +14,7 @@ cases! { "groups";
     a_second_create_is_refused [Has(GROUPS)];
     what_is_missing_is_not_found [Has(GROUPS)];
     a_group_with_members_is_not_deleted [Has(GROUPS)];
-    who_joins_is_listed_for_everybody [Has(GROUPS)];
+    a_member_that_joins_is_listed_for_all [Has(GROUPS)];
     join_or_create_makes_the_group_once [Has(GROUPS)];
     who_left_is_gone [Has(GROUPS)];
     a_dropped_membership_leaves [Has(GROUPS)];
@@ -22,7 +22,7 @@ cases! { "groups";
     who_leaves_may_rejoin_at_once [Has(GROUPS)];
     fifty_join_at_once [Has(GROUPS), Quiet];
     capabilities_may_be_any_json [Has(GROUPS)];
-    an_update_is_seen_by_everybody [Has(GROUPS)];
+    an_update_is_seen_by_all_members [Has(GROUPS)];
     a_living_namesake_is_refused [Has(GROUPS)];
     a_refused_namesake_is_told_when_to_retry [Has(GROUPS), HasTimeout];
     a_takeover_replaces_the_membership_alone [Has(GROUPS)];
@@ -80,7 +80,7 @@ async fn a_group_with_members_is_not_deleted(stage: Stage) -> CaseResult {
     Ok(())
 }
 
-async fn who_joins_is_listed_for_everybody(stage: Stage) -> CaseResult {
+async fn a_member_that_joins_is_listed_for_all(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("a", "g").await?;
     let other = stage.connect("b").await?.group("g")?;
     let (one, two) = (stage.join(&group).await?, stage.join(&other).await?);
@@ -211,7 +211,7 @@ async fn only_entry(stage: &Stage, group: &Group) -> CaseResult<Capabilities> {
     let mut members = stage.soon("listing", group.members()).await??;
     match (members.pop(), members.is_empty()) {
         (Some(entry), true) => Ok(entry.capabilities),
-        _ => Err(Failure::new("there is exactly one member")),
+        _ => Err(CaseFailure::new("there is exactly one member")),
     }
 }
 
@@ -231,7 +231,7 @@ async fn capabilities_may_be_any_json(stage: Stage) -> CaseResult {
     Ok(())
 }
 
-async fn an_update_is_seen_by_everybody(stage: Stage) -> CaseResult {
+async fn an_update_is_seen_by_all_members(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("a", "g").await?;
     let other = stage.connect("b").await?.group("g")?;
     let (membership, _other) = (stage.join(&group).await?, stage.join(&other).await?);
@@ -273,7 +273,7 @@ async fn a_refused_namesake_is_told_when_to_retry(stage: Stage) -> CaseResult {
     let second = stage.connect("same").await?;
     let result = stage.soon("it", second.group("g")?.join(&1)).await?;
     let error = refused("a second member of the same id", result, ErrorKind::AlreadyExists)?;
-    let after = error.retry_after().ok_or_else(|| Failure::new("there is no retry_after"))?;
+    let after = error.retry_after().ok_or_else(|| CaseFailure::new("there is no retry_after"))?;
     let latest = stage.session_timeout() + stage.rig().lingering;
     ensure!(after <= latest, "{after:?} is more than the {latest:?} after which the dead are gone");
     ensure!(error.is_retryable(), "it may succeed later");

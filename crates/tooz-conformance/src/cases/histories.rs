@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tooz_core::{Characteristic, FenceGate, FencingToken, LockMode};
 
-use crate::cases::Need::{EndSession, Has, HasTimeout, Processes, Signals};
+use crate::cases::Requirement::{EndSession, Has, HasTimeout, Processes, Signals};
 use crate::cases::cases;
 use crate::checker;
 use crate::history::{Attempt, Play};
 use crate::process::{Command, Worker};
-use crate::stage::{CaseResult, Failure, Stage, ensure, ensure_eq};
+use crate::stage::{CaseFailure, CaseResult, Stage, ensure, ensure_eq};
 
 cases! { "histories";
     several_coordinators_keep_every_promise [];
@@ -30,12 +30,12 @@ fn play(name: &str, seed: u64, shared: bool) -> Play {
 
 fn judge(attempts: &[Attempt]) -> CaseResult {
     enough(attempts)?;
-    checker::check(attempts).map_err(|violation| Failure::new(violation))
+    checker::check(attempts).map_err(|violation| CaseFailure::new(violation))
 }
 
 /// A history of nothing proves nothing.
 fn enough(attempts: &[Attempt]) -> CaseResult {
-    let granted = attempts.iter().filter(|one| matches!(one.answer, crate::history::Answer::Granted(_))).count();
+    let granted = attempts.iter().filter(|one| matches!(one.answer, crate::history::Response::Granted(_))).count();
     ensure!(granted >= 10, "only {granted} of {} attempts were granted", attempts.len());
     Ok(())
 }
@@ -75,8 +75,8 @@ async fn lost_sessions_break_no_promise(stage: Stage) -> CaseResult {
     let attempts = stage.within(limit, "the play", performing).await??;
     // Not what they believed: that a session was ended by an operator's hand, no client can know before its next beat.
     enough(&attempts)?;
-    checker::fencing(&attempts).map_err(Failure::new)?;
-    checker::linearizability(&attempts).map_err(Failure::new)
+    checker::fencing(&attempts).map_err(CaseFailure::new)?;
+    checker::linearizability(&attempts).map_err(CaseFailure::new)
 }
 
 async fn several_processes_keep_every_promise(stage: Stage) -> CaseResult {
@@ -109,10 +109,10 @@ async fn a_killed_process_breaks_no_promise(stage: Stage) -> CaseResult {
     // The deeds of the dead one are not known; the living ones' promises hold all the same.
     killed.kill().await?;
     let attempts = living.reply().await?.attempts;
-    let granted = attempts.iter().filter(|one| matches!(one.answer, crate::history::Answer::Granted(_))).count();
+    let granted = attempts.iter().filter(|one| matches!(one.answer, crate::history::Response::Granted(_))).count();
     ensure!(granted >= 2, "the living got the lock {granted} times only");
-    checker::fencing(&attempts).map_err(Failure::new)?;
-    checker::belief(&attempts).map_err(Failure::new)?;
+    checker::fencing(&attempts).map_err(CaseFailure::new)?;
+    checker::belief(&attempts).map_err(CaseFailure::new)?;
     living.end().await
 }
 
@@ -159,7 +159,7 @@ async fn a_stopped_writer_is_refused_by_the_gate_and_seen_without(stage: Stage) 
     let lock = stage.connect("here").await?.lock("x")?;
     let mut worker = Worker::start(&stage, "there").await?;
     let old = worker.ask(&Command::Hold { lock: "x".into() }).await?.token;
-    let old = FencingToken(old.ok_or_else(|| Failure::new("a grant has a token"))?);
+    let old = FencingToken(old.ok_or_else(|| CaseFailure::new("a grant has a token"))?);
     // It looks, finds that it holds, and is stopped before it can write.
     worker.tell(&Command::CheckThenStop).await?;
     let guard = stage.within(stage.after_a_crash(), "the stopped writer's lock", lock.acquire()).await??;

@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use tooz_core::{Characteristic, Coordinator, ErrorKind, Lock, LockMode, Waiter};
 
-use crate::cases::Need::{Has, HidesLocks, HidesWaiters, ListsLocks, ListsWaiters};
+use crate::cases::Requirement::{Has, HidesLocks, HidesWaiters, ListsLocks, ListsWaiters};
 use crate::cases::cases;
-use crate::stage::{CaseResult, Failure, Stage, ensure, ensure_eq, refused};
+use crate::stage::{CaseFailure, CaseResult, Stage, ensure, ensure_eq, refused};
 
 cases! { "in_use";
     the_locks_in_use_are_listed [ListsLocks];
@@ -78,7 +78,7 @@ async fn until_they_wait(stage: &Stage, lock: &Lock, wanted: &[&str]) -> CaseRes
         .await;
     match so {
         Ok(()) => Ok(()),
-        Err(why) => Err(Failure::new(format_args!("{why}: {:?} and not {wanted:?}", waiting(stage, lock).await?))),
+        Err(why) => Err(CaseFailure::new(format_args!("{why}: {:?} and not {wanted:?}", waiting(stage, lock).await?))),
     }
 }
 

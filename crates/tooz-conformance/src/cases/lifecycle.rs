@@ -14,15 +14,15 @@ use tooz_core::{
     Membership, Namespace, SessionState,
 };
 
-use crate::cases::Need::{Cut, Has, HasTimeout, Quiet, Restart, Workers};
+use crate::cases::Requirement::{Cut, Has, HasTimeout, Quiet, Restart, Workers};
 use crate::cases::cases;
 use crate::process::{Command, Worker};
-use crate::stage::{CaseResult, Failure, Stage, ensure, ensure_eq, refused};
+use crate::stage::{CaseFailure, CaseResult, Stage, ensure, ensure_eq, refused};
 
 cases! { "lifecycle";
     an_unknown_option_lists_the_valid_ones [];
     a_bad_duration_says_what_would_be_right [];
-    a_scheme_that_nobody_answers_lists_the_linked_ones [];
+    a_scheme_without_a_driver_lists_the_linked_ones [];
     a_password_is_never_shown [];
     require_names_what_is_missing [];
     what_is_there_can_be_required [];
@@ -74,7 +74,7 @@ async fn a_bad_duration_says_what_would_be_right(stage: Stage) -> CaseResult {
     Ok(())
 }
 
-async fn a_scheme_that_nobody_answers_lists_the_linked_ones(stage: Stage) -> CaseResult {
+async fn a_scheme_without_a_driver_lists_the_linked_ones(stage: Stage) -> CaseResult {
     let result = stage.soon("connecting", tooz_core::connect("nosuchscheme://x", "a")).await?;
     let text = refused("an unknown scheme", result, ErrorKind::Config)?.to_string();
     for driver in tooz_core::drivers() {
@@ -109,7 +109,7 @@ async fn require_names_what_is_missing(stage: Stage) -> CaseResult {
     }
     let result = stage.soon("connecting", stage.options("a")?.require(all).connect()).await?;
     let text = match result {
-        Ok(_) => return Err(Failure::new("all was required, and it connected")),
+        Ok(_) => return Err(CaseFailure::new("all was required, and it connected")),
         Err(error) => error.to_string(),
     };
     for one in missing.iter() {
@@ -202,7 +202,7 @@ async fn no_runtime_is_needed(stage: Stage) -> CaseResult {
     });
     match stage.soon("a thread without a runtime", is_done).await? {
         Ok(result) => Ok(result?),
-        Err(_) => Err(Failure::new("the thread without a runtime panicked")),
+        Err(_) => Err(CaseFailure::new("the thread without a runtime panicked")),
     }
 }
 
@@ -250,7 +250,7 @@ async fn closing_works_without_a_runtime(stage: Stage) -> CaseResult {
     };
     match stage.soon("close_blocking", closing).await?? {
         Ok(result) => result?,
-        Err(_) => return Err(Failure::new("close_blocking panicked")),
+        Err(_) => return Err(CaseFailure::new("close_blocking panicked")),
     }
     ensure_eq!(coordinator.state(), SessionState::Closed, "it was closed");
     Ok(())
@@ -433,10 +433,10 @@ async fn remaining_counts_to_a_deadline_within_the_timeout(stage: Stage) -> Case
     let guard = stage.hold(&coordinator.lock("x")?).await?;
     let timeout = coordinator.terms().and_then(|terms| terms.timeout);
     let timeout =
-        timeout.ok_or_else(|| Failure::new("the session has no timeout, but does not declare NonTimeoutBased"))?;
+        timeout.ok_or_else(|| CaseFailure::new("the session has no timeout, but does not declare NonTimeoutBased"))?;
     for _ in 0..20 {
         let (Some(remaining), Some(expires)) = (guard.remaining(), guard.expires_in()) else {
-            return Err(Failure::new("a session with a timeout has a deadline"));
+            return Err(CaseFailure::new("a session with a timeout has a deadline"));
         };
         ensure!(remaining <= timeout && expires <= timeout, "{remaining:?} and {expires:?} of {timeout:?}");
         // Two reads at two moments: the second is the later one.

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tooz_core::{Characteristic, JoinOptions, LossReason, SessionEvent, SessionEvents, SessionState};
 
-use crate::cases::Need::{AdvanceClock, Cut, EndSession, Has, HasTimeout, Processes, Quiet, Signals};
+use crate::cases::Requirement::{AdvanceClock, Cut, EndSession, Has, HasTimeout, Processes, Quiet, Signals};
 use crate::cases::cases;
 use crate::process::{Command, Worker};
-use crate::stage::{CaseResult, Failure, Stage, ensure, ensure_eq};
+use crate::stage::{CaseFailure, CaseResult, Stage, ensure, ensure_eq};
 
 const GROUPS: Characteristic = Characteristic::Groups;
 
@@ -91,7 +91,7 @@ async fn a_killed_member_leaves(stage: Stage) -> CaseResult {
             match watch.next().await {
                 Some(tooz_core::GroupEvent::Joined(_)) => return Ok(()),
                 Some(_) => {}
-                None => return Err(Failure::new("the watch has ended")),
+                None => return Err(CaseFailure::new("the watch has ended")),
             }
         }
     };
@@ -104,7 +104,7 @@ async fn a_killed_member_leaves(stage: Stage) -> CaseResult {
                     Some(tooz_core::GroupEvent::Left(_)) => return Ok(()),
                     Some(tooz_core::GroupEvent::Reset(all)) if all.is_empty() => return Ok(()),
                     Some(_) => {}
-                    None => return Err(Failure::new("the watch has ended")),
+                    None => return Err(CaseFailure::new("the watch has ended")),
                 }
             }
         })
@@ -270,7 +270,7 @@ async fn await_event(
                 match events.next().await {
                     Some(event) if wanted(&event) => return Ok(()),
                     Some(_) => {}
-                    None => return Err(Failure::new(format!("the events ended before {what}"))),
+                    None => return Err(CaseFailure::new(format!("the events ended before {what}"))),
                 }
             }
         })
@@ -319,7 +319,7 @@ async fn memberships_come_back_with_their_latest_capabilities(stage: Stage) -> C
     stage
         .within(stage.after_a_crash(), "the membership to stand again", membership.wait_standing())
         .await?
-        .map_err(|reason| Failure::new(format!("it is over: {reason}")))?;
+        .map_err(|reason| CaseFailure::new(format!("it is over: {reason}")))?;
     ensure!(membership.is_member() && membership.over().is_none(), "it stands again");
     let members = stage.soon("listing", group.members()).await??;
     ensure_eq!(members.len(), 1, "the members");
@@ -403,7 +403,7 @@ async fn a_try_while_cut_off_is_an_error(stage: Stage) -> CaseResult {
         }
         Ok(got) => {
             let answer = got.is_some();
-            return Err(Failure::new(format!("a try that reached no server answered: granted {answer}")));
+            return Err(CaseFailure::new(format!("a try that reached no server answered: granted {answer}")));
         }
     }
     stage
@@ -457,11 +457,11 @@ async fn a_stalled_application_loses_its_session_if_it_asked_for_that(stage: Sta
             Ok::<_, tooz_core::Error>(held)
         })
     });
-    stage.soon("the stalled application's grant", is_held).await?.map_err(Failure::new)?;
+    stage.soon("the stalled application's grant", is_held).await?.map_err(CaseFailure::new)?;
     let guard = stage.within(stage.after_a_crash(), "the stalled application's lock", lock.acquire()).await??;
     let stalled = tokio::task::spawn_blocking(move || stalled.join());
     let held = stage.within(blocked + stage.patience(), "the stalled application", stalled).await??;
-    let held = held.map_err(|_| Failure::new("the stalled application panicked"))??;
+    let held = held.map_err(|_| CaseFailure::new("the stalled application panicked"))??;
     ensure!(!held, "the stalled application still believes to hold it");
     ensure!(guard.is_held(), "the stalled application took it back");
     stage.give(guard).await

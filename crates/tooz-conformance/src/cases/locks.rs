@@ -10,10 +10,10 @@ use tokio::time::{Instant, sleep};
 use tooz_core::driver::Mutex;
 use tooz_core::{Characteristic, ErrorKind, FencingToken, LockGuard, LockMode, LossReason};
 
-use crate::cases::Need::{EndSession, Has, Lacks, Processes};
+use crate::cases::Requirement::{EndSession, Has, Lacks, Processes};
 use crate::cases::cases;
 use crate::process::{Command, Worker};
-use crate::stage::{CaseResult, Failure, Stage, ensure, ensure_eq, refused};
+use crate::stage::{CaseFailure, CaseResult, Stage, ensure, ensure_eq, refused};
 
 cases! { "locks";
     a_free_lock_is_granted [];
@@ -49,7 +49,7 @@ cases! { "locks";
     a_waiter_survives_the_loss_of_its_session [EndSession];
     a_broken_lock_can_be_had [Has(Characteristic::BreakableLocks)];
     the_ex_holder_is_told_promptly [Has(Characteristic::BreakableLocks)];
-    releasing_a_broken_lock_touches_nobody [Has(Characteristic::BreakableLocks)];
+    releasing_a_broken_lock_touches_no_other_holder [Has(Characteristic::BreakableLocks)];
     breaking_a_stale_holder_is_not_found [Has(Characteristic::BreakableLocks)];
     breaking_passes_the_lock_to_a_waiter [Has(Characteristic::BreakableLocks)];
     what_cannot_be_broken_says_so [Lacks(Characteristic::BreakableLocks)];
@@ -63,10 +63,10 @@ async fn a_free_lock_is_granted(stage: Stage) -> CaseResult {
         ensure!(guard.is_held(), "it was just granted");
         ensure_eq!(guard.mode(), LockMode::Exclusive, "the mode");
         stage.give(guard).await?;
-        let guard = stage.attempt(&lock).await?.ok_or_else(|| Failure::new("it is free"))?;
+        let guard = stage.attempt(&lock).await?.ok_or_else(|| CaseFailure::new("it is free"))?;
         stage.give(guard).await?;
         let within = stage.soon("acquiring", lock.acquire_within(Duration::from_secs(1))).await??;
-        stage.give(within.ok_or_else(|| Failure::new("it is free"))?).await?;
+        stage.give(within.ok_or_else(|| CaseFailure::new("it is free"))?).await?;
     }
     Ok(())
 }
@@ -139,7 +139,7 @@ async fn many_holders_never_overlap(stage: Stage) -> CaseResult {
             for _ in 0..ROUNDS {
                 let guard = lock.acquire().await?;
                 if inside.swap(true, Ordering::SeqCst) {
-                    return Err(Failure::new("two were inside"));
+                    return Err(CaseFailure::new("two were inside"));
                 }
                 // Not atomic on purpose: the lock is what keeps it whole.
                 let seen = count.load(Ordering::SeqCst);
@@ -251,7 +251,7 @@ async fn a_try_right_after_a_wait_that_was_given_up_is_answered_at_once(stage: S
         ensure!(stage.attempt(&lock_b).await?.is_none(), "it is still held");
     }
     stage.give(guard).await?;
-    let guard = stage.attempt(&lock_b).await?.ok_or_else(|| Failure::new("it is free"))?;
+    let guard = stage.attempt(&lock_b).await?.ok_or_else(|| CaseFailure::new("it is free"))?;
     stage.give(guard).await
 }
 
@@ -568,7 +568,7 @@ async fn broken(stage: &Stage) -> CaseResult<(LockGuard, tooz_core::Lock, tooz_c
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let guard = stage.hold(&lock_a).await?;
     let holders = stage.soon("holders", lock_b.holders()).await??;
-    let holder = holders.first().ok_or_else(|| Failure::new("a held lock has a holder"))?;
+    let holder = holders.first().ok_or_else(|| CaseFailure::new("a held lock has a holder"))?;
     stage.soon("breaking", lock_b.break_lock(holder)).await??;
     Ok((guard, lock_a, lock_b))
 }
@@ -590,7 +590,7 @@ async fn the_ex_holder_is_told_promptly(stage: Stage) -> CaseResult {
     stage.give(stage.hold(&lock_a).await?).await
 }
 
-async fn releasing_a_broken_lock_touches_nobody(stage: Stage) -> CaseResult {
+async fn releasing_a_broken_lock_touches_no_other_holder(stage: Stage) -> CaseResult {
     let (former, lock_a, lock_b) = broken(&stage).await?;
     let new = stage.hold(&lock_b).await?;
     // Whether the news has reached the ex-holder yet or not: its release must not matter.
@@ -605,7 +605,7 @@ async fn breaking_a_stale_holder_is_not_found(stage: Stage) -> CaseResult {
     let (_a, _b, lock_a, lock_b) = stage.two_locks().await?;
     let first = stage.hold(&lock_a).await?;
     let seen = stage.soon("holders", lock_b.holders()).await??;
-    let seen = seen.first().ok_or_else(|| Failure::new("a held lock has a holder"))?;
+    let seen = seen.first().ok_or_else(|| CaseFailure::new("a held lock has a holder"))?;
     stage.give(first).await?;
     let second = stage.hold(&lock_a).await?;
     let result = stage.soon("breaking", lock_b.break_lock(seen)).await?;

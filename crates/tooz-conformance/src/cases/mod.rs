@@ -26,14 +26,14 @@ pub(crate) struct Case {
     /// `module::sentence`.
     pub(crate) name: &'static str,
     /// What a driver or its rig must have for it.
-    pub(crate) needs: &'static [Need],
+    pub(crate) needs: &'static [Requirement],
     /// The case itself.
     pub(crate) run: fn(Stage) -> Pin<Box<dyn Future<Output = CaseResult>>>,
 }
 
 /// What a case needs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Need {
+pub(crate) enum Requirement {
     /// The card has it.
     Has(Characteristic),
     /// The card does not have it: the case shows what happens without.
@@ -69,7 +69,7 @@ pub(crate) enum Need {
 impl Case {
     /// Whether it runs alone.
     pub(crate) fn needs_quiet(&self) -> bool {
-        self.needs.iter().any(|need| matches!(need, Need::Quiet))
+        self.needs.iter().any(|need| matches!(need, Requirement::Quiet))
     }
 
     /// Why this case does not apply, if it does not.
@@ -78,30 +78,32 @@ impl Case {
     }
 }
 
-impl Need {
+impl Requirement {
     fn missing(self, rig: &Rig) -> Option<String> {
         let has = rig.characteristics();
         let (met, why) = match self {
-            Need::Has(one) => (has.has(one), format!("the driver does not declare {one}")),
-            Need::Lacks(one) => (!has.has(one), format!("the driver declares {one}")),
-            Need::HasTimeout => (
+            Requirement::Has(one) => (has.has(one), format!("the driver does not declare {one}")),
+            Requirement::Lacks(one) => (!has.has(one), format!("the driver declares {one}")),
+            Requirement::HasTimeout => (
                 !has.has(Characteristic::NonTimeoutBased),
                 "the driver's sessions end with the process, not by a timeout".to_owned(),
             ),
-            Need::Processes => {
+            Requirement::Processes => {
                 (rig.across_processes && process::AVAILABLE, "the rig's URL is of one process".to_owned())
             }
-            Need::Workers => (process::AVAILABLE, "this system can't start the test again".to_owned()),
-            Need::Signals => (cfg!(unix), "this system has no SIGSTOP".to_owned()),
-            Need::EndSession => (rig.end_session.is_some(), "the rig can't end a session".to_owned()),
-            Need::Cut => (rig.cut.is_some() && rig.heal.is_some(), "the rig can't cut a member off".to_owned()),
-            Need::Restart => (rig.restart.is_some(), "the rig can't restart a server".to_owned()),
-            Need::ListsLocks => (!rig.hides_locks, "the rig says that the names of locks are hidden".to_owned()),
-            Need::HidesLocks => (rig.hides_locks, "the rig does not say that the names of locks are hidden".to_owned()),
-            Need::ListsWaiters => (!rig.hides_waiters, "the rig says that waiters are hidden".to_owned()),
-            Need::HidesWaiters => (rig.hides_waiters, "the rig does not say that waiters are hidden".to_owned()),
-            Need::Quiet => (true, String::new()),
-            Need::AdvanceClock => (rig.advance_clock.is_some(), "the rig can't move a clock".to_owned()),
+            Requirement::Workers => (process::AVAILABLE, "this system can't start the test again".to_owned()),
+            Requirement::Signals => (cfg!(unix), "this system has no SIGSTOP".to_owned()),
+            Requirement::EndSession => (rig.end_session.is_some(), "the rig can't end a session".to_owned()),
+            Requirement::Cut => (rig.cut.is_some() && rig.heal.is_some(), "the rig can't cut a member off".to_owned()),
+            Requirement::Restart => (rig.restart.is_some(), "the rig can't restart a server".to_owned()),
+            Requirement::ListsLocks => (!rig.hides_locks, "the rig says that the names of locks are hidden".to_owned()),
+            Requirement::HidesLocks => {
+                (rig.hides_locks, "the rig does not say that the names of locks are hidden".to_owned())
+            }
+            Requirement::ListsWaiters => (!rig.hides_waiters, "the rig says that waiters are hidden".to_owned()),
+            Requirement::HidesWaiters => (rig.hides_waiters, "the rig does not say that waiters are hidden".to_owned()),
+            Requirement::Quiet => (true, String::new()),
+            Requirement::AdvanceClock => (rig.advance_clock.is_some(), "the rig can't move a clock".to_owned()),
         };
         (!met).then_some(why)
     }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tooz_core::{Characteristic, ErrorKind, FencingToken, Lock, LockGuard, LockMode};
 
-use crate::cases::Need::{Has, Lacks};
+use crate::cases::Requirement::{Has, Lacks};
 use crate::cases::cases;
-use crate::stage::{CaseResult, Failure, Stage, ensure, ensure_eq, refused};
+use crate::stage::{CaseFailure, CaseResult, Stage, ensure, ensure_eq, refused};
 
 const SHARED: Characteristic = Characteristic::SharedLocks;
 
@@ -77,7 +77,7 @@ async fn every_order_of_modes_is_right(stage: Stage) -> CaseResult {
                 let lock_a = a.lock("x")?;
                 let lock_b = if same { a.lock("x")? } else { b.lock("x")? };
                 let guard = take(&stage, &lock_a, first).await?;
-                let guard = guard.ok_or_else(|| Failure::new(format!("{first:?} on a free lock")))?;
+                let guard = guard.ok_or_else(|| CaseFailure::new(format!("{first:?} on a free lock")))?;
                 let other = take(&stage, &lock_b, second).await?;
                 let which = if same { "the same" } else { "another" };
                 ensure_eq!(
@@ -231,7 +231,7 @@ async fn breaking_one_reader_leaves_the_others(stage: Stage) -> CaseResult {
     let lock = coordinators[2].lock("x")?;
     let holders = stage.soon("holders", lock.holders()).await??;
     let holder = holders.iter().find(|holder| holder.token == first.fencing_token());
-    let holder = holder.ok_or_else(|| Failure::new("the first reader is not listed"))?;
+    let holder = holder.ok_or_else(|| CaseFailure::new("the first reader is not listed"))?;
     stage.soon("breaking", lock.break_lock(holder)).await??;
     let limit = stage.session_timeout() + Duration::from_secs(2);
     stage.within(limit, "the broken reader's loss", first.loss().wait()).await?;

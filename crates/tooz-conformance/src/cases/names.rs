@@ -2,7 +2,7 @@
 
 use tooz_core::{Characteristic, Coordinator, ErrorKind};
 
-use crate::cases::Need::Has;
+use crate::cases::Requirement::Has;
 use crate::cases::cases;
 use crate::stage::{CaseResult, Stage, ensure, ensure_eq, refused};
 

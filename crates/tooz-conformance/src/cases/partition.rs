@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tooz_core::{Characteristic, Coordinator, Membership, Partitioner};
 
-use crate::cases::Need::{EndSession, Has};
+use crate::cases::Requirement::{EndSession, Has};
 use crate::cases::cases;
 use crate::stage::{CaseResult, Stage, ensure, ensure_eq};
 
@@ -17,7 +17,7 @@ cases! { "partition";
     every_key_belongs_to_exactly_one_member [Has(GROUPS)];
     an_observer_agrees_and_owns_nothing [Has(GROUPS)];
     replicas_are_different_members [Has(GROUPS)];
-    a_newcomer_takes_keys_and_nobody_else_gains [Has(GROUPS)];
+    a_newcomer_takes_keys_and_no_other_member_gains [Has(GROUPS)];
     weights_are_shares [Has(GROUPS)];
     weight_zero_is_no_share [Has(GROUPS)];
     a_new_weight_applies [Has(GROUPS)];
@@ -110,7 +110,7 @@ async fn replicas_are_different_members(stage: Stage) -> CaseResult {
     Ok(())
 }
 
-async fn a_newcomer_takes_keys_and_nobody_else_gains(stage: Stage) -> CaseResult {
+async fn a_newcomer_takes_keys_and_no_other_member_gains(stage: Stage) -> CaseResult {
     let (_coordinators, memberships) = members(&stage, 3).await?;
     let mut partitioner = stage.soon("partitioning", memberships[0].partitioner()).await??;
     let before = owners(&partitioner);

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tooz_core::{Characteristic, ErrorKind, GroupEvent, GroupWatch};
 
-use crate::cases::Need::{EndSession, Has};
+use crate::cases::Requirement::{EndSession, Has};
 use crate::cases::cases;
-use crate::stage::{CaseResult, Failure, Stage, ensure, ensure_eq};
+use crate::stage::{CaseFailure, CaseResult, Stage, ensure, ensure_eq};
 
 const GROUPS: Characteristic = Characteristic::Groups;
 
@@ -16,7 +16,7 @@ cases! { "watches";
     a_watch_begins_with_a_snapshot [Has(GROUPS)];
     every_change_is_told [Has(GROUPS)];
     changes_are_pushed [Has(GROUPS), Has(Characteristic::PushedWatches)];
-    nobody_is_missed_between_snapshot_and_changes [Has(GROUPS)];
+    no_member_is_missed_between_snapshot_and_changes [Has(GROUPS)];
     the_capabilities_come_with_the_change [Has(GROUPS)];
     a_watch_ends_after_deleted [Has(GROUPS)];
     a_watch_ends_with_close [Has(GROUPS)];
@@ -32,7 +32,7 @@ cases! { "watches";
 async fn next(stage: &Stage, watch: &mut GroupWatch) -> CaseResult<GroupEvent> {
     match stage.soon("the next event", watch.next()).await? {
         Some(event) => Ok(event),
-        None => Err(Failure::new("the watch has ended")),
+        None => Err(CaseFailure::new("the watch has ended")),
     }
 }
 
@@ -51,23 +51,23 @@ async fn follow_until(
                 }
                 Some(GroupEvent::Joined(entry)) => {
                     if !seen.insert(entry.member.to_string()) {
-                        return Err(Failure::new(format!("{} joined twice", entry.member)));
+                        return Err(CaseFailure::new(format!("{} joined twice", entry.member)));
                     }
                 }
                 Some(GroupEvent::Left(member)) => {
                     if !seen.remove(member.as_str()) {
-                        return Err(Failure::new(format!("{member} left, but was not there")));
+                        return Err(CaseFailure::new(format!("{member} left, but was not there")));
                     }
                 }
                 Some(GroupEvent::Updated(_)) => {}
-                other => return Err(Failure::new(format!("unexpected {other:?}"))),
+                other => return Err(CaseFailure::new(format!("unexpected {other:?}"))),
             }
         }
         Ok(())
     };
     match timeout(limit, following).await {
         Ok(verdict) => verdict,
-        Err(_) => Err(Failure::new(format!("the watch showed {seen:?}, and not {wanted:?} within {limit:?}"))),
+        Err(_) => Err(CaseFailure::new(format!("the watch showed {seen:?}, and not {wanted:?} within {limit:?}"))),
     }
 }
 
@@ -82,7 +82,7 @@ async fn a_watch_begins_with_a_snapshot(stage: Stage) -> CaseResult {
     let _membership = stage.soon("joining", group.join(&7)).await??;
     let mut watch = stage.soon("watching", group.watch()).await??;
     let GroupEvent::Snapshot(members) = next(&stage, &mut watch).await? else {
-        return Err(Failure::new("the first event is a snapshot"));
+        return Err(CaseFailure::new("the first event is a snapshot"));
     };
     ensure_eq!(members.len(), 1, "the members in the snapshot");
     ensure_eq!(members[0].member.as_str(), "a", "the member");
@@ -126,7 +126,7 @@ async fn changes_are_pushed(stage: Stage) -> CaseResult {
     Ok(())
 }
 
-async fn nobody_is_missed_between_snapshot_and_changes(stage: Stage) -> CaseResult {
+async fn no_member_is_missed_between_snapshot_and_changes(stage: Stage) -> CaseResult {
     let (_coordinator, group) = stage.with_group("watcher", "g").await?;
     let coordinators = stage.connect_all(20).await?;
     let mut joins = Vec::new();
@@ -161,7 +161,7 @@ async fn the_capabilities_come_with_the_change(stage: Stage) -> CaseResult {
             ensure_eq!(entry.capabilities.get::<Vec<String>>()?, ["x", "y"], "the capabilities");
             Ok(())
         }
-        event => Err(Failure::new(format!("b joined, but told was {event:?}"))),
+        event => Err(CaseFailure::new(format!("b joined, but told was {event:?}"))),
     }
 }
 
@@ -222,7 +222,7 @@ async fn a_slow_reader_gets_a_reset_or_every_change(stage: Stage) -> CaseResult 
                     all.first().and_then(|entry| entry.capabilities.get().ok()).or(last)
                 }
                 Some(GroupEvent::Joined(entry) | GroupEvent::Updated(entry)) => entry.capabilities.get().ok().or(last),
-                _ => return Err(Failure::new("the watch has ended")),
+                _ => return Err(CaseFailure::new("the watch has ended")),
             };
         }
         Ok(())
@@ -258,7 +258,7 @@ async fn a_dead_session_is_told_as_left(stage: Stage) -> CaseResult {
                     Some(GroupEvent::Left(member)) if member.as_str() == "b" => return Ok(()),
                     Some(GroupEvent::Reset(_)) => return Ok(()),
                     Some(_) => {}
-                    None => return Err(Failure::new("the watch has ended")),
+                    None => return Err(CaseFailure::new("the watch has ended")),
                 }
             }
         })

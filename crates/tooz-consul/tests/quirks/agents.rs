@@ -12,7 +12,7 @@ use crate::stage::{connect, moment, play, with, within};
 
 pub(crate) const QUIRKS: &[Quirk] = &[
     ("agents::a_dead_one_is_left_for_the_next", || play(dead())),
-    ("agents::one_that_hangs_later_loses_nothing_and_keeps_nobody_waiting", || play(hangs_later())),
+    ("agents::one_that_hangs_later_loses_nothing_and_keeps_no_request_waiting", || play(hangs_later())),
     ("agents::nothing_that_listens_is_an_error_that_says_so", || play(nothing())),
     ("agents::something_else_that_listens_is_an_error_that_says_so", || play(something_else())),
     ("agents::a_datacenter_that_is_not_there_is_named", || play(no_datacenter())),

@@ -34,7 +34,7 @@ mod tests {
     use crate::base::error::{ErrorKind, Outcome};
 
     #[tokio::test]
-    async fn a_panic_is_an_error_of_which_nobody_knows_the_outcome() {
+    async fn a_panic_is_an_error_of_unknown_outcome() {
         let panicking = async {
             tokio::task::yield_now().await;
             panic!("as part of {}", "a test")

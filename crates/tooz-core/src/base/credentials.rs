@@ -60,13 +60,13 @@ type Ask = Arc<dyn Fn() -> Result<Credentials> + Send + Sync>;
 /// A driver calls [`read`](Self::read) for each connection that it makes, also for the hundredth.
 #[derive(Clone)]
 pub struct CredentialSource {
-    from: From,
+    from: Origin,
     /// A question that hangs can't be taken back. So many may hang; after that the next one waits.
     questions: Arc<Semaphore>,
 }
 
 #[derive(Clone)]
-enum From {
+enum Origin {
     Url(Credentials),
     File { username: Option<String>, path: PathBuf },
     Application(Ask),
@@ -79,7 +79,7 @@ impl CredentialSource {
             if !options.knows(PASSWORD_FILE.name) {
                 return Err(Error::config("this driver logs in nowhere: it takes no credentials"));
             }
-            return Ok(CredentialSource { from: From::Application(ask), questions: questions() });
+            return Ok(CredentialSource { from: Origin::Application(ask), questions: questions() });
         }
         let (username, password) = (url.username().map(str::to_owned), url.password().map(str::to_owned));
         let from = match (options.text(PASSWORD_FILE.name), password) {
@@ -87,8 +87,8 @@ impl CredentialSource {
                 return Err(Error::config("a password in the URL and password_file at once: give one of them"));
             }
             (Some(""), None) => return Err(Error::config("password_file is empty: it names a file")),
-            (Some(path), None) => From::File { username, path: path.into() },
-            (None, password) => From::Url(Credentials { username, password }),
+            (Some(path), None) => Origin::File { username, path: path.into() },
+            (None, password) => Origin::Url(Credentials { username, password }),
         };
         Ok(CredentialSource { from, questions: questions() })
     }
@@ -102,7 +102,7 @@ impl CredentialSource {
     /// Dropping it loses nothing. A question that was begun goes on in its thread, and its answer is dropped.
     pub async fn read(&self) -> Result<Credentials> {
         let from = match &self.from {
-            From::Url(credentials) => return Ok(credentials.clone()),
+            Origin::Url(credentials) => return Ok(credentials.clone()),
             from => from.clone(),
         };
         let Ok(turn) = Arc::clone(&self.questions).acquire_owned().await else { return Err(Error::closed()) };
@@ -115,16 +115,16 @@ impl CredentialSource {
 
     /// Whether the credentials may be others the next time.
     pub fn may_change(&self) -> bool {
-        !matches!(self.from, From::Url(_))
+        !matches!(self.from, Origin::Url(_))
     }
 }
 
 impl fmt::Debug for CredentialSource {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.from {
-            From::Url(credentials) => formatter.debug_tuple("Url").field(credentials).finish(),
-            From::File { path, .. } => formatter.debug_tuple("File").field(&shown(path)).finish(),
-            From::Application(_) => formatter.write_str("Application"),
+            Origin::Url(credentials) => formatter.debug_tuple("Url").field(credentials).finish(),
+            Origin::File { path, .. } => formatter.debug_tuple("File").field(&shown(path)).finish(),
+            Origin::Application(_) => formatter.write_str("Application"),
         }
     }
 }
@@ -138,13 +138,13 @@ fn questions() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(QUESTIONS))
 }
 
-fn ask(from: From) -> Result<Credentials> {
+fn ask(from: Origin) -> Result<Credentials> {
     match from {
-        From::Url(credentials) => Ok(credentials),
-        From::File { username, path } => {
+        Origin::Url(credentials) => Ok(credentials),
+        Origin::File { username, path } => {
             password_in("password_file", &path).map(|password| Credentials { username, password: Some(password) })
         }
-        From::Application(ask) => catch_unwind(AssertUnwindSafe(|| ask())).unwrap_or_else(|_| {
+        Origin::Application(ask) => catch_unwind(AssertUnwindSafe(|| ask())).unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Backend, "the application's function for credentials panicked"))
         }),
     }

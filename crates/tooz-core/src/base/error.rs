@@ -80,10 +80,10 @@ pub enum Outcome {
 /// Its message says which driver, what was asked, and what to do; it never holds a password. A clone is the same error, for several
 /// callers that failed for one reason; two errors are equal when they say the same.
 #[derive(Clone)]
-pub struct Error(Box<Inner>);
+pub struct Error(Box<ErrorInner>);
 
 #[derive(Clone)]
-struct Inner {
+struct ErrorInner {
     kind: ErrorKind,
     outcome: Outcome,
     driver: Option<&'static str>,
@@ -103,7 +103,7 @@ impl Error {
             ErrorKind::TimedOut | ErrorKind::Unavailable => Outcome::Unknown,
             _ => Outcome::NotApplied,
         };
-        Error(Box::new(Inner {
+        Error(Box::new(ErrorInner {
             kind,
             outcome,
             driver: None,

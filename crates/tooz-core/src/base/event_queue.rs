@@ -14,18 +14,18 @@ use crate::base::sync::Notify;
 const CAPACITY: usize = 1024;
 
 /// What a reader finds.
-pub(crate) enum Next<T> {
+pub(crate) enum Delivery<T> {
     Item(T),
     /// Items were thrown away; what comes next is newer than all of them.
     Lagged,
 }
 
 struct Buffer<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<QueueState<T>>,
     reader_gone: Notify,
 }
 
-struct State<T> {
+struct QueueState<T> {
     queue: VecDeque<T>,
     overflowed: bool,
     ended: bool,
@@ -40,7 +40,7 @@ pub(crate) struct Reader<T>(Ours<Arc<Buffer<T>>>);
 
 pub(crate) fn event_queue<T>() -> (Feeder<T>, Reader<T>) {
     let shared = Arc::new(Buffer {
-        state: Mutex::new(State {
+        state: Mutex::new(QueueState {
             queue: VecDeque::new(),
             overflowed: false,
             ended: false,
@@ -54,25 +54,25 @@ pub(crate) fn event_queue<T>() -> (Feeder<T>, Reader<T>) {
 }
 
 impl<T> Buffer<T> {
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, QueueState<T>> {
         self.state.lock()
     }
 
     /// A reader that is woken may come back at once, and what is thrown away may have a drop of its own: both happen without the lock.
-    fn change<G>(&self, change: impl FnOnce(&mut State<T>) -> G) -> Unsaid<G> {
+    fn change<G>(&self, change: impl FnOnce(&mut QueueState<T>) -> G) -> PendingWake<G> {
         let mut state = self.lock();
-        Unsaid { _garbage: change(&mut state), waker: state.waker.take() }
+        PendingWake { _garbage: change(&mut state), waker: state.waker.take() }
     }
 }
 
 /// A change that the reader has not been woken for: to be said once no lock is held.
 #[must_use]
-pub(crate) struct Unsaid<G> {
+pub(crate) struct PendingWake<G> {
     _garbage: G,
     waker: Option<Waker>,
 }
 
-impl<G> Unsaid<G> {
+impl<G> PendingWake<G> {
     pub(crate) fn say(self) {
         // A waker that panics has woken no task, and is not to end the task that fed it.
         if let Some(waker) = self.waker {
@@ -87,7 +87,7 @@ impl<T> Feeder<T> {
     }
 
     /// Adds these items in one step; the reader is woken later, for callers that hold a lock of their own.
-    pub(crate) fn put(&self, items: impl IntoIterator<Item = T>) -> Unsaid<VecDeque<T>> {
+    pub(crate) fn put(&self, items: impl IntoIterator<Item = T>) -> PendingWake<VecDeque<T>> {
         self.0.change(|state| {
             let mut garbage = VecDeque::new();
             for item in items {
@@ -150,15 +150,15 @@ impl<T> Reader<T> {
         has_ended.then(|| state.end.clone().unwrap_or_else(Error::closed))
     }
 
-    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Next<T>>> {
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Delivery<T>>> {
         // A waker's clone and drop are the code of others, which never runs under a lock of ours.
         let waker = context.waker().clone();
         let mut state = self.0.lock();
         if std::mem::take(&mut state.overflowed) {
-            return Poll::Ready(Some(Next::Lagged));
+            return Poll::Ready(Some(Delivery::Lagged));
         }
         if let Some(item) = state.queue.pop_front() {
-            return Poll::Ready(Some(Next::Item(item)));
+            return Poll::Ready(Some(Delivery::Item(item)));
         }
         if state.ended {
             return Poll::Ready(None);
@@ -199,8 +199,8 @@ mod tests {
         let mut seen = Vec::new();
         while let Some(next) = std::future::poll_fn(|context| reader.poll_next(context)).await {
             seen.push(match next {
-                Next::Item(item) => Some(item),
-                Next::Lagged => None,
+                Delivery::Item(item) => Some(item),
+                Delivery::Lagged => None,
             });
         }
         assert_eq!(seen, [None, Some(CAPACITY), Some(7)]);
@@ -213,7 +213,7 @@ mod tests {
             feeder.push(item);
         }
         feeder.end(Error::config("it was the last"));
-        assert!(matches!(std::future::poll_fn(|context| reader.poll_next(context)).await, Some(Next::Lagged)));
+        assert!(matches!(std::future::poll_fn(|context| reader.poll_next(context)).await, Some(Delivery::Lagged)));
         assert!(reader.end().is_none(), "there is something to read yet");
         assert_eq!(reader.clear(), Some(CAPACITY));
         assert!(std::future::poll_fn(|context| reader.poll_next(context)).await.is_none());

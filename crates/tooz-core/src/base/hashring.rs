@@ -587,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn ignoring_everybody_finds_nobody() {
+    fn ignoring_all_nodes_finds_none() {
         let ring = ring(&[("foo", 1), ("bar", 1)]);
         assert!(ring.nodes_for_ignoring("key", 2, |_| true).is_empty());
         assert!(ring.nodes_for("key", 0).is_empty());
@@ -602,7 +602,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_assigned_more_than_the_bound() {
+    fn no_node_is_assigned_more_than_the_bound() {
         let ring = ring(&[("a", 1), ("b", 2), ("c", 5), ("d", 1), ("zero", 0)]);
         for count in [1, 2, 3, 10, 100, 999, 5_000] {
             let shares = ring.assign(keys(count));

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_under_the_lock_stops_nobody_else() {
+    fn a_panic_under_the_lock_stops_no_other_thread() {
         let mutex = Mutex::new(1);
         let panics = || {
             let mut value = mutex.lock();

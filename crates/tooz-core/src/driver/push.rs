@@ -7,7 +7,7 @@ use futures_core::Stream;
 
 use crate::base::contain::contained;
 use crate::base::error::Result;
-use crate::base::event_queue::{Feeder, Next, Reader, event_queue};
+use crate::base::event_queue::{Delivery, Feeder, Reader, event_queue};
 use crate::base::id::MemberId;
 use crate::driver::roster::RosterEntry;
 
@@ -85,8 +85,8 @@ impl Stream for PushReader {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Pushed>> {
         self.0.poll_next(context).map(|next| {
             next.map(|next| match next {
-                Next::Item(pushed) => pushed,
-                Next::Lagged => Pushed::Gap,
+                Delivery::Item(pushed) => pushed,
+                Delivery::Lagged => Pushed::Gap,
             })
         })
     }

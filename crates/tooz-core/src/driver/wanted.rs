@@ -18,7 +18,7 @@ pub(crate) struct Wish(Arc<WantedState>);
 
 /// A change of a [`Wish`] that has to be told yet, which wakes a task: not under a lock.
 #[must_use]
-pub(crate) struct Untold(Arc<WantedState>);
+pub(crate) struct WishChange(Arc<WantedState>);
 
 #[derive(Debug, Default)]
 struct WantedState {
@@ -36,12 +36,12 @@ struct WantedState {
 struct Word {
     /// How many words there were.
     count: u64,
-    latest: Option<Progress>,
+    latest: Option<WaitProgress>,
 }
 
 /// How a wait at the backend goes.
 #[derive(Clone, Debug)]
-pub(crate) enum Progress {
+pub(crate) enum WaitProgress {
     /// Another has the lock, and the request stands in the queue.
     Queued,
     /// The driver tries again by itself.
@@ -53,7 +53,7 @@ impl WantedState {
         self.word.lock()
     }
 
-    fn say(&self, progress: Option<Progress>) {
+    fn say(&self, progress: Option<WaitProgress>) {
         let before = {
             let mut word = self.word();
             word.count += 1;
@@ -66,16 +66,16 @@ impl WantedState {
 
 impl Wish {
     /// `None`: it was so before.
-    pub(crate) fn set(&self, wanted: bool) -> Option<Untold> {
+    pub(crate) fn set(&self, wanted: bool) -> Option<WishChange> {
         if !wanted {
             self.0.was_unwanted.store(true, Ordering::Release);
         }
-        (self.0.unwanted.swap(!wanted, Ordering::AcqRel) == wanted).then(|| Untold(Arc::clone(&self.0)))
+        (self.0.unwanted.swap(!wanted, Ordering::AcqRel) == wanted).then(|| WishChange(Arc::clone(&self.0)))
     }
 
     /// Whether the driver's latest word is that the request stands in the queue: another has the lock.
     pub(crate) fn is_queued(&self) -> bool {
-        matches!(self.0.word().latest, Some(Progress::Queued))
+        matches!(self.0.word().latest, Some(WaitProgress::Queued))
     }
 
     pub(crate) fn has_stood(&self) -> bool {
@@ -83,7 +83,7 @@ impl Wish {
     }
 }
 
-impl Untold {
+impl WishChange {
     pub(crate) fn tell(self) {
         self.0.changed.notify_waiters();
     }
@@ -127,16 +127,16 @@ impl Wanted {
     /// core could not tell a lock that is held from a backend that does not answer, and a wait with a time limit would end with an error.
     pub fn queued(&self) {
         self.0.has_stood.store(true, Ordering::Release);
-        let is_said = matches!(self.0.word().latest, Some(Progress::Queued));
+        let is_said = matches!(self.0.word().latest, Some(WaitProgress::Queued));
         if !is_said {
-            self.0.say(Some(Progress::Queued));
+            self.0.say(Some(WaitProgress::Queued));
         }
     }
 
     /// The word of a driver that goes on by itself after an error, for example because the place in the queue is kept by that: why it does not
     /// get through just now. The next [`queued`](Self::queued) takes it back.
     pub fn trouble(&self, error: &Error) {
-        self.0.say(Some(Progress::Trouble(error.clone())));
+        self.0.say(Some(WaitProgress::Trouble(error.clone())));
     }
 
     /// A new attempt has no place yet. Answers how many words there were.
@@ -153,7 +153,7 @@ impl Wanted {
     }
 
     /// The next word after that many.
-    pub(crate) async fn next_word(&self, seen: &mut u64) -> Progress {
+    pub(crate) async fn next_word(&self, seen: &mut u64) -> WaitProgress {
         loop {
             let changed = self.0.changed.notified();
             {

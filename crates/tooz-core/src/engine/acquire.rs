@@ -10,11 +10,11 @@ use crate::base::backoff::{A_DAY, Backoff};
 use crate::base::error::{Error, ErrorKind, Outcome, Result};
 use crate::driver::lock::{Granted, LockMode, LockRequest};
 use crate::driver::session::Session;
-use crate::driver::wanted::{Progress, Wanted};
-use crate::engine::claim::Claimed;
+use crate::driver::wanted::{WaitProgress, Wanted};
+use crate::engine::claim::ClaimSubject;
 use crate::engine::hold::Hold;
 use crate::engine::inner::Retry;
-use crate::engine::line::{Answer, Grant, Patience};
+use crate::engine::line::{Answer, Grant, WaitMode};
 use crate::engine::live_session::LiveSession;
 use crate::engine::local_queue::LocalQueue;
 use crate::engine::phase::Need;
@@ -32,13 +32,13 @@ enum Stop {
 
 impl LocalQueue {
     /// Gets one grant from the backend: in as many sessions as it takes for a wait, in one for a try.
-    pub(super) async fn request(self: &Arc<Self>, mode: LockMode, patience: Patience, wanted: &Wanted) -> Answer {
+    pub(super) async fn request(self: &Arc<Self>, mode: LockMode, patience: WaitMode, wanted: &Wanted) -> Answer {
         let mut pauses = None;
         let mut worry = None;
         loop {
             let error = match self.attempt(mode, patience, wanted, &mut worry).await {
                 Ok(Some(grant)) => return Ok(Some(grant)),
-                Ok(None) if patience == Patience::Try || !wanted.is_wanted() => return Ok(None),
+                Ok(None) if patience == WaitMode::Try || !wanted.is_wanted() => return Ok(None),
                 // It was unwanted for a moment. A driver that gives up without that is asked again with pauses.
                 Ok(None) if wanted.was_unwanted() => continue,
                 Ok(None) => {
@@ -77,8 +77,8 @@ impl LocalQueue {
     }
 
     /// Whether that error is the answer, and no reason to try again.
-    fn ends(&self, error: &Error, patience: Patience) -> bool {
-        if error.kind() == ErrorKind::Closed || patience == Patience::Try {
+    fn ends(&self, error: &Error, patience: WaitMode) -> bool {
+        if error.kind() == ErrorKind::Closed || patience == WaitMode::Try {
             return true;
         }
         let has_stood = self.line().head_has_stood();
@@ -88,13 +88,13 @@ impl LocalQueue {
     async fn attempt(
         self: &Arc<Self>,
         mode: LockMode,
-        patience: Patience,
+        patience: WaitMode,
         wanted: &Wanted,
         worry: &mut Option<Worry>,
     ) -> Result<Option<Grant>, Stop> {
         let retry = match patience {
-            Patience::Try => Retry::Never,
-            Patience::Wait => Retry::UntilRefused,
+            WaitMode::Try => Retry::Never,
+            WaitMode::Wait => Retry::UntilRefused,
         };
         let live = if let Some(live) = self.inner.usable(Need::Session) {
             live
@@ -106,9 +106,9 @@ impl LocalQueue {
             }
         };
         let request = LockRequest::new(self.key.clone(), mode, self.inner.request_id());
-        let hold = Hold::new(&live, request.id, Claimed::Lock(request.clone()));
+        let hold = Hold::new(&live, request.id, ClaimSubject::Lock(request.clone()));
         let answer = match patience {
-            Patience::Try => {
+            WaitMode::Try => {
                 let limit = self.inner.settings.operation_timeout;
                 let (what, asked) = (|| format!("try {}", self.key), request.clone());
                 let (give_up, queue, late) = (Instant::now() + limit.min(A_DAY), Arc::clone(self), Arc::clone(&live));
@@ -123,7 +123,7 @@ impl LocalQueue {
                 };
                 Box::pin(live.call_within(limit, what, trying)).await
             }
-            Patience::Wait => self.wait_in(&live, &request, wanted, worry).await,
+            WaitMode::Wait => self.wait_in(&live, &request, wanted, worry).await,
         };
         let (error, is_settled) = match answer {
             Ok(None) => return Ok(None),
@@ -136,12 +136,12 @@ impl LocalQueue {
             // backend forbids this client the request, it forbids the withdrawal too.)
             Err(error) => {
                 let was_not_done = error.outcome() == Outcome::NotApplied;
-                let is_settled = was_not_done && (patience == Patience::Try || error.is_final());
+                let is_settled = was_not_done && (patience == WaitMode::Try || error.is_final());
                 (error, is_settled)
             }
         };
         // Known before the withdrawal, which takes as long as the trouble does.
-        if patience == Patience::Wait && error.kind() != ErrorKind::Lost {
+        if patience == WaitMode::Wait && error.kind() != ErrorKind::Lost {
             self.set_trouble(Some(error.clone().context(format!("acquire {}", self.key))));
         }
         if !is_settled {
@@ -195,11 +195,11 @@ impl LocalQueue {
                 word = wanted.next_word(seen) => {
                     has_said = true;
                     match word {
-                        Progress::Queued => {
+                        WaitProgress::Queued => {
                             worry.take();
                             self.set_trouble(None);
                         }
-                        Progress::Trouble(error) => {
+                        WaitProgress::Trouble(error) => {
                             self.set_trouble(Some(error.clone().context(format!("acquire {}", self.key))));
                             self.worry(worry).about(&error);
                         }

@@ -7,12 +7,12 @@ use crate::driver::lock::{LockMode, LockRequest};
 /// One thing that a session holds or is about to.
 pub(crate) struct Claim {
     pub(crate) id: RequestId,
-    pub(crate) what: Claimed,
+    pub(crate) what: ClaimSubject,
     pub(crate) lost: Latch,
 }
 
 /// What is claimed.
-pub(crate) enum Claimed {
+pub(crate) enum ClaimSubject {
     /// The grant of a lock.
     Lock(LockRequest),
     /// A place in a group.
@@ -23,8 +23,8 @@ impl Claim {
     /// The mode of a lock's grant. A membership stands alone.
     pub(crate) fn mode(&self) -> LockMode {
         match &self.what {
-            Claimed::Lock(request) => request.mode,
-            Claimed::Membership => LockMode::Exclusive,
+            ClaimSubject::Lock(request) => request.mode,
+            ClaimSubject::Membership => LockMode::Exclusive,
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::engine::trace::quiet_step;
 /// How many errands one poll may lead to. More errands go to the hearts: no caller's call should last for ever.
 const ERRANDS: usize = 64;
 
-pub(crate) type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) type BoxedTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 thread_local! {
     /// What was woken on this thread, while an `Errands` collects it.
@@ -39,7 +39,7 @@ pub(crate) struct Rest(Arc<Steps>);
 
 struct Steps {
     /// `None`: it has ended.
-    future: Mutex<Option<Boxed>>,
+    future: Mutex<Option<BoxedTask>>,
     sleep: Mutex<Sleep>,
     runtime: Handle,
     shared: Arc<HeartState>,
@@ -62,13 +62,13 @@ enum Sleep {
 
 impl Rest {
     /// Leaves `future` to its heart, which polls it at once.
-    pub(crate) fn run(future: Boxed, runtime: Handle, shared: Arc<HeartState>) {
+    pub(crate) fn run(future: BoxedTask, runtime: Handle, shared: Arc<HeartState>) {
         let steps = Arc::new(Steps::new(future, Sleep::Task(None), runtime, shared));
         steps.runtime.spawn(Rest(Arc::clone(&steps)));
     }
 
     /// Polls `future` here with the waker that it keeps, and leaves the rest asleep. The caller is inside the heart's runtime, and collects errands.
-    pub(crate) fn leave(future: Boxed, runtime: Handle, shared: Arc<HeartState>) {
+    pub(crate) fn leave(future: BoxedTask, runtime: Handle, shared: Arc<HeartState>) {
         let steps = Arc::new(Steps::new(future, Sleep::Asleep, runtime, shared));
         // Before the poll: a wake-up in between takes it off again.
         steps.shared.asleep.add(Arc::clone(&steps) as Arc<dyn Sleeper>);
@@ -105,11 +105,11 @@ impl Sleeper for Steps {
 }
 
 impl Steps {
-    fn new(future: Boxed, sleep: Sleep, runtime: Handle, shared: Arc<HeartState>) -> Self {
+    fn new(future: BoxedTask, sleep: Sleep, runtime: Handle, shared: Arc<HeartState>) -> Self {
         Steps { future: Mutex::new(Some(future)), sleep: Mutex::new(sleep), runtime, shared }
     }
 
-    fn step(self: &Arc<Self>, future: &mut MutexGuard<'_, Option<Boxed>>, thread: StepThread) -> Poll<()> {
+    fn step(self: &Arc<Self>, future: &mut MutexGuard<'_, Option<BoxedTask>>, thread: StepThread) -> Poll<()> {
         let Some(present) = future.as_mut() else { return Poll::Ready(()) };
         let waker = Waker::from(Arc::clone(self));
         let poll = match thread {
@@ -123,7 +123,7 @@ impl Steps {
     }
 
     /// Takes a step on this thread, which is a caller's. What panics has ended: a task that waits for an answer is told that there is none.
-    fn step_here(self: &Arc<Self>, future: &mut MutexGuard<'_, Option<Boxed>>) -> Poll<()> {
+    fn step_here(self: &Arc<Self>, future: &mut MutexGuard<'_, Option<BoxedTask>>) -> Poll<()> {
         let step = catch_unwind(AssertUnwindSafe(|| self.step(future, StepThread::Caller)));
         step.unwrap_or_else(|_panic| {
             **future = None;
@@ -264,7 +264,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::engine::heart::{Begun, Heart};
+    use crate::engine::heart::{FirstPoll, Heart};
 
     /// A heart that lives until the sender is dropped.
     fn heart() -> (Heart, oneshot::Sender<()>) {
@@ -283,7 +283,7 @@ mod tests {
             let _ = awaited.await;
             then()
         });
-        let Begun::Waiting(answer, _) = begun else { panic!("it has nothing to wait for") };
+        let FirstPoll::Waiting(answer, _) = begun else { panic!("it has nothing to wait for") };
         answer
     }
 
@@ -310,7 +310,7 @@ mod tests {
         while !waits.load(Ordering::Acquire) {
             thread::yield_now();
         }
-        let Begun::Waiting(answer, _) = begun else { panic!("it has nothing to wait for") };
+        let FirstPoll::Waiting(answer, _) = begun else { panic!("it has nothing to wait for") };
         answer
     }
 
@@ -320,7 +320,7 @@ mod tests {
         let (sender, receiver) = oneshot::channel();
         let mut answer = wait_on(&waiting, receiver, || thread::current().id());
         assert_eq!(waiting.asleep(), 1);
-        assert!(matches!(releasing.begin(async { sender.send(()) }), Begun::Done(Ok(()))));
+        assert!(matches!(releasing.begin(async { sender.send(()) }), FirstPoll::Done(Ok(()))));
         assert_eq!(answer.try_recv(), Ok(thread::current().id()));
         assert_eq!(waiting.asleep(), 0, "what has ended is forgotten");
     }
@@ -332,7 +332,7 @@ mod tests {
         let is_taken_here = || {
             let (sender, receiver) = oneshot::channel();
             let mut answer = wait_as_a_task_on(&waiting, receiver, || thread::current().id());
-            assert!(matches!(releasing.begin(async { sender.send(()) }), Begun::Done(Ok(()))));
+            assert!(matches!(releasing.begin(async { sender.send(()) }), FirstPoll::Done(Ok(()))));
             answer.try_recv() == Ok(thread::current().id())
         };
         assert!((0..100).any(|_| is_taken_here()), "it is always left to its heart");
@@ -349,9 +349,9 @@ mod tests {
             });
             let begun = waiting.begin(async move { receiver.await.map_err(|_| ()) });
             match begun {
-                Begun::Done(result) => result.unwrap(),
-                Begun::Waiting(answer, _) => answer.blocking_recv().unwrap().unwrap(),
-                Begun::Panicked(_) | Begun::Gone => panic!("the heart lives"),
+                FirstPoll::Done(result) => result.unwrap(),
+                FirstPoll::Waiting(answer, _) => answer.blocking_recv().unwrap().unwrap(),
+                FirstPoll::Panicked(_) | FirstPoll::Gone => panic!("the heart lives"),
             }
             waking.join().unwrap().unwrap();
         }
@@ -366,7 +366,7 @@ mod tests {
             assert!(!std::mem::replace(&mut is_second, true), "as part of a test");
             Poll::<()>::Pending
         }));
-        let Begun::Waiting(answer, _) = begun else { panic!("the first poll waits") };
+        let FirstPoll::Waiting(answer, _) = begun else { panic!("the first poll waits") };
         assert!(answer.blocking_recv().is_err());
         assert_eq!(waiting.asleep(), 0);
     }
@@ -386,7 +386,7 @@ mod tests {
         let ((waiting, _life), (releasing, _other)) = (heart(), heart());
         let (sender, receiver) = oneshot::channel();
         let answer = wait_on(&waiting, receiver, || panic!("as part of a test"));
-        assert!(matches!(releasing.begin(async { sender.send(()) }), Begun::Done(Ok(()))));
+        assert!(matches!(releasing.begin(async { sender.send(()) }), FirstPoll::Done(Ok(()))));
         assert!(answer.blocking_recv().is_err(), "a task that waits is told that there is no answer");
     }
 

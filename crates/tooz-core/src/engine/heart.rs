@@ -16,7 +16,7 @@ use crate::base::contain::{caught, contained};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::forked::Ours;
 use crate::base::mutex::Mutex;
-use crate::engine::errand::{Boxed, Errands, Rest, poll_here};
+use crate::engine::errand::{BoxedTask, Errands, Rest, poll_here};
 use crate::engine::inside::{DEPTH, HeartState, Inside};
 use crate::engine::patience::Patience;
 use crate::engine::trace::{quiet_step, quietly};
@@ -30,7 +30,7 @@ pub(crate) struct Heart {
 }
 
 /// Where a future is that was begun on the heart.
-pub(crate) enum Begun<T> {
+pub(crate) enum FirstPoll<T> {
     /// It ended at the first poll, on the caller's thread.
     Done(T),
     /// The rest is asleep, or a task of the heart.
@@ -61,7 +61,7 @@ impl Heart {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let handle = runtime.handle().clone();
-        let ending = Ending { shared: Arc::clone(&shared), at_end: Some(at_end) };
+        let ending = EndGuard { shared: Arc::clone(&shared), at_end: Some(at_end) };
         let thread = std::thread::Builder::new()
             .name("tooz-heart".to_owned())
             .spawn(move || {
@@ -92,7 +92,7 @@ impl Heart {
     /// and only a future that waits is given a waker of its own in a second one.
     ///
     /// Not for a forked child: every entry asks [`is_forked`](Self::is_forked) before.
-    pub(crate) fn begin<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Begun<T> {
+    pub(crate) fn begin<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> FirstPoll<T> {
         let mut answer = None;
         let start = self.first_step(future, |future| {
             let (sender, receiver) = oneshot::channel();
@@ -102,10 +102,10 @@ impl Heart {
             })
         });
         match (start, answer) {
-            (Start::Done(value), _) => Begun::Done(value),
-            (Start::Waiting, Some(receiver)) => Begun::Waiting(receiver, Arc::clone(&self.shared)),
-            (Start::Panicked(panic), _) => Begun::Panicked(panic),
-            (Start::Waiting | Start::Gone, _) => Begun::Gone,
+            (Start::Done(value), _) => FirstPoll::Done(value),
+            (Start::Waiting, Some(receiver)) => FirstPoll::Waiting(receiver, Arc::clone(&self.shared)),
+            (Start::Panicked(panic), _) => FirstPoll::Panicked(panic),
+            (Start::Waiting | Start::Gone, _) => FirstPoll::Gone,
         }
     }
 
@@ -121,7 +121,7 @@ impl Heart {
     fn first_step<T, F: Future<Output = T> + Send + 'static>(
         &self,
         future: F,
-        rest: impl FnOnce(Pin<Box<F>>) -> Boxed,
+        rest: impl FnOnce(Pin<Box<F>>) -> BoxedTask,
     ) -> Start<T> {
         let inside = Inside::new(&self.shared);
         if inside.is_stopped() {
@@ -199,12 +199,12 @@ impl Heart {
 }
 
 /// What is done when the heart's thread ends, however it ends.
-struct Ending<F: FnOnce()> {
+struct EndGuard<F: FnOnce()> {
     shared: Arc<HeartState>,
     at_end: Option<F>,
 }
 
-impl<F: FnOnce()> Drop for Ending<F> {
+impl<F: FnOnce()> Drop for EndGuard<F> {
     fn drop(&mut self) {
         self.shared.stopped.store(true, Ordering::SeqCst);
         if let Some(at_end) = self.at_end.take() {
@@ -237,12 +237,12 @@ impl Timer<'_> {
     }
 }
 
-impl<T> Begun<Result<T>> {
+impl<T> FirstPoll<Result<T>> {
     /// The answer, under any executor.
     pub(crate) async fn answer(self) -> Result<T> {
         match self {
-            Begun::Done(result) => result,
-            Begun::Waiting(receiver, shared) => receiver.await.unwrap_or_else(|_| {
+            FirstPoll::Done(result) => result,
+            FirstPoll::Waiting(receiver, shared) => receiver.await.unwrap_or_else(|_| {
                 // While the heart lives, nothing drops a future but a panic.
                 Err(if shared.stopped.load(Ordering::SeqCst) {
                     Error::closed()
@@ -250,8 +250,8 @@ impl<T> Begun<Result<T>> {
                     Error::panicked("it left no answer")
                 })
             }),
-            Begun::Panicked(panic) => Err(panic),
-            Begun::Gone => Err(Error::closed()),
+            FirstPoll::Panicked(panic) => Err(panic),
+            FirstPoll::Gone => Err(Error::closed()),
         }
     }
 }
@@ -287,7 +287,7 @@ impl<T: Send + 'static> Drop for RunsOn<T> {
 }
 
 /// A future that is on the heap already: what holds it stays small, however much it holds.
-pub(crate) type Asked<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+pub(crate) type RequestFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
 /// Waits for `asked` at most `limit`. It is not dropped then: past the limit it runs on, and its result is dropped.
 ///
@@ -295,7 +295,7 @@ pub(crate) type Asked<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 pub(crate) async fn within<T: Send + 'static>(
     limit: Duration,
     what: impl FnOnce() -> String,
-    mut asked: Asked<T>,
+    mut asked: RequestFuture<T>,
 ) -> Result<T> {
     if let Poll::Ready(result) = poll_fn(|context| Poll::Ready(caught(|| asked.as_mut().poll(context)))).await? {
         return result;
@@ -311,7 +311,7 @@ pub(crate) async fn within<T: Send + 'static>(
 pub(crate) async fn within_while<T: Send + 'static>(
     patience: &mut Patience<'_>,
     what: impl FnOnce() -> String,
-    mut asked: Asked<T>,
+    mut asked: RequestFuture<T>,
 ) -> Result<T> {
     let begun = patience.now();
     loop {
@@ -339,9 +339,9 @@ mod tests {
 
     use super::*;
 
-    struct Told(AtomicBool);
+    struct WakeFlag(AtomicBool);
 
-    impl Wake for Told {
+    impl Wake for WakeFlag {
         fn wake(self: Arc<Self>) {
             self.0.store(true, Ordering::SeqCst);
         }
@@ -358,7 +358,7 @@ mod tests {
         );
         let heart = heart.unwrap();
         let mut timer = heart.timer(Duration::from_hours(1));
-        let told = Arc::new(Told(AtomicBool::new(false)));
+        let told = Arc::new(WakeFlag(AtomicBool::new(false)));
         let waker = Waker::from(Arc::clone(&told));
         let mut context = Context::from_waker(&waker);
         assert!(timer.poll(&mut context).is_pending());
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_the_answer_of_whoever_asked_and_the_heart_beats_on() {
+    async fn a_panic_is_the_answer_to_its_caller_and_the_heart_beats_on() {
         let (life, end) = oneshot::channel::<()>();
         let heart = Heart::start(async move { drop(end.await) }, || {}).unwrap();
         let kind = |result: Result<()>| result.unwrap_err().kind();
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_for_the_end_is_told_however_it_comes() {
+    fn a_waiter_for_the_end_is_told_however_it_comes() {
         let told = Arc::new(AtomicBool::new(false));
         let tell = Arc::clone(&told);
         let heart =

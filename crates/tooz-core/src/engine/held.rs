@@ -113,13 +113,13 @@ mod tests {
     use super::*;
     use crate::base::id::LockName;
     use crate::driver::lock::{LockKey, LockRequest};
-    use crate::engine::claim::Claimed;
+    use crate::engine::claim::ClaimSubject;
     use crate::engine::fake::Fake;
     use crate::engine::live_session::LiveSession;
 
     fn hold(live: &Arc<LiveSession>, id: u128, mode: LockMode) -> Arc<Hold> {
         let key = LockKey::lock(&LockName::new("l").unwrap());
-        Hold::new(live, RequestId(id), Claimed::Lock(LockRequest::new(key, mode, RequestId(id))))
+        Hold::new(live, RequestId(id), ClaimSubject::Lock(LockRequest::new(key, mode, RequestId(id))))
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::id::RequestId;
 use crate::base::loss_reason::LossReason;
-use crate::engine::claim::{Claim, Claimed};
+use crate::engine::claim::{Claim, ClaimSubject};
 use crate::engine::live_session::LiveSession;
 
 /// One thing that a session holds: a grant of a lock, or a membership.
@@ -24,7 +24,7 @@ impl Deref for Hold {
 }
 
 impl Hold {
-    pub(crate) fn new(live: &Arc<LiveSession>, id: RequestId, what: Claimed) -> Arc<Self> {
+    pub(crate) fn new(live: &Arc<LiveSession>, id: RequestId, what: ClaimSubject) -> Arc<Self> {
         Arc::new(Hold { live: Arc::clone(live), claim: live.claim(id, what) })
     }
 
@@ -46,7 +46,7 @@ impl Hold {
         if let Some(reason) = self.live.check() {
             return Some(reason);
         }
-        if let Claimed::Lock(request) = &self.what
+        if let ClaimSubject::Lock(request) = &self.what
             && !self.live.still_holds(request)
         {
             // The look itself may have found that the whole session is over.
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn what_a_hung_release_keeps_is_forgotten_with_its_hold() {
         let (live, _clock) = Fake::live(Duration::from_secs(10));
-        let hold = Hold::new(&live, RequestId(1), Claimed::Membership);
+        let hold = Hold::new(&live, RequestId(1), ClaimSubject::Membership);
         let kept = hold.claim();
         assert!(live.knows(RequestId(1)));
         drop(hold);

@@ -15,7 +15,7 @@ pub(crate) struct HeartState {
     /// How many callers are inside the runtime's context just now, polling inline.
     pub(crate) inside: AtomicUsize,
     /// Tasks whose futures have ended elsewhere.
-    pub(crate) ended: Ended,
+    pub(crate) ended: EndedTasks,
     /// What waits to be woken, and is no task.
     pub(crate) asleep: Asleep,
 }
@@ -50,9 +50,9 @@ impl Drop for Inside<'_> {
 /// Tasks whose futures have ended on other threads, while their heart still counts them. Waking the thread of a heart for one costs more than
 /// the errand did, so the heart is told of them in batches.
 #[derive(Default)]
-pub(crate) struct Ended(Mutex<Vec<Waker>>);
+pub(crate) struct EndedTasks(Mutex<Vec<Waker>>);
 
-impl Ended {
+impl EndedTasks {
     const BATCH: usize = 32;
 
     pub(crate) fn add(&self, task: Waker) {

@@ -11,18 +11,18 @@ use crate::base::id::GroupId;
 use crate::base::loss_reason::LossReason;
 use crate::driver::group::{JoinRequest, Replace};
 use crate::driver::roster::Capabilities;
-use crate::engine::claim::Claimed;
+use crate::engine::claim::ClaimSubject;
 use crate::engine::hold::Hold;
 use crate::engine::inner::{Inner, Retry};
-use crate::engine::live_session::{Found, LiveSession};
+use crate::engine::live_session::{BackendMemberships, LiveSession};
 use crate::engine::phase::Need;
 
 /// What a join has made.
-pub(crate) struct Entered {
+pub(crate) struct NewMembership {
     pub(crate) hold: Arc<Hold>,
     pub(super) request: JoinRequest,
     /// What the backend turns out to have after reconnects, from before the join was asked for.
-    pub(crate) found: watch::Receiver<Arc<Found>>,
+    pub(crate) found: watch::Receiver<Arc<BackendMemberships>>,
 }
 
 /// The first join. If its caller has gone (`within` has given up), it leaves again.
@@ -31,7 +31,7 @@ pub(crate) async fn first_join(
     group: GroupId,
     capabilities: Capabilities,
     replace: Replace,
-) -> Result<Entered> {
+) -> Result<NewMembership> {
     let clock = Clock::boot_time();
     let limit = inner.settings.operation_timeout;
     let give_up = clock.now() + limit;
@@ -41,7 +41,7 @@ pub(crate) async fn first_join(
         let result = enter(&inner, &live, &group, &capabilities, replace).await;
         let late = clock.now() >= give_up;
         match result {
-            Ok(Entered { request, .. }) if late => {
+            Ok(NewMembership { request, .. }) if late => {
                 leave(&inner, &live, &request).await;
                 return Err(Error::new(ErrorKind::TimedOut, "joined too late, and left again"));
             }
@@ -68,10 +68,10 @@ pub(super) async fn enter(
     group: &GroupId,
     capabilities: &Capabilities,
     replace: Replace,
-) -> Result<Entered> {
+) -> Result<NewMembership> {
     let request =
         JoinRequest::new(group.clone(), inner.member.clone(), inner.request_id(), capabilities.clone(), replace);
-    let hold = Hold::new(live, request.id, Claimed::Membership);
+    let hold = Hold::new(live, request.id, ClaimSubject::Membership);
     let found = live.found.subscribe();
     let mut result = live.call(|session| session.join(&request)).await;
     if matches!(&result, Err(error) if error.outcome() == Outcome::Unknown) && live.check().is_none() {
@@ -79,7 +79,7 @@ pub(super) async fn enter(
     }
     match result {
         Ok(()) => match hold.check() {
-            None => Ok(Entered { hold, request, found }),
+            None => Ok(NewMembership { hold, request, found }),
             Some(reason) => {
                 leave(inner, live, &request).await;
                 Err(live.error_of(reason))

@@ -14,17 +14,17 @@ use crate::driver::roster::Capabilities;
 use crate::driver::session::Session;
 use crate::engine::hold::Hold;
 use crate::engine::inner::Inner;
-use crate::engine::join::{Entered, leave};
-use crate::engine::live_session::Found;
+use crate::engine::join::{NewMembership, leave};
+use crate::engine::live_session::BackendMemberships;
 use crate::engine::local_queues::LocalQueues;
 use crate::engine::standing::Standing;
 use crate::engine::worry::Worry;
 
-pub(super) type Answer = oneshot::Sender<Result<()>>;
+pub(super) type AnswerSender = oneshot::Sender<Result<()>>;
 
 pub(crate) enum Order {
-    Update(Capabilities, Answer),
-    Leave(Answer),
+    Update(Capabilities, AnswerSender),
+    Leave(AnswerSender),
 }
 
 pub(crate) struct Keeper {
@@ -34,9 +34,9 @@ pub(crate) struct Keeper {
     pub(super) capabilities: Capabilities,
     pub(super) orders: mpsc::UnboundedReceiver<Order>,
     pub(super) standing: watch::Sender<Standing>,
-    pub(super) found: watch::Receiver<Arc<Found>>,
+    pub(super) found: watch::Receiver<Arc<BackendMemberships>>,
     /// Updates under which the session ended: what they say is the first word in the next one, and their callers wait for that.
-    pub(super) unfinished: Vec<Answer>,
+    pub(super) unfinished: Vec<AnswerSender>,
     pub(super) worry: Worry,
 }
 
@@ -48,7 +48,7 @@ impl Keeper {
         capabilities: Capabilities,
         orders: mpsc::UnboundedReceiver<Order>,
         standing: watch::Sender<Standing>,
-        found: watch::Receiver<Arc<Found>>,
+        found: watch::Receiver<Arc<BackendMemberships>>,
     ) -> Self {
         let worry = Worry::new(&inner, format!("be a member of group {group:?}"));
         Keeper { inner, queues, group, capabilities, orders, standing, found, unfinished: Vec::new(), worry }
@@ -82,7 +82,12 @@ impl Keeper {
 
     /// Says an update to its end. The caller has an answer after the operation timeout; a later update waits for the real one, since it
     /// must not be overtaken by this.
-    pub(super) async fn update(&mut self, hold: &Arc<Hold>, capabilities: Capabilities, mut waiting: Vec<Answer>) {
+    pub(super) async fn update(
+        &mut self,
+        hold: &Arc<Hold>,
+        capabilities: Capabilities,
+        mut waiting: Vec<AnswerSender>,
+    ) {
         let word = format!("update the capabilities in group {:?}", self.group);
         self.capabilities = capabilities;
         let request = self.request(hold);
@@ -163,7 +168,7 @@ impl Keeper {
         }
     }
 
-    pub(super) async fn leave(&mut self, hold: &Arc<Hold>, answer: Option<Answer>) {
+    pub(super) async fn leave(&mut self, hold: &Arc<Hold>, answer: Option<AnswerSender>) {
         let lost_before = hold.check();
         let request = self.request(hold);
         // From here on the membership does not stand: leaderships end first, the entry goes after them.
@@ -191,7 +196,7 @@ impl Keeper {
     }
 
     /// Stands again. Updates that came while the join was under way are said now.
-    pub(super) async fn stand(&mut self, Entered { hold, request, found }: Entered) {
+    pub(super) async fn stand(&mut self, NewMembership { hold, request, found }: NewMembership) {
         self.found = found;
         self.standing.send_replace(Standing::In(Arc::clone(&hold)));
         let unfinished = std::mem::take(&mut self.unfinished);
@@ -203,7 +208,7 @@ impl Keeper {
     }
 }
 
-pub(super) fn answer_all(waiting: impl IntoIterator<Item = Answer>, result: &Result<()>) {
+pub(super) fn answer_all(waiting: impl IntoIterator<Item = AnswerSender>, result: &Result<()>) {
     for answer in waiting {
         let _ = answer.send(result.clone());
     }

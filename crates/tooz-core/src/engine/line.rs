@@ -20,13 +20,13 @@ use tokio::sync::oneshot;
 
 use crate::base::error::{Error, Result};
 use crate::driver::lock::{FencingToken, LockMode};
-use crate::driver::wanted::{Untold, Wanted, Wish};
+use crate::driver::wanted::{Wanted, Wish, WishChange};
 use crate::engine::held::Held;
 use crate::engine::hold::Hold;
 
 /// What a waiter is willing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Patience {
+pub(crate) enum WaitMode {
     Try,
     Wait,
 }
@@ -56,7 +56,7 @@ pub(crate) struct Line {
 pub(crate) struct Waiter {
     number: u64,
     mode: LockMode,
-    patience: Patience,
+    patience: WaitMode,
     /// Whether it has stood in a line that moved: then it is kept up also where the backend refuses.
     has_stood: bool,
     pub(crate) answer: oneshot::Sender<Answer>,
@@ -66,7 +66,7 @@ struct InFlight {
     /// For which waiter it was begun.
     number: u64,
     mode: LockMode,
-    patience: Patience,
+    patience: WaitMode,
     wanted: Wish,
 }
 
@@ -75,13 +75,13 @@ pub(crate) struct Errand {
     /// The waiter at the head as it was begun.
     pub(crate) number: u64,
     pub(crate) mode: LockMode,
-    pub(crate) patience: Patience,
+    pub(crate) patience: WaitMode,
     pub(crate) wanted: Wanted,
 }
 
 /// What is to be done next.
 #[derive(Default)]
-pub(crate) struct Next {
+pub(crate) struct Actions {
     pub(crate) ask: Option<Errand>,
     /// Tries that fail, since the lock is held here.
     pub(crate) refused: Vec<Waiter>,
@@ -90,7 +90,7 @@ pub(crate) struct Next {
 }
 
 /// What is in the way of a waiter, as far as this line knows.
-pub(crate) enum InTheWay {
+pub(crate) enum Blocker {
     /// A grant of this coordinator.
     OurGrant,
     /// The backend's answer: whether the request stands in the queue there, and what it suffers from.
@@ -102,10 +102,10 @@ impl Line {
     pub(crate) fn come(
         &mut self,
         mode: LockMode,
-        patience: Patience,
+        patience: WaitMode,
         answer: oneshot::Sender<Answer>,
-    ) -> Option<(u64, Option<Untold>)> {
-        if patience == Patience::Try && self.waiters.iter().any(|waiter| waiter.patience == Patience::Wait) {
+    ) -> Option<(u64, Option<WishChange>)> {
+        if patience == WaitMode::Try && self.waiters.iter().any(|waiter| waiter.patience == WaitMode::Wait) {
             return None;
         }
         self.numbers += 1;
@@ -115,7 +115,7 @@ impl Line {
     }
 
     /// A waiter has gone before it was answered.
-    pub(crate) fn leave(&mut self, number: u64) -> (Option<Waiter>, Option<Untold>) {
+    pub(crate) fn leave(&mut self, number: u64) -> (Option<Waiter>, Option<WishChange>) {
         (self.take(number), self.update_wanted())
     }
 
@@ -125,8 +125,8 @@ impl Line {
     }
 
     /// The next request, and the tries that fail without one.
-    pub(crate) fn next(&mut self) -> Next {
-        let mut next = Next::default();
+    pub(crate) fn next(&mut self) -> Actions {
+        let mut next = Actions::default();
         if self.in_flight.is_some() {
             return next;
         }
@@ -139,7 +139,7 @@ impl Line {
                 break;
             }
             // A grant that is being given back will be free in a moment; one that is held will not.
-            if patience == Patience::Wait || self.held.is_coming_back(mode) {
+            if patience == WaitMode::Wait || self.held.is_coming_back(mode) {
                 break;
             }
             next.refused.extend(self.waiters.pop_front());
@@ -153,7 +153,7 @@ impl Line {
         &mut self,
         number: u64,
         mode: LockMode,
-        patience: Patience,
+        patience: WaitMode,
         answer: &Answer,
     ) -> (Option<Waiter>, impl Sized + use<>) {
         self.note_who_stood();
@@ -167,16 +167,16 @@ impl Line {
                 waiter
             }
             // A try is answered for itself alone.
-            _ if patience == Patience::Try => self.take(number),
+            _ if patience == WaitMode::Try => self.take(number),
             // A waiter that came after the withdrawal keeps its place: the next request is for it.
             Ok(None) => None,
-            Err(_) => self.take_head(|head| head.mode == mode && head.patience == Patience::Wait),
+            Err(_) => self.take_head(|head| head.mode == mode && head.patience == WaitMode::Wait),
         };
         (waiter, garbage)
     }
 
     /// A grant of that mode has no taker: the waiter at the head, if it is of that mode. The request in flight may be unwanted by that.
-    pub(crate) fn next_in(&mut self, mode: LockMode) -> (Option<Waiter>, Option<Untold>) {
+    pub(crate) fn next_in(&mut self, mode: LockMode) -> (Option<Waiter>, Option<WishChange>) {
         (self.take_head(|head| head.mode == mode), self.update_wanted())
     }
 
@@ -197,13 +197,13 @@ impl Line {
     }
 
     /// What is in the way of a waiter of that mode, and what is left to be dropped.
-    pub(crate) fn in_the_way(&mut self, mode: LockMode) -> (InTheWay, Vec<Arc<Hold>>) {
+    pub(crate) fn in_the_way(&mut self, mode: LockMode) -> (Blocker, Vec<Arc<Hold>>) {
         // A grant that is just being given back has no holder, but may not get through.
         if !self.held.admits(mode) && !self.held.is_coming_back(mode) {
-            return (InTheWay::OurGrant, self.held.take_spent());
+            return (Blocker::OurGrant, self.held.take_spent());
         }
         let is_queued = self.in_flight.as_ref().is_some_and(|in_flight| in_flight.wanted.is_queued());
-        (InTheWay::Backend { is_queued, trouble: self.trouble.clone() }, self.held.take_spent())
+        (Blocker::Backend { is_queued, trouble: self.trouble.clone() }, self.held.take_spent())
     }
 
     /// Notes that a grant was won as that member.
@@ -228,12 +228,12 @@ impl Line {
     }
 
     /// A wait in flight is wanted as long as the head waits in its mode; a try, as long as its waiter is there.
-    fn update_wanted(&mut self) -> Option<Untold> {
+    fn update_wanted(&mut self) -> Option<WishChange> {
         let in_flight = self.in_flight.as_ref()?;
         let wanted = match in_flight.patience {
-            Patience::Try => self.waiters.iter().any(|waiter| waiter.number == in_flight.number),
-            Patience::Wait => {
-                self.waiters.front().is_some_and(|head| head.mode == in_flight.mode && head.patience == Patience::Wait)
+            WaitMode::Try => self.waiters.iter().any(|waiter| waiter.number == in_flight.number),
+            WaitMode::Wait => {
+                self.waiters.front().is_some_and(|head| head.mode == in_flight.mode && head.patience == WaitMode::Wait)
             }
         };
         in_flight.wanted.set(wanted)

@@ -19,14 +19,14 @@ use crate::driver::reporter::{Hears, Reporter};
 use crate::driver::roster::Capabilities;
 use crate::driver::session::Session;
 use crate::driver::terms::Terms;
-use crate::engine::claim::{Claim, Claimed};
+use crate::engine::claim::{Claim, ClaimSubject};
 use crate::engine::deadline::{Deadline, Judgement};
-use crate::engine::heart::{Asked, within, within_while};
-use crate::engine::patience::{Patience, Progress};
+use crate::engine::heart::{RequestFuture, within, within_while};
+use crate::engine::patience::{Patience, ReturnCounter};
 use crate::engine::trace;
 
 /// Memberships as the backend has them: by which join, and with what capabilities.
-pub(crate) type Found = BTreeMap<RequestId, Capabilities>;
+pub(crate) type BackendMemberships = BTreeMap<RequestId, Capabilities>;
 
 /// One session and the state of its life. It never comes back from the dead: core connects a new one.
 pub(crate) struct LiveSession {
@@ -39,9 +39,9 @@ pub(crate) struct LiveSession {
     /// Counts the reconnects that the driver told of.
     pub(crate) reconnects: watch::Sender<u64>,
     /// What the backend had of this session's memberships after the last reconnect, if it may have forgotten some.
-    pub(crate) found: watch::Sender<Arc<Found>>,
+    pub(crate) found: watch::Sender<Arc<BackendMemberships>>,
     connected: watch::Sender<bool>,
-    progress: Progress,
+    progress: ReturnCounter,
     /// Something was lost: a task that waits for a place should look again.
     pub(crate) stirred: Arc<Notify>,
     pid: u32,
@@ -59,7 +59,7 @@ impl LiveSession {
             reconnects: watch::Sender::new(0),
             found: watch::Sender::default(),
             connected: watch::Sender::new(true),
-            progress: Progress::default(),
+            progress: ReturnCounter::default(),
             stirred,
             pid: std::process::id(),
             driver,
@@ -202,7 +202,7 @@ impl LiveSession {
     {
         let (live, driver) = (Arc::clone(self), self.driver);
         // On the heap before anything holds it: each layer above would hold it once more.
-        let asked: Asked<T> = Box::pin(async move { live.call(|session| ask(Arc::clone(session))).await });
+        let asked: RequestFuture<T> = Box::pin(async move { live.call(|session| ask(Arc::clone(session))).await });
         async move { within(limit, what, asked).await.map_err(|error| error.in_driver(driver)) }
     }
 
@@ -223,7 +223,7 @@ impl LiveSession {
         F: Future<Output = Result<()>> + Send + 'static,
     {
         let live = Arc::clone(self);
-        let asked: Asked<()> =
+        let asked: RequestFuture<()> =
             Box::pin(async move { live.call(|session| live.counted(ask(Arc::clone(session)))).await });
         within_while(patience, what, asked).await.map_err(|error| error.in_driver(self.driver))
     }
@@ -284,7 +284,7 @@ impl LiveSession {
     }
 
     /// Begins to answer for what is asked by that request.
-    pub(crate) fn claim(&self, id: RequestId, what: Claimed) -> Arc<Claim> {
+    pub(crate) fn claim(&self, id: RequestId, what: ClaimSubject) -> Arc<Claim> {
         let claim = Arc::new(Claim { id, what, lost: Latch::default() });
         self.claims().insert(id, Arc::downgrade(&claim));
         claim

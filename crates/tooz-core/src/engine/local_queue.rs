@@ -16,11 +16,11 @@ use crate::base::contain::caught;
 use crate::base::error::{Error, ErrorKind, Outcome, Result};
 use crate::base::mutex::{Mutex, MutexGuard};
 use crate::driver::lock::{LockKey, LockMode};
-use crate::driver::wanted::Untold;
+use crate::driver::wanted::WishChange;
 use crate::engine::heart::Start;
 use crate::engine::hold::Hold;
 use crate::engine::inner::Inner;
-use crate::engine::line::{Answer, Errand, Grant, InTheWay, Line, Patience, Waiter};
+use crate::engine::line::{Answer, Blocker, Errand, Grant, Line, WaitMode, Waiter};
 use crate::engine::phase::Phase;
 use crate::engine::registry::Registry;
 
@@ -65,7 +65,7 @@ impl LocalQueue {
     }
 
     /// Takes a place at the end of the queue. `None`: it is a try, and another waits.
-    pub(crate) fn enqueue(self: &Arc<Self>, mode: LockMode, patience: Patience) -> Result<Option<Place>> {
+    pub(crate) fn enqueue(self: &Arc<Self>, mode: LockMode, patience: WaitMode) -> Result<Option<Place>> {
         if self.inner.is_forked() {
             return Err(Error::closed().in_driver(self.inner.driver.name()));
         }
@@ -115,7 +115,7 @@ impl LocalQueue {
     fn hindrance(&self, mode: LockMode) -> Hindrance {
         let (in_the_way, spent) = self.line().in_the_way(mode);
         drop(spent);
-        let InTheWay::Backend { is_queued, trouble } = in_the_way else { return Hindrance::Holder };
+        let Blocker::Backend { is_queued, trouble } = in_the_way else { return Hindrance::Holder };
         if self.inner.heart().is_stopped() {
             return Hindrance::Trouble(Error::closed().in_driver(self.inner.driver.name()));
         }
@@ -167,7 +167,7 @@ impl LocalQueue {
     }
 
     /// Hands the result to the waiter that it is for now.
-    fn complete(self: &Arc<Self>, number: u64, mode: LockMode, patience: Patience, result: Answer) {
+    fn complete(self: &Arc<Self>, number: u64, mode: LockMode, patience: WaitMode, result: Answer) {
         let (waiter, garbage) = self.line().answered(number, mode, patience, &result);
         drop(garbage);
         self.hand_over(mode, waiter, result);
@@ -234,7 +234,7 @@ impl Drop for LocalQueue {
     }
 }
 
-fn tell(untold: Option<Untold>) {
+fn tell(untold: Option<WishChange>) {
     if let Some(untold) = untold {
         untold.tell();
     }

@@ -11,9 +11,9 @@ const AT_MOST: u32 = 10;
 
 /// Counts the releases, withdrawals and leaves of one session that the backend has done.
 #[derive(Default)]
-pub(crate) struct Progress(AtomicU64);
+pub(crate) struct ReturnCounter(AtomicU64);
 
-impl Progress {
+impl ReturnCounter {
     pub(super) fn made(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
@@ -27,7 +27,7 @@ impl Progress {
 /// while others of its session get done: the session costs more than what is to be taken back.
 pub(crate) struct Patience<'a> {
     clock: &'a Clock,
-    progress: &'a Progress,
+    progress: &'a ReturnCounter,
     /// How long nothing may get done.
     each: Duration,
     seen: u64,
@@ -36,7 +36,7 @@ pub(crate) struct Patience<'a> {
 }
 
 impl<'a> Patience<'a> {
-    pub(super) fn new(clock: &'a Clock, progress: &'a Progress, each: Duration) -> Self {
+    pub(super) fn new(clock: &'a Clock, progress: &'a ReturnCounter, each: Duration) -> Self {
         let now = clock.now();
         let last = now + each.saturating_mul(AT_MOST);
         Patience { clock, progress, each, seen: progress.count(), over: now + each, last }
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn it_lasts_while_others_get_done_but_not_for_ever() {
         let clock = Clock::movable();
-        let progress = Progress::default();
+        let progress = ReturnCounter::default();
         let mut patience = Patience::new(&clock, &progress, EACH);
         assert!(!patience.is_over());
         for _ in 1..AT_MOST {
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn what_surely_was_not_done_and_may_be_later_ends_nothing() {
         let clock = Clock::movable();
-        let progress = Progress::default();
+        let progress = ReturnCounter::default();
         let mut patience = Patience::new(&clock, &progress, EACH);
         let busy = Error::new(ErrorKind::Unavailable, "busy").with_outcome(Outcome::NotApplied);
         let lost = Error::new(ErrorKind::Unavailable, "the answer is lost").with_outcome(Outcome::Unknown);

@@ -11,24 +11,24 @@ use crate::driver::lock::LockKey;
 use crate::driver::roster::Capabilities;
 use crate::engine::heart::within;
 use crate::engine::hold::Hold;
-use crate::engine::join::{Entered, enter, leave};
-use crate::engine::keeper::{Answer, Keeper, Order};
+use crate::engine::join::{NewMembership, enter, leave};
+use crate::engine::keeper::{AnswerSender, Keeper, Order};
 use crate::engine::live_session::LiveSession;
 use crate::engine::phase::Need;
 use crate::engine::standing::Standing;
 
 /// What was ordered of a membership while a join of it was under way.
-enum Meanwhile {
+enum PendingOrder {
     /// It stays a membership.
     Stays,
     /// It is to be left, and a caller waits for the answer.
-    Leaves(Answer),
+    Leaves(AnswerSender),
     /// It is to be left, since its handle was dropped.
     Dropped,
 }
 
 /// The membership was left while nothing of it was at the backend.
-struct Left;
+struct Departure;
 
 /// Why a membership that is out has no session to join in.
 enum NoSession {
@@ -38,8 +38,8 @@ enum NoSession {
     Failed(Error),
 }
 
-impl From<Left> for NoSession {
-    fn from(_: Left) -> Self {
+impl From<Departure> for NoSession {
+    fn from(_: Departure) -> Self {
         NoSession::Left
     }
 }
@@ -74,12 +74,12 @@ impl Keeper {
                         dead_at_the_latest = None;
                     }
                     match self.enter_again(old, live).await {
-                        (entered, Meanwhile::Stays) => entered,
-                        (entered, Meanwhile::Leaves(answer)) => {
+                        (entered, PendingOrder::Stays) => entered,
+                        (entered, PendingOrder::Leaves(answer)) => {
                             self.leave_again(old, entered, Some(answer)).await;
                             return false;
                         }
-                        (entered, Meanwhile::Dropped) => {
+                        (entered, PendingOrder::Dropped) => {
                             self.leave_again(old, entered, None).await;
                             return false;
                         }
@@ -114,7 +114,7 @@ impl Keeper {
                 dead_at_the_latest = None;
             }
             self.worry.about(&error);
-            if let Err(Left) = self.pause(old, pauses.next()).await {
+            if let Err(Departure) = self.pause(old, pauses.next()).await {
                 return false;
             }
         }
@@ -131,7 +131,7 @@ impl Keeper {
     }
 
     /// Waits so long, and notes what is ordered meanwhile.
-    async fn pause(&mut self, old: &Arc<Hold>, pause: Duration) -> Result<(), Left> {
+    async fn pause(&mut self, old: &Arc<Hold>, pause: Duration) -> Result<(), Departure> {
         let sleep = tokio::time::sleep(pause);
         tokio::pin!(sleep);
         loop {
@@ -143,7 +143,7 @@ impl Keeper {
     }
 
     /// Notes an order that comes while nothing of this membership is at the backend: a leave is done by that.
-    fn note(&mut self, old: &Arc<Hold>, order: Option<Order>) -> Result<(), Left> {
+    fn note(&mut self, old: &Arc<Hold>, order: Option<Order>) -> Result<(), Departure> {
         match order {
             Some(Order::Update(capabilities, answer)) => {
                 self.note_update(capabilities, answer);
@@ -152,16 +152,16 @@ impl Keeper {
             Some(Order::Leave(answer)) => {
                 self.over(old, LossReason::Released);
                 let _ = answer.send(Ok(()));
-                Err(Left)
+                Err(Departure)
             }
             None => {
                 self.over(old, LossReason::Released);
-                Err(Left)
+                Err(Departure)
             }
         }
     }
 
-    fn note_update(&mut self, capabilities: Capabilities, answer: Answer) {
+    fn note_update(&mut self, capabilities: Capabilities, answer: AnswerSender) {
         self.capabilities = capabilities;
         // Callers that have given up waiting are forgotten: an outage may be long.
         self.unfinished.retain(|waiting| !waiting.is_closed());
@@ -169,7 +169,7 @@ impl Keeper {
     }
 
     /// One join in that session. It is not dropped half-way: a leave that comes meanwhile is told beside its result, and is done after it.
-    async fn enter_again(&mut self, old: &Arc<Hold>, live: Arc<LiveSession>) -> (Result<Entered>, Meanwhile) {
+    async fn enter_again(&mut self, old: &Arc<Hold>, live: Arc<LiveSession>) -> (Result<NewMembership>, PendingOrder) {
         let inner = Arc::clone(&self.inner);
         let (group, capabilities) = (self.group.clone(), self.capabilities.clone());
         let replace = Replace::Own(old.id);
@@ -179,7 +179,7 @@ impl Keeper {
             let give_up = Instant::now() + limit.min(A_DAY);
             match enter(&inner, &live, &group, &capabilities, replace).await {
                 // The answer is not awaited any more: another attempt is under way.
-                Ok(Entered { request, .. }) if Instant::now() >= give_up => {
+                Ok(NewMembership { request, .. }) if Instant::now() >= give_up => {
                     leave(&inner, &live, &request).await;
                     Err(Error::new(ErrorKind::TimedOut, "joined too late, and left again"))
                 }
@@ -187,24 +187,24 @@ impl Keeper {
             }
         };
         let mut attempt = tokio::spawn(async move { within(limit, || word, Box::pin(entering)).await });
-        let mut meanwhile = Meanwhile::Stays;
+        let mut meanwhile = PendingOrder::Stays;
         loop {
             tokio::select! {
                 result = &mut attempt => return (result.unwrap_or_else(|_| Err(Error::closed())), meanwhile),
-                order = self.orders.recv(), if matches!(meanwhile, Meanwhile::Stays) => match order {
+                order = self.orders.recv(), if matches!(meanwhile, PendingOrder::Stays) => match order {
                     Some(Order::Update(capabilities, answer)) => {
                         self.note_update(capabilities, answer);
                     }
-                    Some(Order::Leave(answer)) => meanwhile = Meanwhile::Leaves(answer),
-                    None => meanwhile = Meanwhile::Dropped,
+                    Some(Order::Leave(answer)) => meanwhile = PendingOrder::Leaves(answer),
+                    None => meanwhile = PendingOrder::Dropped,
                 },
             }
         }
     }
 
-    async fn leave_again(&mut self, old: &Arc<Hold>, entered: Result<Entered>, answer: Option<Answer>) {
+    async fn leave_again(&mut self, old: &Arc<Hold>, entered: Result<NewMembership>, answer: Option<AnswerSender>) {
         match entered {
-            Ok(Entered { hold, request, .. }) => {
+            Ok(NewMembership { hold, request, .. }) => {
                 self.over(&hold, LossReason::Released);
                 leave(&self.inner, &hold.live, &request).await;
             }

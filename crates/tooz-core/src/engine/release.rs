@@ -6,8 +6,8 @@ use crate::base::backoff::Backoff;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::loss_reason::LossReason;
 use crate::driver::lock::LockRequest;
-use crate::engine::claim::Claimed;
-use crate::engine::heart::Begun;
+use crate::engine::claim::ClaimSubject;
+use crate::engine::heart::FirstPoll;
 use crate::engine::hold::Hold;
 use crate::engine::live_session::LiveSession;
 use crate::engine::local_queue::LocalQueue;
@@ -25,7 +25,7 @@ impl LocalQueue {
     }
 
     /// Gives a grant back. A release that fails goes on in the background until the session ends.
-    pub(crate) fn release(self: &Arc<Self>, hold: Arc<Hold>) -> Begun<Result<()>> {
+    pub(crate) fn release(self: &Arc<Self>, hold: Arc<Hold>) -> FirstPoll<Result<()>> {
         let name = self.inner.driver.name();
         if let Some(reason) = hold.check() {
             // A grant that is being given back is in the way until the backend has it.
@@ -39,7 +39,7 @@ impl LocalQueue {
                 if reason == LossReason::Closed { ErrorKind::Closed } else { ErrorKind::Lost },
                 format!("release {}: {reason}; {UNTOUCHED}", self.key),
             );
-            return Begun::Done(Err(error.in_driver(name)));
+            return FirstPoll::Done(Err(error.in_driver(name)));
         }
         hold.lost.set(LossReason::Released);
         let queue = Arc::clone(self);
@@ -52,8 +52,8 @@ impl LocalQueue {
                 let claim = Arc::clone(&given_back);
                 async move {
                     match &claim.what {
-                        Claimed::Lock(request) => session.release(request).await,
-                        Claimed::Membership => Ok(()),
+                        ClaimSubject::Lock(request) => session.release(request).await,
+                        ClaimSubject::Membership => Ok(()),
                     }
                 }
             });
@@ -66,7 +66,7 @@ impl LocalQueue {
                 Err(error) if live.check().is_none() => {
                     let trying = Arc::clone(&queue);
                     tokio::spawn(async move {
-                        if let Claimed::Lock(request) = &hold.what {
+                        if let ClaimSubject::Lock(request) = &hold.what {
                             trying.withdraw_at_backend(&live, request).await;
                         }
                         trying.gone(&hold);
@@ -91,7 +91,7 @@ impl LocalQueue {
     /// A driver that took a grant for lost by mistake would leave it at the backend, without a holder, for as long as the session lives. By
     /// its request it can be given back without touching another's.
     fn withdraw_the_broken(self: &Arc<Self>, hold: &Hold) {
-        if let Claimed::Lock(request) = &hold.what
+        if let ClaimSubject::Lock(request) = &hold.what
             && hold.live.check().is_none()
         {
             let (queue, live, request) = (Arc::clone(self), Arc::clone(&hold.live), request.clone());

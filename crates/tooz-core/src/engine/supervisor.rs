@@ -51,17 +51,17 @@ pub(crate) struct Supervisor {
     /// What the heartbeats complain of: also past the end of their session, until another one is open.
     beats: Worry,
     /// Which attempt the worry is about.
-    failed: Option<Attempt>,
+    failed: Option<OpeningStep>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Attempt {
+enum OpeningStep {
     Connect,
     Open,
 }
 
 /// Why one part of a session's life ended.
-enum End {
+enum PartEnd {
     Closing,
     Over,
 }
@@ -115,45 +115,45 @@ impl Supervisor {
                 },
                 Some(connected) => self.with(&connected).await,
             };
-            if let End::Closing = end {
+            if let PartEnd::Closing = end {
                 return self.close().await;
             }
         }
     }
 
     /// Waits until a caller wants a connection and makes one; `Ok(None)`: it failed.
-    async fn connect_when_wanted(&mut self) -> Result<Option<Arc<LiveSession>>, End> {
+    async fn connect_when_wanted(&mut self) -> Result<Option<Arc<LiveSession>>, PartEnd> {
         let inner = Arc::clone(&self.inner);
         let mut closing = self.closing.clone();
         tokio::select! {
-            () = said(&mut closing) => return Err(End::Closing),
+            () = said(&mut closing) => return Err(PartEnd::Closing),
             () = inner.want_connection.notified() => {}
             // The wish for a session is kept for the stage that opens it.
             () = inner.want_session.notified() => inner.want_session.notify_one(),
         }
         if !std::mem::take(&mut self.fail_fast) {
             tokio::select! {
-                () = said(&mut closing) => return Err(End::Closing),
+                () = said(&mut closing) => return Err(PartEnd::Closing),
                 () = self.pauses.pause() => {}
             }
         }
         let connecting = connect(&inner);
         tokio::pin!(connecting);
         let result = tokio::select! {
-            () = said(&mut closing) => return Err(End::Closing),
+            () = said(&mut closing) => return Err(PartEnd::Closing),
             result = &mut connecting => result,
         };
         match result {
             Ok(live) => {
                 self.born = Instant::now();
-                if self.failed == Some(Attempt::Connect) {
+                if self.failed == Some(OpeningStep::Connect) {
                     self.mended();
                 }
                 inner.phase.send_replace(Phase::Connected(Arc::clone(&live)));
                 Ok(Some(live))
             }
             Err(error) => {
-                self.failed(Attempt::Connect, &error);
+                self.failed(OpeningStep::Connect, &error);
                 self.down(Some(error));
                 Ok(None)
             }
@@ -161,11 +161,11 @@ impl Supervisor {
     }
 
     /// One connection from its beginning to its end.
-    async fn with(&mut self, live: &Arc<LiveSession>) -> End {
+    async fn with(&mut self, live: &Arc<LiveSession>) -> PartEnd {
         let inner = Arc::clone(&self.inner);
         let mut closing = self.closing.clone();
         tokio::select! {
-            () = said(&mut closing) => return End::Closing,
+            () = said(&mut closing) => return PartEnd::Closing,
             _ = live.lost() => {
                 // What can't be ended now, the backend ends at its timeout.
                 let _ = end(&self.inner, live).await;
@@ -180,7 +180,7 @@ impl Supervisor {
                 if tokio::time::timeout(inner.settings.operation_timeout / 2, opening.as_mut()).await.is_err() {
                     tokio::spawn(opening);
                 }
-                return End::Closing;
+                return PartEnd::Closing;
             }
             opened = &mut opening => opened,
         };
@@ -198,7 +198,7 @@ impl Supervisor {
                     self.fail_fast = true;
                     return over;
                 }
-                self.failed(Attempt::Open, &error);
+                self.failed(OpeningStep::Open, &error);
                 return self.over(Some(error));
             }
         };
@@ -211,7 +211,7 @@ impl Supervisor {
             inner.tell(&SessionEvent::Reopened);
         }
         let reason = tokio::select! {
-            () = said(&mut closing) => return End::Closing,
+            () = said(&mut closing) => return PartEnd::Closing,
             reason = keep_alive(&inner, live, sent, &mut self.beats) => reason,
         };
         trace::lost(inner.driver.name(), &inner.member, reason);
@@ -224,16 +224,16 @@ impl Supervisor {
         over
     }
 
-    fn over(&mut self, error: Option<Error>) -> End {
+    fn over(&mut self, error: Option<Error>) -> PartEnd {
         if self.born.elapsed() >= LIVED {
             self.pauses.reset();
             self.fail_fast = true;
         }
         self.down(error);
-        End::Over
+        PartEnd::Over
     }
 
-    fn failed(&mut self, attempt: Attempt, error: &Error) {
+    fn failed(&mut self, attempt: OpeningStep, error: &Error) {
         self.failed = Some(attempt);
         self.inner.set_no_session(Some(error.clone()));
         // The first coordinator of a program hears of it by the answer to `connect`.

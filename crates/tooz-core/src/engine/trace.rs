@@ -18,7 +18,7 @@ use crate::base::contain::caught;
 use crate::base::error::Error;
 use crate::base::id::MemberId;
 use crate::base::loss_reason::LossReason;
-use crate::engine::claim::Claimed;
+use crate::engine::claim::ClaimSubject;
 
 type Tale = Box<dyn FnOnce() + Send>;
 
@@ -83,7 +83,7 @@ impl Subscriber for Forwarder {
             return;
         }
         let metadata = event.metadata();
-        let mut taken_down = TakenDown::default();
+        let mut taken_down = EventFields::default();
         event.record(&mut taken_down);
         let is_queued = tell(move || {
             WAITING.fetch_sub(1, Ordering::Relaxed);
@@ -105,12 +105,12 @@ impl Subscriber for Forwarder {
 
 /// The fields of an event, with their values as they can be kept.
 #[derive(Default)]
-struct TakenDown(Vec<(Field, Box<dyn Value + Send>)>);
+struct EventFields(Vec<(Field, Box<dyn Value + Send>)>);
 
 /// An event has at most so many fields.
 const FIELDS: usize = 32;
 
-impl TakenDown {
+impl EventFields {
     fn tell_again(&self, metadata: &'static Metadata<'static>) {
         let Some((first, _)) = self.0.first() else { return };
         let mut values: [(&Field, Option<&dyn Value>); FIELDS] = [(first, None); FIELDS];
@@ -129,7 +129,7 @@ impl TakenDown {
     }
 }
 
-impl Visit for TakenDown {
+impl Visit for EventFields {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         self.keep(field, display(format!("{value:?}")));
     }
@@ -180,10 +180,10 @@ pub(crate) fn session_ended(driver: &'static str, why: String) {
     tell(move || tracing::debug!(target: "tooz::lose", driver, why, "the driver reports the end of its session"));
 }
 
-pub(crate) fn lost_one(driver: &'static str, what: &Claimed, reason: LossReason) {
+pub(crate) fn lost_one(driver: &'static str, what: &ClaimSubject, reason: LossReason) {
     let what = match what {
-        Claimed::Lock(request) => request.key.to_string(),
-        Claimed::Membership => "membership".to_owned(),
+        ClaimSubject::Lock(request) => request.key.to_string(),
+        ClaimSubject::Membership => "membership".to_owned(),
     };
     tell(move || {
         let _span = tracing::error_span!(target: "tooz::lose", "lose", driver, what).entered();
@@ -208,7 +208,7 @@ mod tests {
     use crate::base::mutex::Mutex;
 
     /// Blocks at each event until it is let go, and hands over what it heard.
-    struct Blocked {
+    struct BlockingSubscriber {
         let_go: Mutex<std::sync::mpsc::Receiver<()>>,
         heard: Mutex<std::sync::mpsc::Sender<(String, String)>>,
     }
@@ -223,7 +223,7 @@ mod tests {
         }
     }
 
-    impl Subscriber for Blocked {
+    impl Subscriber for BlockingSubscriber {
         fn enabled(&self, metadata: &Metadata<'_>) -> bool {
             metadata.target() == "a_library"
         }
@@ -244,9 +244,9 @@ mod tests {
     }
 
     #[test]
-    fn what_a_library_tells_on_the_heart_waits_for_nobody_and_is_not_lost() {
+    fn what_a_library_tells_on_the_heart_holds_nothing_up_and_is_not_lost() {
         let ((let_go, blocked), (heard, all)) = (channel(), channel());
-        let subscriber = Blocked { let_go: Mutex::new(blocked), heard: Mutex::new(heard) };
+        let subscriber = BlockingSubscriber { let_go: Mutex::new(blocked), heard: Mutex::new(heard) };
         dispatcher::set_global_default(Dispatch::new(subscriber)).unwrap();
         quietly(|| tracing::info!(target: "a_library", number = 7, name = "x", "the {} came", "pong"));
         {

@@ -11,13 +11,13 @@ pub(crate) struct Troubles(Mutex<Present>);
 
 #[derive(Default)]
 struct Present {
-    by_worry: BTreeMap<u64, Told>,
+    by_worry: BTreeMap<u64, Trouble>,
     /// Whose trouble is the latest word.
     latest: Option<u64>,
     numbers: u64,
 }
 
-pub(crate) struct Told {
+pub(crate) struct Trouble {
     /// Without what was being done: a hundred tasks that fail for one reason are one trouble.
     pub(crate) cause: Error,
     pub(crate) shown: Error,
@@ -42,7 +42,7 @@ impl Troubles {
     }
 
     /// Answers whether this is said for the first time.
-    pub(crate) fn add(&self, number: u64, told: Told) -> bool {
+    pub(crate) fn add(&self, number: u64, told: Trouble) -> bool {
         let mut present = self.present();
         // A second failure of the same kind may say it in other words, such as with another port.
         let said_before = present.by_worry.get(&number).is_some_and(|before| before.cause.kind() == told.cause.kind());

@@ -8,7 +8,7 @@ use crate::engine::inner::{Inner, Retry};
 use crate::engine::live_session::LiveSession;
 use crate::engine::phase::Need;
 use crate::engine::trace;
-use crate::engine::troubles::Told;
+use crate::engine::troubles::Trouble;
 
 /// How often in a row what may pass by itself is no trouble yet, with the pauses in between about half a second.
 const PASSING: u32 = 4;
@@ -53,7 +53,7 @@ impl Worry {
         self.is_told = true;
         let cause = error.clone().in_driver(self.inner.driver.name());
         let shown = cause.clone().context(&self.doing);
-        if self.inner.troubles.add(self.number, Told { cause, shown: shown.clone() }) {
+        if self.inner.troubles.add(self.number, Trouble { cause, shown: shown.clone() }) {
             trace::troubled(self.inner.driver.name(), &self.inner.member, &shown);
             self.inner.tell(&SessionEvent::Troubled(shown));
         }

@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::event_queue::{Feeder, Next, Reader, event_queue};
+use crate::base::event_queue::{Delivery, Feeder, Reader, event_queue};
 use crate::base::id::{GroupId, MemberId};
 use crate::base::loss_reason::LossReason;
 use crate::driver::lock::{FencingToken, LockKey, LockMode};
@@ -21,7 +21,7 @@ use crate::driver::push::Pushed;
 use crate::driver::session::Session;
 use crate::engine::hold::Hold;
 use crate::engine::inner::Inner;
-use crate::engine::line::Patience;
+use crate::engine::line::WaitMode;
 use crate::engine::standing::Standing;
 use crate::engine::worry::Worry;
 use crate::handles::handle::Handle;
@@ -89,7 +89,7 @@ impl Leadership {
                 }
                 continue;
             };
-            let Some(mut place) = queue.enqueue(LockMode::Exclusive, Patience::Wait)? else {
+            let Some(mut place) = queue.enqueue(LockMode::Exclusive, WaitMode::Wait)? else {
                 return Err(Error::new(ErrorKind::Backend, "a candidate was refused a place in the local queue"));
             };
             let ended = Loss::of(&membership);
@@ -224,13 +224,13 @@ pub struct LeaderWatch {
     reader: Reader<LeaderEvent>,
     now: watch::Receiver<Option<Leader>>,
     /// What was told last, so that a vacancy stands between any two leaders.
-    told: Told,
+    told: KnownLeader,
     next: VecDeque<LeaderEvent>,
     _handle: Arc<Handle>,
 }
 
 /// What a reader of a [`LeaderWatch`] knows.
-enum Told {
+enum KnownLeader {
     Nothing,
     Vacant,
     Elected(Leader),
@@ -247,7 +247,7 @@ impl LeaderWatch {
         let watcher = LeaderWatcher { inner, group, feeder, now, started: Some(started), worry };
         handle.inner.heart().spawn(watcher.run());
         started_within(&handle.inner, start, || doing).await?;
-        Ok(LeaderWatch { reader, now: seen, told: Told::Nothing, next: VecDeque::new(), _handle: handle })
+        Ok(LeaderWatch { reader, now: seen, told: KnownLeader::Nothing, next: VecDeque::new(), _handle: handle })
     }
 
     /// The next change; `None` after the end.
@@ -266,15 +266,15 @@ impl LeaderWatch {
 
     fn tell(&mut self, leader: Option<Leader>) {
         match (&self.told, &leader) {
-            (Told::Vacant, None) => return,
-            (Told::Elected(old), Some(new)) if old == new => return,
-            (_, None) | (Told::Elected(_), Some(_)) => self.next.push_back(LeaderEvent::Vacant),
-            (Told::Nothing | Told::Vacant, Some(_)) => {}
+            (KnownLeader::Vacant, None) => return,
+            (KnownLeader::Elected(old), Some(new)) if old == new => return,
+            (_, None) | (KnownLeader::Elected(_), Some(_)) => self.next.push_back(LeaderEvent::Vacant),
+            (KnownLeader::Nothing | KnownLeader::Vacant, Some(_)) => {}
         }
         if let Some(leader) = &leader {
             self.next.push_back(LeaderEvent::Elected(leader.clone()));
         }
-        self.told = leader.map_or(Told::Vacant, Told::Elected);
+        self.told = leader.map_or(KnownLeader::Vacant, KnownLeader::Elected);
     }
 }
 
@@ -287,9 +287,9 @@ impl Stream for LeaderWatch {
                 return Poll::Ready(Some(event));
             }
             match ready!(this.reader.poll_next(context)) {
-                Some(Next::Item(LeaderEvent::Elected(leader))) => this.tell(Some(leader)),
-                Some(Next::Item(LeaderEvent::Vacant)) => this.tell(None),
-                Some(Next::Lagged) => {
+                Some(Delivery::Item(LeaderEvent::Elected(leader))) => this.tell(Some(leader)),
+                Some(Delivery::Item(LeaderEvent::Vacant)) => this.tell(None),
+                Some(Delivery::Lagged) => {
                     // The present state is at least as new as all that waits.
                     let _ = this.reader.clear();
                     let now = this.now.borrow().clone();
@@ -311,14 +311,14 @@ struct LeaderWatcher {
 }
 
 /// The watch is not read any more.
-struct Unread;
+struct NoReader;
 
 impl LeaderWatcher {
     async fn run(mut self) {
         let mut pauses = Backoff::for_reconnects();
         loop {
             let error = match self.in_one_session(&mut pauses).await {
-                Ok(Unread) => return,
+                Ok(NoReader) => return,
                 Err(error) => error,
             };
             let error = error.in_driver(self.inner.driver.name());
@@ -340,11 +340,11 @@ impl LeaderWatcher {
         }
     }
 
-    async fn in_one_session(&mut self, pauses: &mut Backoff) -> Result<Unread> {
+    async fn in_one_session(&mut self, pauses: &mut Backoff) -> Result<NoReader> {
         let session = self.worry.session_for_watch(self.started.is_some());
         let live = tokio::select! {
             live = session => live?,
-            () = self.feeder.closed() => return Ok(Unread),
+            () = self.feeder.closed() => return Ok(NoReader),
         };
         let key = LockKey::election(&self.group);
         let limit = self.inner.settings.operation_timeout;
@@ -375,7 +375,7 @@ impl LeaderWatcher {
                     self.worry.about(&error);
                     tokio::select! {
                         () = pauses.pause() => {}
-                        () = self.feeder.closed() => return Ok(Unread),
+                        () = self.feeder.closed() => return Ok(NoReader),
                         _ = live.lost() => {}
                     }
                     if live.check().is_none() {
@@ -385,7 +385,7 @@ impl LeaderWatcher {
                 Err(error) => return Err(error),
             }
             tokio::select! {
-                () = self.feeder.closed() => return Ok(Unread),
+                () = self.feeder.closed() => return Ok(NoReader),
                 _ = live.lost() => return Err(Error::new(ErrorKind::Lost, "the session was lost")),
                 pushed = next_of(&mut stream) => match pushed? {
                     None => return Err(Error::new(ErrorKind::Unavailable, "the backend ended the watch")),

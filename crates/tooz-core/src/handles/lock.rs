@@ -13,7 +13,7 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::LockName;
 use crate::driver::lock::{Holder, LockKey, LockMode, Waiter};
 use crate::driver::session::Session;
-use crate::engine::line::{Answer, Grant, Patience};
+use crate::engine::line::{Answer, Grant, WaitMode};
 use crate::engine::local_queue::{LocalQueue, Place};
 use crate::engine::phase::Need;
 use crate::handles::handle::Handle;
@@ -173,7 +173,7 @@ impl Lock {
         let span = tracing::debug_span!(target: "tooz::acquire", "acquire", lock = %self.name, mode = mode.name());
         async {
             loop {
-                let Some(mut place) = self.queue.enqueue(mode, Patience::Wait)? else {
+                let Some(mut place) = self.queue.enqueue(mode, WaitMode::Wait)? else {
                     return Err(Error::new(ErrorKind::Backend, "a waiter was refused a place in the local queue"));
                 };
                 let waiting = tracing::debug_span!(target: "tooz::wait", "wait", lock = %self.name);
@@ -193,7 +193,7 @@ impl Lock {
     }
 
     async fn try_for(&self, mode: LockMode) -> Result<Option<LockGuard>> {
-        let Some(mut place) = self.queue.enqueue(mode, Patience::Try)? else { return Ok(None) };
+        let Some(mut place) = self.queue.enqueue(mode, WaitMode::Try)? else { return Ok(None) };
         let limit = self.handle.inner.settings.operation_timeout;
         match self.first(&mut place, limit).await {
             LimitedWait::Answered(answer) => answer?.map(|grant| self.guard(grant)).transpose(),
@@ -212,7 +212,7 @@ impl Lock {
         // `None`: so long that it never ends.
         let end = Instant::now().checked_add(limit);
         loop {
-            let Some(mut place) = self.queue.enqueue(mode, Patience::Wait)? else { return Ok(None) };
+            let Some(mut place) = self.queue.enqueue(mode, WaitMode::Wait)? else { return Ok(None) };
             let left = end.map_or(limit, |end| end.saturating_duration_since(Instant::now()));
             match self.first(&mut place, left).await {
                 LimitedWait::Answered(answer) => match answer?.map(|grant| self.guard(grant)) {

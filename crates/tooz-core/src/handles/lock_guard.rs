@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::base::error::Result;
 use crate::base::loss_reason::LossReason;
 use crate::driver::lock::{FencingToken, LockMode};
-use crate::engine::heart::Begun;
+use crate::engine::heart::FirstPoll;
 use crate::engine::hold::Hold;
 use crate::engine::line::Grant;
 use crate::engine::local_queue::LocalQueue;
@@ -126,14 +126,14 @@ impl LockGuard {
         self.queue.release(Arc::clone(self.hold())).answer().await
     }
 
-    fn begin_release(&mut self) -> Option<Begun<Result<()>>> {
+    fn begin_release(&mut self) -> Option<FirstPoll<Result<()>>> {
         let hold = self.hold.take()?;
         if !hold.live.is_ours() {
             // A forked child: what the parent holds is the parent's, and is not even dropped here.
             let error = hold.live.error_of(LossReason::Forked);
             std::mem::forget(hold);
             std::mem::forget(std::mem::replace(&mut self.span, tracing::Span::none()));
-            return Some(Begun::Done(Err(error)));
+            return Some(FirstPoll::Done(Err(error)));
         }
         Some(self.queue.release(hold))
     }

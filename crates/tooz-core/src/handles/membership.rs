@@ -17,7 +17,7 @@ use crate::base::loss_reason::LossReason;
 use crate::driver::group::Replace;
 use crate::driver::roster::Capabilities;
 use crate::engine::heart::within;
-use crate::engine::join::{Entered, first_join};
+use crate::engine::join::{NewMembership, first_join};
 use crate::engine::keeper::{Keeper, Order};
 use crate::engine::standing::Standing;
 use crate::handles::election::Leadership;
@@ -76,7 +76,7 @@ impl Membership {
                             first_join(inner, name, capabilities, replace).await.map_err(|error| error.context(word))
                         }
                     };
-                    let Entered { hold, found, .. } = within(limit, || word, Box::pin(joining)).await?;
+                    let NewMembership { hold, found, .. } = within(limit, || word, Box::pin(joining)).await?;
                     let (sender, standing) = watch::channel(Standing::In(hold));
                     tokio::spawn(Keeper::new(keeping, queues, name, capabilities, orders, sender, found).keep());
                     Ok(standing)

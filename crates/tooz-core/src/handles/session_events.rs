@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
-use crate::base::event_queue::{Next, Reader};
+use crate::base::event_queue::{Delivery, Reader};
 use crate::base::session_event::SessionEvent;
 
 /// The stream of [`SessionEvent`]s; it ends when the coordinator is closed. A reader that falls more than a thousand events
@@ -55,8 +55,8 @@ impl Stream for SessionEvents {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<SessionEvent>> {
         loop {
             match std::task::ready!(self.reader.poll_next(context)) {
-                Some(Next::Item(event)) => return Poll::Ready(Some(event)),
-                Some(Next::Lagged) => {}
+                Some(Delivery::Item(event)) => return Poll::Ready(Some(event)),
+                Some(Delivery::Lagged) => {}
                 None => return Poll::Ready(None),
             }
         }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::event_queue::{Feeder, Next, Reader, event_queue};
+use crate::base::event_queue::{Delivery, Feeder, Reader, event_queue};
 use crate::base::id::{GroupId, MemberId};
 use crate::base::mutex::{Mutex, MutexGuard};
 use crate::driver::push::{Change, Pushed};
@@ -66,19 +66,19 @@ pub struct GroupWatch {
 /// The reading end of a watch.
 pub(crate) struct Events {
     reader: Reader<GroupEvent>,
-    now: Arc<Now>,
+    now: Arc<KnownMembers>,
     /// Whether the snapshot was read.
     has_begun: bool,
 }
 
 /// The members as the watch knows them, changed in one step with what is told of it.
-struct Now {
+struct KnownMembers {
     members: Mutex<Members>,
 }
 
 type Members = BTreeMap<MemberId, RosterEntry>;
 
-impl Now {
+impl KnownMembers {
     fn members(&self) -> MutexGuard<'_, Members> {
         self.members.lock()
     }
@@ -87,7 +87,7 @@ impl Now {
 impl GroupWatch {
     pub(crate) async fn start(handle: Arc<Handle>, group: GroupId) -> Result<Self> {
         let (feeder, reader) = event_queue();
-        let now = Arc::new(Now { members: Mutex::default() });
+        let now = Arc::new(KnownMembers { members: Mutex::default() });
         let (started, start) = oneshot::channel();
         let inner = Arc::clone(&handle.inner);
         let watcher = Watcher {
@@ -135,11 +135,11 @@ impl Stream for GroupWatch {
 impl Events {
     pub(crate) fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<GroupEvent>> {
         Poll::Ready(match ready!(self.reader.poll_next(context)) {
-            Some(Next::Item(event)) => {
+            Some(Delivery::Item(event)) => {
                 self.has_begun = true;
                 Some(event)
             }
-            Some(Next::Lagged) => {
+            Some(Delivery::Lagged) => {
                 let members = self.now.members();
                 // Later events are part of the members already. (A watcher that has told of the end tells no more.)
                 match self.reader.clear() {
@@ -159,7 +159,7 @@ struct Watcher {
     inner: Arc<Inner>,
     group: GroupId,
     feeder: Feeder<GroupEvent>,
-    now: Arc<Now>,
+    now: Arc<KnownMembers>,
     /// Until the snapshot is there, failures are the caller's.
     started: Option<oneshot::Sender<Result<()>>>,
     version: u64,
@@ -176,13 +176,13 @@ enum Telling {
 }
 
 /// Why the watch is over.
-enum Over {
+enum WatchEnd {
     Deleted,
     /// It is not read any more.
     Unread,
 }
 
-enum Reading {
+enum ReadEnd {
     Told,
     Gone,
 }
@@ -192,8 +192,8 @@ impl Watcher {
         let mut pauses = Backoff::for_reconnects();
         loop {
             let error = match self.in_one_session(&mut pauses).await {
-                Ok(Over::Deleted) => return self.tell_of_the_end(),
-                Ok(Over::Unread) => return,
+                Ok(WatchEnd::Deleted) => return self.tell_of_the_end(),
+                Ok(WatchEnd::Unread) => return,
                 Err(error) => error,
             };
             if let Some(started) = self.started.take() {
@@ -216,11 +216,11 @@ impl Watcher {
         }
     }
 
-    async fn in_one_session(&mut self, pauses: &mut Backoff) -> Result<Over> {
+    async fn in_one_session(&mut self, pauses: &mut Backoff) -> Result<WatchEnd> {
         let session = self.worry.session_for_watch(self.started.is_some());
         let live = tokio::select! {
             live = session => live?,
-            () = self.feeder.closed() => return Ok(Over::Unread),
+            () = self.feeder.closed() => return Ok(WatchEnd::Unread),
         };
         let limit = self.inner.settings.operation_timeout;
         let (group, what) = (self.group.clone(), || format!("watch group {:?}", self.group));
@@ -235,8 +235,8 @@ impl Watcher {
         loop {
             if self.due.is_some() {
                 match self.read(&live).await {
-                    Ok(Reading::Gone) => return Ok(Over::Deleted),
-                    Ok(Reading::Told) => {
+                    Ok(ReadEnd::Gone) => return Ok(WatchEnd::Deleted),
+                    Ok(ReadEnd::Told) => {
                         pauses.reset();
                         self.worry.is_over();
                     }
@@ -245,7 +245,7 @@ impl Watcher {
                         self.worry.about(&error);
                         tokio::select! {
                             () = pauses.pause() => {}
-                            () = self.feeder.closed() => return Ok(Over::Unread),
+                            () = self.feeder.closed() => return Ok(WatchEnd::Unread),
                             _ = live.lost() => {}
                         }
                         if live.check().is_none() {
@@ -256,7 +256,7 @@ impl Watcher {
                 }
             }
             let telling = tokio::select! {
-                () = self.feeder.closed() => return Ok(Over::Unread),
+                () = self.feeder.closed() => return Ok(WatchEnd::Unread),
                 _ = live.lost() => return Err(Error::new(ErrorKind::Lost, "the session was lost")),
                 pushed = next_of(&mut stream) => match pushed? {
                     // The stream has ended while the session lives: watch anew.
@@ -283,12 +283,12 @@ impl Watcher {
     }
 
     /// Reads the members and tells what is new.
-    async fn read(&mut self, live: &Arc<LiveSession>) -> Result<Reading> {
+    async fn read(&mut self, live: &Arc<LiveSession>) -> Result<ReadEnd> {
         let limit = self.inner.settings.operation_timeout;
         let (group, what) = (self.group.clone(), || format!("list the members of group {:?}", self.group));
         let asked = live.call_within(limit, what, |session| async move { session.members(&group).await });
         let roster: Roster = match asked.await {
-            Err(error) if error.kind() == ErrorKind::NotFound && self.started.is_none() => return Ok(Reading::Gone),
+            Err(error) if error.kind() == ErrorKind::NotFound && self.started.is_none() => return Ok(ReadEnd::Gone),
             result => result?,
         };
         // The count of a server that has fallen back to an earlier state goes back too.
@@ -312,7 +312,7 @@ impl Watcher {
             let _ = started.send(Ok(()));
         }
         self.due = None;
-        Ok(Reading::Told)
+        Ok(ReadEnd::Told)
     }
 
     /// The group is gone, and so is every member: a group with members can't be deleted.

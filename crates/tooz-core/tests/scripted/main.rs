@@ -64,7 +64,7 @@ async fn a_grant_that_was_taken_for_broken_is_given_back_by_its_request() {
 }
 
 #[tokio::test]
-async fn what_the_backend_has_and_nobody_knows_is_given_back_after_a_reconnect() {
+async fn what_only_the_backend_knows_is_given_back_after_a_reconnect() {
     let scripted = Scripted::new("unknown");
     let (_coordinator, guard, request) = hold(&scripted).await;
     let unknown = RequestId(7);

@@ -7,7 +7,7 @@ use tooz_core::driver::Pushed;
 
 use crate::cases::Cases;
 use crate::driver::{Method, Mischief};
-use crate::stage::{Everything, OPERATION, SOON, Toy, comes_true, nobody_holds, soon, trial};
+use crate::stage::{Everything, OPERATION, SOON, Toy, comes_free, comes_true, soon, trial};
 
 #[test]
 fn what_is_done_twice_or_answered_late_is_right_all_the_same() {
@@ -36,7 +36,7 @@ fn what_is_done_twice_or_answered_late_is_right_all_the_same() {
                 assert!(within.is_none());
                 drop(tried);
             }
-            nobody_holds(&all.rival, "x", SOON).await;
+            comes_free(&all.rival, "x", SOON).await;
             all.ends_with_close().await;
         });
     }
@@ -91,7 +91,7 @@ fn what_came_too_late_is_given_back() {
             drop(joined);
             tokio::time::sleep(late).await;
             toy.script.heal();
-            nobody_holds(&rival, "x", SOON).await;
+            comes_free(&rival, "x", SOON).await;
             comes_true(SOON, "the group is empty", async || {
                 let members = rival.group("g").unwrap().members().await.unwrap();
                 if members.is_empty() { Ok(()) } else { Err(format!("{members:?}")) }

@@ -56,7 +56,7 @@ impl<T: Send + 'static> Wake for AtOnce<T> {
 }
 
 #[test]
-fn a_waker_that_polls_at_once_dead_locks_nobody() {
+fn a_waker_that_polls_at_once_causes_no_dead_lock() {
     trial(async || {
         let toy = Toy::named("wakers");
         let (one, two) = (toy.connect("one").await, toy.connect("two").await);
@@ -183,7 +183,7 @@ fn a_guard_that_is_dropped_at_the_end_of_its_thread_is_released() {
                 soon("the rival", waiting).await.unwrap().unwrap();
             }
         }
-        crate::stage::nobody_holds(&rival, "x", SOON).await;
-        crate::stage::nobody_holds(&rival, "y", SOON).await;
+        crate::stage::comes_free(&rival, "x", SOON).await;
+        crate::stage::comes_free(&rival, "y", SOON).await;
     });
 }

@@ -95,7 +95,7 @@ fn what_a_driver_calls_closed_is_not_the_end() {
 }
 
 #[test]
-fn nobody_owns_anything_after_the_close() {
+fn a_key_has_no_owner_after_the_close() {
     trial(async || {
         let toy = Toy::named("rings");
         let coordinator = toy.connect("one").await;

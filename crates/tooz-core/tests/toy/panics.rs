@@ -6,7 +6,7 @@ use tooz_core::{Coordinator, Error, ErrorKind, LossReason, Outcome, Probe, Resul
 
 use crate::cases::{Cases, words};
 use crate::driver::{Method, Mischief};
-use crate::stage::{Everything, SESSION, SOON, Toy, comes_true, ends_within, nobody_holds, soon, trial};
+use crate::stage::{Everything, SESSION, SOON, Toy, comes_free, comes_true, ends_within, soon, trial};
 
 /// Asks a question that reaches that method; `None`: no question does.
 async fn ask(coordinator: &Coordinator, method: Method) -> Option<Result<()>> {
@@ -80,7 +80,7 @@ fn every_panic_is_an_error_of_its_caller_and_the_heart_lives_on() {
                     Ok(Some(Err(error))) => is_the_panic(&error).unwrap(),
                 }
                 toy.script.heal();
-                nobody_holds(&rival, "x", SOON).await;
+                comes_free(&rival, "x", SOON).await;
                 let guard = soon("the next lock", coordinator.lock("x").unwrap().acquire()).await;
                 let guard = guard.expect("the heart lives on");
                 assert!(guard.is_held());
@@ -149,7 +149,7 @@ fn a_panic_in_release_leaves_no_grant_at_the_backend() {
                     Ok(()) => {}
                     Err(error) => is_the_panic(&error).unwrap(),
                 }
-                nobody_holds(&rival, "x", SOON).await;
+                comes_free(&rival, "x", SOON).await;
                 if mischief != Mischief::PanicsAfterwards {
                     assert!(toy.script.is_done(), "it was not asked again");
                 }
@@ -275,7 +275,7 @@ fn close_tells_of_a_panic_and_ends_all_the_same() {
 }
 
 #[test]
-fn a_panic_where_nobody_can_be_told_is_taken_for_no() {
+fn a_panic_that_no_caller_can_hear_of_is_taken_for_no() {
     trial(async || {
         let toy = Toy::named("panic-sync");
         let coordinator = toy.connect("one").await;

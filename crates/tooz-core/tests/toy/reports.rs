@@ -7,7 +7,7 @@ use tooz_core::{ErrorKind, GroupId, LossReason};
 
 use crate::cases::Cases;
 use crate::driver::{Method, Mischief};
-use crate::stage::{Everything, SOON, Toy, comes_true, nobody_holds, soon, trial};
+use crate::stage::{Everything, SOON, Toy, comes_free, comes_true, soon, trial};
 
 #[test]
 fn a_grant_that_is_lost_on_its_way_is_given_back_and_asked_for_again() {
@@ -26,14 +26,14 @@ fn a_grant_that_is_lost_on_its_way_is_given_back_and_asked_for_again() {
             Ok(Some(guard)) => assert!(guard.is_held()),
             Err(error) => assert!(matches!(error.kind(), ErrorKind::Lost | ErrorKind::Unavailable), "{error:?}"),
         }
-        nobody_holds(&rival, "x", SOON).await;
+        comes_free(&rival, "x", SOON).await;
         let guard = soon("acquire()", lock.acquire()).await.unwrap();
         assert!(guard.is_held());
     });
 }
 
 #[test]
-fn a_membership_that_is_lost_on_its_way_leaves_nobody_behind() {
+fn a_membership_that_is_lost_on_its_way_leaves_no_member_behind() {
     trial(async || {
         let toy = Toy::named("member-on-the-way");
         let coordinator = toy.connect("one").await;
@@ -77,7 +77,7 @@ fn a_session_that_is_lost_before_any_answer_is_replaced() {
 }
 
 #[test]
-fn reports_of_what_nobody_knows_harm_nothing() {
+fn reports_of_unknown_requests_harm_nothing() {
     trial(async || {
         let toy = Toy::named("nonsense");
         let mut all = Everything::stand(&toy).await;

@@ -342,7 +342,7 @@ pub(crate) fn fold(members: &mut BTreeMap<MemberId, RosterEntry>, event: GroupEv
 
 /// That lock has no holder in the store, at the latest after `limit`.
 #[track_caller]
-pub(crate) fn nobody_holds(observer: &Coordinator, lock: &str, limit: Duration) -> impl Future<Output = ()> {
+pub(crate) fn comes_free(observer: &Coordinator, lock: &str, limit: Duration) -> impl Future<Output = ()> {
     let lock = observer.lock(lock).expect("a name");
     comes_true(limit, "nothing is left at the backend", async move || {
         let holders = lock.holders().await.map_err(|error| error.to_string())?;

@@ -8,7 +8,7 @@ use crate::Quirk;
 use crate::stage::{connect, etcdctl, play, within};
 
 pub(crate) const QUIRKS: &[Quirk] = &[
-    ("foreign::a_key_among_members_is_nobody", || play(among_members())),
+    ("foreign::a_key_among_members_is_no_member", || play(among_members())),
     ("foreign::a_key_among_members_does_not_keep_a_group", || play(keeps_no_group())),
     ("foreign::a_key_in_the_place_of_a_member_can_be_taken_over", || play(in_the_place())),
     ("foreign::a_key_in_a_queue_is_listed_and_can_be_broken", || play(in_a_queue())),

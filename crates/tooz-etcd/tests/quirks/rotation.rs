@@ -14,7 +14,7 @@ use crate::access::{as_bob, with_users};
 use crate::stage::{connect, etcdctl, eventually, play, received, within};
 
 pub(crate) const QUIRKS: &[Quirk] = &[
-    ("rotation::users_that_are_switched_on_cost_nobody_a_lock", || play(switched_on())),
+    ("rotation::users_that_are_switched_on_cost_no_holder_a_lock", || play(switched_on())),
     ("rotation::a_password_that_is_changed_with_its_file_loses_nothing", || play(password_file())),
     ("rotation::an_application_is_asked_for_its_password_at_each_login", || play(callback())),
     ("rotation::a_wrong_password_for_a_while_is_one_login_at_a_time_and_loses_nothing", || play(wrong_for_a_while())),

@@ -16,11 +16,11 @@ use tooz_core::{LockMode, Namespace};
 
 use super::stage::{ALONE, Stage, request, session};
 use super::{OWNER_MASK, now};
-use crate::error::Fault;
-use crate::layout::{AT_OWNER, AT_TOKEN, AT_UNDONE, Kind, SLOTS, slot};
-use crate::queue::Patience;
-use crate::roster::{Joined, Newcomer};
-use crate::slots::Rest;
+use crate::error::TableError;
+use crate::layout::{AT_OWNER, AT_TOKEN, AT_UNDONE, BlockKind, SLOTS, slot};
+use crate::queue::WaitMode;
+use crate::roster::{JoinEnd, Newcomer};
+use crate::slots::Remainder;
 use crate::table::Table;
 
 /// Room for what the child does.
@@ -66,26 +66,27 @@ fn a_kill_at_every_instruction_leaves_no_broken_table_and_without_the_undo_log_i
 fn others(stage: &Stage) -> Table {
     let table = stage.session("other");
     let mut inside = table.enter().unwrap();
-    inside.ask((Kind::Lock, b"shared"), request(1), LockMode::Shared, Patience::Try).unwrap().unwrap();
-    inside.ask((Kind::Lock, b"taken"), request(2), LockMode::Exclusive, Patience::Try).unwrap().unwrap();
+    inside.ask((BlockKind::Lock, b"shared"), request(1), LockMode::Shared, WaitMode::Try).unwrap().unwrap();
+    inside.ask((BlockKind::Lock, b"taken"), request(2), LockMode::Exclusive, WaitMode::Try).unwrap().unwrap();
     assert!(inside.create_group("group").unwrap());
     let other = Newcomer { group: "group", member: "other", id: request(3), capabilities: "1" };
     inside.join(&other, |_| JoinConflict::Refused).unwrap();
-    let record = inside.find(Kind::Group, b"group").unwrap().unwrap();
+    let record = inside.find(BlockKind::Group, b"group").unwrap().unwrap();
     inside.watch(record, None).unwrap();
     drop(inside);
     table
 }
 
 /// Each kind of change once.
-fn go_through_all(table: &Table) -> Result<(), Fault> {
-    let ask = |name: &[u8], id, mode| table.enter()?.ask((Kind::Lock, name), request(id), mode, Patience::Wait);
-    let free = ask(b"free, with a name that is longer than a block", 10, LockMode::Exclusive)?.ok_or(Fault::Full)?;
-    let beside = ask(b"shared", 11, LockMode::Shared)?.ok_or(Fault::Full)?;
-    let waiting = ask(b"taken", 12, LockMode::Exclusive)?.ok_or(Fault::Full)?;
+fn go_through_all(table: &Table) -> Result<(), TableError> {
+    let ask = |name: &[u8], id, mode| table.enter()?.ask((BlockKind::Lock, name), request(id), mode, WaitMode::Wait);
+    let free =
+        ask(b"free, with a name that is longer than a block", 10, LockMode::Exclusive)?.ok_or(TableError::Full)?;
+    let beside = ask(b"shared", 11, LockMode::Shared)?.ok_or(TableError::Full)?;
+    let waiting = ask(b"taken", 12, LockMode::Exclusive)?.ok_or(TableError::Full)?;
     let ours = Newcomer { group: "group", member: "child", id: request(13), capabilities: "{}" };
-    let Joined::Done(membership) = table.enter()?.join(&ours, |_| JoinConflict::Refused)? else {
-        return Err(Fault::Full);
+    let JoinEnd::Done(membership) = table.enter()?.join(&ours, |_| JoinConflict::Refused)? else {
+        return Err(TableError::Full);
     };
     table.enter()?.update(membership, request(13), &"x".repeat(300))?;
     table.enter()?.leave_queue(free.block)?;
@@ -212,18 +213,18 @@ fn heir(copy: &Stage) -> Table {
 }
 
 /// Takes over a copy, as the next one does after a kill. Answers how many changes were undone.
-fn judge(heir: &Table, snapshot: &Snapshot, token: u64) -> Result<u64, Fault> {
+fn judge(heir: &Table, snapshot: &Snapshot, token: u64) -> Result<u64, TableError> {
     snapshot.write_to(heir);
     let mut inside = heir.enter()?;
     let undone = inside.get(AT_UNDONE)?;
     inside.verify()?;
     for dead in 0..SEEN_SLOTS {
-        while inside.bury(dead)? == Rest::Some {}
+        while inside.bury(dead)? == Remainder::Some {}
     }
     let census = inside.verify()?;
     let is_clean = (census.locks, census.places, census.members, census.watches) == (0, 0, 0, 0) && census.groups == 1;
     let is_newer = inside.get(AT_TOKEN)? >= token && inside.next_token(now())? > token;
-    if is_clean && is_newer { Ok(undone) } else { Err(Fault::Garbled("something of the dead is left")) }
+    if is_clean && is_newer { Ok(undone) } else { Err(TableError::Garbled("something of the dead is left")) }
 }
 
 /// Kills children at instructions after which the table had changed. Answers how many, and how many of them while the table was theirs.
@@ -242,7 +243,7 @@ fn kill_for_good(changed_at: &[usize]) -> (usize, usize) {
         killed += 1;
         let mut table = others.enter().unwrap();
         table.verify().unwrap();
-        while table.bury(1).unwrap() == Rest::Some {}
+        while table.bury(1).unwrap() == Remainder::Some {}
         let census = table.verify().unwrap();
         assert_eq!((census.places, census.members, census.watches), (2, 1, 1), "what the other has stays");
         assert!(table.get(AT_TOKEN).unwrap() >= before);

@@ -9,7 +9,7 @@ use tooz_core::driver::{Mutex, RequestId};
 
 use crate::layout::SMALLEST;
 use crate::region::WORD;
-use crate::slots::Rest;
+use crate::slots::Remainder;
 use crate::table::{Table, write_header};
 
 /// A child of a fork keeps alive what its parent has. So tests that fork, and those where a session dies, come one after another.
@@ -45,7 +45,7 @@ impl Stage {
 /// One more session in that table.
 pub(crate) fn session(path: &Path, member: &str) -> Table {
     let table = Table::open(path, &Namespace::new("n").unwrap()).unwrap().unwrap();
-    while table.enter().unwrap().begin_session().unwrap() == Rest::Some {}
+    while table.enter().unwrap().begin_session().unwrap() == Remainder::Some {}
     table.enter().unwrap().name_session(member).unwrap();
     table
 }

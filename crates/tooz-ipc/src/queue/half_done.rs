@@ -4,20 +4,20 @@ use std::sync::atomic::Ordering;
 
 use tooz_core::LockMode;
 
-use super::{Patience, Place};
+use super::{PlaceState, WaitMode};
 use crate::critical::Critical;
 use crate::critical::stage::{ALONE, Stage, request};
-use crate::error::Fault;
-use crate::layout::{Kind, TOKEN, block};
+use crate::error::TableError;
+use crate::layout::{BlockKind, TOKEN, block};
 use crate::process::Process;
 use crate::table::Table;
 
-const X: (Kind, &[u8]) = (Kind::Lock, b"x");
+const X: (BlockKind, &[u8]) = (BlockKind::Lock, b"x");
 
 /// One that holds the lock, and one that waits for it.
-fn holder_and_waiter(stage: &Stage) -> (Table, Place, Table, Place) {
+fn holder_and_waiter(stage: &Stage) -> (Table, PlaceState, Table, PlaceState) {
     let ask = |table: &Table, id| {
-        let place = table.enter().unwrap().ask(X, request(id), LockMode::Exclusive, Patience::Wait);
+        let place = table.enter().unwrap().ask(X, request(id), LockMode::Exclusive, WaitMode::Wait);
         place.unwrap().unwrap()
     };
     let (one, two) = (stage.session("one"), stage.session("two"));
@@ -27,7 +27,7 @@ fn holder_and_waiter(stage: &Stage) -> (Table, Place, Table, Place) {
 }
 
 /// Dies as the owner of the table, after that.
-fn dies_after(table: Table, act: impl FnOnce(&mut Critical<'_>) -> Result<(), Fault>) {
+fn dies_after(table: Table, act: impl FnOnce(&mut Critical<'_>) -> Result<(), TableError>) {
     let mut inside = table.enter().unwrap();
     act(&mut inside).unwrap();
     std::mem::forget(inside);
@@ -40,7 +40,7 @@ fn a_grant_that_was_not_finished_is_not_believed() {
     let stage = Stage::new(64);
     let (one, held, two, waits) = holder_and_waiter(&stage);
     dies_after(one, |inside| {
-        let lock = inside.find(X.0, X.1)?.ok_or(Fault::Full)?;
+        let lock = inside.find(X.0, X.1)?.ok_or(TableError::Full)?;
         inside.take_out(lock, held.block)?;
         inside.hand_over(lock)
     });
@@ -54,12 +54,12 @@ fn a_grant_that_was_not_finished_is_not_believed() {
 }
 
 #[test]
-fn who_dies_between_leaving_and_handing_over_keeps_nobody_waiting() {
+fn a_death_between_leaving_and_handing_over_keeps_no_waiter_waiting() {
     let _alone = ALONE.lock();
     let stage = Stage::new(64);
     let (one, held, two, waits) = holder_and_waiter(&stage);
     dies_after(one, |inside| {
-        let lock = inside.find(X.0, X.1)?.ok_or(Fault::Full)?;
+        let lock = inside.find(X.0, X.1)?.ok_or(TableError::Full)?;
         inside.take_out(lock, held.block)?;
         inside.commit()
     });
@@ -104,7 +104,7 @@ fn the_owner_of_the_table_that_stands_still_is_named() {
     let stage = Stage::new(64);
     let (one, two) = (stage.session("one"), stage.session("two"));
     let inside = one.enter().unwrap();
-    assert_eq!(two.enter().err(), Some(Fault::Busy(Some(Process::ours()))));
+    assert_eq!(two.enter().err(), Some(TableError::Busy(Some(Process::ours()))));
     drop(inside);
     assert!(two.enter().is_ok());
 }
@@ -118,10 +118,10 @@ fn a_change_that_fails_leaves_nothing() {
     let mut made = 0;
     let fault = loop {
         let asked = one.enter().unwrap().ask(
-            (Kind::Lock, format!("{made}{name}").as_bytes()),
+            (BlockKind::Lock, format!("{made}{name}").as_bytes()),
             request(made),
             LockMode::Shared,
-            Patience::Try,
+            WaitMode::Try,
         );
         match asked {
             Ok(_) => made += 1,
@@ -129,8 +129,8 @@ fn a_change_that_fails_leaves_nothing() {
         }
         one.enter().unwrap().verify().unwrap();
     };
-    assert_eq!((fault, made > 5), (Fault::Full, true));
+    assert_eq!((fault, made > 5), (TableError::Full, true));
     assert_eq!(one.enter().unwrap().verify().unwrap().places, usize::try_from(made).unwrap());
-    while one.enter().unwrap().end_session(one.slot()).unwrap() == crate::slots::Rest::Some {}
+    while one.enter().unwrap().end_session(one.slot()).unwrap() == crate::slots::Remainder::Some {}
     assert_eq!(one.enter().unwrap().verify().unwrap().blocks, before.blocks - 1, "the member's name went as well");
 }

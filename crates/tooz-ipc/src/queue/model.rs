@@ -6,13 +6,13 @@ use proptest::prelude::*;
 use tooz_core::LockMode;
 use tooz_core::driver::{JoinConflict, RequestId};
 
-use super::{Patience, Place};
+use super::{PlaceState, WaitMode};
 use crate::critical::Critical;
 use crate::critical::stage::{ALONE, Stage, request};
-use crate::doorbell::What;
-use crate::layout::Kind;
-use crate::roster::{Deleted, Joined, Newcomer};
-use crate::slots::Rest;
+use crate::doorbell::RingReason;
+use crate::layout::BlockKind;
+use crate::roster::{DeleteEnd, JoinEnd, Newcomer};
+use crate::slots::Remainder;
 use crate::table::Table;
 
 const SESSIONS: usize = 4;
@@ -25,7 +25,7 @@ const GROUPS: [&str; 2] = ["g", "h"];
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Ask { session: usize, lock: usize, mode: LockMode, patience: Patience },
+    Ask { session: usize, lock: usize, mode: LockMode, patience: WaitMode },
     Leave { nth: usize },
     Break { session: usize, lock: usize },
     Die { session: usize },
@@ -40,7 +40,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let (session, lock, group) = (0..SESSIONS, 0..LOCKS.len(), 0..GROUPS.len());
     let mode = prop_oneof![Just(LockMode::Exclusive), Just(LockMode::Shared)];
-    let patience = prop_oneof![1 => Just(Patience::Try), 3 => Just(Patience::Wait)];
+    let patience = prop_oneof![1 => Just(WaitMode::Try), 3 => Just(WaitMode::Wait)];
     prop_oneof![
         8 => (session.clone(), lock.clone(), mode, patience)
             .prop_map(|(session, lock, mode, patience)| Step::Ask { session, lock, mode, patience }),
@@ -59,7 +59,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// A place in the model's queue.
 #[derive(Clone, Copy, Debug)]
-struct Queued {
+struct QueuedPlace {
     session: usize,
     id: RequestId,
     block: usize,
@@ -79,7 +79,7 @@ struct Member {
 /// What the table should say. A session that dies is gone at once here.
 #[derive(Default)]
 struct Model {
-    locks: BTreeMap<usize, Vec<Queued>>,
+    locks: BTreeMap<usize, Vec<QueuedPlace>>,
     groups: BTreeMap<usize, Vec<Member>>,
     /// The places that got their lock after a wait: their sessions have to be rung for.
     handed_over: Vec<(usize, usize)>,
@@ -103,14 +103,14 @@ impl Model {
         }
     }
 
-    fn remove(&mut self, gone: impl Fn(&Queued) -> bool) {
+    fn remove(&mut self, gone: impl Fn(&QueuedPlace) -> bool) {
         for queue in self.locks.values_mut() {
             queue.retain(|one| !gone(one));
         }
         self.hand_over();
     }
 
-    fn places(&self) -> Vec<(usize, Queued)> {
+    fn places(&self) -> Vec<(usize, QueuedPlace)> {
         self.locks.iter().flat_map(|(lock, queue)| queue.iter().map(|one| (*lock, *one))).collect()
     }
 
@@ -140,11 +140,11 @@ impl Play {
     fn inside<T>(
         &mut self,
         session: usize,
-        act: impl FnOnce(&mut Critical<'_>) -> Result<T, crate::error::Fault>,
+        act: impl FnOnce(&mut Critical<'_>) -> Result<T, crate::error::TableError>,
     ) -> T {
         let mut inside = self.sessions[session].enter().unwrap();
         let result = act(&mut inside).unwrap();
-        self.rung.extend(inside.rings.iter().filter(|ring| ring.what == What::Place).map(|ring| ring.block));
+        self.rung.extend(inside.rings.iter().filter(|ring| ring.what == RingReason::Place).map(|ring| ring.block));
         result
     }
 
@@ -161,7 +161,7 @@ impl Play {
             Step::Die { session } => self.die(session),
             Step::Bury { session } => {
                 for slot in 0..SESSIONS + 2 {
-                    while self.inside(session, |table| table.bury(slot)) == Rest::Some {}
+                    while self.inside(session, |table| table.bury(slot)) == Remainder::Some {}
                 }
             }
             Step::Create { session, group } => {
@@ -177,12 +177,12 @@ impl Play {
             }
             Step::Delete { session, group } => {
                 let expected = match self.model.groups.get(&group).map(Vec::len) {
-                    None => Deleted::NoGroup,
-                    Some(0) => Deleted::Done,
-                    Some(members) => Deleted::Inhabited(members),
+                    None => DeleteEnd::NoGroup,
+                    Some(0) => DeleteEnd::Done,
+                    Some(members) => DeleteEnd::Inhabited(members),
                 };
                 assert_eq!(self.inside(session, |table| table.delete_group(GROUPS[group])), expected);
-                if expected == Deleted::Done {
+                if expected == DeleteEnd::Done {
                     self.model.groups.remove(&group);
                 }
             }
@@ -192,20 +192,21 @@ impl Play {
         }
     }
 
-    fn ask(&mut self, session: usize, lock: usize, mode: LockMode, patience: Patience) {
+    fn ask(&mut self, session: usize, lock: usize, mode: LockMode, patience: WaitMode) {
         let id = self.next_request();
         let admits = self.model.admits(lock, mode);
-        let place = self.inside(session, |table| table.ask((Kind::Lock, LOCKS[lock].as_bytes()), id, mode, patience));
+        let place =
+            self.inside(session, |table| table.ask((BlockKind::Lock, LOCKS[lock].as_bytes()), id, mode, patience));
         match place {
-            None => assert!(!admits && patience == Patience::Try),
-            Some(Place { block, token }) => {
+            None => assert!(!admits && patience == WaitMode::Try),
+            Some(PlaceState { block, token }) => {
                 assert_eq!(token.is_some(), admits);
                 if let Some(token) = token {
                     assert!(token > self.last_token);
                     self.last_token = token;
                 }
                 self.rung.remove(&block);
-                let queued = Queued { session, id, block, mode, holds: admits };
+                let queued = QueuedPlace { session, id, block, mode, holds: admits };
                 self.model.locks.entry(lock).or_default().push(queued);
             }
         }
@@ -224,11 +225,14 @@ impl Play {
     }
 
     fn break_lock(&mut self, session: usize, lock: usize) {
-        let seen = self.inside(session, |table| table.places(Kind::Lock, LOCKS[lock].as_bytes()));
+        let seen = self.inside(session, |table| table.places(BlockKind::Lock, LOCKS[lock].as_bytes()));
         let Some(token) = seen.first().and_then(|seen| seen.token) else { return };
-        let broken = self.inside(session, |table| table.break_lock(Kind::Lock, LOCKS[lock].as_bytes(), token));
+        let broken = self.inside(session, |table| table.break_lock(BlockKind::Lock, LOCKS[lock].as_bytes(), token));
         assert!(broken);
-        assert!(!self.inside(session, |table| table.break_lock(Kind::Lock, LOCKS[lock].as_bytes(), token)), "once");
+        assert!(
+            !self.inside(session, |table| table.break_lock(BlockKind::Lock, LOCKS[lock].as_bytes(), token)),
+            "once"
+        );
         let first = self.model.locks[&lock][0].id;
         self.model.remove(|one| one.id == first);
     }
@@ -249,15 +253,15 @@ impl Play {
         let newcomer = Newcomer { group: GROUPS[group], member: &name, id, capabilities: "null" };
         let conflict = if takes_over { JoinConflict::Replaces } else { JoinConflict::Refused };
         let joined = self.inside(session, |table| table.join(&newcomer, |_| conflict));
-        let Some(members) = self.model.groups.get_mut(&group) else { return assert_eq!(joined, Joined::NoGroup) };
+        let Some(members) = self.model.groups.get_mut(&group) else { return assert_eq!(joined, JoinEnd::NoGroup) };
         let is_there = members.iter().any(|one| one.name == name);
         match joined {
-            Joined::Done(block) => {
+            JoinEnd::Done(block) => {
                 assert!(!is_there || takes_over);
                 members.retain(|one| one.name != name);
                 members.push(Member { session, id, block, name, capabilities: "null".to_owned() });
             }
-            refused => assert!(refused == Joined::Refused && is_there && !takes_over),
+            refused => assert!(refused == JoinEnd::Refused && is_there && !takes_over),
         }
     }
 
@@ -288,7 +292,7 @@ impl Play {
     fn compare(&mut self) {
         self.inside(0, |table| table.verify());
         for (lock, name) in LOCKS.iter().enumerate() {
-            let seen = self.inside(0, |table| table.places(Kind::Lock, name.as_bytes()));
+            let seen = self.inside(0, |table| table.places(BlockKind::Lock, name.as_bytes()));
             let seen: Vec<_> = seen.iter().map(|one| (one.mode, one.token.is_some())).collect();
             let expected = self.model.locks.get(&lock).map_or(&[][..], Vec::as_slice);
             assert_eq!(seen, expected.iter().map(|one| (one.mode, one.holds)).collect::<Vec<_>>());
@@ -316,12 +320,12 @@ impl Play {
     fn end(mut self) {
         for session in 0..SESSIONS {
             let slot = self.sessions[session].slot();
-            while self.inside(session, |table| table.end_session(slot)) == Rest::Some {}
+            while self.inside(session, |table| table.end_session(slot)) == Remainder::Some {}
         }
         let last = self.stage.session("last");
         let mut inside = last.enter().unwrap();
         for slot in (0..SESSIONS * 3).filter(|slot| *slot != last.slot()) {
-            while inside.bury(slot).unwrap() == Rest::Some {}
+            while inside.bury(slot).unwrap() == Remainder::Some {}
         }
         let census = inside.verify().unwrap();
         assert_eq!((census.places, census.members, census.watches, census.locks), (0, 0, 0, 0));

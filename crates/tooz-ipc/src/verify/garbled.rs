@@ -7,9 +7,9 @@ use tooz_core::LockMode;
 use tooz_core::driver::JoinConflict;
 
 use crate::critical::stage::{Stage, request};
-use crate::error::Fault;
-use crate::layout::{AT_OWNER, AT_UNDO, BLOCK, Kind, UNDO_AT, block, bucket, slot};
-use crate::queue::Patience;
+use crate::error::TableError;
+use crate::layout::{AT_OWNER, AT_UNDO, BLOCK, BlockKind, UNDO_AT, block, bucket, slot};
+use crate::queue::WaitMode;
 use crate::roster::Newcomer;
 use crate::table::Table;
 
@@ -21,7 +21,7 @@ fn place() -> impl Strategy<Value = usize> {
         1 => AT_OWNER..AT_OWNER + 8,
         1 => UNDO_AT..UNDO_AT + 16,
         2 => slot(0, 0)..slot(4, 0),
-        1 => (0..NAMES.len()).prop_map(|name| bucket(crate::index::hash_of(Kind::Lock, NAMES[name]))),
+        1 => (0..NAMES.len()).prop_map(|name| bucket(crate::index::hash_of(BlockKind::Lock, NAMES[name]))),
         6 => block(1, 0)..block(40, BLOCK - 1),
     ]
 }
@@ -31,10 +31,10 @@ fn value() -> impl Strategy<Value = u64> {
 }
 
 /// Asks for everything there is; what comes of it does not matter.
-fn ask_everything(table: &Table) -> Result<(), Fault> {
+fn ask_everything(table: &Table) -> Result<(), TableError> {
     for (id, name) in (100..).zip(NAMES) {
-        let place = table.enter()?.ask((Kind::Lock, name), request(id), LockMode::Shared, Patience::Wait);
-        let _ = table.enter()?.places(Kind::Lock, name);
+        let place = table.enter()?.ask((BlockKind::Lock, name), request(id), LockMode::Shared, WaitMode::Wait);
+        let _ = table.enter()?.places(BlockKind::Lock, name);
         if let Ok(Some(place)) = place {
             let _ = table.enter()?.look_again(place.block, request(id));
             let _ = table.enter()?.leave_queue(place.block);
@@ -44,7 +44,7 @@ fn ask_everything(table: &Table) -> Result<(), Fault> {
     let _ = table.enter()?.join(&newcomer, |_| JoinConflict::Replaces);
     let _ = table.enter()?.members("g");
     let _ = table.enter()?.records(0, usize::MAX);
-    let _ = table.enter()?.break_lock(Kind::Lock, b"y", 7);
+    let _ = table.enter()?.break_lock(BlockKind::Lock, b"y", 7);
     let _ = table.enter()?.delete_group("g");
     let _ = table.enter()?.sweep();
     for one in 0..4 {
@@ -63,13 +63,13 @@ proptest! {
         let stage = Stage::new(128);
         let (one, two) = (stage.session("one"), stage.session("two"));
         for (id, name) in (1..).zip(NAMES) {
-            one.enter().unwrap().ask((Kind::Lock, name), request(id), LockMode::Exclusive, Patience::Wait).unwrap();
-            two.enter().unwrap().ask((Kind::Lock, name), request(id + 10), LockMode::Shared, Patience::Wait).unwrap();
+            one.enter().unwrap().ask((BlockKind::Lock, name), request(id), LockMode::Exclusive, WaitMode::Wait).unwrap();
+            two.enter().unwrap().ask((BlockKind::Lock, name), request(id + 10), LockMode::Shared, WaitMode::Wait).unwrap();
         }
         one.enter().unwrap().create_group("g").unwrap();
         let member = Newcomer { group: "g", member: "one", id: request(50), capabilities: "{}" };
         one.enter().unwrap().join(&member, |_| JoinConflict::Refused).unwrap();
-        let record = two.enter().unwrap().find(Kind::Group, b"g").unwrap().unwrap();
+        let record = two.enter().unwrap().find(BlockKind::Group, b"g").unwrap().unwrap();
         two.enter().unwrap().watch(record, None).unwrap();
         for (at, value) in written {
             one.region.word(at).unwrap().store(value, Ordering::Relaxed);

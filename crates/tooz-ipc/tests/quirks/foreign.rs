@@ -12,7 +12,7 @@ use crate::bed::{Name, trials, within};
 trials![
     a_table_of_another_layout_is_refused,
     a_file_of_another_program_is_refused_and_stays,
-    a_garbled_table_is_told_and_nobody_panics,
+    a_garbled_table_is_told_without_a_panic,
     zeros_in_a_table_are_no_free_lock,
     a_table_with_all_its_slots_taken_says_so,
 ];
@@ -49,7 +49,7 @@ async fn a_file_of_another_program_is_refused_and_stays(name: Name) {
     assert_eq!(error_of(&name).await.kind(), ErrorKind::Config);
 }
 
-async fn a_garbled_table_is_told_and_nobody_panics(name: Name) {
+async fn a_garbled_table_is_told_without_a_panic(name: Name) {
     let first = name.connect("first").await;
     let _guard = first.lock("x").unwrap().acquire().await.unwrap();
     let file = File::options().write(true).open(name.table()).unwrap();

@@ -15,7 +15,7 @@ type Case = fn(&Name);
 pub(crate) fn trials() -> Vec<Trial> {
     let may_mount = apart("1m", "true").status().is_ok_and(|status| status.success());
     let cases: [(_, Case); 4] = [
-        ("a_full_file_system_is_told_and_nobody_dies_of_it", a_full_file_system_is_told_and_nobody_dies_of_it),
+        ("a_full_file_system_is_told_and_kills_no_process", a_full_file_system_is_told_and_kills_no_process),
         ("a_file_system_without_inodes_is_told_as_such", a_file_system_without_inodes_is_told_as_such),
         ("a_shared_memory_of_ones_own_has_its_own_table_and_the_doctor_says_so", one_of_ones_own),
         ("a_process_of_another_namespace_is_not_named_as_one_of_this", another_namespace_of_processes),
@@ -45,7 +45,7 @@ fn role(name: &Name, size: &str, words: &str) -> Started {
     Started::new(apart(size, &format!("exec {} --role '{}' other {words}", program.display(), name.url())))
 }
 
-fn a_full_file_system_is_told_and_nobody_dies_of_it(name: &Name) {
+fn a_full_file_system_is_told_and_kills_no_process(name: &Name) {
     let said = role(name, "1m", "try x").line();
     assert!(said.contains("/dev/shm is full") && said.contains("size="), "{said}");
     // What is reserved is there: filling the rest does no harm.

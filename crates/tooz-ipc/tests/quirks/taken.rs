@@ -17,7 +17,7 @@ trials![
     a_replaced_table_keeps_no_two_holders_that_believe,
     a_table_that_was_made_shorter_ends_the_session_and_not_the_process,
     a_table_that_was_made_shorter_kills_none_that_only_wait,
-    an_overwritten_table_is_a_loss_and_nobody_is_blamed,
+    an_overwritten_table_is_a_loss_and_no_process_is_blamed,
     memberships_and_watches_go_on_in_the_next_table,
     who_is_taken_over_is_told,
     a_broken_grant_is_told_at_once,
@@ -106,7 +106,7 @@ async fn a_table_that_was_made_shorter_kills_none_that_only_wait(name: Name) {
     }
 }
 
-async fn an_overwritten_table_is_a_loss_and_nobody_is_blamed(name: Name) {
+async fn an_overwritten_table_is_a_loss_and_no_process_is_blamed(name: Name) {
     let (one, two) = (name.connect("one").await, name.connect("two").await);
     let (mut events, mut others) = (one.events(), two.events());
     let guard = one.lock("x").unwrap().acquire().await.unwrap();

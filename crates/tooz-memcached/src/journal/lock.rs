@@ -30,7 +30,7 @@ pub(crate) const KEPT: u32 = 25 * 3600;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LockJournal {
     /// Those who want the lock, first come first.
-    pub(crate) line: Vec<Place>,
+    pub(crate) line: Vec<QueuedRequest>,
     /// The last token that was given to a place.
     pub(crate) last_token: u64,
     /// Requests whose later entries have no effect, by whose sessions keep it so.
@@ -44,7 +44,7 @@ pub(crate) struct LockJournal {
 
 /// A request in the line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct QueuedRequest {
     pub(crate) request: RequestId,
     pub(crate) session: SessionId,
     pub(crate) mode: LockMode,
@@ -52,10 +52,10 @@ pub(crate) struct Place {
     pub(crate) member: MemberId,
 }
 
-impl Place {
+impl QueuedRequest {
     /// The entry that asks for it, `token` being the server's time in µs.
     pub(crate) fn entry(&self) -> String {
-        let Place { request, session, mode, token, member } = self;
+        let QueuedRequest { request, session, mode, token, member } = self;
         let mode = match mode {
             LockMode::Exclusive => 'x',
             LockMode::Shared => 's',
@@ -90,7 +90,7 @@ impl LockJournal {
         for mut fields in entries(text)? {
             journal.entries += 1;
             match fields.text()? {
-                "A" => journal.ask(Place {
+                "A" => journal.ask(QueuedRequest {
                     request: fields.read()?,
                     session: fields.read()?,
                     mode: match fields.text()? {
@@ -121,7 +121,7 @@ impl LockJournal {
         Ok(journal)
     }
 
-    fn ask(&mut self, mut place: Place) {
+    fn ask(&mut self, mut place: QueuedRequest) {
         let is_over = self.ended.contains_key(&place.request) || self.withdrawn.contains_key(&place.request);
         if is_over || self.place_of(place.request).is_some() {
             return;
@@ -150,23 +150,23 @@ impl LockJournal {
     }
 
     /// Those that have the lock.
-    pub(crate) fn holders(&self) -> &[Place] {
+    pub(crate) fn holders(&self) -> &[QueuedRequest] {
         let shared = self.line.iter().take_while(|place| place.mode == LockMode::Shared).count();
         &self.line[..shared.max(1).min(self.line.len())]
     }
 
     /// Those that wait for it.
-    pub(crate) fn waiters(&self) -> &[Place] {
+    pub(crate) fn waiters(&self) -> &[QueuedRequest] {
         &self.line[self.holders().len()..]
     }
 
     /// The place of a request.
-    pub(crate) fn place_of(&self, request: RequestId) -> Option<&Place> {
+    pub(crate) fn place_of(&self, request: RequestId) -> Option<&QueuedRequest> {
         self.line.iter().find(|place| place.request == request)
     }
 
     /// The places that have to go before that request has the lock; `None`: it has no place.
-    pub(crate) fn in_the_way(&self, request: RequestId) -> Option<Vec<&Place>> {
+    pub(crate) fn in_the_way(&self, request: RequestId) -> Option<Vec<&QueuedRequest>> {
         let index = self.line.iter().position(|place| place.request == request)?;
         let (before, own) = (&self.line[..index], &self.line[index]);
         // A reader has to wait for all who came before the last writer before it, too.
@@ -191,7 +191,7 @@ impl LockJournal {
 
     /// A text that means the same, without what is over; `gone` are sessions that were seen to be gone.
     pub(crate) fn compacted(&self, gone: &BTreeSet<SessionId>) -> String {
-        let mut text: String = self.line.iter().map(Place::entry).collect();
+        let mut text: String = self.line.iter().map(QueuedRequest::entry).collect();
         for (request, session) in &self.withdrawn {
             if !gone.contains(session) && !self.dead.contains(session) {
                 text += &withdraw(*request, *session);

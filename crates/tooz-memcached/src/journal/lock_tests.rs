@@ -11,7 +11,7 @@ fn ask(request: u128, session: u64, mode: LockMode) -> String {
 
 fn asked_at(request: u128, session: u64, mode: LockMode, token: u64) -> String {
     let (request, session, member) = (RequestId(request), SessionId(session), "a member".parse().unwrap());
-    Place { request, session, mode, token, member }.entry()
+    QueuedRequest { request, session, mode, token, member }.entry()
 }
 
 fn read(text: &str) -> LockJournal {

@@ -63,7 +63,7 @@ fn main() -> ExitCode {
         rows::tokens_grow_also_when_rows_of_sessions_or_of_the_fence_are_lost,
         rows::grants_that_were_taken_out_of_the_table_are_written_once_more,
         rows::a_grant_that_could_not_be_taken_out_of_the_table_goes_later,
-        tables::a_change_of_a_table_ends_no_session_and_keeps_nobody_waiting_for_long,
+        tables::a_change_of_a_table_ends_no_session_and_keeps_no_request_waiting_for_long,
         tables::another_layout_is_refused_before_anything_is_owned,
         tables::tables_that_were_dropped_are_made_again,
         tables::a_share_whose_row_is_gone_is_lost,

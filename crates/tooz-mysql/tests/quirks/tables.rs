@@ -19,7 +19,7 @@ pub(crate) fn stays(store: &Store, sql: &str) -> Child {
 }
 
 /// An `ALTER` behind some reader keeps all later readers waiting, by default for a day.
-pub(crate) async fn a_change_of_a_table_ends_no_session_and_keeps_nobody_waiting_for_long(_: Store) {
+pub(crate) async fn a_change_of_a_table_ends_no_session_and_keeps_no_request_waiting_for_long(_: Store) {
     let store = Store::own(Setup::new(Kind::MySql));
     let ours = store.connect("ours").await;
     let calm = within(connect(&store.url().replace("session_timeout=2s&", ""), "calm")).await.unwrap();

@@ -9,7 +9,7 @@ use crate::bed::{connect, soon, start, trials, wait_in_background};
 
 trials! {
     a_lost_reply_to_an_acquire_leaves_one_owner
-    a_lost_reply_to_a_try_leaves_no_lock_that_nobody_holds
+    a_lost_reply_to_a_try_leaves_no_lock_without_a_holder
     a_lost_reply_to_a_release_frees_it_once
     a_lost_reply_to_a_join_makes_one_member
     a_lost_reply_to_a_leave_leaves
@@ -58,7 +58,7 @@ async fn a_lost_reply_to_an_acquire_leaves_one_owner() {
     assert!(soon(lock.try_acquire()).await.unwrap().is_some());
 }
 
-async fn a_lost_reply_to_a_try_leaves_no_lock_that_nobody_holds() {
+async fn a_lost_reply_to_a_try_leaves_no_lock_without_a_holder() {
     let bed = bed().await;
     let swallow = bed.proxy.swallow_reply(b"l:precious");
     match soon(bed.a.lock("precious").unwrap().try_acquire()).await {

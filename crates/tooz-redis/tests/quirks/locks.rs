@@ -18,7 +18,7 @@ trials! {
     hundreds_of_deleted_grants_are_told_soon
     a_reconnect_finds_the_one_that_is_missing_among_many
     a_deleted_queue_is_entered_again
-    a_grant_that_nobody_heard_of_is_found_by_a_beat
+    a_grant_that_no_waiter_heard_of_is_found_by_a_beat
     a_dead_session_leaves_nothing_behind
     who_dies_with_many_locks_does_not_stop_the_server
 }
@@ -157,7 +157,7 @@ async fn a_deleted_queue_is_entered_again() {
     assert!(soon(waiting).await.unwrap().unwrap().is_held());
 }
 
-async fn a_grant_that_nobody_heard_of_is_found_by_a_beat() {
+async fn a_grant_that_no_waiter_heard_of_is_found_by_a_beat() {
     let server = start();
     let (a, b) = (connect(&server.url(), "a").await, connect(&server.url(), "b").await);
     let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();

@@ -23,7 +23,7 @@ use tooz_testbed::{Kind, for_tests};
 const CROWDS: &[&str] = &[
     "ten_thousand_readers_are_handed_over_a_few_at_a_time",
     "a_reader_costs_the_same_however_many_there_are",
-    "a_dead_crowd_of_readers_is_in_nobodys_way",
+    "a_dead_crowd_of_readers_blocks_no_request",
     "a_thousand_members_are_listed_in_short_scripts",
     "a_crowd_of_acquires_starves_no_heartbeat",
     "a_freed_lock_is_found_among_hundreds_of_waits",

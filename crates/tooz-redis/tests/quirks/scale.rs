@@ -13,7 +13,7 @@ use crate::bed::{cli, connect, keys, let_die, soon, start, trials, wait_in_backg
 trials! {
     ten_thousand_readers_are_handed_over_a_few_at_a_time
     a_reader_costs_the_same_however_many_there_are
-    a_dead_crowd_of_readers_is_in_nobodys_way
+    a_dead_crowd_of_readers_blocks_no_request
     a_thousand_members_are_listed_in_short_scripts
     a_crowd_of_acquires_starves_no_heartbeat
     a_freed_lock_is_found_among_hundreds_of_waits
@@ -117,7 +117,7 @@ async fn a_reader_costs_the_same_however_many_there_are() {
     meter.no_script_is_long("readers");
 }
 
-async fn a_dead_crowd_of_readers_is_in_nobodys_way() {
+async fn a_dead_crowd_of_readers_blocks_no_request() {
     let server = start();
     let a = connect(&format!("{}?session_timeout=30s&operation_timeout=14s", server.url()), "a").await;
     drop(soon(a.lock("first").unwrap().acquire()).await.unwrap());

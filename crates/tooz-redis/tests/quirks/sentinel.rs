@@ -16,7 +16,7 @@ trials! {
     what_a_failover_forgot_of_memberships_is_said_again
     a_deposed_primary_keeps_no_session_alive
     a_deposed_primary_grants_nothing
-    a_paused_primary_comes_back_as_nobody
+    a_paused_primary_that_comes_back_grants_nothing
     less_is_promised_behind_sentinels
     a_name_that_no_sentinel_knows_is_refused
 }
@@ -216,7 +216,7 @@ async fn a_deposed_primary_grants_nothing() {
     cluster.heal();
 }
 
-async fn a_paused_primary_comes_back_as_nobody() {
+async fn a_paused_primary_that_comes_back_grants_nothing() {
     let cluster = cluster().await;
     let (a, b) = (member(&cluster, "a").await, member(&cluster, "b").await);
     let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();

@@ -22,7 +22,7 @@ trials! {
     tls_trusts_whom_it_is_told_to
     tls_shows_a_certificate_to_a_server_that_wants_one
     wrong_urls_say_what_would_be_right
-    nobody_there_is_said_in_time
+    a_missing_server_is_said_in_time
     a_checkup_finds_what_is_wrong
     a_full_server_keeps_what_is_held
 }
@@ -216,7 +216,7 @@ async fn wrong_urls_say_what_would_be_right() {
     }
 }
 
-async fn nobody_there_is_said_in_time() {
+async fn a_missing_server_is_said_in_time() {
     let server = start();
     let url = format!("{}?connect_timeout=1s", server.url());
     server.pause().unwrap();

@@ -13,7 +13,7 @@ use crate::bed::{cli, connect, soon, start, trials};
 trials! {
     a_thousand_locks_have_one_heartbeat
     fifty_waiters_send_their_heartbeats_alone
-    a_release_sends_the_same_whoever_waits
+    a_release_sends_the_same_for_any_waiter
     acquire_release_join_and_list_are_one_request_each
 }
 
@@ -100,7 +100,7 @@ async fn fifty_waiters_send_their_heartbeats_alone() {
     }
 }
 
-async fn a_release_sends_the_same_whoever_waits() {
+async fn a_release_sends_the_same_for_any_waiter() {
     let server = start();
     let url = format!("{}?session_timeout=60s", server.url());
     let holder = connect(&url, "holder").await;

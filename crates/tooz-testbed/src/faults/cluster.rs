@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use crate::faults::proxy::Proxy;
 use crate::provision;
 use crate::provision::kind::Kind;
-use crate::server::backend::Role;
+use crate::server::backend::ServerRole;
 use crate::server::consul::door;
 use crate::server::ports;
 use crate::server::ports::{Port, Ports};
@@ -68,7 +68,7 @@ enum Cut {
 }
 
 /// What is known of a server before it is made.
-struct Planned {
+struct PlannedServer {
     ports: Ports,
     pid: Pid,
     /// Where clients connect.
@@ -109,7 +109,7 @@ impl Cluster {
         let count = if with_sentinels { NODES * 2 } else { NODES };
         let (places, links) = places(count, setup.kind)?;
         let installation = provision::provision_version(setup.kind, setup.version.as_deref(), &|_| ())?;
-        let roles: Vec<Role> = match setup.kind {
+        let roles: Vec<ServerRole> = match setup.kind {
             Kind::Redis => redis::roles(&places),
             Kind::Etcd => etcd::roles(&places),
             Kind::ZooKeeper => zookeeper::roles(&places),
@@ -118,7 +118,7 @@ impl Cluster {
         };
         let mut servers = Vec::new();
         for (place, role) in places.into_iter().zip(roles) {
-            let Planned { ports, pid, front, .. } = place;
+            let PlannedServer { ports, pid, front, .. } = place;
             servers.push(Server::new(setup, installation.clone(), ports, front, role, pid)?);
         }
         let sentinels = servers.split_off(NODES);
@@ -264,7 +264,7 @@ impl Cluster {
 }
 
 /// Ports and proxies for so many servers.
-fn places(count: usize, kind: Kind) -> Result<(Vec<Planned>, Vec<Link>)> {
+fn places(count: usize, kind: Kind) -> Result<(Vec<PlannedServer>, Vec<Link>)> {
     let pids: Vec<Pid> = (0..count).map(|_| Pid::default()).collect();
     let roster = Arc::new(Roster::new(pids.clone()));
     let (mut places, mut links) = (Vec::new(), Vec::new());
@@ -289,7 +289,7 @@ fn places(count: usize, kind: Kind) -> Result<(Vec<Planned>, Vec<Link>)> {
         // The peers of a Redis come by the same door as its clients.
         let peer_front = if kind == Kind::Redis { front } else { link(&ports[1], false)? };
         let vote_front = if kind == Kind::ZooKeeper { link(&ports[2], false)? } else { peer_front };
-        places.push(Planned { ports, pid, front, peer_front, vote_front });
+        places.push(PlannedServer { ports, pid, front, peer_front, vote_front });
     }
     if kind == Kind::ZooKeeper {
         // A server that is called by a lesser one hangs up and calls back, where that one said that it listens.

@@ -20,7 +20,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 pub use self::shared::{Counts, Flow};
 pub use self::swallow::Swallow;
 
-pub(crate) use self::accept::WhoIs;
+pub(crate) use self::accept::ClientIdentifier;
 
 use self::doors::Doors;
 use self::faults::Faults;
@@ -42,11 +42,11 @@ const HANG: Duration = Duration::from_millis(100);
 /// All clones are the same proxy. It ends, and resets its connections, when the last of them is dropped.
 #[derive(Clone, Debug)]
 pub struct Proxy {
-    inner: Arc<Inner>,
+    inner: Arc<ProxyInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct ProxyInner {
     shared: Arc<Shared>,
     listener: Arc<TcpListener>,
     address: SocketAddr,
@@ -59,12 +59,12 @@ impl Proxy {
     }
 
     /// Starts one that can tell some of its clients apart.
-    pub(crate) fn start_knowing(upstream: SocketAddr, who_is: WhoIs) -> Result<Proxy> {
+    pub(crate) fn start_knowing(upstream: SocketAddr, who_is: ClientIdentifier) -> Result<Proxy> {
         Proxy::start_at((Ipv4Addr::LOCALHOST, 0).into(), upstream, who_is)
     }
 
     /// Starts a proxy that can tell some of its clients apart, at an address that is known before.
-    pub(crate) fn start_at(door: SocketAddr, upstream: SocketAddr, who_is: WhoIs) -> Result<Proxy> {
+    pub(crate) fn start_at(door: SocketAddr, upstream: SocketAddr, who_is: ClientIdentifier) -> Result<Proxy> {
         let listener = TcpListener::bind(door).with_context(|| format!("cannot listen on {}", door.ip()))?;
         let address = listener.local_addr()?;
         let listener = Arc::new(listener);
@@ -73,7 +73,7 @@ impl Proxy {
         thread::Builder::new()
             .name(format!("proxy of {upstream}"))
             .spawn(move || accept::run(&accepting, &its_listener, who_is))?;
-        Ok(Proxy { inner: Arc::new(Inner { shared, listener, address }) })
+        Ok(Proxy { inner: Arc::new(ProxyInner { shared, listener, address }) })
     }
 
     /// Where clients connect.
@@ -150,7 +150,7 @@ impl Proxy {
         self.inner.shared.heal();
     }
 
-    /// Holds the connections of these clients as [`stall`](Self::stall) does all: those that [`WhoIs`] says so of, and with
+    /// Holds the connections of these clients as [`stall`](Self::stall) does all: those that [`ClientIdentifier`] says so of, and with
     /// `None` those that it does not know.
     pub(crate) fn hold_those_of(&self, clients: &[Option<usize>]) {
         self.change(|faults| faults.hold_those_of = clients.to_vec());
@@ -180,7 +180,7 @@ impl Proxy {
     }
 }
 
-impl Drop for Inner {
+impl Drop for ProxyInner {
     fn drop(&mut self) {
         self.shared.close();
         // Wakes the thread that accepts; closing would not, as long as it is in there. It fails only if there is no listener any more.

@@ -36,12 +36,12 @@ pub(crate) fn unpack(
         let known = Command::new(tool).arg("--version").stdin(Stdio::null()).output();
         known.with_context(|| format!("there is no `{tool}`; packages can be fetched on Debian and its like only"))?;
     }
-    let client = Client::new(base, suite)?;
+    let client = AptClient::new(base, suite)?;
     // Lists of packages are shared by all servers of a suite, and the client would fail on another process's lock.
     let lock = File::create(base.join(suite).join("lock"))?;
     lock.lock()?;
     progress(&format!("reading what Debian {suite} has"));
-    Client::run(client.apt_get().args(["-qq", "update"]))?;
+    AptClient::run(client.apt_get().args(["-qq", "update"]))?;
 
     let names = client.closure(packages)?;
     let archives = folder.join(".archives");
@@ -55,7 +55,7 @@ pub(crate) fn unpack(
     }
     for archive in &archives_there {
         progress(&format!("unpacking {}", archive.file_name().unwrap_or_default().display()));
-        Client::run(Command::new("dpkg-deb").arg("--extract").arg(archive).arg(folder))?;
+        AptClient::run(Command::new("dpkg-deb").arg("--extract").arg(archive).arg(folder))?;
     }
     fs::remove_dir_all(&archives)?;
     fs::write(folder.join(".packages"), names.join("\n") + "\n")?;
@@ -63,11 +63,11 @@ pub(crate) fn unpack(
 }
 
 /// The package client with folders of its own.
-struct Client {
+struct AptClient {
     configuration: PathBuf,
 }
 
-impl Client {
+impl AptClient {
     fn new(base: &Path, suite: &str) -> Result<Self> {
         let folder = base.join(suite);
         for inner in ["state/lists/partial", "cache/archives/partial"] {
@@ -79,7 +79,7 @@ impl Client {
         fs::write(folder.join("sources.list"), format!("deb {keyring}{} {suite} main\n", mirror()?))?;
         let configuration = folder.join("apt.conf");
         fs::write(&configuration, configure(&folder, &network_settings()?))?;
-        Ok(Client { configuration })
+        Ok(AptClient { configuration })
     }
 
     fn apt_get(&self) -> Command {
@@ -100,7 +100,7 @@ impl Client {
 
     /// The packages and the libraries that they need, each as `name=version`.
     fn closure(&self, packages: &[&str]) -> Result<Vec<String>> {
-        let listed = Client::run(self.apt_get().args(["install", "--print-uris", "-qq", "-y"]).args(packages))?;
+        let listed = AptClient::run(self.apt_get().args(["install", "--print-uris", "-qq", "-y"]).args(packages))?;
         // 'URI' file size hash
         let files = listed.lines().filter_map(|line| line.split_whitespace().nth(1));
         let mut names = Vec::new();

@@ -22,7 +22,7 @@ pub(crate) const C_LIBRARY: &str = ".libc";
 /// Where the programs of an [`Installation`] came from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum Source {
+pub enum Origin {
     /// They are installed on this machine.
     Path,
     /// Debian packages of this suite, unpacked.
@@ -34,7 +34,7 @@ pub enum Source {
 /// The programs of one server, ready to be run.
 #[derive(Clone, Debug)]
 pub struct Installation {
-    source: Source,
+    source: Origin,
     programs: Vec<PathBuf>,
     libraries: Vec<PathBuf>,
     /// The dynamic linker that goes with the libraries, where this machine's own doesn't.
@@ -48,12 +48,12 @@ impl Installation {
         // A plain user's PATH leaves out where some distributions put servers.
         programs.extend(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from));
         programs.extend(versioned_folders(Path::new("/")));
-        let found = Installation { source: Source::Path, programs, libraries: Vec::new(), linker: None };
+        let found = Installation { source: Origin::Path, programs, libraries: Vec::new(), linker: None };
         needed.iter().all(|program| found.find(program).is_some()).then_some(found)
     }
 
     /// Programs and their libraries that were unpacked into a folder.
-    pub(crate) fn unpacked(source: Source, root: &Path) -> Self {
+    pub(crate) fn unpacked(source: Origin, root: &Path) -> Self {
         let mut programs: Vec<PathBuf> = PROGRAM_FOLDERS.iter().map(|folder| root.join(folder)).collect();
         programs.extend(versioned_folders(root));
         let mut libraries = library_folders(root);
@@ -69,7 +69,7 @@ impl Installation {
     }
 
     /// Where the programs came from.
-    pub fn source(&self) -> &Source {
+    pub fn source(&self) -> &Origin {
         &self.source
     }
 
@@ -135,12 +135,12 @@ fn library_folders(root: &Path) -> Vec<PathBuf> {
     all.filter(|path| path.is_dir() && path.to_string_lossy().contains("-linux-gnu")).collect()
 }
 
-impl std::fmt::Display for Source {
+impl std::fmt::Display for Origin {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Source::Path => formatter.write_str("this machine (PATH)"),
-            Source::Packages(suite) => write!(formatter, "the packages of Debian {suite}"),
-            Source::Image(image) => write!(formatter, "the image {image}"),
+            Origin::Path => formatter.write_str("this machine (PATH)"),
+            Origin::Packages(suite) => write!(formatter, "the packages of Debian {suite}"),
+            Origin::Image(image) => write!(formatter, "the image {image}"),
         }
     }
 }

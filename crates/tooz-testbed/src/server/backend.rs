@@ -62,7 +62,7 @@ pub(crate) struct Plan {
     pub(crate) tls: Option<Tls>,
     /// Where it listens instead of at the address.
     pub(crate) unix_socket: Option<PathBuf>,
-    pub(crate) role: Role,
+    pub(crate) role: ServerRole,
     /// Whether it waits for the disk, as it would in production.
     pub(crate) durable: bool,
     /// Arguments of the caller's, after all others.
@@ -71,7 +71,7 @@ pub(crate) struct Plan {
 
 /// What a server is among others. Addresses are those at which the others are reached.
 #[derive(Debug)]
-pub(crate) enum Role {
+pub(crate) enum ServerRole {
     Alone,
     /// A member of an etcd cluster, with its name, its own address for its peers, and all members.
     EtcdMember {

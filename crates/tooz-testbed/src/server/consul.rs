@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::server::backend::{Backend, Plan, Role, text};
+use crate::server::backend::{Backend, Plan, ServerRole, text};
 use crate::server::keeper::private_folder;
 use crate::server::probe;
 
@@ -89,14 +89,14 @@ pub(crate) fn serves(address: SocketAddr) -> Result<bool> {
 /// of the cluster, so that a server that comes back votes at once.
 fn settings(plan: &Plan) -> String {
     let (name, id, is_server, expect, gossip) = match &plan.role {
-        Role::ConsulServer { id, gossip, .. } => (format!("node{id}"), *id, true, gossip.len(), gossip.clone()),
-        Role::ConsulClient { gossip } => ("client".to_owned(), CLIENT, false, 0, gossip.clone()),
+        ServerRole::ConsulServer { id, gossip, .. } => (format!("node{id}"), *id, true, gossip.len(), gossip.clone()),
+        ServerRole::ConsulClient { gossip } => ("client".to_owned(), CLIENT, false, 0, gossip.clone()),
         _ => ("node".to_owned(), 0, true, 1, Vec::new()),
     };
     let own = door(id, plan.health);
     // A proxy has the announced address, where there is one.
     let (bind, advertise) = match &plan.role {
-        Role::ConsulServer { advertised, .. } => (plan.peers.ip(), advertised.ip()),
+        ServerRole::ConsulServer { advertised, .. } => (plan.peers.ip(), advertised.ip()),
         _ => (own.ip(), own.ip()),
     };
     let (http, https) = match &plan.tls {

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::server::backend::{Backend, Plan, Role, text};
+use crate::server::backend::{Backend, Plan, ServerRole, text};
 use crate::server::keeper::private_folder;
 use crate::server::probe;
 
@@ -24,7 +24,7 @@ impl Backend for Etcd {
         let listen_peers = format!("http://{}", plan.peers);
         let alone = ("node", plan.peers, format!("node={listen_peers}"));
         let (name, advertised, members) = match &plan.role {
-            Role::EtcdMember { name, advertised, members } => (name.as_str(), *advertised, members.clone()),
+            ServerRole::EtcdMember { name, advertised, members } => (name.as_str(), *advertised, members.clone()),
             _ => alone,
         };
         let mut command = plan.installation.command("etcd")?;
@@ -42,7 +42,7 @@ impl Backend for Etcd {
         if let Some(tls) = &plan.tls {
             command.arg("--cert-file").arg(&tls.certificate).arg("--key-file").arg(&tls.key);
         }
-        if matches!(plan.role, Role::EtcdMember { .. }) {
+        if matches!(plan.role, ServerRole::EtcdMember { .. }) {
             // On one machine nothing takes long: a new leader within a second.
             command.args(["--heartbeat-interval", "50", "--election-timeout", "500"]);
         }

@@ -32,7 +32,7 @@ impl Backend for MySql {
             bail!("{} is too long for a Unix socket; set TMPDIR to a shorter path", socket(plan).display());
         }
         private_folder(&plan.data())?;
-        if family(plan) == Family::MySql {
+        if family(plan) == MySqlFamily::MySql {
             return initialize(plan);
         }
         let mut command = plan.installation.command("mariadbd")?;
@@ -89,8 +89,8 @@ impl Backend for MySql {
             // Only a crash of the whole machine loses what was not synced, and no test does that.
             command.arg("--innodb-flush-log-at-trx-commit=2");
             command.arg(match family(plan) {
-                Family::MariaDb => "--innodb-flush-method=nosync",
-                Family::MySql => "--skip-log-bin",
+                MySqlFamily::MariaDb => "--innodb-flush-method=nosync",
+                MySqlFamily::MySql => "--skip-log-bin",
             });
         }
         if let Some(tls) = &plan.tls {
@@ -99,7 +99,7 @@ impl Backend for MySql {
                 .arg(format!("--ssl-cert={}", text(&tls.certificate)))
                 .arg(format!("--ssl-key={}", text(&tls.key)))
                 .arg("--require-secure-transport=ON");
-        } else if family(plan) == Family::MySql {
+        } else if family(plan) == MySqlFamily::MySql {
             // It would have a certificate of its own, and each connection would pay for that.
             command.arg("--tls-version=");
         }
@@ -128,7 +128,7 @@ impl Backend for MySql {
     fn tool(&self, plan: &Plan, program: &str) -> Result<Command> {
         let family = family(plan);
         // The client has another name in each family.
-        let program = if family == Family::MySql && program == "mariadb" { "mysql" } else { program };
+        let program = if family == MySqlFamily::MySql && program == "mariadb" { "mysql" } else { program };
         let mut command = plan.installation.command(program)?;
         command.args(["--no-defaults", "-u", USER]);
         match &plan.unix_socket {
@@ -137,7 +137,7 @@ impl Backend for MySql {
         };
         match &plan.tls {
             Some(tls) => command.arg(format!("--ssl-ca={}", text(&tls.ca))),
-            None if family == Family::MySql => command.arg("--ssl-mode=DISABLED"),
+            None if family == MySqlFamily::MySql => command.arg("--ssl-mode=DISABLED"),
             None => command.arg("--skip-ssl"),
         };
         Ok(command)
@@ -176,7 +176,7 @@ fn initialize(plan: &Plan) -> Result<()> {
         .args(["--no-defaults", "--initialize-insecure"])
         .arg(format!("--init-file={}", text(&users)))
         .args(folders(plan)?)
-        .args(Family::MySql.arguments())
+        .args(MySqlFamily::MySql.arguments())
         .args(as_root());
     let output = command.stdin(Stdio::null()).output().context("cannot run mysqld --initialize-insecure")?;
     if !output.status.success() {
@@ -187,28 +187,28 @@ fn initialize(plan: &Plan) -> Result<()> {
 
 /// Which of the two it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Family {
+enum MySqlFamily {
     MariaDb,
     MySql,
 }
 
-fn family(plan: &Plan) -> Family {
-    if plan.installation.find("mariadbd").is_some() { Family::MariaDb } else { Family::MySql }
+fn family(plan: &Plan) -> MySqlFamily {
+    if plan.installation.find("mariadbd").is_some() { MySqlFamily::MariaDb } else { MySqlFamily::MySql }
 }
 
-impl Family {
+impl MySqlFamily {
     fn server(self) -> &'static str {
         match self {
-            Family::MariaDb => "mariadbd",
-            Family::MySql => "mysqld",
+            MySqlFamily::MariaDb => "mariadbd",
+            MySqlFamily::MySql => "mysqld",
         }
     }
 
     /// What one of them knows and the other does not.
     fn arguments(self) -> &'static [&'static str] {
         match self {
-            Family::MariaDb => &["--innodb-log-file-size=8M", "--aria-pagecache-buffer-size=1M"],
-            Family::MySql => &[
+            MySqlFamily::MariaDb => &["--innodb-log-file-size=8M", "--aria-pagecache-buffer-size=1M"],
+            MySqlFamily::MySql => &[
                 "--mysqlx=OFF",
                 "--innodb-redo-log-capacity=8M",
                 "--innodb-doublewrite=OFF",
@@ -227,7 +227,7 @@ fn folders(plan: &Plan) -> Result<Vec<String>> {
         format!("--datadir={}", text(&plan.data())),
         format!("--tmpdir={}", text(&plan.folder)),
     ];
-    if family(plan) == Family::MySql {
+    if family(plan) == MySqlFamily::MySql {
         folders.extend([
             format!("--lc-messages-dir={}", text(&base.join("share/mysql"))),
             format!("--character-sets-dir={}", text(&base.join("share/mysql/charsets"))),

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::server::backend::{Backend, Plan, Role, text};
+use crate::server::backend::{Backend, Plan, ServerRole, text};
 use crate::server::keeper::private_folder;
 use crate::server::probe;
 
@@ -37,10 +37,10 @@ impl Backend for Redis {
 
     fn command(&self, plan: &Plan) -> Result<Command> {
         let mut command = plan.installation.command("redis-server")?;
-        if !matches!(plan.role, Role::Alone) {
+        if !matches!(plan.role, ServerRole::Alone) {
             command.arg(plan.folder.join(SETTINGS));
         }
-        if matches!(plan.role, Role::RedisSentinel { .. }) {
+        if matches!(plan.role, ServerRole::RedisSentinel { .. }) {
             // The caller's arguments are meant for the servers that keep the data.
             command.arg("--sentinel");
             return Ok(command);
@@ -113,14 +113,14 @@ fn socket(plan: &Plan) -> Option<PathBuf> {
 fn settings(plan: &Plan) -> Option<String> {
     let announced = plan.address.port();
     match plan.role {
-        Role::RedisNode { replica_of } => {
+        ServerRole::RedisNode { replica_of } => {
             let replica = replica_of.map(|primary| format!("replicaof 127.0.0.1 {}\n", primary.port()));
             Some(format!(
                 "replica-announce-ip 127.0.0.1\nreplica-announce-port {announced}\nrepl-diskless-sync-delay 0\n{}",
                 replica.unwrap_or_default()
             ))
         }
-        Role::RedisSentinel { primary } => Some(format!(
+        ServerRole::RedisSentinel { primary } => Some(format!(
             "port {}\nbind 127.0.0.1\ndir {}\n\
              sentinel announce-ip 127.0.0.1\nsentinel announce-port {announced}\n\
              sentinel monitor {NAME} 127.0.0.1 {} 2\n\

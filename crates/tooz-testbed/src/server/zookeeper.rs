@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::provision::zookeeper::{CLIENT, PROGRAM};
-use crate::server::backend::{Backend, Plan, Role, text};
+use crate::server::backend::{Backend, Plan, ServerRole, text};
 use crate::server::keeper::private_folder;
 use crate::server::probe;
 
@@ -55,7 +55,7 @@ impl Backend for ZooKeeper {
                 text(&tls.ca),
             );
         }
-        if let Role::ZooKeeperMember { id, members } = &plan.role {
+        if let ServerRole::ZooKeeperMember { id, members } = &plan.role {
             // ZooKeeper counts from one.
             fs::write(plan.data().join("myid"), (id + 1).to_string())?;
             for (member, (peers, votes)) in members.iter().enumerate() {

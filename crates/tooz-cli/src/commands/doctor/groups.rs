@@ -8,13 +8,13 @@ use tooz::{
 
 use super::Pair;
 use super::locks::grown;
-use super::report::{Found, Trouble};
+use super::report::{TrialFailure, TrialSuccess};
 
 /// Enough that two members with a fair share each own some.
 const KEYS: usize = 100;
 
 /// Joining, being listed, saying something new, leaving: and every watcher hears of it.
-pub(super) async fn membership(pair: &Pair<'_>) -> Result<Found, Trouble> {
+pub(super) async fn membership(pair: &Pair<'_>) -> Result<TrialSuccess, TrialFailure> {
     let group = pair.first.group(pair.scratch.group())?;
     pair.doing.is("creating a group");
     group.create().await?;
@@ -48,7 +48,7 @@ pub(super) async fn membership(pair: &Pair<'_>) -> Result<Found, Trouble> {
     pair.doing.is("listing the members of a group");
     let members = group.members().await?;
     if members.len() != 2 || !members.iter().any(|entry| entry.member == *other && entry.capabilities == wanted) {
-        return Err(Trouble::broken_promise(format!("a group of two members lists these: {members:?}")));
+        return Err(TrialFailure::broken_promise(format!("a group of two members lists these: {members:?}")));
     }
 
     pair.doing.is("leaving a group");
@@ -63,11 +63,11 @@ pub(super) async fn membership(pair: &Pair<'_>) -> Result<Found, Trouble> {
     pair.doing.is("deleting a group");
     group.delete().await?;
     told(&mut watch, |event| matches!(event, GroupEvent::Deleted)).await?;
-    Ok(Found::new("made, joined, listed, updated, left, deleted; a watcher was told of all"))
+    Ok(TrialSuccess::new("made, joined, listed, updated, left, deleted; a watcher was told of all"))
 }
 
 /// One leads, the other follows when it resigns, and a watcher sees the vacancy.
-pub(super) async fn election(pair: &Pair<'_>) -> Result<Found, Trouble> {
+pub(super) async fn election(pair: &Pair<'_>) -> Result<TrialSuccess, TrialFailure> {
     let group = pair.first.group(pair.scratch.group())?;
     let (first, second) = both_join(pair).await?;
     pair.doing.is("watching who leads");
@@ -89,11 +89,11 @@ pub(super) async fn election(pair: &Pair<'_>) -> Result<Found, Trouble> {
     next.resign().await?;
     led(&mut watch, None).await?;
     both_leave(pair, &group, first, second).await?;
-    Ok(Found::new("one leads, the next follows, its epoch grows; a watcher was told of all, vacancies too"))
+    Ok(TrialSuccess::new("one leads, the next follows, its epoch grows; a watcher was told of all, vacancies too"))
 }
 
 /// Each key has one owner, and both members see the same one.
-pub(super) async fn partition(pair: &Pair<'_>) -> Result<Found, Trouble> {
+pub(super) async fn partition(pair: &Pair<'_>) -> Result<TrialSuccess, TrialFailure> {
     let group = pair.first.group(pair.scratch.group())?;
     let (first, second) = both_join(pair).await?;
     pair.doing.is("dividing keys between two members");
@@ -103,15 +103,18 @@ pub(super) async fn partition(pair: &Pair<'_>) -> Result<Found, Trouble> {
     }
     let keys: Vec<String> = (0..KEYS).map(|key| format!("key-{key}")).collect();
     if let Some(key) = keys.iter().find(|key| one.belongs_to_self(key) == two.belongs_to_self(key)) {
-        return Err(Trouble::broken_promise(format!("{key:?} does not belong to exactly one of two members")));
+        return Err(TrialFailure::broken_promise(format!("{key:?} does not belong to exactly one of two members")));
     }
     let owned = keys.iter().filter(|key| one.belongs_to_self(key)).count();
     drop((one, two));
     both_leave(pair, &group, first, second).await?;
-    Ok(Found::new(format!("each key has one owner: of {KEYS}, {owned} and {} between two members", KEYS - owned)))
+    Ok(TrialSuccess::new(format!(
+        "each key has one owner: of {KEYS}, {owned} and {} between two members",
+        KEYS - owned
+    )))
 }
 
-async fn both_join(pair: &Pair<'_>) -> Result<(Membership, Membership), Trouble> {
+async fn both_join(pair: &Pair<'_>) -> Result<(Membership, Membership), TrialFailure> {
     pair.doing.is("joining a group");
     let options = JoinOptions::new().create();
     let first = pair.first.group(pair.scratch.group())?.join_with(options.clone()).await?;
@@ -119,7 +122,7 @@ async fn both_join(pair: &Pair<'_>) -> Result<(Membership, Membership), Trouble>
     Ok((first, second))
 }
 
-async fn both_leave(pair: &Pair<'_>, group: &Group, first: Membership, second: Membership) -> Result<(), Trouble> {
+async fn both_leave(pair: &Pair<'_>, group: &Group, first: Membership, second: Membership) -> Result<(), TrialFailure> {
     pair.doing.is("leaving a group");
     first.leave().await?;
     second.leave().await?;
@@ -128,17 +131,17 @@ async fn both_leave(pair: &Pair<'_>, group: &Group, first: Membership, second: M
 }
 
 /// Waits until a watcher is told of it.
-async fn told(watch: &mut GroupWatch, wanted: impl Fn(&GroupEvent) -> bool) -> Result<(), Trouble> {
+async fn told(watch: &mut GroupWatch, wanted: impl Fn(&GroupEvent) -> bool) -> Result<(), TrialFailure> {
     while let Some(event) = watch.next().await {
         if wanted(&event) {
             return Ok(());
         }
     }
-    Err(Trouble::broken_promise("the watch of a group ended too early"))
+    Err(TrialFailure::broken_promise("the watch of a group ended too early"))
 }
 
 /// Waits until a watcher is told that this one leads, or that none does.
-async fn led(watch: &mut LeaderWatch, by: Option<&MemberId>) -> Result<(), Trouble> {
+async fn led(watch: &mut LeaderWatch, by: Option<&MemberId>) -> Result<(), TrialFailure> {
     while let Some(event) = watch.next().await {
         let leader = match &event {
             LeaderEvent::Elected(leader) => Some(&leader.member),
@@ -149,7 +152,7 @@ async fn led(watch: &mut LeaderWatch, by: Option<&MemberId>) -> Result<(), Troub
             return Ok(());
         }
     }
-    Err(Trouble::broken_promise("the watch of a leader ended too early"))
+    Err(TrialFailure::broken_promise("the watch of a leader ended too early"))
 }
 
 fn lists(members: &[RosterEntry], member: &MemberId) -> bool {

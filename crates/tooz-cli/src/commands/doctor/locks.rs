@@ -7,7 +7,7 @@ use tooz::{FencingToken, LockGuard, LossReason};
 
 use super::Pair;
 use super::figures::{Samples, micros, millis};
-use super::report::{Found, Trouble};
+use super::report::{TrialFailure, TrialSuccess};
 
 /// How long a lock is asked for that can't be had: long enough to get into a server's queue and out again.
 const A_WHILE: Duration = Duration::from_millis(50);
@@ -16,7 +16,7 @@ const A_WHILE: Duration = Duration::from_millis(50);
 const HAND_OVERS: usize = 10;
 
 /// Holding excludes all others, and only for as long as it lasts.
-pub(super) async fn exclusive(pair: &Pair<'_>) -> Result<Found, Trouble> {
+pub(super) async fn exclusive(pair: &Pair<'_>) -> Result<TrialSuccess, TrialFailure> {
     let (mine, others) = (pair.first.lock(pair.scratch.lock())?, pair.second.lock(pair.scratch.lock())?);
     pair.doing.is("taking a lock");
     let guard = mine.acquire().await?;
@@ -28,7 +28,7 @@ pub(super) async fn exclusive(pair: &Pair<'_>) -> Result<Found, Trouble> {
     pair.doing.is("listing the holders of a lock");
     let holders = mine.holders().await?;
     if holders.len() != 1 || holders[0].token != token || holders[0].member != *pair.first.member() {
-        return Err(Trouble::broken_promise(format!("a lock with one holder lists these: {holders:?}")));
+        return Err(TrialFailure::broken_promise(format!("a lock with one holder lists these: {holders:?}")));
     }
     pair.doing.is("releasing a lock");
     guard.release().await?;
@@ -37,11 +37,11 @@ pub(super) async fn exclusive(pair: &Pair<'_>) -> Result<Found, Trouble> {
     let last = next.fencing_token();
     grown(token, last)?;
     next.release().await?;
-    Ok(Found::new(format!("excludes others; its tokens grow, the last is {last}")))
+    Ok(TrialSuccess::new(format!("excludes others; its tokens grow, the last is {last}")))
 }
 
 /// A waiter has it after a release; several times, since the first one is not like the others.
-pub(super) async fn hand_over(pair: &Pair<'_>) -> Result<Found, Trouble> {
+pub(super) async fn hand_over(pair: &Pair<'_>) -> Result<TrialSuccess, TrialFailure> {
     let (mine, others) = (pair.first.lock(pair.scratch.lock())?, pair.second.lock(pair.scratch.lock())?);
     let mut times = Vec::with_capacity(HAND_OVERS);
     for _ in 0..HAND_OVERS {
@@ -64,11 +64,11 @@ pub(super) async fn hand_over(pair: &Pair<'_>) -> Result<Found, Trouble> {
     }
     let times = Samples::new(times);
     let what = format!("from the release to the next in the queue: {}", times.words());
-    Ok(Found::new(what).measured("hand_over", times.json()))
+    Ok(TrialSuccess::new(what).measured("hand_over", times.json()))
 }
 
 /// Shared holders stand beside each other and exclude an exclusive one.
-pub(super) async fn shared(pair: &Pair<'_>) -> Result<Found, Trouble> {
+pub(super) async fn shared(pair: &Pair<'_>) -> Result<TrialSuccess, TrialFailure> {
     let (mine, others) = (pair.first.lock(pair.scratch.lock())?, pair.second.lock(pair.scratch.lock())?);
     pair.doing.is("sharing a lock");
     let one = mine.shared().acquire().await?;
@@ -82,17 +82,17 @@ pub(super) async fn shared(pair: &Pair<'_>) -> Result<Found, Trouble> {
     let exclusive = others.acquire().await?;
     grown(last, exclusive.fencing_token())?;
     exclusive.release().await?;
-    Ok(Found::new("shared by two, and not held exclusively meanwhile"))
+    Ok(TrialSuccess::new("shared by two, and not held exclusively meanwhile"))
 }
 
 /// A lock that is taken by force is lost for its holder, which hears of it.
-pub(super) async fn broken(pair: &Pair<'_>) -> Result<Found, Trouble> {
+pub(super) async fn broken(pair: &Pair<'_>) -> Result<TrialSuccess, TrialFailure> {
     let (mine, others) = (pair.first.lock(pair.scratch.lock())?, pair.second.lock(pair.scratch.lock())?);
     pair.doing.is("taking a lock");
     let guard = mine.acquire().await?;
     pair.doing.is("breaking a lock");
     let Some(holder) = others.holders().await?.into_iter().next() else {
-        return Err(Trouble::broken_promise("a lock was held, but no holder of it was listed"));
+        return Err(TrialFailure::broken_promise("a lock was held, but no holder of it was listed"));
     };
     let begin = Instant::now();
     others.break_lock(&holder).await?;
@@ -102,23 +102,23 @@ pub(super) async fn broken(pair: &Pair<'_>) -> Result<Found, Trouble> {
     let took = begin.elapsed();
     next.release().await?;
     if reason != LossReason::Broken {
-        return Err(Trouble::broken_promise(format!("a lock was broken, and its holder was told that {reason}")));
+        return Err(TrialFailure::broken_promise(format!("a lock was broken, and its holder was told that {reason}")));
     }
     let what = format!("free for others, and its holder was told after {}", millis(took));
-    Ok(Found::new(what).measured("break_told_us", Value::from(micros(took))))
+    Ok(TrialSuccess::new(what).measured("break_told_us", Value::from(micros(took))))
 }
 
-fn refused(grant: Option<&LockGuard>, although: &str) -> Result<(), Trouble> {
+fn refused(grant: Option<&LockGuard>, although: &str) -> Result<(), TrialFailure> {
     match grant {
         None => Ok(()),
-        Some(_) => Err(Trouble::broken_promise(format!("a lock was granted {although}"))),
+        Some(_) => Err(TrialFailure::broken_promise(format!("a lock was granted {although}"))),
     }
 }
 
 /// The token of a later grant has to be the greater one.
-pub(super) fn grown(earlier: FencingToken, later: FencingToken) -> Result<(), Trouble> {
+pub(super) fn grown(earlier: FencingToken, later: FencingToken) -> Result<(), TrialFailure> {
     if later > earlier {
         return Ok(());
     }
-    Err(Trouble::broken_promise(format!("fencing token {later} was given after {earlier}: it has to be greater")))
+    Err(TrialFailure::broken_promise(format!("fencing token {later} was given after {earlier}: it has to be greater")))
 }

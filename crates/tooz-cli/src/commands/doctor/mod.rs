@@ -17,7 +17,7 @@ use self::report::{Doing, Report};
 use self::scratch::Scratch;
 use super::{unless_signalled, with_coordinator};
 use crate::args::{DoctorArguments, Global};
-use crate::exit::{self, Failure};
+use crate::exit::{self, CommandFailure};
 use crate::output;
 use crate::run::Signals;
 
@@ -25,14 +25,15 @@ use crate::run::Signals;
 /// on heartbeats has been told by then.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(super) async fn run(global: &Global, arguments: &DoctorArguments) -> Result<u8, Failure> {
+pub(super) async fn run(global: &Global, arguments: &DoctorArguments) -> Result<u8, CommandFailure> {
     // A trial between two members needs a second one.
     let other = Global { member: None, ..global.clone() };
     let (report, json) = with_coordinator(global, async |first| {
         with_coordinator(&other, async |second| {
             let mut signals = Signals::listen()?;
             let mut examination = Examination { first, second, report: Report::default(), scratch: None };
-            let server = unless_signalled(&mut signals, async { Ok::<_, Failure>(examination.run().await) }).await;
+            let server =
+                unless_signalled(&mut signals, async { Ok::<_, CommandFailure>(examination.run().await) }).await;
             examination.tidy_up().await;
             let head = vec![
                 ("driver", first.driver().name().into()),

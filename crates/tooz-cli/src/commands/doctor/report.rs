@@ -20,23 +20,23 @@ pub(super) struct Report {
 
 struct Entry {
     about: &'static str,
-    outcome: Outcome,
+    outcome: Assessment,
     what: String,
     mend: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+enum Assessment {
     /// The driver does not claim to do it.
     NotClaimed,
     Judged(Verdict),
 }
 
-impl Outcome {
+impl Assessment {
     const fn name(self) -> &'static str {
         match self {
-            Outcome::NotClaimed => "not claimed",
-            Outcome::Judged(verdict) => name(verdict),
+            Assessment::NotClaimed => "not claimed",
+            Assessment::Judged(verdict) => name(verdict),
         }
     }
 }
@@ -51,14 +51,14 @@ const fn name(verdict: Verdict) -> &'static str {
 }
 
 /// What a trial that ended well has to tell.
-pub(super) struct Found {
+pub(super) struct TrialSuccess {
     what: String,
     measured: Option<(&'static str, Value)>,
 }
 
-impl Found {
+impl TrialSuccess {
     pub(super) fn new(what: impl Into<String>) -> Self {
-        Found { what: what.into(), measured: None }
+        TrialSuccess { what: what.into(), measured: None }
     }
 
     /// Adds a figure under its name.
@@ -69,28 +69,28 @@ impl Found {
 }
 
 /// Why a trial did not end well.
-pub(super) struct Trouble {
+pub(super) struct TrialFailure {
     pub(super) what: String,
     pub(super) mend: String,
 }
 
-impl Trouble {
+impl TrialFailure {
     /// Something answered otherwise than tooz promises: a bug in a driver, or a server that is not the one it seems to be.
     pub(super) fn broken_promise(what: impl Into<String>) -> Self {
         let mend =
             "make sure that the URL leads every client to the same server; if it does, please report this as a bug";
-        Trouble { what: what.into(), mend: mend.to_owned() }
+        TrialFailure { what: what.into(), mend: mend.to_owned() }
     }
 
     fn too_slow(doing: &str, patience: Duration) -> Self {
-        Trouble {
+        TrialFailure {
             what: format!("{doing}: not within {}", humantime::format_duration(patience)),
             mend: "look at the server's log and load and at the network between".to_owned(),
         }
     }
 }
 
-impl From<Error> for Trouble {
+impl From<Error> for TrialFailure {
     fn from(error: Error) -> Self {
         let mend = match error.kind() {
             ErrorKind::Config => "do as the message says",
@@ -104,7 +104,7 @@ impl From<Error> for Trouble {
             }
             _ => "look at the server's log; if that does not explain it, please report this as a bug",
         };
-        Trouble { what: error.to_string(), mend: mend.to_owned() }
+        TrialFailure { what: error.to_string(), mend: mend.to_owned() }
     }
 }
 
@@ -135,7 +135,7 @@ impl Report {
         what: impl Into<String>,
         mend: impl Into<String>,
     ) {
-        self.entries.push(Entry { about, outcome: Outcome::Judged(verdict), what: what.into(), mend: mend.into() });
+        self.entries.push(Entry { about, outcome: Assessment::Judged(verdict), what: what.into(), mend: mend.into() });
     }
 
     /// Enters what the driver found by itself.
@@ -148,7 +148,7 @@ impl Report {
     /// Enters what was not tried, because the driver does not promise it.
     pub(super) fn not_claimed(&mut self, about: &'static str) {
         let what = "not promised by this driver, so it was not tried".to_owned();
-        self.entries.push(Entry { about, outcome: Outcome::NotClaimed, what, mend: String::new() });
+        self.entries.push(Entry { about, outcome: Assessment::NotClaimed, what, mend: String::new() });
     }
 
     /// Keeps a figure under its name.
@@ -162,14 +162,14 @@ impl Report {
         about: &'static str,
         patience: Duration,
         doing: &Doing,
-        trial: impl Future<Output = Result<Found, Trouble>>,
+        trial: impl Future<Output = Result<TrialSuccess, TrialFailure>>,
     ) {
         let result = match tokio::time::timeout(patience, trial).await {
             Ok(result) => result,
-            Err(_) => Err(Trouble::too_slow(doing.0.get(), patience)),
+            Err(_) => Err(TrialFailure::too_slow(doing.0.get(), patience)),
         };
         match result {
-            Ok(Found { what, measured }) => {
+            Ok(TrialSuccess { what, measured }) => {
                 self.good(about, what);
                 if let Some((name, value)) = measured {
                     self.measured(name, value);
@@ -180,20 +180,20 @@ impl Report {
     }
 
     /// Enters what went wrong, and how bad that is.
-    pub(super) fn trouble(&mut self, about: &'static str, verdict: Verdict, trouble: Trouble) {
+    pub(super) fn trouble(&mut self, about: &'static str, verdict: Verdict, trouble: TrialFailure) {
         self.add(about, verdict, trouble.what, trouble.mend);
     }
 
     /// How many entries have that verdict.
     pub(super) fn count(&self, verdict: Verdict) -> usize {
-        self.entries.iter().filter(|entry| entry.outcome == Outcome::Judged(verdict)).count()
+        self.entries.iter().filter(|entry| entry.outcome == Assessment::Judged(verdict)).count()
     }
 
     /// The worst of all.
     fn verdict(&self) -> Verdict {
         let judged = self.entries.iter().filter_map(|entry| match entry.outcome {
-            Outcome::Judged(verdict) => Some(verdict),
-            Outcome::NotClaimed => None,
+            Assessment::Judged(verdict) => Some(verdict),
+            Assessment::NotClaimed => None,
         });
         judged.max().unwrap_or(Verdict::Good)
     }

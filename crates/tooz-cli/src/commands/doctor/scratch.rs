@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tooz::{Coordinator, ErrorKind, LockGuard};
 
-use super::report::Trouble;
+use super::report::TrialFailure;
 
 /// So many doctors may be at work at once in one namespace. Names are used again and again: on a backend that never deletes the
 /// file or counter of a lock, a name of its own for each run would pile them up.
@@ -21,7 +21,7 @@ pub(super) struct Scratch {
 
 impl Scratch {
     /// Takes the first place that is free. The lock of that place is the first thing that opens the session.
-    pub(super) async fn claim(coordinator: &Coordinator) -> Result<Self, Trouble> {
+    pub(super) async fn claim(coordinator: &Coordinator) -> Result<Self, TrialFailure> {
         for place in 0..PLACES {
             let name = format!("tooz-doctor-{place}");
             if let Some(guard) = coordinator.lock(&name)?.try_acquire().await? {
@@ -31,7 +31,7 @@ impl Scratch {
                 return Ok(scratch);
             }
         }
-        Err(Trouble {
+        Err(TrialFailure {
             what: format!(
                 "the locks tooz-doctor-0 to tooz-doctor-{} are all held, so nothing could be tried",
                 PLACES - 1
@@ -52,13 +52,13 @@ impl Scratch {
     }
 
     /// Deletes the group, if it is there, and lets others have the place.
-    pub(super) async fn give_up(self, coordinator: &Coordinator) -> Result<(), Trouble> {
+    pub(super) async fn give_up(self, coordinator: &Coordinator) -> Result<(), TrialFailure> {
         let deleted = self.delete_group(coordinator).await;
         self.guard.release().await?;
         deleted
     }
 
-    async fn delete_group(&self, coordinator: &Coordinator) -> Result<(), Trouble> {
+    async fn delete_group(&self, coordinator: &Coordinator) -> Result<(), TrialFailure> {
         let group = coordinator.group(&self.name)?;
         let begin = Instant::now();
         loop {

@@ -11,14 +11,14 @@ use crate::base::error::ErrorKind;
 use crate::base::id::{LockName, RequestId};
 use crate::base::loss_reason::LossReason;
 use crate::driver::lock::{LockKey, LockRequest};
-use crate::engine::claim::Claimed;
+use crate::engine::claim::ClaimSubject;
 use crate::engine::fake::Fake;
 use crate::engine::live_session::LiveSession;
 
 /// What happens to a line. A number that is too high counts round.
 #[derive(Clone, Debug)]
 enum Event {
-    Come(LockMode, Patience),
+    Come(LockMode, WaitMode),
     /// A waiter gives up, whose answer may be on its way.
     GoAway(usize),
     /// The backend answers the request in flight.
@@ -35,7 +35,7 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     let mode = prop_oneof![2 => Just(LockMode::Exclusive), 1 => Just(LockMode::Shared)];
-    let patience = prop_oneof![3 => Just(Patience::Wait), 1 => Just(Patience::Try)];
+    let patience = prop_oneof![3 => Just(WaitMode::Wait), 1 => Just(WaitMode::Try)];
     prop_oneof![
         4 => (mode, patience).prop_map(|(mode, patience)| Event::Come(mode, patience)),
         2 => (0..8usize).prop_map(Event::GoAway),
@@ -54,7 +54,7 @@ struct Model {
     live: Arc<LiveSession>,
     requests: u128,
     /// The waiters, by number, and the receivers of their answers.
-    waiting: BTreeMap<u64, (LockMode, Patience, oneshot::Receiver<Answer>)>,
+    waiting: BTreeMap<u64, (LockMode, WaitMode, oneshot::Receiver<Answer>)>,
     in_flight: Option<Errand>,
     /// The grants that are held, and those that are on their way back.
     held: Vec<Arc<Hold>>,
@@ -78,7 +78,7 @@ impl Model {
         }
     }
 
-    fn head(&self) -> Option<(u64, LockMode, Patience)> {
+    fn head(&self) -> Option<(u64, LockMode, WaitMode)> {
         self.waiting.iter().next().map(|(number, (mode, patience, _))| (*number, *mode, *patience))
     }
 
@@ -111,11 +111,11 @@ impl Model {
         self.compare();
     }
 
-    fn come(&mut self, mode: LockMode, patience: Patience) {
+    fn come(&mut self, mode: LockMode, patience: WaitMode) {
         let (sender, answer) = oneshot::channel();
-        let another_waits = self.waiting.values().any(|(_, patience, _)| *patience == Patience::Wait);
+        let another_waits = self.waiting.values().any(|(_, patience, _)| *patience == WaitMode::Wait);
         let came = self.line.come(mode, patience, sender);
-        assert_eq!(came.is_none(), patience == Patience::Try && another_waits, "only a try behind a wait is refused");
+        assert_eq!(came.is_none(), patience == WaitMode::Try && another_waits, "only a try behind a wait is refused");
         if let Some((number, untold)) = came {
             drop(untold);
             self.waiting.insert(number, (mode, patience, answer));
@@ -138,7 +138,7 @@ impl Model {
         self.requests += 1;
         let key = LockKey::lock(&LockName::new("l").unwrap());
         let id = RequestId(self.requests);
-        let hold = Hold::new(&self.live, id, Claimed::Lock(LockRequest::new(key, mode, id)));
+        let hold = Hold::new(&self.live, id, ClaimSubject::Lock(LockRequest::new(key, mode, id)));
         Grant { hold, token: FencingToken(1) }
     }
 
@@ -150,10 +150,10 @@ impl Model {
         let (mut waiter, _garbage) = self.line.answered(number, mode, patience, &answer);
         let expected = match (&answer, patience) {
             (Ok(Some(_)), _) => head.filter(|(_, its, _)| *its == mode).map(|(number, ..)| number),
-            (_, Patience::Try) => self.waiting.contains_key(&number).then_some(number),
-            (Ok(None), Patience::Wait) => None,
-            (Err(_), Patience::Wait) => {
-                head.filter(|(_, its, patience)| *its == mode && *patience == Patience::Wait).map(|(number, ..)| number)
+            (_, WaitMode::Try) => self.waiting.contains_key(&number).then_some(number),
+            (Ok(None), WaitMode::Wait) => None,
+            (Err(_), WaitMode::Wait) => {
+                head.filter(|(_, its, patience)| *its == mode && *patience == WaitMode::Wait).map(|(number, ..)| number)
             }
         };
         assert_eq!(
@@ -175,7 +175,7 @@ impl Model {
                     assert!(receiver.try_recv().is_ok());
                     if let Some(hold) = grant {
                         self.held.push(hold);
-                        if patience == Patience::Wait {
+                        if patience == WaitMode::Wait {
                             self.served.push(number);
                         }
                     }
@@ -199,7 +199,7 @@ impl Model {
         let next = self.line.next();
         for refused in next.refused {
             let (mode, patience, _) = self.waiting.remove(&refused.number).expect("it waits");
-            assert_eq!(patience, Patience::Try, "a wait is never refused here");
+            assert_eq!(patience, WaitMode::Try, "a wait is never refused here");
             assert!(self.held.iter().any(|hold| hold.mode().conflicts_with(mode)), "refused without a holder");
         }
         if let Some(errand) = next.ask {
@@ -213,9 +213,9 @@ impl Model {
     fn compare(&self) {
         if let Some(errand) = &self.in_flight {
             let wanted = match errand.patience {
-                Patience::Try => self.waiting.contains_key(&errand.number),
-                Patience::Wait => {
-                    self.head().is_some_and(|(_, mode, patience)| mode == errand.mode && patience == Patience::Wait)
+                WaitMode::Try => self.waiting.contains_key(&errand.number),
+                WaitMode::Wait => {
+                    self.head().is_some_and(|(_, mode, patience)| mode == errand.mode && patience == WaitMode::Wait)
                 }
             };
             assert_eq!(errand.wanted.is_wanted(), wanted, "whether the request in flight is wanted");
@@ -272,8 +272,8 @@ proptest! {
 #[test]
 fn a_grant_passes_by_a_waiter_that_is_not_there_any_more() {
     let mut model = Model::new();
-    model.happen(&Event::Come(LockMode::Exclusive, Patience::Wait));
-    model.happen(&Event::Come(LockMode::Exclusive, Patience::Wait));
+    model.happen(&Event::Come(LockMode::Exclusive, WaitMode::Wait));
+    model.happen(&Event::Come(LockMode::Exclusive, WaitMode::Wait));
     let first = *model.waiting.keys().next().unwrap();
     model.waiting.get_mut(&first).unwrap().2.close();
     model.happen(&Event::Granted);
@@ -286,11 +286,11 @@ fn a_grant_passes_by_a_waiter_that_is_not_there_any_more() {
 #[test]
 fn only_a_line_that_moved_has_been_stood_in() {
     let mut model = Model::new();
-    model.happen(&Event::Come(LockMode::Exclusive, Patience::Wait));
+    model.happen(&Event::Come(LockMode::Exclusive, WaitMode::Wait));
     assert!(!model.line.head_has_stood(), "nothing has moved yet");
     model.in_flight.as_ref().unwrap().wanted.queued();
     assert!(model.line.head_has_stood(), "the backend has said that it stands in the queue");
-    model.happen(&Event::Come(LockMode::Exclusive, Patience::Wait));
+    model.happen(&Event::Come(LockMode::Exclusive, WaitMode::Wait));
     model.happen(&Event::Granted);
     model.happen(&Event::Release(0));
     model.happen(&Event::Back(0));
@@ -301,26 +301,26 @@ fn only_a_line_that_moved_has_been_stood_in() {
 #[test]
 fn what_is_in_the_way_is_a_grant_of_ours_or_the_backends_word() {
     let mut model = Model::new();
-    model.happen(&Event::Come(LockMode::Exclusive, Patience::Wait));
+    model.happen(&Event::Come(LockMode::Exclusive, WaitMode::Wait));
     assert!(matches!(
         model.line.in_the_way(LockMode::Exclusive).0,
-        InTheWay::Backend { is_queued: false, trouble: None }
+        Blocker::Backend { is_queued: false, trouble: None }
     ));
     assert!(model.line.set_trouble(Some(Error::new(ErrorKind::Unavailable, "as intended"))).is_none());
-    assert!(matches!(model.line.in_the_way(LockMode::Exclusive).0, InTheWay::Backend { trouble: Some(_), .. }));
+    assert!(matches!(model.line.in_the_way(LockMode::Exclusive).0, Blocker::Backend { trouble: Some(_), .. }));
     model.happen(&Event::Granted);
-    assert!(matches!(model.line.in_the_way(LockMode::Shared).0, InTheWay::OurGrant));
+    assert!(matches!(model.line.in_the_way(LockMode::Shared).0, Blocker::OurGrant));
     assert!(model.line.set_trouble(None).is_none(), "the trouble is over with its request");
     model.happen(&Event::Release(0));
     let way = model.line.in_the_way(LockMode::Exclusive).0;
-    assert!(matches!(way, InTheWay::Backend { .. }), "what is on its way back is in no hands");
+    assert!(matches!(way, Blocker::Backend { .. }), "what is on its way back is in no hands");
     model.drain();
 }
 
 #[test]
 fn a_membership_that_ends_takes_what_was_won_as_it_and_nothing_else() {
     let mut model = Model::new();
-    let [one, other] = [1, 2].map(|id| Hold::new(&model.live, RequestId(id << 64), Claimed::Membership));
+    let [one, other] = [1, 2].map(|id| Hold::new(&model.live, RequestId(id << 64), ClaimSubject::Membership));
     let [first, second, third] = [1, 2, 3].map(|_| model.grant(LockMode::Shared).hold);
     for (membership, grant) in [(&one, &first), (&other, &second), (&one, &third)] {
         model.line.enlist(membership, grant);

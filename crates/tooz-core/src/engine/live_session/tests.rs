@@ -74,7 +74,7 @@ fn the_last_hold_of_a_membership_may_go_while_it_is_asked_for() {
             }
         });
         for _ in 0..20_000 {
-            drop(Hold::new(&live, RequestId(1), Claimed::Membership));
+            drop(Hold::new(&live, RequestId(1), ClaimSubject::Membership));
         }
         done.store(true, Ordering::Relaxed);
     });
@@ -83,8 +83,10 @@ fn the_last_hold_of_a_membership_may_go_while_it_is_asked_for() {
 #[test]
 fn one_lost_grant_is_not_the_others_loss() {
     let (live, _clock) = Fake::live(TIMEOUT);
-    let (one, other) =
-        (Hold::new(&live, RequestId(1), Claimed::Membership), Hold::new(&live, RequestId(2), Claimed::Membership));
+    let (one, other) = (
+        Hold::new(&live, RequestId(1), ClaimSubject::Membership),
+        Hold::new(&live, RequestId(2), ClaimSubject::Membership),
+    );
     live.reporter().grant_lost(RequestId(1));
     assert_eq!(one.judge(), Some(LossReason::Broken));
     assert_eq!(other.judge(), None);
@@ -95,7 +97,7 @@ fn one_lost_grant_is_not_the_others_loss() {
 #[tokio::test]
 async fn who_is_told_of_a_loss_finds_it_lost() {
     let (live, _clock) = Fake::live(TIMEOUT);
-    let hold = Hold::new(&live, RequestId(1), Claimed::Membership);
+    let hold = Hold::new(&live, RequestId(1), ClaimSubject::Membership);
     let loss = Loss::of(&hold);
     let waiting = tokio::spawn(async move { (loss.wait().await, loss.is_lost()) });
     tokio::task::yield_now().await;
@@ -107,7 +109,7 @@ async fn who_is_told_of_a_loss_finds_it_lost() {
 async fn a_guarded_future_is_not_polled_past_the_deadline() {
     let (live, clock) = Fake::live(TIMEOUT);
     assert!(live.credit(clock.now(), TIMEOUT, MARGIN));
-    let hold = Hold::new(&live, RequestId(1), Claimed::Membership);
+    let hold = Hold::new(&live, RequestId(1), ClaimSubject::Membership);
     assert_eq!(Loss::of(&hold).guard(async { 7 }).await, Ok(7));
     clock.advance(TIMEOUT);
     let polled = std::cell::Cell::new(false);
@@ -119,7 +121,7 @@ async fn a_guarded_future_is_not_polled_past_the_deadline() {
 async fn a_guarded_future_that_has_begun_is_not_polled_past_the_deadline_either() {
     let (live, clock) = Fake::live(TIMEOUT);
     assert!(live.credit(clock.now(), TIMEOUT, MARGIN));
-    let hold = Hold::new(&live, RequestId(1), Claimed::Membership);
+    let hold = Hold::new(&live, RequestId(1), ClaimSubject::Membership);
     let loss = Loss::of(&hold);
     let polls = std::cell::Cell::new(0);
     let counting = std::future::poll_fn(|_| {

@@ -7,20 +7,20 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Cluster, Planned, require};
+use super::{Cluster, PlannedServer, require};
 use crate::provision;
 use crate::provision::kind::Kind;
-use crate::server::backend::Role;
+use crate::server::backend::ServerRole;
 use crate::server::consul::{door, leader_seen_by, serves};
 use crate::server::ports;
 use crate::server::probe;
 use crate::server::setup::Setup;
 use crate::server::{Pid, Server};
 
-pub(super) fn roles(places: &[Planned]) -> Vec<Role> {
+pub(super) fn roles(places: &[PlannedServer]) -> Vec<ServerRole> {
     let gossip: Vec<SocketAddr> =
         places.iter().enumerate().map(|(id, place)| door(id, place.ports[2].address())).collect();
-    let role = |(id, place): (usize, &Planned)| Role::ConsulServer {
+    let role = |(id, place): (usize, &PlannedServer)| ServerRole::ConsulServer {
         id,
         advertised: place.peer_front,
         gossip: gossip.clone(),
@@ -76,7 +76,8 @@ impl Cluster {
         let gossip = self.nodes.iter().enumerate().map(|(id, node)| door(id, node.health())).collect();
         let ports = ports::three()?;
         let front = ports[0].address();
-        let agent = Server::new(&setup, installation, ports, front, Role::ConsulClient { gossip }, Pid::default())?;
+        let agent =
+            Server::new(&setup, installation, ports, front, ServerRole::ConsulClient { gossip }, Pid::default())?;
         agent.launch()?;
         agent.wait_until_ready()?;
         Ok(agent)

@@ -4,19 +4,19 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 
-use super::{Cluster, Planned, require};
+use super::{Cluster, PlannedServer, require};
 use crate::server::Server;
-use crate::server::backend::Role;
+use crate::server::backend::ServerRole;
 use crate::server::probe;
 
-pub(super) fn roles(places: &[Planned]) -> Vec<Role> {
+pub(super) fn roles(places: &[PlannedServer]) -> Vec<ServerRole> {
     let names = || (0..places.len()).map(|index| format!("node{index}"));
     let members: Vec<String> =
         names().zip(places).map(|(name, place)| format!("{name}=http://{}", place.peer_front)).collect();
     let members = members.join(",");
-    let role = |(name, place): (String, &Planned)| {
+    let role = |(name, place): (String, &PlannedServer)| {
         let advertised = place.peer_front;
-        Role::EtcdMember { name, advertised, members: members.clone() }
+        ServerRole::EtcdMember { name, advertised, members: members.clone() }
     };
     names().zip(places).map(role).collect()
 }

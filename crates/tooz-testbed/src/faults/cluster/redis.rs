@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 
-use super::{Cluster, NODES, Planned, require};
+use super::{Cluster, NODES, PlannedServer, require};
 use crate::server::Server;
-use crate::server::backend::Role;
+use crate::server::backend::ServerRole;
 use crate::server::probe;
 use crate::server::redis::NAME;
 use crate::server::wait;
@@ -19,12 +19,12 @@ use crate::server::wait;
 /// the second between two questions to the replicas of a primary that is down, or none of them is known well enough to be promoted.
 const IN_A_HURRY: &str = "SENTINEL DEBUG info-period 200 publish-period 200 ask-period 200 ping-period 300";
 
-pub(super) fn roles(places: &[Planned]) -> Vec<Role> {
+pub(super) fn roles(places: &[PlannedServer]) -> Vec<ServerRole> {
     let primary = places[0].front;
     let role = |index: usize| match index {
-        0 => Role::RedisNode { replica_of: None },
-        1..NODES => Role::RedisNode { replica_of: Some(primary) },
-        _ => Role::RedisSentinel { primary },
+        0 => ServerRole::RedisNode { replica_of: None },
+        1..NODES => ServerRole::RedisNode { replica_of: Some(primary) },
+        _ => ServerRole::RedisSentinel { primary },
     };
     (0..places.len()).map(role).collect()
 }

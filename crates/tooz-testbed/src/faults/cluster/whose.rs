@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::sockets;
-use crate::faults::proxy::WhoIs;
+use crate::faults::proxy::ClientIdentifier;
 use crate::server::Pid;
 
 /// The processes of all servers of a cluster.
@@ -31,7 +31,7 @@ impl Roster {
 }
 
 /// Tells of a connection which of these servers has made it.
-pub(super) fn connections_of(roster: &Arc<Roster>) -> WhoIs {
+pub(super) fn connections_of(roster: &Arc<Roster>) -> ClientIdentifier {
     let roster = Arc::clone(roster);
     Box::new(move |stream| {
         let (SocketAddr::V4(client), SocketAddr::V4(here)) = (stream.peer_addr().ok()?, stream.local_addr().ok()?)

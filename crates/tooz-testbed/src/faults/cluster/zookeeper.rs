@@ -2,14 +2,14 @@
 
 use anyhow::{Context, Result};
 
-use super::{Cluster, Planned, require};
+use super::{Cluster, PlannedServer, require};
 use crate::server::Server;
-use crate::server::backend::Role;
+use crate::server::backend::ServerRole;
 use crate::server::zookeeper::{mode, serves};
 
-pub(super) fn roles(places: &[Planned]) -> Vec<Role> {
+pub(super) fn roles(places: &[PlannedServer]) -> Vec<ServerRole> {
     let members: Vec<_> = places.iter().map(|place| (place.peer_front, place.vote_front)).collect();
-    (0..places.len()).map(|id| Role::ZooKeeperMember { id, members: members.clone() }).collect()
+    (0..places.len()).map(|id| ServerRole::ZooKeeperMember { id, members: members.clone() }).collect()
 }
 
 pub(super) fn url(addresses: &str) -> String {

@@ -10,12 +10,12 @@ use super::forward;
 use super::shared::Shared;
 
 /// Tells the clients apart by their connection. Everybody whom it does not know is `None`.
-pub(crate) type WhoIs = Box<dyn Fn(&TcpStream) -> Option<usize> + Send + Sync>;
+pub(crate) type ClientIdentifier = Box<dyn Fn(&TcpStream) -> Option<usize> + Send + Sync>;
 
 /// How long to leave the listener alone when the system has no more files for us.
 const BREATHER: Duration = Duration::from_millis(10);
 
-pub(super) fn run(shared: &Arc<Shared>, listener: &TcpListener, who_is: WhoIs) {
+pub(super) fn run(shared: &Arc<Shared>, listener: &TcpListener, who_is: ClientIdentifier) {
     let who_is = Arc::new(who_is);
     loop {
         let accepted = listener.accept();
@@ -35,7 +35,7 @@ pub(super) fn run(shared: &Arc<Shared>, listener: &TcpListener, who_is: WhoIs) {
     }
 }
 
-fn take(shared: &Arc<Shared>, stream: TcpStream, who_is: &WhoIs) {
+fn take(shared: &Arc<Shared>, stream: TcpStream, who_is: &ClientIdentifier) {
     let client_is = who_is(&stream);
     let Ok(connection) = Connection::new(stream, client_is).map(Arc::new) else { return };
     if shared.admit(&connection) {

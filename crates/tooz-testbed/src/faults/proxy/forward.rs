@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::faults::Way;
-use super::shared::{Over, Shared};
+use super::shared::{ForwardingEnd, Shared};
 use super::swallow::Swallow;
 
 /// How many pieces may be on their way. Beyond that the sender's own buffers fill up, as with any slow network.
@@ -104,8 +104,8 @@ fn read(connection: &Connection, way: Way, pieces: &SyncSender<Piece>) {
 }
 
 /// Writes until the end. An error: the connection is to be reset, if it is not yet.
-fn write(shared: &Shared, connection: &Connection, way: Way, pieces: &Receiver<Piece>) -> Result<(), Over> {
-    let (_, to) = connection.ends(way).ok_or(Over)?;
+fn write(shared: &Shared, connection: &Connection, way: Way, pieces: &Receiver<Piece>) -> Result<(), ForwardingEnd> {
+    let (_, to) = connection.ends(way).ok_or(ForwardingEnd)?;
     let mut tail = Vec::new();
     let mut doors = shared.doors.get().filter(|_| way == Way::ToServer);
     for piece in pieces {
@@ -128,7 +128,7 @@ fn write(shared: &Shared, connection: &Connection, way: Way, pieces: &Receiver<P
             Piece::Swallowed(swallow) => {
                 swallow.tell();
                 shared.hang(connection, swallow.hang());
-                return Err(Over);
+                return Err(ForwardingEnd);
             }
             Piece::End(came) => {
                 let _permit = shared.permit(connection, way, came)?;
@@ -137,7 +137,7 @@ fn write(shared: &Shared, connection: &Connection, way: Way, pieces: &Receiver<P
             }
             Piece::Broken(came) => {
                 let _permit = shared.permit(connection, way, came)?;
-                return Err(Over);
+                return Err(ForwardingEnd);
             }
         }
     }
@@ -151,7 +151,7 @@ fn write_all(
     came: Instant,
     bytes: &[u8],
     mut to: &TcpStream,
-) -> Result<(), Over> {
+) -> Result<(), ForwardingEnd> {
     let mut rest = bytes;
     while !rest.is_empty() {
         let mut failed = false;
@@ -165,7 +165,7 @@ fn write_all(
             }
         })?;
         if failed {
-            return Err(Over);
+            return Err(ForwardingEnd);
         }
         rest = &rest[written..];
     }

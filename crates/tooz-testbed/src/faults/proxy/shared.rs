@@ -52,12 +52,12 @@ pub(super) struct Shared {
     pub(super) patience: OnceLock<Duration>,
     /// What clients that introduce themselves are called.
     pub(super) doors: OnceLock<Doors>,
-    state: Mutex<State>,
+    state: Mutex<ProxyState>,
     changed: Condvar,
 }
 
 #[derive(Default, Debug)]
-pub(super) struct State {
+pub(super) struct ProxyState {
     faults: Faults,
     counts: Counts,
     /// How many threads are forwarding at this moment.
@@ -68,7 +68,7 @@ pub(super) struct State {
 
 /// Why nothing is forwarded any more.
 #[derive(Debug)]
-pub(super) struct Over;
+pub(super) struct ForwardingEnd;
 
 impl Shared {
     pub(super) fn new(upstream: SocketAddr) -> Self {
@@ -81,7 +81,7 @@ impl Shared {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ProxyState> {
         self.state.lock()
     }
 
@@ -148,13 +148,13 @@ impl Shared {
     }
 
     /// Waits until a connection may be made to the server.
-    pub(super) fn wait_to_connect(&self, connection: &Connection) -> Result<(), Over> {
+    pub(super) fn wait_to_connect(&self, connection: &Connection) -> Result<(), ForwardingEnd> {
         self.wait_while(self.state(), connection, |faults| faults.hold(connection.client_is, Way::ToServer)).map(drop)
     }
 
     /// Waits until what came at that time may be passed on, and allows it for as long as the permit lives. That must not
     /// be long: a change of the faults waits for its end.
-    pub(super) fn permit(&self, connection: &Connection, way: Way, came: Instant) -> Result<Permit<'_>, Over> {
+    pub(super) fn permit(&self, connection: &Connection, way: Way, came: Instant) -> Result<Permit<'_>, ForwardingEnd> {
         let mut state = self.state();
         loop {
             state = self.wait_while(state, connection, |faults| faults.hold(connection.client_is, way))?;
@@ -169,13 +169,13 @@ impl Shared {
 
     fn wait_while<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: MutexGuard<'a, ProxyState>,
         connection: &Connection,
         held: impl Fn(&Faults) -> bool,
-    ) -> Result<MutexGuard<'a, State>, Over> {
+    ) -> Result<MutexGuard<'a, ProxyState>, ForwardingEnd> {
         loop {
             if connection.is_dead() {
-                return Err(Over);
+                return Err(ForwardingEnd);
             }
             if !held(&state.faults) {
                 return Ok(state);
@@ -204,9 +204,9 @@ impl Permit<'_> {
     }
 
     /// Passes on so many bytes, or some of them, by `write`, which tells how many it managed.
-    pub(super) fn pass(self, wanted: usize, write: impl FnOnce(usize) -> usize) -> Result<usize, Over> {
+    pub(super) fn pass(self, wanted: usize, write: impl FnOnce(usize) -> usize) -> Result<usize, ForwardingEnd> {
         let mut state = self.shared.state();
-        let allowed = state.faults.allowance(self.way, wanted).ok_or(Over)?;
+        let allowed = state.faults.allowance(self.way, wanted).ok_or(ForwardingEnd)?;
         // Counted before: a client that has received something finds it counted. A piece that has to be written in two goes counts
         // once, at its end.
         let flow = state.counts.flow(self.way);

@@ -7,11 +7,11 @@ use std::time::Duration;
 /// A reply that is to get lost, from [`Proxy::swallow_reply`](super::Proxy::swallow_reply). Dropping it takes nothing back.
 #[derive(Clone, Debug)]
 pub struct Swallow {
-    inner: Arc<Inner>,
+    inner: Arc<SwallowInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct SwallowInner {
     pattern: Vec<u8>,
     hang: Duration,
     happened: Mutex<bool>,
@@ -21,7 +21,7 @@ struct Inner {
 impl Swallow {
     pub(super) fn new(pattern: &[u8], hang: Duration) -> Self {
         let (pattern, happened, changed) = (pattern.to_vec(), Mutex::new(false), Condvar::new());
-        Swallow { inner: Arc::new(Inner { pattern, hang, happened, changed }) }
+        Swallow { inner: Arc::new(SwallowInner { pattern, hang, happened, changed }) }
     }
 
     /// Waits until the server has answered and the answer is gone. `false`: not within this time.
