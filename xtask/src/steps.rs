@@ -168,7 +168,7 @@ impl Step {
     /// The backend whose server the step needs.
     pub(crate) fn backend(&self) -> Option<&str> {
         match &self.work {
-            Work::Suite(backend) => Some(backend),
+            StepWork::Suite(backend) => Some(backend),
             _ => None,
         }
     }

@@ -62,7 +62,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<CommandEnd
 }
 
 /// Runs the steps, each where its turn is, and says what became of them.
-fn run_in_order(workspace: &Workspace, steps: &[Step], options: &Options) -> Vec<Line> {
+fn run_in_order(workspace: &Workspace, steps: &[Step], options: &Options) -> Vec<SummaryLine> {
     let show = if options.verbose { Show::All } else { Show::Glimpse };
     let mut lines = Vec::new();
     let mut built = true;

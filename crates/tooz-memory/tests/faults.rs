@@ -251,3 +251,40 @@ async fn thousands_share_a_lock_and_the_writer_behind_them_gets_it() {
     }
     assert!(Some(within(waiting).await.unwrap().unwrap()) > last);
 }
+
+#[tokio::test]
+async fn a_forgotten_group_is_made_again_by_a_member_that_was_to_create_it_and_by_no_other() {
+    let (one, two) = (connect("forgotten", "one").await, connect("forgotten", "two").await);
+    let (group, other) = (one.group("g").unwrap(), two.group("g").unwrap());
+    let membership = group.join_or_create(&1).await.unwrap();
+    let mut partitioner = membership.partitioner().await.unwrap();
+    let existing = one.group("h").unwrap();
+    existing.create().await.unwrap();
+    let fixed = existing.join(&1).await.unwrap();
+    let store = Store::named("forgotten");
+    store.partition(&member("one"));
+    store.expire(&member("one"));
+    for group in [&other, &two.group("h").unwrap()] {
+        within(group.delete()).await.unwrap();
+    }
+    store.heal(&member("one"));
+    within(async {
+        while !membership.is_member() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    assert_eq!(within(other.members()).await.unwrap().len(), 1);
+    within(async {
+        while !partitioner.belongs_to_self("k") {
+            assert!(partitioner.changed().await, "the partitioner is followed as long as the membership is not over");
+        }
+    })
+    .await;
+    assert_eq!(within(fixed.wait_standing()).await, Err(LossReason::GroupDeleted), "it was to create none");
+    // Left for good, the partitioner ends.
+    within(membership.leave()).await.unwrap();
+    within(other.delete()).await.unwrap();
+    within(async { while partitioner.changed().await {} }).await;
+    assert!(!partitioner.belongs_to_self("k"));
+}

@@ -313,7 +313,7 @@ fn runs_on_nothing_of_this_machine_where_it_was_fetched(kind: Kind) -> anyhow::R
     const OF_C: [&str; 8] = ["ld-linux", "libc.", "libm.", "libdl.", "librt.", "libpthread.", "libresolv.", "libnss_"];
     let server = Server::start(kind)?;
     let found = tooz_testbed::at_hand(kind)?.context("it runs")?;
-    if *found.source() == tooz_testbed::Source::Path {
+    if *found.source() == tooz_testbed::Origin::Path {
         return Ok(());
     }
     let process = Path::new("/proc").join(server.pid().to_string());

@@ -94,6 +94,15 @@ pub(super) async fn enter(
     }
 }
 
+/// Makes a group that is missing.
+pub(super) async fn create(live: &LiveSession, group: &GroupId) -> Result<()> {
+    match live.call(|session| session.create_group(group)).await {
+        // Another member was faster.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        result => result,
+    }
+}
+
 /// Leaves, and goes on trying as long as the session lives. One that stays unknown for too long ends the session, and the entry with it:
 /// a member that has left is not to be listed.
 pub(super) async fn leave(inner: &Inner, live: &Arc<LiveSession>, request: &JoinRequest) {

@@ -14,8 +14,8 @@ use crate::driver::roster::Capabilities;
 use crate::driver::session::Session;
 use crate::engine::hold::Hold;
 use crate::engine::inner::Inner;
-use crate::engine::join::{NewMembership, leave};
-use crate::engine::live_session::BackendMemberships;
+use crate::engine::join::{NewMembership, create, leave};
+use crate::engine::live_session::{BackendMemberships, LiveSession};
 use crate::engine::local_queues::LocalQueues;
 use crate::engine::standing::Standing;
 use crate::engine::worry::Worry;
@@ -32,6 +32,8 @@ pub(crate) struct Keeper {
     pub(super) queues: Arc<LocalQueues>,
     pub(super) group: GroupId,
     pub(super) capabilities: Capabilities,
+    /// Whether a group that is missing when it comes back is made again.
+    pub(super) creates: bool,
     pub(super) orders: mpsc::UnboundedReceiver<Order>,
     pub(super) standing: watch::Sender<Standing>,
     pub(super) found: watch::Receiver<Arc<BackendMemberships>>,
@@ -51,7 +53,14 @@ impl Keeper {
         found: watch::Receiver<Arc<BackendMemberships>>,
     ) -> Self {
         let worry = Worry::new(&inner, format!("be a member of group {group:?}"));
-        Keeper { inner, queues, group, capabilities, orders, standing, found, unfinished: Vec::new(), worry }
+        let (creates, unfinished) = (false, Vec::new());
+        Keeper { inner, queues, group, capabilities, creates, orders, standing, found, unfinished, worry }
+    }
+
+    /// The group is made again if it is missing when the membership comes back: it was joined like that.
+    pub(crate) fn creating(mut self, creates: bool) -> Self {
+        self.creates = creates;
+        self
     }
 
     pub(super) fn request(&self, hold: &Hold) -> JoinRequest {
@@ -153,19 +162,26 @@ impl Keeper {
             Ok(()) => self.worry.is_over(),
             Err(error) => match error.kind() {
                 ErrorKind::AlreadyExists | ErrorKind::NotMember => live.lose_one(hold.id, LossReason::TakenOver),
+                ErrorKind::NotFound if self.creates => match create(live, &self.group).await {
+                    // The entry is said again in it.
+                    Ok(()) => self.found.mark_changed(),
+                    Err(error) => self.restore_later(live, &error).await,
+                },
                 ErrorKind::NotFound => live.lose_one(hold.id, LossReason::GroupDeleted),
                 ErrorKind::Lost | ErrorKind::Closed => {}
-                // It is as it was found: once more.
-                _ => {
-                    self.worry.about(&error);
-                    tokio::select! {
-                        () = tokio::time::sleep(Duration::from_millis(500)) => {}
-                        _ = live.lost() => {}
-                    }
-                    self.found.mark_changed();
-                }
+                _ => self.restore_later(live, &error).await,
             },
         }
+    }
+
+    /// It is as it was found: once more, after a pause.
+    async fn restore_later(&mut self, live: &Arc<LiveSession>, error: &Error) {
+        self.worry.about(error);
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(500)) => {}
+            _ = live.lost() => {}
+        }
+        self.found.mark_changed();
     }
 
     pub(super) async fn leave(&mut self, hold: &Arc<Hold>, answer: Option<AnswerSender>) {

@@ -6,6 +6,7 @@
 //! | in | the session is lost | out |
 //! | in | taken over, the group deleted, the coordinator closed | over |
 //! | out | a session, and a join in it | in |
+//! | out | the group is missing | over; where the join was to create it, it is made again, and joined |
 //! | out | a refusal of whatever kind | out, tried again with pauses, and told |
 //! | out | a namesake, whose session ends at a moment that the backend names | out until that moment, over after it |
 //! | in or out | a leave, or the last handle dropped | over |

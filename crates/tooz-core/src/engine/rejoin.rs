@@ -11,7 +11,7 @@ use crate::driver::lock::LockKey;
 use crate::driver::roster::Capabilities;
 use crate::engine::heart::within;
 use crate::engine::hold::Hold;
-use crate::engine::join::{NewMembership, enter, leave};
+use crate::engine::join::{NewMembership, create, enter, leave};
 use crate::engine::keeper::{AnswerSender, Keeper, Order};
 use crate::engine::live_session::LiveSession;
 use crate::engine::phase::Need;
@@ -101,7 +101,8 @@ impl Keeper {
                     (Instant::now() >= end).then_some(LossReason::TakenOver)
                 }
                 (ErrorKind::AlreadyExists, None) => Some(LossReason::TakenOver),
-                (ErrorKind::NotFound, _) => Some(LossReason::GroupDeleted),
+                // Where it is made again, another may have deleted it in between.
+                (ErrorKind::NotFound, _) if !self.creates => Some(LossReason::GroupDeleted),
                 (ErrorKind::Closed, _) => Some(LossReason::Closed),
                 _ => None,
             };
@@ -172,12 +173,18 @@ impl Keeper {
     async fn enter_again(&mut self, old: &Arc<Hold>, live: Arc<LiveSession>) -> (Result<NewMembership>, PendingOrder) {
         let inner = Arc::clone(&self.inner);
         let (group, capabilities) = (self.group.clone(), self.capabilities.clone());
-        let replace = Replace::Own(old.id);
+        let (replace, creates) = (Replace::Own(old.id), self.creates);
         let limit = inner.settings.operation_timeout;
         let word = format!("join group {group:?} again");
         let entering = async move {
             let give_up = Instant::now() + limit.min(A_DAY);
-            match enter(&inner, &live, &group, &capabilities, replace).await {
+            let mut entered = enter(&inner, &live, &group, &capabilities, replace).await;
+            // The backend has forgotten the group as well.
+            if creates && matches!(&entered, Err(error) if error.kind() == ErrorKind::NotFound) {
+                create(&live, &group).await?;
+                entered = enter(&inner, &live, &group, &capabilities, replace).await;
+            }
+            match entered {
                 // The answer is not awaited any more: another attempt is under way.
                 Ok(NewMembership { request, .. }) if Instant::now() >= give_up => {
                     leave(&inner, &live, &request).await;

@@ -192,7 +192,7 @@ impl Group {
     /// # Cancel safety
     /// Dropping it changes nothing.
     pub async fn partitioner(&self) -> Result<Partitioner> {
-        Partitioner::start(self.watch().await?, None).await
+        Partitioner::start(Arc::clone(&self.handle), self.name.clone(), None).await
     }
 
     async fn ask<T, F>(

@@ -53,7 +53,7 @@ impl JoinOptions {
         self
     }
 
-    /// Creates the group if it is missing.
+    /// Creates the group if it is missing, also when the membership comes back after a lost session: the backend may have forgotten the group too.
     pub fn create(mut self) -> Self {
         self.create = true;
         self

@@ -26,12 +26,11 @@ use crate::handles::join_options::JoinOptions;
 use crate::handles::lock_guard::remaining;
 use crate::handles::loss::Loss;
 use crate::handles::partition::Partitioner;
-use crate::handles::watch::GroupWatch;
 
 /// Being a member of a group.
 ///
-/// When its session is lost, core joins again by itself, with the latest capabilities, and goes on trying as long as the coordinator
-/// lives, also where the backend refuses for a while: [`wait_standing`](Self::wait_standing) waits for that, and [`over`](Self::over) says
+/// When its session is lost, core joins again by itself, with the latest capabilities, and makes the group again if the backend has forgotten it and
+/// the join was to [create](JoinOptions::create) it. It goes on trying as long as the coordinator lives, also where the backend refuses for a while: [`wait_standing`](Self::wait_standing) waits for that, and [`over`](Self::over) says
 /// whether it is over for ever. Each standing has a loss of its own: [`loss`](Self::loss) is that of the present one. Dropping the
 /// membership leaves in the background.
 ///
@@ -58,7 +57,8 @@ impl Membership {
             return Err(Error::closed().in_driver(inner.driver.name()));
         }
         let (order_sender, orders) = mpsc::unbounded_channel();
-        let (name, capabilities, take_over) = (group.clone(), options.capabilities.clone(), options.take_over);
+        let (name, capabilities) = (group.clone(), options.capabilities.clone());
+        let (take_over, creates) = (options.take_over, options.create);
         let member = inner.member.clone();
         let (keeping, queues) = (Arc::clone(&inner), Arc::clone(&handle.queues));
         // The task joins, so that whatever becomes of this future, the task is there to leave again.
@@ -78,7 +78,8 @@ impl Membership {
                     };
                     let NewMembership { hold, found, .. } = within(limit, || word, Box::pin(joining)).await?;
                     let (sender, standing) = watch::channel(Standing::In(hold));
-                    tokio::spawn(Keeper::new(keeping, queues, name, capabilities, orders, sender, found).keep());
+                    let keeper = Keeper::new(keeping, queues, name, capabilities, orders, sender, found);
+                    tokio::spawn(keeper.creating(creates).keep());
                     Ok(standing)
                 })
                 .answer()
@@ -199,8 +200,8 @@ impl Membership {
     /// # Cancel safety
     /// Dropping it changes nothing.
     pub async fn partitioner(&self) -> Result<Partitioner> {
-        let watch = GroupWatch::start(Arc::clone(&self.handle), self.group.clone()).await?;
-        Partitioner::start(watch, Some((self.member().clone(), (*self.standing).clone()))).await
+        let own = (self.member().clone(), (*self.standing).clone());
+        Partitioner::start(Arc::clone(&self.handle), self.group.clone(), Some(own)).await
     }
 
     /// Leaves, for all that share this, and waits until the backend knows, at most for the operation timeout. A leadership of this membership ends before. After an

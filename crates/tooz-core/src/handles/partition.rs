@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use tokio::sync::{oneshot, watch};
 
-use crate::base::error::{Error, Result};
+use crate::base::backoff::Backoff;
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::forked::Ours;
 use crate::base::hashring::HashRing;
-use crate::base::id::MemberId;
+use crate::base::id::{GroupId, MemberId};
 use crate::driver::roster::RosterEntry;
+use crate::engine::inner::Inner;
 use crate::engine::standing::Standing;
 use crate::handles::handle::Handle;
-use crate::handles::watch::{GroupEvent, GroupWatch};
+use crate::handles::watch::{Events, GroupEvent};
 
 /// Up to these weights in all a ring is built in less time than it takes to wake a thread.
 const SMALL: u64 = 16;
@@ -48,39 +50,27 @@ pub struct Partitioner {
 }
 
 impl Partitioner {
+    /// Follows that group, on behalf of a member of it where there is one.
     pub(crate) async fn start(
-        mut group: GroupWatch,
+        handle: Arc<Handle>,
+        group: GroupId,
         own: Option<(MemberId, watch::Receiver<Standing>)>,
     ) -> Result<Self> {
+        let inner = Arc::clone(&handle.inner);
+        let mut events = Events::start(&inner, group.clone()).await?;
         let mut members = BTreeMap::new();
-        if let Some(event) = group.next().await {
+        if let Some(event) = poll_fn(|context| events.poll_event(context)).await {
             apply(&mut members, event);
         }
-        let (following, mut left) = oneshot::channel();
-        let (mut group, handle) = group.without_handle();
-        let first = members.clone();
-        let first = handle.inner.heart().begin(built(first)).answer().await?;
+        let (following, left) = oneshot::channel();
+        let first = inner.heart().begin(built(members.clone())).answer().await?;
         let (sender, ring) = watch::channel(first);
-        let sender = Rings(sender);
-        handle.inner.heart().spawn(async move {
-            loop {
-                let event = tokio::select! {
-                    event = poll_fn(|context| group.poll_event(context)) => event,
-                    _ = &mut left => return,
-                };
-                let Some(event) = event else { return };
-                apply(&mut members, event);
-                // A group that starts all at once is one ring, not one for each member.
-                // The end comes again at the next call.
-                while let Some(event) = tokio::select! {
-                    biased;
-                    event = poll_fn(|context| group.poll_event(context)) => event,
-                    () = std::future::ready(()) => None,
-                } {
-                    apply(&mut members, event);
-                }
-                let Ok(ring) = built(members.clone()).await else { return };
-                sender.0.send_replace(ring);
+        let standing = own.as_ref().map(|(_, standing)| standing.clone());
+        let follower = Follower { inner: Arc::clone(&inner), group, standing, events, members, rings: Rings(sender) };
+        inner.heart().spawn(async move {
+            tokio::select! {
+                () = follower.follow() => {}
+                _ = left => {}
             }
         });
         Ok(Partitioner { ring, own, _following: Arc::new(Ours::new(following)), _handle: handle })
@@ -108,7 +98,8 @@ impl Partitioner {
     }
 
     /// Waits for the next change of owners since the last call. `false`: there will be none, the group or the coordinator
-    /// is gone.
+    /// is gone. (A member's partitioner outlasts the group as long as the membership is not over for ever: the backend may have lost all that it had, and the
+    /// group comes back.)
     ///
     /// # Cancel safety
     /// Dropping it loses no change.
@@ -120,6 +111,63 @@ impl Partitioner {
 impl fmt::Debug for Partitioner {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_tuple("Partitioner").field(&self.ring.borrow()).finish()
+    }
+}
+
+/// The task behind a partitioner.
+struct Follower {
+    inner: Arc<Inner>,
+    group: GroupId,
+    /// Of the member on whose behalf it follows.
+    standing: Option<watch::Receiver<Standing>>,
+    events: Events,
+    members: BTreeMap<MemberId, u32>,
+    rings: Rings,
+}
+
+impl Follower {
+    async fn follow(mut self) {
+        loop {
+            while let Some(event) = poll_fn(|context| self.events.poll_event(context)).await {
+                apply(&mut self.members, event);
+                // A group that starts all at once is one ring, not one for each member.
+                // The end comes again at the next call.
+                while let Some(event) = tokio::select! {
+                    biased;
+                    event = poll_fn(|context| self.events.poll_event(context)) => event,
+                    () = std::future::ready(()) => None,
+                } {
+                    apply(&mut self.members, event);
+                }
+                let Ok(ring) = built(self.members.clone()).await else { return };
+                self.rings.0.send_replace(ring);
+            }
+            match self.again().await {
+                Some(events) => self.events = events,
+                None => return,
+            }
+        }
+    }
+
+    /// The watch has ended. A member whose backend has forgotten its group may make it again, and then it is followed as before.
+    async fn again(&mut self) -> Option<Events> {
+        let standing = self.standing.as_mut()?;
+        let mut pauses = Backoff::for_reconnects();
+        loop {
+            let is_over = matches!(&*standing.borrow_and_update(), Standing::Over(_));
+            if is_over || self.inner.heart().is_stopped() {
+                return None;
+            }
+            match Events::start(&self.inner, self.group.clone()).await {
+                Ok(events) => return Some(events),
+                Err(error) if error.kind() == ErrorKind::Closed => return None,
+                // It is not there yet, or can't be reached.
+                Err(_) => tokio::select! {
+                    () = pauses.pause() => {}
+                    changed = standing.changed() => changed.ok()?,
+                },
+            }
+        }
     }
 }
 

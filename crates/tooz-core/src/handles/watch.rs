@@ -60,7 +60,7 @@ pub enum GroupEvent {
 /// ```
 pub struct GroupWatch {
     events: Events,
-    coordinator: Arc<Handle>,
+    _coordinator: Arc<Handle>,
 }
 
 /// The reading end of a watch.
@@ -86,28 +86,8 @@ impl KnownMembers {
 
 impl GroupWatch {
     pub(crate) async fn start(handle: Arc<Handle>, group: GroupId) -> Result<Self> {
-        let (feeder, reader) = event_queue();
-        let now = Arc::new(KnownMembers { members: Mutex::default() });
-        let (started, start) = oneshot::channel();
-        let inner = Arc::clone(&handle.inner);
-        let watcher = Watcher {
-            worry: Worry::new(&inner, format!("watch group {group:?}")),
-            inner,
-            group: group.clone(),
-            feeder,
-            now: Arc::clone(&now),
-            started: Some(started),
-            version: 0,
-            due: None,
-        };
-        handle.inner.heart().spawn(watcher.run());
-        started_within(&handle.inner, start, || format!("watch group {group:?}")).await?;
-        Ok(GroupWatch { events: Events { reader, now, has_begun: false }, coordinator: handle })
-    }
-
-    /// The events alone, for a task on the heart: it must not keep the coordinator from closing.
-    pub(crate) fn without_handle(self) -> (Events, Arc<Handle>) {
-        (self.events, self.coordinator)
+        let events = Events::start(&handle.inner, group).await?;
+        Ok(GroupWatch { events, _coordinator: handle })
     }
 
     /// The next event; `None` after the end.
@@ -133,6 +113,27 @@ impl Stream for GroupWatch {
 }
 
 impl Events {
+    /// Begins a watch; a task on the heart may have it too.
+    pub(crate) async fn start(inner: &Arc<Inner>, group: GroupId) -> Result<Self> {
+        let (feeder, reader) = event_queue();
+        let now = Arc::new(KnownMembers { members: Mutex::default() });
+        let (started, start) = oneshot::channel();
+        let word = format!("watch group {group:?}");
+        let watcher = Watcher {
+            worry: Worry::new(inner, word.clone()),
+            inner: Arc::clone(inner),
+            group,
+            feeder,
+            now: Arc::clone(&now),
+            started: Some(started),
+            version: 0,
+            due: None,
+        };
+        inner.heart().spawn(watcher.run());
+        started_within(inner, start, || word).await?;
+        Ok(Events { reader, now, has_begun: false })
+    }
+
     pub(crate) fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<GroupEvent>> {
         Poll::Ready(match ready!(self.reader.poll_next(context)) {
             Some(Delivery::Item(event)) => {
