@@ -1,7 +1,6 @@
 //! Pairs by tooz and by other clients, each from every kind of caller.
 
 use std::fmt;
-use std::str::FromStr as _;
 
 use anyhow::{Context as _, Result};
 use nix::fcntl::{Flock, FlockArg};
