@@ -82,9 +82,9 @@ async fn acquire(
         .bind(doors.gate)
         .bind(doors.lock)
         .bind(grip.number())
-        .bind(holdings.namespace.clone())
+        .bind(holdings.namespace.as_str())
         .bind(layout::space(request.key.space))
-        .bind(request.key.name.to_string())
+        .bind(&*request.key.name)
         .bind(pid);
     let row = match taking.fetch_one(&mut *listener).await {
         Ok(row) => row,
