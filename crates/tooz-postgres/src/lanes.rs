@@ -184,8 +184,11 @@ impl<W: Listen> Lanes<W> {
     }
 
     /// Hands the wire to the next that has asked, or leaves it idle.
-    fn hand_on(self: &Arc<Self>, mut wire: W) {
-        loop {
+    fn hand_on(self: &Arc<Self>, wire: W) {
+        // A panic in what follows is the end, as of all that is in use.
+        let mut turn = self.turn(wire);
+        turn.is_in_use = true;
+        while let Some(wire) = &mut turn.wire {
             let (listener, user) = {
                 let mut state = self.state();
                 (state.listener.clone(), state.user.take())
@@ -194,12 +197,9 @@ impl<W: Listen> Lanes<W> {
             let waker = listener.as_ref().unwrap_or(Waker::noop());
             // What came beside answers is told before the next statement, on whatever thread this is; and a death is seen.
             if wire.poll_listen(&mut Context::from_waker(waker)).is_ready() {
-                return self.end();
+                return;
             }
-            match self.hand_to_next(wire, listener.as_ref()) {
-                Some(back) => wire = back,
-                None => return,
-            }
+            turn.wire = turn.wire.take().and_then(|wire| self.hand_to_next(wire, listener.as_ref()));
         }
     }
 

@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_lock_that_is_asked_for_again_is_known_and_few_others_are() {
         let layout = Layout::new("tooz", "tooz");
-        let key = |index: usize| LockKey::lock(&LockName::new(&format!("lock-{index}")).unwrap());
+        let key = |index: usize| LockKey::lock(&LockName::new(format!("lock-{index}")).unwrap());
         let kept = layout.doors(&key(0));
         for index in 1..5 * Known::MOST_YOUNG {
             layout.doors(&key(index));

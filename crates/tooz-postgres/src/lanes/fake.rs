@@ -15,6 +15,8 @@ pub(crate) struct Net(Mutex<State>);
 struct State {
     is_open: bool,
     has_died: bool,
+    /// The next poll panics.
+    panics: bool,
     /// What is to be told, and how much was.
     waits: u32,
     told: u32,
@@ -62,6 +64,10 @@ impl Net {
         self.state().has_died
     }
 
+    pub(crate) fn panic(&self) {
+        self.state().panics = true;
+    }
+
     fn wake(&self) {
         let waker = self.state().waker.take();
         if let Some(waker) = waker {
@@ -91,6 +97,7 @@ impl Listen for Fake {
     fn poll_listen(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let before = {
             let mut state = self.0.state();
+            assert!(!state.panics, "as part of a test");
             state.told += std::mem::take(&mut state.waits);
             if state.has_died {
                 return Poll::Ready(());

@@ -1,5 +1,6 @@
 //! The lanes under all orders of events, and under threads.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
 use std::time::{Duration, Instant};
@@ -64,6 +65,18 @@ fn a_wire_that_is_dropped_in_use_is_the_end() {
     let mut waits = place(lanes.ask(Lane::First));
     assert!(used.begin().is_some());
     drop(used);
+    assert!(lanes.has_ended() && !net.is_open());
+    assert_eq!(waits.try_recv().err(), Some(oneshot::error::TryRecvError::Closed));
+}
+
+#[test]
+fn a_panic_of_a_wire_that_listens_is_the_end() {
+    let net = Net::new();
+    let lanes = Lanes::new(net.wire());
+    let used = turn(lanes.ask(Lane::InOrder));
+    let mut waits = place(lanes.ask(Lane::InOrder));
+    net.panic();
+    assert!(catch_unwind(AssertUnwindSafe(|| used.finish())).is_err());
     assert!(lanes.has_ended() && !net.is_open());
     assert_eq!(waits.try_recv().err(), Some(oneshot::error::TryRecvError::Closed));
 }

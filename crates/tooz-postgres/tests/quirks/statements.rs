@@ -1,4 +1,4 @@
-//! Statements are asked by whoever wants them, one after the other on one connection: what becomes of those that are given up half-way.
+//! Statements on one connection, one after the other: what becomes of those whose askers wait no longer, and of what the server tells meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -26,9 +26,9 @@ pub(crate) async fn what_is_late_is_ended_and_the_session_lives(store: Store) {
     let before = process(&store);
     for round in 0..3 {
         if round % 2 == 0 {
-            proxy.stall()
+            proxy.stall();
         } else {
-            proxy.drop_to_client()
+            proxy.drop_to_client();
         }
         let asking: Vec<_> = (0..8)
             .map(|index| {
@@ -80,8 +80,8 @@ pub(crate) async fn callers_that_go_away_leave_the_connection_as_it_was(store: S
         .collect();
     let (mut done, mut gone) = (0, 0);
     for one in asking {
-        let (its_done, its_gone) = within(one).await.unwrap();
-        (done, gone) = (done + its_done, gone + its_gone);
+        let of_one: (u64, u64) = within(one).await.unwrap();
+        (done, gone) = (done + of_one.0, gone + of_one.1);
     }
     println!("{done} pairs were done, and {gone} callers went away");
     assert!(gone > 100, "hardly one has gone");
