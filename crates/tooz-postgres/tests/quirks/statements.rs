@@ -1,5 +1,7 @@
 //! Statements on one connection, one after the other: what becomes of those whose askers wait no longer, and of what the server tells meanwhile.
 
+use std::pin::pin;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use tooz_core::{ConnectOptions, Coordinator, GroupEvent, connect};
@@ -89,6 +91,33 @@ pub(crate) async fn callers_that_go_away_leave_the_connection_as_it_was(store: S
         drop(within(other.lock(format!("gone-{index}")).unwrap().acquire()).await.unwrap());
     }
     assert!(kept.is_held());
+    assert_eq!(process(&store), before, "the session is another one");
+}
+
+/// A caller's thread asks, and then does something else for longer than a session lives: the heart ends what it has begun, and the beats and the
+/// others go on.
+pub(crate) async fn a_caller_that_blocks_after_it_has_asked_is_in_no_way(store: Store) {
+    let proxy = Proxy::start(store.server.address()).unwrap();
+    let (ours, other) = (store.connect_through(&proxy, "ours").await, store.connect("other").await);
+    let kept = within(ours.lock("kept").unwrap().acquire()).await.unwrap();
+    let before = process(&store);
+    // Long enough for the answer to come when the caller is gone.
+    proxy.delay(Duration::from_millis(50));
+    let lock = ours.lock("blocked").unwrap();
+    let blocked = std::thread::spawn(move || {
+        let mut asking = pin!(lock.acquire());
+        let is_waiting = asking.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        std::thread::sleep(Duration::from_secs(4));
+        is_waiting
+    });
+    let (mut pairs, lock) = (0, ours.lock("free").unwrap());
+    while !blocked.is_finished() {
+        within(lock.acquire()).await.unwrap().release().await.unwrap();
+        pairs += 1;
+        assert!(kept.is_held());
+    }
+    assert!(blocked.join().unwrap() && pairs > 5, "{pairs} pairs beside it");
+    drop(within(other.lock("blocked").unwrap().acquire()).await.unwrap());
     assert_eq!(process(&store), before, "the session is another one");
 }
 
