@@ -38,7 +38,7 @@ pub(crate) struct Connection {
     pub(crate) dispatch: Arc<Dispatch>,
     /// The heart's.
     runtime: Handle,
-    /// How much longer than its limit a job waits for its turn while nothing gets done. A session's connection is dead by then.
+    /// How long a job waits for its turn while nothing gets done. A session's connection is dead by then.
     patience: Duration,
     pub(crate) pid: i32,
 }
@@ -83,8 +83,8 @@ impl Connection {
     }
 
     /// Does `work` on the connection, after all that was asked before. What is still in the queue when its caller waits for it no
-    /// longer is not begun. The limit is for one statement: it is over when the connection got nothing done for so long. What has not begun
-    /// waits for longer: one statement that is late must not fail the thousands behind it, which would all be asked again at once.
+    /// longer is not begun. The limit is for what has begun. What has not waits
+    /// for longer: one statement that is late must not fail the thousands behind it, which would all be asked again at once.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         limit: Duration,
@@ -113,7 +113,7 @@ impl Connection {
     ) -> Result<T> {
         let turn = match self.lanes.ask(lane) {
             Asked::Turn(turn) => turn,
-            Asked::Place(place) => Box::pin(self.wait(place, limit, doing)).await?,
+            Asked::Place(place) => Box::pin(self.wait(place, doing)).await?,
             Asked::Ended => return Err(gone(doing)),
         };
         let begun = Begun::new(turn, work, &self.runtime);
@@ -124,21 +124,14 @@ impl Connection {
         }
     }
 
-    /// Waits for the turn at that place: as long as others get something done, and for a while longer.
-    async fn wait(&self, mut place: Place<Wire>, limit: Duration, doing: &'static str) -> Result<Turn<Wire>> {
+    /// Waits for the turn at that place, as long as others get something done. It looks for that seldom: thousands may wait.
+    async fn wait(&self, mut place: Place<Wire>, doing: &'static str) -> Result<Turn<Wire>> {
         let mut done = self.lanes.done();
-        let mut idle = Duration::ZERO;
         loop {
-            match timeout(limit, &mut place).await {
-                Ok(Ok(turn)) => return Ok(turn),
-                Ok(Err(_)) => return Err(gone(doing)),
-                Err(_) => idle += limit,
-            }
-            let past = std::mem::replace(&mut done, self.lanes.done());
-            if past != done {
-                idle = Duration::ZERO;
-            } else if idle > self.patience {
-                return Err(error::timed_out(idle, doing).with_outcome(Outcome::NotApplied));
+            match timeout(self.patience, &mut place).await {
+                Ok(turn) => return turn.map_err(|_| gone(doing)),
+                Err(_) if self.lanes.done() != done => done = self.lanes.done(),
+                Err(_) => return Err(error::timed_out(self.patience, doing).with_outcome(Outcome::NotApplied)),
             }
         }
     }
