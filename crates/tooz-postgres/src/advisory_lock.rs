@@ -82,16 +82,16 @@ async fn acquire(
         .bind(doors.gate)
         .bind(doors.lock)
         .bind(grip.number())
-        .bind(holdings.namespace.clone())
+        .bind(holdings.namespace.as_str())
         .bind(layout::space(request.key.space))
-        .bind(request.key.name.to_string())
+        .bind(&*request.key.name)
         .bind(pid);
     let row = match taking.fetch_one(&mut *listener).await {
         Ok(row) => row,
         Err(error) => {
             // The statement failed, but an advisory lock that it had taken by then stays: no transaction takes it back.
             if !error::is_dead(&error) {
-                undo(listener, holdings, doors, grip, pid).await?;
+                Box::pin(undo(listener, holdings, doors, grip, pid)).await?;
             }
             return Err(error::on_session(error, DOING));
         }
@@ -108,13 +108,14 @@ async fn acquire(
     };
     let token = FencingToken(token.cast_unsigned());
     holdings.note(request, doors, token);
-    if request.key.space == Space::Election
-        && let Err(error) = write_down(listener, holdings, &[request.id], Some(layout::channel(doors.lock))).await
-    {
-        // The leader must be known to those that ask: an election that can't be told is none.
-        undo(listener, holdings, doors, grip, pid).await?;
-        holdings.strike(request.id);
-        return Err(error);
+    if request.key.space == Space::Election {
+        let told = Some(layout::channel(doors.lock));
+        if let Err(error) = Box::pin(write_down(listener, holdings, &[request.id], told)).await {
+            // The leader must be known to those that ask: an election that can't be told is none.
+            Box::pin(undo(listener, holdings, doors, grip, pid)).await?;
+            holdings.strike(request.id);
+            return Err(error);
+        }
     }
     Ok(Some(Granted::new(token)))
 }

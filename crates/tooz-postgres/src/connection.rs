@@ -1,82 +1,53 @@
-//! One connection, which never reconnects, with a task of its own that does one job after the other on it and notices at once when it dies.
+//! One connection, which never reconnects, and notices at once when it dies. What is asked on it is done by the one that asks, in turns.
 //!
-//! The order in which things are asked is the order in which the server does them. What was begun is ended, also when
-//! the caller has given it up: so the task always knows what the connection holds. A job is in one of these states:
+//! The order in which things are asked is the order in which the server does them. What was begun is ended, also when the one
+//! that asked has given it up: so it is always known what the connection holds. A job is in one of these states:
 //!
 //! | state | what happens |
 //! |---|---|
 //! | queued | it waits behind all that was asked before → begun, or given up |
-//! | begun | it is on its way to the server, and is ended: the caller that waits no longer gets no answer |
-//! | given up | the caller waited for too long, or has gone: its turn passes without it |
+//! | begun | it is on its way to the server, polled by the one that asked. That one waits no longer, or has gone → left |
+//! | left | a task of the heart ends it, and its answer is of no interest |
+//! | given up | the one that asked waited for too long, or has gone: its turn passes without it |
+//!
+//! While nothing is asked, a task of the heart listens to what the server tells by itself.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use sqlx::Acquire as _;
 use sqlx::postgres::{PgListener, PgPoolOptions};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
-use tooz_core::driver::Mutex;
-use tooz_core::{Outcome, Result};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+use tooz_core::{Error, Outcome, Result};
 
 use crate::dispatch::Dispatch;
 use crate::error;
+use crate::job::{Begun, Work};
+use crate::lanes::{Asked, Lane, Lanes, Listen as _, Place, Turn};
 use crate::options::Settings;
 use crate::setup::{self, Role};
-
-/// A future that borrows the connection.
-pub(crate) type Work<'c, T> = Pin<Box<dyn Future<Output = T> + Send + 'c>>;
-type Job = Box<dyn for<'c> FnOnce(&'c mut PgListener) -> Work<'c, ()> + Send>;
+use crate::wire::Wire;
 
 /// Shared by all that use it; it ends with the last one.
 pub(crate) struct Connection {
-    jobs: mpsc::UnboundedSender<Job>,
-    /// What goes before all that waits.
-    urgent: mpsc::UnboundedSender<Job>,
-    /// How many jobs were done.
-    done: Arc<AtomicU64>,
-    dead: watch::Receiver<bool>,
+    lanes: Arc<Lanes<Wire>>,
     /// Routes what the server tells on it.
     pub(crate) dispatch: Arc<Dispatch>,
-    task: Mutex<Option<JoinHandle<()>>>,
-    /// How much longer than its limit a job waits for its turn while nothing gets done. A session's connection is dead by then.
+    /// The heart's.
+    runtime: Handle,
+    /// How long a job waits for its turn while nothing gets done. A session's connection is dead by then.
     patience: Duration,
     pub(crate) pid: i32,
-}
-
-/// How far a job is: either its turn comes, or the caller gives it up before.
-#[derive(Default)]
-struct JobState(AtomicU8);
-
-impl JobState {
-    const QUEUED: u8 = 0;
-    const BEGUN: u8 = 1;
-    const GIVEN_UP: u8 = 2;
-
-    fn leave_queue(&self, to: u8) -> bool {
-        self.0.compare_exchange(Self::QUEUED, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-
-    fn begin(&self) -> bool {
-        self.leave_queue(Self::BEGUN)
-    }
-
-    fn give_up(&self) -> bool {
-        self.leave_queue(Self::GIVEN_UP)
-    }
-
-    fn has_begun(&self) -> bool {
-        self.0.load(Ordering::Acquire) == Self::BEGUN
-    }
 }
 
 impl Connection {
     /// Connects. What the server tells on it goes to `dispatch`.
     pub(crate) async fn open(settings: &Settings, role: Role, dispatch: Dispatch) -> Result<Self> {
         let doing = || format!("connect to {}", setup::place(settings));
-        let reading = tokio::time::timeout(settings.connect_timeout, settings.connect_options()).await;
+        let reading = timeout(settings.connect_timeout, settings.connect_options()).await;
         let options = reading
             .unwrap_or_else(|_| Err(error::timed_out(settings.connect_timeout, "read the user and the password")))?;
         let pool = PgPoolOptions::new()
@@ -88,8 +59,8 @@ impl Connection {
             // Short of the limit, so that there is time to find out why.
             .acquire_timeout(settings.connect_timeout * 3 / 4)
             .connect_lazy_with(options);
-        let mut wire = match PgListener::connect_with(&pool).await {
-            Ok(listener) => Wire(Some(listener)),
+        let listener = match PgListener::connect_with(&pool).await {
+            Ok(listener) => listener,
             // The pool keeps to itself why it could not connect; a bare connection tells.
             Err(sqlx::Error::PoolTimedOut) => {
                 return Err(match setup::connect(settings, Role::Client).await {
@@ -99,34 +70,28 @@ impl Connection {
             }
             Err(error) => return Err(error::of(error, doing())),
         };
-        let Some(listener) = wire.0.as_mut() else { return Err(error::lost(doing())) };
-        // It must never come back by itself: what the old connection held is gone.
-        listener.eager_reconnect(false);
-        listener.ignore_pool_close_event(true);
-        let connection = listener.acquire().await.map_err(|error| error::of(error, doing()))?;
-        let limited = tokio::time::timeout(settings.connect_timeout, setup::begin(connection, settings, role)).await;
-        let pid = limited.unwrap_or_else(|_| Err(error::timed_out(settings.connect_timeout, doing())))?;
-        let (jobs, queue) = mpsc::unbounded_channel();
-        let (urgent, urgent_queue) = mpsc::unbounded_channel();
-        let (death, dead) = watch::channel(false);
-        let done = Arc::new(AtomicU64::new(0));
         let dispatch = Arc::new(dispatch);
-        let told = Arc::clone(&dispatch);
-        let task = tokio::spawn(serve(wire, queue, urgent_queue, Arc::clone(&done), Death(death), told));
-        let patience = settings.session_timeout;
-        Ok(Connection { jobs, urgent, done, dead, dispatch, task: Mutex::new(Some(task)), patience, pid })
+        let mut wire = Wire::new(listener, Arc::clone(&dispatch));
+        let Some(listener) = wire.connection() else { return Err(error::lost(doing())) };
+        let connection = listener.acquire().await.map_err(|error| error::of(error, doing()))?;
+        let limited = timeout(settings.connect_timeout, setup::begin(connection, settings, role)).await;
+        let pid = limited.unwrap_or_else(|_| Err(error::timed_out(settings.connect_timeout, doing())))?;
+        let lanes = Lanes::new(wire);
+        let runtime = Handle::current();
+        runtime.spawn(Listening(Arc::clone(&lanes)));
+        Ok(Connection { lanes, dispatch, runtime, patience: settings.session_timeout, pid })
     }
 
     /// Does `work` on the connection, after all that was asked before. What is still in the queue when its caller waits for it no
-    /// longer is not begun. The limit is for one statement: it is over when the connection got nothing done for so long. What has not begun
-    /// waits for longer: one statement that is late must not fail the thousands behind it, which would all be asked again at once.
+    /// longer is not begun. The limit is for what has begun. What has not waits
+    /// for longer: one statement that is late must not fail the thousands behind it, which would all be asked again at once.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         limit: Duration,
         doing: &'static str,
         work: impl for<'c> FnOnce(&'c mut PgListener) -> Work<'c, Result<T>> + Send + 'static,
     ) -> Result<T> {
-        self.put(&self.jobs, limit, doing, work).await
+        self.put(Lane::InOrder, limit, doing, work).await
     }
 
     /// Runs a heartbeat before all that waits: it must not stand behind thousands of others.
@@ -136,65 +101,56 @@ impl Connection {
         doing: &'static str,
         work: impl for<'c> FnOnce(&'c mut PgListener) -> Work<'c, Result<T>> + Send + 'static,
     ) -> Result<T> {
-        self.put(&self.urgent, limit, doing, work).await
+        self.put(Lane::First, limit, doing, work).await
     }
 
     async fn put<T: Send + 'static>(
         &self,
-        queue: &mpsc::UnboundedSender<Job>,
+        lane: Lane,
         limit: Duration,
         doing: &'static str,
         work: impl for<'c> FnOnce(&'c mut PgListener) -> Work<'c, Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let (reply, answer) = oneshot::channel();
-        let state = Arc::new(JobState::default());
-        let its_state = Arc::clone(&state);
-        let job: Job = Box::new(move |connection| {
-            Box::pin(async move {
-                if !reply.is_closed() && its_state.begin() {
-                    let result = work(connection).await;
-                    let _ = reply.send(result);
-                }
-            })
-        });
-        let mut done = self.done.load(Ordering::Acquire);
-        queue.send(job).map_err(|_| error::lost(doing).with_outcome(Outcome::NotApplied))?;
-        tokio::pin!(answer);
-        let mut idle = Duration::ZERO;
+        let turn = match self.lanes.ask(lane) {
+            Asked::Turn(turn) => turn,
+            Asked::Place(place) => Box::pin(self.wait(place, doing)).await?,
+            Asked::Ended => return Err(gone(doing)),
+        };
+        let begun = Begun::new(turn, work, &self.runtime);
+        match timeout(limit, begun).await {
+            Ok(Some(result)) => result,
+            Ok(None) => Err(error::cut_short(doing)),
+            Err(_) => Err(error::timed_out(limit, doing)),
+        }
+    }
+
+    /// Waits for the turn at that place, as long as others get something done. It looks for that seldom: thousands may wait.
+    async fn wait(&self, mut place: Place<Wire>, doing: &'static str) -> Result<Turn<Wire>> {
+        let mut done = self.lanes.done();
         loop {
-            match tokio::time::timeout(limit, &mut answer).await {
-                Ok(Ok(result)) => return result,
-                Ok(Err(_)) => return Err(error::cut_short(doing)),
-                Err(_) => idle += limit,
-            }
-            let past = std::mem::replace(&mut done, self.done.load(Ordering::Acquire));
-            if past != done {
-                idle = Duration::ZERO;
-            } else if state.has_begun() {
-                return Err(error::timed_out(limit, doing));
-            } else if idle > self.patience && state.give_up() {
-                return Err(error::timed_out(idle, doing).with_outcome(Outcome::NotApplied));
+            match timeout(self.patience, &mut place).await {
+                Ok(turn) => return turn.map_err(|_| gone(doing)),
+                Err(_) if self.lanes.done() != done => done = self.lanes.done(),
+                Err(_) => return Err(error::timed_out(self.patience, doing).with_outcome(Outcome::NotApplied)),
             }
         }
     }
 
     pub(crate) fn is_dead(&self) -> bool {
-        *self.dead.borrow()
+        self.lanes.has_ended()
     }
 
     /// Ends when the connection has: by itself, or because it was closed. Keeps no hold of it.
     pub(crate) fn died(&self) -> impl Future<Output = ()> + use<> {
-        let mut dead = self.dead.clone();
+        let mut ended = self.lanes.ended();
         async move {
-            let _ = dead.wait_for(|dead| *dead).await;
+            let _ = ended.wait_for(|ended| *ended).await;
         }
     }
 
     /// Ends the connection now, whatever it is doing.
     pub(crate) fn cut(&self) {
-        if let Some(task) = self.task.lock().take() {
-            task.abort();
-        }
+        self.lanes.end();
     }
 }
 
@@ -205,59 +161,24 @@ impl Drop for Connection {
     }
 }
 
-/// The connection as its task has it: when that ends, so does the connection, at once.
-///
-/// The library would say goodbye first and wait for the answer with the socket open, which a server that stands still does not give: then
-/// it would take the session for alive when it goes on. So what the library still wants to do is given to a runtime that ends before it begins.
-struct Wire(Option<PgListener>);
+/// The connection had ended before this was begun.
+fn gone(doing: &'static str) -> Error {
+    error::lost(doing).with_outcome(Outcome::NotApplied)
+}
 
-impl Drop for Wire {
-    fn drop(&mut self) {
-        let Some(listener) = self.0.take() else { return };
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };
-        let entered = runtime.enter();
-        drop(listener);
-        drop(entered);
-        runtime.shutdown_background();
+/// The task that listens while nothing is asked. The connection ends with it, also where the heart's runtime ends: those that watch must hear of it.
+struct Listening(Arc<Lanes<Wire>>);
+
+impl Future for Listening {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_idle(context)
     }
 }
 
-async fn serve(
-    mut wire: Wire,
-    mut jobs: mpsc::UnboundedReceiver<Job>,
-    mut urgent: mpsc::UnboundedReceiver<Job>,
-    done: Arc<AtomicU64>,
-    // Goes with this task, also when that is aborted: those that watch must hear of it.
-    _death: Death,
-    dispatch: Arc<Dispatch>,
-) {
-    let Some(connection) = wire.0.as_mut() else { return };
-    loop {
-        let job = tokio::select! {
-            biased;
-            job = urgent.recv() => job,
-            job = jobs.recv() => job,
-            // May be dropped half-way: what was not read completely stays in the buffer. Called again after it answered
-            // `None`, it would connect anew.
-            word = connection.try_recv() => match word {
-                Ok(Some(notification)) => {
-                    dispatch.tell(&notification);
-                    continue;
-                }
-                Ok(None) | Err(_) => return,
-            },
-        };
-        // No caller is left.
-        let Some(job) = job else { return };
-        job(connection).await;
-        done.fetch_add(1, Ordering::AcqRel);
-    }
-}
-
-struct Death(watch::Sender<bool>);
-
-impl Drop for Death {
+impl Drop for Listening {
     fn drop(&mut self) {
-        self.0.send_replace(true);
+        self.0.end();
     }
 }

@@ -1,10 +1,12 @@
 //! Where things lie at the server: the version of the layout, the tables, the 64 bits by which PostgreSQL knows an advisory lock, and the channels
 //! of notifications.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
-use tooz_core::driver::{LockKey, Space};
+use tooz_core::driver::{LockKey, Mutex, Space};
 use tooz_core::{GroupId, LockMode};
 
 /// The layout of the tables and of the keys of locks. Members of different layouts would not exclude each other.
@@ -21,6 +23,37 @@ pub(crate) const TABLES: [&str; 4] = ["groups", "sessions", "members", "grants"]
 pub(crate) struct Layout {
     schema: String,
     namespace: String,
+    /// A lock that is asked for again is not hashed anew.
+    known: Arc<Mutex<Known>>,
+}
+
+/// The doors of the locks that were asked for last: at least so many as there may be young ones, at most twice as many.
+#[derive(Debug, Default)]
+struct Known {
+    young: HashMap<LockKey, Doors>,
+    /// What was young when the last one more would have been too many.
+    old: HashMap<LockKey, Doors>,
+}
+
+impl Known {
+    const MOST_YOUNG: usize = 1024;
+
+    fn find(&mut self, key: &LockKey) -> Option<Doors> {
+        if let Some(doors) = self.young.get(key) {
+            return Some(*doors);
+        }
+        // What is still asked for becomes young again.
+        let (key, doors) = self.old.remove_entry(key)?;
+        self.add(key, doors);
+        Some(doors)
+    }
+
+    fn add(&mut self, key: LockKey, doors: Doors) {
+        if self.young.len() >= Self::MOST_YOUNG {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, doors);
+    }
 }
 
 /// The two advisory locks behind one lock.
@@ -34,15 +67,20 @@ pub(crate) struct Doors {
 
 impl Layout {
     pub(crate) fn new(schema: &str, namespace: &str) -> Self {
-        Layout { schema: schema.to_owned(), namespace: namespace.to_owned() }
+        Layout { schema: schema.to_owned(), namespace: namespace.to_owned(), known: Arc::default() }
     }
 
     pub(crate) fn doors(&self, key: &LockKey) -> Doors {
+        if let Some(doors) = self.known.lock().find(key) {
+            return doors;
+        }
         let space = space(key.space);
-        Doors {
+        let doors = Doors {
             gate: hash(&[&self.schema, "gate", &self.namespace, space, &key.name]),
             lock: hash(&[&self.schema, "lock", &self.namespace, space, &key.name]),
-        }
+        };
+        self.known.lock().add(key.clone(), doors);
+        doors
     }
 
     pub(crate) fn group(&self, group: &GroupId) -> i64 {
@@ -141,6 +179,23 @@ mod tests {
     fn a_key_stays_what_it_is() {
         let doors = Layout::new("tooz", "tooz").doors(&LockKey::lock(&LockName::new("x").unwrap()));
         assert_eq!((doors.gate, doors.lock), (-2_251_314_548_438_393_366, 7_409_617_851_468_205_002));
+    }
+
+    #[test]
+    fn a_lock_that_is_asked_for_again_is_known_and_few_others_are() {
+        let layout = Layout::new("tooz", "tooz");
+        let key = |index: usize| LockKey::lock(&LockName::new(format!("lock-{index}")).unwrap());
+        let kept = layout.doors(&key(0));
+        for index in 1..5 * Known::MOST_YOUNG {
+            layout.doors(&key(index));
+            if index % 100 == 0 {
+                assert_eq!(layout.doors(&key(0)), kept);
+                assert!(layout.known.lock().find(&key(0)).is_some(), "it is hashed anew");
+            }
+        }
+        let known = layout.known.lock();
+        assert!(known.young.len() + known.old.len() <= 2 * Known::MOST_YOUNG);
+        assert_eq!(Layout::new("tooz", "tooz").doors(&key(0)), kept);
     }
 
     #[test]

@@ -12,6 +12,8 @@ mod grants;
 mod group;
 mod holdings;
 mod hung;
+mod job;
+mod lanes;
 mod layout;
 mod lock;
 mod open_session;
@@ -24,6 +26,7 @@ mod setup;
 mod sweep;
 mod turn;
 mod watch;
+mod wire;
 
 use tooz_core::Driver;
 

@@ -15,6 +15,7 @@ use crate::error;
 use crate::grants::MOMENT;
 use crate::holdings::PATIENCE;
 use crate::layout::{channel, space};
+use crate::open_session::OpenSession;
 use crate::record::{ASKED, GrantRow, grant, lock_key, waiter};
 use crate::session::PostgresSession;
 use crate::setup::SLICE;
@@ -38,33 +39,8 @@ impl Locks for PostgresSession {
             return Ok(Some(granted));
         }
         wanted.queued();
-        let mut patience = FIRST_TURN;
-        while wanted.is_wanted() {
-            let turn = open.pool.turn();
-            tokio::pin!(turn);
-            let mut pauses = Backoff::between(Duration::from_millis(50), Duration::from_secs(1));
-            let permit = loop {
-                let pace = TRY * u32::try_from(open.pool.queued()).unwrap_or(u32::MAX);
-                tokio::select! {
-                    biased;
-                    permit = &mut turn => break permit?,
-                    () = wanted.unwanted() => return Ok(None),
-                    // Without a connection to wait on, trying is better than nothing. The place for a connection is kept.
-                    () = sleep(pauses.next().max(pace)) => {
-                        if let Some(granted) = open.acquire(request, Gate::Ask).await? {
-                            return Ok(Some(granted));
-                        }
-                    }
-                }
-            };
-            let lent = open.pool.lend(permit).await?;
-            match open.take_turn(lent, request, wanted, open.pool.turn_length(patience)).await? {
-                TurnEnd::Granted(granted) => return Ok(Some(granted)),
-                TurnEnd::Unwanted => return Ok(None),
-                TurnEnd::Over => patience = (patience * 2).min(SLICE),
-            }
-        }
-        Ok(None)
+        // What a free lock does not need is not part of each request.
+        Box::pin(wait_for(open, request, wanted)).await
     }
 
     /// It comes after whatever was asked for the request before, answered or not.
@@ -206,6 +182,37 @@ impl Locks for PostgresSession {
         // What can't be read is left out.
         Ok(waiters.map_err(|error| error::of(error, DOING))?.into_iter().flatten().collect())
     }
+}
+
+/// Waits in turns for a lock that is not free.
+async fn wait_for(open: &OpenSession, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
+    let mut patience = FIRST_TURN;
+    while wanted.is_wanted() {
+        let turn = open.pool.turn();
+        tokio::pin!(turn);
+        let mut pauses = Backoff::between(Duration::from_millis(50), Duration::from_secs(1));
+        let permit = loop {
+            let pace = TRY * u32::try_from(open.pool.queued()).unwrap_or(u32::MAX);
+            tokio::select! {
+                biased;
+                permit = &mut turn => break permit?,
+                () = wanted.unwanted() => return Ok(None),
+                // Without a connection to wait on, trying is better than nothing. The place for a connection is kept.
+                () = sleep(pauses.next().max(pace)) => {
+                    if let Some(granted) = open.acquire(request, Gate::Ask).await? {
+                        return Ok(Some(granted));
+                    }
+                }
+            }
+        };
+        let lent = open.pool.lend(permit).await?;
+        match open.take_turn(lent, request, wanted, open.pool.turn_length(patience)).await? {
+            TurnEnd::Granted(granted) => return Ok(Some(granted)),
+            TurnEnd::Unwanted => return Ok(None),
+            TurnEnd::Over => patience = (patience * 2).min(SLICE),
+        }
+    }
+    Ok(None)
 }
 
 /// By the time a holder is heard of, most locks are given back: so a session that holds one now is asked to write all down at once from now on.

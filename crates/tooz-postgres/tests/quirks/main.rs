@@ -10,6 +10,7 @@ mod layout;
 mod locks;
 mod pooler;
 mod rotation;
+mod statements;
 
 use std::process::ExitCode;
 
@@ -92,6 +93,11 @@ fn main() -> ExitCode {
         hung::a_stopped_young_holder_hides_no_other,
         hung::what_can_not_be_read_is_left_out,
         hung::the_check_up_sees_what_is_wrong,
+        statements::what_is_late_is_ended_and_the_session_lives,
+        statements::callers_that_go_away_leave_the_connection_as_it_was,
+        statements::a_caller_that_blocks_after_it_has_asked_is_in_no_way,
+        statements::a_cut_at_any_byte_of_an_answer_keeps_no_lock,
+        statements::what_is_told_during_a_statement_is_heard_with_its_end,
         layout::the_first_member_brings_an_older_schema_up_to_date,
         layout::members_of_an_older_revision_go_on_beside_newer_ones,
         layout::who_does_not_own_an_older_schema_is_told_who_does,
