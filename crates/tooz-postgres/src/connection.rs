@@ -25,8 +25,8 @@ use tooz_core::{Error, Outcome, Result};
 
 use crate::dispatch::Dispatch;
 use crate::error;
-use crate::job::{Begun, Work};
-use crate::lanes::{Asked, Lane, Lanes, Listen as _, Place, Turn};
+use crate::job::{RunningJob, Work};
+use crate::lanes::{Admission, Lane, Lanes, Listen as _, Place, Turn};
 use crate::options::Settings;
 use crate::setup::{self, Role};
 use crate::wire::Wire;
@@ -112,11 +112,11 @@ impl Connection {
         work: impl for<'c> FnOnce(&'c mut PgListener) -> Work<'c, Result<T>> + Send + 'static,
     ) -> Result<T> {
         let turn = match self.lanes.ask(lane) {
-            Asked::Turn(turn) => turn,
-            Asked::Place(place) => Box::pin(self.wait(place, doing)).await?,
-            Asked::Ended => return Err(gone(doing)),
+            Admission::Turn(turn) => turn,
+            Admission::Place(place) => Box::pin(self.wait(place, doing)).await?,
+            Admission::Ended => return Err(gone(doing)),
         };
-        let begun = Begun::new(turn, work, &self.runtime);
+        let begun = RunningJob::new(turn, work, &self.runtime);
         match timeout(limit, begun).await {
             Ok(Some(result)) => result,
             Ok(None) => Err(error::cut_short(doing)),

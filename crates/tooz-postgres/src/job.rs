@@ -13,7 +13,7 @@ pub(crate) type Work<'c, T> = Pin<Box<dyn Future<Output = T> + Send + 'c>>;
 
 /// A job that has begun. Where it is dropped, the heart does the rest: of a connection with a statement left half-way on it, it is not known what it
 /// holds. `None`: the connection was ended meanwhile.
-pub(crate) struct Begun<W: Listen, T: Send + 'static> {
+pub(crate) struct RunningJob<W: Listen, T: Send + 'static> {
     /// With the turn. Where that is dropped in here, half-way, the connection ends.
     job: Option<Pin<Box<dyn Future<Output = Option<T>> + Send>>>,
     lanes: Arc<Lanes<W>>,
@@ -21,7 +21,7 @@ pub(crate) struct Begun<W: Listen, T: Send + 'static> {
     runtime: Option<Handle>,
 }
 
-impl<W: Listen, T: Send + 'static> Begun<W, T> {
+impl<W: Listen, T: Send + 'static> RunningJob<W, T> {
     pub(crate) fn new(
         mut turn: Turn<W>,
         work: impl for<'c> FnOnce(&'c mut W::Connection) -> Work<'c, T> + Send + 'static,
@@ -33,11 +33,11 @@ impl<W: Listen, T: Send + 'static> Begun<W, T> {
             turn.finish();
             Some(result)
         };
-        Begun { job: Some(Box::pin(job)), lanes, runtime: Some(runtime.clone()) }
+        RunningJob { job: Some(Box::pin(job)), lanes, runtime: Some(runtime.clone()) }
     }
 }
 
-impl<W: Listen, T: Send + 'static> Future for Begun<W, T> {
+impl<W: Listen, T: Send + 'static> Future for RunningJob<W, T> {
     type Output = Option<T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
@@ -55,10 +55,10 @@ impl<W: Listen, T: Send + 'static> Future for Begun<W, T> {
     }
 }
 
-impl<W: Listen, T: Send + 'static> Drop for Begun<W, T> {
+impl<W: Listen, T: Send + 'static> Drop for RunningJob<W, T> {
     fn drop(&mut self) {
         let (Some(job), Some(runtime)) = (self.job.take(), self.runtime.take()) else { return };
-        let rest = Begun { job: Some(job), lanes: Arc::clone(&self.lanes), runtime: None };
+        let rest = RunningJob { job: Some(job), lanes: Arc::clone(&self.lanes), runtime: None };
         runtime.spawn(async move { drop(rest.await) });
     }
 }
@@ -73,19 +73,19 @@ mod tests {
 
     use super::*;
     use crate::lanes::fake::{Fake, Net, turn};
-    use crate::lanes::{Asked, Lane};
+    use crate::lanes::{Admission, Lane};
 
     /// Begins a job that waits for the answer of the test.
-    fn begun(net: &Arc<Net>) -> (Arc<Lanes<Fake>>, Begun<Fake, u32>, oneshot::Sender<u32>) {
+    fn begun(net: &Arc<Net>) -> (Arc<Lanes<Fake>>, RunningJob<Fake, u32>, oneshot::Sender<u32>) {
         let lanes = Lanes::new(net.wire());
         let (answer, answered) = oneshot::channel();
         let turn = turn(lanes.ask(Lane::InOrder));
-        let begun = Begun::new(turn, |()| Box::pin(async move { answered.await.unwrap() }), &Handle::current());
+        let begun = RunningJob::new(turn, |()| Box::pin(async move { answered.await.unwrap() }), &Handle::current());
         (lanes, begun, answer)
     }
 
     async fn passes(lanes: &Arc<Lanes<Fake>>) {
-        if let Asked::Place(place) = lanes.ask(Lane::InOrder) {
+        if let Admission::Place(place) = lanes.ask(Lane::InOrder) {
             drop(timeout(Duration::from_secs(10), place).await.unwrap().unwrap());
         }
     }
@@ -112,7 +112,7 @@ mod tests {
         lanes.end();
         assert_eq!(timeout(Duration::from_secs(10), job).await.unwrap().unwrap(), None);
         assert!(answer.is_closed() && !net.is_open());
-        assert!(matches!(lanes.ask(Lane::First), Asked::Ended));
+        assert!(matches!(lanes.ask(Lane::First), Admission::Ended));
         // The same where its asker has gone.
         let net = Net::new();
         let (lanes, mut job, mut answer) = begun(&net);
@@ -129,8 +129,8 @@ mod tests {
         let net = Net::new();
         let lanes = Lanes::new(net.wire());
         let turn = turn(lanes.ask(Lane::InOrder));
-        let job: Begun<Fake, ()> =
-            Begun::new(turn, |()| Box::pin(async { panic!("as part of a test") }), &Handle::current());
+        let job: RunningJob<Fake, ()> =
+            RunningJob::new(turn, |()| Box::pin(async { panic!("as part of a test") }), &Handle::current());
         assert!(tokio::spawn(job).await.unwrap_err().is_panic());
         assert!(lanes.has_ended() && !net.is_open());
     }
@@ -141,7 +141,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let lanes = Lanes::new(net.wire());
         let turn = turn(lanes.ask(Lane::InOrder));
-        let mut job: Begun<Fake, ()> = Begun::new(turn, |()| Box::pin(pending()), runtime.handle());
+        let mut job: RunningJob<Fake, ()> = RunningJob::new(turn, |()| Box::pin(pending()), runtime.handle());
         runtime.block_on(async { assert!(timeout(Duration::from_millis(1), &mut job).await.is_err()) });
         drop(runtime);
         drop(job);

@@ -74,7 +74,7 @@ struct Queue<W: Listen> {
 }
 
 /// What comes of asking for a turn.
-pub(crate) enum Asked<W: Listen> {
+pub(crate) enum Admission<W: Listen> {
     /// No other has the wire.
     Turn(Turn<W>),
     Place(Place<W>),
@@ -101,20 +101,20 @@ impl<W: Listen> Lanes<W> {
     }
 
     /// Asks for a turn.
-    pub(crate) fn ask(self: &Arc<Self>, lane: Lane) -> Asked<W> {
+    pub(crate) fn ask(self: &Arc<Self>, lane: Lane) -> Admission<W> {
         let mut state = self.state();
         if state.has_ended {
-            return Asked::Ended;
+            return Admission::Ended;
         }
         if let Some(wire) = state.idle.take() {
-            return Asked::Turn(self.turn(wire));
+            return Admission::Turn(self.turn(wire));
         }
         let (sender, place) = oneshot::channel();
         let gone = state.queue(lane).push(sender);
         // What they leave may be wakers of others.
         drop(state);
         drop(gone);
-        Asked::Place(place)
+        Admission::Place(place)
     }
 
     fn turn(self: &Arc<Self>, wire: W) -> Turn<W> {

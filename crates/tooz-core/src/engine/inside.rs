@@ -99,7 +99,9 @@ impl Asleep {
             if all.is_empty() {
                 return;
             }
-            all.values().for_each(|sleeper| sleeper.end());
+            for sleeper in all.values() {
+                sleeper.end();
+            }
         }
     }
 }

@@ -19,8 +19,8 @@ impl Wake for Told {
     }
 }
 
-fn place(asked: Asked<Fake>) -> Place<Fake> {
-    let Asked::Place(place) = asked else { panic!("the wire is idle, or has ended") };
+fn place(asked: Admission<Fake>) -> Place<Fake> {
+    let Admission::Place(place) = asked else { panic!("the wire is idle, or has ended") };
     place
 }
 
@@ -132,9 +132,9 @@ impl Model {
     fn happens(&mut self, event: Event) {
         match event {
             Event::Ask(lane) => match self.lanes.ask(lane) {
-                Asked::Turn(turn) => assert!(self.turn.replace(turn).is_none(), "two have the wire"),
-                Asked::Place(place) => self.waiting.push((lane, place)),
-                Asked::Ended => assert!(self.lanes.has_ended()),
+                Admission::Turn(turn) => assert!(self.turn.replace(turn).is_none(), "two have the wire"),
+                Admission::Place(place) => self.waiting.push((lane, place)),
+                Admission::Ended => assert!(self.lanes.has_ended()),
             },
             Event::Go(index) if index < self.waiting.len() => drop(self.waiting.remove(index)),
             Event::Use => {
@@ -221,11 +221,11 @@ fn under_threads_every_turn_comes_and_nothing_that_is_told_is_missed() {
                 for round in 0..3000_u32 {
                     let lane = if one == 0 { Lane::First } else { Lane::InOrder };
                     let mut turn = match lanes.ask(lane) {
-                        Asked::Turn(turn) => turn,
+                        Admission::Turn(turn) => turn,
                         // Each third goes away.
-                        Asked::Place(_) if round % 3 == one % 3 => continue,
-                        Asked::Place(place) => tokio::time::timeout(LIMIT, place).await.unwrap().unwrap(),
-                        Asked::Ended => panic!("nothing ends it"),
+                        Admission::Place(_) if round % 3 == one % 3 => continue,
+                        Admission::Place(place) => tokio::time::timeout(LIMIT, place).await.unwrap().unwrap(),
+                        Admission::Ended => panic!("nothing ends it"),
                     };
                     assert!(turn.begin().is_some());
                     net.wakes(Waker::noop());
