@@ -115,7 +115,7 @@ fn a_panic_of_the_step_that_puts_to_sleep_is_an_answer() {
 }
 
 #[test]
-fn who_is_woken_from_elsewhere_goes_on_on_his_heart() {
+fn a_task_takes_its_steps_on_its_heart() {
     let (waiting, _life) = heart();
     let (sender, receiver) = oneshot::channel();
     let answer = wait_on(&waiting, receiver, || thread::current().id());
