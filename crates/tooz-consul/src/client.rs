@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use hyper::Method;
 use hyper::body::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{SemaphorePermit, watch};
 use tokio::time::{Instant, timeout};
+use tooz_core::driver::Backoff;
 use tooz_core::{ErrorKind, Outcome, Result};
 
 use crate::connection::{Connection, HttpResponse, Question};
@@ -24,7 +25,9 @@ const UNUSED: Duration = Duration::from_secs(20);
 pub(crate) enum Lane {
     /// The heartbeat's alone.
     Beat,
-    /// What the application wants to have or to know.
+    /// Places in the queues of locks, of which an application may want thousands at once.
+    Place,
+    /// What the application wants to have or to know beside them.
     Wish,
     /// What gives back, or goes on with what was begun.
     Duty,
@@ -41,11 +44,12 @@ impl Lane {
     }
 }
 
-/// The client of one session. It has twenty connections at most, and seven more while those that were cut are made anew: an agent takes two hundred of
+/// The client of one session. It has 22 connections at most, and nine more while those that were cut are made anew: an agent takes two hundred of
 /// one address.
 pub(crate) struct Client {
     pub(crate) settings: Settings,
     beat: Pool,
+    places: Pool,
     wishes: Pool,
     duties: Pool,
     mailbox: Pool,
@@ -53,7 +57,9 @@ pub(crate) struct Client {
     /// How long one request may take, all its repetitions included.
     pub(crate) limit: Duration,
     /// The agent that was last found to hang, or connections to it: questions that wait there for a change are asked elsewhere, or over new ones.
-    hung: watch::Sender<usize>,
+    pub(crate) hung: watch::Sender<usize>,
+    /// Told of whenever it is found that the servers were set back: such a question may name an index that they have yet to reach.
+    pub(crate) set_backs: watch::Sender<()>,
 }
 
 /// An answer, and whether the same request was sent before without one.
@@ -63,18 +69,26 @@ pub(crate) struct Reply<T> {
     pub(crate) was_repeated: bool,
 }
 
+/// The right to send one request.
+pub(crate) struct Turn<'a> {
+    lane: Lane,
+    _permit: Option<SemaphorePermit<'a>>,
+}
+
 impl Client {
     pub(crate) fn new(settings: Settings, limit: Duration) -> Self {
         let (beat, mailbox) = (Pool::of(1), Pool::of(1));
         Client {
             settings,
             beat,
-            wishes: Pool::of(4),
+            places: Pool::of(4),
+            wishes: Pool::of(2),
             duties: Pool::of(2),
             mailbox,
             polls: Pool::of(12),
             limit,
             hung: watch::Sender::new(0),
+            set_backs: watch::Sender::new(()),
         }
     }
 
@@ -83,9 +97,10 @@ impl Client {
         &self.settings.agents[self.wishes.agent()].address
     }
 
-    fn pool(&self, lane: Lane) -> &Pool {
+    pub(crate) fn pool(&self, lane: Lane) -> &Pool {
         match lane {
             Lane::Beat => &self.beat,
+            Lane::Place => &self.places,
             Lane::Wish => &self.wishes,
             Lane::Duty => &self.duties,
             Lane::Mailbox => &self.mailbox,
@@ -95,14 +110,14 @@ impl Client {
 
     /// Closes the connections that were not used for some time.
     pub(crate) fn prune(&self) {
-        for pool in [&self.wishes, &self.duties, &self.mailbox, &self.polls] {
+        for pool in [&self.places, &self.wishes, &self.duties, &self.mailbox, &self.polls] {
             pool.prune(UNUSED);
         }
     }
 
     /// Closes the connections that are not in use.
     pub(crate) fn clear(&self) {
-        for lane in [Lane::Beat, Lane::Wish, Lane::Duty, Lane::Mailbox, Lane::Poll] {
+        for lane in [Lane::Beat, Lane::Place, Lane::Wish, Lane::Duty, Lane::Mailbox, Lane::Poll] {
             self.pool(lane).clear();
         }
     }
@@ -119,12 +134,13 @@ impl Client {
         &self,
         lane: Lane,
         limit: Duration,
-        question: Question,
+        mut question: Question,
         read: impl Fn(HttpResponse, &str) -> Result<T, Failure>,
     ) -> Result<Reply<T>> {
         let (pool, agents) = (self.pool(lane), self.settings.agents.len());
         let give_up = Instant::now() + limit;
         let (mut tries, mut logins, mut was_repeated) = (0, 0, false);
+        let (mut may_be_later, mut pauses) = (false, pauses());
         loop {
             let left = give_up.saturating_duration_since(Instant::now());
             // Time is left for another agent.
@@ -141,6 +157,8 @@ impl Client {
                 Err(failure) => failure,
             };
             was_repeated |= failure.error.outcome() == Outcome::Unknown;
+            may_be_later |= failure.remedy == Remedy::AskLater;
+            question.path = question.again.take().unwrap_or(question.path);
             if failure.error.kind() == ErrorKind::TimedOut && agents > 1 {
                 self.hung.send_replace(agent);
             }
@@ -155,17 +173,24 @@ impl Client {
                     pool.clear();
                     logins == 1 && self.settings.login.may_change()
                 }
-                Remedy::AskAnother => {
+                Remedy::AskAnother | Remedy::AskLater => {
                     tries += 1;
                     pool.leave(agent, agents);
                     tries < agents
                 }
                 Remedy::None => false,
             };
-            if !goes_on || Instant::now() >= give_up {
+            // All agents are asked once more, if there is time for that.
+            let goes_round = !goes_on && question.is_patient && may_be_later && failure.remedy.is_about_agents();
+            let pause = if goes_round { pauses.next() } else { Duration::ZERO };
+            if !(goes_on || goes_round) || Instant::now() + pause >= give_up {
                 let error = failure.error;
                 // An earlier attempt may have been applied, even if the last one was not.
                 return Err(if was_repeated { error.with_outcome(Outcome::Unknown) } else { error });
+            }
+            if goes_round {
+                (tries, may_be_later) = (0, false);
+                tokio::time::sleep(pause).await;
             }
         }
     }
@@ -252,7 +277,8 @@ impl Client {
         let datacenter = self.settings.datacenter.as_ref().map(|name| format!("dc={name}"));
         let parts: Vec<&str> = query.iter().copied().chain(datacenter.as_deref()).collect();
         let mark = if parts.is_empty() { "" } else { "?" };
-        Question { method, path: format!("/v1/{path}{mark}{}", parts.join("&")), body: body.into() }
+        let path = format!("/v1/{path}{mark}{}", parts.join("&"));
+        Question { method, path, body: body.into(), again: None, is_patient: false }
     }
 
     /// All or nothing.
@@ -261,17 +287,19 @@ impl Client {
         self.transact_within(lane, self.limit, "", ops).await
     }
 
-    /// All or nothing, if its turn comes by `latest`: a request whose caller has stopped waiting is not sent.
-    pub(crate) async fn transact_by(
-        &self,
-        lane: Lane,
-        ops: &[Op],
-        latest: Option<Instant>,
-    ) -> Result<Reply<TxnResult>> {
-        let Some(latest) = latest else { return self.transact(lane, ops).await };
-        let turn = tokio::time::timeout_at(latest, self.pool(lane).turn()).await;
-        let _turn = turn.map_err(|_| error::no_turn(self.limit))?;
-        self.transact_within(lane, self.limit, "", ops).await
+    /// A turn, if it comes by `latest`: a request whose caller has stopped waiting is not sent.
+    pub(crate) async fn turn(&self, lane: Lane, latest: Option<Instant>) -> Result<Turn<'_>> {
+        let turn = self.pool(lane).turn();
+        let permit = match latest {
+            Some(latest) => tokio::time::timeout_at(latest, turn).await.map_err(|_| error::no_turn(self.limit))?,
+            None => turn.await,
+        };
+        Ok(Turn { lane, _permit: permit })
+    }
+
+    /// All or nothing, by a turn that was had before.
+    pub(crate) async fn transact_in(&self, turn: &Turn<'_>, ops: &[Op]) -> Result<Reply<TxnResult>> {
+        self.transact_within(turn.lane, self.limit, "", ops).await
     }
 
     /// A transaction that only reads, from a leader that has proved to be one.
@@ -318,50 +346,12 @@ impl Client {
         Page::read(&answer.message)
     }
 
-    /// Waits until something has changed there after that index, but no longer than that. `None`: as many questions of this session as may
-    /// be are waiting already.
-    pub(crate) async fn poll(
-        &self,
-        lane: Lane,
-        key: &str,
-        scope: Scope,
-        index: u64,
-        wait: Duration,
-    ) -> Option<Result<Page>> {
-        let _turn = match lane {
-            // The session's one.
-            Lane::Mailbox => self.pool(lane).turn().await,
-            _ => Some(self.pool(lane).turn_now()?),
-        };
-        // The server adds up to a sixteenth, so that not all that wait come back at once.
-        let limit = wait + wait / 16 + self.limit;
-        // Of several agents the first has half of the time, so that one that hangs is left in that of one question.
-        let wait = if self.settings.agents.len() > 1 { wait / 2 } else { wait };
-        // An index of zero would not wait.
-        let (index, wait_text) = (format!("index={}", index.max(1)), format!("wait={}ms", wait.as_millis().max(1)));
-        let query: Vec<&str> = scope.query().into_iter().chain([index.as_str(), wait_text.as_str()]).collect();
+    /// The same as [`Client::read`], by a turn that was had before.
+    pub(crate) async fn read_in(&self, turn: &Turn<'_>, key: &str, scope: Scope) -> Result<Page> {
+        let query: Vec<&str> = scope.query().into_iter().chain(["consistent"]).collect();
         let question = self.question(Method::GET, &format!("kv/{key}"), &query, Bytes::new());
-        let agent = self.pool(lane).agent();
-        let asking = self.ask_within(lane, limit, question, |answer, _| Ok(answer));
-        let answer = tokio::select! {
-            answer = asking => answer,
-            () = self.hangs(agent) => {
-                self.pool(lane).leave(agent, self.settings.agents.len());
-                Err(error::no_answer(&self.settings.agents[agent].address, self.limit).error)
-            }
-        };
-        Some(answer.and_then(|answer| Page::read(&answer.message)))
-    }
-
-    /// Ends when that agent was found to hang by another request. Where there is none but that one, a new connection to it may do better.
-    async fn hangs(&self, agent: usize) {
-        let mut hung = self.hung.subscribe();
-        while hung.changed().await.is_ok() {
-            if *hung.borrow() == agent {
-                return;
-            }
-        }
-        std::future::pending::<()>().await;
+        let answer = self.ask_within(turn.lane, self.limit, question, |answer, _| Ok(answer)).await?;
+        Page::read(&answer.message)
     }
 
     /// The names below a prefix, up to the next slash.
@@ -385,10 +375,15 @@ pub(crate) enum Scope {
 }
 
 impl Scope {
-    fn query(self) -> Option<&'static str> {
+    pub(crate) fn query(self) -> Option<&'static str> {
         match self {
             Scope::One => None,
             Scope::Below => Some("recurse"),
         }
     }
+}
+
+/// Between two rounds of a patient question.
+fn pauses() -> Backoff {
+    Backoff::between(Duration::from_millis(50), Duration::from_millis(500))
 }

@@ -52,6 +52,10 @@ pub(crate) struct Question {
     /// The path with its query.
     pub(crate) path: String,
     pub(crate) body: Bytes,
+    /// The path by which it is repeated, if by another.
+    pub(crate) again: Option<String>,
+    /// Whether it is asked again after a pause where the servers have no leader, for as long as its limit allows.
+    pub(crate) is_patient: bool,
 }
 
 /// One connection.

@@ -52,7 +52,8 @@ impl Crowd {
         self.wait
     }
 
-    /// Ends when that entry is gone, or another stands in its place. `since`: an index at which it was there.
+    /// Ends when that entry is gone, or another stands in its place. `since`: an index at which it was there; 0: it is looked at
+    /// once before anything is waited for.
     pub(crate) async fn gone(&self, client: &Arc<Client>, entry: &Entry, since: u64) -> Result<()> {
         let (mut index, mut idle) = (since, Idle::new());
         loop {
@@ -70,7 +71,7 @@ impl Crowd {
                 return Ok(());
             }
             // Also a lower one: the servers may have been set back, and would be deaf to a question about a later index.
-            index = page.index;
+            index = page.index.max(1);
             idle.pace(false, asked_at).await;
         }
     }

@@ -22,12 +22,21 @@ pub(crate) struct Failure {
 pub(crate) enum Remedy {
     /// Another agent may do better.
     AskAnother,
+    /// The servers have no leader just now, or no time: another agent may do better, and so may this one a little later.
+    AskLater,
     /// The connection had been idle for some time and was found dead: a new one is no worse than another agent's.
     ConnectAnew,
     /// The token may be an old one: a new connection reads it again.
     LogIn,
     /// Consul has spoken: the same question gets the same answer.
     None,
+}
+
+impl Remedy {
+    /// Whether it is for the agents to do better.
+    pub(crate) const fn is_about_agents(self) -> bool {
+        matches!(self, Remedy::AskAnother | Remedy::AskLater)
+    }
 }
 
 type Classification = (ErrorKind, Outcome, Remedy, &'static str);
@@ -65,12 +74,9 @@ fn verdict(status: u16, text: &str, path: &str) -> Classification {
             "a transaction of Consul takes 512 KB: say less in the capabilities",
         ),
         429 => too_many(),
-        503 => (
-            ErrorKind::Unavailable,
-            Outcome::NotApplied,
-            Remedy::AskAnother,
-            "the agent is overloaded: try again later",
-        ),
+        503 => {
+            (ErrorKind::Unavailable, Outcome::NotApplied, Remedy::AskLater, "the agent is overloaded: try again later")
+        }
         400 => (ErrorKind::Config, Outcome::NotApplied, Remedy::None, "is that a Consul of version 1.8 or later?"),
         // It is not known how far it had come, whatever the words are: some are said after a leader has passed it on to the others.
         500.. => server_error(text, path),
@@ -95,9 +101,9 @@ fn server_error(text: &str, path: &str) -> Classification {
         config("these agents reach no such datacenter: see to the option datacenter")
     } else if text.contains("No cluster leader") {
         let advice = "a majority of the servers must run and reach one another";
-        (ErrorKind::Unavailable, Outcome::Unknown, Remedy::AskAnother, advice)
+        (ErrorKind::Unavailable, Outcome::Unknown, Remedy::AskLater, advice)
     } else {
-        (ErrorKind::Unavailable, Outcome::Unknown, Remedy::AskAnother, "see to the servers' logs; try again")
+        (ErrorKind::Unavailable, Outcome::Unknown, Remedy::AskLater, "see to the servers' logs; try again")
     }
 }
 
@@ -183,7 +189,9 @@ pub(crate) fn broken(broken: ExchangeError, address: &str, answered: u64) -> Fai
     }
     let is_fresh = answered == 0;
     let advice = if is_fresh && was_reset(&*broken.cause) {
-        too_many().3
+        // An agent that is full resets what is new, and so does a proxy in front of a dead one.
+        "it ended before anything was answered: see whether an agent runs behind that address, with or without TLS; one that runs takes 200 \
+         connections of one address unless limits.http_max_conns_per_client says otherwise"
     } else {
         "the connection has ended: see whether the agent runs, with or without TLS"
     };
@@ -204,6 +212,12 @@ pub(crate) fn no_answer(address: &str, limit: Duration) -> Failure {
 pub(crate) fn no_turn(limit: Duration) -> Error {
     let words = format!("others are under way, and this one has not had its turn within {limit:?}");
     Error::new(ErrorKind::TimedOut, words).with_outcome(Outcome::NotApplied)
+}
+
+/// A question that waits for a change has to be asked anew.
+pub(crate) fn was_set_back() -> Error {
+    Error::new(ErrorKind::Unavailable, "the servers were set back to an earlier state")
+        .with_outcome(Outcome::NotApplied)
 }
 
 /// The session is over at the server.
@@ -298,5 +312,9 @@ mod tests {
         }
         assert!(of(500, "Invalid Session TTL").error.to_string().contains("session_ttl_min"));
         assert!(of(429, "").error.to_string().contains("http_max_conns_per_client"));
+        let reset = || Box::new(io::Error::from(io::ErrorKind::ConnectionReset));
+        let words = broken(ExchangeError { cause: reset(), was_sent: true }, "h:8500", 0).error.to_string();
+        let dead = words.find("whether an agent runs");
+        assert!(dead.is_some() && dead < words.find("http_max_conns_per_client"), "the likelier first: {words}");
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! tooz/NAMESPACE/sessions/SESSION/                one for each open session
 //! tooz/NAMESPACE/sessions/SESSION/m-RANDOM        a letter to that session
-//! tooz/NAMESPACE/stamps/SESSION                   written with each change of a key of that session: see `history.rs`
+//! tooz/NAMESPACE/stamps/SESSION/NUMBER            one of them written with each change of a key of that session: see `history.rs`
 //! tooz/NAMESPACE/locks/NAME/x-REQUEST             a holder of an exclusive lock, or a waiter for it
 //! tooz/NAMESPACE/locks/NAME/s-REQUEST             the same, shared
 //! tooz/NAMESPACE/elections/GROUP/x-REQUEST        the same for the election of a group
@@ -90,9 +90,9 @@ impl Layout {
         format!("{}/sessions/{id}/", self.root)
     }
 
-    /// The stamp of a session.
-    pub(crate) fn stamp(&self, id: &str) -> String {
-        format!("{}/stamps/{id}", self.root)
+    /// In which the stamps of a session lie.
+    pub(crate) fn stamps(&self, id: &str) -> String {
+        format!("{}/stamps/{id}/", self.root)
     }
 
     pub(crate) fn probe(&self, random: u64) -> String {

@@ -14,6 +14,7 @@ mod lock;
 mod login;
 mod mailbox;
 mod options;
+mod poll;
 mod pool;
 mod queue;
 mod record;

@@ -47,9 +47,10 @@ impl Locks for ConsulSession {
                 }
                 Position::Behind { created, other } => {
                     wanted.queued();
+                    let mut since = created;
                     loop {
                         let change = tokio::select! {
-                            change = self.change_of(request, created, &other) => change,
+                            change = self.change_of(request, since, &other) => change,
                             () = wanted.unwanted() => {
                                 self.release(request).await?;
                                 return Ok(None);
@@ -68,8 +69,10 @@ impl Locks for ConsulSession {
                             Err(error) if error.kind() == ErrorKind::Lost || !wanted.is_wanted() => return Err(error),
                             // The place is kept, whatever hinders the look. A short interruption is no trouble: nothing is missed by it.
                             Err(error) => {
-                                let since = fails_since.get_or_insert_with(Instant::now);
-                                if !error.is_retryable() || since.elapsed() > self.timeout / 2 {
+                                // Servers that were set back would be deaf to a question about a later index.
+                                since = 0;
+                                let failing = fails_since.get_or_insert_with(Instant::now);
+                                if !error.is_retryable() || failing.elapsed() > self.timeout / 2 {
                                     wanted.trouble(&error);
                                 }
                                 tokio::select! {
@@ -103,8 +106,7 @@ impl Locks for ConsulSession {
             if released.was_there {
                 return Ok(());
             }
-            // It was gone already: by an earlier sending of this, by force, or with the session, of which the holder must hear.
-            session.require(&self.client).await?;
+            // It was gone already: by an earlier sending of this, or by force.
             let was_by_us =
                 released.was_repeated || struck.maybe_deleted || !matches!(struck.kind, HoldingKind::Grant(_));
             return if was_by_us { Ok(()) } else { Err(taken_away(request)) };
@@ -180,14 +182,14 @@ impl ConsulSession {
     }
 
     /// Ends when the other may be gone, or when something was told of the own place.
-    async fn change_of(&self, request: &LockRequest, created: u64, other: &Entry) -> Result<()> {
+    async fn change_of(&self, request: &LockRequest, since: u64, other: &Entry) -> Result<()> {
         let woken = match self.holdings.all().get(&request.id.0).map(|holding| &holding.kind) {
             Some(HoldingKind::Place(_, woken)) => std::sync::Arc::clone(woken),
             _ => std::sync::Arc::default(),
         };
         tokio::select! {
             () = woken.notified() => Ok(()),
-            gone = self.crowd.gone(&self.client, other, created) => gone,
+            gone = self.crowd.gone(&self.client, other, since) => gone,
         }
     }
 }

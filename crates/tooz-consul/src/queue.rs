@@ -72,7 +72,7 @@ impl ConsulSession {
             let index = session.index();
             let ops =
                 vec![check_index(&session.key, index), lock(&place, &value, &session.id), get_below(folder.all())];
-            let reply = match session.change(&self.client, Lane::Wish, ops, latest).await {
+            let reply = match session.change(&self.client, Lane::Place, ops, latest).await {
                 Ok(reply) => reply,
                 Err(error) => return Err(self.not_entered(request, error)),
             };

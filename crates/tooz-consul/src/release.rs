@@ -45,7 +45,7 @@ pub(crate) async fn release(client: &Client, session: &ServerSession, key: &str)
 }
 
 async fn write(client: &Client, session: &ServerSession, mut some: Vec<PendingRelease>) {
-    let mut was_repeated = false;
+    let (mut gone, mut was_repeated, mut has_lived) = (Vec::new(), false, false);
     while !some.is_empty() {
         // That the key is the session's proves that the session lived until then.
         let ops = some.iter().flat_map(|one| [check_session(&one.key, &session.id), delete(&one.key)]);
@@ -55,24 +55,45 @@ async fn write(client: &Client, session: &ServerSession, mut some: Vec<PendingRe
                 was_repeated |= reply.was_repeated;
                 reply.message
             }
-            Err(error) => return tell(some, &Err(error)),
+            Err(error) => {
+                tell(some, &Err(error));
+                break;
+            }
         };
         let TxnResult::Refused(failed) = verdict else {
-            return tell(some, &Ok(ReleaseReply { was_there: true, was_repeated }));
+            tell(some, &Ok(ReleaseReply { was_there: true, was_repeated }));
+            has_lived = true;
+            break;
         };
-        let (mut gone, mut rest) = (Vec::new(), Vec::new());
+        let (mut missing, mut rest) = (Vec::new(), Vec::new());
         for (number, one) in some.into_iter().enumerate() {
             let is_gone = failed.iter().any(|op| op / OPS == number);
-            if is_gone { gone.push(one) } else { rest.push(one) }
+            if is_gone { missing.push((one, was_repeated)) } else { rest.push(one) }
         }
-        if gone.is_empty() {
+        if missing.is_empty() {
             // Only the stamp was refused, which none but the session writes.
             let error = session.require(client).await.err();
             let error = error.unwrap_or_else(|| error::strange("keys that can't be given back"));
-            return tell(rest, &Err(error.with_outcome(Outcome::Unknown)));
+            tell(rest, &Err(error.with_outcome(Outcome::Unknown)));
+            break;
         }
-        tell(gone, &Ok(ReleaseReply { was_there: false, was_repeated }));
+        gone.append(&mut missing);
         some = rest;
+    }
+    tell_gone(client, session, gone, has_lived).await;
+}
+
+/// Tells of keys that were gone, each with whether an earlier sending may have deleted it. What was given back after them proves that they did
+/// not go with the session; otherwise one question is enough for all.
+async fn tell_gone(client: &Client, session: &ServerSession, gone: Vec<(PendingRelease, bool)>, has_lived: bool) {
+    let lived = if has_lived || gone.is_empty() { Ok(()) } else { session.require(client).await };
+    for (one, was_repeated) in gone {
+        let outcome = if was_repeated { Outcome::Unknown } else { Outcome::NotApplied };
+        let done = match &lived {
+            Ok(()) => Ok(ReleaseReply { was_there: false, was_repeated }),
+            Err(error) => Err(error.clone().with_outcome(outcome)),
+        };
+        let _ = one.done.send(done);
     }
 }
 

@@ -15,7 +15,7 @@ const MOST: usize = (BATCH - history::OPS) / OPS;
 /// What became of a key that was to be deleted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReleaseReply {
-    /// Whether the key was there, and the session's.
+    /// Whether the key was there, and the session's. If not, the session lived all the same.
     pub(crate) was_there: bool,
     /// An earlier sending may have deleted it.
     pub(crate) was_repeated: bool,

@@ -10,7 +10,7 @@ use crate::holdings::{HoldingKind, Holdings};
 use crate::request::{BATCH, TxnResult, check_session};
 use crate::server_session::ServerSession;
 
-/// What stands before the keys in the transaction by which they are looked at: the session's own key, and its stamp.
+/// What stands before the keys in the transaction by which they are looked at: the session's own key, and its stamps.
 const FIRST: usize = 2;
 /// How many keys are looked at in one transaction beside those.
 const IN_ONE: usize = BATCH - FIRST;
@@ -51,8 +51,10 @@ impl Rounds<'_> {
         let mut ops = vec![check_session(&session.key, &session.id), session.history.read()];
         ops.extend(turn.iter().map(|(_, key)| check_session(key, &session.id)));
         let gone = match client.look_at(lane, &ops).await? {
-            TxnResult::Done(mut entries) => {
-                session.history.note(before, false, &mut entries);
+            TxnResult::Done(entries) => {
+                if session.history.judge(&before, &entries) {
+                    client.set_back();
+                }
                 return Ok(());
             }
             TxnResult::Refused(gone) => gone,
@@ -60,7 +62,7 @@ impl Rounds<'_> {
         if gone.contains(&0) {
             return Err(error::session_is_gone());
         }
-        // Nothing was read of the stamp.
+        // Nothing was read of the stamps.
         session.history.look(client, lane).await?;
         for (id, _) in gone.iter().filter_map(|op| turn.get(op.checked_sub(FIRST)?)) {
             if was_set_back || session.history.was_set_back() {

@@ -12,16 +12,16 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tooz_core::{Error, ErrorKind, MemberId, Outcome, Result};
 
-use crate::client::{Client, Lane, Reply, Scope};
+use crate::client::{Client, Lane, Reply, Scope, Turn};
 use crate::error;
-use crate::history::History;
+use crate::history::{self, History};
 use crate::layout::Layout;
 use crate::record::{SessionRecord, write};
 use crate::releases::Releases;
 use crate::request::{Op, TxnResult, lock};
 use crate::withdrawals::Withdrawals;
 
-/// How often a heartbeat is repeated where a new leader does not know the session yet.
+/// How often a heartbeat is repeated where a new leader does not know the session yet, and a change whose stamp is not as it was known.
 const PATIENT: usize = 5;
 /// How long such a leader is left alone.
 const MOMENT: Duration = Duration::from_millis(30);
@@ -76,7 +76,7 @@ impl ServerSession {
             created => created?,
         };
         let (index, written) = (AtomicU64::new(0), AtomicU64::new(0));
-        let (key, history) = (layout.session(&id), History::new(layout.stamp(&id), id.clone()));
+        let (key, history) = (layout.session(&id), History::new(layout.stamps(&id), id.clone()));
         let (releases, withdrawals) = (Releases::default(), Withdrawals::default());
         Ok(ServerSession { key, id, member: member.clone(), index, written, history, releases, withdrawals })
     }
@@ -127,21 +127,57 @@ impl ServerSession {
         Err(error::strange("the record of the layout changes all the time"))
     }
 
-    /// A transaction that makes or deletes keys of the session, if its turn comes by `latest`. It writes the stamp too.
+    /// A transaction that makes or deletes keys of the session, if its turn comes by `latest`. It writes a stamp too.
     pub(crate) async fn change(
         &self,
         client: &Client,
         lane: Lane,
-        mut ops: Vec<Op>,
+        ops: Vec<Op>,
         latest: Option<Instant>,
     ) -> Result<Reply<TxnResult>> {
-        let before = self.history.seen();
-        ops.extend(self.history.stamp());
-        let mut reply = client.transact_by(lane, &ops, latest).await?;
-        if let TxnResult::Done(entries) = &mut reply.message {
-            self.history.note(before, true, entries);
+        let (count, mut was_repeated) = (ops.len(), false);
+        let doubt =
+            |error: Error, was_repeated| if was_repeated { error.with_outcome(Outcome::Unknown) } else { error };
+        let turn = client.turn(lane, latest).await?;
+        for _ in 0..PATIENT {
+            let asked = self.change_once(client, &turn, &ops).await;
+            let (reply, is_known) = asked.map_err(|error| doubt(error, was_repeated))?;
+            was_repeated |= reply.was_repeated;
+            let TxnResult::Refused(mut failed) = reply.message else { return Ok(Reply { was_repeated, ..reply }) };
+            let is_stale = is_known && failed.contains(&(count + history::OPS - 1));
+            // What refuses it may be what an earlier sending has done, whose answer was lost: that is known from now on.
+            if is_stale || self.history.is_unsure() {
+                self.history.look_in(client, &turn).await.map_err(|error| doubt(error, true))?;
+            }
+            if is_stale {
+                failed.retain(|op| *op < count);
+            }
+            if !failed.is_empty() || !is_stale {
+                return Ok(Reply { message: TxnResult::Refused(failed), was_repeated });
+            }
         }
-        Ok(reply)
+        let error =
+            Error::new(ErrorKind::Unavailable, "a stamp of the session is not what was written there: try again");
+        Err(doubt(error.with_outcome(Outcome::NotApplied), was_repeated))
+    }
+
+    /// The same once, and whether its stamp was to stand on a known one.
+    async fn change_once(&self, client: &Client, turn: &Turn<'_>, ops: &[Op]) -> Result<(Reply<TxnResult>, bool)> {
+        // Not before its turn: what is answered meanwhile counts.
+        let stamp = self.history.take();
+        let (ops, is_known) = ([ops, &stamp.ops()].concat(), stamp.is_known());
+        let mut reply = client.transact_in(turn, &ops).await?;
+        match &mut reply.message {
+            TxnResult::Done(entries) => {
+                if stamp.done(entries) {
+                    client.set_back();
+                }
+            }
+            // An earlier sending may have been done.
+            TxnResult::Refused(_) if reply.was_repeated => {}
+            TxnResult::Refused(_) => stamp.refused(),
+        }
+        Ok((reply, is_known))
     }
 
     /// What is to stand at the session's key, never the same twice.

@@ -54,7 +54,8 @@ pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
         let settings = options::read(&args)?;
         let client = Arc::new(Client::new(settings, args.statement_timeout()));
         let layout = Layout::new(&args.namespace)?;
-        meet(&client, &layout, args.connect_timeout).await?;
+        // A little less than the caller waits, who is to hear what is wrong.
+        meet(&client, &layout, args.connect_timeout.mul_f64(0.9)).await?;
         let session = ConsulSession {
             client,
             layout,
@@ -75,7 +76,9 @@ pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
 
 /// Finds out that a Consul is there, that it has a leader, and that the namespace is kept in this driver's layout.
 async fn meet(client: &Client, layout: &Layout, limit: Duration) -> Result<()> {
-    let question = client.question(Method::GET, &format!("kv/{}", layout.version_key()), &["consistent"], "");
+    let mut question = client.question(Method::GET, &format!("kv/{}", layout.version_key()), &["consistent"], "");
+    // A change of leaders is no reason to end what has just begun.
+    question.is_patient = true;
     let asked = client.ask_within(Lane::Wish, limit, question, |answer, _| Ok(answer)).await;
     let answer = asked.map_err(|error| error.context("ask Consul for the namespace's layout"))?.message;
     if answer.status == 404 && answer.index == 0 {

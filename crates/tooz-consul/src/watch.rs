@@ -51,6 +51,12 @@ fn run(watch: impl Future<Output = ()> + Send + 'static, pusher: &Arc<Pusher>) {
     });
 }
 
+/// After which index to ask. After a failure the servers may be far from it, and would be deaf to a question about it.
+fn since(index: u64, has_failed: bool) -> u64 {
+    // That of zero would not wait.
+    if has_failed { 0 } else { index.max(1) }
+}
+
 fn pauses() -> Backoff {
     Backoff::between(Duration::from_millis(50), Duration::from_secs(1))
 }
@@ -60,7 +66,8 @@ pub(crate) fn group(watching: Poller, folder: GroupFolder, page: &Page) -> PushS
     let (pusher, stream) = push_channel();
     let pusher = Arc::new(pusher);
     pusher.push(Pushed::Ready);
-    let watch = GroupWatch { members: members(&folder, page), index: page.index, folder, pusher: Arc::clone(&pusher) };
+    let (members, index) = (members(&folder, page), page.index);
+    let watch = GroupWatch { members, index, has_failed: false, folder, pusher: Arc::clone(&pusher) };
     run(watch.follow(watching), &pusher);
     stream
 }
@@ -76,6 +83,7 @@ struct GroupWatch {
     pusher: Arc<Pusher>,
     members: BTreeMap<String, (u64, RosterEntry)>,
     index: u64,
+    has_failed: bool,
 }
 
 impl GroupWatch {
@@ -84,7 +92,9 @@ impl GroupWatch {
         let mut idle = Idle::new();
         loop {
             let asked_at = Instant::now();
-            match self.follow_once(&watching).await {
+            let followed = self.follow_once(&watching).await;
+            self.has_failed = followed.is_err();
+            match followed {
                 Ok(Some(has_told)) => {
                     pauses.reset();
                     idle.pace(has_told, asked_at).await;
@@ -99,7 +109,7 @@ impl GroupWatch {
     /// Whether there was anything to tell; `None`: the group is gone.
     async fn follow_once(&mut self, watching: &Poller) -> Result<Option<bool>> {
         let marker = self.folder.marker().to_owned();
-        let mut page = watching.change(&marker, Scope::Below, self.index).await?;
+        let mut page = watching.change(&marker, Scope::Below, since(self.index, self.has_failed)).await?;
         if !page.has(&marker) {
             // A leader that was just elected may not have read its own log.
             match watching.client.read_folder(Lane::Duty, &marker).await? {
@@ -161,7 +171,7 @@ pub(crate) fn lock(watching: Poller, folder: LockFolder, line: Vec<Entry>, index
     let (pusher, stream) = push_channel();
     let pusher = Arc::new(pusher);
     pusher.push(Pushed::Ready);
-    let watch = LockWatch { folder, pusher: Arc::clone(&pusher), line, index };
+    let watch = LockWatch { folder, pusher: Arc::clone(&pusher), line, index, has_failed: false };
     run(watch.follow(watching), &pusher);
     stream
 }
@@ -172,6 +182,7 @@ struct LockWatch {
     line: Vec<Entry>,
     /// Of the last reading of the whole lock.
     index: u64,
+    has_failed: bool,
 }
 
 impl LockWatch {
@@ -180,23 +191,25 @@ impl LockWatch {
         let mut idle = Idle::new();
         loop {
             let asked_at = Instant::now();
-            match self.follow_once(&watching).await {
-                Ok(has_told) => {
-                    pauses.reset();
-                    idle.pace(has_told, asked_at).await;
-                }
-                Err(_) => pauses.pause().await,
+            let followed = self.follow_once(&watching).await;
+            self.has_failed = followed.is_err();
+            if let Ok(has_told) = followed {
+                pauses.reset();
+                idle.pace(has_told, asked_at).await;
+            } else {
+                pauses.pause().await;
             }
         }
     }
 
     /// Whether there was anything to tell.
     async fn follow_once(&mut self, watching: &Poller) -> Result<bool> {
+        let since = since(self.index, self.has_failed);
         if let Some(head) = self.line.first()
             && self.folder.mode_of(&head.key) == LockMode::Exclusive
         {
             // The waiters behind it change nothing.
-            let page = watching.change(&head.key, Scope::One, self.index).await?;
+            let page = watching.change(&head.key, Scope::One, since).await?;
             if page.entries.first().is_some_and(|there| there.created == head.created) {
                 self.index = page.index;
                 return Ok(false);
@@ -204,7 +217,7 @@ impl LockWatch {
             let all = watching.client.glance(Lane::Duty, self.folder.all(), Scope::Below).await?;
             Ok(self.tell(all))
         } else {
-            let all = watching.change(self.folder.all(), Scope::Below, self.index).await?;
+            let all = watching.change(self.folder.all(), Scope::Below, since).await?;
             Ok(self.tell(all))
         }
     }
@@ -249,7 +262,8 @@ mod tests {
     fn an_index_that_goes_back_is_no_change() {
         let folder = crate::layout::Layout::new(&"n".parse().unwrap()).unwrap().group(&"g".parse().unwrap());
         let (pusher, mut stream) = push_channel();
-        let mut watch = GroupWatch { folder, pusher: Arc::new(pusher), members: BTreeMap::new(), index: 20 };
+        let (members, index, has_failed) = (BTreeMap::new(), 20, false);
+        let mut watch = GroupWatch { folder, pusher: Arc::new(pusher), members, index, has_failed };
         assert!(!watch.tell(&Page { entries: Vec::new(), index: 10 }) && watch.index == 10);
         watch.members = of(&[("a", 1, 5)]);
         assert!(watch.tell(&Page { entries: Vec::new(), index: 7 }), "what has changed is told all the same");

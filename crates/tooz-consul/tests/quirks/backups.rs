@@ -40,7 +40,7 @@ async fn restart() -> Result<()> {
     Ok(())
 }
 
-fn snapshot(server: &Server, what: &str) -> Result<()> {
+pub(crate) fn snapshot(server: &Server, what: &str) -> Result<()> {
     let file = server.folder().join("backup");
     let output = server.tool("consul")?.args(["snapshot", what]).arg(&file).output()?;
     ensure!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
@@ -84,7 +84,7 @@ async fn released_since() -> Result<()> {
 }
 
 /// The backup as Consul gives it, without a program of its own: that takes some milliseconds.
-fn save_at_once(server: &Server) -> Result<()> {
+pub(crate) fn save_at_once(server: &Server) -> Result<()> {
     let mut stream = TcpStream::connect(server.address())?;
     stream.write_all(b"GET /v1/snapshot HTTP/1.0\r\nHost: consul\r\n\r\n")?;
     let mut answer = Vec::new();
@@ -128,7 +128,7 @@ async fn busy() -> Result<()> {
     freed
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tooz_core::{ErrorKind, Outcome};
+use tooz_core::{ConnectOptions, ErrorKind, Outcome};
 use tooz_testbed::{Kind, Server};
 
 use crate::Quirk;
@@ -17,6 +17,7 @@ pub(crate) const QUIRKS: &[Quirk] = &[
     ("lies::a_leadership_lost_while_committing_leaves_no_ghost", || play(leadership_lost())),
     ("lies::a_leadership_lost_after_committing_is_found_again", || play(leadership_lost_after())),
     ("lies::a_redirect_is_never_followed", || play(redirect())),
+    ("lies::connecting_waits_for_the_election_of_a_leader", || play(election())),
 ];
 
 fn stage() -> Result<(Server, Liar)> {
@@ -113,5 +114,21 @@ async fn redirect() -> Result<()> {
         ensure!(holders.len() == 1 && holders[0].token == guard.fencing_token(), "{name}: held by {holders:?}");
     }
     ensure!(liar.heard().iter().all(|line| !line.contains('%') && !line.contains("..")), "a path that is cleaned");
+    Ok(())
+}
+
+/// What an agent says whose leader has just died.
+async fn election() -> Result<()> {
+    let (_server, liar) = stage()?;
+    let words = "rpc error getting client: failed to get conn: dial tcp 127.0.0.1:1: connect: connection refused";
+    liar.say("/layout", 4, "500 Internal Server Error", words);
+    let one = connect(&with(&liar.url(), "connect_timeout=20s"), "one").await?;
+    ensure!(liar.left() == 0 && one.lock("x")?.acquire().await?.is_held(), "it did not connect");
+    // One that has no leader for good is told of with its own words, and not before the time is over.
+    liar.say("/layout", 100, "500 Internal Server Error", "No cluster leader");
+    let options = ConnectOptions::new(&with(&liar.url(), "connect_timeout=1s"))?.member("two")?;
+    let error = within("connecting", options.connect()).await?.err();
+    let is_named = |error: &tooz_core::Error| error.to_string().contains("No cluster leader");
+    ensure!(error.as_ref().is_some_and(is_named), "answered {error:?}");
     Ok(())
 }

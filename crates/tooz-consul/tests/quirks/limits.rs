@@ -9,6 +9,7 @@ use tooz_testbed::{Kind, Proxy, Server, Setup};
 
 use crate::Quirk;
 use crate::ask;
+use crate::liar::Liar;
 use crate::stage::{connect, eventually, keys, places, play, requests, with, within};
 
 pub(crate) const QUIRKS: &[Quirk] = &[
@@ -19,6 +20,8 @@ pub(crate) const QUIRKS: &[Quirk] = &[
     ("limits::a_lock_without_rivals_costs_two_transactions", || play(two_transactions())),
     ("limits::a_loop_leaves_no_key", || play(no_leak())),
     ("limits::releases_that_come_together_go_together_each_by_its_own_condition", || play(together())),
+    ("limits::keys_that_were_taken_by_hand_are_asked_about_together", || play(taken_together())),
+    ("limits::a_join_does_not_wait_behind_a_crowd_of_acquires", || play(join_in_a_crowd())),
     ("limits::a_thousand_releases_at_once_do_not_end_the_session", || play(many_releases())),
     ("limits::a_server_that_takes_no_more_connections_ends_no_session", || play(full_of_others())),
     ("limits::a_server_that_answers_early_is_not_asked_all_the_time", || play(answers_early())),
@@ -138,6 +141,45 @@ async fn together() -> Result<()> {
     ensure!(failed == [7, 8, 100], "those that were taken away are {failed:?}");
     ensure!(!keys(&server).iter().any(|(key, _)| key.contains("/locks/")), "left {:?}", keys(&server));
     ensure!(asked <= 200, "{asked} requests for 400 releases");
+    Ok(())
+}
+
+async fn taken_together() -> Result<()> {
+    let server = Server::start(Kind::Consul)?;
+    let liar = Liar::before(server.address())?;
+    let one = connect(&with(&liar.url(), "session_timeout=120s"), "one").await?;
+    let guards = held(&one, 120).await?;
+    for number in (0..120).step_by(3) {
+        let key = &places(&server, &format!("x-{number}"))[0];
+        ask::http(server.address(), "DELETE", &format!("/v1/kv/{key}"), "");
+    }
+    let asked = || liar.heard().iter().filter(|line| line.contains("/session/info/")).count();
+    let before = asked();
+    let releasing: Vec<_> = guards.into_iter().map(|guard| tokio::spawn(guard.release())).collect();
+    for (number, one) in releasing.into_iter().enumerate() {
+        let released = within("releasing", one).await??;
+        ensure!(released.is_err() == (number % 3 == 0), "x-{number}: {released:?}");
+    }
+    let asked = asked() - before;
+    ensure!(asked <= 10, "{asked} questions about the session for 40 keys");
+    Ok(())
+}
+
+async fn join_in_a_crowd() -> Result<()> {
+    let server = Server::start(Kind::Consul)?;
+    let proxy = Proxy::start(server.address())?;
+    let one = connect(&with(&proxy.url("consul"), "session_timeout=20s"), "one").await?;
+    one.group("g")?.create().await?;
+    proxy.delay(Duration::from_millis(30));
+    let asking: Vec<_> = (0..500)
+        .map(|number| {
+            let lock = one.lock(format!("x-{number}"));
+            tokio::spawn(async move { anyhow::Ok(lock?.acquire().await?) })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let membership = within("joining", one.group("g")?.join(&1)).await??;
+    ensure!(membership.is_member() && asking.iter().any(|one| !one.is_finished()), "it came after the crowd");
     Ok(())
 }
 

@@ -13,6 +13,7 @@ mod lies;
 mod limits;
 mod nodes;
 mod replies;
+mod setbacks;
 mod stage;
 mod waits;
 
@@ -29,7 +30,8 @@ use tooz_consul as _;
 type Quirk = (&'static str, fn() -> anyhow::Result<()>);
 
 /// They take the whole of a small machine.
-const CROWDS: &[&str] = &["limits::a_thousand_locks_have_one_heartbeat"];
+const CROWDS: &[&str] =
+    &["limits::a_thousand_locks_have_one_heartbeat", "setbacks::one_in_a_crowd_of_acquires_is_noticed"];
 
 fn main() -> ExitCode {
     let own = Own::new(for_tests(Kind::Consul).why_none_to_break(Kind::Consul), CROWDS);
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         limits::QUIRKS,
         nodes::QUIRKS,
         replies::QUIRKS,
+        setbacks::QUIRKS,
         waits::QUIRKS,
     ];
     let trials = quirks
