@@ -6,7 +6,7 @@
 //! and puts everything back. Where the byte stays locked, by a child that the dead process had forked, its number says that it is dead.
 
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence, fence};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use tooz_core::driver::MutexGuard;
 
@@ -38,6 +38,37 @@ pub(crate) struct Critical<'a> {
     _turn: MutexGuard<'a, ()>,
 }
 
+/// A wait for the table, while others have it.
+pub(crate) struct TableWait {
+    patience: Duration,
+    begun: Instant,
+    /// What its word said when it was looked at last, and since when.
+    word: u64,
+    since: Instant,
+}
+
+impl TableWait {
+    pub(crate) fn begin(patience: Duration) -> Self {
+        let begun = Instant::now();
+        TableWait { patience, begun, word: 0, since: begun }
+    }
+
+    /// One more look has found it to be another's. Answers with what the wait ends, where it has lasted long enough.
+    ///
+    /// A process is named only for one change that takes at least the half of that: many that crowd get on, each by itself.
+    pub(crate) fn goes_on(&mut self, by: Option<Process>, word: u64) -> Result<(), TableError> {
+        let now = Instant::now();
+        if word != self.word {
+            (self.word, self.since) = (word, now);
+        }
+        if now.duration_since(self.begun) < self.patience {
+            return Ok(());
+        }
+        let is_stuck = now.duration_since(self.since) * 2 >= self.patience;
+        Err(TableError::Busy { by: by.filter(|_| is_stuck), word })
+    }
+}
+
 impl Table {
     /// Makes the table ours. `Busy`: another session is in the middle of a change for longer than that takes.
     pub(crate) fn enter(&self) -> Result<Critical<'_>, TableError> {
@@ -65,7 +96,7 @@ impl Table {
                     // A child that was forked keeps the byte of its dead parent locked, but never goes on with what that had begun.
                     let process = Process::of(self.region.word(layout::slot(slot, PID))?.load(Ordering::Relaxed));
                     if !process.is_gone() {
-                        return Err(TableError::Busy(Some(process)));
+                        return Err(TableError::Busy { by: Some(process), word: seen });
                     }
                 }
             }
@@ -79,7 +110,7 @@ impl Table {
                 return Ok(critical);
             }
         }
-        Err(TableError::Busy(None))
+        Err(TableError::Busy { by: None, word: 0 })
     }
 }
 

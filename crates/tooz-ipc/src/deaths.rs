@@ -1,17 +1,31 @@
-//! How a session hears of the death of others: each keeps a file open for writing, and the kernel tells when that is closed.
+//! How a session hears of the death of others: each keeps a file open for writing, and the kernel tells when that is closed. And how it asks who has died.
 //!
 //! The kernel tells of a closed file before it drops the lock of another that is closed with it, and a dying process may take its time for what is between the
 //! two: so there are second looks.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use inotify::{Inotify, WatchMask};
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
+use tooz_core::Result;
+
+use crate::critical::Critical;
+use crate::error::{self, TableError};
+use crate::layout::{self, GENERATION};
+use crate::living::Living;
+use crate::owner::Owner;
+use crate::slots::Remainder;
+
+/// How often a list is made anew because some whose things it had were dead.
+const LISTINGS: usize = 16;
+/// After how many questions to the kernel other tasks have their turn.
+const ASKED: usize = 64;
 
 const DELAYS: [Duration; 6] = [
     Duration::from_millis(1),
@@ -23,6 +37,54 @@ const DELAYS: [Duration; 6] = [
 ];
 /// How many looks may be due after one delay. What is beyond that is found by the sweep.
 const MOST: usize = 1024;
+
+impl Living {
+    /// What that list says without what the dead have. The kernel is asked who lives while the table is not ours, as that takes its time for thousands; so where
+    /// some had died the list is made anew, and is one of a moment at which all lived that it names.
+    pub(crate) async fn list_living<T: Send>(
+        &self,
+        mut list: impl FnMut(&mut Critical<'_>) -> Result<Option<Vec<T>>, TableError> + Send,
+        owner: impl Fn(&T) -> Owner + Send,
+    ) -> Result<Option<Vec<T>>> {
+        let mut left = LISTINGS;
+        loop {
+            let Some(mut listed) = self.with(&mut list).await? else { return Ok(None) };
+            let dead = self.bury_dead(listed.iter().map(&owner).collect()).await?;
+            left -= 1;
+            // Where sessions die all the time, the last list has to do.
+            if dead.is_empty() || left == 0 {
+                listed.retain(|one| !dead.contains(&owner(one)));
+                return Ok(Some(listed));
+            }
+        }
+    }
+
+    /// Ends those sessions that are dead, and answers which.
+    async fn bury_dead(&self, owners: BTreeSet<Owner>) -> Result<BTreeSet<Owner>> {
+        let mut dead = BTreeSet::new();
+        for (count, owner) in (1..).zip(owners) {
+            if self.is_dead(owner)? {
+                dead.insert(owner);
+                while self.with(|table| table.bury(owner.0)).await? == Remainder::Some {}
+            }
+            if count % ASKED == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(dead)
+    }
+
+    fn is_dead(&self, (slot, generation): Owner) -> Result<bool> {
+        if slot == self.table.slot() {
+            return Ok(false);
+        }
+        let is_locked = self.table.is_locked(slot).map_err(|fault| error::fault(fault, &self.table.path))?;
+        // Read after that: the slot may be another session's by now.
+        let is_same =
+            self.word(layout::slot(slot, GENERATION)).is_none_or(|word| word.load(Ordering::Acquire) == generation);
+        Ok(!is_locked || !is_same)
+    }
+}
 
 /// The deaths that are told.
 pub(crate) struct Deaths {

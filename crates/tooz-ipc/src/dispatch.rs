@@ -1,29 +1,43 @@
 //! What others tell: to each watcher what changed where it looks, to each waiter that it should look, to core what was taken away.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tooz_core::driver::{Mutex, PushStream, Pushed, Reporter, RequestId, Watchers, push_channel};
 
 use crate::holdings::Holdings;
+use crate::watch::RecordWatch;
 
 /// Where what is told goes.
 pub(crate) struct Dispatch {
     pub(crate) holdings: Holdings,
     pub(crate) reporter: Reporter,
     watched: Mutex<HashMap<usize, WatchEntry>>,
+    /// How many entries there were.
+    entries: AtomicU64,
 }
 
 /// A lock or a group that is watched.
 struct WatchEntry {
     watchers: Watchers,
     watch: usize,
+    /// No other entry has it: blocks are used again.
+    number: u64,
     /// How often it had changed when that was last told.
     changes: u64,
 }
 
+/// A record that is watched, and by which watch, when that was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Watched {
+    pub(crate) record: usize,
+    pub(crate) watch: usize,
+    number: u64,
+}
+
 impl Dispatch {
     pub(crate) fn new(reporter: Reporter) -> Self {
-        Dispatch { holdings: Holdings::default(), reporter, watched: Mutex::default() }
+        Dispatch { holdings: Holdings::default(), reporter, watched: Mutex::default(), entries: AtomicU64::new(0) }
     }
 
     /// The watch that we have of that record, also where its watchers have gone.
@@ -32,23 +46,31 @@ impl Dispatch {
     }
 
     /// One more watcher of a record, by that watch. Only while the table is ours, so that no watch is ended or begun beside it.
-    pub(crate) fn add_watcher(&self, record: usize, watch: usize, changes: u64) -> PushStream {
+    pub(crate) fn add_watcher(&self, record: usize, watch: RecordWatch) -> PushStream {
         let (pusher, stream) = push_channel();
         pusher.push(Pushed::Ready);
         let mut watched = self.watched.lock();
-        let there =
-            watched.entry(record).or_insert_with(|| WatchEntry { watchers: Watchers::default(), watch, changes });
-        if there.watch != watch {
-            // That of a record which is gone, and whose block is another's now: its streams end, and core watches anew.
-            *there = WatchEntry { watchers: Watchers::default(), watch, changes };
-        }
+        // A group was deleted, and its block is another's now.
+        let gone = if watch.is_new { watched.remove(&record) } else { None };
+        let there = watched.entry(record).or_insert_with(|| WatchEntry {
+            watchers: Watchers::default(),
+            watch: watch.block,
+            number: self.entries.fetch_add(1, Ordering::Relaxed),
+            changes: watch.changes,
+        });
         there.watchers.add(pusher);
+        drop(watched);
+        if let Some(mut gone) = gone {
+            gone.watchers.push(&Pushed::Gone);
+        }
         stream
     }
 
     /// The records that are watched, and by which watches.
-    pub(crate) fn watched(&self) -> Vec<(usize, usize)> {
-        self.watched.lock().iter().map(|(record, watched)| (*record, watched.watch)).collect()
+    pub(crate) fn watched(&self) -> Vec<Watched> {
+        let watched = self.watched.lock();
+        let all = watched.iter();
+        all.map(|(record, entry)| Watched { record: *record, watch: entry.watch, number: entry.number }).collect()
     }
 
     /// A record changed.
@@ -75,10 +97,10 @@ impl Dispatch {
     }
 
     /// A group was deleted, and that watch of it went with it.
-    pub(crate) fn gone(&self, record: usize, watch: usize) {
+    pub(crate) fn gone(&self, one: Watched) {
         let mut watched = self.watched.lock();
-        let gone =
-            if watched.get(&record).is_some_and(|there| there.watch == watch) { watched.remove(&record) } else { None };
+        let is_it = watched.get(&one.record).is_some_and(|there| there.number == one.number);
+        let gone = if is_it { watched.remove(&one.record) } else { None };
         drop(watched);
         if let Some(mut gone) = gone {
             gone.watchers.push(&Pushed::Gone);

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use nix::libc;
 use nix::sys::statvfs::statvfs;
+use nix::unistd::{AccessFlags, eaccess};
 use tooz_core::{Error, ErrorKind, Outcome};
 
 use crate::process::Process;
@@ -19,15 +20,15 @@ pub(crate) enum TableError {
     Garbled(&'static str),
     /// There is no free block.
     Full,
-    /// Another is in the middle of a change, and lives: that process, or now one and now another.
-    Busy(Option<Process>),
+    /// Another is in the middle of a change, and lives: that process, or (`None`) now one and now another. `word` is the table's for that change alone.
+    Busy { by: Option<Process>, word: u64 },
     /// The kernel does not say who lives.
     Unknown(i32),
 }
 
 /// What the system refused, where, and what would help.
 pub(crate) fn at(error: io::Error, doing: impl fmt::Display, path: &Path) -> Error {
-    let (kind, advice) = judge(&error);
+    let (kind, advice) = judge(&error, path);
     Error::new(kind, format!("can't {doing} {}: {error}; {advice}", path.display()))
         // A call of the system that fails has done nothing.
         .with_outcome(Outcome::NotApplied)
@@ -47,8 +48,8 @@ pub(crate) fn fault(fault: TableError, path: &Path) -> Error {
             "the table {path} is full: every lock in use, waiter, member and watch takes some 128 to 384 bytes in it. Stop all that use it and delete it, \
              and have it made anew with more (`size=64` in the URL, in MiB), or spread over several namespaces"
         )),
-        TableError::Busy(process) => {
-            Error::new(ErrorKind::Unavailable, format!("the table {path} can't be used just now: {}", blocker(process)))
+        TableError::Busy { by, .. } => {
+            Error::new(ErrorKind::Unavailable, format!("the table {path} can't be used just now: {}", blocker(by)))
         }
         TableError::Unknown(code) => {
             let error = io::Error::from_raw_os_error(code);
@@ -98,6 +99,15 @@ pub(crate) fn foreign(path: &Path) -> Error {
     ))
 }
 
+/// A file that stands where the table should be, and has not even the beginning of one.
+pub(crate) fn too_short(path: &Path) -> Error {
+    Error::config(format!(
+        "{} was not made by this driver, or another program has cut it, and stays as it is: a table that was cut is of no more use and may be deleted; another \
+         file is to be moved away, or the URL to have another name (ipc://NAME)",
+        path.display()
+    ))
+}
+
 /// A folder that is another user's, or open to others.
 pub(crate) fn not_ours(path: &Path, what: impl fmt::Display) -> Error {
     Error::new(
@@ -125,17 +135,27 @@ pub(crate) fn taken_away() -> Error {
     Error::new(ErrorKind::NotFound, "the grant had been taken away before")
 }
 
+/// Whether that is to stand in `/dev/shm` itself, and this user may make nothing there.
+fn is_closed(path: &Path) -> bool {
+    let folder = Path::new(SHARED_MEMORY);
+    path.parent() == Some(folder) && eaccess(folder, AccessFlags::W_OK).is_err()
+}
+
 /// How many files there is room for; `None` where that has no limit.
 pub(crate) fn files_left(shared_memory: &Path) -> Option<u64> {
     let found = statvfs(shared_memory).ok()?;
     (found.files() > 0).then(|| found.files_available())
 }
 
-fn judge(error: &io::Error) -> (ErrorKind, &'static str) {
+fn judge(error: &io::Error, path: &Path) -> (ErrorKind, &'static str) {
     match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) if is_closed(path) => {
+            (ErrorKind::Unauthorized, "all users must be able to make folders in /dev/shm (`chmod 1777 /dev/shm`)")
+        }
         Some(libc::EACCES | libc::EPERM) => (
             ErrorKind::Unauthorized,
-            "shared memory is for one user alone, unless the URL of all says mode=660 with a group, or mode=666",
+            "shared memory is for the user alone where the URL says no mode; with a group it is for the members of that (`id -nG` says which groups this user \
+             is in), and with mode=666 for all users",
         ),
         Some(libc::EROFS) => (ErrorKind::Unauthorized, "/dev/shm is read-only here"),
         Some(libc::ENOSPC) if files_left(Path::new(SHARED_MEMORY)) == Some(0) => (
@@ -151,9 +171,10 @@ fn judge(error: &io::Error) -> (ErrorKind, &'static str) {
             ErrorKind::Config,
             "there must be a /dev/shm, and nothing but what this driver makes below its folder there",
         ),
-        Some(libc::EMFILE | libc::ENFILE) => {
-            (ErrorKind::Unavailable, "each session takes up to five open files: raise the limit (ulimit -n)")
-        }
+        Some(libc::EMFILE | libc::ENFILE) => (
+            ErrorKind::Unavailable,
+            "each session takes up to five open files, and four more for the coordinator: raise the limit (ulimit -n)",
+        ),
         _ => (ErrorKind::Unavailable, "see to /dev/shm and try again"),
     }
 }

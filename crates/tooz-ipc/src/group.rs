@@ -98,9 +98,8 @@ impl Groups for IpcSession {
 
     async fn members(&self, group: &GroupId) -> Result<Roster> {
         let Some(living) = self.looking().await? else { return Err(Error::no_group(group)) };
-        let Some(listed) = living.with(|table| table.members(group.as_str())).await? else {
-            return Err(Error::no_group(group));
-        };
+        let listed = living.list_living(|table| table.members(group.as_str()), |one| one.owner).await?;
+        let Some(listed) = listed else { return Err(Error::no_group(group)) };
         let entries = listed.into_iter().map(|one| {
             let capabilities = Capabilities::from_json(one.capabilities)?;
             Ok(RosterEntry::new(MemberId::new(one.member)?, one.id, capabilities))

@@ -100,13 +100,13 @@ impl Living {
 
     /// Looks at what is watched: at one record, or at all.
     fn look_after_watches(&self, only: Option<usize>) {
-        for (record, watch) in self.dispatch.watched() {
-            if only.is_some_and(|only| only != record) {
+        for one in self.dispatch.watched() {
+            if only.is_some_and(|only| only != one.record) {
                 continue;
             }
-            match self.quietly(|table| table.changes(watch, record)) {
-                Some(Some(changes)) => self.dispatch.found(record, changes),
-                Some(None) if self.is_sure() => self.dispatch.gone(record, watch),
+            match self.quietly(|table| table.changes(one.watch, one.record)) {
+                Some(Some(changes)) => self.dispatch.found(one.record, changes),
+                Some(None) if self.is_sure() => self.dispatch.gone(one),
                 Some(None) | None => {}
             }
         }

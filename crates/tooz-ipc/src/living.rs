@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 use tooz_core::driver::{Mutex, Reporter, RequestId};
 use tooz_core::{MemberId, Result};
 
-use crate::critical::{Critical, is_unowned};
+use crate::critical::{Critical, TableWait, is_unowned};
 use crate::dispatch::Dispatch;
 use crate::doorbell::{Hand, Ring};
 use crate::error::{self, TableError};
@@ -44,6 +44,8 @@ pub(crate) struct Living {
     hand: Hand,
     /// How long a change waits for another process.
     patience: Duration,
+    /// The change of another for which that was too long, by the table's word: it is not waited for again, so that each request names it within its own time.
+    stuck: AtomicU64,
     born: Instant,
     /// When the table's file was last looked at, in ns since it was born, plus one.
     looked_at: AtomicU64,
@@ -78,6 +80,7 @@ impl Living {
             dispatch: Dispatch::new(reporter.clone()),
             hand,
             patience,
+            stuck: AtomicU64::new(0),
             born: Instant::now(),
             looked_at: AtomicU64::new(0),
             ended: OnceLock::new(),
@@ -125,16 +128,20 @@ impl Living {
         patience: Duration,
         act: &mut impl FnMut(&mut Critical<'_>) -> Result<T, TableError>,
     ) -> Result<Result<T, TableError>> {
-        let mut until = None;
+        let mut wait = None;
         loop {
-            match self.try_with(act)? {
-                Err(TableError::Busy(_))
-                    if *until.get_or_insert_with(|| Instant::now() + patience) > Instant::now() =>
-                {
-                    tokio::time::sleep(PAUSE).await;
-                }
+            let (by, word) = match self.try_with(act)? {
+                Err(TableError::Busy { by, word }) if word != self.stuck.load(Ordering::Relaxed) => (by, word),
                 done => return Ok(done),
+            };
+            let wait = wait.get_or_insert_with(|| TableWait::begin(patience));
+            if let Err(fault) = wait.goes_on(by, word) {
+                if matches!(fault, TableError::Busy { by: Some(_), .. }) && patience >= self.patience {
+                    self.stuck.store(word, Ordering::Relaxed);
+                }
+                return Ok(Err(fault));
             }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 

@@ -1,5 +1,8 @@
 //! Locks as core asks for them. What a lock is in the table, `queue` knows.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -12,8 +15,9 @@ use crate::holdings::HeldLock;
 use crate::layout::BlockKind;
 use crate::living::Living;
 use crate::process::Process;
-use crate::queue::{Occupant, PlaceState, WaitMode};
+use crate::queue::{AskEnd, Occupant, PlaceState, WaitMode};
 use crate::session::IpcSession;
+use crate::slots::Remainder;
 
 /// How often a waiter looks whether those before it live.
 const LOOK: Duration = Duration::from_secs(1);
@@ -31,7 +35,7 @@ impl Locks for IpcSession {
 
     async fn lock(&self, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
         let living = self.owning()?;
-        let place = match ask(&living, request, WaitMode::Wait).await? {
+        let place = match take_place(&living, request, wanted).await? {
             Some(PlaceState { block, token: None }) => block,
             done => return Ok(done.and_then(granted)),
         };
@@ -136,8 +140,8 @@ impl Locks for IpcSession {
 
 /// One more watcher of a record. All that a session has of one record go by one watch.
 pub(crate) fn watching(living: &Living, table: &mut Critical<'_>, record: usize) -> Result<PushStream, TableError> {
-    let (watch, changes) = table.watch(record, living.dispatch.watch_of(record))?;
-    Ok(living.dispatch.add_watcher(record, watch, changes))
+    let watch = table.watch(record, living.dispatch.watch_of(record))?;
+    Ok(living.dispatch.add_watcher(record, watch))
 }
 
 /// Asks for the lock, unless the request has its place already.
@@ -150,18 +154,49 @@ async fn ask(living: &Living, request: &LockRequest, patience: WaitMode) -> Resu
         };
     }
     let lock = (kind(&request.key), request.key.name.as_bytes());
-    let place = living.with(|table| table.ask(lock, request.id, request.mode, patience)).await?;
-    if let Some(PlaceState { block, token }) = place {
-        holdings.hold(request.id, HeldLock { block, token });
+    loop {
+        let act = |table: &mut Critical<'_>| table.ask(lock, request.id, request.mode, patience);
+        let end = match patience {
+            WaitMode::Try => living.with(act).await?,
+            WaitMode::Wait => living.briefly(act).await?,
+        };
+        match end {
+            AskEnd::Place(place) => {
+                holdings.hold(request.id, HeldLock { block: place.block, token: place.token });
+                return Ok(Some(place));
+            }
+            AskEnd::Refused => return Ok(None),
+            AskEnd::DeadAhead => tokio::task::yield_now().await,
+        }
     }
-    Ok(place)
+}
+
+/// Asks for the lock until it has a place, and tells meanwhile what is in the way. `None`: it is not wanted any more.
+async fn take_place(living: &Living, request: &LockRequest, wanted: &Wanted) -> Result<Option<PlaceState>> {
+    loop {
+        match ask(living, request, WaitMode::Wait).await {
+            Err(error) if error.kind() == ErrorKind::Unavailable => wanted.trouble(&error),
+            done => return done,
+        }
+        tokio::select! {
+            biased;
+            () = wanted.unwanted() => return Ok(None),
+            () = tokio::time::sleep(LOOK_SOON) => {}
+        }
+    }
 }
 
 /// The token, if the place has the lock by now.
 async fn look(living: &Living, request: &LockRequest, block: usize) -> Result<Option<u64>> {
     // Under the table's lock: what is seen without it may be taken back.
-    let place = living.briefly(|table| table.look_again(block, request.id)).await?;
-    let token = place.ok_or_else(error::taken_away)?.token;
+    let token = loop {
+        let (place, rest) = living.briefly(|table| table.look_again(block, request.id)).await?;
+        let token = place.ok_or_else(error::taken_away)?.token;
+        if token.is_some() || rest == Remainder::Nothing {
+            break token;
+        }
+        tokio::task::yield_now().await;
+    };
     if token.is_some() {
         living.dispatch.holdings.hold(request.id, HeldLock { block, token });
     }
@@ -192,18 +227,25 @@ fn leave(table: &mut Critical<'_>, request: &LockRequest, block: usize) -> Resul
     }
 }
 
-/// All places of a lock, with whose they are.
+/// All places of the living in a lock, with whose they are.
 async fn see(living: &Living, key: &LockKey) -> Result<Vec<(Occupant, MemberId, Process)>> {
-    let places = living
-        .with(|table| {
-            let places = table.places(kind(key), key.name.as_bytes())?;
-            places
-                .into_iter()
-                .map(|seen| table.session(seen.slot).map(|session| (seen, session)))
-                .collect::<Result<Vec<_>, _>>()
-        })
-        .await?;
-    places.into_iter().map(|(seen, (member, process))| Ok((seen, MemberId::new(member)?, process))).collect()
+    let places = living.list_living(|table| places(table, key).map(Some), |(seen, _)| seen.owner).await?;
+    let named = places.into_iter().flatten().map(|(seen, session)| Ok((seen, MemberId::new(&session.0)?, session.1)));
+    named.collect()
+}
+
+/// All places of a lock, each with its session, which may have many.
+fn places(table: &mut Critical<'_>, key: &LockKey) -> Result<Vec<(Occupant, Arc<(String, Process)>)>, TableError> {
+    let mut sessions = HashMap::new();
+    let seen = table.places(kind(key), key.name.as_bytes())?;
+    let with_session = seen.into_iter().map(|seen| {
+        let session = match sessions.entry(seen.owner.0) {
+            Entry::Occupied(known) => Arc::clone(known.get()),
+            Entry::Vacant(unknown) => Arc::clone(unknown.insert(Arc::new(table.session(seen.owner.0)?))),
+        };
+        Ok((seen, session))
+    });
+    with_session.collect()
 }
 
 type LocksInUse = (Vec<(BlockKind, String)>, Option<usize>);

@@ -57,8 +57,11 @@ fn users(options: &Options) -> Result<Users> {
 }
 
 fn group_id(group: &str) -> Result<u32> {
-    if let Ok(number) = group.parse() {
-        return Ok(number);
+    match group.parse() {
+        // To the system that number means: leave the group as it is.
+        Ok(u32::MAX) => return Err(Error::config(format!("{group} is no group: the numbers of groups are below it"))),
+        Ok(number) => return Ok(number),
+        Err(_) => {}
     }
     match Group::from_name(group) {
         Ok(Some(found)) => Ok(found.gid.as_raw()),
@@ -89,6 +92,7 @@ mod tests {
     fn a_group_is_a_name_or_a_number() {
         assert_eq!(group_id("4711").unwrap(), 4711);
         assert_eq!(group_id("root").unwrap(), 0);
+        assert!(group_id("4294967295").unwrap_err().to_string().contains("is no group"));
         assert!(group_id("no such group").unwrap_err().to_string().contains("getent group"));
     }
 }

@@ -7,6 +7,9 @@ use crate::error::TableError;
 use crate::layout::{self, BlockKind, GENERATION, IN_USE, KIND, OWNER_GENERATION, OWNER_SLOT, RECORD, SLOTS, block};
 use crate::list::List;
 
+/// Whose a thing is: a slot, and the how-manieth session of it.
+pub(crate) type Owner = (usize, u64);
+
 impl Critical<'_> {
     /// Whether that very session lives: the slot may be another's by now.
     pub(crate) fn is_alive(&self, slot: usize, generation: u64) -> Result<bool, TableError> {
@@ -19,7 +22,7 @@ impl Critical<'_> {
     }
 
     /// Whose a thing is: a slot and a generation.
-    pub(crate) fn owner(&self, thing: usize) -> Result<(usize, u64), TableError> {
+    pub(crate) fn owner(&self, thing: usize) -> Result<Owner, TableError> {
         if self.kind(thing)?.is_none_or(BlockKind::is_record) {
             return Err(TableError::Garbled("a list with something that no session can have"));
         }

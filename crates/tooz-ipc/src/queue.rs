@@ -18,9 +18,13 @@ use crate::layout::{
     BlockKind, GRANTED, HOLDERS_MODE, ID_HIGH, ID_LOW, MODE, NEXT, RECORD, SINCE, TOKEN, WAITING, block,
 };
 use crate::list::List;
+use crate::owner::Owner;
+use crate::slots::Remainder;
 
-/// How many of those that share a lock are looked at, whether they live, by a request that wants it alone. The dead among thousands are found by the sweep.
+/// How many of the living that share a lock are looked at by a request that wants it alone. The dead behind them are found by the sweep.
 const LOOKED_AT: usize = 64;
+/// How many of the dead are taken out before others have their turn.
+const TAKEN_OUT: usize = 64;
 
 /// What a place in a queue is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +34,20 @@ pub(crate) struct PlaceState {
     pub(crate) token: Option<u64>,
 }
 
+/// What came of asking for a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AskEnd {
+    Place(PlaceState),
+    /// It is not to be had at once.
+    Refused,
+    /// Many dead were in the way, and there may be more: nothing was asked yet.
+    DeadAhead,
+}
+
 /// A place as others see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Occupant {
-    pub(crate) slot: usize,
+    pub(crate) owner: Owner,
     pub(crate) mode: LockMode,
     pub(crate) token: Option<u64>,
     /// In µs since 1970.
@@ -48,23 +62,27 @@ pub(crate) enum WaitMode {
 }
 
 impl Critical<'_> {
-    /// Takes the lock, or a place at the end of its queue. `None`: it is not to be had at once.
+    /// Takes the lock, or a place at the end of its queue.
     pub(crate) fn ask(
         &mut self,
         lock: (BlockKind, &[u8]),
         id: RequestId,
         mode: LockMode,
         patience: WaitMode,
-    ) -> Result<Option<PlaceState>, TableError> {
+    ) -> Result<AskEnd, TableError> {
         let (kind, name) = lock;
         let record = match self.find(kind, name)? {
             None => self.make(kind, name)?,
             Some(record) => {
                 if !self.admits(record, mode)? {
-                    self.settle(record)?;
+                    let rest = self.settle(record)?;
                     self.commit()?;
-                    if patience == WaitMode::Try && !self.admits(record, mode)? {
-                        return Ok(None);
+                    if !self.admits(record, mode)? {
+                        match (rest, patience) {
+                            (Remainder::Some, _) => return Ok(AskEnd::DeadAhead),
+                            (Remainder::Nothing, WaitMode::Try) => return Ok(AskEnd::Refused),
+                            (Remainder::Nothing, WaitMode::Wait) => {}
+                        }
                     }
                 }
                 record
@@ -86,7 +104,7 @@ impl Critical<'_> {
             None
         };
         self.commit()?;
-        Ok(Some(PlaceState { block: place, token }))
+        Ok(AskEnd::Place(PlaceState { block: place, token }))
     }
 
     /// How the place of that request stands. `None`: it has none.
@@ -99,13 +117,18 @@ impl Critical<'_> {
         Ok(Some(PlaceState { block: place, token: (token != 0).then_some(token) }))
     }
 
-    /// How the place of that request stands, after a look whether those before it still live.
-    pub(crate) fn look_again(&mut self, place: usize, id: RequestId) -> Result<Option<PlaceState>, TableError> {
+    /// How the place of that request stands, after a look whether those before it still live; and whether more of the dead may be in its way.
+    pub(crate) fn look_again(
+        &mut self,
+        place: usize,
+        id: RequestId,
+    ) -> Result<(Option<PlaceState>, Remainder), TableError> {
+        let mut rest = Remainder::Nothing;
         if let Some(PlaceState { token: None, .. }) = self.place(place, id)? {
-            self.settle(self.number(block(place, RECORD))?)?;
+            rest = self.settle(self.number(block(place, RECORD))?)?;
             self.commit()?;
         }
-        self.place(place, id)
+        Ok((self.place(place, id)?, rest))
     }
 
     /// Takes a place away, whosever it is, and hands over.
@@ -136,23 +159,20 @@ impl Critical<'_> {
         Ok(false)
     }
 
-    /// All living places of a lock, in their order.
+    /// All places of a lock, in their order: of the living, and of the dead that were not found so far.
     pub(crate) fn places(&mut self, kind: BlockKind, name: &[u8]) -> Result<Vec<Occupant>, TableError> {
         let mut seen = Vec::new();
         let Some(lock) = self.find(kind, name)? else { return Ok(seen) };
         self.settle(lock)?;
         self.commit()?;
         for place in self.all(List::of(lock))? {
-            if self.is_owner_alive(place)? {
-                let token = self.get(block(place, TOKEN))?;
-                let (slot, _) = self.owner(place)?;
-                seen.push(Occupant {
-                    slot,
-                    mode: mode_of(self.get(block(place, MODE))?)?,
-                    token: (token != 0).then_some(token),
-                    since: self.get(block(place, SINCE))?,
-                });
-            }
+            let token = self.get(block(place, TOKEN))?;
+            seen.push(Occupant {
+                owner: self.owner(place)?,
+                mode: mode_of(self.get(block(place, MODE))?)?,
+                token: (token != 0).then_some(token),
+                since: self.get(block(place, SINCE))?,
+            });
         }
         self.forget_if_idle(lock)?;
         self.commit()?;
@@ -173,25 +193,26 @@ impl Critical<'_> {
         Ok(false)
     }
 
-    /// Takes out the dead that are in the way, and hands over.
-    fn settle(&mut self, lock: usize) -> Result<(), TableError> {
-        let mut place = self.first(List::of(lock))?;
-        for _ in 0..LOOKED_AT {
-            if place == 0 {
-                break;
-            }
+    /// Takes out the dead that are in the way, so many at a time, and hands over.
+    fn settle(&mut self, lock: usize) -> Result<Remainder, TableError> {
+        let (mut place, mut living, mut dead) = (self.first(List::of(lock))?, 0, 0);
+        while place != 0 && living < LOOKED_AT && dead < TAKEN_OUT {
             let (slot, generation) = self.owner(place)?;
             if self.get(block(place, TOKEN))? == 0 {
                 break;
             }
             let next = self.number(block(place, NEXT))?;
-            if !self.is_alive(slot, generation)? {
+            if self.is_alive(slot, generation)? {
+                living += 1;
+            } else {
+                dead += 1;
                 self.take_out(lock, place)?;
                 self.checkpoint()?;
             }
             place = next;
         }
-        self.hand_over(lock)
+        self.hand_over(lock)?;
+        Ok(if dead == TAKEN_OUT { Remainder::Some } else { Remainder::Nothing })
     }
 
     /// Gives the lock to those at the head of its queue that may have it. The dead lose their places.

@@ -11,6 +11,7 @@ use crate::layout::{
     RECORD, REVISION, block,
 };
 use crate::list::List;
+use crate::owner::Owner;
 use crate::queue::halves;
 
 /// A new membership.
@@ -47,6 +48,7 @@ pub(crate) struct MemberEntry {
     pub(crate) member: String,
     pub(crate) id: RequestId,
     pub(crate) capabilities: String,
+    pub(crate) owner: Owner,
 }
 
 impl Critical<'_> {
@@ -76,11 +78,11 @@ impl Critical<'_> {
         Ok(DeleteEnd::Done)
     }
 
-    /// The living members of a group.
-    pub(crate) fn members(&mut self, group: &str) -> Result<Option<Vec<MemberEntry>>, TableError> {
+    /// The members of a group: the living, and the dead that were not found so far.
+    pub(crate) fn members(&self, group: &str) -> Result<Option<Vec<MemberEntry>>, TableError> {
         let Some(record) = self.find(BlockKind::Group, group.as_bytes())? else { return Ok(None) };
         let mut listed = Vec::new();
-        for membership in self.living(record)? {
+        for membership in self.all(List::of(record))? {
             let text = |name, length| {
                 let text =
                     self.read_text(self.number(block(membership, name))?, self.number(block(membership, length))?)?;
@@ -90,6 +92,7 @@ impl Critical<'_> {
                 member: text(MEMBER_NAME, MEMBER_NAME_LENGTH)?,
                 id: self.id(membership)?,
                 capabilities: text(CAPABILITIES, CAPABILITIES_LENGTH)?,
+                owner: self.owner(membership)?,
             });
         }
         Ok(Some(listed))

@@ -93,7 +93,7 @@ impl IpcSession {
             return Err(error::lost("it was closed"));
         }
         let table = match missing {
-            Missing::Make => self.folder.open_or_make()?,
+            Missing::Make => self.folder.open_or_make(self.patience / 2).await?,
             Missing::Leave => match self.folder.open()? {
                 Some(table) => table,
                 None => return Ok(None),

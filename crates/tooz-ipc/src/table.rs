@@ -160,8 +160,11 @@ pub(crate) fn words_for(mebibytes: u64) -> usize {
 fn words_of(file: &File, path: &Path, namespace: &Namespace) -> Result<usize> {
     let failed = |error| error::at(error, "read the beginning of", path);
     let found = file.metadata().map_err(failed)?;
-    if !found.is_file() || found.len() < ((AT_WORDS + 1) * WORD) as u64 {
+    if !found.is_file() {
         return Err(error::foreign(path));
+    }
+    if found.len() < ((AT_WORDS + 1) * WORD) as u64 {
+        return Err(error::too_short(path));
     }
     let mut beginning = [0; (AT_WORDS + 1) * WORD];
     file.read_exact_at(&mut beginning, 0).map_err(failed)?;

@@ -6,18 +6,28 @@ use crate::error::TableError;
 use crate::layout::{BlockKind, CHANGES, RECORD, block};
 use crate::list::List;
 
+/// A watch that we have of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecordWatch {
+    pub(crate) block: usize,
+    /// How often the record has changed.
+    pub(crate) changes: u64,
+    /// Whether it was made just now: what we watched at that record before is gone, also where record and watch have the blocks of those that are gone.
+    pub(crate) is_new: bool,
+}
+
 impl Critical<'_> {
-    /// Watches a record, by the watch that we have there already if that still stands. Answers the watch, and how often the record has changed.
-    pub(crate) fn watch(&mut self, record: usize, there: Option<usize>) -> Result<(usize, u64), TableError> {
+    /// Watches a record, by the watch that we have there already if that still stands.
+    pub(crate) fn watch(&mut self, record: usize, there: Option<usize>) -> Result<RecordWatch, TableError> {
         let changes = self.get(block(record, CHANGES))?;
         if let Some(there) = there
             && self.is_watch(there, record)?
         {
-            return Ok((there, changes));
+            return Ok(RecordWatch { block: there, changes, is_new: false });
         }
-        let watch = self.own(BlockKind::Watch, record, List::watches(record))?;
+        let block = self.own(BlockKind::Watch, record, List::watches(record))?;
         self.commit()?;
-        Ok((watch, changes))
+        Ok(RecordWatch { block, changes, is_new: true })
     }
 
     /// How often a record has changed that we watch. `None`: the watch is over, as with a group that was deleted.

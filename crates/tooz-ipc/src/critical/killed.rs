@@ -18,7 +18,7 @@ use super::stage::{ALONE, Stage, request, session};
 use super::{OWNER_MASK, now};
 use crate::error::TableError;
 use crate::layout::{AT_OWNER, AT_TOKEN, AT_UNDONE, BlockKind, SLOTS, slot};
-use crate::queue::WaitMode;
+use crate::queue::{AskEnd, WaitMode};
 use crate::roster::{JoinEnd, Newcomer};
 use crate::slots::Remainder;
 use crate::table::Table;
@@ -66,8 +66,8 @@ fn a_kill_at_every_instruction_leaves_no_broken_table_and_without_the_undo_log_i
 fn others(stage: &Stage) -> Table {
     let table = stage.session("other");
     let mut inside = table.enter().unwrap();
-    inside.ask((BlockKind::Lock, b"shared"), request(1), LockMode::Shared, WaitMode::Try).unwrap().unwrap();
-    inside.ask((BlockKind::Lock, b"taken"), request(2), LockMode::Exclusive, WaitMode::Try).unwrap().unwrap();
+    inside.ask((BlockKind::Lock, b"shared"), request(1), LockMode::Shared, WaitMode::Try).unwrap();
+    inside.ask((BlockKind::Lock, b"taken"), request(2), LockMode::Exclusive, WaitMode::Try).unwrap();
     assert!(inside.create_group("group").unwrap());
     let other = Newcomer { group: "group", member: "other", id: request(3), capabilities: "1" };
     inside.join(&other, |_| JoinConflict::Refused).unwrap();
@@ -79,11 +79,14 @@ fn others(stage: &Stage) -> Table {
 
 /// Each kind of change once.
 fn go_through_all(table: &Table) -> Result<(), TableError> {
-    let ask = |name: &[u8], id, mode| table.enter()?.ask((BlockKind::Lock, name), request(id), mode, WaitMode::Wait);
-    let free =
-        ask(b"free, with a name that is longer than a block", 10, LockMode::Exclusive)?.ok_or(TableError::Full)?;
-    let beside = ask(b"shared", 11, LockMode::Shared)?.ok_or(TableError::Full)?;
-    let waiting = ask(b"taken", 12, LockMode::Exclusive)?.ok_or(TableError::Full)?;
+    let ask =
+        |name: &[u8], id, mode| match table.enter()?.ask((BlockKind::Lock, name), request(id), mode, WaitMode::Wait)? {
+            AskEnd::Place(place) => Ok(place),
+            AskEnd::Refused | AskEnd::DeadAhead => Err(TableError::Full),
+        };
+    let free = ask(b"free, with a name that is longer than a block", 10, LockMode::Exclusive)?;
+    let beside = ask(b"shared", 11, LockMode::Shared)?;
+    let waiting = ask(b"taken", 12, LockMode::Exclusive)?;
     let ours = Newcomer { group: "group", member: "child", id: request(13), capabilities: "{}" };
     let JoinEnd::Done(membership) = table.enter()?.join(&ours, |_| JoinConflict::Refused)? else {
         return Err(TableError::Full);

@@ -1,12 +1,13 @@
 //! Sessions that die between two steps: what they had not finished is not believed, what they had finished is found without a ring.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tooz_core::LockMode;
 
-use super::{PlaceState, WaitMode};
-use crate::critical::Critical;
+use super::{AskEnd, PlaceState, WaitMode};
 use crate::critical::stage::{ALONE, Stage, request};
+use crate::critical::{Critical, TableWait};
 use crate::error::TableError;
 use crate::layout::{BlockKind, TOKEN, block};
 use crate::process::Process;
@@ -18,7 +19,8 @@ const X: (BlockKind, &[u8]) = (BlockKind::Lock, b"x");
 fn holder_and_waiter(stage: &Stage) -> (Table, PlaceState, Table, PlaceState) {
     let ask = |table: &Table, id| {
         let place = table.enter().unwrap().ask(X, request(id), LockMode::Exclusive, WaitMode::Wait);
-        place.unwrap().unwrap()
+        let AskEnd::Place(place) = place.unwrap() else { panic!("it has a place") };
+        place
     };
     let (one, two) = (stage.session("one"), stage.session("two"));
     let (held, waits) = (ask(&one, 1), ask(&two, 2));
@@ -48,7 +50,7 @@ fn a_grant_that_was_not_finished_is_not_believed() {
     assert_ne!(token, 0, "it stands there");
     let place = two.enter().unwrap().place(waits.block, request(2)).unwrap().unwrap();
     assert_eq!(place.token, None, "and is taken back by a look under the table's lock");
-    let place = two.enter().unwrap().look_again(waits.block, request(2)).unwrap().unwrap();
+    let place = two.enter().unwrap().look_again(waits.block, request(2)).unwrap().0.unwrap();
     assert!(place.token > held.token, "then the dead is out of the way");
     two.enter().unwrap().verify().unwrap();
 }
@@ -65,7 +67,7 @@ fn a_death_between_leaving_and_handing_over_keeps_no_waiter_waiting() {
     });
     let place = two.enter().unwrap().place(waits.block, request(2)).unwrap().unwrap();
     assert_eq!(place.token, None);
-    let place = two.enter().unwrap().look_again(waits.block, request(2)).unwrap().unwrap();
+    let place = two.enter().unwrap().look_again(waits.block, request(2)).unwrap().0.unwrap();
     assert!(place.token > held.token);
 }
 
@@ -76,7 +78,7 @@ fn who_dies_before_it_has_rung_is_not_missed() {
     let (one, held, two, waits) = holder_and_waiter(&stage);
     // The rings go with the guard, unsent.
     dies_after(one, |inside| inside.leave_queue(held.block));
-    let place = two.enter().unwrap().look_again(waits.block, request(2)).unwrap().unwrap();
+    let place = two.enter().unwrap().look_again(waits.block, request(2)).unwrap().0.unwrap();
     assert!(place.token > held.token);
 }
 
@@ -93,7 +95,7 @@ fn a_slot_that_is_used_again_is_another_session() {
     let next = if again.slot() == slot { again } else { stage.session("next") };
     assert!(!two.enter().unwrap().is_alive(slot, generation).unwrap() || next.slot() != slot);
     next.enter().unwrap().begin_session().unwrap();
-    let place = two.enter().unwrap().look_again(waits.block, request(2)).unwrap().unwrap();
+    let place = two.enter().unwrap().look_again(waits.block, request(2)).unwrap().0.unwrap();
     assert!(place.token > held.token, "what the dead had does not come to life");
     assert!(next.enter().unwrap().place(held.block, request(1)).unwrap().is_none());
     two.enter().unwrap().verify().unwrap();
@@ -104,9 +106,26 @@ fn the_owner_of_the_table_that_stands_still_is_named() {
     let stage = Stage::new(64);
     let (one, two) = (stage.session("one"), stage.session("two"));
     let inside = one.enter().unwrap();
-    assert_eq!(two.enter().err(), Some(TableError::Busy(Some(Process::ours()))));
+    assert!(matches!(two.enter().err(), Some(TableError::Busy { by: Some(by), .. }) if by == Process::ours()));
     drop(inside);
     assert!(two.enter().is_ok());
+}
+
+#[test]
+fn one_of_many_owners_that_get_on_is_not_named() {
+    let (patience, by) = (Duration::from_millis(20), Some(Process::ours()));
+    let mut wait = TableWait::begin(patience);
+    std::thread::sleep(patience * 2);
+    assert_eq!(wait.goes_on(by, 1), Err(TableError::Busy { by: None, word: 1 }), "its change has just begun");
+    std::thread::sleep(patience);
+    assert_eq!(
+        wait.goes_on(by, 2),
+        Err(TableError::Busy { by: None, word: 2 }),
+        "the same process, but another change"
+    );
+    std::thread::sleep(patience);
+    assert_eq!(wait.goes_on(by, 2), Err(TableError::Busy { by, word: 2 }));
+    assert_eq!(TableWait::begin(Duration::from_mins(1)).goes_on(by, 2), Ok(()));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tooz_core::LockMode;
 use tooz_core::driver::{JoinConflict, RequestId};
 
-use super::{PlaceState, WaitMode};
+use super::{AskEnd, Occupant, PlaceState, WaitMode};
 use crate::critical::Critical;
 use crate::critical::stage::{ALONE, Stage, request};
 use crate::doorbell::RingReason;
@@ -148,6 +148,14 @@ impl Play {
         result
     }
 
+    /// The places of the living.
+    fn places(&mut self, session: usize, lock: usize) -> Vec<Occupant> {
+        self.inside(session, |table| {
+            let seen = table.places(BlockKind::Lock, LOCKS[lock].as_bytes())?;
+            Ok(seen.into_iter().filter(|one| table.is_alive(one.owner.0, one.owner.1).unwrap()).collect())
+        })
+    }
+
     fn next_request(&mut self) -> RequestId {
         self.requests += 1;
         request(self.requests)
@@ -198,8 +206,9 @@ impl Play {
         let place =
             self.inside(session, |table| table.ask((BlockKind::Lock, LOCKS[lock].as_bytes()), id, mode, patience));
         match place {
-            None => assert!(!admits && patience == WaitMode::Try),
-            Some(PlaceState { block, token }) => {
+            AskEnd::DeadAhead => panic!("there are few"),
+            AskEnd::Refused => assert!(!admits && patience == WaitMode::Try),
+            AskEnd::Place(PlaceState { block, token }) => {
                 assert_eq!(token.is_some(), admits);
                 if let Some(token) = token {
                     assert!(token > self.last_token);
@@ -225,7 +234,7 @@ impl Play {
     }
 
     fn break_lock(&mut self, session: usize, lock: usize) {
-        let seen = self.inside(session, |table| table.places(BlockKind::Lock, LOCKS[lock].as_bytes()));
+        let seen = self.places(session, lock);
         let Some(token) = seen.first().and_then(|seen| seen.token) else { return };
         let broken = self.inside(session, |table| table.break_lock(BlockKind::Lock, LOCKS[lock].as_bytes(), token));
         assert!(broken);
@@ -291,8 +300,8 @@ impl Play {
     /// The table is whole, and says what the model says.
     fn compare(&mut self) {
         self.inside(0, |table| table.verify());
-        for (lock, name) in LOCKS.iter().enumerate() {
-            let seen = self.inside(0, |table| table.places(BlockKind::Lock, name.as_bytes()));
+        for lock in 0..LOCKS.len() {
+            let seen = self.places(0, lock);
             let seen: Vec<_> = seen.iter().map(|one| (one.mode, one.token.is_some())).collect();
             let expected = self.model.locks.get(&lock).map_or(&[][..], Vec::as_slice);
             assert_eq!(seen, expected.iter().map(|one| (one.mode, one.holds)).collect::<Vec<_>>());
@@ -301,7 +310,11 @@ impl Play {
         assert!(token >= self.last_token);
         self.last_token = token;
         for (group, name) in GROUPS.iter().enumerate() {
-            let seen = self.inside(0, |table| table.members(name));
+            let seen = self.inside(0, |table| {
+                let Some(seen) = table.members(name)? else { return Ok(None) };
+                let living = seen.into_iter().filter(|one| table.is_alive(one.owner.0, one.owner.1).unwrap());
+                Ok(Some(living.collect::<Vec<_>>()))
+            });
             let seen =
                 seen.map(|seen| seen.into_iter().map(|one| (one.member, one.id, one.capabilities)).collect::<Vec<_>>());
             let expected = self.model.groups.get(&group).map(|members| {

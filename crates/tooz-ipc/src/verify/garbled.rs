@@ -9,7 +9,7 @@ use tooz_core::driver::JoinConflict;
 use crate::critical::stage::{Stage, request};
 use crate::error::TableError;
 use crate::layout::{AT_OWNER, AT_UNDO, BLOCK, BlockKind, UNDO_AT, block, bucket, slot};
-use crate::queue::WaitMode;
+use crate::queue::{AskEnd, WaitMode};
 use crate::roster::Newcomer;
 use crate::table::Table;
 
@@ -35,7 +35,7 @@ fn ask_everything(table: &Table) -> Result<(), TableError> {
     for (id, name) in (100..).zip(NAMES) {
         let place = table.enter()?.ask((BlockKind::Lock, name), request(id), LockMode::Shared, WaitMode::Wait);
         let _ = table.enter()?.places(BlockKind::Lock, name);
-        if let Ok(Some(place)) = place {
+        if let Ok(AskEnd::Place(place)) = place {
             let _ = table.enter()?.look_again(place.block, request(id));
             let _ = table.enter()?.leave_queue(place.block);
         }

@@ -83,9 +83,18 @@ impl Name {
     /// As if the process of that slot had been stopped in the middle of a change: the word that says whose the table is names it.
     pub(crate) fn own_by_slot(&self, slot: u64) {
         let file = File::options().read(true).write(true).open(self.table()).unwrap();
-        let mut word = [0; 8];
-        file.read_exact_at(&mut word, 64).unwrap();
-        file.write_all_at(&(u64::from_ne_bytes(word) | (slot + 1)).to_ne_bytes(), 64).unwrap();
+        let word = || {
+            let mut word = [0; 8];
+            file.read_exact_at(&mut word, 64).unwrap();
+            u64::from_ne_bytes(word)
+        };
+        // A session that was just inside takes what is written away with its own.
+        while word() & 0xffff != slot + 1 {
+            if word() & 0xffff == 0 {
+                file.write_all_at(&(word() | (slot + 1)).to_ne_bytes(), 64).unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Writes zeros over so many bytes of the table.

@@ -11,6 +11,7 @@ use crate::bed::{Name, trials, within};
 trials![
     a_killed_holder_frees_the_lock_at_once,
     a_lock_of_the_dead_is_free_for_who_comes_later,
+    a_lock_that_many_dead_share_is_free,
     a_slot_that_is_used_again_does_not_bring_the_dead_back,
     a_killed_member_has_left_and_its_group_can_be_deleted,
     a_killed_leader_leaves_a_vacancy_and_the_next_one_is_elected,
@@ -49,6 +50,25 @@ async fn a_lock_of_the_dead_is_free_for_who_comes_later(name: Name) {
     let ours = name.connect("ours").await;
     assert!(ours.lock("x").unwrap().holders().await.unwrap().is_empty());
     assert!(ours.lock("x").unwrap().try_acquire().await.unwrap().is_some(), "no other process needs to clear away");
+}
+
+async fn a_lock_that_many_dead_share_is_free(name: Name) {
+    let ours = name.connect("ours").await;
+    let lock = ours.lock("x").unwrap();
+    for _ in 0..3 {
+        let mut sharer = name.start(&["share", "x", "1000"]);
+        assert_eq!(sharer.line(), "shares");
+        assert_eq!(lock.holders().await.unwrap().len(), 1000);
+        assert!(lock.try_acquire().await.unwrap().is_none());
+        sharer.kill();
+        let guard = lock.try_acquire().await.unwrap().expect("all that share it are dead");
+        assert_eq!(lock.holders().await.unwrap().len(), 1);
+        guard.release().await.unwrap();
+    }
+    let mut sharer = name.start(&["share", "x", "1000"]);
+    sharer.line();
+    sharer.kill();
+    assert!(lock.holders().await.unwrap().is_empty());
 }
 
 async fn a_slot_that_is_used_again_does_not_bring_the_dead_back(name: Name) {

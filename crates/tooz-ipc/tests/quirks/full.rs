@@ -127,6 +127,7 @@ async fn options_that_make_no_sense_are_refused(name: Name) {
         ("mode=660", "group=NAME"),
         ("mode=600&group=root", "mode=660"),
         ("group=no-such-group", "getent group"),
+        ("group=4294967295", "is no group"),
     ] {
         let url = format!("ipc://{}?{option}", name.0);
         let options = tooz_core::ConnectOptions::new(&url).unwrap().member("ours").unwrap();

@@ -14,8 +14,10 @@ type Case = fn(&Name);
 /// Listed with the reason where this system allows no mounts.
 pub(crate) fn trials() -> Vec<Trial> {
     let may_mount = apart("1m", "true").status().is_ok_and(|status| status.success());
-    let cases: [(_, Case); 4] = [
+    let cases: [(_, Case); 6] = [
         ("a_full_file_system_is_told_and_kills_no_process", a_full_file_system_is_told_and_kills_no_process),
+        ("processes_that_start_together_need_the_memory_of_one_table", those_that_start_together),
+        ("a_table_that_a_killed_process_left_half_made_takes_no_memory_of_the_next", a_half_made_table),
         ("a_file_system_without_inodes_is_told_as_such", a_file_system_without_inodes_is_told_as_such),
         ("a_shared_memory_of_ones_own_has_its_own_table_and_the_doctor_says_so", one_of_ones_own),
         ("a_process_of_another_namespace_is_not_named_as_one_of_this", another_namespace_of_processes),
@@ -56,6 +58,30 @@ fn a_full_file_system_is_told_and_kills_no_process(name: &Name) {
     );
     let mut filled = Started::new(apart("4m", &script));
     assert_eq!([filled.line(), filled.line()], ["held", "held"]);
+}
+
+fn those_that_start_together(name: &Name) {
+    let url = format!("ipc://{}?size=16", name.0);
+    let program = std::env::current_exe().unwrap();
+    let script =
+        format!("for one in 1 2 3 4 5 6 7 8; do {} --role '{url}' m$one try x$one & done; wait", program.display());
+    for _ in 0..4 {
+        let mut started = Started::new(apart("24m", &script));
+        for _ in 0..8 {
+            assert_eq!(started.line(), "held");
+        }
+    }
+}
+
+/// There is no room for a second table beside it, and it may be of this very moment.
+fn a_half_made_table(name: &Name) {
+    let (program, url) = (std::env::current_exe().unwrap(), format!("ipc://{}?size=16", name.0));
+    let try_it = format!("{} --role '{url}' one try x", program.display());
+    let root = name.root();
+    let root = root.display();
+    let script = format!("{try_it} && mv {root}/table {root}/.new-0123456789abcdef && {try_it} && ls -A {root}");
+    let mut started = Started::new(apart("24m", &script));
+    assert_eq!([started.line(), started.line(), started.line(), started.line()], ["held", "held", "sessions", "table"]);
 }
 
 fn a_file_system_without_inodes_is_told_as_such(name: &Name) {

@@ -58,7 +58,10 @@ async fn act(url: &str, member: &str, words: &[&str]) {
             forever().await;
         }
         "share" => {
-            let _guard = lock.shared().acquire().await.unwrap();
+            let mut guards = Vec::new();
+            for _ in 0..rest.first().map_or(1, |count| count.parse().unwrap()) {
+                guards.push(lock.shared().acquire().await.unwrap());
+            }
             say("shares");
             forever().await;
         }

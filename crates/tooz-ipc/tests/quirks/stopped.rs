@@ -12,6 +12,7 @@ trials![
     a_stopped_waiter_keeps_its_place_and_its_turn,
     one_that_is_stopped_in_the_middle_of_a_change_is_named_and_others_wait,
     those_in_the_queue_are_told_who_is_stopped_in_the_middle_of_a_change,
+    those_that_come_then_are_told_it_as_well,
     a_stopped_watcher_sees_what_came_while_its_doorbell_was_full,
 ];
 
@@ -66,7 +67,7 @@ async fn those_in_the_queue_are_told_who_is_stopped_in_the_middle_of_a_change(na
     let first = lock.clone();
     let first = tokio::spawn(async move { first.acquire().await.unwrap() });
     let second = name.connect("second").await.lock("x").unwrap();
-    let second = tokio::spawn(async move { second.acquire_within(Duration::from_secs(2)).await });
+    let second = tokio::spawn(async move { second.acquire_within(Duration::from_secs(6)).await });
     while lock.waiters().await.unwrap().len() < 2 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -83,6 +84,29 @@ async fn those_in_the_queue_are_told_who_is_stopped_in_the_middle_of_a_change(na
     }
     stopped.kill();
     within(first).await.unwrap().release().await.unwrap();
+}
+
+/// Also where a request has less time than a change is waited for, or where core asks again until its own time is over.
+async fn those_that_come_then_are_told_it_as_well(name: Name) {
+    let url = format!("{}&operation_timeout=5s&session_timeout=30s", name.url());
+    let ours = connect(&url, "ours").await;
+    ours.group("g").unwrap().create().await.unwrap();
+    drop(ours.lock("x").unwrap().acquire().await.unwrap());
+    let mut stopped = name.start(&["hold", "x"]);
+    stopped.line();
+    stopped.signal(Signal::SIGSTOP);
+    name.own_by_slot(1);
+    let pid = format!("kill -CONT {}", stopped.child.id());
+    let error = within(ours.lock("y").unwrap().acquire_within(Duration::from_secs(2))).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains(&pid), "{error}");
+    let error = within(ours.group("g").unwrap().join_or_create(&())).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains(&pid), "{error}");
+    let lock = ours.lock("y").unwrap();
+    let waiting = tokio::spawn(async move { lock.acquire().await.unwrap() });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    stopped.kill();
+    within(waiting).await.unwrap().release().await.unwrap();
+    drop(within(ours.group("g").unwrap().join(&())).await.unwrap());
 }
 
 async fn one_that_is_stopped_in_the_middle_of_a_change_is_named_and_others_wait(name: Name) {

@@ -19,6 +19,7 @@ trials![
     a_table_that_was_made_shorter_kills_none_that_only_wait,
     an_overwritten_table_is_a_loss_and_no_process_is_blamed,
     memberships_and_watches_go_on_in_the_next_table,
+    a_deleted_group_is_told_though_the_next_one_has_its_place,
     who_is_taken_over_is_told,
     a_broken_grant_is_told_at_once,
     looking_makes_nothing_and_follows_the_table,
@@ -69,7 +70,7 @@ async fn a_table_that_was_made_shorter_ends_the_session_and_not_the_process(name
     within(told).await;
     let refused = one.lock("x").unwrap().try_acquire().await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Config, "{refused}");
-    assert!(refused.to_string().contains("was not made by this driver"), "{refused}");
+    assert!(refused.to_string().contains("another program has cut it"), "{refused}");
     fs::remove_file(name.table()).unwrap();
     let again = within(one.lock("x").unwrap().acquire()).await.unwrap();
     assert!(again.fencing_token() > guard.fencing_token());
@@ -155,6 +156,30 @@ async fn memberships_and_watches_go_on_in_the_next_table(name: Name) {
     };
     tokio::time::timeout(Duration::from_secs(30), back).await.expect("the member comes back by itself");
     assert!(membership.is_member());
+}
+
+/// A group that is made next has the record of the deleted one, and a watch of it the block of the watch that went with that.
+async fn a_deleted_group_is_told_though_the_next_one_has_its_place(name: Name) {
+    // Nothing is read anew by itself meanwhile.
+    let url = format!("{}&session_timeout=10m", name.url());
+    let (ours, other) = (crate::bed::connect(&url, "ours").await, name.connect("other").await);
+    for round in 0..20 {
+        let (old, next) = (format!("old-{round}"), format!("next-{round}"));
+        other.group(&*old).unwrap().create().await.unwrap();
+        let mut watch = ours.group(&*old).unwrap().watch().await.unwrap();
+        assert!(matches!(within(watch.next()).await, Some(GroupEvent::Snapshot(_))));
+        other.group(&*old).unwrap().delete().await.unwrap();
+        other.group(&*next).unwrap().create().await.unwrap();
+        let mut watch_of_next = ours.group(&*next).unwrap().watch().await.unwrap();
+        assert!(matches!(within(watch_of_next.next()).await, Some(GroupEvent::Snapshot(_))));
+        assert_eq!(within(watch.next()).await, Some(GroupEvent::Deleted), "round {round}");
+        let member = other.group(&*next).unwrap().join(&()).await.unwrap();
+        assert!(
+            matches!(within(watch_of_next.next()).await, Some(GroupEvent::Joined(_))),
+            "the next one's watch stands"
+        );
+        member.leave().await.unwrap();
+    }
 }
 
 async fn who_is_taken_over_is_told(name: Name) {

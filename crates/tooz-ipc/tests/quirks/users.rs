@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Completion, Failed, Trial};
 use nix::unistd::{Gid, Uid, chown};
@@ -14,8 +15,9 @@ type Case = fn(&Name);
 
 pub(crate) fn trials() -> Vec<Trial> {
     let is_root = Uid::effective().is_root();
-    let cases: [(_, Case); 4] = [
+    let cases: [(_, Case); 5] = [
         ("three_users_share_a_name_that_is_for_all", three_users_share_a_name_that_is_for_all),
+        ("a_file_that_its_dead_maker_gave_to_no_other_user_keeps_none_out", a_file_that_was_not_given),
         ("the_members_of_a_group_share_a_name_and_others_do_not", members_of_a_group),
         ("without_a_mode_each_user_has_its_own", without_a_mode_each_user_has_its_own),
         ("a_folder_that_another_user_has_put_there_is_refused", a_folder_of_another_user),
@@ -70,11 +72,33 @@ fn three_users_share_a_name_that_is_for_all(name: &Name) {
     member.line();
     let mut watcher = program.start(&url, 5003, 5003, &["watch", "g"]);
     assert!(watcher.line().starts_with("Snapshot"));
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let mut newcomer = program.start(&url, 5002, 5002, &["join", "g"]);
     assert_eq!(newcomer.line(), "joined");
     assert!(watcher.line().starts_with("Joined"));
-    assert!(begun.elapsed() < std::time::Duration::from_millis(900), "by a ring, not by looking each second");
+    assert!(begun.elapsed() < Duration::from_millis(900), "by a ring, not by looking each second");
+}
+
+/// What a process leaves that is killed in the middle of its first calls.
+fn a_file_that_was_not_given(name: &Name) {
+    let (program, url) = (Program::new(), format!("ipc://{}?size=2&mode=666", name.0));
+    let mut first = program.start(&url, 5001, 5001, &["hold", "x"]);
+    first.line();
+    first.kill();
+    let alive = PathBuf::from("/dev/shm/tooz-all").join(&name.0).join("tooz/sessions/0");
+    fs::set_permissions(&alive, Permissions::from_mode(0o600)).unwrap();
+    // It finds that the slot of the dead is free.
+    let mut second = program.start(&url, 5002, 5002, &["hold", "y"]);
+    second.line();
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        assert_eq!(program.start(&url, 5003, 5003, &["try", "x"]).line(), "held");
+        if fs::metadata(&alive).unwrap().permissions().mode() & 0o777 == 0o666 {
+            break;
+        }
+        assert!(Instant::now() < until, "the slot is not used again");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn members_of_a_group(name: &Name) {
@@ -84,6 +108,7 @@ fn members_of_a_group(name: &Name) {
     assert_eq!(program.start(&url, 5002, 4711, &["try", "x"]).line(), "busy");
     let stranger = program.start(&url, 5003, 5003, &["try", "x"]).line();
     assert!(stranger.contains("denied") || stranger.contains("not permitted"), "{stranger}");
+    assert!(stranger.contains("for the members of that"), "{stranger}");
     let mode = |path: &str| {
         fs::metadata(PathBuf::from("/dev/shm/tooz-g4711").join(path)).unwrap().permissions().mode() & 0o777
     };
