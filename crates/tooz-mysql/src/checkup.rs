@@ -41,7 +41,7 @@ pub(crate) async fn check_up(client: &Client) -> Result<Checkup> {
             "set binlog_format to ROW or MIXED",
         );
     }
-    checkup = threads(checkup, &server);
+    checkup = packets_of(threads(checkup, &server), &server);
     Ok(checkup.good(format!(
         "a session that is silent for {:?} is ended by the server (wait_timeout)",
         settings.session_timeout
@@ -73,6 +73,21 @@ fn threads(checkup: Checkup, server: &Server) -> Checkup {
                  are blocked no heartbeat is served, and all members lose what they hold"
             ),
             format!("raise thread_pool_max_threads to max_connections ({connections}) at least"),
+        ),
+        _ => checkup,
+    }
+}
+
+/// Whether the server takes packets in which there is room for much at once.
+fn packets_of(checkup: Checkup, server: &Server) -> Checkup {
+    const ENOUGH: u64 = 64 << 10;
+    match server.number("max_allowed_packet") {
+        Some(longest) if longest < ENOUGH => checkup.warning(
+            format!(
+                "the server takes packets of {longest} bytes at most: capabilities of about half of that are refused, and what is done for many at once \
+                 takes many packets"
+            ),
+            format!("raise max_allowed_packet to {ENOUGH} at least; the server's own default is far above"),
         ),
         _ => checkup,
     }

@@ -232,7 +232,7 @@ impl Client {
     /// Closes the connection.
     pub(crate) async fn close(&self) {
         if let Some(connection) = self.current.lock().await.take() {
-            connection.cut();
+            connection.end().await;
         }
     }
 }

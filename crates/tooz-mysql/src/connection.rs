@@ -31,6 +31,8 @@ use crate::setup::{self, Role};
 pub(crate) type Work<'c, T> = Pin<Box<dyn Future<Output = T> + Send + 'c>>;
 type Alone = Box<dyn for<'c> FnOnce(&'c mut Packets) -> Work<'c, ()> + Send>;
 
+/// How long the end in good order is waited for.
+const FAREWELL: Duration = Duration::from_millis(200);
 /// At most so many jobs of one kind are done at once.
 const TOGETHER: usize = 100;
 
@@ -39,6 +41,8 @@ enum Job {
     Alone(Alone),
     /// It is done together with those of its kind that stand right behind it: so the order of all that was asked stays what it is.
     Joint(Joint),
+    /// The connection is not needed any more, once all is done that was asked before.
+    Farewell,
 }
 
 struct Joint {
@@ -107,7 +111,8 @@ impl Connection {
         let (urgent, urgent_queue) = mpsc::unbounded_channel();
         let (death, dead) = watch::channel(false);
         let done = Arc::new(AtomicU64::new(0));
-        let task = tokio::spawn(serve(packets, queue, urgent_queue, Arc::clone(&done), Death(death)));
+        let idle = setup::quiet(settings.session_timeout) / 2;
+        let task = tokio::spawn(serve(packets, queue, urgent_queue, Arc::clone(&done), idle, Death(death)));
         let longest_packet = begun.server.number("max_allowed_packet").unwrap_or(u64::MAX);
         Ok(Connection {
             jobs,
@@ -197,6 +202,14 @@ impl Connection {
         }
     }
 
+    /// Ends the connection in good order, or now if it is at work for long.
+    pub(crate) async fn end(&self) {
+        if self.jobs.send(Job::Farewell).is_ok() {
+            let _ = tokio::time::timeout(FAREWELL, self.died()).await;
+        }
+        self.cut();
+    }
+
     /// Ends the connection now, whatever it is doing.
     pub(crate) fn cut(&self) {
         if let Some(task) = self.task.lock().take() {
@@ -213,11 +226,13 @@ impl Drop for Connection {
 }
 
 async fn serve(
-    // It ends with this task, without a farewell for which a server that stands still would have to be waited for.
+    // It ends with this task: where that is aborted without a farewell, for which a server that stands still would have to be waited for.
     mut packets: Packets,
     mut jobs: mpsc::UnboundedReceiver<Job>,
     mut urgent: mpsc::UnboundedReceiver<Alone>,
     done: Arc<AtomicU64>,
+    // What was not used for so long ends before the server ends it. (A session is over by then.)
+    idle: Duration,
     // Goes with this task, also when that is aborted: those that watch must hear of it.
     _death: Death,
 ) {
@@ -231,11 +246,13 @@ async fn serve(
                 biased;
                 job = urgent.recv() => job.map(Job::Alone),
                 job = jobs.recv() => job,
+                () = tokio::time::sleep(idle) => Some(Job::Farewell),
             },
         };
         // No caller is left.
         let Some(job) = job else { return };
         let count = match job {
+            Job::Farewell => return packets.farewell().await,
             Job::Alone(job) => {
                 job(&mut packets).await;
                 1

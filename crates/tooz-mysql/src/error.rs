@@ -15,6 +15,14 @@ const POOLED: &str = "between here and the server is a pooler or proxy that hand
 const LACKS: &str = "the user lacks a privilege";
 const GONE: &str = "the tables of tooz are not (any more) in this database";
 
+/// What to do where the server takes no packet of that length.
+const LONG: &str = "raise max_allowed_packet of the server";
+
+/// A packet that the server would not take, and for which it would end the connection: it is not sent.
+pub(crate) fn too_long(length: usize, longest: usize) -> sqlx::Error {
+    sqlx::Error::InvalidArgument(format!("a packet of {length} bytes, and the server takes {longest}"))
+}
+
 /// Adds the command that mends it, if there is one.
 pub(crate) fn advised(error: Error, command: &str) -> Error {
     let said = error.to_string();
@@ -22,7 +30,8 @@ pub(crate) fn advised(error: Error, command: &str) -> Error {
         return error;
     }
     let (kind, outcome) = (error.kind(), error.outcome());
-    Error::new(kind, format!("{said}: let an administrator run {command}")).with_outcome(outcome)
+    let first = if said.ends_with(GONE) { "connect anew, which makes them where the user may, or " } else { "" };
+    Error::new(kind, format!("{said}: {first}let an administrator run {command}")).with_outcome(outcome)
 }
 
 /// The connection was found to be shared with others.
@@ -126,6 +135,7 @@ fn judge(error: &sqlx::Error) -> Classification {
     let Some(number) = number(error) else {
         return match error {
             sqlx::Error::Configuration(_) => not_applied(ErrorKind::Config, "see to the URL"),
+            sqlx::Error::InvalidArgument(_) => not_applied(ErrorKind::Config, LONG),
             sqlx::Error::Tls(_) => not_applied(ErrorKind::Config, "see to sslmode and ca"),
             // What rustls refuses comes as data that makes no sense.
             sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => {
@@ -146,6 +156,9 @@ fn judge(error: &sqlx::Error) -> Classification {
         1130 | 1129 => not_applied(ErrorKind::Unauthorized, "the server does not let this host in"),
         1044 | 1142 | 1143 | 1227 | 1370 => not_applied(ErrorKind::Unauthorized, LACKS),
         1062 => not_applied(ErrorKind::AlreadyExists, ""),
+        3118 | 4151 => {
+            not_applied(ErrorKind::Unauthorized, "an administrator has locked this account: let it be unlocked")
+        }
         1820 | 1862 => not_applied(ErrorKind::Unauthorized, "the password has expired"),
         1049 | 1146 => not_applied(ErrorKind::Config, GONE),
         1054 | 1136 => not_applied(ErrorKind::Config, "a table of that name is not of this driver's making"),
@@ -160,7 +173,7 @@ fn judge(error: &sqlx::Error) -> Classification {
         }
         1205 | 1317 | 1969 | 3024 => not_applied(ErrorKind::TimedOut, "the server gave it up"),
         1213 | 3058 | 1021 | 1041 | 1114 => not_applied(ErrorKind::Unavailable, ""),
-        1153 => unknown(ErrorKind::Config, "raise max_allowed_packet of the server"),
+        1153 => unknown(ErrorKind::Config, LONG),
         1053 | 1080 | 1152 | 1156..=1161 | 1184 | 1927 | 3169 | 4031 => unknown(ErrorKind::Unavailable, ""),
         _ => not_applied(ErrorKind::Backend, ""),
     }

@@ -20,7 +20,7 @@ use crate::record::{NOW, bytes, request_id};
 
 /// How old a grant is when it is written down, unless a reader has asked before.
 pub(crate) const MOMENT: Duration = Duration::from_millis(20);
-/// How many grants are written down or taken away by one statement.
+/// How many grants are written down or taken away by one statement at most.
 const BATCH: usize = 200;
 /// How many are looked at behind one heartbeat.
 const LOOKS: usize = 2000;
@@ -72,10 +72,17 @@ pub(crate) async fn clear_leftovers(
     Ok(())
 }
 
+/// What stands in a statement for one row that is taken away, and a bit.
+const LONGEST_CONDITION: usize = 120;
+
 async fn clear(packets: &mut Packets, holdings: &Holdings, rows: &[(Name, RequestId)]) -> Result<()> {
-    if rows.is_empty() {
-        return Ok(());
+    for some in rows.chunks(packets.fits(LONGEST_CONDITION, BATCH)) {
+        clear_at_once(packets, holdings, some).await?;
     }
+    Ok(())
+}
+
+async fn clear_at_once(packets: &mut Packets, holdings: &Holdings, rows: &[(Name, RequestId)]) -> Result<()> {
     // MariaDB would read the whole table for pairs behind an `IN`.
     let each: Vec<String> =
         rows.iter().map(|(lock, id)| format!("(lk = '{lock}' AND request = {})", bytes(*id))).collect();
@@ -144,19 +151,21 @@ async fn look(packets: &mut Packets, holdings: &Holdings, from: Row) -> Result<R
 
 /// Writes down these grants.
 pub(crate) async fn write_down(packets: &mut Packets, holdings: &Holdings, ids: &[RequestId]) -> Result<()> {
-    let grants: Vec<_> = ids.iter().filter_map(|id| Some((*id, holdings.held(*id)?))).collect();
-    if grants.is_empty() {
-        return Ok(());
-    }
-    let rows: Vec<String> = grants.iter().map(|(id, held)| row(holdings, *id, held)).collect();
-    let statement = format!(
-        "INSERT IGNORE INTO {} (lk, request, session, conn, held, exclusive, token, since, member, namespace, space, name) VALUES {}",
-        holdings.layout.table("grants"),
-        rows.join(", ")
-    );
-    packets.ask(&statement).await.map_err(|error| error::on_session(error, DOING))?;
-    for (id, _) in &grants {
-        holdings.note_written(*id);
+    let rows: Vec<_> =
+        ids.iter().filter_map(|id| holdings.held(*id).map(|held| (*id, row(holdings, *id, &held)))).collect();
+    // Names may be long: with 200 of these a row each the server would end the connection where it takes small packets only.
+    let longest = rows.iter().map(|(_, row)| row.len() + 2).max().unwrap_or_default();
+    for some in rows.chunks(packets.fits(longest, BATCH)) {
+        let values: Vec<&str> = some.iter().map(|(_, row)| row.as_str()).collect();
+        let statement = format!(
+            "INSERT IGNORE INTO {} (lk, request, session, conn, held, exclusive, token, since, member, namespace, space, name) VALUES {}",
+            holdings.layout.table("grants"),
+            values.join(", ")
+        );
+        packets.ask(&statement).await.map_err(|error| error::on_session(error, DOING))?;
+        for (id, _) in some {
+            holdings.note_written(*id);
+        }
     }
     Ok(())
 }

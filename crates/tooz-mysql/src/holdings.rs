@@ -11,6 +11,7 @@ use tooz_core::{Error, FencingToken, GroupId, LockMode, MemberId};
 use crate::fence::Fence;
 use crate::layout::{Doors, Layout, Name};
 use crate::pool::GateOpening;
+use crate::witness::Summons;
 use crate::{error, server};
 
 /// How long a reader waits for a young grant to be written down.
@@ -34,6 +35,8 @@ pub(crate) struct Holdings {
     pub(crate) granted: Notify,
     /// Another session may have taken a membership over.
     pub(crate) news: Notify,
+    /// Where the watchdog is asked whether the server is at work for the session's connection.
+    pub(crate) summons: Summons,
     /// How many heartbeats there were: what is written down is to be looked at behind each.
     pub(crate) beats: watch::Sender<u64>,
 }
@@ -123,6 +126,7 @@ impl Holdings {
             state: Mutex::default(),
             granted: Notify::new(),
             news: Notify::new(),
+            summons: Summons::default(),
             beats: watch::Sender::new(0),
         }
     }

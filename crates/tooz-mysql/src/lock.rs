@@ -16,7 +16,9 @@ use crate::grants::MOMENT;
 use crate::holdings::PATIENCE;
 use crate::layout::{Doors, Layout};
 use crate::named_lock::Gate;
+use crate::open_session::OpenSession;
 use crate::packet::name;
+use crate::pool::Loan;
 use crate::record::{Read, holder, lock_key, waiter};
 use crate::session::MySqlSession;
 use crate::setup::SLICE;
@@ -42,24 +44,11 @@ impl Locks for MySqlSession {
         wanted.queued();
         let mut patience = FIRST_TURN;
         while wanted.is_wanted() {
-            let turn = open.pool.turn();
-            tokio::pin!(turn);
-            let mut pauses = Backoff::between(Duration::from_millis(50), Duration::from_secs(1));
-            let permit = loop {
-                let pace = TRY * u32::try_from(open.pool.queued()).unwrap_or(u32::MAX);
-                tokio::select! {
-                    biased;
-                    permit = &mut turn => break permit?,
-                    () = wanted.unwanted() => return Ok(None),
-                    // Without a connection to wait on, trying is better than nothing. The place for a connection is kept.
-                    () = sleep(pauses.next().max(pace)) => {
-                        if let Some(granted) = open.acquire(request, Gate::Ask).await?.granted() {
-                            return Ok(Some(granted));
-                        }
-                    }
-                }
+            let lent = match until_lent(open, request, wanted).await? {
+                Place::Lent(lent) => lent,
+                Place::Granted(granted) => return Ok(Some(granted)),
+                Place::Unwanted => return Ok(None),
             };
-            let lent = open.pool.lend(permit).await?;
             match open.take_turn(lent, request, wanted, open.pool.turn_length(patience)).await? {
                 TurnEnd::Granted(granted) => return Ok(Some(granted)),
                 TurnEnd::Unwanted => return Ok(None),
@@ -86,7 +75,7 @@ impl Locks for MySqlSession {
         let mut attention = Attention::new(&self.client, doors.attention.to_string());
         let found = loop {
             let Some(answer) = self.client.consult(DOING, Repeat::Allowed, question.clone()).await? else {
-                break Ok(Vec::new());
+                break self.without_tables(key, &doors).await;
             };
             let (mut holders, mut written, mut unreadable) = (Vec::new(), HashSet::new(), None);
             for row in answer.rows(0) {
@@ -151,6 +140,70 @@ impl Locks for MySqlSession {
         );
         let Some(answer) = self.client.consult(DOING, Repeat::Allowed, question).await? else { return Ok(Vec::new()) };
         readable(answer.rows(0), waiter).map_err(|error| error::of(error, DOING))
+    }
+}
+
+/// What a request that waits for a connection to wait on has come to.
+enum Place {
+    Lent(Loan),
+    /// The lock was free at a try meanwhile.
+    Granted(Granted),
+    Unwanted,
+}
+
+/// Waits for a connection to wait on: for its turn, and then until there is one, since the server may let no more of them in. Without a connection trying is
+/// better than nothing; the place for one is kept. The complaint stands until there is one: given back as an error it would be taken back with each attempt.
+async fn until_lent(open: &OpenSession, request: &LockRequest, wanted: &Wanted) -> Result<Place> {
+    let mut pauses = Backoff::between(Duration::from_millis(50), Duration::from_secs(1));
+    let turn = open.pool.turn();
+    tokio::pin!(turn);
+    let mut permit = loop {
+        let pace = TRY * u32::try_from(open.pool.queued()).unwrap_or(u32::MAX);
+        tokio::select! {
+            biased;
+            permit = &mut turn => break permit?,
+            () = wanted.unwanted() => return Ok(Place::Unwanted),
+            () = sleep(pauses.next().max(pace)) => {
+                if let Some(granted) = open.acquire(request, Gate::Ask).await?.granted() {
+                    return Ok(Place::Granted(granted));
+                }
+            }
+        }
+    };
+    pauses.reset();
+    loop {
+        match open.pool.lend(permit).await {
+            Ok(lent) => {
+                wanted.queued();
+                return Ok(Place::Lent(lent));
+            }
+            Err((error, kept)) => {
+                wanted.trouble(&error);
+                permit = kept;
+            }
+        }
+        tokio::select! {
+            biased;
+            () = wanted.unwanted() => return Ok(Place::Unwanted),
+            () = sleep(pauses.next()) => {}
+        }
+        if let Some(granted) = open.acquire(request, Gate::Ask).await?.granted() {
+            return Ok(Place::Granted(granted));
+        }
+    }
+}
+
+impl MySqlSession {
+    /// The holders where the tables are not there. A lock that is held must not look free.
+    async fn without_tables(&self, key: &LockKey, doors: &Doors) -> Result<Vec<Holder>> {
+        const DOING: &str = "ask whether a lock is held";
+        let question = format!("SELECT IS_USED_LOCK('{}') IS NOT NULL", doors.lock);
+        let answer = self.client.ask(DOING, Repeat::Allowed, question).await?;
+        if !answer.is_some_and(|answer| answer.is(0, 0).unwrap_or(false)) {
+            return Ok(Vec::new());
+        }
+        let word = format!("{key} is held, and the tables that tell by whom are gone");
+        Err(Error::new(ErrorKind::Unavailable, word).with_outcome(Outcome::NotApplied))
     }
 }
 

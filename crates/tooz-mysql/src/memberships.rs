@@ -15,8 +15,10 @@ use crate::holdings::Holdings;
 use crate::packet::Packets;
 use crate::record::{bytes, request_id};
 
-/// How many entries are taken away by one statement.
+/// How many entries are taken away by one statement at most.
 const BATCH: usize = 300;
+/// What stands for each in that statement.
+const LONGEST_ID: usize = 40;
 
 /// Looks, whenever there may be news, which memberships are still the session's own, and tells core of those that another has taken over,
 /// or whose group is gone: it may have been deleted by hand, or with its table.
@@ -43,7 +45,7 @@ pub(crate) async fn keep_checked(connection: Arc<Connection>, holdings: Arc<Hold
                 };
                 let there = there.map_err(failed)?.into_iter().flatten();
                 let missing = theirs.memberships_missing(&there.filter_map(|id| request_id(&id)).collect());
-                for some in missing.chunks(BATCH) {
+                for some in missing.chunks(packets.fits(LONGEST_ID, BATCH)) {
                     clear(packets, &theirs, some).await.map_err(failed)?;
                     for id in some {
                         theirs.robbed(*id);

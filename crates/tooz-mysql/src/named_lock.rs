@@ -19,7 +19,7 @@ use crate::grants::{clear_leftovers, write_down};
 use crate::holdings::{Grip, HeldLock, Holdings};
 use crate::layout::{self, Doors, Name, space};
 use crate::open_session::OpenSession;
-use crate::packet::{Packets, about};
+use crate::packet::{Insisted, Packets, about};
 
 /// What a request finds at the gate of the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,11 +206,12 @@ fn name_of(grip: Grip, doors: &Doors, share: &Name) -> Option<Name> {
     }
 }
 
-/// Gives the named lock back, whether it was taken or not. If that fails it is not known any more what the connection holds.
+/// Gives the named lock back, whether it was taken or not. What interrupts others interrupts this too, so it is asked until it is done. If that fails it is not
+/// known any more what the connection holds.
 async fn undo(packets: &mut Packets, holdings: &Holdings, doors: &Doors, share: &Name, grip: Grip) -> Result<()> {
     let Some(name) = name_of(grip, doors, share) else { return Ok(()) };
     let undoing = format!("SELECT IF({}, RELEASE_LOCK('{name}'), NULL)", holdings.is_ours());
-    packets.ask(&undoing).await.map(drop).map_err(|error| {
+    packets.insist(&undoing).await.map(drop).map_err(|error| {
         holdings.reporter.session_lost("a lock that was taken half could not be given back");
         error::lost(format_args!("take a lock, and give it back after it failed ({error})"))
     })
@@ -228,13 +229,23 @@ impl BulkOperation for Holdings {
     }
 }
 
-/// Gives back what these requests have, all in one statement. What was written of it is taken away afterwards, since a row without its named lock counts for
+/// The longest piece of a statement that gives named locks back: one of them.
+const LONGEST_RELEASE: usize = 170;
+
+/// Gives back what these requests have, in as few statements as the server takes: with the default one for all. What was written of it is taken away afterwards, since a row without its named lock counts for
 /// nothing; but at once where another grant stands on that.
 async fn give_back(packets: &mut Packets, holdings: &Holdings, ids: &[RequestId]) -> Result<()> {
+    // What is asked for twice is given back once.
+    let ids: Vec<_> = ids.iter().copied().collect::<HashSet<_>>().into_iter().collect();
+    for some in ids.chunks(packets.fits(LONGEST_RELEASE, ids.len().max(1))) {
+        give_back_at_once(packets, holdings, some).await?;
+    }
+    Ok(())
+}
+
+async fn give_back_at_once(packets: &mut Packets, holdings: &Holdings, ids: &[RequestId]) -> Result<()> {
     const DOING: &str = "give a lock back";
     let failed = |error| error::on_session(error, DOING);
-    // What is asked for twice is given back once.
-    let ids: HashSet<_> = ids.iter().copied().collect();
     let held: Vec<_> = ids.iter().filter_map(|id| holdings.held(*id)).collect();
     let Some(first) = held.first() else { return Ok(()) };
     let ours = holdings.is_ours();
@@ -243,14 +254,17 @@ async fn give_back(packets: &mut Packets, holdings: &Holdings, ids: &[RequestId]
     for name in &names {
         let _ = write!(releasing, ", IF({ours}, RELEASE_LOCK('{name}'), NULL)");
     }
-    let answer = packets.ask(&releasing).await.map_err(failed)?;
-    for column in 0..=names.len() {
+    let Insisted { answer, was_interrupted } = packets.insist(&releasing).await.map_err(failed)?;
+    // What was interrupted may have given back some of them, or all: of that the next answer says that they are not held. That the connection is the
+    // session's is what counts then.
+    let proofs = if was_interrupted { 0 } else { names.len() };
+    for column in 0..=proofs {
         if !answer.is(0, column).map_err(failed)? {
             return Err(holdings.shared_connection());
         }
     }
     for id in ids {
-        holdings.strike(id);
+        holdings.strike(*id);
     }
     let still_shared = held.iter().map(|held| &held.doors.lock).filter(|lock| holdings.shares(lock));
     let leftovers = still_shared.flat_map(|lock| holdings.leftovers_of(lock)).collect();

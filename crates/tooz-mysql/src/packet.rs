@@ -5,33 +5,77 @@
 
 use std::fmt::Write as _;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_core::Stream as _;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
-use sqlx::{AssertSqlSafe, Either, Executor as _};
+use sqlx::{AssertSqlSafe, Connection as _, Either, Executor as _};
 
 use crate::answer::ResultSets;
 use crate::error;
+
+/// What a packet has besides its statements, with room to spare.
+const HEAD: usize = 64;
+/// How often a statement that others interrupt is asked again, and for how long.
+const INSISTENCE: u64 = 100;
+const INSISTS_FOR: Duration = Duration::from_secs(1);
+/// How long a connection that ends in good order takes for that.
+const FAREWELL: Duration = Duration::from_millis(100);
 
 /// A connection to which packets of statements are sent, and whether it is known to have ended.
 pub(crate) struct Packets {
     connection: MySqlConnection,
     pub(crate) is_dead: bool,
+    /// The longest packet that the server takes: for a longer one it ends the connection.
+    pub(crate) longest: usize,
+}
+
+/// The answer to what was asked until it was answered.
+pub(crate) struct Insisted {
+    pub(crate) answer: ResultSets,
+    /// It was interrupted before: it may have been done already, in part or as a whole.
+    pub(crate) was_interrupted: bool,
 }
 
 impl Packets {
     pub(crate) fn new(connection: MySqlConnection) -> Self {
-        Packets { connection, is_dead: false }
+        Packets { connection, is_dead: false, longest: usize::MAX }
     }
 
     /// Sends these statements in one packet and reads all answers. After an error of one the server does none of those behind it.
     pub(crate) async fn ask(&mut self, statements: &str) -> Result<ResultSets, sqlx::Error> {
+        if statements.len().saturating_add(HEAD) > self.longest {
+            return Err(error::too_long(statements.len(), self.longest));
+        }
         let asked = ask(&mut self.connection, statements).await;
         if let Err(error) = &asked {
             self.is_dead |= error::is_dead(error);
         }
         asked
+    }
+
+    /// Asks, and asks again as long as the statement is interrupted (`KILL QUERY`): for what gives back, which must not end half done, and may be done twice.
+    pub(crate) async fn insist(&mut self, statements: &str) -> Result<Insisted, sqlx::Error> {
+        let (begun, mut count) = (Instant::now(), 0);
+        loop {
+            match self.ask(statements).await {
+                Ok(answer) => return Ok(Insisted { answer, was_interrupted: count > 0 }),
+                Err(error) if error::is_cancelled(&error) && count < INSISTENCE && begun.elapsed() < INSISTS_FOR => {}
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(Duration::from_millis(count.min(10))).await;
+            count += 1;
+        }
+    }
+
+    /// How many pieces of that length one packet has room for beside what else it has: `most` at most, and one at least.
+    pub(crate) fn fits(&self, each: usize, most: usize) -> usize {
+        fits(self.longest, each, most)
+    }
+
+    /// Ends the connection with a word, so that the server does not write of it as cut off. One that does not take the word soon is cut off.
+    pub(crate) async fn farewell(self) {
+        let _ = tokio::time::timeout(FAREWELL, self.connection.close()).await;
     }
 
     /// Sends a transaction in one packet and reads all answers: what a failure leaves of it is taken back.
@@ -43,6 +87,11 @@ impl Packets {
         }
         done
     }
+}
+
+fn fits(longest: usize, each: usize, most: usize) -> usize {
+    // Half of the packet is for what else it has.
+    (longest / 2 / each.max(1)).clamp(1, most)
 }
 
 async fn ask(connection: &mut MySqlConnection, statements: &str) -> Result<ResultSets, sqlx::Error> {
@@ -99,6 +148,20 @@ mod tests {
         assert_eq!(name("a'; --"), "X'61273b202d2d'");
         assert_eq!(text("ä"), "CONVERT(X'c3a4' USING utf8mb4)");
         assert_eq!(bytes(&[]), "X''");
+    }
+
+    #[test]
+    fn a_packet_has_as_many_pieces_as_the_server_takes_and_one_at_least() {
+        for (longest, each, most, count) in [
+            (1 << 24, 2000, 200, 200),
+            (1 << 16, 2000, 200, 16),
+            (1 << 16, 100, 200, 200),
+            (1024, 2000, 200, 1),
+            (0, 0, 9, 1),
+        ] {
+            assert_eq!(fits(longest, each, most), count, "{longest} {each}");
+            assert!(count == 1 || count * each <= longest / 2);
+        }
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
-use tooz_core::Result;
 use tooz_core::driver::Mutex;
+use tooz_core::{Error, Result};
 
 use crate::error;
 use crate::layout::{Layout, Name, fresh_waiter};
@@ -96,8 +96,8 @@ impl Pool {
         patience.min(longest_turn(self.settings.waiters, self.queued()))
     }
 
-    /// A connection for a turn: one that is there, else a new one.
-    pub(crate) async fn lend(&self, permit: OwnedSemaphorePermit) -> Result<Loan> {
+    /// A connection for a turn: one that is there, else a new one. With the error the turn is given back, for another attempt.
+    pub(crate) async fn lend(&self, permit: OwnedSemaphorePermit) -> Result<Loan, (Error, OwnedSemaphorePermit)> {
         let fresh_enough = self.settings.session_timeout / 2;
         let found = {
             let mut idle = self.idle.lock();
@@ -107,7 +107,10 @@ impl Pool {
         };
         let waiter = match found {
             Some(one) => one.waiter,
-            None => self.connect().await?,
+            None => match self.connect().await {
+                Ok(waiter) => waiter,
+                Err(error) => return Err((error, permit)),
+            },
         };
         Ok(Loan { waiter, permit })
     }

@@ -276,9 +276,10 @@ impl Session for MySqlSession {
                     // Its connection hangs: the server is told by another one, if that gets through.
                     let kill = format!("KILL CONNECTION IS_USED_LOCK('{}')", open.holdings.session);
                     result = self.client.apart(DOING, &kill).await;
+                    open.connection.cut();
                 }
             }
-            open.connection.cut();
+            open.connection.end().await;
         }
         self.client.close().await;
         result

@@ -15,8 +15,9 @@ use crate::server::{self, Server, VARIABLES};
 /// The longest that one statement waits for a lock.
 pub(crate) const SLICE: Duration = Duration::from_mins(1);
 
-/// How long a connection that owns nothing may be silent.
-const A_DAY: Duration = Duration::from_hours(24);
+/// How long a connection that owns nothing may be silent, at least. One that was cut without a word is there until then, and counts as one of the server's, and a
+/// reader's wish to know holders stands as long.
+const QUIET: Duration = Duration::from_mins(1);
 
 /// What our statements mean, whatever the server gives to its clients by default. A `COMMIT` that begins the next transaction (`completion_type`) would hide from
 /// others what was written, shares among it; one that ends the connection would end the session. A limit of rows (`sql_select_limit`) would hide shares too.
@@ -40,6 +41,11 @@ pub(crate) struct Handshake {
     /// The number by which the server knows the connection.
     pub(crate) number: i64,
     pub(crate) server: Server,
+}
+
+/// How long a connection that owns nothing may be silent. Who watches looks once in a session timeout, so its connection stays.
+pub(crate) fn quiet(session_timeout: Duration) -> Duration {
+    (session_timeout * 3).max(QUIET)
 }
 
 /// Makes a connection that is ready for its role.
@@ -76,7 +82,7 @@ pub(crate) async fn begin(packets: &mut Packets, settings: &Settings, role: Role
     let timeout = settings.session_timeout;
     let (silent, limit) = match role {
         Role::Session => (timeout, settings.statement_timeout),
-        Role::Client => (A_DAY.max(timeout), settings.statement_timeout),
+        Role::Client => (quiet(timeout), settings.statement_timeout),
         Role::Wait => (timeout, Duration::ZERO),
     };
     let locking = seconds(settings.statement_timeout);
@@ -103,8 +109,21 @@ pub(crate) async fn begin(packets: &mut Packets, settings: &Settings, role: Role
     if settings.cases.is_some_and(|before| before != server.cases()) {
         return Err(server::other_cases());
     }
+    packets.longest = usize::try_from(server.number("max_allowed_packet").unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
     if number == 0 || answer.count() != SHOWN + 1 {
         return Err(Error::config("what answers is no server of MySQL or MariaDB"));
     }
     Ok(Handshake { number, server })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_owns_nothing_outlasts_the_looks_of_a_watch_and_no_more() {
+        for (timeout, silent) in [(1, 60), (10, 60), (30, 90), (600, 1800)] {
+            assert_eq!(quiet(Duration::from_secs(timeout)), Duration::from_secs(silent));
+        }
+    }
 }

@@ -20,8 +20,10 @@ use crate::packet::Packets;
 
 /// For how long a row stays.
 const WHILE: Duration = Duration::from_secs(1);
-/// How many are taken away by one statement.
+/// How many are taken away by one statement at most.
 const BATCH: usize = 300;
+/// What stands for each of them in a statement, and a bit.
+const LONGEST_SHARE: usize = 170;
 /// How many are looked at behind one heartbeat.
 const LOOKS: usize = 2000;
 
@@ -37,7 +39,7 @@ pub(crate) async fn keep_few(connection: Arc<Connection>, holdings: Arc<Holdings
         let taking = connection.run(limit, DOING, move |packets| {
             Box::pin(async move {
                 // Only now: one that was taken again in between stays.
-                let idle = theirs.idle_shares(WHILE, BATCH);
+                let idle = theirs.idle_shares(WHILE, packets.fits(LONGEST_SHARE, BATCH));
                 if idle.is_empty() {
                     return Ok(());
                 }
@@ -106,8 +108,9 @@ async fn look(packets: &mut Packets, holdings: &Holdings, from: String) -> Resul
     };
     let there: Vec<Name> = there.into_iter().flatten().map(Name::from).collect();
     let last = if there.len() < LOOKS { None } else { there.last().cloned() };
-    let missing = holdings.shares_missing(&from, last.as_deref(), &there.into_iter().collect(), BATCH);
-    let is_all = missing.len() < BATCH;
+    let most = packets.fits(LONGEST_SHARE, BATCH);
+    let missing = holdings.shares_missing(&from, last.as_deref(), &there.into_iter().collect(), most);
+    let is_all = missing.len() < most;
     lose(packets, holdings, missing).await?;
     Ok(match last {
         _ if !is_all => NextLook::Again(from),
@@ -134,7 +137,7 @@ async fn lose(packets: &mut Packets, holdings: &Holdings, locks: Vec<Name>) -> R
         .map(|lock| format!("DO IF({ours}, RELEASE_LOCK('{}'), NULL)", layout::share(&holdings.session, lock)))
         .collect();
     if !releasing.is_empty()
-        && let Err(error) = packets.ask(&releasing.join("; ")).await
+        && let Err(error) = packets.insist(&releasing.join("; ")).await
     {
         // It is not known any more what the connection holds.
         holdings.reporter.session_lost("a share that others could not find could not be given back");

@@ -24,8 +24,10 @@ const PERIOD: Duration = Duration::from_mins(1);
 const BREATH: Duration = Duration::from_millis(20);
 /// How many sessions one step looks at.
 const LOOKS: usize = 500;
-/// How many dead ones it takes away, and how many rows of each table.
+/// How many dead ones it takes away at most, and how many rows of each table.
 const DEAD: usize = 50;
+/// What stands in a statement for each of them: its name, once for each table that is looked at or cleared.
+const LONGEST_NAMES: usize = 9 * 48;
 const ROWS: usize = 300;
 
 /// Takes away what the dead left, soon after the session has opened and then from time to time.
@@ -55,7 +57,7 @@ pub(crate) async fn from_time_to_time(connection: Arc<Connection>, holdings: Arc
 /// One step, from behind that session on. Answers where the next one begins; `None`: the round is over, or another session is at it.
 async fn step(packets: &mut Packets, holdings: &Holdings, from: &str) -> Result<Option<String>, sqlx::Error> {
     let layout = &holdings.layout;
-    let (sessions, sweeping) = (layout.table("sessions"), layout.sweeping());
+    let (sessions, sweeping, most) = (layout.table("sessions"), layout.sweeping(), packets.fits(LONGEST_NAMES, DEAD));
     let look = format!(
         "SELECT GET_LOCK('{sweeping}', 0); \
          SELECT session, IS_USED_LOCK(session) <=> conn FROM {sessions} WHERE session > '{from}' ORDER BY session LIMIT {LOOKS}"
@@ -70,7 +72,7 @@ async fn step(packets: &mut Packets, holdings: &Holdings, from: &str) -> Result<
             let mut last = None;
             for row in answer.rows(1) {
                 let session = text(row, 0)?.unwrap_or_default();
-                if crate::answer::number(row, 1)? == Some(0) && dead.len() < DEAD {
+                if crate::answer::number(row, 1)? == Some(0) && dead.len() < most {
                     dead.push(session.clone());
                 }
                 last = Some(session);
@@ -79,7 +81,7 @@ async fn step(packets: &mut Packets, holdings: &Holdings, from: &str) -> Result<
             match bury(packets, layout, &dead).await {
                 // Not all is done yet: the same ones again.
                 Ok(Remainder::More) => Ok(Some(from.to_owned())),
-                Ok(Remainder::Nothing) if dead.len() == DEAD => Ok(dead.pop()),
+                Ok(Remainder::Nothing) if dead.len() == most => Ok(dead.pop()),
                 Ok(Remainder::Nothing) if is_whole => Ok(None),
                 Ok(Remainder::Nothing) => Ok(last),
                 Err(error) => Err(error),
@@ -88,7 +90,8 @@ async fn step(packets: &mut Packets, holdings: &Holdings, from: &str) -> Result<
         Err(error) => Err(error),
     };
     if !packets.is_dead {
-        packets.ask(&format!("DO RELEASE_LOCK('{sweeping}')")).await?;
+        // Interrupted it would keep all others from clearing up as long as this session lives.
+        packets.insist(&format!("DO RELEASE_LOCK('{sweeping}')")).await?;
     }
     done
 }

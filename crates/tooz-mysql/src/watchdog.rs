@@ -4,9 +4,11 @@
 //! | what it hears | what that means |
 //! |---|---|
 //! | the lock is its own | the session's connection has ended: the session is lost |
-//! | the time is over | it waits again |
+//! | the time is over | it testifies, if a heartbeat has asked for a [`witness`](crate::witness), and waits again |
 //! | it was killed | a membership may have been taken over ([`news`]); or an operator's deed. The session is looked at |
 //! | an error | its own connection has ended. The session's is looked at, and may have too; another watchdog comes |
+//!
+//! As long as none is there, since the server lets no more connections in for instance, the session's connection is looked at ten times a second.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +24,14 @@ use crate::options::Settings;
 use crate::packet::{Packets, seconds};
 use crate::setup::{self, Role, SLICE};
 
+/// Between two looks at a session without a watchdog: by so much later its loss is told.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long one wait is. The watchdog is heard of only between two of them, and a heartbeat that has to wait wants to hear of it before the session timeout.
+pub(crate) fn slice(session_timeout: Duration) -> Duration {
+    Duration::from_secs(seconds(session_timeout / 4)).min(SLICE)
+}
+
 /// What the watchdog has heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WatchdogEvent {
@@ -34,17 +44,33 @@ enum WatchdogEvent {
 /// Stands as long as the session lives.
 pub(crate) async fn stand(connection: Arc<Connection>, holdings: Arc<Holdings>, settings: Settings) {
     let mut pauses = Backoff::between(Duration::from_millis(100), Duration::from_secs(5));
+    let limit = settings.statement_timeout;
     while !connection.is_dead() {
-        let stood = async {
-            let (mut packets, _) = setup::connect(&settings, Role::Wait).await?;
-            pauses.reset();
-            listen(&mut packets, &connection, &holdings, settings.statement_timeout).await
+        let came = tokio::select! {
+            biased;
+            came = setup::connect(&settings, Role::Wait) => came,
+            () = look_often(&connection, &holdings, limit) => return,
         };
-        if stood.await.is_ok() {
-            return;
+        if let Ok((mut packets, _)) = came {
+            pauses.reset();
+            if listen(&mut packets, &connection, &holdings, &settings).await.is_ok() {
+                return;
+            }
+            check(&connection, &holdings, limit).await;
         }
-        check(&connection, &holdings, settings.statement_timeout).await;
-        pauses.pause().await;
+        tokio::select! {
+            biased;
+            () = pauses.pause() => {}
+            () = look_often(&connection, &holdings, limit) => return,
+        }
+    }
+}
+
+/// Looks at the session's connection as long as it lives.
+async fn look_often(connection: &Connection, holdings: &Holdings, limit: Duration) {
+    while !connection.is_dead() {
+        tokio::time::sleep(LOOK).await;
+        check(connection, holdings, limit).await;
     }
 }
 
@@ -53,16 +79,17 @@ async fn listen(
     packets: &mut Packets,
     connection: &Connection,
     holdings: &Holdings,
-    limit: Duration,
+    settings: &Settings,
 ) -> tooz_core::Result<()> {
     const DOING: &str = "watch over the session";
-    let (own, session, slice) = (news(&holdings.session), &holdings.session, seconds(SLICE));
+    let (slice, limit) = (slice(settings.session_timeout), settings.statement_timeout);
+    let (own, session, most) = (news(&holdings.session), &holdings.session, seconds(slice));
     let begin = format!("SELECT GET_LOCK('{own}', 0)");
-    let watch = format!("SELECT IF(IS_USED_LOCK('{own}') = CONNECTION_ID(), GET_LOCK('{session}', {slice}), NULL)");
+    let watch = format!("SELECT IF(IS_USED_LOCK('{own}') = CONNECTION_ID(), GET_LOCK('{session}', {most}), NULL)");
     packets.ask(&begin).await.map_err(|error| error::of(error, DOING))?;
     loop {
-        let heard = match tokio::time::timeout(SLICE + limit, packets.ask(&watch)).await {
-            Err(_) => return Err(error::timed_out(SLICE + limit, DOING)),
+        let heard = match tokio::time::timeout(slice + limit, packets.ask(&watch)).await {
+            Err(_) => return Err(error::timed_out(slice + limit, DOING)),
             Ok(Err(error)) if error::is_cancelled(&error) || error::is_deadlock(&error) => WatchdogEvent::News,
             Ok(Err(error)) => return Err(error::of(error, DOING)),
             Ok(Ok(answer)) => match answer.number(0, 0).map_err(|error| error::of(error, DOING))? {
@@ -72,7 +99,13 @@ async fn listen(
             },
         };
         match heard {
-            WatchdogEvent::Nothing => {}
+            WatchdogEvent::Nothing => {
+                let obeying = holdings.summons.obey(packets, holdings);
+                match tokio::time::timeout(limit, obeying).await {
+                    Ok(obeyed) => obeyed.map_err(|error| error::of(error, DOING))?,
+                    Err(_) => return Err(error::timed_out(limit, DOING)),
+                }
+            }
             WatchdogEvent::News => {
                 holdings.news.notify_one();
                 check(connection, holdings, limit).await;

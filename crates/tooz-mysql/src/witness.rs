@@ -1,7 +1,10 @@
 //! The witness of a session: one more connection, asked when a heartbeat has to wait because the session's connection is at work, behind a disk that is slow to
 //! write for instance. While the server works for a connection it does not count for how long that is silent; it begins with the end of that work. So what
 //! was seen at work lives for the session timeout from then on, as behind a heartbeat.
+//!
+//! Where the server lets no more connections in, the watchdog testifies in its place, which has one already: between two of its waits.
 
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tooz_core::Result;
 use tooz_core::driver::Mutex;
@@ -11,6 +14,28 @@ use crate::options::Settings;
 use crate::packet::Packets;
 use crate::server::is_on;
 use crate::setup::{self, Role};
+use crate::watchdog;
+
+/// The place where a heartbeat asks the watchdog to testify.
+#[derive(Default)]
+pub(crate) struct Summons(Mutex<Option<oneshot::Sender<Testimony>>>);
+
+impl Summons {
+    /// The later heartbeat is the one that is waited for.
+    fn call(&self) -> oneshot::Receiver<Testimony> {
+        let (reply, said) = oneshot::channel();
+        *self.0.lock() = Some(reply);
+        said
+    }
+
+    /// Testifies by that connection, if a heartbeat wants it.
+    pub(crate) async fn obey(&self, packets: &mut Packets, holdings: &Holdings) -> Result<(), sqlx::Error> {
+        let called = self.0.lock().take();
+        let Some(reply) = called.filter(|reply| !reply.is_closed()) else { return Ok(()) };
+        let _ = reply.send(ask(packets, holdings).await?);
+        Ok(())
+    }
+}
 
 pub(crate) struct Witness {
     settings: Settings,
@@ -25,23 +50,26 @@ impl Witness {
 
     /// Whether the server is at work for the session's connection at this moment. What can't be found out is not said. The error says that the session is lost.
     pub(crate) async fn says_at_work(&self, holdings: &Holdings) -> Result<bool> {
+        match self.testify(holdings).await {
+            Some(Testimony::ReadOnly) => Err(holdings.read_only()),
+            said => Ok(said == Some(Testimony::AtWork)),
+        }
+    }
+
+    async fn testify(&self, holdings: &Holdings) -> Option<Testimony> {
         // What is given up half-way is closed, since its answer would be taken for that to the next question.
         let kept = self.current.lock().take();
-        let mut packets = match kept {
-            Some(packets) => packets,
-            None => match setup::connect(&self.settings, Role::Client).await {
-                Ok((packets, _)) => packets,
-                Err(_) => return Ok(false),
-            },
+        let mut packets = if let Some(packets) = kept {
+            packets
+        } else if let Ok((packets, _)) = setup::connect(&self.settings, Role::Client).await {
+            packets
+        } else {
+            let limit = watchdog::slice(self.settings.session_timeout) + self.settings.statement_timeout;
+            return timeout(limit, holdings.summons.call()).await.ok()?.ok();
         };
-        let Ok(Ok(said)) = timeout(self.settings.statement_timeout, ask(&mut packets, holdings)).await else {
-            return Ok(false);
-        };
+        let said = timeout(self.settings.statement_timeout, ask(&mut packets, holdings)).await.ok()?.ok()?;
         *self.current.lock() = Some(packets);
-        match said {
-            Testimony::ReadOnly => Err(holdings.read_only()),
-            said => Ok(said == Testimony::AtWork),
-        }
+        Some(said)
     }
 
     /// It is not needed now.
@@ -51,7 +79,7 @@ impl Witness {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Testimony {
+pub(crate) enum Testimony {
     AtWork,
     /// The connection waits for its client, or is not the session's any more.
     NotAtWork,

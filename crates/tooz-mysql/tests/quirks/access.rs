@@ -63,6 +63,13 @@ pub(crate) async fn a_wrong_password_is_told_as_such(store: Store) {
     assert!(error.to_string().contains("password") && !format!("{error:?}").contains("hunter2"), "{error:?}");
 }
 
+pub(crate) async fn a_locked_account_is_told_as_such(_: Store) {
+    let store = Store::own(Setup::new(Kind::MySql));
+    store.sql("CREATE USER app@'%' IDENTIFIED BY 'word' ACCOUNT LOCK");
+    let error = within(connect(&store.url_as("app:word"), "m")).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Unauthorized && error.to_string().contains("unlocked"), "{error}");
+}
+
 pub(crate) async fn a_read_only_server_is_refused(_: Store) {
     let store = Store::own(Setup::new(Kind::MySql).argument("--read-only=1"));
     let error = within(connect(&store.url(), "m")).await.unwrap_err();

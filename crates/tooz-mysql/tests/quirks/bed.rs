@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tooz_core::{ConnectOptions, Coordinator, MemberId};
 use tooz_testbed::{Kind, Server, Setup};
@@ -63,6 +63,15 @@ fn say(what: impl std::fmt::Display) {
 
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("it takes too long")
+}
+
+/// Waits until the server answers that.
+pub(crate) async fn until(store: &Store, sql: &str, answer: &str) {
+    let begun = Instant::now();
+    while store.sql(sql) != answer {
+        assert!(begun.elapsed() < LATE * 20, "{sql}: {}", store.sql(sql));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 pub(crate) fn run(future: impl Future<Output = ()>) {

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 use tooz_core::{ErrorKind, JoinOptions, LossReason};
 use tooz_testbed::{Kind, Setup};
 
-use crate::bed::{LATE, Store, within};
+use crate::bed::{LATE, Process, Store, within};
 
 /// What the session timeout of the cases is.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -107,7 +107,9 @@ pub(crate) async fn a_stopped_waiter_behind_readers_holds_others_up_for_little_m
 pub(crate) async fn a_sentinel_that_has_the_lock_of_the_dead_is_no_session(store: Store) {
     let ours = store.connect("ours").await;
     let group = ours.group("g").unwrap();
-    let mut member = store.start_as("stopped", &["join-and-hold", "g"]);
+    // Each wait of its watchdog lasts for ten seconds: it is under way when the member is stopped.
+    let url = store.url().replace("session_timeout=2s", "session_timeout=40s");
+    let mut member = Process::start(&url, "stopped", &["join-and-hold", "g"]);
     assert_eq!(member.line(), "joined");
     assert_eq!(group.members().await.unwrap().len(), 1);
     member.signal("STOP");

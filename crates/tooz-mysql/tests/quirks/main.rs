@@ -7,6 +7,7 @@ mod defaults;
 mod faults;
 mod locks;
 mod rows;
+mod scarce;
 mod tables;
 
 use std::process::ExitCode;
@@ -82,6 +83,12 @@ fn main() -> ExitCode {
         access::tls_is_checked_or_said_to_be_missing,
         access::the_check_up_tells_what_it_found,
         access::the_check_up_warns_of_a_small_pool_of_threads,
+        access::a_locked_account_is_told_as_such,
+        scarce::a_member_without_a_watchdog_hears_of_its_end_soon,
+        scarce::a_waiter_that_gets_no_connection_says_so_once_and_tries,
+        scarce::a_slow_commit_ends_no_session_where_no_witness_is_let_in,
+        scarce::many_long_names_go_through_small_packets,
+        scarce::a_storm_of_interruptions_ends_no_session,
     ];
     own.main(trials)
 }

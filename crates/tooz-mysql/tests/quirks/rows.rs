@@ -1,25 +1,16 @@
 //! Rows that an operator took away, and rows that could not be taken away.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::time::sleep;
 use tooz_core::{Coordinator, LockGuard};
 use tooz_testbed::{Kind, Setup};
 
-use crate::bed::{LATE, Store, within};
+use crate::bed::{Store, until, within};
 use crate::tables::stays;
 
 /// How many sessions are listed.
 const LISTED: &str = "SELECT COUNT(*) FROM tooz.tooz_sessions WHERE IS_USED_LOCK(session) = conn";
-
-/// Waits until the server answers that.
-async fn until(store: &Store, sql: &str, answer: &str) {
-    let begun = Instant::now();
-    while store.sql(sql) != answer {
-        assert!(begun.elapsed() < LATE * 20, "{sql}: {}", store.sql(sql));
-        sleep(Duration::from_millis(50)).await;
-    }
-}
 
 /// Takes the lock and gives it back; answers its token.
 async fn token_of(member: &Coordinator) -> u64 {

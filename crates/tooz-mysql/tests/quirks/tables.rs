@@ -96,7 +96,12 @@ pub(crate) async fn tables_that_were_dropped_are_made_again(_: Store) {
     let store = Store::own(Setup::new(Kind::MySql));
     let ours = store.connect("ours").await;
     ours.group("g").unwrap().create().await.unwrap();
+    let held = within(ours.lock("held").unwrap().acquire()).await.unwrap();
     store.sql("DROP DATABASE tooz");
+    let error = within(ours.lock("held").unwrap().holders()).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains("held"), "{error}");
+    assert!(within(ours.lock("free").unwrap().holders()).await.unwrap().is_empty());
+    held.release().await.unwrap();
     assert!(ours.groups().await.unwrap().is_empty());
     ours.group("g").unwrap().create().await.unwrap();
     store.sql("DROP TABLE tooz.tooz_grants");
