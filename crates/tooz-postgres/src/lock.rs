@@ -16,6 +16,7 @@ use crate::grants::MOMENT;
 use crate::holdings::PATIENCE;
 use crate::layout::{channel, space};
 use crate::open_session::OpenSession;
+use crate::pool::Loan;
 use crate::record::{ASKED, GrantRow, grant, lock_key, waiter};
 use crate::session::PostgresSession;
 use crate::setup::SLICE;
@@ -188,24 +189,11 @@ impl Locks for PostgresSession {
 async fn wait_for(open: &OpenSession, request: &LockRequest, wanted: &Wanted) -> Result<Option<Granted>> {
     let mut patience = FIRST_TURN;
     while wanted.is_wanted() {
-        let turn = open.pool.turn();
-        tokio::pin!(turn);
-        let mut pauses = Backoff::between(Duration::from_millis(50), Duration::from_secs(1));
-        let permit = loop {
-            let pace = TRY * u32::try_from(open.pool.queued()).unwrap_or(u32::MAX);
-            tokio::select! {
-                biased;
-                permit = &mut turn => break permit?,
-                () = wanted.unwanted() => return Ok(None),
-                // Without a connection to wait on, trying is better than nothing. The place for a connection is kept.
-                () = sleep(pauses.next().max(pace)) => {
-                    if let Some(granted) = open.acquire(request, Gate::Ask).await? {
-                        return Ok(Some(granted));
-                    }
-                }
-            }
+        let lent = match until_lent(open, request, wanted).await? {
+            Place::Lent(lent) => lent,
+            Place::Granted(granted) => return Ok(Some(granted)),
+            Place::Unwanted => return Ok(None),
         };
-        let lent = open.pool.lend(permit).await?;
         match open.take_turn(lent, request, wanted, open.pool.turn_length(patience)).await? {
             TurnEnd::Granted(granted) => return Ok(Some(granted)),
             TurnEnd::Unwanted => return Ok(None),
@@ -213,6 +201,56 @@ async fn wait_for(open: &OpenSession, request: &LockRequest, wanted: &Wanted) ->
         }
     }
     Ok(None)
+}
+
+/// What a request that is not granted comes to.
+enum Place {
+    /// A connection on which it waits in the server's queue.
+    Lent(Loan),
+    Granted(Granted),
+    Unwanted,
+}
+
+/// Waits for a connection to wait on. Trying is better than nothing meanwhile: without one the request stands in no queue of the server's. Where none can be
+/// made, that is told, and the turn is kept.
+async fn until_lent(open: &OpenSession, request: &LockRequest, wanted: &Wanted) -> Result<Place> {
+    let mut pauses = Backoff::between(Duration::from_millis(50), Duration::from_secs(1));
+    let turn = open.pool.turn();
+    tokio::pin!(turn);
+    let mut permit = loop {
+        let pace = TRY * u32::try_from(open.pool.queued()).unwrap_or(u32::MAX);
+        tokio::select! {
+            biased;
+            permit = &mut turn => break permit?,
+            () = wanted.unwanted() => return Ok(Place::Unwanted),
+            () = sleep(pauses.next().max(pace)) => {
+                if let Some(granted) = open.acquire(request, Gate::Ask).await? {
+                    return Ok(Place::Granted(granted));
+                }
+            }
+        }
+    };
+    pauses.reset();
+    loop {
+        match open.pool.lend(permit).await {
+            Ok(lent) => {
+                wanted.queued();
+                return Ok(Place::Lent(lent));
+            }
+            Err((error, kept)) => {
+                wanted.trouble(&error);
+                permit = kept;
+            }
+        }
+        tokio::select! {
+            biased;
+            () = wanted.unwanted() => return Ok(Place::Unwanted),
+            () = sleep(pauses.next()) => {}
+        }
+        if let Some(granted) = open.acquire(request, Gate::Ask).await? {
+            return Ok(Place::Granted(granted));
+        }
+    }
 }
 
 /// By the time a holder is heard of, most locks are given back: so a session that holds one now is asked to write all down at once from now on.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::PgConnection;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
-use tooz_core::Result;
 use tooz_core::driver::Mutex;
+use tooz_core::{Error, Result};
 
 use crate::error;
 use crate::options::Settings;
@@ -87,8 +87,8 @@ impl Pool {
         patience.min(longest_turn(self.settings.waiters, self.queued()))
     }
 
-    /// A connection for a turn: one that is there, else a new one.
-    pub(crate) async fn lend(&self, permit: OwnedSemaphorePermit) -> Result<Loan> {
+    /// A connection for a turn: one that is there, else a new one. With the error the turn is given back, for another attempt.
+    pub(crate) async fn lend(&self, permit: OwnedSemaphorePermit) -> Result<Loan, (Error, OwnedSemaphorePermit)> {
         let fresh_enough = self.settings.session_timeout / 2;
         let found = {
             let mut idle = self.idle.lock();
@@ -98,7 +98,10 @@ impl Pool {
         };
         let (connection, pid) = match found {
             Some(one) => (one.connection, one.pid),
-            None => setup::connect(&self.settings, Role::Wait).await?,
+            None => match setup::connect(&self.settings, Role::Wait).await {
+                Ok(made) => made,
+                Err(error) => return Err((error, permit)),
+            },
         };
         Ok(Loan { connection, pid, permit })
     }
