@@ -109,6 +109,11 @@ impl ServerClock {
         is_known && moment.sent - clock <= state.zero() + LATE
     }
 
+    /// Whether that stands in the key by which the clock was read last.
+    pub(crate) fn is_read_by(&self, mark: Option<&[u8]>) -> bool {
+        mark.is_some_and(|mark| self.state.lock().mark.as_bytes() == mark)
+    }
+
     /// The server has said its wall clock just when that was read.
     pub(crate) fn set(&self, reading: &ClockReading<'_>, wall: u64) {
         let clock = seconds(i64::from(KEPT) - reading.left);
