@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use tokio::net::lookup_host;
-use tooz_core::{Error, Result};
+use tooz_core::{Error, ErrorKind, Outcome, Result};
 
 use crate::error::unreached;
+use crate::options::Target;
 
 /// The addresses of a name, in the order in which they are tried, each once. Several of one kind are several servers, as far as can be known before
 /// anything is asked.
@@ -25,6 +26,23 @@ fn are_several(all: &[SocketAddr]) -> bool {
         all.iter().map(SocketAddr::ip).filter(|ip| !ip.is_loopback() && is_of_kind(ip)).count()
     };
     count(IpAddr::is_ipv4) > 1 || count(IpAddr::is_ipv6) > 1
+}
+
+/// One address leads to more than one server.
+pub(crate) fn several_behind(target: &Target) -> Error {
+    Error::config(format!(
+        "behind {target} are several servers, and connections are spread over them (by a balancer, or a service of several pods): members that come to \
+         different ones would hold one lock at once; name one server itself"
+    ))
+}
+
+/// Whether that address leads to the same server can't be known just now.
+pub(crate) fn unanswered(name: &str, address: SocketAddr) -> Error {
+    let message = format!(
+        "{address}, an address of {name}, takes connections and answers nothing: it may be another server, at which others hold locks; name one of the \
+         addresses, or a name of one server"
+    );
+    Error::new(ErrorKind::Unavailable, message).with_outcome(Outcome::NotApplied)
 }
 
 /// The name leads to more than one server.

@@ -14,6 +14,7 @@ use crate::error::{no_turn, not_connected};
 use crate::holdings::Holdings;
 use crate::journal::SessionId;
 use crate::layout::Layout;
+use crate::listing::SeenList;
 use crate::options::Settings;
 use crate::reply::{Batch, Reply};
 use crate::server::Server;
@@ -56,13 +57,17 @@ pub(crate) struct Client {
     is_tight: AtomicBool,
     /// When that was last seen.
     looked: Mutex<Option<Instant>>,
+    /// Whether connections to one address have led to several servers.
+    has_met_several: AtomicBool,
+    /// What was seen of the list of groups.
+    pub(crate) list: Mutex<SeenList>,
     /// Set when every wait is to end.
     ended: watch::Sender<bool>,
 }
 
 /// What was answered.
 pub(crate) struct Replies {
-    replies: std::vec::IntoIter<Reply>,
+    left: std::vec::IntoIter<Reply>,
     /// The connection by which it was.
     pub(crate) epoch: u64,
     /// Whether an earlier attempt may have been done, and may yet be.
@@ -81,12 +86,12 @@ pub(crate) enum Lane {
 impl Replies {
     /// The answer to the next command.
     pub(crate) fn next(&mut self) -> Reply {
-        self.replies.next().unwrap_or(Reply::Missing)
+        self.left.next().unwrap_or(Reply::Missing)
     }
 
     /// Those that are left.
     pub(crate) fn rest(self) -> impl Iterator<Item = Reply> {
-        self.replies
+        self.left
     }
 }
 
@@ -117,6 +122,8 @@ impl Client {
             is_open: AtomicBool::new(false),
             is_tight: AtomicBool::new(false),
             looked: Mutex::default(),
+            has_met_several: AtomicBool::new(false),
+            list: Mutex::default(),
             ended: watch::Sender::new(false),
         })
     }
@@ -134,7 +141,7 @@ impl Client {
             };
             let in_doubt = before.as_ref().is_some_and(|before| before.outcome() != Outcome::NotApplied);
             let mut failed = match connection.run(&batch, deadline).await {
-                Ok(replies) => return Ok(Replies { replies: replies.into_iter(), epoch: connection.epoch, in_doubt }),
+                Ok(replies) => return Ok(Replies { left: replies.into_iter(), epoch: connection.epoch, in_doubt }),
                 Err(error) => error,
             };
             if in_doubt {
@@ -156,7 +163,7 @@ impl Client {
         let connection = self.connection.borrow().as_ref().map(Arc::clone);
         let Some(connection) = connection.filter(|connection| connection.epoch == epoch) else { return Ok(None) };
         match connection.run(&batch, deadline).await {
-            Ok(replies) => Ok(Some(Replies { replies: replies.into_iter(), epoch, in_doubt: false })),
+            Ok(replies) => Ok(Some(Replies { left: replies.into_iter(), epoch, in_doubt: false })),
             Err(error) if error.outcome() == Outcome::NotApplied => Ok(None),
             Err(error) => Err(error),
         }
@@ -171,7 +178,8 @@ impl Client {
         turn.ok().and_then(std::result::Result::ok).ok_or_else(|| no_turn(UNDER_WAY))
     }
 
-    async fn connection_until(&self, deadline: Instant) -> Result<Arc<Connection>> {
+    /// The connection of the moment, or the next one.
+    pub(crate) async fn connection_until(&self, deadline: Instant) -> Result<Arc<Connection>> {
         if let Some(connection) = self.connection.borrow().as_ref().filter(|connection| !connection.has_ended()) {
             return Ok(Arc::clone(connection));
         }
@@ -222,6 +230,19 @@ impl Client {
     /// From now on there is a session at the server.
     pub(crate) fn set_open(&self) {
         self.is_open.store(true, Ordering::Release);
+    }
+
+    /// The server has no such session any more, so nothing is to be ended there.
+    pub(crate) fn set_gone(&self) {
+        self.is_open.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn set_met_several(&self, has: bool) {
+        self.has_met_several.store(has, Ordering::Release);
+    }
+
+    pub(crate) fn has_met_several(&self) -> bool {
+        self.has_met_several.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_open(&self) -> bool {

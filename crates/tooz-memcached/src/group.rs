@@ -8,7 +8,7 @@ use tooz_core::driver::{Groups, JoinRequest, LockKey, PushStream, RequestId, Ros
 use tooz_core::{Error, ErrorKind, GroupId, Outcome, Result};
 
 use crate::client::{Client, Lane};
-use crate::error::{lost, of_list};
+use crate::error::lost;
 use crate::holdings::Membership;
 use crate::journal::group::{
     FOR_EVER, GroupJournal, compact, create, delete, join, join_again, kept_for, leave, update, withdraw,
@@ -128,7 +128,7 @@ impl Client {
             }
         }
         if look.journal.entry_of(request.id).is_some() {
-            self.holdings.saw_membership(request.id, look.seen.version);
+            self.holdings.saw_membership(request.id, look.seen.version, look.journal.made_by.unwrap_or(made_by));
         } else {
             self.holdings.ousted(request.id);
         }
@@ -147,25 +147,6 @@ impl Client {
             let batch = Batch::default().delete_version(key, look.seen.version.cas);
             let _ = self.run_on(look.seen.version.epoch, batch, Lane::Wish).await;
         }
-    }
-
-    async fn note_name(&self, entry: &str) -> Result<()> {
-        let key = self.layout.groups();
-        let append = Append {
-            key: &key,
-            entry,
-            missing: IfMissing::Make,
-            seconds: FOR_EVER,
-            lane: Lane::Wish,
-            owned: false,
-            compact: groups::compact,
-        };
-        let seen = self.append(&append).await.map_err(of_list)?;
-        let text = seen.text.as_deref().unwrap_or_default();
-        if text.len() > LONG && GroupsJournal::read(text)?.is_mostly_over() {
-            let _ = self.tidy(&key, &seen, |_| FOR_EVER, groups::compact).await;
-        }
-        Ok(())
     }
 
     /// How long a session lives without another heartbeat; `None`: it is gone. One that is kept only because of the server's clock
@@ -321,7 +302,7 @@ impl Groups for MemcachedSession {
             }
             // Nothing of it is left.
             Err(error) if error.kind() == ErrorKind::Lost => {
-                client.reporter.session_lost("the server has no such session");
+                client.session_is_gone();
                 Ok(())
             }
             Err(error) => {

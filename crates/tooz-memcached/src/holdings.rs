@@ -42,8 +42,8 @@ pub(crate) struct Grant {
     pub(crate) last_token: u64,
     /// In which version of the record it was last seen.
     pub(crate) version: Version,
-    /// Whether nothing else stood there.
-    pub(crate) alone: bool,
+    /// What stood there beside it, where that was no other place: what is to be remembered of requests in doubt.
+    pub(crate) beside: Option<String>,
 }
 
 /// A membership of this session.
@@ -167,10 +167,11 @@ impl Holdings {
         }
     }
 
-    /// The membership was seen in that version.
-    pub(crate) fn saw_membership(&self, request: RequestId, version: Version) {
+    /// The membership was seen in that version, in a group that was made by that entry.
+    pub(crate) fn saw_membership(&self, request: RequestId, version: Version, made_by: u64) {
         if let Some(membership) = self.state().joined.get_mut(&request) {
             membership.version = version;
+            membership.made_by = made_by;
         }
     }
 

@@ -9,6 +9,7 @@ mod group;
 mod holdings;
 mod journal;
 mod layout;
+mod listing;
 mod lock;
 mod options;
 mod reconnection;

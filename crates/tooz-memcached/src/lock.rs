@@ -10,9 +10,7 @@ use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockMode, Outcome, Resul
 use crate::client::{Client, Lane};
 use crate::error::{full, lost};
 use crate::holdings::Grant;
-use crate::journal::lock::{
-    FREE, KEPT, LockJournal, QueuedRequest, break_off, compact, free, kept_for, release, withdraw,
-};
+use crate::journal::lock::{KEPT, LockJournal, QueuedRequest, break_off, compact, free, kept_for, release, withdraw};
 use crate::journal::{End, LONG, SessionId, dead};
 use crate::record::{Append, IfMissing, RecordReading};
 use crate::reply::Batch;
@@ -24,6 +22,9 @@ const NEAREST: usize = 8;
 
 /// How long a lock that is given back on a full server is kept at most, so that its tokens grow. It takes three seconds or four after a short time.
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
+
+/// A record that remembers more requests in doubt is written anew in two steps, which look whether their sessions live.
+const FEW: usize = 16;
 
 /// A lock as it was seen.
 pub(crate) struct SeenLock {
@@ -38,12 +39,13 @@ impl SeenLock {
 
     /// The grant of the first request in it.
     pub(crate) fn grant(&self, lock: &LockKey, key: &str) -> Grant {
+        let is_alone = self.journal.line.len() == 1 && self.journal.withdrawn.len() <= FEW;
         Grant {
             lock: lock.clone(),
             key: key.to_owned(),
             last_token: self.journal.last_token,
             version: self.seen.version,
-            alone: self.journal.line.len() == 1 && self.journal.withdrawn.is_empty(),
+            beside: is_alone.then(|| self.journal.remembered(&BTreeSet::new())),
         }
     }
 
@@ -177,8 +179,10 @@ impl Client {
     async fn give_back(&self, request: RequestId, key: &str) -> Result<()> {
         let held = self.holdings.forget(request);
         let was_held = held.is_some();
-        if let Some(grant) = held.filter(|grant| grant.alone && !self.holdings.is_in_doubt(request)) {
-            match self.free_at_once(&grant).await {
+        if let Some(grant) = held.filter(|_| !self.holdings.is_in_doubt(request))
+            && let Some(beside) = beside_which(&grant)
+        {
+            match self.free_at_once(&grant, &beside).await {
                 Ok(true) => {
                     self.holdings.settle(request);
                     return Ok(());
@@ -223,14 +227,16 @@ impl Client {
         if is_given { Ok(()) } else { Err(taken()) }
     }
 
-    /// Frees a lock in whose record nothing else stands, if that is still so. The last token is kept there.
+    /// Frees a lock in whose record no other place stands, if that is still so. The last token is kept there, and what is to be remembered.
     ///
     /// A server without any room can only delete: that waits until whatever comes next begins with a later token.
-    async fn free_at_once(&self, grant: &Grant) -> Result<bool> {
+    async fn free_at_once(&self, grant: &Grant, beside: &str) -> Result<bool> {
         let Grant { key, version, .. } = grant;
-        let text = free(grant.last_token);
+        let text = beside.to_owned() + &free(grant.last_token);
         let batch = if self.has_room(key.len(), text.len()).await? {
-            Batch::default().swap(key, version.cas, &text, FREE)
+            Batch::default().swap(key, version.cas, &text, kept_for(&text))
+        } else if !beside.is_empty() {
+            return Ok(false);
         } else {
             let wait = self.clock.until_past(grant.last_token);
             if wait > LONGEST_WAIT {
@@ -247,6 +253,12 @@ impl Client {
         }
         Ok(swapped)
     }
+}
+
+/// Beside what a grant stands, where it may be given back in one step. Once in a while it is not where requests in doubt are remembered: the longer way
+/// looks whether these still have to be.
+fn beside_which(grant: &Grant) -> Option<String> {
+    grant.beside.clone().filter(|beside| beside.is_empty() || fastrand::u8(..16) > 0)
 }
 
 fn taken() -> Error {

@@ -1,15 +1,17 @@
 //! The task behind a client: it makes one connection after the other, and asks on each first who the server is and what its clock says.
 
+use std::iter::repeat_n;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tooz_core::driver::{Backoff, ConnectArgs};
-use tooz_core::{Error, Result};
+use tooz_core::{Error, ErrorKind, Result};
 
-use crate::addresses::{addresses_of, several};
+use crate::addresses::{addresses_of, several, several_behind, unanswered};
 use crate::client::Client;
 use crate::connection::{Connection, TrialConnection};
 use crate::error::strange;
@@ -29,8 +31,13 @@ const SETTLED: Duration = Duration::from_secs(4);
 /// A server that takes so long for an answer may have stood still. Its clock is right when it has ticked.
 const SLOW: Duration = Duration::from_millis(300);
 
-/// How long an answer by another address of the host's name is waited for.
+/// How long another connection is waited for at the least.
 const BY_ANOTHER: Duration = Duration::from_secs(1);
+
+/// How many more connections are made to each address, to see whether they lead to one server: one, and many where they once did not, since a balancer may
+/// choose the same server by chance.
+const SAMPLES: usize = 1;
+const MANY_SAMPLES: usize = 8;
 
 /// A client with its first connection, and the task that makes the others.
 pub(crate) async fn start(args: &ConnectArgs) -> Result<(Arc<Client>, AbortHandle)> {
@@ -94,7 +101,7 @@ impl Client {
         server.judge()?;
         // A server that was restarted has forgotten the session: this is told now, without waiting for the next heartbeat.
         if is_open && !next().found()? {
-            self.reporter.session_lost("the server has no such session");
+            self.session_is_gone();
         }
         if asked.elapsed() > SLOW {
             sleep(TICK).await;
@@ -108,35 +115,80 @@ impl Client {
             connection.run(&Batch::default().add(&key, &mark, KEPT), Instant::now() + self.limit).await?;
             self.read_clock(connection, &key).await?;
         }
-        self.must_be_one_server(connection, &key).await?;
+        self.must_be_one_server(connection, &key, deadline).await?;
         Ok(server)
     }
 
-    /// Sees that what answers by the other addresses of the host's name, if it has any, is this server: each has another text in the key by which
-    /// its clock is read.
-    async fn must_be_one_server(&self, connection: &Connection, key: &str) -> Result<()> {
+    /// Sees that what answers by each address of the host's name, if it has several, and by one more connection to each, is this server.
+    async fn must_be_one_server(&self, connection: &Connection, key: &str, deadline: Instant) -> Result<()> {
         let Target::Server(name, port) = &self.settings.target else { return Ok(()) };
         let all = addresses_of(name, *port).await?;
-        if all.len() < 2 {
-            return Ok(());
-        }
-        let mark = self.mark_by(connection, key, Instant::now() + self.limit).await?;
-        for address in &all {
-            // What does not answer can't be told from what is not there.
-            if let Ok(other) = self.mark_at(*address, key).await
-                && other != mark
-            {
-                return Err(several(name, &all));
+        let samples = if self.has_met_several() { MANY_SAMPLES } else { SAMPLES };
+        for address in all.iter().flat_map(|address| repeat_n(*address, samples)) {
+            // What is left is for the other addresses. One address alone may be slow: its connection is there, and is not lost for that.
+            let half = deadline.saturating_duration_since(Instant::now()) / 2;
+            let until = Instant::now() + if all.len() > 1 { BY_ANOTHER.max(half) } else { half };
+            match self.leads_elsewhere(connection, address, key, until).await {
+                Ok(true) => {
+                    self.set_met_several(true);
+                    return Err(if all.len() > 1 {
+                        several(name, &all)
+                    } else {
+                        several_behind(&self.settings.target)
+                    });
+                }
+                // A session that is there says by itself which server it is.
+                Err(error) if all.len() > 1 && error.kind() == ErrorKind::TimedOut && !self.is_open() => {
+                    if takes_connections(address).await {
+                        return Err(unanswered(name, address));
+                    }
+                }
+                // What refuses can't be told from what is not there.
+                Ok(false) | Err(_) => {}
             }
         }
+        self.set_met_several(false);
         Ok(())
     }
 
-    async fn mark_at(&self, address: SocketAddr, key: &str) -> Result<Option<Vec<u8>>> {
-        let deadline = Instant::now() + BY_ANOTHER;
-        let connection = Connection::open_by(&self.settings, Some(address), 0, deadline).await?;
-        let _on_trial = TrialConnection::of(Arc::clone(&connection));
-        self.mark_by(&connection, key, deadline).await
+    async fn leads_elsewhere(
+        &self,
+        connection: &Connection,
+        address: SocketAddr,
+        key: &str,
+        until: Instant,
+    ) -> Result<bool> {
+        let soon = until.min(Instant::now() + BY_ANOTHER);
+        let other = Connection::open_by(&self.settings, Some(address), 0, soon).await?;
+        let _on_trial = TrialConnection::of(Arc::clone(&other));
+        self.lead_apart(connection, &other, key, until).await
+    }
+
+    /// Sees that a connection leads to the server that requests go to: behind one address there may be several.
+    pub(crate) async fn must_lead_there(&self, other: &Connection, deadline: Instant) -> Result<()> {
+        let connection = self.connection_until(deadline).await?;
+        if !self.lead_apart(&connection, other, &self.layout.clock(), deadline).await? {
+            return Ok(());
+        }
+        // The next one is looked at more closely: the name may have been moved, and then all is well.
+        self.set_met_several(true);
+        connection.end();
+        Err(several_behind(&self.settings.target))
+    }
+
+    /// Whether two connections lead to different servers: each has another text in the key by which its clock is read. That may be written anew
+    /// between two questions, but not again between the next two.
+    async fn lead_apart(&self, one: &Connection, other: &Connection, key: &str, until: Instant) -> Result<bool> {
+        for _ in 0..2 {
+            let mark = self.mark_by(other, key, until).await?;
+            // Most often it is the one that was just read, and a slow network is asked no more.
+            if self.clock.is_read_by(mark.as_deref())
+                || self.mark_by(one, key, Instant::now() + self.limit).await? == mark
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     async fn mark_by(&self, connection: &Connection, key: &str, deadline: Instant) -> Result<Option<Vec<u8>>> {
@@ -170,4 +222,9 @@ impl Client {
         self.clock.set(&reading, wall);
         Ok(true)
     }
+}
+
+/// Whether there is a server that takes connections, be it one that answers nothing.
+async fn takes_connections(address: SocketAddr) -> bool {
+    timeout(BY_ANOTHER, TcpStream::connect(address)).await.is_ok_and(|connected| connected.is_ok())
 }

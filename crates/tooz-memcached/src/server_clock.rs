@@ -3,6 +3,9 @@
 //!
 //! One key with a long time limit stands still in that clock, so what is left of it tells the clock's time. It is read in the same write as
 //! each heartbeat, before it, and compared with what was read before.
+//!
+//! A heartbeat is credited from its sending, and the server counts from its clock. So what must be small is how long after the time of that clock
+//! it was sent, and not how long its answer took: a slow network is no clock that stands still.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,8 +18,9 @@ use crate::reply::KEPT;
 /// How many readings are compared.
 const READINGS: usize = 8;
 
-/// How far the clock may be behind where it was seen to be: a second between two ticks, and what a request may take.
-const LAG: Duration = Duration::from_millis(1200);
+/// How long after the time of the server's clock, in seconds, a heartbeat that counts may have been sent: what a session is kept longer, and most of
+/// the margin.
+const LATE: f64 = 2.2;
 
 /// So long after the server has gone on its clock is right: it has ticked.
 pub(crate) const TICK: Duration = Duration::from_millis(1100);
@@ -44,11 +48,19 @@ pub(crate) struct ServerClock {
 struct ClockState {
     /// Which key was read: another one would make another zero.
     mark: String,
-    /// At which of our times the clock would have been at its zero, by each reading; the true one is not before that.
-    zeros: VecDeque<f64>,
+    /// The last few readings of it.
+    moments: VecDeque<ClockMoment>,
     /// The wall clock at its zero.
     wall: Option<f64>,
     time: Option<Bounds>,
+}
+
+/// What the clock said, and between which two of our times it said so.
+#[derive(Clone, Copy)]
+struct ClockMoment {
+    clock: f64,
+    sent: f64,
+    received: f64,
 }
 
 /// Between which two the server's time is.
@@ -74,27 +86,32 @@ impl ServerClock {
         ServerClock { begun: Instant::now(), state: Mutex::default() }
     }
 
-    /// Takes a reading, and answers whether the clock goes right, as far as can be known.
+    /// Takes a reading, and answers whether what was sent with it may be counted from the clock: whether that goes right, as far as can be known.
     pub(crate) fn read(&self, reading: &ClockReading<'_>) -> bool {
-        let clock = seconds(i64::from(KEPT) - reading.left);
         let at = |moment: Instant| moment.duration_since(self.begun).as_secs_f64();
+        let clock = seconds(i64::from(KEPT) - reading.left);
+        let moment = ClockMoment { clock, sent: at(reading.sent), received: at(reading.received) };
         let mut state = self.state.lock();
         let is_known = state.mark == reading.mark || state.mark.is_empty();
         if state.mark != reading.mark {
             reading.mark.clone_into(&mut state.mark);
-            state.zeros.clear();
+            state.moments.clear();
             state.wall = None;
         }
-        state.zeros.push_back(at(reading.sent) - clock);
-        if state.zeros.len() > READINGS {
-            state.zeros.pop_front();
+        state.moments.push_back(moment);
+        if state.moments.len() > READINGS {
+            state.moments.pop_front();
         }
-        let first = state.zeros.iter().copied().fold(f64::INFINITY, f64::min);
         if let Some(wall) = state.wall {
-            let (least, most) = (wall - APART + clock - at(reading.received), wall + BEHIND - first);
+            let (least, most) = (wall - APART + clock - moment.received, wall + BEHIND - state.first());
             state.time = Some(Bounds { least, most });
         }
-        is_known && at(reading.received) - clock - first <= LAG.as_secs_f64()
+        is_known && moment.sent - clock <= state.zero() + LATE
+    }
+
+    /// Whether that stands in the key by which the clock was read last.
+    pub(crate) fn is_read_by(&self, mark: Option<&[u8]>) -> bool {
+        mark.is_some_and(|mark| self.state.lock().mark.as_bytes() == mark)
     }
 
     /// The server has said its wall clock just when that was read.
@@ -104,7 +121,7 @@ impl ServerClock {
             let mut state = self.state.lock();
             if state.mark != reading.mark {
                 reading.mark.clone_into(&mut state.mark);
-                state.zeros.clear();
+                state.moments.clear();
             }
             #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^53")]
             let wall = wall as f64;
@@ -139,6 +156,30 @@ impl ServerClock {
     }
 }
 
+impl ClockState {
+    /// The earliest of our times at which the clock would have been at its zero, by one reading. A request on its way, too, makes it early.
+    fn first(&self) -> f64 {
+        self.moments.iter().map(|moment| moment.sent - moment.clock).fold(f64::INFINITY, f64::min)
+    }
+
+    /// Not before which of our times the clock was at its zero, just after a tick.
+    ///
+    /// Of the last few readings one at least was right, and the clock behind by no more than a second: that is what is known in any case. A reading that
+    /// was long on its way says little then, and for all others, so there is another proof: where the clock has gone on between two readings it has
+    /// ticked after the first was sent.
+    fn zero(&self) -> f64 {
+        let mut proven = f64::NEG_INFINITY;
+        for (before, after) in self.moments.iter().zip(self.moments.iter().skip(1)) {
+            if before.clock < after.clock {
+                proven = proven.max(before.sent - after.clock);
+            }
+            // No answer comes before the time of its clock: where this computer has stood still itself, what it had proven is over.
+            proven = proven.min(after.received - after.clock);
+        }
+        proven.max(self.first() - BEHIND)
+    }
+}
+
 /// How many seconds a session of that timeout is kept.
 pub(crate) fn kept(timeout: Duration) -> u32 {
     let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0) + LONGER;
@@ -152,104 +193,5 @@ fn seconds(count: i64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What the server's clock says that stood still for `lag`, when that many seconds have passed.
-    fn read(clock: &ServerClock, passed: f64, lag: f64) -> bool {
-        let sent = clock.begun + Duration::from_secs_f64(passed);
-        #[expect(clippy::cast_possible_truncation)]
-        let left = i64::from(KEPT) - (passed - lag) as i64;
-        clock.read(&ClockReading { mark: "a", left, sent, received: sent + Duration::from_millis(5) })
-    }
-
-    #[test]
-    fn a_clock_that_ticks_is_right_at_any_phase() {
-        for phase in 0..20 {
-            let clock = ServerClock::new();
-            for beat in 0..40 {
-                assert!(read(&clock, 10.0 + f64::from(phase) * 0.05 + f64::from(beat) * 0.67, 0.0), "{phase} {beat}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_clock_that_stood_still_is_wrong_until_it_ticks() {
-        let clock = ServerClock::new();
-        assert!(read(&clock, 10.2, 0.0));
-        assert!(read(&clock, 13.5, 0.0));
-        assert!(!read(&clock, 19.5, 6.0));
-        assert!(!read(&clock, 19.6, 3.0));
-        assert!(read(&clock, 20.7, 0.0));
-    }
-
-    #[test]
-    fn another_mark_begins_anew_and_is_no_proof() {
-        let clock = ServerClock::new();
-        assert!(read(&clock, 10.0, 0.0));
-        let sent = clock.begun + Duration::from_secs(12);
-        let reading = ClockReading { mark: "b", left: i64::from(KEPT), sent, received: sent };
-        assert!(!clock.read(&reading));
-        assert!(clock.read(&ClockReading {
-            left: i64::from(KEPT) - 1,
-            sent: sent + Duration::from_secs(1),
-            received: sent + Duration::from_secs(1),
-            ..reading
-        }));
-    }
-
-    #[test]
-    fn tokens_are_not_behind_the_servers_time() {
-        let clock = ServerClock::new();
-        let now = Instant::now();
-        clock.set(&ClockReading { mark: "a", left: i64::from(KEPT) - 5, sent: now, received: now }, 1_800_000_000);
-        let token = clock.token();
-        assert!((1_800_000_001_000_000..1_800_000_002_000_000).contains(&token), "{token}");
-        // The next reading moves it on by the server's clock, and not by ours.
-        clock.read(&ClockReading { mark: "a", left: i64::from(KEPT) - 65, sent: now, received: now });
-        assert!(clock.token() >= token + 59_000_000);
-    }
-
-    /// One reckons at the end of the server's second, the other at its beginning: what is the latest time for the one is past for the other only
-    /// when it is past for all.
-    #[test]
-    fn a_token_is_past_only_when_it_is_past_for_all() {
-        let now = Instant::now();
-        let reckon = |begun_ms: u64, sent_ms: u64, received_ms: u64| {
-            let clock = ServerClock { begun: now + Duration::from_millis(begun_ms), state: Mutex::default() };
-            let [sent, received] = [sent_ms, received_ms].map(|ms| now + Duration::from_millis(ms));
-            // The server's second 5 lasts from 100 to 1100 ms.
-            clock.set(&ClockReading { mark: "a", left: i64::from(KEPT) - 5, sent, received }, 1_800_000_000);
-            clock
-        };
-        let all = [reckon(0, 101, 102), reckon(50, 1090, 1099), reckon(0, 500, 700)];
-        let at = |clock: &ServerClock, passed: f64| {
-            let time = clock.state.lock().time.unwrap();
-            let ours = passed - clock.begun.duration_since(now).as_secs_f64();
-            (time.least + ours, time.most + ours)
-        };
-        for clock in &all {
-            let (least, most) = at(clock, 2.0);
-            let true_time = 1_800_000_001.9;
-            assert!(least <= true_time && true_time <= most, "{least} {most}");
-        }
-        let token = all[0].token();
-        for clock in &all {
-            let wait = clock.until_past(token);
-            assert!(wait > Duration::from_secs(1) && wait < Duration::from_secs(6), "{wait:?}");
-            assert_eq!(clock.until_past(token - 10_000_000), Duration::ZERO);
-        }
-    }
-
-    /// The clock of a server that stood still is behind until it ticks; tokens are not.
-    #[test]
-    fn a_clock_that_stood_still_takes_no_token_back() {
-        let clock = ServerClock::new();
-        let now = clock.begun + Duration::from_secs(20);
-        clock.set(&ClockReading { mark: "a", left: i64::from(KEPT) - 14, sent: now, received: now }, 1_800_000_000);
-        let before = clock.token();
-        let later = now + Duration::from_secs(6);
-        clock.read(&ClockReading { mark: "a", left: i64::from(KEPT) - 14, sent: later, received: later });
-        assert!(clock.token() >= before);
-    }
-}
+#[path = "server_clock_tests.rs"]
+mod tests;

@@ -75,6 +75,14 @@ impl MemcachedSession {
                 "there is a session of the same number; the next has another",
             ));
         }
+        // The clock that was read last is that of the server to which requests go.
+        if !client.clock.is_read_by(timed.clock.as_ref().map(|(mark, _)| mark.as_slice()))
+            && let Err(error) = client.must_lead_there(connection, deadline).await
+        {
+            // It is of no use there, and would end by itself.
+            let _ = connection.run(&Batch::default().delete(&client.session_key), deadline).await;
+            return Err(error);
+        }
         // Not before that: the other session is not this one's to end.
         client.set_open();
         self.judge(connection, timed, deadline).await
@@ -86,6 +94,7 @@ impl MemcachedSession {
         let batch = Batch::default().get(&client.layout.clock()).touch(&client.session_key, kept(client.timeout));
         let timed = TimedReply::run(connection, &batch, deadline).await?;
         if !timed.done.clone().found()? {
+            client.set_gone();
             return Err(lost());
         }
         self.judge(connection, timed, deadline).await
@@ -181,6 +190,7 @@ impl Session for MemcachedSession {
     async fn close(&self) -> Result<()> {
         // A wait must not keep the close waiting.
         self.client.end_waits();
+        // What has ended already leaves nothing to be said: the server may have been restarted, and not be asked yet.
         if self.client.is_open() {
             self.client.hand_over().await?;
         }

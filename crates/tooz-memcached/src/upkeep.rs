@@ -123,6 +123,7 @@ impl Client {
 
     /// Tells core that the session is over.
     pub(crate) fn session_is_gone(&self) -> Error {
+        self.set_gone();
         self.reporter.session_lost("the server has no such session");
         lost()
     }
@@ -130,10 +131,7 @@ impl Client {
     /// Reads what others have told, if there is something new, and clears it when it has become long.
     async fn read_mail(&self, mail: Mail) -> Result<Mail> {
         let mut done = self.run(Batch::default().look(&self.session_key), Lane::Duty).await?;
-        let Some(flags) = done.next().flags()? else {
-            self.reporter.session_lost("the server has no such session");
-            return Ok(mail);
-        };
+        let Some(flags) = done.next().flags()? else { return Err(self.session_is_gone()) };
         let now = Version { epoch: done.epoch, cas: flags.cas };
         if now == mail.version {
             return Ok(mail);
@@ -190,6 +188,10 @@ impl Client {
                     looked = looked.and(self.look_at_membership(*request).await);
                 }
             }
+        }
+        if !joined.is_empty() {
+            // Whether a group is listed is no question of its members.
+            let _ = self.look_after_list().await;
         }
         looked
     }

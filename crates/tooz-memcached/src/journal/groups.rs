@@ -45,6 +45,11 @@ impl GroupsJournal {
         Ok(journal)
     }
 
+    /// Whether the group is listed that was made by the entry with that id.
+    pub(crate) fn has(&self, id: u64) -> bool {
+        self.names.contains_key(&id)
+    }
+
     /// The names, each once.
     pub(crate) fn names(&self) -> BTreeSet<&GroupId> {
         self.names.values().collect()
@@ -77,6 +82,7 @@ mod tests {
         let journal = GroupsJournal::read(text.as_bytes()).unwrap();
         assert_eq!(journal.names(), [&name].into());
         assert_eq!(journal.compacted(), come(2, &name));
+        assert!(journal.has(2) && !journal.has(1));
         assert!(GroupsJournal::read(b"+\t1\n").is_err());
     }
 }

@@ -192,14 +192,16 @@ impl LockJournal {
     /// A text that means the same, without what is over; `gone` are sessions that were seen to be gone.
     pub(crate) fn compacted(&self, gone: &BTreeSet<SessionId>) -> String {
         let mut text: String = self.line.iter().map(QueuedRequest::entry).collect();
-        for (request, session) in &self.withdrawn {
-            if !gone.contains(session) && !self.dead.contains(session) {
-                text += &withdraw(*request, *session);
-            }
-        }
+        text += &self.remembered(gone);
         // Writing to a text never fails.
         let _ = write!(text, "{}", free(self.last_token));
         text
+    }
+
+    /// What is to be remembered of requests in doubt.
+    pub(crate) fn remembered(&self, gone: &BTreeSet<SessionId>) -> String {
+        let living = self.withdrawn.iter().filter(|(_, by)| !gone.contains(by) && !self.dead.contains(by));
+        living.map(|(request, session)| withdraw(*request, *session)).collect()
     }
 }
 

@@ -62,6 +62,16 @@ fn a_withdrawal_voids_what_comes_before_and_behind_it_also_when_the_journal_was_
     assert_eq!(forgotten, free(10));
 }
 
+/// What replaces the record of a holder without another place means what its release would have made of it.
+#[test]
+fn what_is_freed_at_once_remembers_what_is_in_doubt() {
+    let text = ask(1, 1, X) + &withdraw(RequestId(1), SessionId(1)) + &ask(2, 2, X);
+    let freed = read(&text).remembered(&BTreeSet::new()) + &free(read(&text).last_token);
+    assert_eq!(freed, read(&(text + &release(RequestId(2)))).compacted(&BTreeSet::new()));
+    assert_eq!(line(&(freed.clone() + &ask(1, 1, X) + &ask(3, 3, X))), [3]);
+    assert_eq!(kept_for(&freed), KEPT);
+}
+
 #[test]
 fn only_a_holder_is_broken_and_only_once() {
     let text = ask(1, 1, X) + &ask(2, 2, X) + &break_off(RequestId(2));

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tooz_core::{ConnectOptions, Coordinator, LockGuard, Result};
+use tooz_core::{ConnectOptions, Coordinator, ErrorKind, LockGuard, Result};
 use tooz_testbed::{Kind, Server, Setup};
 
 /// A trial by its name.
@@ -50,6 +50,15 @@ pub(crate) async fn connect_with(url: &str, member: &str, timeout: Duration) -> 
 
 pub(crate) fn options(url: &str, member: &str) -> Result<ConnectOptions> {
     ConnectOptions::new(url)?.driver(&CARD).member(member)
+}
+
+/// Why that is refused.
+pub(crate) async fn refusal(url: &str) -> (ErrorKind, String) {
+    let error = match options(url, "a") {
+        Ok(options) => soon(options.connect()).await.expect_err("it is refused"),
+        Err(error) => error,
+    };
+    (error.kind(), error.to_string())
 }
 
 /// Waits for a lock in a task of its own.

@@ -12,6 +12,7 @@ trials! {
     a_beat_that_waited_in_a_stopped_server_is_never_believed_for_longer_than_the_server_keeps_it
     a_session_that_was_opened_in_a_stopped_server_is_never_believed_for_longer_than_the_server_keeps_it
     beats_are_never_refused_while_the_server_runs
+    a_slow_network_is_no_server_that_stands_still
 }
 
 async fn a_beat_that_waited_in_a_stopped_server_is_never_believed_for_longer_than_the_server_keeps_it() {
@@ -89,4 +90,17 @@ async fn beats_are_never_refused_while_the_server_runs() {
     assert!(told.await.is_err(), "a beat was refused");
     assert!(guard.is_held());
     soon(a.close()).await.unwrap();
+}
+
+async fn a_slow_network_is_no_server_that_stands_still() {
+    let server = start();
+    let proxy = Proxy::start(server.address()).unwrap();
+    let a = connect_with(&proxy.url("memcached"), "a", Duration::from_secs(9)).await;
+    let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
+    for delay in [700, 0, 700, 0] {
+        proxy.delay(Duration::from_millis(delay));
+        sleep(Duration::from_secs(10)).await;
+        assert!(guard.is_held(), "after a delay of {delay} ms each way: {:?}", guard.loss().reason());
+    }
+    soon(guard.release()).await.unwrap();
 }

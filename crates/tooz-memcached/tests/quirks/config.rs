@@ -1,14 +1,13 @@
 //! What is refused before anything is owned.
 
-use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, ToSocketAddrs};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use tooz_core::{Characteristic, ErrorKind};
 use tooz_testbed::Server;
 
-use crate::bed::{Raw, connect, options, soon, start, start_as, trials};
+use crate::bed::{Raw, connect, options, refusal, soon, start, start_as, trials};
 
 trials! {
     what_can_not_be_right_is_refused
@@ -17,16 +16,7 @@ trials! {
     a_proxy_is_refused
     a_server_that_wants_a_log_in_says_so_at_once
     a_server_that_takes_no_more_connections_says_so
-    a_name_of_several_servers_is_refused
     only_a_server_that_never_evicts_promises_one_view
-}
-
-async fn refusal(url: &str) -> (ErrorKind, String) {
-    let error = match options(url, "a") {
-        Ok(options) => soon(options.connect()).await.expect_err("it is refused"),
-        Err(error) => error,
-    };
-    (error.kind(), error.to_string())
 }
 
 async fn what_can_not_be_right_is_refused() {
@@ -117,24 +107,6 @@ async fn a_server_that_takes_no_more_connections_says_so() {
     assert!(error.to_string().contains("-c of memcached"), "{error}");
     all.pop();
     drop(soon(a.lock("x").unwrap().acquire()).await.expect("there are two"));
-}
-
-/// Where `localhost` has an address of either kind: elsewhere there is no name with two addresses to try.
-async fn a_name_of_several_servers_is_refused() {
-    let two = "localhost:1".to_socket_addrs().unwrap().map(|address| address.is_ipv6()).collect::<BTreeSet<_>>();
-    if two.len() < 2 {
-        return;
-    }
-    let one = start_as("-l ::1");
-    let url = |server: &Server| format!("memcached://localhost:{}", server.address().port());
-    soon(connect(&url(&one), "a").await.close()).await.unwrap();
-    let first = start();
-    let second = start_as(&format!("-l [::1]:{}", first.address().port()));
-    let (kind, text) = refusal(&url(&first)).await;
-    assert_eq!(kind, ErrorKind::Config, "{text}");
-    assert!(text.contains("several servers") && text.contains(&first.address().to_string()), "{text}");
-    drop(second);
-    soon(connect(&url(&first), "a").await.close()).await.unwrap();
 }
 
 async fn only_a_server_that_never_evicts_promises_one_view() {

@@ -14,6 +14,7 @@ trials! {
     a_take_over_tells_the_other_session
     a_group_that_was_lost_stands_again_with_its_members
     a_member_whose_group_was_lost_is_still_taken_over
+    a_list_of_groups_that_was_lost_has_them_again
     a_journal_of_many_joins_is_written_anew
 }
 
@@ -131,6 +132,31 @@ async fn a_member_whose_group_was_lost_is_still_taken_over() {
     let second = soon(b.group("g").unwrap().join_or_create(&2)).await.unwrap();
     assert_eq!(soon(first.loss().wait()).await, LossReason::TakenOver);
     assert!(second.is_member());
+}
+
+async fn a_list_of_groups_that_was_lost_has_them_again() {
+    let server = start();
+    let (a, b) = (connect(&server.url(), "a").await, connect(&server.url(), "b").await);
+    let first = soon(a.group("g").unwrap().join_or_create(&1)).await.unwrap();
+    let second = soon(b.group("h").unwrap().join_or_create(&2)).await.unwrap();
+    let mut raw = Raw::to(&server);
+    for others in 0..3 {
+        assert_eq!(raw.ask("md tooz:tooz:groups"), "HD");
+        // The list is there again, with one name.
+        soon(a.group(format!("other {others}").as_str()).unwrap().create()).await.unwrap();
+        let all = async {
+            while !soon(a.groups()).await.is_ok_and(|groups| groups.len() == 3) {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        soon(all).await;
+        soon(a.group(format!("other {others}").as_str()).unwrap().delete()).await.unwrap();
+    }
+    soon(first.leave()).await.unwrap();
+    soon(second.leave()).await.unwrap();
+    soon(a.group("g").unwrap().delete()).await.unwrap();
+    soon(a.group("h").unwrap().delete()).await.unwrap();
+    assert!(soon(a.groups()).await.unwrap().is_empty());
 }
 
 async fn a_journal_of_many_joins_is_written_anew() {

@@ -9,6 +9,7 @@ mod groups;
 mod line;
 mod records;
 mod servers;
+mod several;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         line::TRIALS,
         records::TRIALS,
         servers::TRIALS,
+        several::TRIALS,
     ]
     .concat();
     let trials = trials.into_iter().map(|(name, run)| {

@@ -18,6 +18,7 @@ trials! {
     a_journal_in_use_stays_short_and_its_tokens_grow
     tokens_grow_over_the_end_of_a_free_record
     a_pair_is_two_requests
+    a_request_in_doubt_makes_no_pair_dearer
 }
 
 async fn a_version_from_before_a_restart_overwrites_no_strangers_record() {
@@ -154,4 +155,33 @@ async fn a_pair_is_two_requests() {
     let (read, written) = (raw.stat("cmd_get") - before.0, raw.stat("cmd_set") - before.1);
     // Append, read and look at the session; replace, and look at the session.
     assert!(written <= 101 && read <= 200, "{written} writes and {read} reads for 50 pairs");
+}
+
+async fn a_request_in_doubt_makes_no_pair_dearer() {
+    let server = start();
+    let proxy = Proxy::start(server.address()).unwrap();
+    let timeout = Duration::from_secs(30);
+    let (a, b) =
+        (connect_with(&proxy.url("memcached"), "a", timeout).await, connect_with(&server.url(), "b", timeout).await);
+    soon(soon(a.lock("warm").unwrap().acquire()).await.unwrap().release()).await.unwrap();
+    let swallow = proxy.swallow_reply(b"l:x");
+    let guard = soon(a.lock("x").unwrap().acquire()).await.unwrap();
+    let happened = tokio::task::spawn_blocking(move || swallow.wait(Duration::from_secs(10))).await.unwrap();
+    assert!(happened);
+    soon(guard.release()).await.unwrap();
+    let mut raw = Raw::to(&server);
+    assert!(raw.read(&lock_key("x")).unwrap().contains("W\t"), "it is remembered");
+    let lock = b.lock("x").unwrap();
+    let before = raw.stat("cmd_set");
+    for _ in 0..100 {
+        soon(soon(lock.acquire()).await.unwrap().release()).await.unwrap();
+    }
+    let written = raw.stat("cmd_set") - before;
+    // Some look whether it still has to be.
+    assert!(written < 300, "{written} writes for 100 pairs");
+    assert!(raw.read(&lock_key("x")).unwrap().contains("W\t"), "it is remembered as long as its session lives");
+    soon(a.close()).await.unwrap();
+    while raw.read(&lock_key("x")).unwrap().contains("W\t") {
+        soon(soon(lock.acquire()).await.unwrap().release()).await.unwrap();
+    }
 }
