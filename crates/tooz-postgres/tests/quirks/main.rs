@@ -10,6 +10,7 @@ mod layout;
 mod locks;
 mod pooler;
 mod rotation;
+mod scarce;
 mod statements;
 
 use std::process::ExitCode;
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
         hung::a_stopped_young_holder_hides_no_other,
         hung::what_can_not_be_read_is_left_out,
         hung::the_check_up_sees_what_is_wrong,
+        scarce::a_waiter_that_gets_no_connection_says_so_once_and_tries,
         statements::what_is_late_is_ended_and_the_session_lives,
         statements::callers_that_go_away_leave_the_connection_as_it_was,
         statements::a_caller_that_blocks_after_it_has_asked_is_in_no_way,
