@@ -8,6 +8,8 @@
 mod answers;
 pub(crate) mod card;
 pub(crate) mod checkup;
+#[cfg(feature = "rustls")]
+mod client_config;
 pub(crate) mod group;
 pub(crate) mod lock;
 pub(crate) mod push;

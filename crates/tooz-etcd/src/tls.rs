@@ -29,8 +29,6 @@ impl StdError for ConnectError {
 
 #[cfg(feature = "tls")]
 mod with {
-    use std::fmt;
-    use std::path::Path;
     use std::sync::Arc;
     use std::task::{Context, Poll};
 
@@ -38,14 +36,12 @@ mod with {
     use tokio::net::TcpStream;
     use tokio_rustls::TlsConnector;
     use tokio_rustls::client::TlsStream;
-    use tokio_rustls::rustls::pki_types::pem::PemObject;
-    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-    use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+    use tokio_rustls::rustls::pki_types::ServerName;
     use tonic::codegen::http::Uri;
     use tonic::codegen::{BoxFuture, Service};
     use tonic::transport::{Channel, Endpoint};
-    use tooz_core::driver::{CertificateFiles, Options, OwnCertificate};
-    use tooz_core::{Error, Result};
+    use tooz_core::Result;
+    use tooz_core::driver::{CertificateFiles, Options};
 
     use super::ConnectError;
 
@@ -60,7 +56,7 @@ mod with {
         /// Takes the options, and reads the files once, so that a wrong one is told at once.
         pub(crate) fn read(options: &Options) -> Result<Self> {
             let files = CertificateFiles::named(options)?;
-            config(&files)?;
+            files.client_config()?;
             Ok(Tls(Arc::new(files)))
         }
 
@@ -68,51 +64,6 @@ mod with {
         pub(crate) fn connect_lazily(&self, plan: &Endpoint) -> Channel {
             plan.connect_with_connector_lazy(Dialer(self.clone()))
         }
-    }
-
-    /// What the files say now.
-    fn config(files: &CertificateFiles) -> Result<ClientConfig> {
-        // The provider is named, so that another one elsewhere in the program makes no difference.
-        let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|why| Error::config("TLS can't be set up").with_source(why))?
-            .with_root_certificates(authorities(files.ca.as_deref())?);
-        let mut config = match &files.own {
-            Some(OwnCertificate { cert, key }) => {
-                let wrong = |why: &dyn fmt::Display| CertificateFiles::unusable("key", key, why);
-                let secret = PrivateKeyDer::from_pem_file(key).map_err(|why| wrong(&why))?;
-                config.with_client_auth_cert(certificates("cert", cert)?, secret).map_err(|why| wrong(&why))?
-            }
-            None => config.with_no_client_auth(),
-        };
-        config.alpn_protocols.push(HTTP_2.into());
-        Ok(config)
-    }
-
-    fn authorities(file: Option<&Path>) -> Result<RootCertStore> {
-        let mut trusted = RootCertStore::empty();
-        if let Some(file) = file {
-            for certificate in certificates("ca", file)? {
-                trusted.add(certificate).map_err(|why| CertificateFiles::unusable("ca", file, why))?;
-            }
-        } else {
-            // One spoiled certificate of the system is no reason to trust none of the others.
-            trusted.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if trusted.is_empty() {
-                return Err(CertificateFiles::none_of_the_system());
-            }
-        }
-        Ok(trusted)
-    }
-
-    fn certificates(option: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>> {
-        let wrong = |why: &dyn fmt::Display| CertificateFiles::unusable(option, file, why);
-        let all = CertificateDer::pem_file_iter(file).map_err(|why| wrong(&why))?;
-        let all: Vec<_> = all.collect::<std::result::Result<_, _>>().map_err(|why| wrong(&why))?;
-        if all.is_empty() {
-            return Err(wrong(&"there is no certificate in it"));
-        }
-        Ok(all)
     }
 
     /// Makes the connections of one channel.
@@ -137,9 +88,8 @@ mod with {
         tls: &Tls,
         uri: &Uri,
     ) -> std::result::Result<TlsStream<TcpStream>, Box<dyn std::error::Error + Send + Sync>> {
-        let files = Arc::clone(&tls.0);
-        // The system's certificates are many, and a disk may be slow: that is not for the heart to wait for.
-        let config = tokio::task::spawn_blocking(move || config(&files)).await??;
+        let mut config = tls.0.load().await?;
+        config.alpn_protocols.push(HTTP_2.into());
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
         let stream = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(443))).await?;
         let _ = stream.set_nodelay(true);

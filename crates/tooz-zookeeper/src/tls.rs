@@ -23,16 +23,13 @@ pub(crate) use without::{Certificates, Tls};
 #[cfg(feature = "tls")]
 mod with {
     use std::io;
-    use std::path::Path;
     use std::sync::Arc;
 
     use tokio::net::TcpStream;
     use tokio_rustls::TlsConnector;
-    use tokio_rustls::rustls::pki_types::pem::PemObject;
-    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-    use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, crypto};
-    use tooz_core::driver::{CertificateFiles, OwnCertificate};
-    use tooz_core::{Error, ErrorKind};
+    use tokio_rustls::rustls::{self, pki_types::ServerName};
+    use tooz_core::Error;
+    use tooz_core::driver::CertificateFiles;
 
     use super::{Options, Result, TlsFailure};
 
@@ -55,29 +52,10 @@ mod with {
             CertificateFiles::named(options).map(Certificates)
         }
 
-        /// Reads them as they are now, on a thread that may block.
+        /// Reads them as they are now.
         pub(crate) async fn load(&self) -> Result<Tls> {
-            let files = self.0.clone();
-            let loading = tokio::task::spawn_blocking(move || read(&files));
-            loading.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Backend, "the certificates could not be read")))
+            Ok(Tls(TlsConnector::from(Arc::new(self.0.load().await?))))
         }
-    }
-
-    fn read(files: &CertificateFiles) -> Result<Tls> {
-        // The provider is named, so that another one elsewhere in the program makes no difference.
-        let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|why| Error::config("TLS can't be set up").with_source(why))?
-            .with_root_certificates(authorities(files.ca.as_deref())?);
-        let config = match &files.own {
-            Some(OwnCertificate { cert, key }) => {
-                let unusable = |why: &dyn std::fmt::Display| CertificateFiles::unusable("key", key, why);
-                let secret = PrivateKeyDer::from_pem_file(key).map_err(|why| unusable(&why))?;
-                config.with_client_auth_cert(certificates("cert", cert)?, secret).map_err(|why| unusable(&why))?
-            }
-            None => config.with_no_client_auth(),
-        };
-        Ok(Tls(TlsConnector::from(Arc::new(config))))
     }
 
     impl Tls {
@@ -91,32 +69,6 @@ mod with {
             let _ = stream.set_nodelay(true);
             self.0.connect(server, stream).await.map_err(|why| refused(&why))
         }
-    }
-
-    fn authorities(ca: Option<&Path>) -> Result<RootCertStore> {
-        let mut trusted = RootCertStore::empty();
-        if let Some(file) = ca {
-            for certificate in certificates("ca", file)? {
-                trusted.add(certificate).map_err(|why| CertificateFiles::unusable("ca", file, why))?;
-            }
-        } else {
-            // One spoiled certificate of the system is no reason to trust none of the others.
-            trusted.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if trusted.is_empty() {
-                return Err(CertificateFiles::none_of_the_system());
-            }
-        }
-        Ok(trusted)
-    }
-
-    fn certificates(option: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>> {
-        let unusable = |why: &dyn std::fmt::Display| CertificateFiles::unusable(option, file, why);
-        let all = CertificateDer::pem_file_iter(file).map_err(|why| unusable(&why))?;
-        let all: Vec<_> = all.collect::<std::result::Result<_, _>>().map_err(|why| unusable(&why))?;
-        if all.is_empty() {
-            return Err(unusable(&"there is no certificate in it"));
-        }
-        Ok(all)
     }
 
     /// What a failed handshake means, or the end of a connection: by TLS 1.3 a client hears only later that it was refused.

@@ -1,6 +1,6 @@
 //! Where the certificates of TLS stand: the options `ca`, `cert` and `key` of every driver, and what is said of files that can't be used.
 //!
-//! Core knows no TLS library: what a driver reads from these files, it reads by its own.
+//! What is read from them: `client_config`, behind a feature. A driver whose client library brings TLS hands over the paths.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
