@@ -46,6 +46,8 @@ pub(crate) struct Connection {
     exchange: Arc<Exchange>,
     /// Greater than that of every earlier connection of the same session.
     pub(crate) epoch: u64,
+    /// The same as it is sent.
+    epoch_text: String,
     limit: Duration,
 }
 
@@ -130,7 +132,7 @@ impl Connection {
             let (source, sink) = wire::connect(&dial.place, dial.encryption).await?;
             let exchange = Exchange::start(source, sink, dial.limit);
             let incoming = Incoming { pushes: exchange.pushes(), exchange: Arc::clone(&exchange) };
-            let connection = Connection { exchange, epoch, limit: dial.limit };
+            let connection = Connection { exchange, epoch, epoch_text: epoch.to_string(), limit: dial.limit };
             connection.log_in(&dial).await?;
             Ok((connection, incoming))
         };
@@ -199,7 +201,9 @@ impl Connection {
         let Some((first, others)) = missing.split_first() else { return Ok(()) };
         let load = |script: &Script| [Argument::Word("LOAD"), Argument::Word(script.text())];
         let mut request = Request::of("SCRIPT", &load(first));
-        others.iter().for_each(|script| request.add("SCRIPT", &load(script)));
+        for script in others {
+            request.add("SCRIPT", &load(script));
+        }
         let replies = self.exchange.ask(request, Instant::now() + self.limit).await?;
         let replies = all_of(replies).map_err(|said| self.refused(&said))?;
         let digests = replies.first.iter().chain(&replies.others);
@@ -242,7 +246,7 @@ impl Connection {
         let mut request = Request::empty();
         let Layout { prefix, channels, session } = call.layout;
         // Every script has one key, the prefix.
-        let first = [command, script, "1", prefix, channels, session, &self.epoch.to_string()];
+        let first = [command, script, "1", prefix, channels, session, &self.epoch_text];
         request.add_command(&first, call.arguments);
         if behind.counts() {
             request.add("INFO", &[Argument::Word("replication")]);

@@ -156,7 +156,7 @@ impl Exchange {
             };
             // The reader may find out more.
             sleep(LAST_WORDS).await;
-            self.end_for(failed(error));
+            self.end_for(&failed(error));
         };
         tokio::select! {
             () = writing => {}
@@ -185,10 +185,10 @@ impl Exchange {
                 match source.read(parser.room()).await {
                     Ok(0) => return self.end(),
                     Ok(_) => {}
-                    Err(error) => return self.end_for(failed(error)),
+                    Err(error) => return self.end_for(&failed(error)),
                 }
                 if let Err(error) = self.deliver(&mut parser) {
-                    return self.end_for(error);
+                    return self.end_for(&error);
                 }
             }
         };
@@ -298,15 +298,15 @@ impl Exchange {
         self.end_with(None);
     }
 
-    fn end_for(&self, reason: Error) {
+    fn end_for(&self, reason: &Error) {
         self.end_with(Some(reason));
     }
 
-    fn end_with(&self, reason: Option<Error>) {
+    fn end_with(&self, reason: Option<&Error>) {
         let (asked, sink) = {
             let mut state = self.state.lock();
             let Some(sink) = state.sink.take() else { return };
-            state.reason.clone_from(&reason);
+            state.reason = reason.cloned();
             state.unsent = Vec::new();
             (std::mem::take(&mut state.asked), sink)
         };
@@ -315,7 +315,7 @@ impl Exchange {
         drop(sink);
         let now = Instant::now();
         for asked in asked {
-            let why = match &reason {
+            let why = match reason {
                 _ if asked.deadline <= now => silent(self.limit),
                 // What was under way may have been done, whatever has ended the connection.
                 Some(reason) => reason.clone().with_outcome(Outcome::Unknown),

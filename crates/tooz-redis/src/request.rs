@@ -60,7 +60,9 @@ impl Request {
         let mut request = Request { bytes: Vec::with_capacity(256), awaited: Awaited::Pushes(channels.len()) };
         request.begin(channels.len() + 1);
         request.word(name);
-        channels.iter().for_each(|channel| request.word(channel));
+        for channel in channels {
+            request.word(channel);
+        }
         request
     }
 
@@ -80,7 +82,9 @@ impl Request {
             *commands += 1;
         }
         self.begin(first.len() + arguments.len());
-        first.iter().for_each(|word| self.word(word));
+        for word in first {
+            self.word(word);
+        }
         for argument in arguments {
             match argument {
                 Argument::Word(word) => self.word(word),

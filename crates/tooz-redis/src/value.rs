@@ -18,6 +18,9 @@ const DEEPEST: usize = 32;
 /// The longest line, in bytes: a number, a length, or an error with its words.
 const LONGEST_LINE: usize = 64 * 1024;
 
+/// What values begin with: those of one line, those with a length, and those with parts.
+const KINDS: &[u8] = b"+-:,#_($!=*~>%|";
+
 /// How much room there is for what comes next, and how much is kept when a long value has gone.
 const ROOM: usize = 16 * 1024;
 const MOST_KEPT: usize = 1024 * 1024;
@@ -123,7 +126,7 @@ impl Parser {
         self.measure = Measure::default();
         self.begin += length;
         let whole = &bytes[..length];
-        let frame = decode_range(whole).map_err(|error| garbled(error))?;
+        let frame = decode_range(whole).map_err(garbled)?;
         let value = frame.filter(|(_, read)| *read == length).and_then(|(frame, _)| Value::of_frame(&frame, whole));
         value.map(Some).ok_or_else(|| garbled("a value that ends somewhere else than it says"))
     }
@@ -143,10 +146,13 @@ impl Measure {
     /// Looks at what is new; answers the length of the value as soon as it is whole.
     fn go_on(&mut self, bytes: &[u8]) -> Result<Option<usize>> {
         while let Some(kind) = bytes.get(self.at) {
+            // Before a line is waited for that may never end.
+            if !KINDS.contains(kind) {
+                return Err(garbled(format_args!("a value that begins with byte {kind}")));
+            }
             let Some(line) = line_of(&bytes[self.at + 1..])? else { return Ok(None) };
             let behind = self.at + 1 + line.len() + 2;
             match kind {
-                b'+' | b'-' | b':' | b',' | b'#' | b'_' | b'(' => self.at = behind,
                 b'$' | b'!' | b'=' => {
                     let end = behind.saturating_add(length_of(line)?).saturating_add(2);
                     if end > LONGEST {
@@ -168,7 +174,7 @@ impl Measure {
                         continue;
                     }
                 }
-                other => return Err(garbled(format_args!("a value that begins with byte {other}"))),
+                _ => self.at = behind,
             }
             if self.is_whole() {
                 return Ok(Some(self.at));
