@@ -264,7 +264,7 @@ impl Client {
     async fn has_ended(&self, connection: &Arc<Connection>, deadline: Instant) -> bool {
         let is_another = |now: &Option<Arc<Connection>>| now.as_ref().is_none_or(|now| !Arc::ptr_eq(now, connection));
         let mut connections = self.connection.subscribe();
-        // One that was ended here is over for sure, as soon as the task that makes the next one comes to it.
+        // One that has ended is another for sure, as soon as the task that makes the next one comes to it.
         let soon = if connection.has_ended() { deadline } else { deadline.min(Instant::now() + NOTICED) };
         timeout_at(soon, connections.wait_for(is_another)).await.is_ok_and(|seen| seen.is_ok())
     }

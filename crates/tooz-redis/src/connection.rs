@@ -10,7 +10,7 @@ use tooz_core::{Error, Result};
 use crate::error::{ends_the_connection, is_unknown_script, of_server, silent, strange};
 use crate::exchange::{Exchange, Message, Replies};
 use crate::layout::Layout;
-use crate::login::Login;
+use crate::login::{Login, Peer};
 use crate::options::{Encryption, Target};
 use crate::replicas::ReplicaCounts;
 use crate::reply::lines_of;
@@ -18,15 +18,6 @@ use crate::request::{Argument, Request, number};
 use crate::script::{self, Script};
 use crate::value::Value;
 use crate::wire::{self, Place};
-
-/// What kind of server is at the other end.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Peer {
-    /// It holds data and speaks RESP3, so that pushes come on the same connection, in order with the replies.
-    Data,
-    /// A Sentinel is only asked where the primary is.
-    Sentinel,
-}
 
 /// Where and how to connect.
 pub(crate) struct Dial<'a> {

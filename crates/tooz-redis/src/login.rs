@@ -6,12 +6,20 @@ use std::path::PathBuf;
 use tooz_core::driver::password_in;
 use tooz_core::{Credentials, Error, ErrorKind, Result};
 
-use crate::connection::Peer;
 use crate::options::{NO_PASSWORD, SentinelPassword, Sentinels};
 use crate::request::Request;
 
 /// The longest line that a server reads, in bytes, less what stands around user and password.
 const LONGEST: usize = 64 * 1024 - 256;
+
+/// What kind of server is at the other end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// It holds data and speaks RESP3, so that pushes come on the same connection, in order with the replies.
+    Data,
+    /// A Sentinel is only asked where the primary is.
+    Sentinel,
+}
 
 /// The user of those who name none.
 const DEFAULT_USER: &str = "default";

@@ -17,10 +17,10 @@ use tooz_core::driver::{Backoff, ConnectArgs, Mutex, Pushed};
 use tooz_core::{Error, ErrorKind, Result};
 
 use crate::client::Client;
-use crate::connection::{Connection, Dial, Incoming, Peer};
+use crate::connection::{Connection, Dial, Incoming};
 use crate::dispatch::{FIRST_EPOCH, Heard};
 use crate::error::strange;
-use crate::login::Login;
+use crate::login::{Login, Peer};
 use crate::options::Target;
 use crate::request::number;
 use crate::script::Script;

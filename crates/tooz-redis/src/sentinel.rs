@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tooz_core::{Error, ErrorKind, Result};
 
-use crate::connection::{Connection, Dial, Peer};
+use crate::connection::{Connection, Dial};
 use crate::error::strange;
-use crate::login::Login;
+use crate::login::{Login, Peer};
 use crate::options::{Address, Encryption, Sentinels};
 use crate::reply::map_of;
 use crate::request::Argument;

@@ -27,7 +27,7 @@ fn large(number: usize) -> String {
 async fn memberships(coordinator: &Coordinator) -> Vec<Membership> {
     let mut all = Vec::new();
     for number in 0..MEMBERSHIPS {
-        all.push(soon(coordinator.group(&format!("g{number}")).unwrap().join_or_create(&"small")).await.unwrap());
+        all.push(soon(coordinator.group(format!("g{number}")).unwrap().join_or_create(&"small")).await.unwrap());
     }
     all
 }
@@ -44,7 +44,7 @@ fn write_all(memberships: Vec<Membership>) -> Vec<JoinHandle<Result<Membership>>
 async fn all_is_written(writing: Vec<JoinHandle<Result<Membership>>>, looker: &Coordinator) {
     for (number, writing) in writing.into_iter().enumerate() {
         let membership = soon(writing).await.unwrap().unwrap();
-        let members = soon(looker.group(&format!("g{number}")).unwrap().members()).await.unwrap();
+        let members = soon(looker.group(format!("g{number}")).unwrap().members()).await.unwrap();
         assert_eq!(members.len(), 1);
         assert_eq!(members[0].capabilities.as_json(), format!("{:?}", large(number)));
         soon(membership.leave()).await.unwrap();
