@@ -202,14 +202,14 @@ impl Exchange {
     fn deliver(&self, parser: &mut Parser) -> Result<()> {
         while let Some(value) = parser.next()? {
             match value {
-                Value::Push(parts) => self.push(parts)?,
+                Value::Push(parts) => self.push(parts),
                 reply => self.reply(reply)?,
             }
         }
         Ok(())
     }
 
-    fn push(&self, parts: Vec<Value>) -> Result<()> {
+    fn push(&self, parts: Vec<Value>) {
         let mut texts = parts.iter().map(Value::as_string);
         match texts.next().flatten().as_deref() {
             Some("message") => {
@@ -217,13 +217,15 @@ impl Exchange {
                 if let (Some(Some(channel)), Some(Some(text))) = (texts.next(), texts.next()) {
                     let _ = self.pushes.send(Message { channel, text });
                 }
-                Ok(())
             }
-            Some("subscribe" | "unsubscribe") => self.answer(Value::Push(parts), |awaited| match awaited {
-                Awaited::Pushes(left) => Some(left),
-                Awaited::Replies(_) => None,
-            }),
-            _ => Ok(()),
+            Some("subscribe" | "unsubscribe") => {
+                // One that was not asked for takes no reply's place.
+                let _ = self.answer(Value::Push(parts), |awaited| match awaited {
+                    Awaited::Pushes(left) => Some(left),
+                    Awaited::Replies(_) => None,
+                });
+            }
+            _ => {}
         }
     }
 

@@ -113,6 +113,7 @@ async fn pushes_go_beside_and_answer_what_changes_the_channels() {
     peer.write_all(b">3\r\n+subscribe\r\n+b\r\n:2\r\n+x\r\n").unwrap();
     assert_eq!(subscribing.await.unwrap().unwrap().others.len(), 1);
     assert_eq!(first(asking).await, text("x"));
+    peer.write_all(b">3\r\n+unsubscribe\r\n+a\r\n:1\r\n").unwrap();
     // Both at once are refused in one word.
     let (refused, asking) = (ask(&exchange, &Request::of_channels("SUBSCRIBE", &channels)), ask(&exchange, &ping("y")));
     peer.write_all(b"-NOPERM no\r\n+y\r\n").unwrap();
