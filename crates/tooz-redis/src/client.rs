@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fred::types::Value;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 use tooz_core::driver::{ConnectArgs, CredentialSource, Mutex, MutexGuard, Reporter, Wanted};
 use tooz_core::{Characteristics, Error, ErrorKind, Namespace, Outcome, Result};
 
-use crate::connection::{Connection, ReplicaQuestion, number};
+use crate::connection::{Call, Connection, ReplicaQuestion};
 use crate::dispatch::Dispatch;
 use crate::error::{no_turn, not_connected, refusal, too_few_replicas};
 use crate::holdings::Holdings;
@@ -18,8 +17,10 @@ use crate::layout::{Layout, VERSION};
 use crate::options::{Confirmation, Settings};
 use crate::replicas::Replicas;
 use crate::reply::Reply;
+use crate::request::Argument;
 use crate::script::{Lane, Script};
 use crate::server::Server;
+use crate::value::Value;
 
 /// How long it takes at most until the end of a connection is seen by all who use it.
 const NOTICED: Duration = Duration::from_millis(50);
@@ -118,12 +119,12 @@ impl Client {
     }
 
     /// Runs a script.
-    pub(crate) async fn run(&self, script: Script, arguments: Vec<Value>) -> Result<Reply> {
+    pub(crate) async fn run(&self, script: Script, arguments: Vec<Argument>) -> Result<Reply> {
         self.run_in_turn(script, arguments, Confirmation::None).await
     }
 
     /// Runs a script that counts only when as many replicas have it as the settings want.
-    pub(crate) async fn run_surely(&self, script: Script, arguments: Vec<Value>) -> Result<Reply> {
+    pub(crate) async fn run_surely(&self, script: Script, arguments: Vec<Argument>) -> Result<Reply> {
         self.run_in_turn(script, arguments, self.settings.confirmation()).await
     }
 
@@ -132,7 +133,7 @@ impl Client {
     pub(crate) async fn run_patiently(
         &self,
         script: Script,
-        arguments: Vec<Value>,
+        arguments: Vec<Argument>,
         wanted: &Wanted,
     ) -> Result<Option<Reply>> {
         let turn = tokio::select! {
@@ -144,7 +145,7 @@ impl Client {
         self.run_until_answered(script, arguments, self.settings.confirmation()).await.map(Some)
     }
 
-    async fn run_in_turn(&self, script: Script, arguments: Vec<Value>, wanted: Confirmation) -> Result<Reply> {
+    async fn run_in_turn(&self, script: Script, arguments: Vec<Argument>, wanted: Confirmation) -> Result<Reply> {
         // A request that waits for its turn has asked nothing yet. What keeps or ends the session waits for none.
         let _turn = match script.lane() {
             Lane::First => None,
@@ -161,7 +162,12 @@ impl Client {
     }
 
     /// A request whose answer was lost with its connection is repeated on the next one, if that is in time and if it may be.
-    async fn run_until_answered(&self, script: Script, arguments: Vec<Value>, wanted: Confirmation) -> Result<Reply> {
+    async fn run_until_answered(
+        &self,
+        script: Script,
+        arguments: Vec<Argument>,
+        wanted: Confirmation,
+    ) -> Result<Reply> {
         let deadline = Instant::now() + self.limit;
         let mut before: Option<Error> = None;
         loop {
@@ -170,7 +176,7 @@ impl Client {
                 // What the last attempt has met says more, and may have been done.
                 Err(error) => return Err(before.unwrap_or(error)),
             };
-            let mut failed = match self.run_confirmed(&connection, script, arguments.clone(), wanted, deadline).await {
+            let mut failed = match self.run_confirmed(&connection, script, &arguments, wanted, deadline).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
@@ -191,7 +197,7 @@ impl Client {
         &self,
         connection: &Connection,
         script: Script,
-        arguments: Vec<Value>,
+        arguments: &[Argument],
         wanted: Confirmation,
         deadline: Instant,
     ) -> Result<Reply> {
@@ -200,7 +206,7 @@ impl Client {
             Confirmation::Replicas(replicas) => ReplicaQuestion::Replicas(replicas),
             Confirmation::Majority => ReplicaQuestion::ReplicasCounted(self.replicas().needed()),
         };
-        let done = connection.run(script, self.with_places(connection, arguments), behind, deadline).await?;
+        let done = connection.run(self.call(script, arguments), behind, deadline).await?;
         let reply = self.read(done.answer)?;
         if let Some(seen) = done.seen {
             self.replicas().saw(seen);
@@ -220,20 +226,18 @@ impl Client {
     }
 
     /// Runs a script on that connection and no other, without a turn.
-    pub(crate) async fn run_on(&self, connection: &Connection, script: Script, arguments: Vec<Value>) -> Result<Reply> {
+    pub(crate) async fn run_on(
+        &self,
+        connection: &Connection,
+        script: Script,
+        arguments: &[Argument],
+    ) -> Result<Reply> {
         let deadline = Instant::now() + self.limit;
-        let arguments = self.with_places(connection, arguments);
-        self.read(connection.run(script, arguments, ReplicaQuestion::Nothing, deadline).await?.answer)
+        self.read(connection.run(self.call(script, arguments), ReplicaQuestion::Nothing, deadline).await?.answer)
     }
 
-    fn with_places(&self, connection: &Connection, arguments: Vec<Value>) -> Vec<Value> {
-        let mut all = Vec::with_capacity(arguments.len() + 4);
-        all.push(Value::from(self.layout.prefix.as_str()));
-        all.push(Value::from(self.layout.channels.as_str()));
-        all.push(Value::from(self.layout.session.as_str()));
-        all.push(number(connection.epoch));
-        all.extend(arguments);
-        all
+    fn call<'a>(&'a self, script: Script, arguments: &'a [Argument]) -> Call<'a> {
+        Call { script, layout: &self.layout, arguments }
     }
 
     /// Reads an answer. Scripts refuse what is kept in another layout, too.
@@ -246,6 +250,10 @@ impl Client {
     }
 
     async fn connection_until(&self, deadline: Instant) -> Result<Arc<Connection>> {
+        let present = self.connection.borrow().clone();
+        if let Some(present) = present {
+            return Ok(present);
+        }
         let mut connections = self.connection.subscribe();
         let found = timeout_at(deadline, connections.wait_for(Option::is_some)).await;
         let found = found.ok().and_then(std::result::Result::ok).and_then(|found| (*found).clone());
@@ -256,8 +264,8 @@ impl Client {
     async fn has_ended(&self, connection: &Arc<Connection>, deadline: Instant) -> bool {
         let is_another = |now: &Option<Arc<Connection>>| now.as_ref().is_none_or(|now| !Arc::ptr_eq(now, connection));
         let mut connections = self.connection.subscribe();
-        // One that was ended here is over for sure, as soon as the task that makes the next one comes to it.
-        let soon = if connection.was_ended() { deadline } else { deadline.min(Instant::now() + NOTICED) };
+        // One that has ended is another for sure, as soon as the task that makes the next one comes to it.
+        let soon = if connection.has_ended() { deadline } else { deadline.min(Instant::now() + NOTICED) };
         timeout_at(soon, connections.wait_for(is_another)).await.is_ok_and(|seen| seen.is_ok())
     }
 

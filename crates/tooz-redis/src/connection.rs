@@ -1,42 +1,28 @@
 //! One connection to one server, from its beginning to its end. It never reconnects: that would run things twice, or late.
 
-use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
-use fred::clients::Client as FredClient;
-use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
-use fred::prelude::Builder;
-use fred::types::config::{Config, ServerConfig, TcpConfig};
-use fred::types::{CustomCommand, Message, RespVersion, Value};
-use tokio::sync::{broadcast, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::broadcast;
 use tokio::time::{Instant, timeout_at};
-use tooz_core::{Error, ErrorKind, Result};
+use tooz_core::{Error, Result};
 
-use crate::error::{cut, ends_the_connection, is_unknown_script, of_client, strange};
-use crate::login::Login;
-use crate::options::{Address, Encryption, Target};
+use crate::error::{ends_the_connection, is_unknown_script, of_server, silent, strange};
+use crate::exchange::{Exchange, Message, Replies};
+use crate::layout::Layout;
+use crate::login::{Login, Peer};
+use crate::options::{Encryption, Target};
 use crate::replicas::ReplicaCounts;
 use crate::reply::lines_of;
+use crate::request::{Argument, Request, number};
 use crate::script::{self, Script};
-use crate::tls;
-
-/// How many pushes wait for the task that reads them before the oldest is lost; what is lost is asked for again.
-const PUSHES: usize = 4096;
-
-/// What kind of server is at the other end.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Peer {
-    /// It holds data and speaks RESP3, so that pushes come on the same connection, in order with the replies.
-    Data,
-    /// A Sentinel is only asked where the primary is.
-    Sentinel,
-}
+use crate::value::Value;
+use crate::wire::{self, Place};
 
 /// Where and how to connect.
 pub(crate) struct Dial<'a> {
     pub(crate) peer: Peer,
-    pub(crate) server: ServerConfig,
+    pub(crate) place: Place,
     pub(crate) login: Login,
     pub(crate) database: u8,
     pub(crate) encryption: &'a Encryption,
@@ -48,11 +34,21 @@ pub(crate) struct Dial<'a> {
 
 /// A connection. Dropping it closes it.
 pub(crate) struct Connection {
-    client: FredClient,
+    exchange: Arc<Exchange>,
     /// Greater than that of every earlier connection of the same session.
     pub(crate) epoch: u64,
+    /// The same as it is sent.
+    epoch_text: String,
     limit: Duration,
-    ended: watch::Sender<bool>,
+}
+
+/// A script, and with what it is called.
+#[derive(Clone, Copy)]
+pub(crate) struct Call<'a> {
+    pub(crate) script: Script,
+    /// Whose session asks, and where everything is.
+    pub(crate) layout: &'a Layout,
+    pub(crate) arguments: &'a [Argument],
 }
 
 /// What is asked behind a script on the same connection, in one sending.
@@ -87,274 +83,228 @@ pub(crate) struct ScriptReply {
     pub(crate) seen: Option<ReplicaCounts>,
 }
 
-/// What comes by itself, and the end.
+/// What comes by itself. Dropping it ends the connection, whoever else knows it.
 pub(crate) struct Incoming {
     pub(crate) pushes: broadcast::Receiver<Message>,
-    pub(crate) running: ClientTask,
+    exchange: Arc<Exchange>,
 }
 
-/// The client's task. Aborting it closes the socket and drops whatever it has not sent.
-pub(crate) struct ClientTask(JoinHandle<Result<(), fred::error::Error>>);
-
-impl Drop for ClientTask {
+impl Drop for Incoming {
     fn drop(&mut self) {
-        self.0.abort();
+        self.exchange.end();
     }
 }
 
-impl ClientTask {
-    /// Ends when the connection does.
-    pub(crate) async fn ended(&mut self) {
-        let _ = (&mut self.0).await;
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.exchange.end();
     }
-}
-
-pub(crate) fn server_at(address: &Address) -> ServerConfig {
-    ServerConfig::new_centralized(address.host.clone(), address.port)
 }
 
 impl Target {
     /// The one server that needs no Sentinel to be found.
-    pub(crate) fn fixed(&self) -> Option<ServerConfig> {
+    pub(crate) fn fixed(&self) -> Option<Place> {
         match self {
-            Target::Server(address) => Some(server_at(address)),
-            Target::Socket(path) => Some(ServerConfig::Unix { path: path.clone() }),
+            Target::Server(address) => Some(Place::Host(address.clone())),
+            Target::Socket(path) => Some(Place::Socket(path.clone())),
             Target::Sentinel(_) => None,
         }
     }
 }
 
+/// The server's own words where it says no.
+type Answered<T> = std::result::Result<T, String>;
+
 impl Connection {
     /// Connects and logs in.
     pub(crate) async fn open(dial: Dial<'_>, epoch: u64) -> Result<(Self, Incoming)> {
-        let mut config = Config {
-            fail_fast: true,
-            server: dial.server,
-            username: dial.login.username,
-            password: dial.login.password,
-            version: if dial.peer == Peer::Data { RespVersion::RESP3 } else { RespVersion::RESP2 },
-            database: (dial.peer == Peer::Data && dial.database > 0).then_some(dial.database),
-            ..Config::default()
+        let limit = dial.connect_limit;
+        let opening = async {
+            let (source, sink) = wire::connect(&dial.place, dial.encryption).await?;
+            let exchange = Exchange::start(source, sink, dial.limit);
+            let incoming = Incoming { pushes: exchange.pushes(), exchange: Arc::clone(&exchange) };
+            let connection = Connection { exchange, epoch, epoch_text: epoch.to_string(), limit: dial.limit };
+            connection.log_in(&dial).await?;
+            Ok((connection, incoming))
         };
-        tls::apply(dial.encryption, &mut config).await?;
-        let client = Builder::from_config(config)
-            .with_connection_config(|connection| {
-                connection.connection_timeout = dial.connect_limit;
-                connection.internal_command_timeout = dial.connect_limit;
-                // Never twice: whether a lost request was done is for us to find out.
-                connection.max_command_attempts = 1;
-                connection.disable_cluster_health_check = true;
-                connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
-            })
-            .with_performance_config(|performance| performance.broadcast_channel_capacity = PUSHES)
-            // No reconnect policy: without one the client's task ends with the connection.
-            .build()
-            .map_err(|error| of_client(&error))?;
-        let pushes = client.message_rx();
-        let running = ClientTask(client.connect());
-        match tokio::time::timeout(dial.connect_limit, client.wait_for_connect()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(of_client(&error)),
-            Err(_) => {
-                let limit = dial.connect_limit;
-                return Err(Error::new(ErrorKind::TimedOut, format!("the server did not answer within {limit:?}")));
-            }
+        timeout_at(Instant::now() + limit, opening).await.unwrap_or_else(|_| Err(silent(limit)))
+    }
+
+    async fn log_in(&self, dial: &Dial<'_>) -> Result<()> {
+        // Connecting has a limit of its own.
+        let deadline = Instant::now() + dial.connect_limit + dial.limit;
+        for request in dial.login.requests(dial.peer) {
+            self.ask_for(request, deadline).await?;
         }
-        let connection = Connection { client, epoch, limit: dial.limit, ended: watch::Sender::new(false) };
-        Ok((connection, Incoming { pushes, running }))
+        if dial.peer == Peer::Data && dial.database > 0 {
+            self.ask_for(Request::of("SELECT", &[number(dial.database.into())]), deadline).await?;
+        }
+        Ok(())
     }
 
     /// Ends the connection, and with it everything that is under way on it.
     pub(crate) fn end(&self) {
-        self.ended.send_replace(true);
+        self.exchange.end();
     }
 
-    /// Whether it was ended here.
-    pub(crate) fn was_ended(&self) -> bool {
-        *self.ended.borrow()
+    pub(crate) fn has_ended(&self) -> bool {
+        self.exchange.has_ended()
     }
 
-    /// Ends when the connection was ended here.
-    pub(crate) async fn is_to_end(&self) {
-        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    /// Waits for its end.
+    pub(crate) async fn ended(&self) {
+        self.exchange.ended().await;
     }
 
     /// One command and its reply.
-    pub(crate) async fn ask(&self, command: &'static str, arguments: Vec<Value>) -> Result<Value> {
-        let asking = self.client.custom(custom(command), arguments);
-        self.within(Instant::now() + self.limit, asking).await?.map_err(|error| self.refused(&error))
+    pub(crate) async fn ask(&self, command: &str, arguments: &[Argument]) -> Result<Value> {
+        self.ask_for(Request::of(command, arguments), Instant::now() + self.limit).await
     }
 
-    /// Hears a channel from now on: what is asked behind this is answered after it.
-    pub(crate) async fn subscribe(&self, channels: Vec<String>) -> Result<()> {
-        self.within(Instant::now() + self.limit, self.client.subscribe(channels))
-            .await?
-            .map_err(|error| of_client(&error))
+    async fn ask_for(&self, request: Request, deadline: Instant) -> Result<Value> {
+        let replies = all_of(self.exchange.ask(request, deadline).await?).map_err(|said| self.refused(&said))?;
+        replies.first.ok_or_else(|| strange("nothing"))
     }
 
-    pub(crate) async fn unsubscribe(&self, channel: String) -> Result<()> {
-        self.within(Instant::now() + self.limit, self.client.unsubscribe(channel))
-            .await?
-            .map_err(|error| of_client(&error))
+    /// Hears channels from now on: what is asked behind this is answered after it.
+    pub(crate) async fn subscribe(&self, channels: &[String]) -> Result<()> {
+        let request = Request::of_channels("SUBSCRIBE", channels);
+        self.ask_for(request, Instant::now() + self.limit).await.map(drop)
+    }
+
+    pub(crate) async fn unsubscribe(&self, channel: &str) -> Result<()> {
+        let request = Request::of_channels("UNSUBSCRIBE", &[channel.to_owned()]);
+        self.ask_for(request, Instant::now() + self.limit).await.map(drop)
     }
 
     /// Lets the server know the scripts that it does not know, and learns their digests if this process has not yet.
     pub(crate) async fn load_scripts(&self) -> Result<()> {
-        let digests: Vec<_> = Script::ALL.iter().filter_map(|script| script.digest()).collect();
+        let digests: Vec<_> = Script::ALL.iter().filter_map(|script| script.digest()).map(Argument::Word).collect();
         let missing: Vec<Script> = if digests.len() == Script::ALL.len() {
-            let mut question = vec![Value::from_static_str("EXISTS")];
-            question.extend(digests.into_iter().map(Value::from_static_str));
-            let known: Vec<bool> = self.ask("SCRIPT", question).await?.convert().map_err(|error| of_client(&error))?;
-            let unknown = Script::ALL.iter().zip(known).filter(|(_, known)| !known);
+            let mut question = vec![Argument::Word("EXISTS")];
+            question.extend(digests);
+            let Value::Array(known) = self.ask("SCRIPT", &question).await? else { return Err(strange("no list")) };
+            let unknown = Script::ALL.iter().zip(known).filter(|(_, known)| *known != Value::Integer(1));
             unknown.map(|(script, _)| *script).collect()
         } else {
             Script::ALL.to_vec()
         };
-        if missing.is_empty() {
-            return Ok(());
+        let Some((first, others)) = missing.split_first() else { return Ok(()) };
+        let load = |script: &Script| [Argument::Word("LOAD"), Argument::Word(script.text())];
+        let mut request = Request::of("SCRIPT", &load(first));
+        for script in others {
+            request.add("SCRIPT", &load(script));
         }
-        let pipeline = self.client.pipeline();
-        for script in &missing {
-            let arguments = vec![Value::from_static_str("LOAD"), Value::from_static_str(script.text())];
-            let _: Value = pipeline.custom(custom("SCRIPT"), arguments).await.map_err(|error| of_client(&error))?;
-        }
-        let deadline = Instant::now() + self.limit;
-        let digests: Vec<String> = self.within(deadline, pipeline.all()).await?.map_err(|error| of_client(&error))?;
-        script::learn_digests(digests);
+        let replies = self.exchange.ask(request, Instant::now() + self.limit).await?;
+        let replies = all_of(replies).map_err(|said| self.refused(&said))?;
+        let digests = replies.first.iter().chain(&replies.others);
+        script::learn_digests(
+            digests.map(|digest| digest.as_string().ok_or_else(|| strange(digest))).collect::<Result<_>>()?,
+        );
         Ok(())
     }
 
     /// Runs a script, and asks what is to be asked behind it.
-    pub(crate) async fn run(
-        &self,
-        script: Script,
-        arguments: Vec<Value>,
-        behind: ReplicaQuestion,
-        deadline: Instant,
-    ) -> Result<ScriptReply> {
-        if let Some(digest) = script.digest() {
-            let arguments = called(Value::from_static_str(digest), &arguments);
-            match self.run_once("EVALSHA", arguments, behind, deadline).await? {
+    pub(crate) async fn run(&self, call: Call<'_>, behind: ReplicaQuestion, deadline: Instant) -> Result<ScriptReply> {
+        if let Some(digest) = call.script.digest() {
+            match self.run_once("EVALSHA", digest, call, behind, deadline).await? {
                 // The server was restarted or its scripts were flushed. It has done nothing.
-                Err(error) if is_unknown_script(&error) => {}
-                other => return other.map_err(|error| self.refused(&error)),
+                Err(said) if is_unknown_script(&said) => {}
+                other => return other.map_err(|said| self.refused(&said)),
             }
         }
-        let arguments = called(Value::from_static_str(script.text()), &arguments);
-        self.run_once("EVAL", arguments, behind, deadline).await?.map_err(|error| self.refused(&error))
+        // In a box, so that the usual case stays small.
+        let done = Box::pin(self.run_once("EVAL", call.script.text(), call, behind, deadline)).await?;
+        done.map_err(|said| self.refused(&said))
     }
 
     async fn run_once(
         &self,
-        command: &'static str,
-        arguments: Vec<Value>,
+        command: &str,
+        script: &str,
+        call: Call<'_>,
         behind: ReplicaQuestion,
         deadline: Instant,
-    ) -> Result<Result<ScriptReply, fred::error::Error>> {
-        if !behind.counts() && behind.replicas() == 0 {
-            let answer = self.within(deadline, self.client.custom(custom(command), arguments)).await?;
-            return Ok(answer.map(|answer| ScriptReply { answer, reached: 0, seen: None }));
+    ) -> Result<Answered<ScriptReply>> {
+        let request = self.request(command, script, call, behind, deadline);
+        match all_of(self.exchange.ask(request, deadline).await?) {
+            Ok(replies) => done(replies, behind).map(Ok),
+            Err(said) => Ok(Err(said)),
         }
-        // In a box, so that the usual case stays small.
-        Box::pin(self.run_with(command, arguments, behind, deadline)).await
     }
 
-    async fn run_with(
+    fn request(
         &self,
-        command: &'static str,
-        arguments: Vec<Value>,
+        command: &str,
+        script: &str,
+        call: Call<'_>,
         behind: ReplicaQuestion,
         deadline: Instant,
-    ) -> Result<Result<ScriptReply, fred::error::Error>> {
-        let mut all = vec![(command, arguments)];
+    ) -> Request {
+        let mut request = Request::empty();
+        let Layout { prefix, channels, session } = call.layout;
+        // Every script has one key, the prefix.
+        let first = [command, script, "1", prefix, channels, session, &self.epoch_text];
+        request.add_command(&first, call.arguments);
         if behind.counts() {
-            all.push(("INFO", vec![Value::from_static_str("replication")]));
+            request.add("INFO", &[Argument::Word("replication")]);
             // Where there are none, one may have come and gone since.
             if behind.replicas() == 0 {
-                all.push(("INFO", vec![Value::from_static_str("stats")]));
+                request.add("INFO", &[Argument::Word("stats")]);
             }
         }
         // Last on the same connection: it waits for the replicas to have that very script's writes.
         if behind.replicas() > 0 {
-            all.push(("WAIT", self.wait_arguments(behind.replicas(), deadline)));
+            request.add("WAIT", &self.wait_arguments(behind.replicas(), deadline));
         }
-        let pipeline = self.client.pipeline();
-        for (command, arguments) in all {
-            let _: Value = pipeline.custom(custom(command), arguments).await.map_err(|error| of_client(&error))?;
-        }
-        let asking = async { Ok::<_, fred::error::Error>(pipeline.try_all::<Value>().await) };
-        let answers = self.within(deadline, asking).await?.map_err(|error| of_client(&error))?;
-        let mut answers = match answers.into_iter().collect::<std::result::Result<Vec<_>, _>>() {
-            Ok(answers) => answers.into_iter(),
-            Err(error) => return Ok(Err(error)),
-        };
-        let answer = answers.next().ok_or_else(|| strange("nothing"))?;
-        let (mut reached, mut text) = (0, String::new());
-        for answer in answers {
-            match answer {
-                Value::Integer(number) => reached = u64::try_from(number).unwrap_or(0),
-                info => text += &info.as_string().ok_or_else(|| strange(&info))?,
-            }
-        }
-        let seen = behind.counts().then(|| ReplicaCounts::read(&lines_of(&text)));
-        Ok(Ok(ScriptReply { answer, reached, seen }))
+        request
     }
 
     /// Waits until as many replicas have all that was written on this connection, and answers how many have.
     pub(crate) async fn wait_for(&self, replicas: u64, deadline: Instant) -> Result<u64> {
-        let asking = self.client.custom::<Value, Value>(custom("WAIT"), self.wait_arguments(replicas, deadline));
-        let answer = self.within(deadline, asking).await?.map_err(|error| self.refused(&error))?;
-        answer.as_u64().ok_or_else(|| strange(answer))
+        let request = Request::of("WAIT", &self.wait_arguments(replicas, deadline));
+        match self.ask_for(request, deadline).await? {
+            Value::Integer(reached) => u64::try_from(reached).map_err(strange),
+            other => Err(strange(other)),
+        }
     }
 
     /// The server answers before the deadline, so that it is known how many have it.
-    fn wait_arguments(&self, replicas: u64, deadline: Instant) -> Vec<Value> {
+    fn wait_arguments(&self, replicas: u64, deadline: Instant) -> [Argument; 2] {
         let left = deadline.saturating_duration_since(Instant::now()).min(self.limit);
         let patience = u64::try_from(left.as_millis() * 2 / 3).unwrap_or(u64::MAX).max(1);
-        vec![number(replicas), number(patience)]
+        [number(replicas), number(patience)]
     }
 
     /// What the server says no with. A server that has been demoted, or knows this connection no more, ends it: the next one leads elsewhere
     /// or logs in anew.
-    fn refused(&self, error: &fred::error::Error) -> Error {
-        if ends_the_connection(error) {
+    fn refused(&self, said: &str) -> Error {
+        if ends_the_connection(said) {
             self.end();
         }
-        of_client(error)
+        of_server(said)
     }
+}
 
-    /// Gives a request its time. One that takes longer ends the connection: it may be frozen, and what is late must not be
-    /// mistaken for the answer to something else.
-    async fn within<T>(
-        &self,
-        deadline: Instant,
-        asking: impl Future<Output = Result<T, fred::error::Error>>,
-    ) -> Result<Result<T, fred::error::Error>> {
-        tokio::select! {
-            biased;
-            answer = timeout_at(deadline, asking) => answer.map_err(|_| {
-                self.end();
-                let limit = self.limit;
-                Error::new(ErrorKind::TimedOut, format!("the server did not answer within {limit:?}"))
-            }),
-            () = self.is_to_end() => Err(cut()),
+/// The first no counts for all.
+fn all_of(replies: Replies) -> Answered<Replies> {
+    let no = replies.first.iter().chain(&replies.others).find_map(|reply| match reply {
+        Value::Error(said) => Some(said.clone()),
+        _ => None,
+    });
+    no.map_or(Ok(replies), Err)
+}
+
+/// What was answered to a script and behind it.
+fn done(replies: Replies, behind: ReplicaQuestion) -> Result<ScriptReply> {
+    let answer = replies.first.ok_or_else(|| strange("nothing"))?;
+    let (mut reached, mut text) = (0, String::new());
+    for reply in replies.others {
+        match reply {
+            Value::Integer(number) => reached = u64::try_from(number).unwrap_or(0),
+            info => text += &info.as_string().ok_or_else(|| strange(&info))?,
         }
     }
-}
-
-fn custom(command: &'static str) -> CustomCommand {
-    CustomCommand::new_static(command, None, false)
-}
-
-pub(crate) fn number(number: u64) -> Value {
-    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
-}
-
-/// The arguments of `EVAL` and `EVALSHA`: every script has one key, the prefix.
-fn called(script: Value, arguments: &[Value]) -> Vec<Value> {
-    let mut all = Vec::with_capacity(arguments.len() + 2);
-    all.push(script);
-    all.push(Value::Integer(1));
-    all.extend_from_slice(arguments);
-    all
+    let seen = behind.counts().then(|| ReplicaCounts::read(&lines_of(&text)));
+    Ok(ScriptReply { answer, reached, seen })
 }

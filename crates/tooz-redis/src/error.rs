@@ -1,14 +1,16 @@
-//! The only place where an error of the client or the server becomes one of ours.
+//! The only place where an error of the wire or of the server becomes one of ours.
 
-use fred::error::{Error as ClientError, ErrorKind as ClientErrorKind};
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
 use tooz_core::{Error, ErrorKind, Outcome};
 
 /// The words with which a server refuses for now, before it does anything.
 const NOT_NOW: &[&str] = &["LOADING", "BUSY", "MASTERDOWN", "READONLY", "MISCONF", "NOREPLICAS", "OOM", "TRYAGAIN"];
 
-/// What went wrong on the connection, or what the server said.
-pub(crate) fn of_client(error: &ClientError) -> Error {
-    let said = error.details();
+/// What the server says where it says no.
+pub(crate) fn of_server(said: &str) -> Error {
     let begins = |words: &[&str]| words.iter().any(|word| said.starts_with(word));
     let made = |kind, message: &str| Error::new(kind, format!("{message}: {said}"));
     if said.contains("user executing the script can't") {
@@ -16,7 +18,7 @@ pub(crate) fn of_client(error: &ClientError) -> Error {
         return made(ErrorKind::Unauthorized, "the server refuses this user a command of a script; check its ACL")
             .with_outcome(Outcome::Unknown);
     }
-    if *error.kind() == ClientErrorKind::Auth || begins(&["NOPERM", "NOAUTH", "WRONGPASS"]) {
+    if begins(&["NOPERM", "NOAUTH", "WRONGPASS"]) {
         return made(ErrorKind::Unauthorized, "the server refuses this user; check user, password and ACL");
     }
     if begins(&["BUSYGROUP", "BUSYKEY"]) {
@@ -51,36 +53,58 @@ pub(crate) fn of_client(error: &ClientError) -> Error {
     if said.contains("DB index") {
         return made(ErrorKind::Config, "this server has no database of that number");
     }
-    if said.contains("InvalidCertificate") || said.contains("UnknownIssuer") {
-        return made(ErrorKind::Config, "the server's certificate is not trusted; ca= names who signed it");
-    }
-    match error.kind() {
-        ClientErrorKind::Timeout => made(ErrorKind::TimedOut, "the server does not answer"),
-        ClientErrorKind::IO
-        | ClientErrorKind::Canceled
-        | ClientErrorKind::Routing
-        | ClientErrorKind::Backpressure
-        | ClientErrorKind::Sentinel => made(ErrorKind::Unavailable, "the connection failed"),
-        // The client's own word for a task of its that has ended.
-        ClientErrorKind::Unknown if said == "channel closed" => made(ErrorKind::Unavailable, "the connection failed"),
-        _ => made(ErrorKind::Backend, "the server answers"),
-    }
+    made(ErrorKind::Backend, "the server answers")
 }
 
 /// Whether the server does not know the script, so that nothing was done.
-pub(crate) fn is_unknown_script(error: &ClientError) -> bool {
-    error.details().starts_with("NOSCRIPT")
+pub(crate) fn is_unknown_script(said: &str) -> bool {
+    said.starts_with("NOSCRIPT")
+}
+
+/// Whether this connection can't be used any more: its server has become a replica, or wants to be logged in at again.
+pub(crate) fn ends_the_connection(said: &str) -> bool {
+    said.contains("READONLY") || said.starts_with("MASTERDOWN") || said.starts_with("NOAUTH")
+}
+
+/// The connection could not be made.
+pub(crate) fn unreached(error: io::Error) -> Error {
+    failed(error).with_outcome(Outcome::NotApplied)
+}
+
+/// The connection failed.
+pub(crate) fn failed(error: io::Error) -> Error {
+    let said = error.to_string();
+    // What rustls says of one that it does not trust.
+    if said.contains("invalid peer certificate") {
+        let message = format!("the server's certificate is not trusted; ca= names who signed it: {said}");
+        return Error::config(message).with_source(error);
+    }
+    Error::new(ErrorKind::Unavailable, format!("the connection failed: {said}")).with_source(error)
+}
+
+/// The server has not answered in time.
+pub(crate) fn silent(limit: Duration) -> Error {
+    Error::new(ErrorKind::TimedOut, format!("the server did not answer within {limit:?}"))
+}
+
+/// The server sends what can't be read. It is not known what it has done.
+pub(crate) fn garbled(what: impl fmt::Display) -> Error {
+    Error::new(
+        ErrorKind::Backend,
+        format!("the server's answer can't be read, so that the connection was ended: {what}"),
+    )
+    .with_outcome(Outcome::Unknown)
+}
+
+/// The connection was over before anything was sent.
+pub(crate) fn cut_before() -> Error {
+    Error::new(ErrorKind::Unavailable, "the connection to the server was lost before this was sent")
+        .with_outcome(Outcome::NotApplied)
 }
 
 /// The connection ended while something was under way.
 pub(crate) fn cut() -> Error {
     Error::new(ErrorKind::Unavailable, "the connection to the server was lost while this was under way")
-}
-
-/// Whether this connection can't be used any more: its server has become a replica, or wants to be logged in at again.
-pub(crate) fn ends_the_connection(error: &ClientError) -> bool {
-    let said = error.details();
-    said.contains("READONLY") || said.starts_with("MASTERDOWN") || said.starts_with("NOAUTH")
 }
 
 /// What is to be told of a heartbeat, or a connection, that failed by this: a refusal that waiting alone may not mend. `None`: it was not
@@ -121,7 +145,7 @@ pub(crate) fn lost() -> Error {
 }
 
 /// The server answered what no script of ours answers.
-pub(crate) fn strange(what: impl std::fmt::Debug) -> Error {
+pub(crate) fn strange(what: impl fmt::Debug) -> Error {
     Error::new(ErrorKind::Backend, format!("the server's answer can't be understood: {what:?}"))
 }
 
@@ -140,8 +164,8 @@ pub(crate) fn too_few_replicas(found: u64, wanted: u64) -> Error {
 mod tests {
     use super::*;
 
-    fn read(kind: ClientErrorKind, said: &str) -> (ErrorKind, Outcome) {
-        let error = of_client(&ClientError::new(kind, said.to_owned()));
+    fn read(said: &str) -> (ErrorKind, Outcome) {
+        let error = of_server(said);
         (error.kind(), error.outcome())
     }
 
@@ -149,21 +173,25 @@ mod tests {
     fn a_script_that_is_refused_half_way_may_have_done_a_part() {
         let said =
             "ERR The user executing the script can't run this command or subcommand script: 1f, on @user_script:40.";
-        assert_eq!(read(ClientErrorKind::Unknown, said), (ErrorKind::Unauthorized, Outcome::Unknown));
+        assert_eq!(read(said), (ErrorKind::Unauthorized, Outcome::Unknown));
         let said = "NOPERM this user has no permissions to run the 'evalsha' command";
-        assert_eq!(read(ClientErrorKind::Unknown, said), (ErrorKind::Unauthorized, Outcome::NotApplied));
+        assert_eq!(read(said), (ErrorKind::Unauthorized, Outcome::NotApplied));
     }
 
     #[test]
-    fn a_client_that_has_ended_is_a_connection_that_failed() {
-        assert_eq!(read(ClientErrorKind::Unknown, "channel closed").0, ErrorKind::Unavailable);
-        assert_eq!(read(ClientErrorKind::Unknown, "ERR some channel closed").0, ErrorKind::Backend);
+    fn what_the_wire_says_is_that_the_connection_failed() {
+        assert_eq!(failed(io::ErrorKind::ConnectionReset.into()).outcome(), Outcome::Unknown);
+        let refused = unreached(io::ErrorKind::ConnectionRefused.into());
+        assert_eq!((refused.kind(), refused.outcome()), (ErrorKind::Unavailable, Outcome::NotApplied));
+        let distrusted = failed(io::Error::other("invalid peer certificate: UnknownIssuer"));
+        assert_eq!(distrusted.kind(), ErrorKind::Config);
+        assert!(distrusted.to_string().contains("ca="), "{distrusted}");
     }
 
     proptest::proptest! {
         #[test]
         fn whatever_the_server_says_is_read(said in "(ERR |NOPERM |OOM command |READONLY )?\\PC{0,30}") {
-            read(ClientErrorKind::Unknown, &said);
+            read(&said);
         }
     }
 }

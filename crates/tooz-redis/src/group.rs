@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use fred::types::Value;
 use tooz_core::driver::{Groups, JoinRequest, PushStream, Replace, Roster, async_trait};
 use tooz_core::{Error, ErrorKind, GroupId, Result, RosterEntry};
 
@@ -11,6 +10,7 @@ use crate::error::strange;
 use crate::layout::{group_name, group_named, membership_place};
 use crate::record::membership;
 use crate::reply::FROM_THE_FIRST;
+use crate::request::Argument;
 use crate::script::Script;
 use crate::session::RedisSession;
 
@@ -23,7 +23,7 @@ const READINGS: usize = 5;
 const MOST_CAPABILITIES: usize = 64 * 1024;
 
 /// The capabilities of a request, if they are not too large.
-fn capabilities(request: &JoinRequest) -> Result<Value> {
+fn capabilities(request: &JoinRequest) -> Result<Argument> {
     request.refuse_more_than(MOST_CAPABILITIES)?;
     Ok(request.capabilities.as_json().into())
 }
@@ -58,7 +58,7 @@ impl RedisSession {
     }
 }
 
-fn names(request: &JoinRequest) -> Vec<Value> {
+fn names(request: &JoinRequest) -> Vec<Argument> {
     vec![group_name(&request.group).into(), request.member.as_str().into(), request.id.to_string().into()]
 }
 
@@ -110,7 +110,7 @@ impl Groups for RedisSession {
         };
         let mut arguments = names(request);
         arguments.push(capabilities(request)?);
-        arguments.push(Value::from_static_str(replace));
+        arguments.push(Argument::Word(replace));
         let reply = self.client.run_surely(Script::Join, arguments).await?;
         match reply.word.as_str() {
             "ok" => {

@@ -5,6 +5,7 @@ mod client;
 mod connection;
 mod dispatch;
 mod error;
+mod exchange;
 mod group;
 mod holdings;
 mod layout;
@@ -15,13 +16,16 @@ mod reconnection;
 mod record;
 mod replicas;
 mod reply;
+mod request;
 mod script;
 mod sentinel;
 mod server;
 mod session;
 mod tls;
 mod upkeep;
+mod value;
 mod watch;
+mod wire;
 
 use tooz_core::Driver;
 

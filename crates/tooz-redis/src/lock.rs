@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use fred::types::Value;
 use tooz_core::driver::{Backoff, Granted, LockKey, LockRequest, Locks, PushStream, Space, Wanted, async_trait};
 use tooz_core::{Error, ErrorKind, FencingToken, Holder, Result, Waiter};
 
@@ -12,6 +11,7 @@ use crate::holdings::Answer;
 use crate::layout::{lock_at, lock_place};
 use crate::record::{holder, letter, waiter};
 use crate::reply::{FROM_THE_FIRST, Reply};
+use crate::request::Argument;
 use crate::script::Script;
 use crate::session::RedisSession;
 
@@ -89,12 +89,12 @@ enum LockReply {
 }
 
 /// As `acquire.lua` reads it: "wait" for a place in the queue, or "try".
-fn asked(request: &LockRequest, or_else: &'static str) -> Vec<Value> {
+fn asked(request: &LockRequest, or_else: &'static str) -> Vec<Argument> {
     vec![
         lock_place(&request.key).into(),
         request.id.to_string().into(),
-        Value::from_static_str(letter(request.mode)),
-        Value::from_static_str(or_else),
+        Argument::Word(letter(request.mode)),
+        Argument::Word(or_else),
     ]
 }
 
@@ -225,7 +225,7 @@ impl Locks for RedisSession {
         let mut left: Vec<_> = sessions.flat_map(|session| [session, FROM_THE_FIRST.to_owned()]).collect();
         while !left.is_empty() {
             let rest = left.split_off(left.len().min(2 * SESSIONS_AT_ONCE));
-            let reply = self.client.run(Script::InUse, left.into_iter().map(Value::from).collect()).await?;
+            let reply = self.client.run(Script::InUse, left.into_iter().map(Argument::from).collect()).await?;
             let again = 2 * usize::try_from(reply.number(0)?).unwrap_or(0);
             left = reply.texts(1)?;
             if left.len() < again {

@@ -7,19 +7,33 @@ use tooz_core::driver::password_in;
 use tooz_core::{Credentials, Error, ErrorKind, Result};
 
 use crate::options::{NO_PASSWORD, SentinelPassword, Sentinels};
+use crate::request::Request;
 
 /// The longest line that a server reads, in bytes, less what stands around user and password.
 const LONGEST: usize = 64 * 1024 - 256;
 
-/// A user and a password, as they stand in `HELLO`.
+/// What kind of server is at the other end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// It holds data and speaks RESP3, so that pushes come on the same connection, in order with the replies.
+    Data,
+    /// A Sentinel is only asked where the primary is.
+    Sentinel,
+}
+
+/// The user of those who name none.
+const DEFAULT_USER: &str = "default";
+
+/// A user and a password, as they are sent.
 pub(crate) struct Login {
     pub(crate) username: Option<String>,
     pub(crate) password: Option<String>,
 }
 
 impl Login {
-    /// For a server that holds data: the client sends `HELLO` as a line of text, which the server takes apart at blanks and ends at a
-    /// line feed. So both stand in quotes, as the server's own parser of such lines reads them.
+    /// For a server that holds data: `HELLO` is sent as a line of text, which may be longer than words that are sent with their lengths by one
+    /// who has not logged in. The server takes it apart at blanks and ends it at a line feed, so both stand in quotes, as its own parser of
+    /// such lines reads them.
     pub(crate) fn in_a_line(credentials: Credentials) -> Result<Self> {
         let Credentials { username, password, .. } = credentials;
         if username.is_some() && password.is_none() {
@@ -41,6 +55,25 @@ impl Login {
             SentinelPassword::File(path) => Some(read_file(path.clone()).await?),
         };
         Ok(Login { username: sentinels.username.clone(), password })
+    }
+}
+
+impl Login {
+    /// What is said first.
+    pub(crate) fn requests(&self, peer: Peer) -> Vec<Request> {
+        let Login { username, password } = self;
+        match (peer, password) {
+            (Peer::Data, None) => vec![Request::of_line("HELLO 3")],
+            (Peer::Data, Some(password)) => {
+                let user = username.as_deref().unwrap_or(DEFAULT_USER);
+                vec![Request::of_line(&format!("HELLO 3 AUTH {user} {password}"))]
+            }
+            (Peer::Sentinel, None) => Vec::new(),
+            (Peer::Sentinel, Some(password)) => {
+                let words = username.iter().chain([password]);
+                vec![Request::of("AUTH", &words.map(|word| word.as_str().into()).collect::<Vec<_>>())]
+            }
+        }
     }
 }
 
@@ -124,5 +157,19 @@ mod tests {
         assert!(Login::in_a_line(alone).is_err());
         assert!(Login::in_a_line(Credentials::password("ü".repeat(10_000))).is_err());
         assert!(Login::in_a_line(Credentials::password("x".repeat(60_000))).is_ok());
+    }
+
+    #[test]
+    fn each_peer_is_greeted_in_its_way() {
+        let said = |login: &Login, peer| -> Vec<u8> {
+            login.requests(peer).into_iter().flat_map(|request| request.bytes).collect()
+        };
+        let nobody = Login { username: None, password: None };
+        assert_eq!(said(&nobody, Peer::Data), b"HELLO 3\r\n");
+        assert!(said(&nobody, Peer::Sentinel).is_empty());
+        let login = Login::in_a_line(Credentials::password("two words")).unwrap();
+        assert_eq!(said(&login, Peer::Data), b"HELLO 3 AUTH default \"two words\"\r\n");
+        let login = Login { username: Some("bob".to_owned()), password: Some("a b".to_owned()) };
+        assert_eq!(said(&login, Peer::Sentinel), b"*3\r\n$4\r\nAUTH\r\n$3\r\nbob\r\n$3\r\na b\r\n");
     }
 }

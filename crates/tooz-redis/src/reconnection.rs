@@ -17,14 +17,16 @@ use tooz_core::driver::{Backoff, ConnectArgs, Mutex, Pushed};
 use tooz_core::{Error, ErrorKind, Result};
 
 use crate::client::Client;
-use crate::connection::{Connection, Dial, Incoming, Peer, number, server_at};
+use crate::connection::{Connection, Dial, Incoming};
 use crate::dispatch::{FIRST_EPOCH, FollowUp};
 use crate::error::strange;
-use crate::login::Login;
+use crate::login::{Login, Peer};
 use crate::options::Target;
+use crate::request::number;
 use crate::script::Script;
 use crate::sentinel::find_primary;
 use crate::server::{Server, Visit};
+use crate::wire::Place;
 
 /// The pauses between attempts to connect: chance adds up to as much again.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
@@ -69,16 +71,16 @@ impl Client {
         let credentials = timeout(limit, self.credentials.read()).await.map_err(|_| {
             Error::new(ErrorKind::TimedOut, format!("the credentials were not there within {limit:?}"))
         })??;
-        let (server, known_replicas) = match &settings.target {
+        let (place, known_replicas) = match &settings.target {
             Target::Sentinel(sentinels) => {
                 let primary = find_primary(sentinels, &settings.encryption, limit).await?;
-                (server_at(&primary.address), primary.replicas)
+                (Place::Host(primary.address), primary.replicas)
             }
             target => (target.fixed().ok_or_else(|| strange("no server"))?, 0),
         };
         let dial = Dial {
             peer: Peer::Data,
-            server,
+            place,
             login: Login::in_a_line(credentials)?,
             database: settings.database,
             encryption: &settings.encryption,
@@ -129,7 +131,7 @@ impl Client {
             channels.push(self.layout.session_channel());
         }
         if !channels.is_empty() {
-            connection.subscribe(channels).await?;
+            connection.subscribe(&channels).await?;
         }
         if is_open {
             match self.catch_up(connection).await {
@@ -145,7 +147,7 @@ impl Client {
         let (mut messages, mut behind) = (Vec::new(), String::new());
         loop {
             let heard = number(self.dispatch.heard());
-            let reply = self.run_on(connection, Script::Hello, vec![heard, behind.into()]).await?;
+            let reply = self.run_on(connection, Script::Hello, &[heard, behind.into()]).await?;
             let (last, until) = (reply.number(0)?, reply.number(1)?);
             messages.extend(reply.texts(2)?);
             if until >= last {
@@ -172,8 +174,7 @@ impl Client {
                 biased;
                 pushed = incoming.pushes.recv() => match pushed {
                     Ok(message) => {
-                        let Some(text) = message.value.as_string() else { continue };
-                        match self.dispatch.hear(&message.channel, &text) {
+                        match self.dispatch.hear(&message.channel, &message.text) {
                             FollowUp::Everything => {}
                             FollowUp::Gap => {
                                 let _ = self.catch_up(connection).await;
@@ -188,8 +189,7 @@ impl Client {
                     }
                     Err(RecvError::Closed) => return,
                 },
-                () = incoming.running.ended() => return,
-                () = connection.is_to_end() => return,
+                () = connection.ended() => return,
             }
         }
     }

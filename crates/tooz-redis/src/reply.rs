@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use fred::types::Value;
 use tooz_core::{Error, ErrorKind, Outcome, Result};
 
 use crate::error::{lost, strange};
+use crate::value::Value;
 
 /// The place in a scan at which it begins; the one that it ends with is the same.
 pub(crate) const FROM_THE_FIRST: &str = "0";
@@ -77,7 +77,14 @@ pub(crate) fn lines_of(text: &str) -> HashMap<String, String> {
 
 /// The flat list of names and values by which RESP2 tells a map, or RESP3's map.
 pub(crate) fn map_of(value: Value) -> Result<HashMap<String, String>> {
-    value.convert().map_err(|error| strange(error.details()))
+    let text = |value: &Value| text(value);
+    match value {
+        Value::Map(pairs) => pairs.iter().map(|(name, value)| Ok((text(name)?, text(value)?))).collect(),
+        Value::Array(list) if list.len() % 2 == 0 => {
+            list.chunks_exact(2).map(|pair| Ok((text(&pair[0])?, text(&pair[1])?))).collect()
+        }
+        other => Err(strange(other)),
+    }
 }
 
 #[cfg(test)]
@@ -92,10 +99,16 @@ mod tests {
             any::<i64>().prop_map(Value::Integer),
             any::<bool>().prop_map(Value::Boolean),
             any::<f64>().prop_map(Value::Double),
-            prop_oneof!["ok|lost|stale|layout|more|[0-9]{1,20}", "\\PC{0,9}"].prop_map(Value::from),
-            prop::collection::vec(any::<u8>(), 0..9).prop_map(|bytes| Value::Bytes(bytes.into())),
+            prop_oneof!["ok|lost|stale|layout|more|[0-9]{1,20}", "\\PC{0,9}"].prop_map(Value::Text),
+            prop::collection::vec(any::<u8>(), 0..9).prop_map(Value::Bytes),
         ];
-        leaf.prop_recursive(2, 16, 5, |inner| prop::collection::vec(inner, 0..5).prop_map(Value::Array))
+        leaf.prop_recursive(2, 16, 5, |inner| {
+            let list = prop::collection::vec(inner, 0..5);
+            prop_oneof![
+                list.clone().prop_map(Value::Array),
+                (list.clone(), list).prop_map(|(names, values)| Value::Map(names.into_iter().zip(values).collect())),
+            ]
+        })
     }
 
     proptest! {
@@ -111,8 +124,8 @@ mod tests {
 
         #[test]
         fn an_answer_reads_back_the_same(number: i64, texts in prop::collection::vec("\\PC{0,9}", 0..5)) {
-            let mut parts = vec![Value::from("granted"), Value::Integer(number)];
-            parts.extend(texts.iter().map(|text| Value::from(text.as_str())));
+            let mut parts = vec![Value::Text("granted".to_owned()), Value::Integer(number)];
+            parts.extend(texts.iter().cloned().map(Value::Text));
             let reply = Reply::read(Value::Array(parts)).unwrap();
             prop_assert!(reply.is("granted"));
             prop_assert_eq!(reply.number(0).unwrap(), number);

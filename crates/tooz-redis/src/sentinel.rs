@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use fred::types::Value;
 use tokio::task::JoinSet;
 use tooz_core::{Error, ErrorKind, Result};
 
-use crate::connection::{Connection, Dial, Peer, server_at};
-use crate::error::{cut, strange};
-use crate::login::Login;
+use crate::connection::{Connection, Dial};
+use crate::error::strange;
+use crate::login::{Login, Peer};
 use crate::options::{Address, Encryption, Sentinels};
 use crate::reply::map_of;
+use crate::request::Argument;
+use crate::wire::Place;
 
 /// After the first answer the others have this long: a Sentinel that was cut off answers just as fast, and wrong.
 const SECOND_OPINION: Duration = Duration::from_millis(150);
@@ -61,27 +62,25 @@ pub(crate) async fn find_primary(sentinels: &Sentinels, encryption: &Encryption,
 async fn ask(address: &Address, sentinels: &Sentinels, encryption: &Encryption, limit: Duration) -> Result<Primary> {
     let dial = Dial {
         peer: Peer::Sentinel,
-        server: server_at(address),
+        place: Place::Host(address.clone()),
         login: Login::of_sentinels(sentinels).await?,
         database: 0,
         encryption,
         limit,
         connect_limit: limit,
     };
-    let (connection, mut incoming) =
-        Connection::open(dial, 0).await.map_err(|error| error.context(format!("Sentinel {address}")))?;
-    let question = vec![Value::from_static_str("MASTER"), Value::from(sentinels.primary.as_str())];
-    let answer = tokio::select! {
-        answer = connection.ask("SENTINEL", question) => answer,
-        () = incoming.running.ended() => Err(cut()),
-    };
+    let at = |error: Error| error.context(format!("Sentinel {address}"));
+    let (connection, _incoming) = Connection::open(dial, 0).await.map_err(at)?;
+    let question = [Argument::Word("MASTER"), sentinels.primary.as_str().into()];
+    let answer = connection.ask("SENTINEL", &question).await;
     let known = answer.map_err(|error| match error.kind() {
         ErrorKind::Backend | ErrorKind::Config => Error::config(format!(
             "Sentinel {address} knows no primary {:?}, or is none; sentinel= names what it watches",
             sentinels.primary
         ))
         .with_source(error),
-        _ => error,
+        // Who does not log in is refused only here.
+        _ => at(error),
     })?;
     let known = map_of(known)?;
     let number = |name: &str| known.get(name).and_then(|text| text.parse::<u64>().ok());

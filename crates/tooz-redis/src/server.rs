@@ -9,6 +9,7 @@ use crate::error::strange;
 use crate::options::{Eviction, Settings};
 use crate::replicas::ReplicaCounts;
 use crate::reply::{lines_of, map_of};
+use crate::request::Argument;
 
 /// What one server with an append-only file gives. Each is defended in the README.
 pub(crate) const BEST: Characteristics = Characteristics::FULL_SERVICE
@@ -33,7 +34,7 @@ pub(crate) enum Visit {
 
 impl Server {
     pub(crate) async fn read(connection: &Connection) -> Result<Self> {
-        let answer = connection.ask("INFO", Vec::new()).await.map_err(|error| match error.kind() {
+        let answer = connection.ask("INFO", &[]).await.map_err(|error| match error.kind() {
             ErrorKind::Unauthorized => error.context("this user must be allowed INFO (ACL +info)"),
             _ => error,
         })?;
@@ -46,7 +47,7 @@ impl Server {
     /// Reads two settings besides, as far as this user is let.
     pub(crate) async fn read_settings(&mut self, connection: &Connection) {
         for name in ["save", "stop-writes-on-bgsave-error"] {
-            let answer = connection.ask("CONFIG", vec!["GET".into(), name.into()]).await;
+            let answer = connection.ask("CONFIG", &[Argument::Word("GET"), Argument::Word(name)]).await;
             self.lines.extend(answer.and_then(map_of).unwrap_or_default());
         }
     }

@@ -4,18 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fred::types::Value;
 use tokio::task::AbortHandle;
 use tooz_core::driver::{ConnectArgs, ConnectFuture, Owned, RequestId, Session, async_trait};
 use tooz_core::{Checkup, MemberId, Probe, Result, Terms};
 
 use crate::client::Client;
-use crate::connection::number;
 use crate::error::{refusal, strange};
 use crate::layout::{VERSION, group_named, lock_at};
 use crate::reconnection;
 use crate::record::{entry, request_id};
 use crate::reply::FROM_THE_FIRST;
+use crate::request::{Argument, number};
 use crate::script::Script;
 use crate::server::Server;
 
@@ -37,7 +36,7 @@ pub(crate) fn connect(args: ConnectArgs) -> ConnectFuture {
 
 impl RedisSession {
     /// Rounded up: the server must not end the session before our own deadline does.
-    fn milliseconds(&self) -> Value {
+    fn milliseconds(&self) -> Argument {
         number(u64::try_from(self.timeout.as_micros().div_ceil(1000)).unwrap_or(u64::MAX))
     }
 
@@ -56,9 +55,9 @@ impl Session for RedisSession {
 
     async fn open(&self) -> Result<()> {
         let connection = self.client.connection().await?;
-        connection.subscribe(vec![self.client.layout.session_channel()]).await?;
+        connection.subscribe(&[self.client.layout.session_channel()]).await?;
         self.client.set_open();
-        let arguments = vec![self.milliseconds(), self.member.as_str().into(), Value::from_static_str(VERSION)];
+        let arguments = vec![self.milliseconds(), self.member.as_str().into(), Argument::Word(VERSION)];
         let reply = self.client.run_surely(Script::Open, arguments).await?;
         self.client.sweep_in(reply.number(0)?);
         if reply.leaves_over(1) {
@@ -122,7 +121,7 @@ impl Session for RedisSession {
 
     async fn probe(&self, _probe: Probe) -> Result<()> {
         // A write costs the server no more than a question.
-        self.client.connection().await?.ask("PING", Vec::new()).await.map(drop)
+        self.client.connection().await?.ask("PING", &[]).await.map(drop)
     }
 
     async fn check_up(&self) -> Result<Checkup> {

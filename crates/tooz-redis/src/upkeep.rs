@@ -4,17 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fred::types::Value;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tooz_core::Result;
 use tooz_core::driver::{Pushed, spread};
 
 use crate::client::Client;
-use crate::connection::{Connection, number};
+use crate::connection::Connection;
 use crate::error::strange;
 use crate::holdings::Holding;
 use crate::record::request_id;
 use crate::reply::Reply;
+use crate::request::{Argument, number};
 use crate::script::Script;
 
 /// A session that is due is looked for so much later, and up to as much again: the server's clock ticks in milliseconds, and not
@@ -53,7 +53,7 @@ impl Client {
     }
 
     async fn sweep_up(&self, connection: &Connection) {
-        let next = match self.run_on(connection, Script::SweepUp, Vec::new()).await {
+        let next = match self.run_on(connection, Script::SweepUp, &[]).await {
             Ok(reply) => {
                 match reply.texts(1).unwrap_or_default().first().map(String::as_str) {
                     Some("more") => self.left_over.notify_one(),
@@ -80,15 +80,15 @@ impl Client {
 
     async fn look_after(&self, connection: &Connection, few: Vec<Holding>) -> Result<()> {
         let arguments = self.asked_about(&few);
-        let reply = self.run_on(connection, Script::LookAfter, arguments).await?;
+        let reply = self.run_on(connection, Script::LookAfter, &arguments).await?;
         self.attend(&reply, &few)
     }
 
     /// The last message heard, and what is asked about, as `upkeep.lua` reads it.
-    pub(crate) fn asked_about(&self, few: &[Holding]) -> Vec<Value> {
+    pub(crate) fn asked_about(&self, few: &[Holding]) -> Vec<Argument> {
         let mut arguments = vec![number(self.dispatch.heard())];
         for one in few {
-            arguments.push(Value::from_static_str(one.kind.word()));
+            arguments.push(Argument::Word(one.kind.word()));
             arguments.push(one.place.as_str().into());
             arguments.push(one.request.to_string().into());
         }
@@ -117,9 +117,10 @@ impl Client {
 
     async fn unsubscribe_unwatched(&self, connection: &Connection) {
         for channel in self.dispatch.take_unwatched() {
-            let _ = connection.unsubscribe(channel.clone()).await;
+            let _ = connection.unsubscribe(&channel).await;
             // A watch may have begun in between.
-            if self.dispatch.is_watched(&channel) && connection.subscribe(vec![channel.clone()]).await.is_ok() {
+            if self.dispatch.is_watched(&channel) && connection.subscribe(std::slice::from_ref(&channel)).await.is_ok()
+            {
                 self.dispatch.push(&channel, &Pushed::Gap);
             }
         }

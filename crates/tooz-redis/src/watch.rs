@@ -13,7 +13,7 @@ impl RedisSession {
         // What is read behind the subscription on the same connection is not older than it.
         pusher.push(Pushed::Ready);
         self.client.dispatch.watch(&channel, pusher);
-        connection.subscribe(vec![channel]).await?;
+        connection.subscribe(&[channel]).await?;
         self.client.sweep_soon();
         Ok(stream)
     }

@@ -1,4 +1,10 @@
--- Where the lock has a holder or a waiter. A repetition finds its own grant or place, also on a server that is full.
+-- ARGV[4] lock, ARGV[5] request, ARGV[6] mode, ARGV[7] "wait" or "try".
+local refused = enter()
+if refused then
+  return { refused }
+end
+local lock, request, mode = ARGV[4], ARGV[5], ARGV[6]
+-- A repetition finds its own grant or place, also on a server that is full.
 if call('HEXISTS', prefix .. lock, request) == 1 or call('HEXISTS', prefix .. 'w:' .. lock, request) == 1 then
   write_though_full()
 end

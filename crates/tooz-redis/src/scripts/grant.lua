@@ -12,11 +12,6 @@ local function tell_lock_watchers()
   end
 end
 
--- Whether the lock has no holder and no waiter, the dead included.
-local function lies_idle(lock)
-  return call('EXISTS', prefix .. lock, prefix .. 'q:' .. lock) == 0
-end
-
 local function grant(lock, request, mode, owner)
   local token, since = next_token(), string.format('%.0f', milliseconds())
   call('HSET', prefix .. lock, request, mode .. ' ' .. token .. ' ' .. since .. ' ' .. owner)

@@ -1,23 +1,13 @@
--- ARGV[4] lock, ARGV[5] request. Done whether or not the session still lives, since it touches this request's grant alone; but
--- who finds out by this that the session has ended is told so. The usual case comes first, as for `acquire`.
-local refused = enter()
-local lock, request = ARGV[4], ARGV[5]
-local answer = refused == 'lost' and 'lost' or 'ok'
-local removed = redis.pcall('HDEL', prefix .. lock, request)
-if type(removed) == 'table' then
-  if not string.find(removed.err, 'WRONGTYPE', 1, true) then
-    return removed
-  end
-  -- Somebody has put something else there, and with it taken the grant away.
-  redis.pcall('HDEL', prefix .. 'o:' .. sid, request)
-  return { answer == 'ok' and 'missing' or answer }
-end
-local given_back = removed == 1
-if given_back then
-  call('HDEL', prefix .. 'o:' .. sid, request)
-  stirred[lock] = true
-  if call('EXISTS', prefix .. 'q:' .. lock) == 0 then
-    tell_lock_watchers()
-    return { answer }
+-- The usual case before all else, as for `acquire`: the session lives, none waits, and the grant is there. The session is counted twice, so
+-- that a queue alone is none. ARGV[4] lock, ARGV[5] request.
+do
+  local call, prefix, lock = redis.call, KEYS[1], ARGV[4]
+  local session = prefix .. 's:' .. ARGV[2]
+  if call('EXISTS', session, session, prefix .. 'q:' .. lock) == 2 and redis.pcall('HDEL', prefix .. lock, ARGV[5]) == 1 then
+    call('HDEL', prefix .. 'o:' .. ARGV[2], ARGV[5])
+    if string.sub(lock, 1, 1) == 'e' then
+      call('PUBLISH', ARGV[1] .. lock, '')
+    end
+    return { 'ok' }
   end
 end

@@ -13,6 +13,7 @@ mod sentinel;
 mod server;
 mod switch;
 mod traffic;
+mod wire;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         locks::TRIALS,
         faults::TRIALS,
         traffic::TRIALS,
+        wire::TRIALS,
         server::TRIALS,
         full::TRIALS,
         foreign::TRIALS,
