@@ -15,7 +15,7 @@ mod with {
     use tokio_rustls::TlsConnector;
     use tokio_rustls::rustls::pki_types::ServerName;
     use tooz_core::Result;
-    use tooz_core::driver::{CertificateFiles, Options};
+    use tooz_core::driver::{CertificateFiles, Options, read_certificates};
 
     use crate::wire::{ConnectError, Wire};
 
@@ -36,7 +36,7 @@ mod with {
 
         /// Shakes hands over a connection to the server of that name, with the certificates of that moment.
         pub(crate) async fn secure(&self, name: &str, stream: TcpStream) -> std::result::Result<Wire, ConnectError> {
-            let mut config = self.0.load().await?;
+            let mut config = read_certificates(&self.0).await?;
             config.alpn_protocols.push(HTTP_1.into());
             let name = ServerName::try_from(name.to_owned()).map_err(ConnectError::by)?;
             let secured = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(ConnectError::by)?;

@@ -3,6 +3,8 @@
 pub(crate) mod backoff;
 pub(crate) mod certificate_files;
 pub(crate) mod characteristic;
+#[cfg(feature = "rustls")]
+mod client_config;
 pub(crate) mod clock;
 pub(crate) mod contain;
 pub(crate) mod credentials;

@@ -40,6 +40,8 @@ pub use crate::base::options::backend_url::{BackendUrl, Host};
 pub use crate::base::options::{COMMON_OPTIONS, OptionSpec, OptionValue, Options, PASSWORD_FILE};
 pub use card::{ConnectArgs, ConnectFuture};
 pub use checkup::{Finding, Verdict};
+#[cfg(feature = "rustls")]
+pub use client_config::read_certificates;
 pub use group::{Groups, JoinConflict, JoinRequest, Replace};
 pub use lock::{Granted, LockKey, LockRequest, Locks, Space};
 pub use push::{Change, PushStream, Pushed, Pusher, push_channel};

@@ -41,7 +41,7 @@ mod with {
     use tonic::codegen::{BoxFuture, Service};
     use tonic::transport::{Channel, Endpoint};
     use tooz_core::Result;
-    use tooz_core::driver::{CertificateFiles, Options};
+    use tooz_core::driver::{CertificateFiles, Options, read_certificates};
 
     use super::ConnectError;
 
@@ -88,7 +88,7 @@ mod with {
         tls: &Tls,
         uri: &Uri,
     ) -> std::result::Result<TlsStream<TcpStream>, Box<dyn std::error::Error + Send + Sync>> {
-        let mut config = tls.0.load().await?;
+        let mut config = read_certificates(&tls.0).await?;
         config.alpn_protocols.push(HTTP_2.into());
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
         let stream = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(443))).await?;

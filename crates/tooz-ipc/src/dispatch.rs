@@ -29,7 +29,7 @@ struct WatchEntry {
 
 /// A record that is watched, and by which watch, when that was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Watched {
+pub(crate) struct WatchNumber {
     pub(crate) record: usize,
     pub(crate) watch: usize,
     number: u64,
@@ -67,10 +67,10 @@ impl Dispatch {
     }
 
     /// The records that are watched, and by which watches.
-    pub(crate) fn watched(&self) -> Vec<Watched> {
+    pub(crate) fn watched(&self) -> Vec<WatchNumber> {
         let watched = self.watched.lock();
         let all = watched.iter();
-        all.map(|(record, entry)| Watched { record: *record, watch: entry.watch, number: entry.number }).collect()
+        all.map(|(record, entry)| WatchNumber { record: *record, watch: entry.watch, number: entry.number }).collect()
     }
 
     /// A record changed.
@@ -97,7 +97,7 @@ impl Dispatch {
     }
 
     /// A group was deleted, and that watch of it went with it.
-    pub(crate) fn gone(&self, one: Watched) {
+    pub(crate) fn gone(&self, one: WatchNumber) {
         let mut watched = self.watched.lock();
         let is_it = watched.get(&one.record).is_some_and(|there| there.number == one.number);
         let gone = if is_it { watched.remove(&one.record) } else { None };

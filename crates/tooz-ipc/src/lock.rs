@@ -234,8 +234,11 @@ async fn see(living: &Living, key: &LockKey) -> Result<Vec<(Occupant, MemberId, 
     named.collect()
 }
 
+/// Who has a place, and of which session: its member, and the process.
+type Whose = (Occupant, Arc<(String, Process)>);
+
 /// All places of a lock, each with its session, which may have many.
-fn places(table: &mut Critical<'_>, key: &LockKey) -> Result<Vec<(Occupant, Arc<(String, Process)>)>, TableError> {
+fn places(table: &mut Critical<'_>, key: &LockKey) -> Result<Vec<Whose>, TableError> {
     let mut sessions = HashMap::new();
     let seen = table.places(kind(key), key.name.as_bytes())?;
     let with_session = seen.into_iter().map(|seen| {

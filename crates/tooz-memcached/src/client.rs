@@ -14,9 +14,8 @@ use crate::error::{no_turn, not_connected};
 use crate::holdings::Holdings;
 use crate::journal::SessionId;
 use crate::layout::Layout;
-use crate::listing::SeenList;
 use crate::options::Settings;
-use crate::reply::{Batch, Reply};
+use crate::reply::{Batch, Reply, Version};
 use crate::server::Server;
 use crate::server_clock::ServerClock;
 
@@ -63,6 +62,14 @@ pub(crate) struct Client {
     pub(crate) list: Mutex<SeenList>,
     /// Set when every wait is to end.
     ended: watch::Sender<bool>,
+}
+
+/// What a session has seen of the list of groups.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct SeenList {
+    pub(crate) version: Version,
+    /// When it may be read again.
+    pub(crate) due: Option<Instant>,
 }
 
 /// What was answered.

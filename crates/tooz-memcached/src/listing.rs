@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tooz_core::Result;
 
-use crate::client::{Client, Lane};
+use crate::client::{Client, Lane, SeenList};
 use crate::error::of_list;
 use crate::journal::LONG;
 use crate::journal::group::FOR_EVER;
@@ -19,14 +19,6 @@ const A_SECOND: usize = 1024;
 
 /// How many names are noted in one write.
 const AT_ONCE: usize = 64;
-
-/// What a session has seen of the list.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct SeenList {
-    version: Version,
-    /// When it may be read again.
-    due: Option<Instant>,
-}
 
 impl Client {
     /// Adds to the list.

@@ -193,5 +193,4 @@ fn seconds(count: i64) -> f64 {
 }
 
 #[cfg(test)]
-#[path = "server_clock_tests.rs"]
 mod tests;

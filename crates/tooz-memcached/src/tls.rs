@@ -16,7 +16,7 @@ mod with {
     use tokio_rustls::TlsConnector;
     use tokio_rustls::client::TlsStream;
     use tokio_rustls::rustls::pki_types::ServerName;
-    use tooz_core::driver::CertificateFiles;
+    use tooz_core::driver::{CertificateFiles, read_certificates};
     use tooz_core::{Error, Result};
 
     use crate::error::unreached;
@@ -45,8 +45,10 @@ mod with {
         let name = ServerName::try_from(host.to_owned()).map_err(|why| {
             Error::config(format!("{host:?} is no name that a certificate could be for")).with_source(why)
         })?;
-        let stream =
-            TlsConnector::from(Arc::new(files.load().await?)).connect(name, stream).await.map_err(unreached)?;
+        let stream = TlsConnector::from(Arc::new(read_certificates(&files).await?))
+            .connect(name, stream)
+            .await
+            .map_err(unreached)?;
         let (source, sink) = tokio::io::split(stream);
         Ok((Source(source), Sink(tokio::sync::Mutex::new(sink))))
     }

@@ -11,7 +11,7 @@ use tooz_core::{Error, FencingToken, GroupId, LockMode, MemberId};
 use crate::fence::Fence;
 use crate::layout::{Doors, Layout, Name};
 use crate::pool::GateOpening;
-use crate::witness::Summons;
+use crate::summons::Summons;
 use crate::{error, server};
 
 /// How long a reader waits for a young grant to be written down.

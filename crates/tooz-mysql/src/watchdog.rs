@@ -23,6 +23,7 @@ use crate::layout::news;
 use crate::options::Settings;
 use crate::packet::{Packets, seconds};
 use crate::setup::{self, Role, SLICE};
+use crate::testimony::obey;
 
 /// Between two looks at a session without a watchdog: by so much later its loss is told.
 const LOOK: Duration = Duration::from_millis(100);
@@ -100,7 +101,7 @@ async fn listen(
         };
         match heard {
             WatchdogEvent::Nothing => {
-                let obeying = holdings.summons.obey(packets, holdings);
+                let obeying = obey(packets, holdings);
                 match tokio::time::timeout(limit, obeying).await {
                     Ok(obeyed) => obeyed.map_err(|error| error::of(error, DOING))?,
                     Err(_) => return Err(error::timed_out(limit, DOING)),

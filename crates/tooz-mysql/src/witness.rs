@@ -4,7 +4,6 @@
 //!
 //! Where the server lets no more connections in, the watchdog testifies in its place, which has one already: between two of its waits.
 
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tooz_core::Result;
 use tooz_core::driver::Mutex;
@@ -12,30 +11,10 @@ use tooz_core::driver::Mutex;
 use crate::holdings::Holdings;
 use crate::options::Settings;
 use crate::packet::Packets;
-use crate::server::is_on;
 use crate::setup::{self, Role};
+use crate::summons::Testimony;
+use crate::testimony::ask;
 use crate::watchdog;
-
-/// The place where a heartbeat asks the watchdog to testify.
-#[derive(Default)]
-pub(crate) struct Summons(Mutex<Option<oneshot::Sender<Testimony>>>);
-
-impl Summons {
-    /// The later heartbeat is the one that is waited for.
-    fn call(&self) -> oneshot::Receiver<Testimony> {
-        let (reply, said) = oneshot::channel();
-        *self.0.lock() = Some(reply);
-        said
-    }
-
-    /// Testifies by that connection, if a heartbeat wants it.
-    pub(crate) async fn obey(&self, packets: &mut Packets, holdings: &Holdings) -> Result<(), sqlx::Error> {
-        let called = self.0.lock().take();
-        let Some(reply) = called.filter(|reply| !reply.is_closed()) else { return Ok(()) };
-        let _ = reply.send(ask(packets, holdings).await?);
-        Ok(())
-    }
-}
 
 pub(crate) struct Witness {
     settings: Settings,
@@ -76,28 +55,4 @@ impl Witness {
     pub(crate) fn dismiss(&self) {
         drop(self.current.lock().take());
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Testimony {
-    AtWork,
-    /// The connection waits for its client, or is not the session's any more.
-    NotAtWork,
-    ReadOnly,
-}
-
-async fn ask(packets: &mut Packets, holdings: &Holdings) -> Result<Testimony, sqlx::Error> {
-    let (session, number) = (&holdings.session, holdings.number);
-    let question = format!(
-        "SELECT CONCAT(@@GLOBAL.read_only); \
-         SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = {number} AND COMMAND = 'Query' AND NOT ({to_client}); \
-         SELECT IS_USED_LOCK('{session}') = {number}",
-        // A client that does not take its answer is silent, and the server counts.
-        to_client = "COALESCE(STATE, '') LIKE '%net%' OR COALESCE(STATE, '') LIKE '%client%'",
-    );
-    let answer = packets.ask(&question).await?;
-    if is_on(&answer.text(0, 0)?.unwrap_or_default()) {
-        return Ok(Testimony::ReadOnly);
-    }
-    Ok(if !answer.rows(1).is_empty() && answer.is(2, 0)? { Testimony::AtWork } else { Testimony::NotAtWork })
 }

@@ -24,18 +24,18 @@ pub(crate) struct Layout {
     schema: String,
     namespace: String,
     /// A lock that is asked for again is not hashed anew.
-    known: Arc<Mutex<Known>>,
+    known: Arc<Mutex<KnownDoors>>,
 }
 
 /// The doors of the locks that were asked for last: at least so many as there may be young ones, at most twice as many.
 #[derive(Debug, Default)]
-struct Known {
+struct KnownDoors {
     young: HashMap<LockKey, Doors>,
     /// What was young when the last one more would have been too many.
     old: HashMap<LockKey, Doors>,
 }
 
-impl Known {
+impl KnownDoors {
     const MOST_YOUNG: usize = 1024;
 
     fn find(&mut self, key: &LockKey) -> Option<Doors> {
@@ -186,7 +186,7 @@ mod tests {
         let layout = Layout::new("tooz", "tooz");
         let key = |index: usize| LockKey::lock(&LockName::new(format!("lock-{index}")).unwrap());
         let kept = layout.doors(&key(0));
-        for index in 1..5 * Known::MOST_YOUNG {
+        for index in 1..5 * KnownDoors::MOST_YOUNG {
             layout.doors(&key(index));
             if index % 100 == 0 {
                 assert_eq!(layout.doors(&key(0)), kept);
@@ -194,7 +194,7 @@ mod tests {
             }
         }
         let known = layout.known.lock();
-        assert!(known.young.len() + known.old.len() <= 2 * Known::MOST_YOUNG);
+        assert!(known.young.len() + known.old.len() <= 2 * KnownDoors::MOST_YOUNG);
         assert_eq!(Layout::new("tooz", "tooz").doors(&key(0)), kept);
     }
 

@@ -29,7 +29,7 @@ mod with {
     use tokio_rustls::TlsConnector;
     use tokio_rustls::rustls::{self, pki_types::ServerName};
     use tooz_core::Error;
-    use tooz_core::driver::CertificateFiles;
+    use tooz_core::driver::{CertificateFiles, read_certificates};
 
     use super::{Options, Result, TlsFailure};
 
@@ -54,7 +54,7 @@ mod with {
 
         /// Reads them as they are now.
         pub(crate) async fn load(&self) -> Result<Tls> {
-            Ok(Tls(TlsConnector::from(Arc::new(self.0.load().await?))))
+            Ok(Tls(TlsConnector::from(Arc::new(read_certificates(&self.0).await?))))
         }
     }
 

@@ -36,12 +36,12 @@ pub use self::lock::{Lock, LockGuard, Loss, SharedLock};
 use self::wait::wait;
 pub use self::watch::{Events, GroupWatch};
 
-use crate::{ConnectOptions, Error, GroupId, LockName, MemberId, Result};
+use tooz_core::{ConnectOptions, Error, GroupId, LockName, MemberId, Result};
 
 /// Connects `member` to the backend behind `url`; see [`ConnectOptions`] for everything that can be set, and [`connect_with`].
 ///
 /// # Errors
-/// As [`tooz::connect`](crate::connect).
+/// As [`tooz::connect`](tooz_core::connect).
 pub fn connect<N>(url: &str, member: N) -> Result<Coordinator>
 where
     N: TryInto<MemberId>,
@@ -58,7 +58,7 @@ pub fn connect_with(options: ConnectOptions) -> Result<Coordinator> {
     wait(options.connect())?.map(Coordinator)
 }
 
-/// A member of a fleet, as [`tooz::Coordinator`](crate::Coordinator). A cheap clone.
+/// A member of a fleet, as [`tooz::Coordinator`](tooz_core::Coordinator). A cheap clone.
 ///
 /// ```
 /// # #[cfg(feature = "memory")]
@@ -72,18 +72,18 @@ pub fn connect_with(options: ConnectOptions) -> Result<Coordinator> {
 /// # fn main() {}
 /// ```
 #[derive(Clone, Debug)]
-pub struct Coordinator(crate::Coordinator);
+pub struct Coordinator(tooz_core::Coordinator);
 
 impl Coordinator {
     /// The async handle, for what does not wait: its state, terms, characteristics.
-    pub fn as_async(&self) -> &crate::Coordinator {
+    pub fn as_async(&self) -> &tooz_core::Coordinator {
         &self.0
     }
 
     /// The lock of that name.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config): the name is none.
+    /// [`Config`](tooz_core::ErrorKind::Config): the name is none.
     pub fn lock<N>(&self, name: N) -> Result<Lock>
     where
         N: TryInto<LockName>,
@@ -95,7 +95,7 @@ impl Coordinator {
     /// The group of that name.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config): the name is none.
+    /// [`Config`](tooz_core::ErrorKind::Config): the name is none.
     pub fn group<N>(&self, name: N) -> Result<Group>
     where
         N: TryInto<GroupId>,
@@ -104,18 +104,18 @@ impl Coordinator {
         self.0.group(name).map(Group)
     }
 
-    /// As [`groups`](crate::Coordinator::groups).
+    /// As [`groups`](tooz_core::Coordinator::groups).
     ///
     /// # Errors
-    /// As [`groups`](crate::Coordinator::groups).
+    /// As [`groups`](tooz_core::Coordinator::groups).
     pub fn groups(&self) -> Result<Vec<GroupId>> {
         wait(self.0.groups())?
     }
 
-    /// As [`locks`](crate::Coordinator::locks).
+    /// As [`locks`](tooz_core::Coordinator::locks).
     ///
     /// # Errors
-    /// As [`locks`](crate::Coordinator::locks).
+    /// As [`locks`](tooz_core::Coordinator::locks).
     pub fn locks(&self) -> Result<Vec<LockName>> {
         wait(self.0.locks())?
     }
@@ -128,15 +128,15 @@ impl Coordinator {
     /// Ends the session and everything that hangs on it, and waits for that.
     ///
     /// # Errors
-    /// As [`close`](crate::Coordinator::close).
+    /// As [`close`](tooz_core::Coordinator::close).
     pub fn close(&self) -> Result<()> {
         wait(self.0.close())?
     }
 }
 
 /// From async code that hands over to threads.
-impl From<crate::Coordinator> for Coordinator {
-    fn from(coordinator: crate::Coordinator) -> Self {
+impl From<tooz_core::Coordinator> for Coordinator {
+    fn from(coordinator: tooz_core::Coordinator) -> Self {
         Coordinator(coordinator)
     }
 }

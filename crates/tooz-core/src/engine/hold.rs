@@ -59,6 +59,14 @@ impl Hold {
         None
     }
 
+    /// How long the user holds it for sure without another heartbeat; zero where it is lost; `None`: the kernel is the judge.
+    pub(crate) fn remaining(&self) -> Option<Duration> {
+        match self.judge() {
+            Some(_) => Some(Duration::ZERO),
+            None => self.live.remaining(),
+        }
+    }
+
     /// How long until the backend may grant it to others. A hold that was taken away or given back may be another's already.
     pub(crate) fn expires_in(&self) -> Option<Duration> {
         if self.lost.get().is_some() { Some(Duration::ZERO) } else { self.live.expires_in() }

@@ -79,7 +79,7 @@ impl LockGuard {
 
     /// How long it is held for sure without another heartbeat; zero when it is lost; `None`: the kernel is the judge.
     pub fn remaining(&self) -> Option<Duration> {
-        remaining(self.hold())
+        self.hold().remaining()
     }
 
     /// How long until the backend may grant it to others: [`remaining`](Self::remaining) and the margin; zero where it may already.
@@ -153,12 +153,5 @@ impl fmt::Debug for LockGuard {
             .field("token", &self.token)
             .field("lost", &self.hold.as_ref().and_then(|hold| hold.judge()))
             .finish_non_exhaustive()
-    }
-}
-
-pub(crate) fn remaining(hold: &Hold) -> Option<Duration> {
-    match hold.judge() {
-        Some(_) => Some(Duration::ZERO),
-        None => hold.live.remaining(),
     }
 }

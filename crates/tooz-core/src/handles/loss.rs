@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::base::loss_reason::LossReason;
 use crate::engine::hold::Hold;
-use crate::handles::lock_guard::remaining;
 
 /// The end of a grant, as a value to wait for and to ask. A cheap clone that may outlive the grant, so that any task can look whether it may
 /// go on, wherever the guard is.
@@ -64,7 +63,7 @@ impl Loss {
 
     /// How long it surely does not come by the deadline, without another heartbeat; zero when it has come; `None`: the kernel is the judge.
     pub fn remaining(&self) -> Option<Duration> {
-        if self.is_lost() { Some(Duration::ZERO) } else { remaining(&self.hold) }
+        if self.is_lost() { Some(Duration::ZERO) } else { self.hold.remaining() }
     }
 
     /// Waits until it comes: at the deadline, or as soon as the backend tells. Works under any executor.

@@ -23,7 +23,6 @@ use crate::engine::standing::Standing;
 use crate::handles::election::Leadership;
 use crate::handles::handle::Handle;
 use crate::handles::join_options::JoinOptions;
-use crate::handles::lock_guard::remaining;
 use crate::handles::loss::Loss;
 use crate::handles::partition::Partitioner;
 
@@ -111,7 +110,7 @@ impl Membership {
     /// How long it stands for sure without another heartbeat; zero when lost; `None`: the kernel is the judge.
     pub fn remaining(&self) -> Option<Duration> {
         match &self.standing() {
-            Standing::In(hold) => remaining(hold),
+            Standing::In(hold) => hold.remaining(),
             Standing::Out(_) | Standing::Over(_) => Some(Duration::ZERO),
         }
     }

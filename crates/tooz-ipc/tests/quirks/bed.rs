@@ -90,7 +90,7 @@ impl Name {
         };
         // A session that was just inside takes what is written away with its own.
         while word() & 0xffff != slot + 1 {
-            if word() & 0xffff == 0 {
+            if word().trailing_zeros() >= 16 {
                 file.write_all_at(&(word() | (slot + 1)).to_ne_bytes(), 64).unwrap();
             }
             std::thread::sleep(Duration::from_millis(20));

@@ -11,9 +11,9 @@ use super::fake::{Fake, Net, turn};
 use super::*;
 
 #[derive(Default)]
-struct Told(AtomicBool);
+struct WakeFlag(AtomicBool);
 
-impl Wake for Told {
+impl Wake for WakeFlag {
     fn wake(self: Arc<Self>) {
         self.0.store(true, Ordering::SeqCst);
     }
@@ -125,7 +125,7 @@ impl Model {
     fn new() -> Self {
         let net = Net::new();
         let lanes = Lanes::new(net.wire());
-        let wakers = [(); 2].map(|()| Waker::from(Arc::new(Told::default())));
+        let wakers = [(); 2].map(|()| Waker::from(Arc::new(WakeFlag::default())));
         Model { net, lanes, waiting: Vec::new(), turn: None, listener: None, wakers, told: 0 }
     }
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::blocking::lock::Loss;
 use crate::blocking::wait::{wait, wait_for};
-use crate::{Error, FencingToken, LeaderEvent, LossReason, Result};
+use tooz_core::{Error, FencingToken, LeaderEvent, LossReason, Result};
 
-/// Being the leader of a group; as [`tooz::Leadership`](crate::Leadership). A drop resigns in the background.
+/// Being the leader of a group; as [`tooz::Leadership`](tooz_core::Leadership). A drop resigns in the background.
 ///
 /// ```no_run
 /// # fn example(membership: tooz::blocking::Membership) -> tooz::Result<()> {
@@ -20,11 +20,11 @@ use crate::{Error, FencingToken, LeaderEvent, LossReason, Result};
 /// ```
 #[must_use = "the leadership is resigned when this is dropped"]
 #[derive(Debug)]
-pub struct Leadership(pub(super) crate::Leadership);
+pub struct Leadership(pub(super) tooz_core::Leadership);
 
-/// The changes of a group's leader, the present state first; as [`tooz::LeaderWatch`](crate::LeaderWatch). The iterator waits for each, and
+/// The changes of a group's leader, the present state first; as [`tooz::LeaderWatch`](tooz_core::LeaderWatch). The iterator waits for each, and
 /// ends with the group or the coordinator. Inside an async runtime it panics, as an iterator can answer no error.
-pub struct LeaderWatch(pub(super) crate::LeaderWatch);
+pub struct LeaderWatch(pub(super) tooz_core::LeaderWatch);
 
 impl Leadership {
     /// The fencing token of this leadership.
@@ -58,7 +58,7 @@ impl Leadership {
     /// Hands over to the next in the queue, and stays a member.
     ///
     /// # Errors
-    /// As [`resign`](crate::Leadership::resign).
+    /// As [`resign`](tooz_core::Leadership::resign).
     pub fn resign(self) -> Result<()> {
         wait(self.0.resign())?
     }
@@ -68,7 +68,7 @@ impl LeaderWatch {
     /// The next change, waited for at most so long: `None` if there is none by then, or none any more, which [`end`](Self::end) tells.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config): it was called inside an async runtime.
+    /// [`Config`](tooz_core::ErrorKind::Config): it was called inside an async runtime.
     pub fn next_for(&mut self, limit: Duration) -> Result<Option<LeaderEvent>> {
         Ok(wait_for(self.0.next(), limit)?.flatten())
     }

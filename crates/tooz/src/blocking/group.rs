@@ -9,9 +9,9 @@ use crate::blocking::election::{LeaderWatch, Leadership};
 use crate::blocking::lock::Loss;
 use crate::blocking::wait::wait;
 use crate::blocking::watch::GroupWatch;
-use crate::{GroupId, JoinOptions, Leader, LossReason, MemberId, Result, RosterEntry};
+use tooz_core::{GroupId, JoinOptions, Leader, LossReason, MemberId, Result, RosterEntry};
 
-/// A group by its name; as [`tooz::Group`](crate::Group). A cheap clone.
+/// A group by its name; as [`tooz::Group`](tooz_core::Group). A cheap clone.
 ///
 /// ```
 /// # #[cfg(feature = "memory")]
@@ -27,15 +27,15 @@ use crate::{GroupId, JoinOptions, Leader, LossReason, MemberId, Result, RosterEn
 /// # fn main() {}
 /// ```
 #[derive(Clone, Debug)]
-pub struct Group(pub(super) crate::Group);
+pub struct Group(pub(super) tooz_core::Group);
 
-/// Being a member of a group; as [`tooz::Membership`](crate::Membership). A drop leaves in the background.
+/// Being a member of a group; as [`tooz::Membership`](tooz_core::Membership). A drop leaves in the background.
 #[must_use = "the group is left when the membership is dropped"]
 #[derive(Debug)]
-pub struct Membership(crate::Membership);
+pub struct Membership(tooz_core::Membership);
 
-/// Divides keys between the members of a group; as [`tooz::Partitioner`](crate::Partitioner).
-pub struct Partitioner(crate::Partitioner);
+/// Divides keys between the members of a group; as [`tooz::Partitioner`](tooz_core::Partitioner).
+pub struct Partitioner(tooz_core::Partitioner);
 
 impl Group {
     /// The name.
@@ -43,82 +43,82 @@ impl Group {
         self.0.name()
     }
 
-    /// As [`create`](crate::Group::create).
+    /// As [`create`](tooz_core::Group::create).
     ///
     /// # Errors
-    /// As [`create`](crate::Group::create).
+    /// As [`create`](tooz_core::Group::create).
     pub fn create(&self) -> Result<()> {
         wait(self.0.create())?
     }
 
-    /// As [`delete`](crate::Group::delete).
+    /// As [`delete`](tooz_core::Group::delete).
     ///
     /// # Errors
-    /// As [`delete`](crate::Group::delete).
+    /// As [`delete`](tooz_core::Group::delete).
     pub fn delete(&self) -> Result<()> {
         wait(self.0.delete())?
     }
 
-    /// As [`join`](crate::Group::join).
+    /// As [`join`](tooz_core::Group::join).
     ///
     /// # Errors
-    /// As [`join`](crate::Group::join).
+    /// As [`join`](tooz_core::Group::join).
     pub fn join(&self, capabilities: &(impl Serialize + ?Sized)) -> Result<Membership> {
         wait(self.0.join(capabilities))?.map(Membership)
     }
 
-    /// As [`join_or_create`](crate::Group::join_or_create).
+    /// As [`join_or_create`](tooz_core::Group::join_or_create).
     ///
     /// # Errors
-    /// As [`join_or_create`](crate::Group::join_or_create).
+    /// As [`join_or_create`](tooz_core::Group::join_or_create).
     pub fn join_or_create(&self, capabilities: &(impl Serialize + ?Sized)) -> Result<Membership> {
         wait(self.0.join_or_create(capabilities))?.map(Membership)
     }
 
-    /// As [`join_with`](crate::Group::join_with).
+    /// As [`join_with`](tooz_core::Group::join_with).
     ///
     /// # Errors
-    /// As [`join_with`](crate::Group::join_with).
+    /// As [`join_with`](tooz_core::Group::join_with).
     pub fn join_with(&self, options: JoinOptions) -> Result<Membership> {
         wait(self.0.join_with(options))?.map(Membership)
     }
 
-    /// As [`members`](crate::Group::members).
+    /// As [`members`](tooz_core::Group::members).
     ///
     /// # Errors
-    /// As [`members`](crate::Group::members).
+    /// As [`members`](tooz_core::Group::members).
     pub fn members(&self) -> Result<Vec<RosterEntry>> {
         wait(self.0.members())?
     }
 
-    /// As [`watch`](crate::Group::watch): an iterator that waits for each change.
+    /// As [`watch`](tooz_core::Group::watch): an iterator that waits for each change.
     ///
     /// # Errors
-    /// As [`watch`](crate::Group::watch).
+    /// As [`watch`](tooz_core::Group::watch).
     pub fn watch(&self) -> Result<GroupWatch> {
         wait(self.0.watch())?.map(GroupWatch)
     }
 
-    /// As [`leader`](crate::Group::leader).
+    /// As [`leader`](tooz_core::Group::leader).
     ///
     /// # Errors
-    /// As [`leader`](crate::Group::leader).
+    /// As [`leader`](tooz_core::Group::leader).
     pub fn leader(&self) -> Result<Option<Leader>> {
         wait(self.0.leader())?
     }
 
-    /// As [`watch_leader`](crate::Group::watch_leader): an iterator that waits for each change.
+    /// As [`watch_leader`](tooz_core::Group::watch_leader): an iterator that waits for each change.
     ///
     /// # Errors
-    /// As [`watch_leader`](crate::Group::watch_leader).
+    /// As [`watch_leader`](tooz_core::Group::watch_leader).
     pub fn watch_leader(&self) -> Result<LeaderWatch> {
         wait(self.0.watch_leader())?.map(LeaderWatch)
     }
 
-    /// As [`partitioner`](crate::Group::partitioner).
+    /// As [`partitioner`](tooz_core::Group::partitioner).
     ///
     /// # Errors
-    /// As [`partitioner`](crate::Group::partitioner).
+    /// As [`partitioner`](tooz_core::Group::partitioner).
     pub fn partitioner(&self) -> Result<Partitioner> {
         wait(self.0.partitioner())?.map(Partitioner)
     }
@@ -155,42 +155,42 @@ impl Membership {
         self.0.over()
     }
 
-    /// As [`wait_standing`](crate::Membership::wait_standing).
+    /// As [`wait_standing`](tooz_core::Membership::wait_standing).
     ///
     /// # Errors
-    /// As [`wait_standing`](crate::Membership::wait_standing), as an [`Error`](crate::Error).
+    /// As [`wait_standing`](tooz_core::Membership::wait_standing), as an [`Error`](tooz_core::Error).
     pub fn wait_standing(&self) -> Result<()> {
         Ok(wait(self.0.wait_standing())??)
     }
 
-    /// As [`update`](crate::Membership::update).
+    /// As [`update`](tooz_core::Membership::update).
     ///
     /// # Errors
-    /// As [`update`](crate::Membership::update).
+    /// As [`update`](tooz_core::Membership::update).
     pub fn update(&self, capabilities: &(impl Serialize + ?Sized)) -> Result<()> {
         wait(self.0.update(capabilities))?
     }
 
-    /// As [`campaign`](crate::Membership::campaign): waits to be elected.
+    /// As [`campaign`](tooz_core::Membership::campaign): waits to be elected.
     ///
     /// # Errors
-    /// As [`campaign`](crate::Membership::campaign).
+    /// As [`campaign`](tooz_core::Membership::campaign).
     pub fn campaign(&self) -> Result<Leadership> {
         wait(self.0.campaign())?.map(Leadership)
     }
 
-    /// As [`partitioner`](crate::Membership::partitioner).
+    /// As [`partitioner`](tooz_core::Membership::partitioner).
     ///
     /// # Errors
-    /// As [`partitioner`](crate::Membership::partitioner).
+    /// As [`partitioner`](tooz_core::Membership::partitioner).
     pub fn partitioner(&self) -> Result<Partitioner> {
         wait(self.0.partitioner())?.map(Partitioner)
     }
 
-    /// As [`leave`](crate::Membership::leave).
+    /// As [`leave`](tooz_core::Membership::leave).
     ///
     /// # Errors
-    /// As [`leave`](crate::Membership::leave).
+    /// As [`leave`](tooz_core::Membership::leave).
     pub fn leave(&self) -> Result<()> {
         wait(self.0.leave())?
     }
@@ -215,7 +215,7 @@ impl Partitioner {
     /// Waits for the next change; false: there will be none any more.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config): it was called inside an async runtime.
+    /// [`Config`](tooz_core::ErrorKind::Config): it was called inside an async runtime.
     pub fn changed(&mut self) -> Result<bool> {
         wait(self.0.changed())
     }

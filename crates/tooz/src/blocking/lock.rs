@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::blocking::wait::{wait, wait_for};
-use crate::{FencingToken, Holder, LockMode, LockName, LossReason, Result, Waiter};
+use tooz_core::{FencingToken, Holder, LockMode, LockName, LossReason, Result, Waiter};
 
-/// A lock, in exclusive mode; as [`tooz::Lock`](crate::Lock). A cheap clone.
+/// A lock, in exclusive mode; as [`tooz::Lock`](tooz_core::Lock). A cheap clone.
 ///
 /// ```no_run
 /// # fn example(coordinator: tooz::blocking::Coordinator) -> tooz::Result<()> {
@@ -17,13 +17,13 @@ use crate::{FencingToken, Holder, LockMode, LockName, LossReason, Result, Waiter
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Lock(pub(super) crate::Lock);
+pub struct Lock(pub(super) tooz_core::Lock);
 
-/// A lock in shared mode; as [`tooz::SharedLock`](crate::SharedLock).
+/// A lock in shared mode; as [`tooz::SharedLock`](tooz_core::SharedLock).
 #[derive(Clone, Debug)]
-pub struct SharedLock(crate::SharedLock);
+pub struct SharedLock(tooz_core::SharedLock);
 
-/// A held lock; as [`tooz::LockGuard`](crate::LockGuard). A drop gives it back in the background.
+/// A held lock; as [`tooz::LockGuard`](tooz_core::LockGuard). A drop gives it back in the background.
 ///
 /// ```no_run
 /// # fn example(lock: tooz::blocking::Lock) -> tooz::Result<()> {
@@ -37,9 +37,9 @@ pub struct SharedLock(crate::SharedLock);
 /// ```
 #[must_use = "the lock is released when the guard is dropped"]
 #[derive(Debug)]
-pub struct LockGuard(crate::LockGuard);
+pub struct LockGuard(tooz_core::LockGuard);
 
-/// The end of a grant, to wait for or to ask from any thread; as [`tooz::Loss`](crate::Loss). A cheap clone.
+/// The end of a grant, to wait for or to ask from any thread; as [`tooz::Loss`](tooz_core::Loss). A cheap clone.
 ///
 /// ```no_run
 /// # fn example(guard: tooz::blocking::LockGuard) -> tooz::Result<()> {
@@ -49,7 +49,7 @@ pub struct LockGuard(crate::LockGuard);
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Loss(pub(super) crate::Loss);
+pub struct Loss(pub(super) tooz_core::Loss);
 
 impl Lock {
     /// The name.
@@ -62,50 +62,50 @@ impl Lock {
         SharedLock(self.0.shared())
     }
 
-    /// As [`acquire`](crate::Lock::acquire): waits for the lock, however long it takes.
+    /// As [`acquire`](tooz_core::Lock::acquire): waits for the lock, however long it takes.
     ///
     /// # Errors
-    /// As [`acquire`](crate::Lock::acquire).
+    /// As [`acquire`](tooz_core::Lock::acquire).
     pub fn acquire(&self) -> Result<LockGuard> {
         wait(self.0.acquire())?.map(LockGuard)
     }
 
-    /// As [`try_acquire`](crate::Lock::try_acquire): `None` if it can't be had now.
+    /// As [`try_acquire`](tooz_core::Lock::try_acquire): `None` if it can't be had now.
     ///
     /// # Errors
-    /// As [`try_acquire`](crate::Lock::try_acquire).
+    /// As [`try_acquire`](tooz_core::Lock::try_acquire).
     pub fn try_acquire(&self) -> Result<Option<LockGuard>> {
         Ok(wait(self.0.try_acquire())??.map(LockGuard))
     }
 
-    /// As [`acquire_within`](crate::Lock::acquire_within): `None` when the time is over and another has the lock.
+    /// As [`acquire_within`](tooz_core::Lock::acquire_within): `None` when the time is over and another has the lock.
     ///
     /// # Errors
-    /// As [`acquire_within`](crate::Lock::acquire_within).
+    /// As [`acquire_within`](tooz_core::Lock::acquire_within).
     pub fn acquire_within(&self, limit: Duration) -> Result<Option<LockGuard>> {
         Ok(wait(self.0.acquire_within(limit))??.map(LockGuard))
     }
 
-    /// As [`holders`](crate::Lock::holders).
+    /// As [`holders`](tooz_core::Lock::holders).
     ///
     /// # Errors
-    /// As [`holders`](crate::Lock::holders).
+    /// As [`holders`](tooz_core::Lock::holders).
     pub fn holders(&self) -> Result<Vec<Holder>> {
         wait(self.0.holders())?
     }
 
-    /// As [`waiters`](crate::Lock::waiters).
+    /// As [`waiters`](tooz_core::Lock::waiters).
     ///
     /// # Errors
-    /// As [`waiters`](crate::Lock::waiters).
+    /// As [`waiters`](tooz_core::Lock::waiters).
     pub fn waiters(&self) -> Result<Vec<Waiter>> {
         wait(self.0.waiters())?
     }
 
-    /// As [`break_lock`](crate::Lock::break_lock).
+    /// As [`break_lock`](tooz_core::Lock::break_lock).
     ///
     /// # Errors
-    /// As [`break_lock`](crate::Lock::break_lock).
+    /// As [`break_lock`](tooz_core::Lock::break_lock).
     pub fn break_lock(&self, holder: &Holder) -> Result<()> {
         wait(self.0.break_lock(holder))?
     }
@@ -115,7 +115,7 @@ impl SharedLock {
     /// As [`Lock::acquire`], beside other shared holders.
     ///
     /// # Errors
-    /// As [`acquire`](crate::SharedLock::acquire).
+    /// As [`acquire`](tooz_core::SharedLock::acquire).
     pub fn acquire(&self) -> Result<LockGuard> {
         wait(self.0.acquire())?.map(LockGuard)
     }
@@ -123,7 +123,7 @@ impl SharedLock {
     /// As [`Lock::try_acquire`], beside other shared holders.
     ///
     /// # Errors
-    /// As [`try_acquire`](crate::SharedLock::try_acquire).
+    /// As [`try_acquire`](tooz_core::SharedLock::try_acquire).
     pub fn try_acquire(&self) -> Result<Option<LockGuard>> {
         Ok(wait(self.0.try_acquire())??.map(LockGuard))
     }
@@ -131,7 +131,7 @@ impl SharedLock {
     /// As [`Lock::acquire_within`], beside other shared holders.
     ///
     /// # Errors
-    /// As [`acquire_within`](crate::SharedLock::acquire_within).
+    /// As [`acquire_within`](tooz_core::SharedLock::acquire_within).
     pub fn acquire_within(&self, limit: Duration) -> Result<Option<LockGuard>> {
         Ok(wait(self.0.acquire_within(limit))??.map(LockGuard))
     }
@@ -179,7 +179,7 @@ impl LockGuard {
     /// Gives the lock back and waits until the backend has it.
     ///
     /// # Errors
-    /// As [`release`](crate::LockGuard::release).
+    /// As [`release`](tooz_core::LockGuard::release).
     pub fn release(self) -> Result<()> {
         wait(self.0.release())?
     }
@@ -199,7 +199,7 @@ impl Loss {
     /// Waits until it comes.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config): it was called inside an async runtime.
+    /// [`Config`](tooz_core::ErrorKind::Config): it was called inside an async runtime.
     pub fn wait(&self) -> Result<LossReason> {
         wait(self.0.wait())
     }
@@ -207,7 +207,7 @@ impl Loss {
     /// Waits until it comes, at most so long: `None` if it has not by then.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config): it was called inside an async runtime.
+    /// [`Config`](tooz_core::ErrorKind::Config): it was called inside an async runtime.
     pub fn wait_for(&self, limit: Duration) -> Result<Option<LossReason>> {
         wait_for(self.0.wait(), limit)
     }

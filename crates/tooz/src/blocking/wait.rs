@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
-use crate::{Error, Result};
+use tooz_core::{Error, Result};
 
 /// Wakes a thread that waits.
 struct Sleeper(Thread);
@@ -58,7 +58,7 @@ fn wait_until<T>(future: impl Future<Output = T>, end: Option<Instant>) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ErrorKind;
+    use tooz_core::ErrorKind;
 
     #[test]
     fn a_thread_waits_until_it_is_woken_and_no_longer_than_its_limit() {

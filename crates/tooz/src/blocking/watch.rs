@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::blocking::wait::{wait, wait_for};
-use crate::{Error, GroupEvent, Result, SessionEvent, SessionEvents};
+use tooz_core::{Error, GroupEvent, Result, SessionEvent, SessionEvents};
 
-/// The changes of a group, its members first; as [`tooz::GroupWatch`](crate::GroupWatch). The iterator waits for each, and ends with the group
+/// The changes of a group, its members first; as [`tooz::GroupWatch`](tooz_core::GroupWatch). The iterator waits for each, and ends with the group
 /// or the coordinator. Inside an async runtime it panics, as an iterator can answer no error.
 ///
 /// ```no_run
@@ -16,9 +16,9 @@ use crate::{Error, GroupEvent, Result, SessionEvent, SessionEvents};
 /// # Ok(())
 /// # }
 /// ```
-pub struct GroupWatch(pub(super) crate::GroupWatch);
+pub struct GroupWatch(pub(super) tooz_core::GroupWatch);
 
-/// What happens to a session; as [`tooz::SessionEvents`](crate::SessionEvents). The iterator waits for each, and ends with the coordinator. Inside an
+/// What happens to a session; as [`tooz::SessionEvents`](tooz_core::SessionEvents). The iterator waits for each, and ends with the coordinator. Inside an
 /// async runtime it panics, as an iterator can answer no error.
 pub struct Events(pub(super) SessionEvents);
 
@@ -26,7 +26,7 @@ impl GroupWatch {
     /// The next change, waited for at most so long: `None` if there is none by then, or none any more, which [`end`](Self::end) tells.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config): it was called inside an async runtime.
+    /// [`Config`](tooz_core::ErrorKind::Config): it was called inside an async runtime.
     pub fn next_for(&mut self, limit: Duration) -> Result<Option<GroupEvent>> {
         Ok(wait_for(self.0.next(), limit)?.flatten())
     }
@@ -49,7 +49,7 @@ impl Events {
     /// The next event, waited for at most so long: `None` if there is none by then, or none any more.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config): it was called inside an async runtime.
+    /// [`Config`](tooz_core::ErrorKind::Config): it was called inside an async runtime.
     pub fn next_for(&mut self, limit: Duration) -> Result<Option<SessionEvent>> {
         Ok(wait_for(self.0.next(), limit)?.flatten())
     }

@@ -49,7 +49,9 @@ pub(crate) async fn measure(backend: &Backend, report: &mut Report, progress: &P
         let times = Sample::of(own.iter().flat_map(|turn| &turn.times)).summary();
         let ratio = row.beside.map(|other| ratio(own, &turns[other]));
         report.caller(&row.what, times, ratio, row.target);
-        for (what, count) in counts::per_pair(own) {
+        let pairs = own.iter().map(|turn| turn.times.len() + 1).sum();
+        let counted: Vec<_> = own.iter().map(|turn| turn.counts).collect();
+        for (what, count) in counts::per_pair(&counted, pairs) {
             report.figure(Measure::Callers, format!("  {what}, each pair"), count, "", None);
         }
     }

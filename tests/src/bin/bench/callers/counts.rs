@@ -2,8 +2,6 @@
 
 use std::fs;
 
-use crate::callers::contender::Turn;
-
 /// Sums since the process began, or between two moments.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Counts {
@@ -35,10 +33,9 @@ fn field(file: &std::path::Path, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
 }
 
-/// What each pair of these turns has cost.
+/// What each of so many pairs has cost.
 #[expect(clippy::cast_precision_loss, reason = "small counts")]
-pub(crate) fn per_pair(turns: &[Turn]) -> [(&'static str, f64); 2] {
-    let pairs = turns.iter().map(|turn| turn.times.len() + 1).sum::<usize>().max(1) as f64;
-    let sum = |pick: fn(&Counts) -> u64| turns.iter().map(|turn| pick(&turn.counts)).sum::<u64>() as f64 / pairs;
+pub(crate) fn per_pair(turns: &[Counts], pairs: usize) -> [(&'static str, f64); 2] {
+    let sum = |pick: fn(&Counts) -> u64| turns.iter().map(pick).sum::<u64>() as f64 / pairs.max(1) as f64;
     [("voluntary switches", sum(|counts| counts.switches)), ("writes (eventfd, writev)", sum(|counts| counts.writes))]
 }

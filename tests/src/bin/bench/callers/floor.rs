@@ -10,7 +10,7 @@ use crate::backend::{Backend, with_namespace};
 use crate::callers::recorder::{Passage, Recorder};
 
 /// So long that no heartbeat comes in a turn.
-const SESSION_TIMEOUT: Duration = Duration::from_secs(600);
+const SESSION_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// A pair as it was recorded, on the connection of the session that asked for it.
 pub(crate) struct Floor {

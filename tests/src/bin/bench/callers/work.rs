@@ -60,7 +60,7 @@ impl Work {
     /// Ours, by a coordinator of its own.
     pub(crate) async fn ours(backend: &Backend, caller: Caller) -> Result<Self> {
         let coordinator = backend.connect("callers", &format!("{caller:?}").to_lowercase()).await?;
-        Ok(Work::Ours(coordinator.lock(&format!("{caller:?}"))?, coordinator))
+        Ok(Work::Ours(coordinator.lock(format!("{caller:?}"))?, coordinator))
     }
 
     /// Another client of the same server, where there is one to compare with.
