@@ -158,12 +158,41 @@ fn what_has_ended_says_why() {
 }
 
 #[test]
+fn a_membership_that_was_to_create_its_group_makes_it_again() {
+    trial(async || {
+        let toy = Toy::named("told-made-again");
+        let rival = toy.observer("rival").await;
+        let coordinator = toy.connect("one").await;
+        let membership = coordinator.group("g").unwrap().join_or_create(&1).await.unwrap();
+        toy.script.always(Method::Connect, Mischief::Fails(ErrorKind::Unauthorized));
+        toy.expire("one");
+        soon("the group goes", async {
+            while rival.group("g").unwrap().delete().await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        toy.script.heal();
+        soon("the return", async {
+            while !rival.group("g").unwrap().members().await.is_ok_and(|members| members.len() == 1) {
+                assert_eq!(membership.over(), None);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        assert_eq!(soon("the standing", membership.wait_standing()).await, Ok(()));
+    });
+}
+
+#[test]
 fn a_membership_whose_group_is_deleted_while_it_is_away_says_so() {
     trial(async || {
         let toy = Toy::named("told-deleted");
         let rival = toy.observer("rival").await;
         let coordinator = toy.connect("one").await;
-        let membership = coordinator.group("g").unwrap().join_or_create(&1).await.unwrap();
+        let group = coordinator.group("g").unwrap();
+        group.create().await.unwrap();
+        let membership = group.join(&1).await.unwrap();
         let mut watch = coordinator.group("g").unwrap().watch().await.unwrap();
         toy.script.always(Method::Connect, Mischief::Fails(ErrorKind::Unauthorized));
         toy.expire("one");
