@@ -158,6 +158,24 @@ fn what_has_ended_says_why() {
 }
 
 #[test]
+fn a_leader_that_has_done_its_work_has_resigned_for_all() {
+    trial(async || {
+        let toy = Toy::named("told-led");
+        let coordinator = toy.connect("one").await;
+        let group = coordinator.group("g").unwrap();
+        let membership = group.join_or_create(&1).await.unwrap();
+        let mut kept = None;
+        let work = membership.lead(|leadership| {
+            kept = Some(leadership);
+            std::future::ready(7)
+        });
+        assert_eq!(soon("the work", work).await.unwrap(), 7);
+        assert!(!kept.unwrap().is_leader(), "it is still in hand");
+        assert_eq!(soon("the leader", group.leader()).await.unwrap(), None);
+    });
+}
+
+#[test]
 fn a_membership_that_was_to_create_its_group_makes_it_again() {
     trial(async || {
         let toy = Toy::named("told-made-again");
