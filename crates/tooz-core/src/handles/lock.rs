@@ -16,7 +16,7 @@ use crate::driver::session::Session;
 use crate::engine::line::{Answer, Grant, WaitMode};
 use crate::engine::local_queue::{LocalQueue, Place};
 use crate::engine::phase::Need;
-use crate::handles::handle::Handle;
+use crate::handles::handle::{Handle, MOMENT};
 use crate::handles::lock_guard::LockGuard;
 
 /// A lock, in exclusive mode. A cheap clone.
@@ -195,7 +195,7 @@ impl Lock {
     async fn try_for(&self, mode: LockMode) -> Result<Option<LockGuard>> {
         let Some(mut place) = self.queue.enqueue(mode, WaitMode::Try)? else { return Ok(None) };
         let limit = self.handle.inner.settings.operation_timeout;
-        match self.first(&mut place, limit).await {
+        match self.first(&mut place, limit.saturating_add(MOMENT)).await {
             LimitedWait::Answered(answer) => answer?.map(|grant| self.guard(grant)).transpose(),
             LimitedWait::TimeIsOver if self.handle.inner.heart().is_stopped() => {
                 Err(Error::closed().in_driver(self.handle.inner.driver.name()))

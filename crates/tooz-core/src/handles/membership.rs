@@ -21,7 +21,7 @@ use crate::engine::join::{NewMembership, first_join};
 use crate::engine::keeper::{Keeper, Order};
 use crate::engine::standing::Standing;
 use crate::handles::election::Leadership;
-use crate::handles::handle::Handle;
+use crate::handles::handle::{Handle, MOMENT};
 use crate::handles::join_options::JoinOptions;
 use crate::handles::loss::Loss;
 use crate::handles::partition::Partitioner;
@@ -242,7 +242,7 @@ impl Membership {
             return over();
         }
         let limit = self.handle.inner.settings.operation_timeout;
-        let mut timer = self.handle.inner.heart().timer(limit);
+        let mut timer = self.handle.inner.heart().timer(limit.saturating_add(MOMENT));
         poll_fn(|context| {
             if let Poll::Ready(answer) = Pin::new(&mut answered).poll(context) {
                 return Poll::Ready(answer.unwrap_or_else(|_| over()));

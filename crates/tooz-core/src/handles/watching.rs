@@ -11,6 +11,7 @@ use crate::base::backoff::spread;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::driver::push::{PushStream, Pushed, next_push};
 use crate::engine::inner::Inner;
+use crate::handles::handle::MOMENT;
 
 /// How often to read without being told: where nothing is pushed, often; where it is, once in a session timeout.
 pub(crate) fn reading_period(inner: &Inner, pushed: bool) -> Duration {
@@ -28,7 +29,7 @@ pub(crate) async fn started_within(
 ) -> Result<()> {
     let limit = inner.settings.operation_timeout;
     let mut start = pin!(start);
-    let mut timer = inner.heart().timer(limit);
+    let mut timer = inner.heart().timer(limit.saturating_add(MOMENT));
     let answer = poll_fn(|context| match start.as_mut().poll(context) {
         Poll::Ready(answer) => Poll::Ready(Some(answer)),
         Poll::Pending => timer.poll(context).map(|()| None),
