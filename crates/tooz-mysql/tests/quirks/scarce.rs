@@ -192,5 +192,14 @@ pub(crate) async fn a_storm_of_interruptions_ends_no_session(store: Store) {
     assert_eq!((kept.is_held(), store.session_of("ours")), (true, number));
     let left = within(ours.locks()).await.unwrap();
     assert_eq!(left.len(), 1, "{left:?}");
-    within(kept.release()).await.unwrap();
+    // Right behind such a storm a statement may stand for some seconds; what it gives back is given back all the same.
+    if let Err(error) = within(kept.release()).await {
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    }
+    let gone = async {
+        while !ours.locks().await.is_ok_and(|left| left.is_empty()) {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), gone).await.expect("it is still held");
 }
