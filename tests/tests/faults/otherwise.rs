@@ -47,15 +47,8 @@ pub(crate) const CONNECTIONS: &[Otherwise] = &[
 ];
 
 /// Where nothing outlives the process of the server.
-pub(crate) const FORGETFUL: &[Otherwise] = &[
-    Otherwise {
-        case: "servers::a_restart_within_the_timeout_loses_nothing",
-        why: "nothing outlives the server's process",
-        instead: Some("forgetful::a_restart_is_told_before_another_is_granted_and_mended"),
-    },
-    Otherwise {
-        case: "servers::a_restart_beyond_the_timeout_is_told_in_time_and_mended",
-        why: "the group has gone with the server, so that no membership comes back",
-        instead: Some("forgetful::a_restart_beyond_the_timeout_is_told_in_time"),
-    },
-];
+pub(crate) const FORGETFUL: &[Otherwise] = &[Otherwise {
+    case: "servers::a_restart_within_the_timeout_loses_nothing",
+    why: "nothing outlives the server's process",
+    instead: Some("forgetful::a_restart_is_told_before_another_is_granted_and_mended"),
+}];
