@@ -20,6 +20,12 @@ pub(crate) mod line;
 pub(crate) mod live_session;
 pub(crate) mod local_queue;
 pub(crate) mod local_queues;
+#[cfg_attr(not(feature = "metrics"), path = "engine/no_meter.rs")]
+pub(crate) mod meter;
+#[cfg(feature = "metrics")]
+mod metered;
+#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "what is not counted has no words"))]
+pub(crate) mod metric;
 #[cfg(test)]
 mod mortal;
 mod opening;
@@ -31,6 +37,7 @@ mod release;
 mod stall;
 pub(crate) mod standing;
 pub(crate) mod supervisor;
+pub(crate) mod telemetry;
 pub(crate) mod trace;
 pub(crate) mod troubles;
 pub(crate) mod worry;

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "blocking")]
 pub mod blocking;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 
 pub use tooz_core::*;
 

@@ -45,6 +45,24 @@ pub enum LossReason {
     Forked,
 }
 
+impl LossReason {
+    /// The name as it stands in JSON and in the labels of metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            LossReason::Expired => "expired",
+            LossReason::SessionEnded => "session_ended",
+            LossReason::Broken => "broken",
+            LossReason::TakenOver => "taken_over",
+            LossReason::GroupDeleted => "group_deleted",
+            LossReason::NotMember => "not_member",
+            LossReason::Released => "released",
+            LossReason::DriverPanicked => "driver_panicked",
+            LossReason::Closed => "closed",
+            LossReason::Forked => "forked",
+        }
+    }
+}
+
 impl fmt::Display for LossReason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
@@ -93,6 +111,7 @@ mod tests {
             assert_eq!((error.kind(), error.to_string()), (kind, reason.to_string()));
             assert!(error.source().is_some_and(|source| source.downcast_ref() == Some(&reason)));
             let stored = serde_json::to_string(&reason).unwrap();
+            assert_eq!(stored, format!("\"{}\"", reason.name()));
             assert_eq!(serde_json::from_str::<LossReason>(&stored).unwrap(), reason);
         }
     }

@@ -9,12 +9,15 @@ use tokio::sync::Notify;
 use crate::base::characteristic::Characteristics;
 use crate::base::clock::Clock;
 use crate::base::error::Result;
+use crate::base::id::MemberId;
 use crate::driver::group::Groups;
 use crate::driver::lock::Locks;
 use crate::driver::lock::{Granted, Holder, LockKey, LockRequest};
 use crate::driver::session::Session;
 use crate::driver::terms::Terms;
 use crate::engine::live_session::LiveSession;
+use crate::engine::meter::MeterOptions;
+use crate::engine::telemetry::Telemetry;
 
 pub(crate) struct Fake {
     clock: Clock,
@@ -25,7 +28,9 @@ impl Fake {
     /// A session that is attached and counts from now.
     pub(crate) fn live(timeout: Duration) -> (Arc<LiveSession>, Clock) {
         let clock = Clock::movable();
-        let live = LiveSession::new("fake", Arc::new(Notify::new()));
+        let member = MemberId::new("fake").expect("it is a name");
+        let telemetry = Arc::new(Telemetry::new("fake", member, "tooz", &MeterOptions::default()));
+        let live = LiveSession::new(telemetry, Arc::new(Notify::new()));
         live.attach(Arc::new(Fake { clock: clock.clone(), timeout })).expect("its clock does not panic");
         (live, clock)
     }

@@ -17,7 +17,6 @@ use crate::driver::roster::RosterEntry;
 use crate::engine::heart::RunsOn;
 use crate::engine::inner::Inner;
 use crate::engine::live_session::LiveSession;
-use crate::engine::trace;
 use crate::engine::worry::Worry;
 
 /// What became of one heartbeat.
@@ -80,7 +79,7 @@ pub(crate) async fn keep_alive(
                 resume(inner);
                 interval = interval_of(live);
                 next = interval.map_or(Moment::NEVER, |interval| sent + interval);
-                trace::renewed(inner.driver.name(), &inner.member);
+                inner.telemetry.heartbeat_answered(clock.now().since(sent));
             }
             Beat::Failed(error) => {
                 suspend(inner);
@@ -141,7 +140,7 @@ async fn beat(inner: &Arc<Inner>, live: &Arc<LiveSession>, overdue: Moment) -> B
         }
         Err(error) if error.kind() == ErrorKind::Lost => Beat::SessionLost,
         Err(error) => {
-            trace::beat_failed(inner.driver.name(), &inner.member, &error);
+            inner.telemetry.heartbeat_failed(&error);
             Beat::Failed(error)
         }
     }

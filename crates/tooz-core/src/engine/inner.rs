@@ -21,6 +21,7 @@ use crate::driver::session::Session;
 use crate::engine::heart::{Heart, within};
 use crate::engine::live_session::LiveSession;
 use crate::engine::phase::{Need, Phase};
+use crate::engine::telemetry::Telemetry;
 use crate::engine::troubles::Troubles;
 
 pub(crate) struct Inner {
@@ -30,6 +31,7 @@ pub(crate) struct Inner {
     pub(crate) credentials: CredentialSource,
     pub(crate) member: MemberId,
     pub(crate) settings: Settings,
+    pub(crate) telemetry: Arc<Telemetry>,
     /// What every session must have.
     pub(crate) require: Characteristics,
     pub(crate) phase: watch::Sender<Phase>,
@@ -190,10 +192,26 @@ impl Inner {
 
     /// Tells all listeners; without the lock, since a task that is woken may begin to listen at once.
     pub(crate) fn tell(&self, event: &SessionEvent) {
+        self.telemetry.told(event);
         let listeners = self.listeners().clone().unwrap_or_default();
         for listener in listeners {
             listener.push(event.clone());
         }
+    }
+
+    /// Tells operators how long the session lives for sure: nothing before the first one, zero while there is none.
+    pub(crate) fn tick(&self) {
+        let (live, is_down) = match &*self.phase.borrow() {
+            Phase::Open(live) => (Some(Arc::clone(live)), false),
+            phase => (None, matches!(phase, Phase::Down { attempt: 1.., .. })),
+        };
+        // What is judged may wake a task, and so is judged without the lock of the phase.
+        let remaining = match live {
+            Some(live) if live.check().is_some() => Some(Duration::ZERO),
+            Some(live) => live.remaining(),
+            None => is_down.then_some(Duration::ZERO),
+        };
+        self.telemetry.tick(remaining);
     }
 
     /// Ends all event streams, and those that are asked for later.

@@ -53,6 +53,7 @@ impl Keeper {
         found: watch::Receiver<Arc<BackendMemberships>>,
     ) -> Self {
         let worry = Worry::new(&inner, format!("be a member of group {group:?}"));
+        inner.telemetry.joined(&group, true);
         let (creates, unfinished) = (false, Vec::new());
         Keeper { inner, queues, group, capabilities, creates, orders, standing, found, unfinished, worry }
     }
@@ -75,7 +76,20 @@ impl Keeper {
 
     pub(super) fn over(&self, hold: &Arc<Hold>, reason: LossReason) {
         hold.lost.set(reason);
-        self.standing.send_replace(Standing::Over(Arc::clone(hold)));
+        let before = self.standing.send_replace(Standing::Over(Arc::clone(hold)));
+        self.tell_of_end(&before, reason);
+    }
+
+    /// It does not stand, and is to stand again.
+    pub(super) fn out(&self, hold: &Arc<Hold>) {
+        let before = self.standing.send_replace(Standing::Out(Arc::clone(hold)));
+        self.tell_of_end(&before, LossReason::SessionEnded);
+    }
+
+    fn tell_of_end(&self, before: &Standing, reason: LossReason) {
+        if let Standing::In(_) = before {
+            self.inner.telemetry.left(&self.group, reason);
+        }
     }
 
     pub(super) fn over_error(&self) -> Error {
@@ -215,6 +229,7 @@ impl Keeper {
     pub(super) async fn stand(&mut self, NewMembership { hold, request, found }: NewMembership) {
         self.found = found;
         self.standing.send_replace(Standing::In(Arc::clone(&hold)));
+        self.inner.telemetry.joined(&self.group, false);
         let unfinished = std::mem::take(&mut self.unfinished);
         if request.capabilities == self.capabilities {
             answer_all(unfinished, &Ok(()));

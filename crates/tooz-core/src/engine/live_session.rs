@@ -23,7 +23,7 @@ use crate::engine::claim::{Claim, ClaimSubject};
 use crate::engine::deadline::{Deadline, Judgement};
 use crate::engine::heart::{RequestFuture, within, within_while};
 use crate::engine::patience::{Patience, ReturnCounter};
-use crate::engine::trace;
+use crate::engine::telemetry::Telemetry;
 
 /// Memberships as the backend has them: by which join, and with what capabilities.
 pub(crate) type BackendMemberships = BTreeMap<RequestId, Capabilities>;
@@ -46,10 +46,11 @@ pub(crate) struct LiveSession {
     pub(crate) stirred: Arc<Notify>,
     pid: u32,
     driver: &'static str,
+    telemetry: Arc<Telemetry>,
 }
 
 impl LiveSession {
-    pub(crate) fn new(driver: &'static str, stirred: Arc<Notify>) -> Arc<Self> {
+    pub(crate) fn new(telemetry: Arc<Telemetry>, stirred: Arc<Notify>) -> Arc<Self> {
         Arc::new(LiveSession {
             session: OnceLock::new(),
             clock: OnceLock::new(),
@@ -62,7 +63,8 @@ impl LiveSession {
             progress: ReturnCounter::default(),
             stirred,
             pid: std::process::id(),
-            driver,
+            driver: telemetry.driver(),
+            telemetry,
         })
     }
 
@@ -318,9 +320,16 @@ impl LiveSession {
         if let Some(claim) = self.held(id)
             && claim.lost.set(reason)
         {
-            trace::lost_one(self.driver, &claim.what, reason);
+            self.telemetry.lost_one(&claim.what, reason);
             self.stirred.notify_one();
         }
+    }
+
+    /// Tells operators that the session was lost, with all that it still held.
+    pub(crate) fn tell_of_loss(&self, reason: LossReason) {
+        let claims: Vec<_> = self.claims().values().filter_map(Weak::upgrade).collect();
+        let held = claims.iter().filter(|claim| claim.lost.get().is_none());
+        self.telemetry.session_lost(held.map(|claim| &claim.what), reason);
     }
 
     pub(crate) fn margin_of(terms: &Terms, timeout: Duration) -> Duration {
@@ -348,7 +357,7 @@ fn telling(last: Error, before: Option<Error>) -> Error {
 impl Hears for LiveSession {
     fn session_lost(&self, why: String) {
         self.lose(LossReason::SessionEnded);
-        trace::session_ended(self.driver, why);
+        self.telemetry.session_ended(why);
     }
 
     fn grant_lost(&self, request: RequestId) {

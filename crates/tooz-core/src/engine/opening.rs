@@ -10,9 +10,11 @@ use crate::driver::card::ConnectArgs;
 use crate::engine::ending::close_once;
 use crate::engine::inner::Inner;
 use crate::engine::live_session::LiveSession;
+#[cfg(feature = "metrics")]
+use crate::engine::metered::Metered;
 
 pub(super) async fn connect(inner: &Arc<Inner>) -> Result<Arc<LiveSession>> {
-    let live = LiveSession::new(inner.driver.name(), Arc::clone(&inner.stirred));
+    let live = LiveSession::new(Arc::clone(&inner.telemetry), Arc::clone(&inner.stirred));
     let settings = &inner.settings;
     let args = ConnectArgs {
         url: inner.url.clone(),
@@ -36,6 +38,8 @@ pub(super) async fn connect(inner: &Arc<Inner>) -> Result<Arc<LiveSession>> {
             ))
         })
         .map_err(|error| error.not_of_core().in_driver(inner.driver.name()))?;
+    #[cfg(feature = "metrics")]
+    let session = Metered::new(session, Arc::clone(&inner.telemetry));
     live.attach(session)?;
     if let Err(error) = inner.require(&live) {
         // It was never opened, so there is nothing to end at the backend but the connection.

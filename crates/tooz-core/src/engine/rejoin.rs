@@ -15,7 +15,6 @@ use crate::engine::join::{NewMembership, create, enter, leave};
 use crate::engine::keeper::{AnswerSender, Keeper, Order};
 use crate::engine::live_session::LiveSession;
 use crate::engine::phase::Need;
-use crate::engine::standing::Standing;
 
 /// What was ordered of a membership while a join of it was under way.
 enum PendingOrder {
@@ -60,7 +59,7 @@ impl Keeper {
             }
             _ => {}
         }
-        self.standing.send_replace(Standing::Out(Arc::clone(old)));
+        self.out(old);
         let mut pauses = Backoff::for_reconnects();
         let mut dead_at_the_latest = None;
         let mut before: Option<Arc<LiveSession>> = None;

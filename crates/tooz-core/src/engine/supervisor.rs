@@ -27,7 +27,6 @@ use crate::engine::live_session::LiveSession;
 use crate::engine::local_queues::LocalQueues;
 use crate::engine::opening::{connect, open};
 use crate::engine::phase::Phase;
-use crate::engine::trace;
 use crate::engine::worry::Worry;
 
 /// A session that is over sooner has not lived: the next one is made after a pause, however well the making went.
@@ -207,14 +206,16 @@ impl Supervisor {
         self.mended();
         inner.suspended.store(false, Ordering::Relaxed);
         inner.phase.send_replace(Phase::Open(Arc::clone(live)));
-        if std::mem::replace(&mut self.opened_before, true) {
+        let is_first = !std::mem::replace(&mut self.opened_before, true);
+        inner.telemetry.opened(is_first);
+        if !is_first {
             inner.tell(&SessionEvent::Reopened);
         }
         let reason = tokio::select! {
             () = said(&mut closing) => return PartEnd::Closing,
             reason = keep_alive(&inner, live, sent, &mut self.beats) => reason,
         };
-        trace::lost(inner.driver.name(), &inner.member, reason);
+        live.tell_of_loss(reason);
         inner.tell(&SessionEvent::Lost(reason));
         let over = self.over(None);
         self.queues.stir();
@@ -270,6 +271,7 @@ impl Supervisor {
             None => Ok(()),
         };
         inner.hush();
+        inner.telemetry.closed();
         inner.closed.send_replace(Some(result));
     }
 }

@@ -15,10 +15,6 @@ use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber, span};
 
 use crate::base::contain::caught;
-use crate::base::error::Error;
-use crate::base::id::MemberId;
-use crate::base::loss_reason::LossReason;
-use crate::engine::claim::ClaimSubject;
 
 type Tale = Box<dyn FnOnce() + Send>;
 
@@ -27,7 +23,7 @@ const QUEUE: usize = 512;
 const OF_LIBRARIES: usize = QUEUE / 2;
 
 /// Tells later, on the thread `tooz-trace`. An event that does not fit into the queue is not told.
-fn tell(tale: impl FnOnce() + Send + 'static) -> bool {
+pub(crate) fn tell(tale: impl FnOnce() + Send + 'static) -> bool {
     static TELLER: OnceLock<Option<SyncSender<Tale>>> = OnceLock::new();
     let teller = TELLER.get_or_init(|| {
         let (sender, receiver) = sync_channel::<Tale>(QUEUE);
@@ -148,55 +144,6 @@ impl Visit for EventFields {
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.keep(field, value);
     }
-}
-
-pub(crate) fn renewed(driver: &'static str, member: &MemberId) {
-    if tracing::enabled!(target: "tooz::renew", tracing::Level::TRACE) {
-        let member = member.clone();
-        tell(move || {
-            let _span = tracing::trace_span!(target: "tooz::renew", "renew", driver, %member).entered();
-            tracing::trace!(target: "tooz::renew", "heartbeat");
-        });
-    }
-}
-
-pub(crate) fn beat_failed(driver: &'static str, member: &MemberId, error: &Error) {
-    let (member, error) = (member.clone(), error.to_string());
-    tell(move || {
-        let _span = tracing::warn_span!(target: "tooz::renew", "renew", driver, %member).entered();
-        tracing::warn!(target: "tooz::renew", error, "heartbeat failed");
-    });
-}
-
-pub(crate) fn troubled(driver: &'static str, member: &MemberId, error: &Error) {
-    let (member, error) = (member.clone(), error.to_string());
-    tell(move || {
-        let _span = tracing::warn_span!(target: "tooz::trouble", "trouble", driver, %member).entered();
-        tracing::warn!(target: "tooz::trouble", error, "this does not work, and is tried again");
-    });
-}
-
-pub(crate) fn session_ended(driver: &'static str, why: String) {
-    tell(move || tracing::debug!(target: "tooz::lose", driver, why, "the driver reports the end of its session"));
-}
-
-pub(crate) fn lost_one(driver: &'static str, what: &ClaimSubject, reason: LossReason) {
-    let what = match what {
-        ClaimSubject::Lock(request) => request.key.to_string(),
-        ClaimSubject::Membership => "membership".to_owned(),
-    };
-    tell(move || {
-        let _span = tracing::error_span!(target: "tooz::lose", "lose", driver, what).entered();
-        tracing::error!(target: "tooz::lose", %reason, "one grant lost, the session lives on");
-    });
-}
-
-pub(crate) fn lost(driver: &'static str, member: &MemberId, reason: LossReason) {
-    let member = member.clone();
-    tell(move || {
-        let _span = tracing::error_span!(target: "tooz::lose", "lose", driver, %member).entered();
-        tracing::error!(target: "tooz::lose", %reason, "session lost: its locks and leaderships are gone");
-    });
 }
 
 #[cfg(test)]

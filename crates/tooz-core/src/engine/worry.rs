@@ -7,7 +7,6 @@ use crate::base::session_event::SessionEvent;
 use crate::engine::inner::{Inner, Retry};
 use crate::engine::live_session::LiveSession;
 use crate::engine::phase::Need;
-use crate::engine::trace;
 use crate::engine::troubles::Trouble;
 
 /// How often in a row what may pass by itself is no trouble yet, with the pauses in between about half a second.
@@ -54,7 +53,7 @@ impl Worry {
         let cause = error.clone().in_driver(self.inner.driver.name());
         let shown = cause.clone().context(&self.doing);
         if self.inner.troubles.add(self.number, Trouble { cause, shown: shown.clone() }) {
-            trace::troubled(self.inner.driver.name(), &self.inner.member, &shown);
+            self.inner.telemetry.troubled(&shown);
             self.inner.tell(&SessionEvent::Troubled(shown));
         }
     }

@@ -11,6 +11,7 @@ use crate::base::id::{MemberId, Namespace};
 use crate::base::options::backend_url::BackendUrl;
 use crate::base::settings::Settings;
 use crate::driver::card::{Driver, find};
+use crate::engine::meter::MeterOptions;
 use crate::handles::coordinator::Coordinator;
 
 /// Connects `member` to the backend behind `url`; see [`ConnectOptions`] for everything that can be set.
@@ -67,6 +68,7 @@ pub struct ConnectOptions {
     driver: Option<&'static Driver>,
     require: Characteristics,
     ask: Option<Arc<dyn Fn() -> Result<Credentials> + Send + Sync>>,
+    meter: MeterOptions,
 }
 
 impl ConnectOptions {
@@ -81,6 +83,7 @@ impl ConnectOptions {
             driver: None,
             require: Characteristics::NONE,
             ask: None,
+            meter: MeterOptions::default(),
         })
     }
 
@@ -158,6 +161,22 @@ impl ConnectOptions {
         self
     }
 
+    /// Sets the value of the label `coordinator` of all metrics; default: the namespace. Two coordinators of one process that are
+    /// to be told apart need two names.
+    #[cfg(feature = "metrics")]
+    pub fn metrics_label(mut self, name: &str) -> Self {
+        self.meter.coordinator = Some(name.into());
+        self
+    }
+
+    /// Adds the names of locks and groups to the labels of metrics. Off by default: each name is a series of its own at the
+    /// recorder, for as long as the process runs.
+    #[cfg(feature = "metrics")]
+    pub fn metrics_with_names(mut self) -> Self {
+        self.meter.with_names = true;
+        self
+    }
+
     /// Connects.
     ///
     /// # Errors
@@ -184,7 +203,7 @@ impl ConnectOptions {
         let settings = Settings::read(&options).map_err(|error| error.in_driver(driver.name()))?;
         let credentials =
             CredentialSource::choose(&self.url, &options, self.ask).map_err(|error| error.in_driver(driver.name()))?;
-        Coordinator::start(driver, self.url, options, credentials, member, settings, self.require).await
+        Coordinator::start(driver, self.url, options, credentials, member, settings, self.require, &self.meter).await
     }
 
     #[cfg(test)]

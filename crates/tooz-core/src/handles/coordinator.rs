@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -24,8 +24,10 @@ use crate::driver::terms::Terms;
 use crate::engine::heart::{Heart, within};
 use crate::engine::inner::{Inner, Retry};
 use crate::engine::local_queues::LocalQueues;
+use crate::engine::meter::{Meter, MeterOptions};
 use crate::engine::phase::{Need, Phase};
 use crate::engine::supervisor::{Supervisor, end_with_the_heart};
+use crate::engine::telemetry::Telemetry;
 use crate::engine::troubles::Troubles;
 use crate::handles::group::Group;
 use crate::handles::handle::Handle;
@@ -65,10 +67,12 @@ impl Coordinator {
         member: MemberId,
         settings: Settings,
         require: Characteristics,
+        meter: &MeterOptions,
     ) -> Result<Self> {
         let nonce = getrandom::u64().map_err(|error| {
             Error::new(ErrorKind::Unavailable, "the system gives no random numbers").with_source(error)
         })?;
+        let telemetry = Telemetry::new(driver.name(), member.clone(), settings.namespace.as_str(), meter);
         let inner = Arc::new(Inner {
             driver,
             url,
@@ -76,6 +80,7 @@ impl Coordinator {
             credentials,
             member,
             settings,
+            telemetry: Arc::new(telemetry),
             require,
             phase: watch::Sender::new(Phase::Down { attempt: 0, error: None }),
             suspended: AtomicBool::new(false),
@@ -98,6 +103,9 @@ impl Coordinator {
         let heart = Heart::start(supervisor.run(), move || end_with_the_heart(&ending, &their))?;
         let _ = inner.heart.set(heart);
         let coordinator = Coordinator { handle: Arc::new(Handle::new(Arc::clone(&inner), queues)) };
+        if Meter::IS_ON {
+            inner.heart().spawn(tick(Arc::downgrade(&inner)));
+        }
         if inner.settings.stall_timeout.is_some() {
             inner.watch_for_stalls()?;
         }
@@ -319,6 +327,18 @@ impl Coordinator {
         let result = self.inner().closed.borrow().clone();
         // None only where it was asked for on the heart's own thread, which ends after this.
         result.unwrap_or(Ok(())).map_err(|error| error.in_driver(self.driver().name()).context("close"))
+    }
+}
+
+/// How often figures go to the recorder of the application.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Hands the figures over, as long as the coordinator lives.
+async fn tick(inner: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(TICK).await;
+        let Some(inner) = inner.upgrade() else { return };
+        inner.tick();
     }
 }
 

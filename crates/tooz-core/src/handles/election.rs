@@ -69,7 +69,20 @@ impl Leadership {
         group: GroupId,
         mut standing: watch::Receiver<Standing>,
     ) -> Result<Self> {
-        let queue = handle.queues.of(&LockKey::election(&group));
+        let key = LockKey::election(&group);
+        let wait = handle.inner.telemetry.wait(&key, LockMode::Exclusive);
+        let answer = Self::win(Arc::clone(&handle), group, &key, &mut standing).await;
+        wait.over(answer.as_ref().map(|leadership| Some(leadership.epoch())));
+        answer
+    }
+
+    async fn win(
+        handle: Arc<Handle>,
+        group: GroupId,
+        key: &LockKey,
+        standing: &mut watch::Receiver<Standing>,
+    ) -> Result<Self> {
+        let queue = handle.queues.of(key);
         let over = |reason: LossReason| {
             let kind = if reason == LossReason::Closed { ErrorKind::Closed } else { ErrorKind::NotMember };
             Error::new(kind, format!("campaign in group {group:?}: only members stand, and {reason}"))
@@ -364,7 +377,9 @@ impl LeaderWatcher {
                 Ok(leader) => {
                     pauses.reset();
                     self.worry.is_over();
-                    self.now.send_replace(leader.clone());
+                    if self.now.send_replace(leader.clone()) != leader && self.started.is_none() {
+                        self.inner.telemetry.leader_changed(&key.name);
+                    }
                     self.feeder.push(leader.map_or(LeaderEvent::Vacant, LeaderEvent::Elected));
                     if let Some(started) = self.started.take() {
                         let _ = started.send(Ok(()));

@@ -11,7 +11,7 @@ use tracing::Instrument;
 
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::LockName;
-use crate::driver::lock::{Holder, LockKey, LockMode, Waiter};
+use crate::driver::lock::{FencingToken, Holder, LockKey, LockMode, Waiter};
 use crate::driver::session::Session;
 use crate::engine::line::{Answer, Grant, WaitMode};
 use crate::engine::local_queue::{LocalQueue, Place};
@@ -170,6 +170,13 @@ impl Lock {
     }
 
     async fn wait_for(&self, mode: LockMode) -> Result<LockGuard> {
+        let wait = self.handle.inner.telemetry.wait(&self.queue.key, mode);
+        let answer = self.wait_for_grant(mode).await;
+        wait.over(answer.as_ref().map(|guard| Some(guard.fencing_token())));
+        answer
+    }
+
+    async fn wait_for_grant(&self, mode: LockMode) -> Result<LockGuard> {
         let span = tracing::debug_span!(target: "tooz::acquire", "acquire", lock = %self.name, mode = mode.name());
         async {
             loop {
@@ -193,6 +200,13 @@ impl Lock {
     }
 
     async fn try_for(&self, mode: LockMode) -> Result<Option<LockGuard>> {
+        let wait = self.handle.inner.telemetry.wait(&self.queue.key, mode);
+        let answer = self.try_for_grant(mode).await;
+        wait.over(answer.as_ref().map(token_of));
+        answer
+    }
+
+    async fn try_for_grant(&self, mode: LockMode) -> Result<Option<LockGuard>> {
         let Some(mut place) = self.queue.enqueue(mode, WaitMode::Try)? else { return Ok(None) };
         let limit = self.handle.inner.settings.operation_timeout;
         match self.first(&mut place, limit.saturating_add(MOMENT)).await {
@@ -209,6 +223,13 @@ impl Lock {
     }
 
     async fn wait_within(&self, mode: LockMode, limit: Duration) -> Result<Option<LockGuard>> {
+        let wait = self.handle.inner.telemetry.wait(&self.queue.key, mode);
+        let answer = self.wait_for_grant_within(mode, limit).await;
+        wait.over(answer.as_ref().map(token_of));
+        answer
+    }
+
+    async fn wait_for_grant_within(&self, mode: LockMode, limit: Duration) -> Result<Option<LockGuard>> {
         // `None`: so long that it never ends.
         let end = Instant::now().checked_add(limit);
         loop {
@@ -294,6 +315,10 @@ impl fmt::Debug for Lock {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_tuple("Lock").field(&self.name).finish()
     }
+}
+
+fn token_of(guard: &Option<LockGuard>) -> Option<FencingToken> {
+    guard.as_ref().map(LockGuard::fencing_token)
 }
 
 pub(crate) async fn answer(place: &mut Place) -> Answer {

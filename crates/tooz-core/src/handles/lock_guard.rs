@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::base::error::Result;
 use crate::base::loss_reason::LossReason;
@@ -38,6 +38,8 @@ pub struct LockGuard {
     queue: Arc<LocalQueue>,
     hold: Option<Arc<Hold>>,
     token: FencingToken,
+    /// Since when it is held, where that is told.
+    since: Option<Instant>,
     /// Open from the grant to the release.
     span: tracing::Span,
     // Last, so that a coordinator of which only this guard is left closes after the release was begun.
@@ -53,7 +55,8 @@ impl LockGuard {
             lock = %queue.key,
             token = grant.token.0
         );
-        LockGuard { queue, hold: Some(grant.hold), token: grant.token, span, coordinator: handle }
+        let since = handle.inner.telemetry.held(&queue.key, grant.hold.mode());
+        LockGuard { queue, hold: Some(grant.hold), token: grant.token, since, span, coordinator: handle }
     }
 
     pub(crate) fn hold(&self) -> &Arc<Hold> {
@@ -135,7 +138,15 @@ impl LockGuard {
             std::mem::forget(std::mem::replace(&mut self.span, tracing::Span::none()));
             return Some(FirstPoll::Done(Err(error)));
         }
+        self.tell_of_end(&hold);
         Some(self.queue.release(hold))
+    }
+
+    fn tell_of_end(&mut self, hold: &Hold) {
+        let lost = hold.lost.get().or_else(|| hold.live.check());
+        let (mode, lost) = (hold.mode(), lost.filter(|reason| *reason != LossReason::Released));
+        let telemetry = &self.coordinator.inner.telemetry;
+        telemetry.given_back(&self.queue.key, mode, self.token, self.since.take(), lost);
     }
 }
 

@@ -17,6 +17,7 @@ use crate::driver::push::{Change, Pushed};
 use crate::driver::roster::{Roster, RosterEntry};
 use crate::engine::inner::Inner;
 use crate::engine::live_session::LiveSession;
+use crate::engine::telemetry::Telemetry;
 use crate::engine::worry::Worry;
 use crate::handles::handle::Handle;
 use crate::handles::watching::{next_of, reading_period, started_within, wait_for_ready};
@@ -74,13 +75,33 @@ pub(crate) struct Events {
 /// The members as the watch knows them, changed in one step with what is told of it.
 struct KnownMembers {
     members: Mutex<Members>,
+    telemetry: Arc<Telemetry>,
+    group: Arc<str>,
 }
 
 type Members = BTreeMap<MemberId, RosterEntry>;
 
 impl KnownMembers {
+    fn new(inner: &Inner, group: &GroupId) -> Arc<Self> {
+        let telemetry = Arc::clone(&inner.telemetry);
+        Arc::new(KnownMembers { members: Mutex::default(), telemetry, group: group.as_str().into() })
+    }
+
+    /// Takes the members as they are from now on in place of those that were known.
+    fn replace(&self, known: &mut Members, new: Members) {
+        self.telemetry.members(&self.group, new.len().cast_signed() - known.len().cast_signed());
+        *known = new;
+    }
+
     fn members(&self) -> MutexGuard<'_, Members> {
         self.members.lock()
+    }
+}
+
+impl Drop for KnownMembers {
+    fn drop(&mut self) {
+        let known = std::mem::take(&mut *self.members.lock());
+        self.telemetry.members(&self.group, -known.len().cast_signed());
     }
 }
 
@@ -116,7 +137,7 @@ impl Events {
     /// Begins a watch; a task on the heart may have it too.
     pub(crate) async fn start(inner: &Arc<Inner>, group: GroupId) -> Result<Self> {
         let (feeder, reader) = event_queue();
-        let now = Arc::new(KnownMembers { members: Mutex::default() });
+        let now = KnownMembers::new(inner, &group);
         let (started, start) = oneshot::channel();
         let word = format!("watch group {group:?}");
         let watcher = Watcher {
@@ -304,7 +325,7 @@ impl Watcher {
                 (None, Some(Telling::Everything)) => vec![GroupEvent::Reset(everything())],
                 (None, _) => differences(&members, &new),
             };
-            *members = new;
+            self.now.replace(&mut members, new);
             self.feeder.put(events)
         };
         // A task that is woken may read the members.
@@ -320,8 +341,9 @@ impl Watcher {
     fn tell_of_the_end(self) {
         let told = {
             let mut now = self.now.members();
-            let left = std::mem::take(&mut *now).into_keys().map(GroupEvent::Left);
-            self.feeder.put(left.chain([GroupEvent::Deleted]))
+            let left: Vec<_> = now.keys().cloned().map(GroupEvent::Left).collect();
+            self.now.replace(&mut now, Members::new());
+            self.feeder.put(left.into_iter().chain([GroupEvent::Deleted]))
         };
         told.say();
         let deleted = Error::new(ErrorKind::NotFound, format!("watch group {:?}: it was deleted", self.group));
@@ -338,7 +360,7 @@ impl Watcher {
                 Change::Left(member) => new.remove(&member),
             };
             let events = differences(&members, &new);
-            *members = new;
+            self.now.replace(&mut members, new);
             self.feeder.put(events)
         };
         told.say();

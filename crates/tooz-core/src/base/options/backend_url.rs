@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use percent_encoding::percent_decode_str;
-use url::Url;
+use fluent_uri::Uri;
+use fluent_uri::component::Host as UriHost;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 use super::{OptionSpec, Options};
 use crate::base::error::{Error, Result};
@@ -69,8 +70,7 @@ impl BackendUrl {
         if scheme.is_empty() || !scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)) {
             return Err(wrong(None, "it has no scheme, or one with letters that a scheme can't have"));
         }
-        // The `url` crate takes `file:x` for `/x`; its author does not mean the root of the disk. Without a slash what stands there
-        // may as well be `user:password`.
+        // Without a slash what stands there may as well be `user:password`.
         if !rest.is_empty() && !rest.starts_with(['/', '?']) {
             return Err(wrong(None, "after the scheme and its colon comes // or / (a path is absolute)"));
         }
@@ -194,22 +194,21 @@ fn parse_host(text: &str, number: usize) -> Result<Host, String> {
     if text.ends_with(':') {
         return Err(wrong("has a colon without a port; if a password stands behind it, @ and the host are missing"));
     }
-    let parsed = Url::parse(&format!("tooz://{text}")).map_err(|why| match why {
-        // This may be a password whose host was forgotten.
-        url::ParseError::InvalidPort => wrong(
-            "has no number from 0 to 65535 for its port; if that is a password, @ and the host are missing behind it",
-        ),
-        url::ParseError::EmptyHost => wrong("has no name"),
-        why => wrong(&format!("is wrong: {why}")),
+    let url = format!("tooz://{text}");
+    // What is wrong is not repeated: it may be a password whose host was forgotten.
+    let parsed = Uri::parse(url.as_str()).map_err(|_| match text.rsplit_once(':') {
+        Some((_, port)) if !port.contains(']') && !port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            wrong(WRONG_PORT)
+        }
+        _ => wrong("has letters in it that no host has"),
     })?;
-    // A backslash ends an authority as well, in the eyes of the standard.
-    if !parsed.path().is_empty() {
-        return Err(wrong("has more in it than a name and a port"));
-    }
-    let name = match parsed.host() {
-        Some(url::Host::Ipv6(address)) => address.to_string(),
-        Some(host) => {
-            let name = decode(&host.to_string(), &format!("host {number}"))?;
+    let authority = parsed.authority().ok_or_else(|| wrong("has no name"))?;
+    let port = authority.port_to_u16().map_err(|_| wrong(WRONG_PORT))?;
+    let name = match authority.host_parsed() {
+        UriHost::Ipv4(address) => address.to_string(),
+        UriHost::Ipv6(address) => address.to_string(),
+        UriHost::RegName(name) => {
+            let name = decode(name.as_str(), &format!("host {number}"))?;
             if name.contains(['@', ':', '?', '#', ' ']) {
                 return Err(wrong(
                     "has encoded letters in it that no host can have; those of a password stand before an @",
@@ -217,18 +216,29 @@ fn parse_host(text: &str, number: usize) -> Result<Host, String> {
             }
             name
         }
-        None => return Err(wrong("has no name")),
+        _ => return Err(wrong("is an address of a version that is not known")),
     };
-    Ok(Host { name, port: parsed.port() })
+    if name.is_empty() {
+        return Err(wrong("has no name"));
+    }
+    Ok(Host { name, port })
 }
 
+const WRONG_PORT: &str =
+    "has no number from 0 to 65535 for its port; if that is a password, @ and the host are missing behind it";
+
+/// What may stand in a path as it is, though the standard wants it encoded: a folder's name is often written like that.
+const LENIENT: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'`').add(b'{').add(b'}').add(b'|').add(b'^').add(b'[').add(b']').add(b'\\');
+
+/// Decodes a path, and takes its `.` and `..` out.
 fn parse_path(path: &str) -> Result<String, String> {
     if path.is_empty() {
         return Ok(String::new());
     }
-    // A scheme and host of our own keep the standard's special rules for `file` and `http`, and a path of `//x`, out of this.
-    let parsed = Url::parse(&format!("tooz://host{path}")).map_err(|why| format!("its path is wrong: {why}"))?;
-    decode(parsed.path(), "the path")
+    // A host of our own keeps a path of `//x` from being taken for one.
+    let url = format!("tooz://host{}", utf8_percent_encode(path, LENIENT));
+    let parsed = Uri::parse(url.as_str()).map_err(|_| "its path has a % that begins no escape; write it as %25")?;
+    decode(parsed.normalize().path().as_str(), "the path")
 }
 
 fn parse_query(query: &str) -> Result<BTreeMap<String, String>, String> {

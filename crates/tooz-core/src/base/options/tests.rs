@@ -21,6 +21,14 @@ fn several_hosts_user_and_options_are_taken_apart() {
     assert_eq!((bare.hosts().len(), bare.path()), (0, ""));
     assert_eq!(BackendUrl::parse("file:///tmp/x%20y").unwrap().path(), "/tmp/x y");
     assert_eq!(BackendUrl::parse("file:////tmp/x%40y").unwrap().path(), "//tmp/x@y");
+    assert_eq!(BackendUrl::parse("file:///tmp/my locks/é|[1]").unwrap().path(), "/tmp/my locks/é|[1]");
+    assert_eq!(BackendUrl::parse("file:///tmp/./a/../b/").unwrap().path(), "/tmp/b/");
+    assert!(BackendUrl::parse("file:///tmp/100%").unwrap_err().to_string().contains("write it as %25"));
+    let address = BackendUrl::parse("redis://10.0.0.1:06379").unwrap();
+    assert_eq!((address.hosts()[0].name.as_str(), address.hosts()[0].port), ("10.0.0.1", Some(6379)));
+    for text in ["redis://[::1", "redis://[v1.a]:1", "redis://h\\x", "redis://h:70000", "redis://h:x", "redis://:1"] {
+        assert!(BackendUrl::parse(text).is_err(), "{text}");
+    }
     assert_eq!(BackendUrl::parse("memory://Name_1").unwrap().hosts()[0].name, "Name_1");
     let socket = BackendUrl::parse("postgres://bob@%2Frun%2Fpg:5432/db").unwrap();
     assert_eq!((socket.hosts()[0].name.as_str(), socket.hosts()[0].port), ("/run/pg", Some(5432)));
