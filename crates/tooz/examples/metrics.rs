@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
-use tooz::ConnectOptions;
+use tooz::{ConnectOptions, Lock};
 
 /// Upper ends of the buckets of all histograms, in seconds: from a lock in shared memory to one that is waited for all night.
 const BUCKETS: [f64; 12] = [0.00001, 0.0001, 0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0, 36_000.0];
@@ -27,17 +27,18 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ConnectOptions::new(&url)?.member(format!("metrics-{}", std::process::id()))?.metrics_with_names().connect().await?;
     println!("figures at http://{listen}/metrics until Ctrl-C");
     let lock = coordinator.lock("examples-metrics")?;
-    let working = async {
-        loop {
-            let guard = lock.acquire().await?;
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            guard.release().await?;
-        }
-    };
     tokio::select! {
-        failed = working => return failed.map_err(|error: tooz::Error| error.into()),
+        failed = work(&lock) => failed?,
         _ = tokio::signal::ctrl_c() => {}
     }
     coordinator.close().await?;
     Ok(())
+}
+
+async fn work(lock: &Lock) -> tooz::Result<()> {
+    loop {
+        let guard = lock.acquire().await?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        guard.release().await?;
+    }
 }

@@ -2,12 +2,14 @@
 //!
 //!     cargo run --package tooz --example rolling_restart -- file:
 //!
-//! All workers here live in one process, each with a coordinator of its own as on a machine of its own. Whoever restarts holds the lock
+//! All workers here live in one process, each with a coordinator of its own as on a machine of its own. The one that restarts holds the lock
 //! `examples-restart`, leaves the group, comes back, and gives the lock back when it is listed again. So at most one of them is away at any moment.
 
-use tooz::{Coordinator, GroupEvent};
+use tooz::{Coordinator, GroupEvent, Membership};
 
 const WORKERS: usize = 3;
+
+type Worker = (Coordinator, Membership);
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,18 +23,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         workers.push((coordinator, membership));
     }
     let mut watch = observer.group(group.as_str())?.watch().await?;
-    let restarts = workers.into_iter().map(|(coordinator, membership)| {
-        let group = group.clone();
-        tokio::spawn(async move {
-            let guard = coordinator.lock("examples-restart")?.acquire().await?;
-            membership.leave().await?;
-            // Here the new version is installed and started.
-            let _back = coordinator.group(group.as_str())?.join("version 2").await?;
-            guard.release().await?;
-            tooz::Result::Ok((coordinator, _back))
-        })
-    });
-    let restarts: Vec<_> = restarts.collect();
+    let restarts: Vec<_> = workers.into_iter().map(|worker| tokio::spawn(restart(group.clone(), worker))).collect();
     let mut present = 0;
     let mut updated = 0;
     while updated < WORKERS {
@@ -52,7 +43,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     for restart in restarts {
-        let (coordinator, membership): (Coordinator, _) = restart.await??;
+        let (coordinator, membership) = restart.await??;
         membership.leave().await?;
         coordinator.close().await?;
     }
@@ -60,4 +51,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     observer.close().await?;
     println!("all are restarted");
     Ok(())
+}
+
+async fn restart(group: String, (coordinator, membership): Worker) -> tooz::Result<Worker> {
+    let guard = coordinator.lock("examples-restart")?.acquire().await?;
+    membership.leave().await?;
+    // Here the new version is installed and started.
+    let membership = coordinator.group(group.as_str())?.join("version 2").await?;
+    guard.release().await?;
+    Ok((coordinator, membership))
 }

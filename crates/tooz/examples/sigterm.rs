@@ -24,8 +24,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     });
     let mut terminated = signal(SignalKind::terminate())?;
+    let lock = coordinator.lock("examples-service")?;
     let guard = tokio::select! {
-        guard = coordinator.lock("examples-service")?.acquire() => guard?,
+        guard = lock.acquire() => guard?,
         // A dropped wait withdraws: the next in the queue is not kept waiting.
         _ = terminated.recv() => return Ok(coordinator.close().await?),
     };
