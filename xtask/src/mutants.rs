@@ -218,7 +218,15 @@ impl Mutant {
 type Programs = BTreeMap<String, PathBuf>;
 
 fn build(tree: &Path) -> Result<Programs> {
-    let arguments = ["test", "--package", "tooz-core", "--features", "metrics", "--no-run", "--message-format=json-render-diagnostics"];
+    let arguments = [
+        "test",
+        "--package",
+        "tooz-core",
+        "--features",
+        "metrics",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+    ];
     // A folder of its own: cargo would take the copy's products for those of the original.
     let cargo = Invocation::cargo(tree).arguments(arguments).environment("CARGO_TARGET_DIR", tree.join("target"));
     let mut programs = Programs::new();

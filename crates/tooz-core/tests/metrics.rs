@@ -26,7 +26,8 @@ impl Figures {
     }
 
     fn of(&self, name: &str, labels: &[&str]) -> f64 {
-        let is_meant = |key: &&String| key.starts_with(&format!("{name}{{")) && labels.iter().all(|label| key.contains(label));
+        let is_meant =
+            |key: &&String| key.starts_with(&format!("{name}{{")) && labels.iter().all(|label| key.contains(label));
         self.0.keys().filter(is_meant).map(|key| self.0[key]).sum()
     }
 }
@@ -36,7 +37,8 @@ async fn a_life_is_told_in_figures() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     recorder.install().unwrap();
-    let options = |label: &str| ConnectOptions::new("memory://metrics").unwrap().metrics_label(label).metrics_with_names();
+    let options =
+        |label: &str| ConnectOptions::new("memory://metrics").unwrap().metrics_label(label).metrics_with_names();
     let one = options("one").member("one").unwrap().connect().await.unwrap();
     let two = options("two").member("two").unwrap().connect().await.unwrap();
 

@@ -8,7 +8,8 @@
 //! | it was killed | a membership may have been taken over ([`news`]); or an operator's deed. The session is looked at |
 //! | an error | its own connection has ended. The session's is looked at, and may have too; another watchdog comes |
 //!
-//! As long as none is there, since the server lets no more connections in for instance, the session's connection is looked at ten times a second.
+//! As long as none is there, since the server lets no more connections in for instance, the session's connection is looked at ten times a second, and
+//! the application is told what is missing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,12 +53,18 @@ pub(crate) async fn stand(connection: Arc<Connection>, holdings: Arc<Holdings>, 
             came = setup::connect(&settings, Role::Wait) => came,
             () = look_often(&connection, &holdings, limit) => return,
         };
-        if let Ok((mut packets, _)) = came {
-            pauses.reset();
-            if listen(&mut packets, &connection, &holdings, &settings).await.is_ok() {
-                return;
+        match came {
+            Err(error) => holdings.reporter.troubled(error.context(
+                "the session has no second connection, by which the server tells of its end: it is looked at instead",
+            )),
+            Ok((mut packets, _)) => {
+                pauses.reset();
+                holdings.reporter.recovered();
+                if listen(&mut packets, &connection, &holdings, &settings).await.is_ok() {
+                    return;
+                }
+                check(&connection, &holdings, limit).await;
             }
-            check(&connection, &holdings, limit).await;
         }
         tokio::select! {
             biased;

@@ -61,7 +61,11 @@ async fn main() -> tooz::Result<()> {
     unfenced.write(seen.0 + 1);
     let admitted = fenced.write_fenced(seen.1 + 1, sleeper.fencing_token());
     println!("without a token: the register has {}, the 10 of the second writer are lost", unfenced.read());
-    println!("with a token: the register has {}, the late write was {}", fenced.read(), if admitted { "taken" } else { "refused" });
+    println!(
+        "with a token: the register has {}, the late write was {}",
+        fenced.read(),
+        if admitted { "taken" } else { "refused" }
+    );
     assert!(!sleeper.is_held(), "who looks is told");
     assert_eq!((unfenced.read(), fenced.read(), admitted), (1, 10, false));
     first.close().await?;

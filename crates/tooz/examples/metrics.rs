@@ -23,8 +23,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)?
         .with_http_listener(listen)
         .install()?;
-    let coordinator =
-        ConnectOptions::new(&url)?.member(format!("metrics-{}", std::process::id()))?.metrics_with_names().connect().await?;
+    let coordinator = ConnectOptions::new(&url)?
+        .member(format!("metrics-{}", std::process::id()))?
+        .metrics_with_names()
+        .connect()
+        .await?;
     println!("figures at http://{listen}/metrics until Ctrl-C");
     let lock = coordinator.lock("examples-metrics")?;
     tokio::select! {

@@ -185,13 +185,18 @@ fn figures_are_served_and_the_dashboard_draws_no_others() {
     check_exposition(&page);
     assert!(page.contains("lock=\"examples-metrics\"") && page.contains("driver=\"memory\""), "{page}");
     let guide = include_str!("../docs/metrics.md");
-    let dashboard: serde_json::Value = serde_json::from_str(include_str!("../examples/grafana-dashboard.json")).unwrap();
-    let expressions = dashboard["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let dashboard: serde_json::Value =
+        serde_json::from_str(include_str!("../examples/grafana-dashboard.json")).unwrap();
+    let expressions =
+        dashboard["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array().unwrap());
     for expression in expressions.map(|target| target["expr"].as_str().unwrap()) {
         let words = expression.split(|letter: char| !(letter.is_alphanumeric() || letter == '_'));
         for word in words.filter(|word| word.starts_with("tooz_")) {
             let name = word.strip_suffix("_bucket").unwrap_or(word);
-            assert!(guide.contains(&format!("`{name}`")), "the dashboard draws {name}, of which the guide does not tell");
+            assert!(
+                guide.contains(&format!("`{name}`")),
+                "the dashboard draws {name}, of which the guide does not tell"
+            );
         }
     }
 }

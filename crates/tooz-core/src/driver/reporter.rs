@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Weak;
 
+use crate::base::error::Error;
 use crate::base::id::{GroupId, RequestId};
 
 /// Core's end of a [`Reporter`].
@@ -12,6 +13,7 @@ pub(crate) trait Hears: Send + Sync {
     fn membership_lost(&self, join: RequestId);
     fn connected(&self);
     fn disconnected(&self);
+    fn troubled(&self, trouble: Option<Error>);
 }
 
 /// The way of a driver to tell core what happens between the calls: from any thread, without waiting.
@@ -48,6 +50,21 @@ impl Reporter {
     pub fn connected(&self) {
         if let Some(core) = self.0.upgrade() {
             core.connected();
+        }
+    }
+
+    /// The session lives, but something beside it that the driver keeps up can't be had just now: a second connection, by which losses are told sooner.
+    /// The application is told ([`SessionEvent::Troubled`](crate::SessionEvent::Troubled)); a later word takes the place of an earlier one.
+    pub fn troubled(&self, error: Error) {
+        if let Some(core) = self.0.upgrade() {
+            core.troubled(Some(error));
+        }
+    }
+
+    /// What was told by [`troubled`](Self::troubled) is mended.
+    pub fn recovered(&self) {
+        if let Some(core) = self.0.upgrade() {
+            core.troubled(None);
         }
     }
 

@@ -38,6 +38,9 @@ pub(crate) async fn keep_alive(
     let clock = live.clock().clone();
     let mut connection = live.watch_connection();
     let mut reconnects = live.reconnects.subscribe();
+    let mut trouble = live.watch_trouble();
+    trouble.mark_changed();
+    let mut beside = Worry::new(inner, "keep up what stands beside the session");
     tokio::spawn(reconcile(Arc::clone(live), reconnects.clone(), inner.settings.operation_timeout));
     let mut interval = interval_of(live);
     let mut next = interval.map_or(Moment::NEVER, |interval| sent + interval);
@@ -50,6 +53,10 @@ pub(crate) async fn keep_alive(
                     suspend(inner);
                 }
             }
+            Ok(()) = trouble.changed() => match trouble.borrow_and_update().clone() {
+                Some(error) => beside.say(&error),
+                None => beside.is_over(),
+            },
             Ok(()) = reconnects.changed() => {
                 // A beat right away tells whether the session has outlived the cut.
                 if interval.is_some() {

@@ -41,6 +41,8 @@ pub(crate) struct LiveSession {
     /// What the backend had of this session's memberships after the last reconnect, if it may have forgotten some.
     pub(crate) found: watch::Sender<Arc<BackendMemberships>>,
     connected: watch::Sender<bool>,
+    /// What the driver can't keep up beside the session just now.
+    trouble: watch::Sender<Option<Error>>,
     progress: ReturnCounter,
     /// Something was lost: a task that waits for a place should look again.
     pub(crate) stirred: Arc<Notify>,
@@ -60,6 +62,7 @@ impl LiveSession {
             reconnects: watch::Sender::new(0),
             found: watch::Sender::default(),
             connected: watch::Sender::new(true),
+            trouble: watch::Sender::default(),
             progress: ReturnCounter::default(),
             stirred,
             pid: std::process::id(),
@@ -340,6 +343,10 @@ impl LiveSession {
         self.connected.subscribe()
     }
 
+    pub(crate) fn watch_trouble(&self) -> watch::Receiver<Option<Error>> {
+        self.trouble.subscribe()
+    }
+
     fn claims(&self) -> MutexGuard<'_, BTreeMap<RequestId, Weak<Claim>>> {
         self.claims.lock()
     }
@@ -375,6 +382,16 @@ impl Hears for LiveSession {
 
     fn disconnected(&self) {
         self.connected.send_replace(false);
+    }
+
+    fn troubled(&self, trouble: Option<Error>) {
+        self.trouble.send_if_modified(|before| {
+            let is_new = *before != trouble;
+            if is_new {
+                *before = trouble;
+            }
+            is_new
+        });
     }
 }
 

@@ -19,7 +19,8 @@ impl Meter {
         Meter
     }
 
-    pub(crate) fn count(&self, _metric: &'static Metric, _labels: Labels, _subject: Option<(&'static str, &Arc<str>)>) {}
+    pub(crate) fn count(&self, _metric: &'static Metric, _labels: Labels, _subject: Option<(&'static str, &Arc<str>)>) {
+    }
 
     pub(crate) fn change(
         &self,

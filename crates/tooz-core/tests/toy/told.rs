@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tooz_core::{ErrorKind, JoinOptions, LossReason, SessionEvent, SessionState};
+use tooz_core::{Error, ErrorKind, JoinOptions, LossReason, SessionEvent, SessionState};
 
 use crate::cases::Cases;
 use crate::driver::{Method, Mischief};
@@ -231,5 +231,42 @@ fn a_membership_whose_group_is_deleted_while_it_is_away_says_so() {
         })
         .await;
         assert_eq!(last, Some(tooz_core::GroupEvent::Deleted));
+    });
+}
+
+/// The session lives on, and its application knows what is missing beside it.
+#[test]
+fn what_a_driver_misses_beside_its_session_is_told_until_it_is_there() {
+    trial(async || {
+        let toy = Toy::named("told-beside");
+        let coordinator = toy.connect("one").await;
+        let guard = soon("a lock", coordinator.lock("x").unwrap().acquire()).await.unwrap();
+        let mut events = coordinator.events();
+        let missing = |why: &str| Error::new(ErrorKind::Unavailable, format!("no watchdog: {why}"));
+        for why in ["too many connections", "too many connections", "the server is full"] {
+            toy.script.reporter().troubled(missing(why));
+        }
+        let mut told = Vec::new();
+        while !told.last().is_some_and(|word: &String| word.contains("the server is full")) {
+            match soon("the event", events.next()).await {
+                Some(SessionEvent::Troubled(error)) => told.push(error.to_string()),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(told.len() <= 2, "told {told:?}");
+        assert!(matches!(coordinator.state(), SessionState::Troubled(_)) && guard.is_held());
+        toy.script.reporter().recovered();
+        assert_eq!(soon("the event", events.next()).await, Some(SessionEvent::Recovered));
+        assert_eq!(coordinator.state(), SessionState::Open);
+        // A trouble goes with its session.
+        toy.script.reporter().troubled(missing("again"));
+        assert!(matches!(soon("the event", events.next()).await, Some(SessionEvent::Troubled(_))));
+        toy.expire("one");
+        comes_true(SOON, "no trouble is left", async || match coordinator.state() {
+            SessionState::Lost | SessionState::Open => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+        assert!(!guard.is_held());
     });
 }

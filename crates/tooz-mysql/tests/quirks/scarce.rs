@@ -38,8 +38,14 @@ pub(crate) async fn a_member_without_a_watchdog_hears_of_its_end_soon(_: Store) 
     let store = with_app(Setup::new(Kind::MySql));
     limit(&store, 1);
     let (ours, other) = (as_app(&store, "ours", "30s").await, store.connect("other").await);
+    let mut events = ours.events();
     let guard = within(ours.lock("x").unwrap().acquire()).await.unwrap();
+    match within(events.next()).await {
+        Some(SessionEvent::Troubled(error)) => assert!(error.to_string().contains("no second connection"), "{error}"),
+        other => panic!("what is missing is not told: {other:?}"),
+    }
     sleep(Duration::from_secs(5)).await;
+    assert!(guard.is_held() && matches!(ours.state(), SessionState::Troubled(_)), "{:?}", ours.state());
     assert_eq!(store.sql(CONNECTIONS), "1", "there is a watchdog, or this shows nothing");
     store.sql(&format!("KILL {}", store.session_of("ours")));
     let killed = Instant::now();
@@ -50,6 +56,7 @@ pub(crate) async fn a_member_without_a_watchdog_hears_of_its_end_soon(_: Store) 
     limit(&store, 0);
     let guard = within(ours.lock("x").unwrap().acquire()).await.unwrap();
     until(&store, CONNECTIONS, "2").await;
+    assert!(matches!(ours.state(), SessionState::Open), "{:?}", ours.state());
     within(guard.release()).await.unwrap();
 }
 

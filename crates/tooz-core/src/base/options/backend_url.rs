@@ -197,9 +197,7 @@ fn parse_host(text: &str, number: usize) -> Result<Host, String> {
     let url = format!("tooz://{text}");
     // What is wrong is not repeated: it may be a password whose host was forgotten.
     let parsed = Uri::parse(url.as_str()).map_err(|_| match text.rsplit_once(':') {
-        Some((_, port)) if !port.contains(']') && !port.bytes().all(|byte| byte.is_ascii_digit()) => {
-            wrong(WRONG_PORT)
-        }
+        Some((_, port)) if !port.contains(']') && !port.bytes().all(|byte| byte.is_ascii_digit()) => wrong(WRONG_PORT),
         _ => wrong("has letters in it that no host has"),
     })?;
     let authority = parsed.authority().ok_or_else(|| wrong("has no name"))?;
@@ -228,7 +226,19 @@ const WRONG_PORT: &str =
     "has no number from 0 to 65535 for its port; if that is a password, @ and the host are missing behind it";
 
 /// What may stand in a path as it is, though the standard wants it encoded: a folder's name is often written like that.
-const LENIENT: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'`').add(b'{').add(b'}').add(b'|').add(b'^').add(b'[').add(b']').add(b'\\');
+const LENIENT: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'<')
+    .add(b'>')
+    .add(b'`')
+    .add(b'{')
+    .add(b'}')
+    .add(b'|')
+    .add(b'^')
+    .add(b'[')
+    .add(b']')
+    .add(b'\\');
 
 /// Decodes a path, and takes its `.` and `..` out.
 fn parse_path(path: &str) -> Result<String, String> {
