@@ -26,6 +26,7 @@ use crate::options::Settings;
 use crate::packet::Packets;
 use crate::schema;
 use crate::setup::{self, Role};
+use crate::unanswered::no_answer_comes;
 
 /// A future that borrows the connection.
 pub(crate) type Work<'c, T> = Pin<Box<dyn Future<Output = T> + Send + 'c>>;
@@ -112,7 +113,8 @@ impl Connection {
         let (death, dead) = watch::channel(false);
         let done = Arc::new(AtomicU64::new(0));
         let idle = setup::quiet(settings.session_timeout) / 2;
-        let task = tokio::spawn(serve(packets, queue, urgent_queue, Arc::clone(&done), idle, Death(death)));
+        let server = ServerSide { settings: settings.clone(), number: begun.number };
+        let task = tokio::spawn(serve(packets, server, queue, urgent_queue, Arc::clone(&done), idle, Death(death)));
         let longest_packet = begun.server.number("max_allowed_packet").unwrap_or(u64::MAX);
         Ok(Connection {
             jobs,
@@ -225,9 +227,16 @@ impl Drop for Connection {
     }
 }
 
+/// The connection as the server knows it.
+struct ServerSide {
+    settings: Settings,
+    number: i64,
+}
+
 async fn serve(
     // It ends with this task: where that is aborted without a farewell, for which a server that stands still would have to be waited for.
     mut packets: Packets,
+    server: ServerSide,
     mut jobs: mpsc::UnboundedReceiver<Job>,
     mut urgent: mpsc::UnboundedReceiver<Alone>,
     done: Arc<AtomicU64>,
@@ -251,19 +260,20 @@ async fn serve(
         };
         // No caller is left.
         let Some(job) = job else { return };
-        let count = match job {
+        let (count, work): (usize, Work<'_, ()>) = match job {
             Job::Farewell => return packets.farewell().await,
-            Job::Alone(job) => {
-                job(&mut packets).await;
-                1
-            }
+            Job::Alone(job) => (1, job(&mut packets)),
             Job::Joint(first) => {
                 let all = with_its_like(first, &mut jobs, &mut next);
-                let count = all.len();
-                do_together(all, &mut packets).await;
-                count
+                (all.len(), Box::pin(do_together(all, &mut packets)))
             }
         };
+        let is_answered = tokio::select! {
+            biased;
+            () = work => true,
+            () = no_answer_comes(&server.settings, server.number) => false,
+        };
+        packets.is_dead |= !is_answered;
         done.fetch_add(count as u64, Ordering::AcqRel);
     }
 }

@@ -28,6 +28,7 @@ mod summons;
 mod sweep;
 mod testimony;
 mod turn;
+mod unanswered;
 mod upkeep;
 mod watchdog;
 mod witness;

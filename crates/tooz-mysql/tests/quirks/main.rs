@@ -88,7 +88,8 @@ fn main() -> ExitCode {
         scarce::a_waiter_that_gets_no_connection_says_so_once_and_tries,
         scarce::a_slow_commit_ends_no_session_where_no_witness_is_let_in,
         scarce::many_long_names_go_through_small_packets,
-        scarce::a_storm_of_interruptions_ends_no_session,
+        scarce::a_storm_of_interruptions_is_outlived_or_its_end_is_told,
+        scarce::an_answer_that_will_not_come_is_not_waited_for,
     ];
     own.main(trials)
 }
