@@ -79,7 +79,7 @@ pub(crate) fn programs_of(
         let Some(invocation) = trials.tell((&program.folder, &program.target), program.invocation(workspace)) else {
             continue;
         };
-        let invocation = invocation.environment(turns::VARIABLE, turns::file(workspace));
+        let invocation = invocation.environment(turns::VARIABLE, turns::file(workspace, backend, trials));
         invocations.push(match environment {
             Some((name, value)) => invocation.environment(name, value).arguments(["--test-threads", AT_ONCE]),
             None => invocation,
@@ -92,7 +92,7 @@ pub(crate) fn programs_of(
             let invocation = trials
                 .tell((&program.folder, &program.target), program.invocation(workspace))?
                 .environment(name, value);
-            let invocation = invocation.environment(turns::VARIABLE, turns::file(workspace));
+            let invocation = invocation.environment(turns::VARIABLE, turns::file(workspace, backend, trials));
             Some(invocation.arguments([cases.as_str(), "--test-threads", AT_ONCE]))
         }));
     }

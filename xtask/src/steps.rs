@@ -40,6 +40,8 @@ pub(crate) enum Beside {
     Builds,
     /// The suites of other drivers.
     Suites,
+    /// What other drivers have that crowds: one at a time of each.
+    Crowds,
 }
 
 enum StepWork {
@@ -157,8 +159,8 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
     // Behind all of those, so that they need not wait for each other.
     steps.extend(backends.into_iter().map(|backend| Step {
         name: format!("itest-{backend}{ALONE}"),
-        about: "the tests of one driver that take the whole machine",
-        beside: Beside::Nothing,
+        about: "the tests of one driver that crowd the machine",
+        beside: Beside::Crowds,
         work: StepWork::Alone(backend),
     }));
     Ok(steps)

@@ -20,6 +20,9 @@ use crate::workspace::Workspace;
 /// the time limits of short sessions.
 const SUITES: usize = 2;
 
+/// So many drivers at a time with their trials that crowd: each of those waits for its servers most of its time.
+const CROWDS: usize = 2;
+
 /// So many builds at a time: each has long stretches in which it uses one processor.
 const BUILDS: usize = 2;
 
@@ -75,7 +78,7 @@ fn run_in_order(workspace: &Workspace, steps: &[Step], options: &Options) -> Vec
             let title = title(first + index, step);
             let progress = match step.beside {
                 Beside::Nothing => Progress::start(title, show),
-                Beside::Builds | Beside::Suites => Progress::start_beside(title, show, &others),
+                Beside::Builds | Beside::Suites | Beside::Crowds => Progress::start_beside(title, show, &others),
             };
             if built { run_step(step, workspace, progress) } else { not_run(step, progress) }
         };
@@ -91,6 +94,7 @@ fn run_in_order(workspace: &Workspace, steps: &[Step], options: &Options) -> Vec
             }
             Beside::Builds => lines.extend(in_lanes(group, BUILDS, |index, step| run(built, index, step))),
             Beside::Suites => lines.extend(in_lanes(group, SUITES, |index, step| run(built, index, step))),
+            Beside::Crowds => lines.extend(in_lanes(group, CROWDS, |index, step| run(built, index, step))),
         }
     }
     lines

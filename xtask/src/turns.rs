@@ -2,7 +2,7 @@
 //! have taken the longest.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::invocation::Invocation;
@@ -11,6 +11,9 @@ use crate::workspace::Workspace;
 
 /// The variable that names the file.
 pub(crate) const VARIABLE: &str = "TOOZ_TURNS";
+
+/// How the name of such a file begins.
+const FILE: &str = "turns";
 
 /// The variable that says which trials a program has.
 const TRIALS: &str = "TOOZ_TRIALS";
@@ -50,24 +53,30 @@ const ALONE: &str = "alone";
 /// So many are shown of the slowest.
 const SHOWN: usize = 12;
 
-/// The file that all suites lock.
-pub(crate) fn file(workspace: &Workspace) -> PathBuf {
-    workspace.target().join("turns")
+/// The file that all suites lock whose trials keep out of each other's way. What runs alone does so in its own suite: one such trial of another driver may
+/// be beside it, which leaves a processor to each.
+pub(crate) fn file(workspace: &Workspace, backend: &str, trials: Trials) -> PathBuf {
+    workspace.target().join(if trials == Trials::Alone { format!("{FILE}-{backend}") } else { FILE.to_owned() })
 }
 
-fn log(workspace: &Workspace) -> PathBuf {
-    workspace.target().join("turns.log")
+fn logs(workspace: &Workspace) -> Vec<PathBuf> {
+    let is_log = |name: &str| name.starts_with(FILE) && Path::new(name).extension().is_some_and(|end| end == "log");
+    let entries = fs::read_dir(workspace.target()).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name().to_str().is_some_and(is_log)).map(|entry| entry.path()).collect()
 }
 
 /// Before the first trial of a run.
 pub(crate) fn forget(workspace: &Workspace) {
-    // There may be none, and what can't be taken away is a longer list at the most.
-    let _ = fs::remove_file(log(workspace));
+    for log in logs(workspace) {
+        // What can't be taken away is a longer list at the most.
+        let _ = fs::remove_file(log);
+    }
 }
 
-/// Where the time of this run went: the slowest trials, a line each, and how long the whole machine was kept for one. Nothing if none has run.
+/// Where the time of this run went: the slowest trials, a line each, and how long those took that kept others out. Nothing if none has run.
 pub(crate) fn slowest(workspace: &Workspace) -> Vec<String> {
-    list(&fs::read_to_string(log(workspace)).unwrap_or_default())
+    let all = logs(workspace).iter().filter_map(|log| fs::read_to_string(log).ok()).collect::<String>();
+    list(&all)
 }
 
 fn list(log: &str) -> Vec<String> {

@@ -29,7 +29,7 @@ pub(crate) mod metric;
 #[cfg(test)]
 mod mortal;
 mod opening;
-mod patience;
+pub(crate) mod patience;
 pub(crate) mod phase;
 pub(crate) mod registry;
 mod rejoin;

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::base::error::{Error, ErrorKind, Outcome, Result};
 use crate::base::id::GroupId;
 use crate::base::loss_reason::LossReason;
+use crate::base::mutex::Mutex;
 use crate::driver::group::{JoinRequest, Replace};
 use crate::driver::lock::LockKey;
 use crate::driver::roster::Capabilities;
@@ -17,6 +18,7 @@ use crate::engine::inner::Inner;
 use crate::engine::join::{NewMembership, create, leave};
 use crate::engine::live_session::{BackendMemberships, LiveSession};
 use crate::engine::local_queues::LocalQueues;
+use crate::engine::patience::MOMENT;
 use crate::engine::standing::Standing;
 use crate::engine::worry::Worry;
 
@@ -119,17 +121,30 @@ impl Keeper {
         // No limit but that of an unknown outcome: a request that is given up would run on, and might arrive after a newer one.
         let (begin, patience) = (live.clock().now(), self.inner.patience_with(live));
         let (what, updating) = (|| word.clone(), request);
+        // What an attempt has met tells more than that there was no answer in time.
+        let met = Arc::new(Mutex::<Option<Error>>::default());
+        let meeting = Arc::clone(&met);
         let updating = live.call_patiently(limit.max(patience), what, move |session| {
-            let request = updating.clone();
-            async move { session.update(&request).await }
+            let (request, met) = (updating.clone(), Arc::clone(&meeting));
+            async move {
+                let updated = session.update(&request).await;
+                let before = std::mem::replace(&mut *met.lock(), updated.as_ref().err().cloned());
+                drop(before);
+                updated
+            }
         });
         tokio::pin!(updating);
         let result = tokio::select! {
             result = &mut updating => result,
-            () = tokio::time::sleep(limit) => {
-                let late = format!("{word}: no answer within {limit:?}; raise operation_timeout if the backend is just slow");
-                let error = Error::new(ErrorKind::TimedOut, late).in_driver(self.inner.driver.name());
-                answer_all(waiting.drain(..), &Err(error));
+            () = tokio::time::sleep(limit.saturating_add(MOMENT / 2)) => {
+                let met = met.lock().take();
+                let late = || {
+                    let late = format!("no answer within {limit:?}; raise operation_timeout if the backend is just slow");
+                    Error::new(ErrorKind::TimedOut, late)
+                };
+                // It goes on, and may be done yet.
+                let error = met.unwrap_or_else(late).with_outcome(Outcome::Unknown).context(&word);
+                answer_all(waiting.drain(..), &Err(error.in_driver(self.inner.driver.name())));
                 updating.await
             }
         };

@@ -6,6 +6,9 @@ use std::time::Duration;
 use crate::base::clock::{Clock, Moment};
 use crate::base::error::{Error, Outcome};
 
+/// How much longer a caller waits than the request itself may take: both end at the same moment otherwise, and the request's own word tells more.
+pub(crate) const MOMENT: Duration = Duration::from_millis(20);
+
 /// However much else gets done, what is taken back is not waited for longer than so many times its patience.
 const AT_MOST: u32 = 10;
 

@@ -1,14 +1,10 @@
 //! What every handle of a user shares: while one is left the coordinator lives.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::base::forked::Ours;
 use crate::engine::inner::Inner;
 use crate::engine::local_queues::LocalQueues;
-
-/// How much longer a caller waits than the request itself may take: both end at the same moment otherwise, and the request's own word tells more.
-pub(crate) const MOMENT: Duration = Duration::from_millis(20);
 
 /// Counts the user's handles: when the last goes, the coordinator closes by itself.
 pub(crate) struct Handle {

@@ -15,8 +15,9 @@ use crate::driver::lock::{FencingToken, Holder, LockKey, LockMode, Waiter};
 use crate::driver::session::Session;
 use crate::engine::line::{Answer, Grant, WaitMode};
 use crate::engine::local_queue::{LocalQueue, Place};
+use crate::engine::patience::MOMENT;
 use crate::engine::phase::Need;
-use crate::handles::handle::{Handle, MOMENT};
+use crate::handles::handle::Handle;
 use crate::handles::lock_guard::LockGuard;
 
 /// A lock, in exclusive mode. A cheap clone.

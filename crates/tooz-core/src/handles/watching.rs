@@ -11,7 +11,7 @@ use crate::base::backoff::spread;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::driver::push::{PushStream, Pushed, next_push};
 use crate::engine::inner::Inner;
-use crate::handles::handle::MOMENT;
+use crate::engine::patience::MOMENT;
 
 /// How often to read without being told: where nothing is pushed, often; where it is, once in a session timeout.
 pub(crate) fn reading_period(inner: &Inner, pushed: bool) -> Duration {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tooz_core::{Error, ErrorKind, JoinOptions, LossReason, SessionEvent, SessionState};
+use tooz_core::{Error, ErrorKind, JoinOptions, LossReason, Outcome, SessionEvent, SessionState};
 
 use crate::cases::Cases;
 use crate::driver::{Method, Mischief};
@@ -268,5 +268,27 @@ fn what_a_driver_misses_beside_its_session_is_told_until_it_is_there() {
         })
         .await;
         assert!(!guard.is_held());
+    });
+}
+
+/// It goes on, and its caller is told by what it is held up.
+#[test]
+fn an_update_that_does_not_get_through_says_what_it_has_met() {
+    trial(async || {
+        let toy = Toy::named("told-update");
+        let coordinator = toy.connect("one").await;
+        let group = coordinator.group("g").unwrap();
+        let membership = soon("joining", group.join_or_create("a")).await.unwrap();
+        toy.script.always(Method::Update, Mischief::Fails(ErrorKind::Unavailable));
+        let error = soon("updating", membership.update("b")).await.unwrap_err();
+        assert!(error.to_string().contains("the toy refuses"), "{error}");
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::Unknown));
+        toy.script.heal();
+        comes_true(SOON, "it is said in the end", async || {
+            let members = group.members().await.map_err(|error| error.to_string())?;
+            let said = members.iter().all(|entry| entry.capabilities.get::<String>().is_ok_and(|said| said == "b"));
+            if said { Ok(()) } else { Err(format!("{members:?}")) }
+        })
+        .await;
     });
 }
