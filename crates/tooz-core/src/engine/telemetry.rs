@@ -216,6 +216,7 @@ impl Telemetry {
     }
 
     /// A driver has answered a request.
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "only what is counted asks"))]
     pub(crate) fn requested<T>(&self, operation: &'static str, began: Instant, answer: &Result<T>) {
         let outcome = match answer {
             Ok(_) => "ok",

@@ -140,7 +140,7 @@ pub(crate) async fn many_long_names_go_through_small_packets(_: Store) {
         lost.push(within(lock("lost").shared().acquire()).await.unwrap());
     }
     until(&store, "SELECT COUNT(*) FROM tooz.tooz_grants", &(3 * COUNT + 1).to_string()).await;
-    assert!(alone.iter().chain(&shared).chain(&lost).all(tooz_core::LockGuard::is_held));
+    assert!(alone.iter().chain(&shared).chain(&lost).all(LockGuard::is_held));
     let theirs = "SELECT lk FROM tooz.tooz_grants WHERE LEFT(name, 4) = 'lost'";
     store.sql(&format!("DELETE FROM tooz.tooz_sharers WHERE lk IN ({theirs})"));
     for guard in &lost {
