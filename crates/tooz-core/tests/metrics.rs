@@ -1,4 +1,6 @@
-//! The figures that a coordinator tells the recorder of its application, and that a recorder which blocks holds nothing up.
+//! The figures that a coordinator tells the recorder of its application.
+
+#![allow(clippy::cast_precision_loss, clippy::float_cmp, reason = "all figures here are small whole numbers")]
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -55,7 +57,7 @@ async fn a_life_is_told_in_figures() {
 
     let group = one.group("workers").unwrap();
     let membership = group.join_or_create("ready").await.unwrap();
-    let (_watch, mut leaders) = (group.watch().await.unwrap(), group.watch_leader().await.unwrap());
+    let (watch, mut leaders) = (group.watch().await.unwrap(), group.watch_leader().await.unwrap());
     assert_eq!(leaders.next().await, Some(LeaderEvent::Vacant));
     let leadership = membership.campaign().await.unwrap();
     assert!(matches!(leaders.next().await, Some(LeaderEvent::Elected(_))));
@@ -94,7 +96,7 @@ async fn a_life_is_told_in_figures() {
 
     leadership.resign().await.unwrap();
     membership.leave().await.unwrap();
-    drop((_watch, leaders));
+    drop((watch, leaders));
     one.close().await.unwrap();
     two.close().await.unwrap();
     let gauges = ["tooz_held", "tooz_waiting", "tooz_memberships", "tooz_group_members"];

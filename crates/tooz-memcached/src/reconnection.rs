@@ -78,13 +78,24 @@ impl Client {
     async fn establish(&self, epoch: u64) -> Result<Arc<Connection>> {
         let at = |error: Error| error.context(format!("connect to {}", self.settings.target));
         let deadline = Instant::now() + self.connect_limit;
-        let connection = Connection::open(&self.settings, epoch, deadline).await.map_err(at)?;
-        let on_trial = TrialConnection::of(Arc::clone(&connection));
-        let server = self.get_acquainted(&connection, deadline).await.map_err(at)?;
-        on_trial.passed();
-        self.set_server(server);
-        self.set_trouble(None);
-        Ok(connection)
+        let mut is_first = true;
+        loop {
+            let connection = Connection::open(&self.settings, epoch, deadline).await.map_err(at)?;
+            let on_trial = TrialConnection::of(Arc::clone(&connection));
+            match self.get_acquainted(&connection, deadline).await {
+                Ok(server) => {
+                    on_trial.passed();
+                    self.set_server(server);
+                    self.set_trouble(None);
+                    return Ok(connection);
+                }
+                // While a server that was just started is waited for, it may close what is idle (`idle_timeout`). Of the next connection nothing is waited for.
+                Err(error) if is_first && error.kind() == ErrorKind::Unavailable && connection.has_ended() => {
+                    is_first = false;
+                }
+                Err(error) => return Err(at(error)),
+            }
+        }
     }
 
     async fn get_acquainted(&self, connection: &Connection, deadline: Instant) -> Result<Server> {

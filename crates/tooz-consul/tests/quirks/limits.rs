@@ -1,6 +1,6 @@
 //! Limits of a server's: timeouts, connections, transactions, and what things cost it by its own counters.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -46,8 +46,7 @@ async fn too_long() -> Result<()> {
 async fn connections() -> Result<()> {
     let limits = "limits{http_max_conns_per_client=20}";
     let server = Setup::new(Kind::Consul).exact_argument("-hcl").exact_argument(limits).start()?;
-    let others: Vec<_> = (0..20).filter_map(|_| TcpStream::connect(server.address()).ok()).collect();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let others = within("taking all the room", crowd(server.address(), 20)).await?;
     let options = ConnectOptions::new(&server.url())?.member("one")?.connect_timeout(Duration::from_secs(2));
     let error = within("connecting", options.connect()).await?.err().context("there is no room")?;
     ensure!(error.to_string().contains("http_max_conns_per_client") && error.is_retryable(), "{error}");
@@ -56,6 +55,26 @@ async fn connections() -> Result<()> {
     let one = connect(&server.url(), "one").await?;
     drop(within("acquiring", one.lock("x")?.acquire()).await??);
     Ok(())
+}
+
+/// So many connections, all of which the server has taken: as long as it counts one of before, it refuses one of these.
+async fn crowd(address: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let mut others: Vec<TcpStream> = Vec::new();
+    loop {
+        others.retain(is_open);
+        if others.len() == count {
+            return others;
+        }
+        let missing = others.len()..count;
+        others.extend(missing.filter_map(|_| TcpStream::connect(address).ok()));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// A server that refuses a connection says so, and closes it.
+fn is_open(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).is_ok()
+        && stream.peek(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
 }
 
 async fn one_heartbeat() -> Result<()> {

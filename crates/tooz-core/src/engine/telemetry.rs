@@ -38,6 +38,10 @@ impl Telemetry {
         self.driver
     }
 
+    pub(crate) fn member(&self) -> &MemberId {
+        &self.member
+    }
+
     /// The clock for what is only told; without a listener it is not asked.
     fn now() -> Option<Instant> {
         (Meter::IS_ON || tracing::enabled!(target: "tooz::acquire", tracing::Level::DEBUG)).then(Instant::now)

@@ -12,6 +12,7 @@ use crate::base::options::backend_url::BackendUrl;
 use crate::base::settings::Settings;
 use crate::driver::card::{Driver, find};
 use crate::engine::meter::MeterOptions;
+use crate::engine::telemetry::Telemetry;
 use crate::handles::coordinator::Coordinator;
 
 /// Connects `member` to the backend behind `url`; see [`ConnectOptions`] for everything that can be set.
@@ -203,7 +204,8 @@ impl ConnectOptions {
         let settings = Settings::read(&options).map_err(|error| error.in_driver(driver.name()))?;
         let credentials =
             CredentialSource::choose(&self.url, &options, self.ask).map_err(|error| error.in_driver(driver.name()))?;
-        Coordinator::start(driver, self.url, options, credentials, member, settings, self.require, &self.meter).await
+        let telemetry = Telemetry::new(driver.name(), member, settings.namespace.as_str(), &self.meter);
+        Coordinator::start(driver, self.url, options, credentials, settings, self.require, telemetry).await
     }
 
     #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::driver::terms::Terms;
 use crate::engine::heart::{Heart, within};
 use crate::engine::inner::{Inner, Retry};
 use crate::engine::local_queues::LocalQueues;
-use crate::engine::meter::{Meter, MeterOptions};
+use crate::engine::meter::Meter;
 use crate::engine::phase::{Need, Phase};
 use crate::engine::supervisor::{Supervisor, end_with_the_heart};
 use crate::engine::telemetry::Telemetry;
@@ -64,21 +64,19 @@ impl Coordinator {
         url: BackendUrl,
         options: Options,
         credentials: CredentialSource,
-        member: MemberId,
         settings: Settings,
         require: Characteristics,
-        meter: &MeterOptions,
+        telemetry: Telemetry,
     ) -> Result<Self> {
         let nonce = getrandom::u64().map_err(|error| {
             Error::new(ErrorKind::Unavailable, "the system gives no random numbers").with_source(error)
         })?;
-        let telemetry = Telemetry::new(driver.name(), member.clone(), settings.namespace.as_str(), meter);
         let inner = Arc::new(Inner {
             driver,
             url,
             options,
             credentials,
-            member,
+            member: telemetry.member().clone(),
             settings,
             telemetry: Arc::new(telemetry),
             require,

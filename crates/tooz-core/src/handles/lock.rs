@@ -203,7 +203,7 @@ impl Lock {
     async fn try_for(&self, mode: LockMode) -> Result<Option<LockGuard>> {
         let wait = self.handle.inner.telemetry.wait(&self.queue.key, mode);
         let answer = self.try_for_grant(mode).await;
-        wait.over(answer.as_ref().map(token_of));
+        wait.over(token_of(&answer));
         answer
     }
 
@@ -226,7 +226,7 @@ impl Lock {
     async fn wait_within(&self, mode: LockMode, limit: Duration) -> Result<Option<LockGuard>> {
         let wait = self.handle.inner.telemetry.wait(&self.queue.key, mode);
         let answer = self.wait_for_grant_within(mode, limit).await;
-        wait.over(answer.as_ref().map(token_of));
+        wait.over(token_of(&answer));
         answer
     }
 
@@ -318,8 +318,8 @@ impl fmt::Debug for Lock {
     }
 }
 
-fn token_of(guard: &Option<LockGuard>) -> Option<FencingToken> {
-    guard.as_ref().map(LockGuard::fencing_token)
+fn token_of(answer: &Result<Option<LockGuard>>) -> Result<Option<FencingToken>, &Error> {
+    answer.as_ref().map(|guard| guard.as_ref().map(LockGuard::fencing_token))
 }
 
 pub(crate) async fn answer(place: &mut Place) -> Answer {

@@ -214,7 +214,7 @@ fn parse_host(text: &str, number: usize) -> Result<Host, String> {
             }
             name
         }
-        _ => return Err(wrong("is an address of a version that is not known")),
+        UriHost::IpvFuture { .. } => return Err(wrong("is an address of a version that is not known")),
     };
     if name.is_empty() {
         return Err(wrong("has no name"));
