@@ -188,7 +188,7 @@ fn a_broken_lock_is_lost_for_its_holder_and_free_for_others(backend: &Backend) {
     let (mut holder, cmd) = hold(&bench, "sleep 60");
     let token = tokens(&bench)[0].to_string();
     let wrong = bench.run(["break", "x", "--token", "1"]);
-    assert_eq!(wrong.code, Some(125), "{wrong:?}");
+    assert_eq!(wrong.code, Some(66), "{wrong:?}");
     assert!(is_alive(cmd), "another token is another grant");
     let done = bench.run(["break", "x", "--token", &token]);
     assert_eq!(done.code, Some(0), "{done:?}");
@@ -196,7 +196,7 @@ fn a_broken_lock_is_lost_for_its_holder_and_free_for_others(backend: &Backend) {
     assert_eq!(bench.run(["lock", "x", "--wait", "2s", "--", "true"]).code, Some(0));
     assert_eq!(holder.code(), Some(76));
     assert!(!is_alive(cmd));
-    assert_eq!(bench.run(["break", "x"]).code, Some(125), "there is nothing to break");
+    assert_eq!(bench.run(["break", "x"]).code, Some(66), "there is nothing to break");
 }
 
 fn the_lock_of_a_killed_holder_is_the_next_ones_in_time(backend: &Backend) {
@@ -314,7 +314,7 @@ fn the_doctor_finds_a_server_that_evicts(backend: &Backend) {
     let setup = Setup::new(backend.kind).argument("--maxmemory 100mb --maxmemory-policy allkeys-lru");
     let server = setup.start().expect("the server starts");
     let refused = Bench::on(server.url()).run(["doctor"]);
-    assert_eq!(refused.code, Some(125), "{refused:?}");
+    assert_eq!(refused.code, Some(64), "{refused:?}");
     assert!(refused.err.contains("noeviction"), "{refused:?}");
     let accepted = Bench::on(format!("{}?allow_eviction=true", server.url())).run(["doctor"]);
     assert_eq!(accepted.code, Some(1), "{accepted:?}");
@@ -322,7 +322,7 @@ fn the_doctor_finds_a_server_that_evicts(backend: &Backend) {
     assert!(finding.contains("CONFIG SET maxmemory-policy noeviction"), "{finding}");
     server.stop().expect("the server stops");
     let gone = Bench::on(format!("{}?connect_timeout=2s", server.url())).run(["doctor"]);
-    assert_eq!((gone.code, gone.out.as_str()), (Some(125), ""), "{gone:?}");
+    assert_eq!((gone.code, gone.out.as_str()), (Some(69), ""), "{gone:?}");
 }
 
 fn a_member_that_crashed_is_followed_by_its_next_run(backend: &Backend) {

@@ -60,7 +60,7 @@ pub(super) fn has_job_control() -> bool {
 }
 
 /// Stops all of this job, `tooz` included, and comes back when it was continued.
-pub(super) fn stop_job() {
+pub(crate) fn stop_job() {
     // SIGSTOP and not SIGTSTP: we have a handler for that, which would see it after the continue and stop once more.
     let _ = killpg(getpgrp(), Signal::SIGSTOP);
 }

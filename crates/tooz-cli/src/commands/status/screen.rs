@@ -1,0 +1,251 @@
+//! The live screen: what is drawn, what comes from the keyboard, and the terminal as it was before.
+
+use std::io::stdout;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::cursor::Show;
+use ratatui::crossterm::event::{Event, KeyEvent, KeyEventKind, poll, read};
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::layout::{Constraint, Layout};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::Line;
+use ratatui::widgets::Paragraph;
+use ratatui::{Frame, Terminal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::{Instant, sleep_until};
+use tooz::Coordinator;
+
+use super::changes::History;
+use super::health::Pulse;
+use super::keys::{self, HELP};
+use super::snapshot::Snapshot;
+use super::tables::{self, LineKind, TextLine};
+use super::view::{View, Wish};
+use crate::args::StatusArguments;
+use crate::exit;
+use crate::failure::CommandFailure;
+use crate::run::{Signals, stop_job};
+use crate::speech::local;
+
+/// How often the keyboard's thread looks whether it is still wanted.
+const KEY_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How often ages are drawn anew, whatever else happens.
+const REDRAW: Duration = Duration::from_millis(500);
+
+type Screen = Terminal<CrosstermBackend<std::io::Stdout>>;
+
+/// Whether the terminal is as this program made it.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Gives the terminal back as it was. May be called at any time, also by a panic.
+pub(crate) fn restore() {
+    if TAKEN.swap(false, Ordering::SeqCst) {
+        // What does not work at the end can't be mended by this program.
+        let _ = disable_raw_mode();
+        let _ = execute!(stdout(), LeaveAlternateScreen, Show);
+    }
+}
+
+/// The terminal, until this is dropped.
+struct Taken(Screen);
+
+impl Taken {
+    fn take() -> std::io::Result<Self> {
+        TAKEN.store(true, Ordering::SeqCst);
+        enable_raw_mode()?;
+        execute!(stdout(), EnterAlternateScreen)?;
+        Ok(Taken(Terminal::new(CrosstermBackend::new(stdout()))?))
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Shows it until the user or a signal ends it.
+pub(super) async fn run(
+    coordinator: &Coordinator,
+    arguments: &StatusArguments,
+    pulse: &mut Pulse,
+    signals: &mut Signals,
+) -> Result<u8, CommandFailure> {
+    let failed = |error: std::io::Error| CommandFailure::error(format!("the terminal: {error}"));
+    let mut status = Status {
+        coordinator,
+        pulse,
+        history: History::default(),
+        snapshot: None,
+        view: View { filter: arguments.filter.clone(), ..View::default() },
+        notice: String::new(),
+    };
+    let mut screen = Taken::take().map_err(failed)?;
+    let mut keys = keyboard().map_err(failed)?;
+    let (mut next_look, mut next_draw) = (Instant::now(), Instant::now());
+    let mut looking = None;
+    loop {
+        if looking.is_none() && !status.view.is_paused && Instant::now() >= next_look {
+            let coordinator = coordinator.clone();
+            looking = Some(tokio::spawn(async move { Snapshot::take(&coordinator).await }));
+        }
+        status.draw(&mut screen.0).map_err(failed)?;
+        let wish = tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::SIGTSTP => Wish::Stop,
+                Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT => return Ok(exit::by_signal(signal as i32)),
+                _ => Wish::Nothing,
+            },
+            key = keys.recv() => match key {
+                Some(key) => keys::press(&mut status.view, key),
+                // The terminal was hung up.
+                None => Wish::Quit,
+            },
+            taken = finished(&mut looking), if looking.is_some() => {
+                looking = None;
+                next_look = Instant::now() + arguments.every;
+                if let Ok(snapshot) = taken {
+                    status.note(snapshot).await;
+                }
+                Wish::Nothing
+            }
+            () = sleep_until(next_draw.max(Instant::now() + KEY_PATIENCE)) => {
+                next_draw = Instant::now() + REDRAW;
+                Wish::Nothing
+            }
+        };
+        match wish {
+            Wish::Nothing => {}
+            Wish::Quit => return Ok(exit::SUCCESS),
+            Wish::Session => status.toggle_session().await,
+            Wish::Stop => {
+                drop(screen);
+                stop_job();
+                screen = Taken::take().map_err(failed)?;
+            }
+        }
+    }
+}
+
+/// What a task answers; never, where there is none.
+async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The keys, read on a thread of their own: reading waits.
+fn keyboard() -> std::io::Result<UnboundedReceiver<KeyEvent>> {
+    let (sender, keys) = unbounded_channel();
+    std::thread::Builder::new().name("tooz-keyboard".to_owned()).spawn(move || {
+        while !sender.is_closed() {
+            // While the terminal is given back, what is typed is the shell's.
+            if !TAKEN.load(Ordering::SeqCst) {
+                std::thread::sleep(KEY_PATIENCE);
+                continue;
+            }
+            match poll(KEY_PATIENCE).and_then(|some| if some { read().map(Some) } else { Ok(None) }) {
+                Ok(Some(Event::Key(key))) if key.kind != KeyEventKind::Release => drop(sender.send(key)),
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    })?;
+    Ok(keys)
+}
+
+struct Status<'a> {
+    coordinator: &'a Coordinator,
+    pulse: &'a mut Pulse,
+    history: History,
+    snapshot: Option<Snapshot>,
+    view: View,
+    /// Something for the last line, until the next key.
+    notice: String,
+}
+
+impl Status<'_> {
+    async fn note(&mut self, snapshot: Snapshot) {
+        self.pulse.measure(self.coordinator).await;
+        self.history.note(&snapshot);
+        self.snapshot = Some(snapshot);
+    }
+
+    async fn toggle_session(&mut self) {
+        self.notice.clear();
+        if self.pulse.has_session() {
+            self.pulse.close_session().await;
+        } else if let Err(failure) = self.pulse.open_session(self.coordinator).await {
+            self.notice = failure.into_message();
+        }
+    }
+
+    fn draw(&mut self, screen: &mut Screen) -> std::io::Result<()> {
+        let lines = self.lines();
+        screen.draw(|frame| self.paint(frame, lines))?;
+        Ok(())
+    }
+
+    fn lines(&self) -> Vec<TextLine> {
+        if self.view.is_helping {
+            let help = HELP.iter().map(|text| TextLine { text: (*text).to_owned(), kind: LineKind::Row });
+            return help.collect();
+        }
+        match &self.snapshot {
+            Some(snapshot) => tables::lines(&snapshot.seen_through(&self.view.filter), Some(&self.history)),
+            None => vec![TextLine { text: " looking …".to_owned(), kind: LineKind::Note }],
+        }
+    }
+
+    fn paint(&mut self, frame: &mut Frame<'_>, lines: Vec<TextLine>) {
+        let areas = Layout::vertical([Constraint::Length(2), Constraint::Min(0), Constraint::Length(1)]);
+        let [head, body, foot] = areas.areas(frame.area());
+        let health = self.pulse.health(self.coordinator).lines();
+        frame.render_widget(Paragraph::new(health.map(Line::from).to_vec()), head);
+        self.view.fit(lines.len(), usize::from(body.height));
+        let seen = lines.into_iter().skip(self.view.top).take(usize::from(body.height));
+        frame.render_widget(Paragraph::new(seen.map(styled).collect::<Vec<_>>()), body);
+        let style = Style::new().add_modifier(Modifier::REVERSED);
+        frame.render_widget(Paragraph::new(self.foot()).style(style), foot);
+    }
+
+    fn foot(&self) -> String {
+        if self.view.is_typing {
+            return format!(" filter: {}_", self.view.filter);
+        }
+        if !self.notice.is_empty() {
+            return format!(" {}", self.notice);
+        }
+        let paused = if self.view.is_paused { "PAUSED " } else { "" };
+        let filter =
+            if self.view.filter.is_empty() { String::new() } else { format!("filter {:?} ", self.view.filter) };
+        let seen = self.snapshot.as_ref().map(|snapshot| local(snapshot.taken)).unwrap_or_default();
+        let place = format!(
+            "{}-{}/{}",
+            self.view.top + 1,
+            (self.view.top + self.view.height).min(self.view.lines),
+            self.view.lines
+        );
+        format!(" {paused}{filter}{seen}  {place}  q quit  / filter  p pause  s session  h help")
+    }
+}
+
+/// Colours are left away where the user wants none; what is bold says the same.
+fn styled(line: TextLine) -> Line<'static> {
+    let has_colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colour = |colour| if has_colour { Style::new().fg(colour) } else { Style::new() };
+    let style = match line.kind {
+        LineKind::Title => colour(Color::Cyan).add_modifier(Modifier::BOLD),
+        LineKind::Header => Style::new().add_modifier(Modifier::BOLD),
+        LineKind::Row => Style::new(),
+        LineKind::Note => colour(Color::Yellow),
+    };
+    Line::styled(line.text, style)
+}

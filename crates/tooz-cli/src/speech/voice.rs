@@ -1,0 +1,142 @@
+//! The thread that speaks. A terminal that was stopped with Ctrl-S, or a log whose disk hangs, must not keep a deadline from being moved, nor
+//! the guard from ending CMD.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::event::Event;
+use super::manner::{EventsError, Manner};
+use super::words::on_one_line;
+use super::{stamp, waiting};
+
+/// How long the last words may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+static MANNER: OnceLock<Manner> = OnceLock::new();
+static VOICE: Mutex<Option<Voice>> = Mutex::new(None);
+
+/// What is to be written.
+enum Utterance {
+    /// For people, at that moment.
+    Sentence(SystemTime, String),
+    Line(String),
+    Event(String),
+    /// All before it has been written.
+    End(Sender<()>),
+}
+
+struct Voice {
+    words: Sender<Utterance>,
+    has_events: bool,
+}
+
+/// From now on it is spoken in this manner. A second call changes nothing.
+pub(crate) fn begin(manner: Manner) -> Result<(), EventsError> {
+    let events = manner.open_events()?;
+    let _ = MANNER.set(manner);
+    start(events);
+    Ok(())
+}
+
+/// How is spoken.
+pub(crate) fn manner() -> Manner {
+    MANNER.get().copied().unwrap_or_default()
+}
+
+fn start(events: Option<File>) {
+    let (words, heard) = channel();
+    let has_events = events.is_some();
+    let speaking = std::thread::Builder::new().name("tooz-voice".to_owned()).spawn(move || speak(&heard, events));
+    if speaking.is_ok() {
+        *VOICE.lock().unwrap_or_else(PoisonError::into_inner) = Some(Voice { words, has_events });
+    }
+}
+
+/// Says what happened, without waiting until it was read.
+pub(crate) fn tell(event: Event) {
+    let manner = manner();
+    if event.is_heard_by(manner.quiet) {
+        let sentence = || Utterance::Sentence(SystemTime::now(), event.sentence().to_owned());
+        utter(if manner.json { Utterance::Line(event.json()) } else { sentence() });
+    }
+    utter(Utterance::Event(event.json()));
+}
+
+/// A line of a library's trace, as it is.
+pub(super) fn line(text: &str) {
+    utter(Utterance::Line(on_one_line(text)));
+}
+
+fn with_time(moment: SystemTime, sentence: &str) -> String {
+    format!("{} {}", stamp::local(moment), on_one_line(&format!("tooz: {sentence}")))
+}
+
+fn utter(utterance: Utterance) {
+    let voice = VOICE.lock().unwrap_or_else(PoisonError::into_inner);
+    match (&*voice, utterance) {
+        (Some(voice), Utterance::Event(_)) if !voice.has_events => {}
+        (Some(voice), utterance) => drop(voice.words.send(utterance)),
+        // Before the beginning, and where no thread can be had.
+        (None, Utterance::Line(line)) => write_line(&line),
+        (None, Utterance::Sentence(moment, sentence)) => write_line(&with_time(moment, &sentence)),
+        (None, _) => {}
+    }
+}
+
+/// Waits until all is written, but not for a reader that does not read.
+pub(crate) fn finish() {
+    let (written, all) = channel();
+    utter(Utterance::End(written));
+    let _ = all.recv_timeout(LAST_WORDS);
+}
+
+fn speak(words: &Receiver<Utterance>, mut events: Option<File>) {
+    let mut missed = 0;
+    for utterance in words {
+        match utterance {
+            Utterance::Sentence(moment, sentence) => write_line(&with_time(moment, &sentence)),
+            Utterance::Line(line) => write_line(&line),
+            Utterance::Event(event) => write_event(events.as_mut(), &event, &mut missed),
+            Utterance::End(written) => drop(written.send(())),
+        }
+    }
+}
+
+/// A caller that closed stderr does not want to know.
+fn write_line(line: &str) {
+    waiting::beside(|| drop(writeln!(io::stderr(), "{line}")));
+}
+
+/// Whole lines, each with one write. A reader that is too slow for a full pipe is told how many it missed.
+fn write_event(file: Option<&mut File>, event: &str, missed: &mut u64) {
+    let Some(file) = file else { return };
+    let mut text = String::new();
+    if *missed > 0 {
+        text = format!("{{\"event\":\"missed\",\"count\":{missed},\"at\":\"{}\"}}\n", stamp::utc(SystemTime::now()));
+    }
+    text += event;
+    text.push('\n');
+    match file.write(text.as_bytes()) {
+        Ok(_) => *missed = 0,
+        Err(_) => *missed += 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_was_too_slow_is_told_how_much_it_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = File::create(folder.path().join("events")).unwrap();
+        let mut missed = 2;
+        write_event(Some(&mut file), "{}", &mut missed);
+        let text = std::fs::read_to_string(folder.path().join("events")).unwrap();
+        assert!(text.starts_with("{\"event\":\"missed\",\"count\":2,") && text.ends_with("\n{}\n"), "{text}");
+        assert_eq!(missed, 0);
+    }
+}

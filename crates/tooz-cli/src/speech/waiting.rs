@@ -1,0 +1,60 @@
+//! On a terminal: a line that moves, so that a person sees that it waits and since when.
+
+use std::io::{IsTerminal, stderr};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::manner;
+
+/// How often it moves.
+const TICK: Duration = Duration::from_millis(250);
+
+static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Shown until it is dropped.
+pub(crate) struct WaitingLine(());
+
+/// Shows that it waits for something, where a person may see that.
+pub(crate) fn show(what: String) -> WaitingLine {
+    let manner = manner();
+    if stderr().is_terminal() && !manner.quiet && !manner.json {
+        let bar = ProgressBar::new_spinner();
+        let style = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        bar.set_message(what);
+        bar.enable_steady_tick(TICK);
+        *shown() = Some(bar);
+    }
+    WaitingLine(())
+}
+
+/// Writes something else, without tearing the line apart.
+pub(super) fn beside(write: impl FnOnce()) {
+    match &*shown() {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
+
+fn shown() -> std::sync::MutexGuard<'static, Option<ProgressBar>> {
+    SHOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl WaitingLine {
+    /// It waits for something else now.
+    pub(crate) fn change(&self, what: String) {
+        if let Some(bar) = &*shown() {
+            bar.set_message(what);
+        }
+    }
+}
+
+impl Drop for WaitingLine {
+    fn drop(&mut self) {
+        if let Some(bar) = shown().take() {
+            bar.finish_and_clear();
+        }
+    }
+}
