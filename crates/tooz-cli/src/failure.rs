@@ -80,7 +80,7 @@ impl CommandFailure {
         if let Some(message) = self.message {
             let event = Event::new("error", message.clone()).loudness(Loudness::Always);
             let event = event.with("kind", self.kind).with("message", message);
-            speech::tell(event.with("driver", self.driver).with("exit_code", self.code));
+            speech::tell(&event.with("driver", self.driver).with("exit_code", self.code));
         }
         self.code
     }

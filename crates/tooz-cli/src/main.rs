@@ -47,7 +47,7 @@ fn visible(words: &[OsString]) -> u8 {
         Ok(code) => code,
         Err(failure) => failure.report(),
     };
-    speech::tell(speech::command::exit(code));
+    speech::tell(&speech::command::exit(code));
     code
 }
 

@@ -50,11 +50,11 @@ fn advice(scheme: &str) -> String {
         .map(|(feature, _)| *feature)
         .filter(|one| !drivers.iter().any(|driver| driver.name() == *one))
         .collect();
-    let mut advice = format!("no driver answers the scheme {scheme:?}; this tooz answers {}", linked.join(", "));
-    if !others.is_empty() {
-        advice += &format!("; {INSTALL} full builds one with {}, too", others.join(", "));
+    let unknown = format!("no driver answers the scheme {scheme:?}; this tooz answers {}", linked.join(", "));
+    if others.is_empty() {
+        return unknown;
     }
-    advice
+    format!("{unknown}; {INSTALL} full builds one with {}, too", others.join(", "))
 }
 
 /// As RFC 3986 has it: anything else may be a part of a secret, and is not repeated.

@@ -114,6 +114,6 @@ fn no_connection_is_an_error_of_its_own() {
     std::fs::write(&file, "").unwrap();
     let url = format!("file://{}", file.display());
     let done = bench.run(["--url", &url, "doctor"]);
-    assert_eq!((done.code, done.out.as_str()), (Some(125), ""), "{done:?}");
+    assert_eq!((done.code, done.out.as_str()), (Some(64), ""), "{done:?}");
     assert_eq!(done.err.lines().count(), 1, "{done:?}");
 }

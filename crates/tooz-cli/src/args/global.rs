@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::builder::FalseyValueParser;
+use clap::builder::{FalseyValueParser, OsStringValueParser, TypedValueParser as _};
 use clap::{ArgAction, Args};
 
 #[derive(Args, Clone)]
@@ -11,7 +11,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "TOOZ_URL", hide_env_values = true, default_value = Global::DEFAULT_URL)]
     pub(crate) url: String,
     /// Read the password from this file at each connection, in place of one in the URL
-    #[arg(long, global = true, env = "TOOZ_PASSWORD_FILE", value_name = "PATH")]
+    #[arg(long, global = true, env = "TOOZ_PASSWORD_FILE", value_name = "PATH", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub(crate) password_file: Option<PathBuf>,
     /// This member's id [default: host, pid and a random part]
     #[arg(long, global = true, env = "TOOZ_MEMBER", value_name = "ID")]

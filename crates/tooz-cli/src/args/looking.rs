@@ -11,15 +11,22 @@ use super::values::{duration, duration_or_seconds};
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct WaitForGroup {
     /// Wait until the group is created, at most so long [default: for ever]
-    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, value_parser = duration_or_seconds)]
-    wait_for_group: Option<Option<Duration>>,
+    #[arg(
+        long = "wait-for-group",
+        value_name = "DURATION",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = FOR_EVER,
+        value_parser = patience
+    )]
+    pub(crate) patience: Option<Duration>,
 }
 
-impl WaitForGroup {
-    /// `None`: it is not waited for; else how long at most.
-    pub(crate) fn patience(self) -> Option<Duration> {
-        self.wait_for_group.map(|limit| limit.unwrap_or(Duration::MAX))
-    }
+/// How an option without its value is read.
+const FOR_EVER: &str = "for-ever";
+
+fn patience(text: &str) -> Result<Duration, String> {
+    if text == FOR_EVER { Ok(Duration::MAX) } else { duration_or_seconds(text) }
 }
 
 #[derive(Args, Debug)]

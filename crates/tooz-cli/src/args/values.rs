@@ -54,7 +54,7 @@ mod tests {
     fn a_wait_may_be_in_seconds_alone() {
         assert_eq!(duration_or_seconds("0").unwrap(), Duration::ZERO);
         assert_eq!(duration_or_seconds("1.5").unwrap(), Duration::from_millis(1500));
-        assert_eq!(duration_or_seconds("2m").unwrap(), Duration::from_secs(120));
+        assert_eq!(duration_or_seconds("2m").unwrap(), Duration::from_mins(2));
         assert!(duration_or_seconds("-1").is_err() && duration_or_seconds("NaN").is_err());
         assert!(duration_or_seconds("soon").unwrap_err().contains("500ms"));
     }

@@ -26,7 +26,7 @@ pub(super) async fn run(global: &Global, arguments: ElectArguments) -> Result<u8
         let kill_after = kill_after(coordinator, arguments.run.kill_after)?;
         let mut signals = Signals::listen()?;
         let membership = unless_signalled(&mut signals, membership::join(coordinator, &name, &options)).await?;
-        speech::tell(speech::groups::joined(&name, coordinator.member()));
+        speech::tell(&speech::groups::joined(&name, coordinator.member()));
         let candidate = Candidate {
             coordinator,
             membership: &membership,
@@ -75,12 +75,12 @@ impl Candidate<'_> {
                 reason = &mut over => return Err(membership::lost(name, &reason)),
             };
             let elected = Instant::now();
-            speech::tell(speech::groups::elected(name, leadership.epoch()));
+            speech::tell(&speech::groups::elected(name, leadership.epoch()));
             let (why, membership) = match self.term(leadership, signals, over.as_mut()).await? {
                 TermEnd::Ended(code) => return Ok(code),
                 TermEnd::Lost { why, membership } => (why, membership),
             };
-            speech::tell(speech::groups::leadership_lost(name, &why, !self.once && membership.is_none()));
+            speech::tell(&speech::groups::leadership_lost(name, &why, !self.once && membership.is_none()));
             let lost = format!("the leadership of group {name:?} was lost: {why}");
             match membership {
                 _ if self.once => return Err(CommandFailure::lost(lost)),
@@ -165,7 +165,8 @@ impl Candidate<'_> {
 
     async fn resign(&self, leadership: Leadership, signals: &mut Signals) -> Result<(), String> {
         let resigning = speech::groups::resigning(self.membership.group());
-        speech::tell(if leadership.is_leader() { resigning } else { resigning.for_programs() });
+        let resigning = if leadership.is_leader() { resigning } else { resigning.for_programs() };
+        speech::tell(&resigning);
         tokio::select! {
             resigned = leadership.resign() => resigned.map_err(|error| speech::words::in_words(&error)),
             signal = signals.end_tidying_up() => Err(format!("resigning was given up: signal {signal} came")),

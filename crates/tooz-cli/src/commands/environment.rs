@@ -16,12 +16,12 @@ impl Environment {
     pub(super) fn of(global: &Global, member: &MemberId) -> Result<Self, CommandFailure> {
         let environment = Environment(Vec::new()).with("TOOZ_URL", &global.url).with("TOOZ_MEMBER", member);
         Ok(match password_file(global)? {
-            Some(path) => environment.with("TOOZ_PASSWORD_FILE", path),
+            Some(path) => environment.with("TOOZ_PASSWORD_FILE", &path),
             None => environment,
         })
     }
 
-    pub(super) fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+    pub(super) fn with(mut self, name: &'static str, value: &dyn ToString) -> Self {
         self.0.push((name, value.to_string().into()));
         self
     }

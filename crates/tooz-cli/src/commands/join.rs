@@ -22,7 +22,7 @@ pub(super) async fn run(global: &Global, arguments: JoinArguments) -> Result<u8,
         kill_after(coordinator, arguments.run.kill_after)?;
         let mut signals = Signals::listen()?;
         let membership = unless_signalled(&mut signals, membership::join(coordinator, &name, &options)).await?;
-        speech::tell(speech::groups::joined(&name, coordinator.member()));
+        speech::tell(&speech::groups::joined(&name, coordinator.member()));
         let Some(command) = arguments.run.command() else {
             return alone(&membership, &mut signals).await;
         };

@@ -23,7 +23,8 @@ pub(super) async fn run(global: &Global, arguments: LockArguments) -> Result<u8,
             return Err(not_acquired(&name, &arguments));
         };
         let acquired = speech::locks::acquired(&name, &guard);
-        speech::tell(if arguments.is_conflict_no_news() { acquired.for_programs() } else { acquired });
+        let acquired = if arguments.is_conflict_no_news() { acquired.for_programs() } else { acquired };
+        speech::tell(&acquired);
         under(global, coordinator, &name, guard, &arguments, &mut signals).await
     })
     .await
@@ -86,7 +87,7 @@ async fn under(
     let environment = Environment::of(global, coordinator.member())?;
     let job = Job {
         command: &required_command(&arguments.run)?,
-        environment: environment.with("TOOZ_FENCING_TOKEN", guard.fencing_token()).with("TOOZ_LOCK", name).list(),
+        environment: environment.with("TOOZ_FENCING_TOKEN", &guard.fencing_token()).with("TOOZ_LOCK", name).list(),
         kill_after: kill_after(coordinator, arguments.run.kill_after)?,
         descriptors: coordinator.descriptors(),
     };
@@ -106,12 +107,12 @@ async fn under(
     };
     match outcome? {
         JobEnd::Lost(why) => {
-            speech::tell(speech::locks::lost(name, &why));
+            speech::tell(&speech::locks::lost(name, &why));
             Err(CommandFailure::lost(format!("lock {name:?} was lost: {why}")))
         }
         JobEnd::Ended(code) => {
             match released {
-                Ok(()) => speech::tell(speech::locks::released(name)),
+                Ok(()) => speech::tell(&speech::locks::released(name)),
                 Err(why) => {
                     failure::hurry();
                     // CMD has ended under the lock: its result stands. The release goes on until the session ends.

@@ -37,7 +37,7 @@ pub(super) async fn join(
         return Err(error.into());
     };
     let at_most = humantime::format_duration(rounded(after + LATE)).to_string();
-    speech::tell(groups::waiting_for_namesake(name, coordinator.member(), &at_most));
+    speech::tell(&groups::waiting_for_namesake(name, coordinator.member(), &at_most));
     Ok(group.join_with(options.clone().wait()).await?)
 }
 
@@ -53,11 +53,11 @@ pub(super) async fn until_over(membership: &Membership) -> LossReason {
         if let Some(over) = membership.over().or_else(|| is_for_ever(reason).then_some(reason)) {
             return over;
         }
-        speech::tell(groups::membership_lost(group, reason));
+        speech::tell(&groups::membership_lost(group, reason));
         if let Err(reason) = membership.wait_standing().await {
             return reason;
         }
-        speech::tell(groups::rejoined(group, membership.member()));
+        speech::tell(&groups::rejoined(group, membership.member()));
     }
 }
 
@@ -83,7 +83,7 @@ pub(super) async fn leave(membership: &Membership, signals: &mut Signals) -> Res
         () = tokio::time::sleep(LONGEST_LEAVE) => left_undone(&format!("no answer for {LONGEST_LEAVE:?}")),
     };
     match left {
-        Ok(()) => speech::tell(groups::left(membership.group())),
+        Ok(()) => speech::tell(&groups::left(membership.group())),
         Err(_) => failure::hurry(),
     }
     left

@@ -28,7 +28,7 @@ pub(super) async fn wait_for<T>(
     wait: WaitForGroup,
     ask: impl AsyncFn() -> tooz::Result<T>,
 ) -> Result<T, CommandFailure> {
-    let (begin, patience) = (Instant::now(), wait.patience().unwrap_or_default());
+    let (begin, patience) = (Instant::now(), wait.patience.unwrap_or_default());
     let mut shown = None;
     loop {
         match ask().await {
@@ -36,7 +36,7 @@ pub(super) async fn wait_for<T>(
             answer => return answer.map_err(of(group.as_str())),
         }
         if shown.is_none() {
-            speech::tell(speech::groups::waiting_for_group(group));
+            speech::tell(&speech::groups::waiting_for_group(group));
             shown = Some(waiting::show(format!("waiting for group {group:?} to be created")));
         }
         sleep(LOOK_AGAIN.min(patience.saturating_sub(begin.elapsed()))).await;

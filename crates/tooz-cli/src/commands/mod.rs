@@ -175,7 +175,7 @@ async fn tell_of_session(coordinator: &Coordinator) {
             // One that this version does not know is told rather than swallowed.
             other => speech::Event::new("other", format!("{other:?}")),
         };
-        speech::tell(told);
+        speech::tell(&told);
     }
     std::future::pending::<()>().await;
 }

@@ -57,12 +57,7 @@ impl<'a> InTheWay<'a> {
                 InTheWay::Leader(group) => group.leader().await.map(Obstacle::Leader),
             }
         };
-        timeout(PATIENCE, asked).await.ok()?.ok().filter(|obstacle| self.is_worth_a_word(obstacle))
-    }
-
-    /// A lock that has no holder at this moment is about to be granted.
-    fn is_worth_a_word(&self, obstacle: &Obstacle) -> bool {
-        !matches!(obstacle, Obstacle::Queue(queue) if queue.holders.is_empty())
+        timeout(PATIENCE, asked).await.ok()?.ok().filter(Obstacle::is_worth_a_word)
     }
 
     fn event(&self, obstacle: &Obstacle) -> Option<Event> {
@@ -90,6 +85,11 @@ impl<'a> InTheWay<'a> {
 }
 
 impl Obstacle {
+    /// A lock that has no holder at this moment is about to be granted.
+    fn is_worth_a_word(&self) -> bool {
+        !matches!(self, Obstacle::Queue(queue) if queue.holders.is_empty())
+    }
+
     /// Another one is in the way than before; who waits behind is not told each time.
     fn is_another_than(&self, other: &Obstacle) -> bool {
         match (self, other) {
@@ -121,7 +121,7 @@ async fn tell(in_the_way: &InTheWay<'_>) {
                 None => shown = Some(waiting::show(line)),
             }
             if told.as_ref().is_none_or(|told| obstacle.is_another_than(told)) {
-                in_the_way.event(&obstacle).into_iter().for_each(speech::tell);
+                in_the_way.event(&obstacle).iter().for_each(speech::tell);
                 told = Some(obstacle);
             }
         }

@@ -165,7 +165,7 @@ impl Watch<'_> {
             self.kill(Cause::Deadline, Some("the deadline has come, and with it the end of what it runs under"));
         } else if self.term.is_nearly_over() && self.ending.is_none() {
             self.terminate(Cause::Deadline);
-            speech::tell(speech::command::ending(Signal::SIGTERM, &self.why_in_time()));
+            speech::tell(&speech::command::ending(Signal::SIGTERM, &self.why_in_time()));
         }
         if let (Some(cause), Some(_)) = (self.ending, self.status) {
             self.kill(cause, None);
@@ -174,7 +174,7 @@ impl Watch<'_> {
             self.signal_group(Signal::SIGKILL);
             let below = processes::kill_below();
             if let Some(why) = self.unsaid.take() {
-                speech::tell(speech::command::ending(Signal::SIGKILL, why));
+                speech::tell(&speech::command::ending(Signal::SIGKILL, why));
             }
             self.out_of_reach = below.is_out_of_reach();
             if self.out_of_reach && self.status.is_some() {

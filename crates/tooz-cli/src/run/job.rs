@@ -175,13 +175,13 @@ impl Run {
                 biased;
                 frame = self.frames.recv() => match frame {
                     Some(Frame::Ended(ending)) => {
-                        speech::tell(speech::command::ended(ending.code));
+                        speech::tell(&speech::command::ended(ending.code));
                         return Ok(ending);
                     }
                     Some(Frame::Started(group)) => {
                         let group = Pid::from_raw(group);
                         self.group = Some(group);
-                        speech::tell(speech::command::started(group));
+                        speech::tell(&speech::command::started(group));
                     }
                     Some(Frame::NotStarted(errno)) => {
                         return Err(CommandFailure::error(format!("CMD can't be started: {}", Errno::from_raw(errno).desc())));
@@ -253,7 +253,7 @@ impl Run {
                 Signal::SIGTERM
             }
         };
-        speech::tell(speech::command::ending(signal, &why));
+        speech::tell(&speech::command::ending(signal, &why));
         self.lost = Some(why);
     }
 

@@ -8,6 +8,7 @@ pub(crate) mod held;
 pub(crate) mod locks;
 mod manner;
 pub(crate) mod session;
+mod sink;
 mod stamp;
 pub(crate) mod trace;
 mod voice;
@@ -22,5 +23,5 @@ pub(crate) use voice::{begin, finish, manner, tell};
 /// Something that went otherwise than it should, and does not end the command.
 pub(crate) fn warn(message: impl std::fmt::Display) {
     let message = message.to_string();
-    tell(Event::new("warning", message.clone()).with("message", message));
+    tell(&Event::new("warning", message.clone()).with("message", message));
 }

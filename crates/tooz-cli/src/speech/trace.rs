@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::SystemTime;
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::format::{FmtSpan, Writer};
 use tracing_subscriber::fmt::time::FormatTime;
 
 use super::{stamp, voice};
@@ -24,6 +24,8 @@ pub(crate) fn begin(verbosity: u8) -> Result<(), String> {
     })?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // What takes time is a span: its end says how much.
+        .with_span_events(FmtSpan::CLOSE)
         .with_ansi(false)
         .with_timer(LocalTime)
         .with_writer(TraceLine::default);

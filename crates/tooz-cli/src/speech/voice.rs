@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::event::Event;
 use super::manner::{EventsError, Manner};
+use super::sink::EventSink;
 use super::words::on_one_line;
 use super::{stamp, waiting};
 
@@ -49,14 +50,16 @@ pub(crate) fn manner() -> Manner {
 fn start(events: Option<File>) {
     let (words, heard) = channel();
     let has_events = events.is_some();
-    let speaking = std::thread::Builder::new().name("tooz-voice".to_owned()).spawn(move || speak(&heard, events));
+    let speaking = std::thread::Builder::new()
+        .name("tooz-voice".to_owned())
+        .spawn(move || speak(&heard, events.map(EventSink::new)));
     if speaking.is_ok() {
         *VOICE.lock().unwrap_or_else(PoisonError::into_inner) = Some(Voice { words, has_events });
     }
 }
 
 /// Says what happened, without waiting until it was read.
-pub(crate) fn tell(event: Event) {
+pub(crate) fn tell(event: &Event) {
     let manner = manner();
     if event.is_heard_by(manner.quiet) {
         let sentence = || Utterance::Sentence(SystemTime::now(), event.sentence().to_owned());
@@ -93,13 +96,16 @@ pub(crate) fn finish() {
     let _ = all.recv_timeout(LAST_WORDS);
 }
 
-fn speak(words: &Receiver<Utterance>, mut events: Option<File>) {
-    let mut missed = 0;
+fn speak(words: &Receiver<Utterance>, mut events: Option<EventSink>) {
     for utterance in words {
         match utterance {
             Utterance::Sentence(moment, sentence) => write_line(&with_time(moment, &sentence)),
             Utterance::Line(line) => write_line(&line),
-            Utterance::Event(event) => write_event(events.as_mut(), &event, &mut missed),
+            Utterance::Event(event) => {
+                if let Some(events) = &mut events {
+                    events.write(&event);
+                }
+            }
             Utterance::End(written) => drop(written.send(())),
         }
     }
@@ -108,35 +114,4 @@ fn speak(words: &Receiver<Utterance>, mut events: Option<File>) {
 /// A caller that closed stderr does not want to know.
 fn write_line(line: &str) {
     waiting::beside(|| drop(writeln!(io::stderr(), "{line}")));
-}
-
-/// Whole lines, each with one write. A reader that is too slow for a full pipe is told how many it missed.
-fn write_event(file: Option<&mut File>, event: &str, missed: &mut u64) {
-    let Some(file) = file else { return };
-    let mut text = String::new();
-    if *missed > 0 {
-        text = format!("{{\"event\":\"missed\",\"count\":{missed},\"at\":\"{}\"}}\n", stamp::utc(SystemTime::now()));
-    }
-    text += event;
-    text.push('\n');
-    match file.write(text.as_bytes()) {
-        Ok(_) => *missed = 0,
-        Err(_) => *missed += 1,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reader_that_was_too_slow_is_told_how_much_it_missed() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut file = File::create(folder.path().join("events")).unwrap();
-        let mut missed = 2;
-        write_event(Some(&mut file), "{}", &mut missed);
-        let text = std::fs::read_to_string(folder.path().join("events")).unwrap();
-        assert!(text.starts_with("{\"event\":\"missed\",\"count\":2,") && text.ends_with("\n{}\n"), "{text}");
-        assert_eq!(missed, 0);
-    }
 }

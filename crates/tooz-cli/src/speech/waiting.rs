@@ -14,20 +14,24 @@ const TICK: Duration = Duration::from_millis(250);
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// Shown until it is dropped.
-pub(crate) struct WaitingLine(());
+pub(crate) struct WaitingLine {
+    /// There is none where no person would see it.
+    bar: Option<ProgressBar>,
+}
 
 /// Shows that it waits for something, where a person may see that.
 pub(crate) fn show(what: String) -> WaitingLine {
     let manner = manner();
-    if stderr().is_terminal() && !manner.quiet && !manner.json {
-        let bar = ProgressBar::new_spinner();
-        let style = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        bar.set_message(what);
-        bar.enable_steady_tick(TICK);
-        *shown() = Some(bar);
+    if !stderr().is_terminal() || manner.quiet || manner.json {
+        return WaitingLine { bar: None };
     }
-    WaitingLine(())
+    let bar = ProgressBar::new_spinner();
+    let style = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.set_message(what);
+    bar.enable_steady_tick(TICK);
+    *shown() = Some(bar.clone());
+    WaitingLine { bar: Some(bar) }
 }
 
 /// Writes something else, without tearing the line apart.
@@ -45,7 +49,7 @@ fn shown() -> std::sync::MutexGuard<'static, Option<ProgressBar>> {
 impl WaitingLine {
     /// It waits for something else now.
     pub(crate) fn change(&self, what: String) {
-        if let Some(bar) = &*shown() {
+        if let Some(bar) = &self.bar {
             bar.set_message(what);
         }
     }
@@ -53,7 +57,8 @@ impl WaitingLine {
 
 impl Drop for WaitingLine {
     fn drop(&mut self) {
-        if let Some(bar) = shown().take() {
+        if let Some(bar) = &self.bar {
+            shown().take();
             bar.finish_and_clear();
         }
     }

@@ -21,14 +21,17 @@ pub(super) struct History {
     facts: Option<Facts>,
 }
 
+/// That something is there, where there is no more to say of it.
+type Presence = bool;
+
 /// What can change, each under its name.
 #[derive(Default, PartialEq)]
 struct Facts {
-    groups: BTreeMap<String, ()>,
+    groups: BTreeMap<String, Presence>,
     members: BTreeMap<(String, String), String>,
     leaders: BTreeMap<String, String>,
     holders: BTreeMap<(String, String), String>,
-    waiters: BTreeMap<(String, String), ()>,
+    waiters: BTreeMap<(String, String), Presence>,
 }
 
 impl History {
@@ -82,7 +85,7 @@ impl Facts {
             if let Some(leader) = &group.leader {
                 facts.leaders.insert(name.clone(), format!("{} (epoch {})", leader.member, leader.epoch));
             }
-            facts.groups.insert(name, ());
+            facts.groups.insert(name, true);
         }
         for lock in locks {
             let name = lock.name.to_string();
@@ -91,7 +94,7 @@ impl Facts {
                 facts.holders.insert(key, format!("{}, token {}", holder.mode.name(), holder.token));
             }
             for waiter in lock.queue.waiters.iter().flatten() {
-                facts.waiters.insert((name.clone(), waiter.member.to_string()), ());
+                facts.waiters.insert((name.clone(), waiter.member.to_string()), true);
             }
         }
         facts
@@ -101,8 +104,8 @@ impl Facts {
     fn changes_since(&self, before: &Facts) -> Vec<String> {
         let mut changes = Vec::new();
         compare(&before.groups, &self.groups, |group, before, now| match (before, now) {
-            (None, Some(())) => changes.push(format!("group {group} was created")),
-            (Some(()), None) => changes.push(format!("group {group} was deleted")),
+            (None, Some(_)) => changes.push(format!("group {group} was created")),
+            (Some(_), None) => changes.push(format!("group {group} was deleted")),
             _ => {}
         });
         compare(&before.members, &self.members, |(group, member), before, now| match (before, now) {
@@ -149,7 +152,7 @@ mod tests {
 
     fn facts(members: &[(&str, &str)], leader: Option<&str>) -> Facts {
         let mut facts = Facts::default();
-        facts.groups.insert("g".to_owned(), ());
+        facts.groups.insert("g".to_owned(), true);
         for (member, capabilities) in members {
             facts.members.insert(("g".to_owned(), (*member).to_owned()), (*capabilities).to_owned());
         }
