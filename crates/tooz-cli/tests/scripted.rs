@@ -290,9 +290,12 @@ fn a_leadership_is_ended_by_force_where_that_can_be() {
         let bench = Bench::on(format!("ipc://tooz-cli-{}", std::process::id()));
         let mut leader = bench.start(["elect", "g", "--once", "--", "sh", "-c", "touch leads; exec sleep 60"]);
         until("it leads", || bench.path("leads").exists());
-        let done = bench.run(["break", "--leader", "g"]);
-        assert!(done.code == Some(0) && done.out.starts_with("taken from "), "{done:?}");
+        Shapes::documented().check("break", &json(&bench, &["break", "--leader", "g"]));
         assert_eq!(leader.code(), Some(76));
+        let mut holder = bench.hold("x", "sleep 60");
+        let done = bench.run(["break", "x"]);
+        assert!(done.code == Some(0) && done.out.starts_with("taken from "), "{done:?}");
+        assert_eq!(holder.code(), Some(76));
     }
 }
 

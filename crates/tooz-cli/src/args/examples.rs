@@ -17,29 +17,41 @@ The reason is on stderr, with --json as JSON.";
 
 pub(super) const LOCK: &str = "\
 EXAMPLES
-  tooz lock nightly -- ./backup.sh                       wait for the lock, then run
-  tooz lock nightly -n -E 0 -- ./backup.sh               from cron: no word and no mail if it runs elsewhere
-  tooz lock nightly -w 30s -- ./backup.sh                wait for half a minute
-  tooz lock cache -s -c 'tar c data | ssh host tar x'    shared, a line for the shell
-  tooz lock nightly --events-fd 3 -- ./backup.sh 3>events.jsonl";
+  tooz lock nightly -- ./backup.sh
+      wait for the lock, then run
+  tooz lock nightly -n -E 0 -- ./backup.sh
+      from cron: no word, and so no mail, if it runs elsewhere
+  tooz lock nightly -w 30s -- ./backup.sh
+      wait for half a minute, then exit with 75
+  tooz lock cache -s -c 'tar c data | ssh host tar x'
+      shared, and a line for the shell
+  tooz lock nightly --events-fd 3 -- ./backup.sh 3>events.jsonl
+      what happens, for programs";
 
 pub(super) const ELECT: &str = "\
 EXAMPLES
-  tooz elect scheduler -- ./scheduler                    run on one machine at a time
-  tooz elect scheduler --once -- ./scheduler             exit with 76 after a loss
-  tooz elect scheduler --member host-1 -c 'exec ./scheduler --epoch $TOOZ_EPOCH'";
+  tooz elect scheduler -- ./scheduler
+      run on one machine at a time
+  tooz elect scheduler --once -- ./scheduler
+      exit with 76 after a loss
+  tooz elect scheduler -c 'exec ./scheduler --epoch $TOOZ_EPOCH'";
 
 pub(super) const JOIN: &str = "\
 EXAMPLES
-  tooz join workers -- ./worker                          a member while it runs
-  tooz join workers --capabilities '{\"weight\": 2}'       a member until a signal, with twice the share";
+  tooz join workers -- ./worker
+      a member while it runs
+  tooz join workers --capabilities '{\"weight\": 2}'
+      a member until a signal, with twice the share of partitions";
 
 pub(super) const STATUS: &str = "\
 EXAMPLES
-  tooz status                                            a live screen
+  tooz status
+      a live screen
   tooz status --filter nightly --every 5s
-  tooz status --once                                     as tables
-  tooz status --json | jq '.locks[] | select(.waiters)'  as one value";
+  tooz status --once
+      as tables
+  tooz status --json | jq '.locks[] | select(.waiters != [])'
+      as one value";
 
 pub(super) const MEMBERS: &str = "\
 EXAMPLES
@@ -53,7 +65,8 @@ EXAMPLES
 
 pub(super) const LEADER: &str = "\
 EXAMPLES
-  tooz leader                                            of each group
+  tooz leader
+      of each group
   tooz leader scheduler --json | jq -r .member";
 
 pub(super) const LOCKS: &str = "\
@@ -73,9 +86,12 @@ EXAMPLES
 
 pub(super) const BREAK: &str = "\
 EXAMPLES
-  tooz break nightly                                     whoever holds it
-  tooz break nightly --token 17                          only the grant that tooz holders showed
-  tooz break scheduler --leader                          the leadership of group scheduler";
+  tooz break nightly
+      whoever holds it
+  tooz break nightly --token 17
+      only the grant that tooz holders showed
+  tooz break --leader scheduler
+      the leadership of group scheduler";
 
 pub(super) const WATCH: &str = "\
 EXAMPLES
@@ -113,4 +129,5 @@ EXAMPLES
 
 pub(super) const MANUAL: &str = "\
 EXAMPLES
-  tooz manual target/dist                                man1/tooz.1, man1/tooz-lock.1, …, completions/";
+  tooz manual target/dist
+      man1/tooz.1, man1/tooz-lock.1 and so on, and completions/";

@@ -5,25 +5,28 @@ use std::path::PathBuf;
 use clap::builder::{FalseyValueParser, OsStringValueParser, TypedValueParser as _};
 use clap::{ArgAction, Args};
 
+/// They stand apart from the options of the subcommand.
+const HEADING: &str = "Global options";
+
 #[derive(Args, Clone)]
 pub(crate) struct Global {
     /// The backend, e.g. file:///var/lib/tooz?namespace=billing; `tooz drivers` lists what is possible
-    #[arg(long, global = true, env = "TOOZ_URL", hide_env_values = true, default_value = Global::DEFAULT_URL)]
+    #[arg(long, global = true, help_heading = HEADING, env = "TOOZ_URL", hide_env_values = true, default_value = Global::DEFAULT_URL)]
     pub(crate) url: String,
     /// Read the password from this file at each connection, in place of one in the URL
-    #[arg(long, global = true, env = "TOOZ_PASSWORD_FILE", value_name = "PATH", value_parser = OsStringValueParser::new().map(PathBuf::from))]
+    #[arg(long, global = true, help_heading = HEADING, env = "TOOZ_PASSWORD_FILE", value_name = "PATH", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub(crate) password_file: Option<PathBuf>,
     /// This member's id [default: host, pid and a random part]
-    #[arg(long, global = true, env = "TOOZ_MEMBER", value_name = "ID")]
+    #[arg(long, global = true, help_heading = HEADING, env = "TOOZ_MEMBER", value_name = "ID")]
     pub(crate) member: Option<String>,
     /// Print JSON: one value, with watch one per line, and on stderr one per line, errors too
-    #[arg(long, global = true, env = "TOOZ_JSON", value_parser = FalseyValueParser::new())]
+    #[arg(long, global = true, help_heading = HEADING, env = "TOOZ_JSON", value_parser = FalseyValueParser::new())]
     pub(crate) json: bool,
     /// Say nothing but errors
-    #[arg(short, long, global = true, env = "TOOZ_QUIET", value_parser = FalseyValueParser::new())]
+    #[arg(short, long, global = true, help_heading = HEADING, env = "TOOZ_QUIET", value_parser = FalseyValueParser::new())]
     pub(crate) quiet: bool,
     /// Say what the library does (-v), or what its clients do, too (-vv); RUST_LOG says it more exactly
-    #[arg(short, long, global = true, env = "TOOZ_VERBOSE", action = ArgAction::Count, value_parser = super::values::count)]
+    #[arg(short, long, global = true, help_heading = HEADING, env = "TOOZ_VERBOSE", action = ArgAction::Count, value_parser = super::values::count)]
     pub(crate) verbose: u8,
 }
 

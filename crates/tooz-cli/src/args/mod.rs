@@ -156,6 +156,8 @@ mod tests {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.starts_with("EXAMPLES\n"), "{}", command.get_name());
             assert!(help.contains(&format!("tooz {}", command.get_name())), "{}", command.get_name());
+            // Lines that are wrapped can't be copied.
+            assert!(help.lines().all(|line| line.len() < 80), "{help}");
         }
     }
 

@@ -86,8 +86,8 @@ fn options(global: &Global) -> Result<ConnectOptions, CommandFailure> {
         Some(id) => MemberId::new(id)?,
         None => MemberId::new(default_member())?,
     };
-    let options = ConnectOptions::new(&global.url)?.member(member)?;
     schemes::check(&global.url)?;
+    let options = ConnectOptions::new(&global.url)?.member(member)?;
     Ok(match password_file(global)? {
         Some(path) => options.option(PASSWORD_FILE.name, path),
         None => options,

@@ -1,9 +1,9 @@
 //! What is held just now, for the words about a session that may be lost: until when it is sure.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tooz::Loss;
+use tooz::driver::Mutex;
 
 static HELD: Mutex<Option<Loss>> = Mutex::new(None);
 
@@ -12,19 +12,19 @@ pub(crate) struct Holding(());
 
 /// Remembers what is held.
 pub(crate) fn hold(loss: Loss) -> Holding {
-    *HELD.lock().unwrap_or_else(PoisonError::into_inner) = Some(loss);
+    *HELD.lock() = Some(loss);
     Holding(())
 }
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        HELD.lock().unwrap_or_else(PoisonError::into_inner).take();
+        HELD.lock().take();
     }
 }
 
 /// How long what is held is sure without another heartbeat; `None` where nothing is held, or where that has no end.
 pub(super) fn remaining() -> Option<Duration> {
-    HELD.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.remaining()
+    HELD.lock().as_ref()?.remaining()
 }
 
 /// The moment until which it is sure, by the wall clock.

@@ -18,7 +18,7 @@ pub(crate) mod words;
 pub(crate) use event::{Event, Loudness};
 pub(crate) use manner::Manner;
 pub(crate) use stamp::{local, utc};
-pub(crate) use voice::{begin, finish, manner, tell};
+pub(crate) use voice::{begin, finish, keep_aside, manner, said_aside, tell};
 
 /// Something that went otherwise than it should, and does not end the command.
 pub(crate) fn warn(message: impl std::fmt::Display) {

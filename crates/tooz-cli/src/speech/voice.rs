@@ -3,9 +3,11 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
+
+use tooz::driver::Mutex;
 
 use super::event::Event;
 use super::manner::{EventsError, Manner};
@@ -18,6 +20,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 static MANNER: OnceLock<Manner> = OnceLock::new();
 static VOICE: Mutex<Option<Voice>> = Mutex::new(None);
+
+/// What is said while a screen has the terminal, for the screen to show.
+static ASIDE: Mutex<Option<Vec<String>>> = Mutex::new(None);
 
 /// What is to be written.
 enum Utterance {
@@ -54,7 +59,7 @@ fn start(events: Option<File>) {
         .name("tooz-voice".to_owned())
         .spawn(move || speak(&heard, events.map(EventSink::new)));
     if speaking.is_ok() {
-        *VOICE.lock().unwrap_or_else(PoisonError::into_inner) = Some(Voice { words, has_events });
+        *VOICE.lock() = Some(Voice { words, has_events });
     }
 }
 
@@ -77,8 +82,27 @@ fn with_time(moment: SystemTime, sentence: &str) -> String {
     format!("{} {}", stamp::local(moment), on_one_line(&format!("tooz: {sentence}")))
 }
 
+/// From now on it is kept for a screen, or written again.
+pub(crate) fn keep_aside(is_kept: bool) {
+    *ASIDE.lock() = is_kept.then(Vec::new);
+}
+
+/// What was said meanwhile.
+pub(crate) fn said_aside() -> Vec<String> {
+    ASIDE.lock().as_mut().map(std::mem::take).unwrap_or_default()
+}
+
 fn utter(utterance: Utterance) {
-    let voice = VOICE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(aside) = &mut *ASIDE.lock() {
+        match utterance {
+            Utterance::Sentence(_, sentence) => aside.push(on_one_line(&sentence)),
+            Utterance::Line(line) => aside.push(line),
+            Utterance::End(written) => drop(written.send(())),
+            Utterance::Event(_) => {}
+        }
+        return;
+    }
+    let voice = VOICE.lock();
     match (&*voice, utterance) {
         (Some(voice), Utterance::Event(_)) if !voice.has_events => {}
         (Some(voice), utterance) => drop(voice.words.send(utterance)),

@@ -1,10 +1,10 @@
 //! On a terminal: a line that moves, so that a person sees that it waits and since when.
 
 use std::io::{IsTerminal, stderr};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tooz::driver::{Mutex, MutexGuard};
 
 use super::manner;
 
@@ -36,14 +36,16 @@ pub(crate) fn show(what: String) -> WaitingLine {
 
 /// Writes something else, without tearing the line apart.
 pub(super) fn beside(write: impl FnOnce()) {
-    match &*shown() {
+    // A terminal that was stopped keeps no other from the line.
+    let bar = shown().clone();
+    match bar {
         Some(bar) => bar.suspend(write),
         None => write(),
     }
 }
 
-fn shown() -> std::sync::MutexGuard<'static, Option<ProgressBar>> {
-    SHOWN.lock().unwrap_or_else(PoisonError::into_inner)
+fn shown() -> MutexGuard<'static, Option<ProgressBar>> {
+    SHOWN.lock()
 }
 
 impl WaitingLine {

@@ -51,6 +51,12 @@ impl History {
         }
     }
 
+    /// Takes note of something that was said.
+    pub(super) fn add(&mut self, moment: SystemTime, words: String) {
+        self.changes.push_front((moment, words));
+        self.changes.truncate(REMEMBERED);
+    }
+
     pub(super) fn changes(&self) -> impl Iterator<Item = &(SystemTime, String)> {
         self.changes.iter()
     }

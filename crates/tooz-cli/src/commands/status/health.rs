@@ -7,14 +7,15 @@ use serde_json::{Value, json};
 use tooz::{Coordinator, ErrorKind, LockGuard, Probe, SessionState};
 
 use super::super::doctor::figures::Samples;
+use crate::exit;
 use crate::failure::CommandFailure;
 use crate::speech::words::{in_words, on_one_line};
 
 /// The lock that a session for looking has: it shares it with others of its kind.
 const LOCK: &str = "tooz-status";
 
-/// How long a session may take to be opened, and the round trips that are measured at once.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a session may take to be opened: a screen stands still meanwhile.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How many round trips are remembered.
 const REMEMBERED: usize = 1_000;
@@ -53,12 +54,32 @@ struct Timing {
     last_heartbeat: Duration,
 }
 
+/// How long it took, or why there was none.
+pub(super) type RoundTrip = Result<Duration, String>;
+
+/// One bare round trip.
+pub(super) async fn round_trip(coordinator: &Coordinator) -> RoundTrip {
+    let begin = Instant::now();
+    match coordinator.probe(Probe::Read).await {
+        Ok(()) => Ok(begin.elapsed()),
+        Err(error) if error.kind() == ErrorKind::Unsupported => Err("not told by this driver".to_owned()),
+        Err(error) => Err(on_one_line(&in_words(&error))),
+    }
+}
+
 impl Pulse {
     /// Opens a session: one that only looks has none.
     pub(super) async fn open_session(&mut self, coordinator: &Coordinator) -> Result<(), CommandFailure> {
         if self.guard.is_none() {
             let lock = coordinator.lock(LOCK)?;
             self.guard = lock.shared().acquire_within(PATIENCE).await?;
+            if self.guard.is_none() {
+                let code = exit::NOT_ACQUIRED;
+                return Err(CommandFailure::not_acquired(
+                    code,
+                    format!("lock {LOCK:?} is held exclusively by another"),
+                ));
+            }
         }
         Ok(())
     }
@@ -74,21 +95,17 @@ impl Pulse {
         self.guard.is_some()
     }
 
-    /// One round trip.
-    pub(super) async fn measure(&mut self, coordinator: &Coordinator) {
-        let begin = Instant::now();
-        match coordinator.probe(Probe::Read).await {
-            Ok(()) => {
-                self.round_trips.push_back(begin.elapsed());
+    /// Takes note of a round trip.
+    pub(super) fn note(&mut self, round_trip: RoundTrip) {
+        match round_trip {
+            Ok(time) => {
+                self.round_trips.push_back(time);
                 if self.round_trips.len() > REMEMBERED {
                     self.round_trips.pop_front();
                 }
                 self.trouble = None;
             }
-            Err(error) if error.kind() == ErrorKind::Unsupported => {
-                self.trouble = Some("not told by this driver".to_owned());
-            }
-            Err(error) => self.trouble = Some(on_one_line(&in_words(&error))),
+            Err(why) => self.trouble = Some(why),
         }
     }
 
@@ -96,7 +113,7 @@ impl Pulse {
     pub(super) async fn measure_often(&mut self, coordinator: &Coordinator) {
         let begin = Instant::now();
         while self.trouble.is_none() && self.round_trips.len() < REMEMBERED && begin.elapsed() < SHORT_WHILE {
-            self.measure(coordinator).await;
+            self.note(round_trip(coordinator).await);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::stdout;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
 use ratatui::backend::CrosstermBackend;
@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use tooz::Coordinator;
 
 use super::changes::History;
-use super::health::Pulse;
+use super::health::{Pulse, RoundTrip, round_trip};
 use super::keys::{self, HELP};
 use super::snapshot::Snapshot;
 use super::tables::{self, LineKind, TextLine};
@@ -30,7 +30,7 @@ use crate::args::StatusArguments;
 use crate::exit;
 use crate::failure::CommandFailure;
 use crate::run::{Signals, stop_job};
-use crate::speech::local;
+use crate::speech::{self, local};
 
 /// How often the keyboard's thread looks whether it is still wanted.
 const KEY_PATIENCE: Duration = Duration::from_millis(100);
@@ -49,6 +49,7 @@ pub(crate) fn restore() {
         // What does not work at the end can't be mended by this program.
         let _ = disable_raw_mode();
         let _ = execute!(stdout(), LeaveAlternateScreen, Show);
+        speech::keep_aside(false);
     }
 }
 
@@ -58,6 +59,8 @@ struct Taken(Screen);
 impl Taken {
     fn take() -> std::io::Result<Self> {
         TAKEN.store(true, Ordering::SeqCst);
+        // A line on stderr would tear the screen.
+        speech::keep_aside(true);
         enable_raw_mode()?;
         execute!(stdout(), EnterAlternateScreen)?;
         Ok(Taken(Terminal::new(CrosstermBackend::new(stdout()))?))
@@ -93,7 +96,10 @@ pub(super) async fn run(
     loop {
         if looking.is_none() && !status.view.is_paused && Instant::now() >= next_look {
             let coordinator = coordinator.clone();
-            looking = Some(tokio::spawn(async move { Snapshot::take(&coordinator).await }));
+            looking = Some(tokio::spawn(async move {
+                let snapshot = Snapshot::take(&coordinator).await;
+                (snapshot, round_trip(&coordinator).await)
+            }));
         }
         status.draw(&mut screen.0).map_err(failed)?;
         let wish = tokio::select! {
@@ -110,8 +116,8 @@ pub(super) async fn run(
             taken = finished(&mut looking), if looking.is_some() => {
                 looking = None;
                 next_look = Instant::now() + arguments.every;
-                if let Ok(snapshot) = taken {
-                    status.note(snapshot).await;
+                if let Ok((snapshot, round_trip)) = taken {
+                    status.note(snapshot, round_trip);
                 }
                 Wish::Nothing
             }
@@ -172,8 +178,8 @@ struct Status<'a> {
 }
 
 impl Status<'_> {
-    async fn note(&mut self, snapshot: Snapshot) {
-        self.pulse.measure(self.coordinator).await;
+    fn note(&mut self, snapshot: Snapshot, round_trip: RoundTrip) {
+        self.pulse.note(round_trip);
         self.history.note(&snapshot);
         self.snapshot = Some(snapshot);
     }
@@ -188,6 +194,9 @@ impl Status<'_> {
     }
 
     fn draw(&mut self, screen: &mut Screen) -> std::io::Result<()> {
+        for said in speech::said_aside() {
+            self.history.add(SystemTime::now(), said);
+        }
         let lines = self.lines();
         screen.draw(|frame| self.paint(frame, lines))?;
         Ok(())
