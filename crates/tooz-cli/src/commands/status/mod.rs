@@ -7,6 +7,7 @@ mod keys;
 mod screen;
 mod snapshot;
 mod tables;
+mod terminal;
 mod view;
 
 use std::io::{IsTerminal, stdin, stdout};
@@ -22,7 +23,7 @@ use crate::failure::CommandFailure;
 use crate::output;
 use crate::run::Signals;
 
-pub(crate) use screen::restore as restore_terminal;
+pub(crate) use terminal::restore as restore_terminal;
 
 pub(super) async fn run(global: &Global, arguments: &StatusArguments) -> Result<u8, CommandFailure> {
     with_coordinator(global, async |coordinator| {

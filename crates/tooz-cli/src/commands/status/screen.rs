@@ -1,21 +1,13 @@
-//! The live screen: what is drawn, what comes from the keyboard, and the terminal as it was before.
+//! The live screen: when is looked, what is drawn, and what a key or a signal asks for.
 
-use std::io::stdout;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
-use ratatui::backend::CrosstermBackend;
-use ratatui::crossterm::cursor::Show;
-use ratatui::crossterm::event::{Event, KeyEvent, KeyEventKind, poll, read};
-use ratatui::crossterm::execute;
-use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::Paragraph;
-use ratatui::{Frame, Terminal};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until};
 use tooz::Coordinator;
@@ -25,6 +17,7 @@ use super::health::{Pulse, RoundTrip, round_trip};
 use super::keys::{self, HELP};
 use super::snapshot::Snapshot;
 use super::tables::{self, LineKind, TextLine};
+use super::terminal::{Screen, ScreenTerminal, keyboard};
 use super::view::{View, Wish};
 use crate::args::StatusArguments;
 use crate::exit;
@@ -32,46 +25,11 @@ use crate::failure::CommandFailure;
 use crate::run::{Signals, stop_job};
 use crate::speech::{self, local};
 
-/// How often the keyboard's thread looks whether it is still wanted.
-const KEY_PATIENCE: Duration = Duration::from_millis(100);
+/// It is drawn not more often than that without a reason.
+const SHORTEST: Duration = Duration::from_millis(20);
 
 /// How often ages are drawn anew, whatever else happens.
 const REDRAW: Duration = Duration::from_millis(500);
-
-type Screen = Terminal<CrosstermBackend<std::io::Stdout>>;
-
-/// Whether the terminal is as this program made it.
-static TAKEN: AtomicBool = AtomicBool::new(false);
-
-/// Gives the terminal back as it was. May be called at any time, also by a panic.
-pub(crate) fn restore() {
-    if TAKEN.swap(false, Ordering::SeqCst) {
-        // What does not work at the end can't be mended by this program.
-        let _ = disable_raw_mode();
-        let _ = execute!(stdout(), LeaveAlternateScreen, Show);
-        speech::keep_aside(false);
-    }
-}
-
-/// The terminal, until this is dropped.
-struct Taken(Screen);
-
-impl Taken {
-    fn take() -> std::io::Result<Self> {
-        TAKEN.store(true, Ordering::SeqCst);
-        // A line on stderr would tear the screen.
-        speech::keep_aside(true);
-        enable_raw_mode()?;
-        execute!(stdout(), EnterAlternateScreen)?;
-        Ok(Taken(Terminal::new(CrosstermBackend::new(stdout()))?))
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        restore();
-    }
-}
 
 /// Shows it until the user or a signal ends it.
 pub(super) async fn run(
@@ -89,7 +47,7 @@ pub(super) async fn run(
         view: View { filter: arguments.filter.clone(), ..View::default() },
         notice: String::new(),
     };
-    let mut screen = Taken::take().map_err(failed)?;
+    let mut screen = ScreenTerminal::take().map_err(failed)?;
     let mut keys = keyboard().map_err(failed)?;
     let (mut next_look, mut next_draw) = (Instant::now(), Instant::now());
     let mut looking = None;
@@ -102,6 +60,8 @@ pub(super) async fn run(
             }));
         }
         status.draw(&mut screen.0).map_err(failed)?;
+        let is_due = looking.is_none() && !status.view.is_paused;
+        let wake = if is_due { next_look.min(next_draw) } else { next_draw };
         let wish = tokio::select! {
             signal = signals.next() => match signal {
                 Signal::SIGTSTP => Wish::Stop,
@@ -121,7 +81,7 @@ pub(super) async fn run(
                 }
                 Wish::Nothing
             }
-            () = sleep_until(next_draw.max(Instant::now() + KEY_PATIENCE)) => {
+            () = sleep_until(wake.max(Instant::now() + SHORTEST)) => {
                 next_draw = Instant::now() + REDRAW;
                 Wish::Nothing
             }
@@ -133,7 +93,7 @@ pub(super) async fn run(
             Wish::Stop => {
                 drop(screen);
                 stop_job();
-                screen = Taken::take().map_err(failed)?;
+                screen = ScreenTerminal::take().map_err(failed)?;
             }
         }
     }
@@ -145,26 +105,6 @@ async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
         Some(task) => task.await,
         None => std::future::pending().await,
     }
-}
-
-/// The keys, read on a thread of their own: reading waits.
-fn keyboard() -> std::io::Result<UnboundedReceiver<KeyEvent>> {
-    let (sender, keys) = unbounded_channel();
-    std::thread::Builder::new().name("tooz-keyboard".to_owned()).spawn(move || {
-        while !sender.is_closed() {
-            // While the terminal is given back, what is typed is the shell's.
-            if !TAKEN.load(Ordering::SeqCst) {
-                std::thread::sleep(KEY_PATIENCE);
-                continue;
-            }
-            match poll(KEY_PATIENCE).and_then(|some| if some { read().map(Some) } else { Ok(None) }) {
-                Ok(Some(Event::Key(key))) if key.kind != KeyEventKind::Release => drop(sender.send(key)),
-                Ok(_) => {}
-                Err(_) => return,
-            }
-        }
-    })?;
-    Ok(keys)
 }
 
 struct Status<'a> {
