@@ -56,7 +56,7 @@ const OF_LEASES: [&str; 2] =
 
 type Case = (&'static str, fn(&'static Backend));
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 15] = [
     (
         "a_broken_lock_is_lost_for_its_holder_and_free_for_others",
         a_broken_lock_is_lost_for_its_holder_and_free_for_others,
@@ -73,6 +73,7 @@ const CASES: [Case; 14] = [
     ("a_member_that_crashed_is_followed_by_its_next_run", a_member_that_crashed_is_followed_by_its_next_run),
     ("a_member_is_taken_over_at_once_on_request", a_member_is_taken_over_at_once_on_request),
     ("an_outage_that_ends_in_time_does_not_end_cmd", an_outage_that_ends_in_time_does_not_end_cmd),
+    ("an_outage_that_lasts_can_be_read_from_stderr", an_outage_that_lasts_can_be_read_from_stderr),
     ("a_short_session_ends_no_cmd_while_the_server_serves", a_short_session_ends_no_cmd_while_the_server_serves),
     ("a_membership_tells_of_its_loss_and_of_its_return", a_membership_tells_of_its_loss_and_of_its_return),
     ("cmds_own_code_stands_when_leaving_fails", cmds_own_code_stands_when_leaving_fails),
@@ -371,6 +372,22 @@ fn an_outage_that_ends_in_time_does_not_end_cmd(backend: &Backend) {
     assert!(!own.bench.path("told").exists(), "it was told to end");
     std::fs::write(own.bench.path("go"), "").unwrap();
     assert_eq!(holder.code(), Some(9));
+}
+
+/// A CMD that does not end when it is told to: so there is time for all that happens.
+fn an_outage_that_lasts_can_be_read_from_stderr(backend: &Backend) {
+    let Some(own) = Breakable::start(backend, "session_timeout=4s") else { return };
+    let script = "trap '' TERM; touch up; while :; do sleep 0.1; done";
+    let mut holder = own.start_telling(&["lock", "x", "--", "sh", "-c", script]);
+    until("CMD is up", || own.bench.path("up").exists());
+    own.server.pause().unwrap();
+    own.until_said("CMD is told to end (SIGTERM): no heartbeat has come for so long");
+    own.until_said("session suspended: ");
+    assert_eq!(holder.code(), Some(76), "{}", own.bench.text("said"));
+    own.server.resume().unwrap();
+    let said = shared::without_times(&own.bench.text("said"));
+    assert!(said.starts_with("tooz: acquired lock \"x\" (exclusive, token "), "{said}");
+    assert!(said.contains("tooz: lock \"x\" was lost: "), "{said}");
 }
 
 fn a_short_session_ends_no_cmd_while_the_server_serves(backend: &Backend) {

@@ -158,7 +158,7 @@ async fn run_and_close<T>(
 }
 
 /// How long is waited for the reason of a suspension before it is told without one.
-const REASON: Duration = Duration::from_secs(1);
+const REASON: Duration = Duration::from_millis(300);
 
 /// Tells what happens to the session, and what keeps from standing again what stood before, so that a person can mend it; it is tried again
 /// until then. Never ends.

@@ -245,7 +245,7 @@ impl Watch<'_> {
         let kill_after = Duration::from_nanos(self.term.kill_after);
         let rest = Duration::from_millis(u64::try_from(kill_after.as_millis()).unwrap_or(u64::MAX));
         format!(
-            "no heartbeat has come for so long that what it runs under is sure for {} more only",
+            "no heartbeat has come for so long that what it runs under is sure for only {} more",
             humantime::format_duration(rest)
         )
     }

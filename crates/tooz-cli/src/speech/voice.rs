@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, SystemTime};
 
+use nix::sys::signal::{SigSet, Signal};
 use tooz::driver::Mutex;
 
 use super::event::Event;
@@ -121,6 +122,8 @@ pub(crate) fn finish() {
 }
 
 fn speak(words: &Receiver<Utterance>, mut events: Option<EventSink>) {
+    // CMD has the terminal's foreground. After `stty tostop` a word from the background would stop this program, and with it the heartbeats.
+    let _ = SigSet::from(Signal::SIGTTOU).thread_block();
     for utterance in words {
         match utterance {
             Utterance::Sentence(moment, sentence) => write_line(&with_time(moment, &sentence)),
