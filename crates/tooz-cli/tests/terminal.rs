@@ -83,6 +83,19 @@ fn a_lock_that_was_lost_during_a_stop_does_not_go_on() {
 }
 
 #[test]
+fn a_word_from_the_background_stops_nothing() {
+    let mut session = Session::open();
+    session.type_in("stty tostop\n");
+    let pid = session.lock("read line < fifo");
+    for namespace in std::fs::read_dir(session.bench.path("backend")).unwrap().flatten() {
+        std::fs::remove_dir_all(namespace.path().join("locks")).unwrap();
+    }
+    session.shows("CMD is killed (SIGKILL)");
+    session.shows("code-76-");
+    assert!(!is_alive(pid));
+}
+
+#[test]
 fn in_a_pipeline_the_terminal_stays_with_the_others() {
     let mut session = Session::open();
     std::fs::write(session.bench.path("script"), "echo from-cmd; sleep 0.3").unwrap();

@@ -8,7 +8,7 @@ use tooz::{Coordinator, ErrorKind, GroupId, Leadership, LossReason, Membership};
 
 use super::environment::Environment;
 use super::membership::{self, until_over};
-use super::waiting::{self, InTheWay};
+use super::waiting::{self, Wait};
 use super::{kill_after, required_command, unless_signalled, with_coordinator};
 use crate::args::{ElectArguments, Global};
 use crate::failure::{self, CommandFailure};
@@ -99,7 +99,7 @@ impl Candidate<'_> {
     /// Waits to be elected; an end of the membership for ever is a loss, not an error of ours.
     async fn campaign(&self) -> Result<Leadership, CommandFailure> {
         let group = self.coordinator.group(self.membership.group())?;
-        match waiting::tell_while(self.membership.campaign(), InTheWay::of_leader(&group)).await {
+        match waiting::tell_while(self.membership.campaign(), Wait::ToLead(&group)).await {
             Ok(leadership) => Ok(leadership),
             Err(error) if error.kind() == ErrorKind::NotMember => {
                 let reason = self.membership.over().unwrap_or(LossReason::NotMember);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tooz::{Coordinator, Lock, LockGuard, LockMode, LockName};
 
 use super::environment::Environment;
-use super::waiting::{self, InTheWay};
+use super::waiting::{self, Wait};
 use super::{kill_after, required_command, unless_signalled, with_coordinator};
 use crate::args::{Global, LockArguments};
 use crate::failure::{self, CommandFailure};
@@ -56,8 +56,7 @@ async fn acquire(
             return Ok(Some(guard));
         }
     }
-    let in_the_way = InTheWay::of_lock(&lock);
-    waiting::tell_while(wait_for(&lock, mode, limit), in_the_way).await
+    waiting::tell_while(wait_for(&lock, mode, limit), Wait::ForLock(&lock)).await
 }
 
 async fn try_once(lock: &Lock, mode: LockMode) -> tooz::Result<Option<LockGuard>> {

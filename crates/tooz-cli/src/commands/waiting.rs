@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
-use tooz::{ErrorKind, Group, Leader, Lock};
+use tooz::{ErrorKind, Group, Lock};
 
-use crate::speech::locks::{Queue, in_the_way};
+use crate::speech::locks::Queue;
 use crate::speech::{self, Event, waiting};
 
 /// A wait that is over sooner is not worth a word, nor a question to the backend.
@@ -20,110 +20,78 @@ const ASK_ANEW: Duration = Duration::from_secs(1);
 /// How long an answer may take: a wait outlives an outage of the backend.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What has to be waited for.
-pub(super) enum InTheWay<'a> {
-    Lock(&'a Lock),
-    Leader(&'a Group),
+/// What is waited for.
+pub(super) enum Wait<'a> {
+    ForLock(&'a Lock),
+    ToLead(&'a Group),
 }
 
-/// Who it is at one moment.
-#[derive(PartialEq)]
-enum Obstacle {
-    Queue(Queue),
-    Leader(Option<Leader>),
+/// Who is in the way at one moment.
+struct Obstacle {
+    /// Each with the token of the grant.
+    holders: Vec<(String, u64)>,
+    event: Event,
 }
 
-impl<'a> InTheWay<'a> {
-    pub(super) fn of_lock(lock: &'a Lock) -> Self {
-        InTheWay::Lock(lock)
-    }
-
-    pub(super) fn of_leader(group: &'a Group) -> Self {
-        InTheWay::Leader(group)
-    }
-
+impl Wait<'_> {
     /// Asks; `None` where the backend does not answer: that is told as what happens to the session.
     async fn ask(&self) -> Option<Obstacle> {
         let asked = async {
             match self {
-                InTheWay::Lock(lock) => {
-                    let holders = lock.holders().await?;
-                    let waiters = match lock.waiters().await {
-                        Err(error) if error.kind() == ErrorKind::Unsupported => None,
-                        waiters => Some(waiters?),
-                    };
-                    Ok(Obstacle::Queue(Queue { holders, waiters }))
-                }
-                InTheWay::Leader(group) => group.leader().await.map(Obstacle::Leader),
+                Wait::ForLock(lock) => of_lock(lock).await,
+                Wait::ToLead(group) => of_election(group).await,
             }
         };
-        timeout(PATIENCE, asked).await.ok()?.ok().filter(Obstacle::is_worth_a_word)
-    }
-
-    fn event(&self, obstacle: &Obstacle) -> Option<Event> {
-        match (self, obstacle) {
-            (InTheWay::Lock(lock), Obstacle::Queue(queue)) => Some(speech::locks::waiting(lock.name(), queue)),
-            (InTheWay::Leader(group), Obstacle::Leader(leader)) => {
-                Some(speech::groups::standing(group.name(), leader.as_ref()))
-            }
-            _ => None,
-        }
-    }
-
-    fn line(&self, obstacle: &Obstacle) -> String {
-        match (self, obstacle) {
-            (InTheWay::Lock(lock), Obstacle::Queue(queue)) => {
-                format!("waiting for lock {:?}, {}", lock.name(), in_the_way(queue))
-            }
-            (InTheWay::Leader(group), Obstacle::Leader(Some(leader))) => {
-                format!("waiting to lead group {:?}, led by {:?}", group.name(), leader.member)
-            }
-            (InTheWay::Leader(group), _) => format!("waiting to lead group {:?}", group.name()),
-            (InTheWay::Lock(lock), _) => format!("waiting for lock {:?}", lock.name()),
-        }
+        timeout(PATIENCE, asked).await.ok()?.ok()
     }
 }
 
-impl Obstacle {
-    /// A lock that has no holder at this moment is about to be granted.
-    fn is_worth_a_word(&self) -> bool {
-        !matches!(self, Obstacle::Queue(queue) if queue.holders.is_empty())
-    }
+async fn of_lock(lock: &Lock) -> tooz::Result<Obstacle> {
+    let holders = lock.holders().await?;
+    let waiters = match lock.waiters().await {
+        Err(error) if error.kind() == ErrorKind::Unsupported => None,
+        waiters => Some(waiters?),
+    };
+    let each = holders.iter().map(|holder| (holder.member.to_string(), holder.token.0));
+    let (holders, queue) = (each.collect(), Queue { holders, waiters });
+    Ok(Obstacle { holders, event: speech::locks::waiting(lock.name(), &queue) })
+}
 
-    /// Another one is in the way than before; who waits behind is not told each time.
-    fn is_another_than(&self, other: &Obstacle) -> bool {
-        match (self, other) {
-            (Obstacle::Queue(one), Obstacle::Queue(other)) => one.holders != other.holders,
-            (one, other) => one != other,
-        }
-    }
+async fn of_election(group: &Group) -> tooz::Result<Obstacle> {
+    let leader = group.leader().await?;
+    let holders = leader.iter().map(|leader| (leader.member.to_string(), leader.epoch.0)).collect();
+    Ok(Obstacle { holders, event: speech::groups::standing(group.name(), leader.as_ref()) })
 }
 
 /// Waits for what is wanted, and tells meanwhile who is in the way.
-pub(super) async fn tell_while<T>(wanted: impl Future<Output = T>, in_the_way: InTheWay<'_>) -> T {
+pub(super) async fn tell_while<T>(wanted: impl Future<Output = T>, wait: Wait<'_>) -> T {
     tokio::select! {
         biased;
         answer = wanted => answer,
-        () = tell(&in_the_way) => unreachable!("it goes on telling"),
+        () = tell(&wait) => unreachable!("it goes on telling"),
     }
 }
 
 /// Never ends.
-async fn tell(in_the_way: &InTheWay<'_>) {
+async fn tell(wait: &Wait<'_>) {
     sleep(WORTH_A_WORD).await;
     let mut told: Option<Obstacle> = None;
     let mut shown: Option<waiting::WaitingLine> = None;
+    let mut asked = 0_u64;
     loop {
-        if let Some(obstacle) = in_the_way.ask().await {
-            let line = in_the_way.line(&obstacle);
+        asked += 1;
+        // Without a holder the grant is mostly on its way.
+        if let Some(obstacle) = wait.ask().await.filter(|obstacle| asked > 1 || !obstacle.holders.is_empty()) {
+            let line = obstacle.event.sentence().to_owned();
             match &shown {
                 Some(shown) => shown.change(line),
                 None => shown = Some(waiting::show(line)),
             }
-            if told.as_ref().is_none_or(|told| obstacle.is_another_than(told)) {
-                in_the_way.event(&obstacle).iter().for_each(speech::tell);
-                told = Some(obstacle);
+            // Who waits behind is not told each time.
+            if told.as_ref().is_none_or(|told| told.holders != obstacle.holders) {
+                speech::tell(&obstacle.event);
             }
+            told = Some(obstacle);
         }
         sleep(if told.is_some() { ASK_AGAIN } else { ASK_ANEW }).await;
     }

@@ -48,7 +48,7 @@ pub(super) fn take_back(from: Pid) {
 
 /// Whether a shell with job control is there, which would continue our group after a stop. Without a terminal or in a
 /// group without a parent in the same session there is none, and a stop would be for ever.
-pub(super) fn has_job_control() -> bool {
+pub(crate) fn has_job_control() -> bool {
     let own = getpgrp();
     let parent = std::fs::read(format!("/proc/{own}/stat")).ok().and_then(|stat| super::processes::parent_in(&stat));
     let Some(parent) = parent.and_then(|parent| i32::try_from(parent).ok()).map(Pid::from_raw) else {

@@ -52,7 +52,7 @@ impl Event {
         }
     }
 
-    pub(super) fn sentence(&self) -> &str {
+    pub(crate) fn sentence(&self) -> &str {
         &self.sentence
     }
 

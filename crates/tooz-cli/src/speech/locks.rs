@@ -27,7 +27,7 @@ pub(crate) fn waiting(lock: &LockName, queue: &Queue) -> Event {
 }
 
 /// Who holds it and how many wait, in words.
-pub(crate) fn in_the_way(queue: &Queue) -> String {
+fn in_the_way(queue: &Queue) -> String {
     let holders = match queue.holders.as_slice() {
         [] => "which had no holder when this was asked".to_owned(),
         [one] => format!("held by {}", holder_in_words(one)),

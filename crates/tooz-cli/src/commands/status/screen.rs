@@ -22,7 +22,7 @@ use super::view::{View, Wish};
 use crate::args::StatusArguments;
 use crate::exit;
 use crate::failure::CommandFailure;
-use crate::run::{Signals, stop_job};
+use crate::run::{Signals, has_job_control, stop_job};
 use crate::speech::{self, local};
 
 /// It is drawn not more often than that without a reason.
@@ -90,6 +90,8 @@ pub(super) async fn run(
             Wish::Nothing => {}
             Wish::Quit => return Ok(exit::SUCCESS),
             Wish::Session => status.toggle_session().await,
+            // Without a shell that goes on with it a stop would be for ever.
+            Wish::Stop if !has_job_control() => {}
             Wish::Stop => {
                 drop(screen);
                 stop_job();
