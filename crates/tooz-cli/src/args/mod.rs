@@ -55,7 +55,7 @@ pub(crate) enum Command {
     Join(JoinArguments),
     /// Show groups, members, leaders and locks as they are, on a screen that is kept up to date
     ///
-    /// Keys: up, down, page up, page down, home, end scroll; / filters; p pauses; s opens a session, to see its heartbeats; h
+    /// Keys: arrows, page up, page down, home, end scroll; / filters; p pauses; s opens a session, to see its heartbeats; h
     /// helps; q quits. Where it is no terminal, the table of --once is printed.
     #[command(after_help = examples::STATUS)]
     Status(StatusArguments),

@@ -17,7 +17,7 @@ pub(crate) mod words;
 
 pub(crate) use event::{Event, Loudness};
 pub(crate) use manner::Manner;
-pub(crate) use stamp::{local, utc};
+pub(crate) use stamp::{local, short, utc};
 pub(crate) use voice::{begin, finish, keep_aside, manner, said_aside, tell};
 
 /// Something that went otherwise than it should, and does not end the command.

@@ -147,7 +147,7 @@ impl Health {
             (None, None) => "not measured yet".to_owned(),
         };
         let session = match &self.session {
-            None => "none: this only looks, and owns nothing (--session, or the key s, opens one)".to_owned(),
+            None => "none: this only looks (--session, or the key s, opens one)".to_owned(),
             Some(SessionHealth { timing: None }) => {
                 format!("{}, without a timeout: the kernel is the judge", self.state_word())
             }

@@ -5,11 +5,12 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::view::{Scroll, View, Wish};
 
 /// For the screen that helps.
-pub(super) const HELP: [&str; 9] = [
+pub(super) const HELP: [&str; 10] = [
     " up, down, k, j           scroll by a line",
     " page up, page down       scroll by a page",
+    " left, right              to what is beyond the edge",
     " home, end, g, G          to the beginning, to the end",
-    " /                        filter: only names with this text; enter ends the typing, esc clears it",
+    " /                        filter names; enter ends the typing, esc clears it",
     " p, space                 pause, and go on",
     " s                        open a session, to see its heartbeats, and close it",
     " h, ?                     this page, and back",
@@ -42,6 +43,8 @@ pub(super) fn press(view: &mut View, key: KeyEvent) -> Wish {
         }
         KeyCode::Up | KeyCode::Char('k') => view.scroll(Scroll::Up),
         KeyCode::Down | KeyCode::Char('j') => view.scroll(Scroll::Down),
+        KeyCode::Left => view.scroll(Scroll::Left),
+        KeyCode::Right => view.scroll(Scroll::Right),
         KeyCode::PageUp => view.scroll(Scroll::PageUp),
         KeyCode::PageDown => view.scroll(Scroll::PageDown),
         KeyCode::Home | KeyCode::Char('g') => view.scroll(Scroll::Begin),

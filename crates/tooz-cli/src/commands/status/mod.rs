@@ -60,5 +60,5 @@ fn print(global: &Global, snapshot: &Snapshot, health: &Health) -> Result<u8, Co
             output::line(line)?;
         }
     }
-    Ok(snapshot.trouble().map_or(exit::SUCCESS, exit::of_kind))
+    snapshot.trouble().map_or(Ok(exit::SUCCESS), |error| Err(error.into()))
 }

@@ -162,7 +162,8 @@ impl Status<'_> {
         frame.render_widget(Paragraph::new(health.map(Line::from).to_vec()), head);
         self.view.fit(lines.len(), usize::from(body.height));
         let seen = lines.into_iter().skip(self.view.top).take(usize::from(body.height));
-        frame.render_widget(Paragraph::new(seen.map(styled).collect::<Vec<_>>()), body);
+        let seen = Paragraph::new(seen.map(styled).collect::<Vec<_>>()).scroll((0, self.view.left));
+        frame.render_widget(seen, body);
         let style = Style::new().add_modifier(Modifier::REVERSED);
         frame.render_widget(Paragraph::new(self.foot()).style(style), foot);
     }

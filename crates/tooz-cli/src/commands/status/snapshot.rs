@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use tooz::{Coordinator, ErrorKind, GroupId, Leader, LockName, RosterEntry};
+use tooz::{Coordinator, Error, ErrorKind, GroupId, Leader, LockName, RosterEntry};
 
 use super::super::locks;
 use crate::speech::locks::Queue;
@@ -60,9 +60,9 @@ impl<T> Section<T> {
     }
 
     /// What keeps it from being known, where the backend could say it.
-    fn trouble(&self) -> Option<ErrorKind> {
+    fn trouble(&self) -> Option<Error> {
         match self {
-            Section::Untold { kind, .. } if *kind != ErrorKind::Unsupported => Some(*kind),
+            Section::Untold { kind, why } if *kind != ErrorKind::Unsupported => Some(Error::new(*kind, why)),
             _ => None,
         }
     }
@@ -86,7 +86,7 @@ impl Snapshot {
     }
 
     /// What keeps it from being whole.
-    pub(super) fn trouble(&self) -> Option<ErrorKind> {
+    pub(super) fn trouble(&self) -> Option<Error> {
         self.groups.trouble().or_else(|| self.locks.trouble())
     }
 
@@ -122,7 +122,7 @@ async fn groups(coordinator: &Coordinator) -> tooz::Result<Vec<GroupStatus>> {
         let asked = async { Ok((group.members().await?, group.leader().await?)) };
         match asked.await {
             Ok((members, leader)) => groups.push(GroupStatus { name, members, leader }),
-            Err(error) if tooz::Error::kind(&error) == ErrorKind::NotFound => {}
+            Err(error) if Error::kind(&error) == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }

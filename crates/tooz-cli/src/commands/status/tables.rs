@@ -7,7 +7,7 @@ use comfy_table::presets::NOTHING;
 
 use super::changes::History;
 use super::snapshot::{GroupStatus, LockStatus, Section, Snapshot};
-use crate::speech::local;
+use crate::speech::short;
 
 pub(super) const NO_WAITERS: &str = "this backend does not tell who waits";
 pub(super) const NO_AGE: &str =
@@ -32,11 +32,11 @@ pub(super) enum LineKind {
 pub(super) fn lines(snapshot: &Snapshot, history: Option<&History>) -> Vec<TextLine> {
     let mut lines = Vec::new();
     section(&mut lines, "GROUPS", &snapshot.groups, "no groups", |groups| of_groups(groups, history, snapshot.taken));
-    section(&mut lines, "LOCKS", &snapshot.locks, "no lock is in use", of_locks);
+    section(&mut lines, "LOCKS", &snapshot.locks, "no lock is in use", |locks| of_locks(locks, snapshot.taken));
     if let Some(history) = history {
         push(&mut lines, LineKind::Title, "CHANGES");
         for (moment, change) in history.changes() {
-            push(&mut lines, LineKind::Row, format!(" {}  {change}", local(*moment)));
+            push(&mut lines, LineKind::Row, format!(" {}  {change}", short(*moment, snapshot.taken)));
         }
     }
     lines
@@ -102,8 +102,8 @@ fn of_groups(groups: &[GroupStatus], history: Option<&History>, now: SystemTime)
     lines
 }
 
-fn of_locks(locks: &[LockStatus]) -> Vec<TextLine> {
-    let since = |since: Option<SystemTime>| since.map_or_else(|| "?".to_owned(), local);
+fn of_locks(locks: &[LockStatus], now: SystemTime) -> Vec<TextLine> {
+    let since = |since: Option<SystemTime>| since.map_or_else(|| "?".to_owned(), |since| short(since, now));
     let mut rows = Vec::new();
     for lock in locks {
         for holder in &lock.queue.holders {

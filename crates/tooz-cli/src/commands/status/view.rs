@@ -5,6 +5,8 @@
 pub(super) struct View {
     /// The first line that is seen.
     pub(super) top: usize,
+    /// The first column.
+    pub(super) left: u16,
     pub(super) filter: String,
     /// Whether what is typed goes into the filter.
     pub(super) is_typing: bool,
@@ -35,19 +37,29 @@ pub(super) enum Scroll {
     PageDown,
     Begin,
     End,
+    Left,
+    Right,
 }
+
+/// So many columns are scrolled by at once.
+const COLUMNS: u16 = 8;
+
+/// No line is longer.
+const LONGEST: u16 = 2_000;
 
 impl View {
     pub(super) fn scroll(&mut self, how: Scroll) {
         let page = self.height.max(1);
-        self.top = match how {
-            Scroll::Up => self.top.saturating_sub(1),
-            Scroll::Down => self.top + 1,
-            Scroll::PageUp => self.top.saturating_sub(page),
-            Scroll::PageDown => self.top + page,
-            Scroll::Begin => 0,
-            Scroll::End => usize::MAX,
-        };
+        match how {
+            Scroll::Up => self.top = self.top.saturating_sub(1),
+            Scroll::Down => self.top += 1,
+            Scroll::PageUp => self.top = self.top.saturating_sub(page),
+            Scroll::PageDown => self.top += page,
+            Scroll::Begin => self.top = 0,
+            Scroll::End => self.top = usize::MAX,
+            Scroll::Left => self.left = self.left.saturating_sub(COLUMNS),
+            Scroll::Right => self.left = (self.left + COLUMNS).min(LONGEST),
+        }
         self.stay_within();
     }
 
@@ -82,5 +94,10 @@ mod tests {
         assert_eq!(view.top, 10);
         view.fit(5, 20);
         assert_eq!(view.top, 0);
+        view.scroll(Scroll::Right);
+        assert_eq!(view.left, COLUMNS);
+        view.scroll(Scroll::Left);
+        view.scroll(Scroll::Left);
+        assert_eq!(view.left, 0);
     }
 }
