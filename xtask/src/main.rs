@@ -2,6 +2,7 @@
 
 mod bench;
 mod codegen;
+mod dist;
 mod invocation;
 mod itest;
 mod mutants;
@@ -48,6 +49,8 @@ enum Command {
     Mutants(mutants::Options),
     /// Write anew what is generated and checked in
     Codegen,
+    /// Write the manual pages and completion scripts of the command to `target/dist`
+    Dist,
     /// Check the house rules that no compiler knows
     Tidy,
 }
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&workspace, &options),
         Command::Mutants(options) => mutants::run(&workspace, &options),
         Command::Codegen => codegen::run(&workspace),
+        Command::Dist => dist::run(&workspace),
         Command::Tidy => tidy::run(&workspace),
     });
     match verdict {

@@ -148,6 +148,10 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Step>> {
     for feature in workspace.facade_features()? {
         features.push(cargo(&format!("{alone} --features {feature}")));
     }
+    if workspace.has("crates/tooz-cli/Cargo.toml") {
+        // As the README builds it first, and as small as it can be.
+        features.extend(["", " --no-default-features"].map(|with| cargo(&format!("check --package tooz-cli{with}"))));
+    }
     steps.push(builds("features", "each feature alone builds", features));
     let backends = workspace.backends()?;
     steps.extend(backends.iter().map(|backend| Step {

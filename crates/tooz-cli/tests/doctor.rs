@@ -50,7 +50,8 @@ fn json_has_the_figures() {
     assert_eq!(report["member"], "me");
     assert_eq!(report["session"]["timeout_ms"], 4000);
     assert_eq!(report["session"]["margin_ms"], 400);
-    assert_eq!(report["measured"]["lock_and_release"]["count"], 100);
+    assert!(report["measured"]["lock_and_release"]["count"].as_u64().unwrap() >= 1, "{report}");
+    assert_eq!(report["measured"]["hand_over"]["p99_us"], serde_json::Value::Null, "ten are too few for it");
     assert!(report["measured"]["break_told_us"].is_u64(), "{report}");
     let checks = report["checks"].as_array().unwrap();
     assert!(checks.iter().all(|check| check["verdict"] == "good" && check["mend"].is_null()), "{report}");
@@ -103,7 +104,7 @@ fn something_wrong_is_told_with_what_to_do() {
     let untroubled = verdicts(&done.out).into_iter().filter(|verdict| *verdict != ("setting", "good"));
     assert_eq!(untroubled.collect::<Vec<_>>(), [("server", "good"), ("lock", "wrong")]);
     assert!(done.out.contains("tooz holders tooz-doctor-0"), "{done:?}");
-    assert_eq!(done.err, "tooz: found wrong: 1, warnings: 0\n");
+    assert_eq!(shared::without_times(&done.err), "tooz: found wrong: 1, warnings: 0\n");
 }
 
 #[test]
@@ -113,6 +114,6 @@ fn no_connection_is_an_error_of_its_own() {
     std::fs::write(&file, "").unwrap();
     let url = format!("file://{}", file.display());
     let done = bench.run(["--url", &url, "doctor"]);
-    assert_eq!((done.code, done.out.as_str()), (Some(125), ""), "{done:?}");
+    assert_eq!((done.code, done.out.as_str()), (Some(64), ""), "{done:?}");
     assert_eq!(done.err.lines().count(), 1, "{done:?}");
 }

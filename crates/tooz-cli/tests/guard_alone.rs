@@ -31,8 +31,11 @@ impl Guard {
         let address = format!("tooz-test-{}-{count}", std::process::id());
         let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&address).unwrap()).unwrap();
         let own = std::process::id().to_string();
-        let process =
-            bench.tooz(["__guard", &address, &own, "false", "0", "sh", "-c", script]).spawn().map(Running).unwrap();
+        let process = bench
+            .tooz(["__guard", &address, &own, "false", "0", "..", "sh", "-c", script])
+            .spawn()
+            .map(Running)
+            .unwrap();
         let (stream, _) = listener.accept().unwrap();
         Guard { process, stream }
     }
@@ -148,7 +151,8 @@ fn the_last_step_before_cmd_looks_at_the_deadline_as_well() {
     let own = std::process::id().to_string();
     let code = |deadline: u64, kill_after: u64| {
         let (deadline, kill_after) = (deadline.to_string(), kill_after.to_string());
-        let words = ["__exec", &own, "false", "", "0", &deadline, &kill_after, "sh", "-c", "touch started; exit 3"];
+        let words =
+            ["__exec", &own, "false", "", "0", &deadline, &kill_after, "..", "sh", "-c", "touch started; exit 3"];
         bench.run(words)
     };
     for done in [code(0, 0), code(after(0), 0), code(after(5_000), 6_000 * MILLISECOND)] {

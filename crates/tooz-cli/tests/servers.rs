@@ -56,7 +56,7 @@ const OF_LEASES: [&str; 2] =
 
 type Case = (&'static str, fn(&'static Backend));
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 15] = [
     (
         "a_broken_lock_is_lost_for_its_holder_and_free_for_others",
         a_broken_lock_is_lost_for_its_holder_and_free_for_others,
@@ -73,6 +73,7 @@ const CASES: [Case; 14] = [
     ("a_member_that_crashed_is_followed_by_its_next_run", a_member_that_crashed_is_followed_by_its_next_run),
     ("a_member_is_taken_over_at_once_on_request", a_member_is_taken_over_at_once_on_request),
     ("an_outage_that_ends_in_time_does_not_end_cmd", an_outage_that_ends_in_time_does_not_end_cmd),
+    ("an_outage_that_lasts_can_be_read_from_stderr", an_outage_that_lasts_can_be_read_from_stderr),
     ("a_short_session_ends_no_cmd_while_the_server_serves", a_short_session_ends_no_cmd_while_the_server_serves),
     ("a_membership_tells_of_its_loss_and_of_its_return", a_membership_tells_of_its_loss_and_of_its_return),
     ("cmds_own_code_stands_when_leaving_fails", cmds_own_code_stands_when_leaving_fails),
@@ -188,7 +189,7 @@ fn a_broken_lock_is_lost_for_its_holder_and_free_for_others(backend: &Backend) {
     let (mut holder, cmd) = hold(&bench, "sleep 60");
     let token = tokens(&bench)[0].to_string();
     let wrong = bench.run(["break", "x", "--token", "1"]);
-    assert_eq!(wrong.code, Some(125), "{wrong:?}");
+    assert_eq!(wrong.code, Some(66), "{wrong:?}");
     assert!(is_alive(cmd), "another token is another grant");
     let done = bench.run(["break", "x", "--token", &token]);
     assert_eq!(done.code, Some(0), "{done:?}");
@@ -196,7 +197,7 @@ fn a_broken_lock_is_lost_for_its_holder_and_free_for_others(backend: &Backend) {
     assert_eq!(bench.run(["lock", "x", "--wait", "2s", "--", "true"]).code, Some(0));
     assert_eq!(holder.code(), Some(76));
     assert!(!is_alive(cmd));
-    assert_eq!(bench.run(["break", "x"]).code, Some(125), "there is nothing to break");
+    assert_eq!(bench.run(["break", "x"]).code, Some(66), "there is nothing to break");
 }
 
 fn the_lock_of_a_killed_holder_is_the_next_ones_in_time(backend: &Backend) {
@@ -314,7 +315,7 @@ fn the_doctor_finds_a_server_that_evicts(backend: &Backend) {
     let setup = Setup::new(backend.kind).argument("--maxmemory 100mb --maxmemory-policy allkeys-lru");
     let server = setup.start().expect("the server starts");
     let refused = Bench::on(server.url()).run(["doctor"]);
-    assert_eq!(refused.code, Some(125), "{refused:?}");
+    assert_eq!(refused.code, Some(64), "{refused:?}");
     assert!(refused.err.contains("noeviction"), "{refused:?}");
     let accepted = Bench::on(format!("{}?allow_eviction=true", server.url())).run(["doctor"]);
     assert_eq!(accepted.code, Some(1), "{accepted:?}");
@@ -322,7 +323,7 @@ fn the_doctor_finds_a_server_that_evicts(backend: &Backend) {
     assert!(finding.contains("CONFIG SET maxmemory-policy noeviction"), "{finding}");
     server.stop().expect("the server stops");
     let gone = Bench::on(format!("{}?connect_timeout=2s", server.url())).run(["doctor"]);
-    assert_eq!((gone.code, gone.out.as_str()), (Some(125), ""), "{gone:?}");
+    assert_eq!((gone.code, gone.out.as_str()), (Some(69), ""), "{gone:?}");
 }
 
 fn a_member_that_crashed_is_followed_by_its_next_run(backend: &Backend) {
@@ -371,6 +372,22 @@ fn an_outage_that_ends_in_time_does_not_end_cmd(backend: &Backend) {
     assert!(!own.bench.path("told").exists(), "it was told to end");
     std::fs::write(own.bench.path("go"), "").unwrap();
     assert_eq!(holder.code(), Some(9));
+}
+
+/// A CMD that does not end when it is told to: so there is time for all that happens.
+fn an_outage_that_lasts_can_be_read_from_stderr(backend: &Backend) {
+    let Some(own) = Breakable::start(backend, "session_timeout=4s") else { return };
+    let script = "trap '' TERM; touch up; while :; do sleep 0.1; done";
+    let mut holder = own.start_telling(&["lock", "x", "--", "sh", "-c", script]);
+    until("CMD is up", || own.bench.path("up").exists());
+    own.server.pause().unwrap();
+    own.until_said("CMD is told to end (SIGTERM): no heartbeat has come for so long");
+    own.until_said("session suspended: ");
+    assert_eq!(holder.code(), Some(76), "{}", own.bench.text("said"));
+    own.server.resume().unwrap();
+    let said = shared::without_times(&own.bench.text("said"));
+    assert!(said.starts_with("tooz: acquired lock \"x\" (exclusive, token "), "{said}");
+    assert!(said.contains("tooz: lock \"x\" was lost: "), "{said}");
 }
 
 fn a_short_session_ends_no_cmd_while_the_server_serves(backend: &Backend) {

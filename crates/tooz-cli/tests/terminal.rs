@@ -2,73 +2,8 @@
 
 mod shared;
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::process::Stdio;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-
-use nix::pty::openpty;
-use shared::{Bench, PATIENCE, Running, is_alive, state, until};
-
-/// An interactive shell with job control on a terminal of its own.
-struct Session {
-    bench: Bench,
-    keyboard: File,
-    screen: Arc<Mutex<String>>,
-    _shell: Running,
-}
-
-impl Session {
-    fn open() -> Self {
-        let bench = Bench::new();
-        let terminal = openpty(None, None).unwrap();
-        let end = || Stdio::from(terminal.slave.try_clone().unwrap());
-        let mut shell = shared::with_default_signals("setsid");
-        shell.args(["--ctty", "bash", "--norc", "--noprofile", "--noediting", "-i"]);
-        shell.env("TOOZ_URL", bench.url()).env("PS1", "$ ").env("TOOZ", env!("CARGO_BIN_EXE_tooz"));
-        shell.current_dir(bench.path("")).stdin(end()).stdout(end()).stderr(end());
-        let shell = Running(shell.spawn().unwrap());
-        drop((shell.0.stdin.as_ref(), terminal.slave));
-        let mut reader = File::from(terminal.master.try_clone().unwrap());
-        let screen = Arc::new(Mutex::new(String::new()));
-        let shown = Arc::clone(&screen);
-        std::thread::spawn(move || {
-            let mut bytes = [0; 1024];
-            while let Ok(length @ 1..) = reader.read(&mut bytes) {
-                shown.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..length]));
-            }
-        });
-        let session = Session { bench, keyboard: terminal.master.into(), screen, _shell: shell };
-        session.shows("$ ");
-        session
-    }
-
-    fn type_in(&mut self, text: &str) {
-        self.keyboard.write_all(text.as_bytes()).unwrap();
-    }
-
-    fn shows(&self, text: &str) {
-        let begin = Instant::now();
-        while !self.screen.lock().unwrap().contains(text) {
-            let screen = self.screen.lock().unwrap();
-            assert!(begin.elapsed() < PATIENCE, "{text:?} is not on the screen: {screen}");
-            drop(screen);
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// Runs a script under a lock in the foreground; answers its process id.
-    ///
-    /// A script that is to be stopped starts nothing: a shell that forks by `vfork` can't be stopped while its child is,
-    /// before the child's exec, and a test that waits for the shell to stop waits for ever, with or without `tooz`.
-    fn lock(&mut self, script: &str) -> i32 {
-        nix::unistd::mkfifo(&self.bench.path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        std::fs::write(self.bench.path("script"), format!("echo $$ > pid.new; mv pid.new pid; {script}")).unwrap();
-        self.type_in("\"$TOOZ\" lock x -- sh script; echo code-$?-\n");
-        self.bench.number("pid")
-    }
-}
+use shared::session::Session;
+use shared::{is_alive, state, until};
 
 /// The process group in the foreground of the terminal of a process, and the group of the process.
 fn groups(pid: i32) -> (i32, i32) {
@@ -143,6 +78,19 @@ fn a_lock_that_was_lost_during_a_stop_does_not_go_on() {
         std::fs::remove_dir_all(namespace.path().join("locks")).unwrap();
     }
     session.type_in("fg; echo code-$?-\n");
+    session.shows("code-76-");
+    assert!(!is_alive(pid));
+}
+
+#[test]
+fn a_word_from_the_background_stops_nothing() {
+    let mut session = Session::open();
+    session.type_in("stty tostop\n");
+    let pid = session.lock("read line < fifo");
+    for namespace in std::fs::read_dir(session.bench.path("backend")).unwrap().flatten() {
+        std::fs::remove_dir_all(namespace.path().join("locks")).unwrap();
+    }
+    session.shows("CMD is killed (SIGKILL)");
     session.shows("code-76-");
     assert!(!is_alive(pid));
 }

@@ -1,4 +1,4 @@
-//! Each wrong input: exit code 125, and words that say what was wrong and what would be right.
+//! Each wrong input: exit code 64, and words that say what was wrong and what would be right.
 
 mod shared;
 
@@ -7,7 +7,7 @@ use shared::{Bench, Done};
 fn refused<'a>(bench: &Bench, words: impl IntoIterator<Item = &'a str>, hints: &[&str]) -> Done {
     let words: Vec<_> = words.into_iter().collect();
     let done = bench.run(words.iter().copied());
-    assert_eq!(done.code, Some(125), "{words:?} {done:?}");
+    assert_eq!(done.code, Some(64), "{words:?} {done:?}");
     assert_eq!(done.out, "", "{words:?}");
     for hint in hints {
         assert!(done.err.contains(hint), "{words:?} lacks {hint:?}: {}", done.err);
@@ -39,7 +39,11 @@ fn usage_is_checked() {
 #[test]
 fn urls_are_checked() {
     let bench = Bench::new();
-    refused(&bench, ["--url", "fiel:///x", "groups"], &["fiel", "file", "memory"]);
+    let unknown = refused(&bench, ["--url", "fiel:///x", "groups"], &["fiel", "file", "memory"]);
+    assert!(!unknown.err.contains("tooz_fiel") && !unknown.err.contains("features fiel"), "{unknown:?}");
+    if !cfg!(feature = "redis") {
+        refused(&bench, ["--url", "rediss://h", "groups"], &["cargo install --path crates/tooz-cli --features redis"]);
+    }
     refused(&bench, ["--url", "nothing", "groups"], &["scheme"]);
     refused(&bench, ["--url", "", "groups"], &["scheme"]);
     refused(&bench, ["--url", "file:x", "groups"], &["absolute"]);
@@ -55,7 +59,7 @@ fn a_password_file_is_for_who_logs_in() {
         refused(&bench, ["--url", url, "--password-file", "/x", "groups"], &[none, "password_file"]);
         refused(&bench, ["--url", url, "groups", "--password-file=y"], &[none]);
         let done = Done::from(bench.tooz(["--url", url, "groups"]).env("TOOZ_PASSWORD_FILE", "/x").output().unwrap());
-        assert!(done.code == Some(125) && done.err.contains(none), "{done:?}");
+        assert!(done.code == Some(64) && done.err.contains(none), "{done:?}");
     }
     refused(&bench, ["--password-file", "", "groups"], &["--password-file"]);
     // A command that connects to no backend needs none.
@@ -95,6 +99,20 @@ fn durations_and_numbers_are_checked() {
     refused(&bench, ["ring", "--node", "a", "--node", "a=2", "k"], &["twice"]);
     refused(&bench, ["ring", "--node", "a", "--points", "0", "k"], &["--points"]);
     refused(&bench, ["join", "g", "--capabilities", "{weight:1}", "--", "true"], &["JSON"]);
+    for weight in ["\"heavy\"", "-1", "1.5", "null"] {
+        let capabilities = format!("{{\"weight\": {weight}}}");
+        refused(
+            &bench,
+            ["join", "g", "--capabilities", &capabilities, "--", "true"],
+            &[weight, "whole number", "{\"weight\": 2}"],
+        );
+    }
+    refused(&bench, ["lock", "x", "--events-fd", "99", "--", "true"], &["99", "--events-fd 3 3>"]);
+    refused(&bench, ["lock", "x", "-c", "true", "--", "true"], &["-c"]);
+    refused(&bench, ["lock", "x", "-w", "-1", "--", "true"], &["-1"]);
+    refused(&bench, ["groups", "-q", "-v", "--bogus"], &["--bogus"]);
+    let done = Done::from(bench.tooz(["groups"]).env("RUST_LOG", "tooz=loud").output().unwrap());
+    assert!(done.code == Some(64) && done.err.contains("RUST_LOG"), "{done:?}");
 }
 
 #[test]
@@ -126,7 +144,7 @@ fn bytes_that_are_no_text_are_refused_as_a_name() {
     let bench = Bench::new();
     let name = std::ffi::OsStr::from_bytes(b"\xff");
     let done = Done::from(bench.tooz(["holders"]).arg(name).output().unwrap());
-    assert_eq!(done.code, Some(125), "{done:?}");
+    assert_eq!(done.code, Some(64), "{done:?}");
     // As an argument of CMD they are no business of tooz.
     let mut command = bench.tooz(["lock", "x", "--", "test"]);
     assert_eq!(command.arg(name).arg("=").arg(name).status().unwrap().code(), Some(0));

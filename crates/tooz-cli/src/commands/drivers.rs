@@ -5,7 +5,8 @@ use tooz::driver::{COMMON_OPTIONS, OptionSpec};
 use tooz::{Characteristic, Driver};
 
 use crate::args::Global;
-use crate::exit::{self, CommandFailure};
+use crate::exit;
+use crate::failure::CommandFailure;
 use crate::output;
 
 pub(super) fn run(global: &Global) -> Result<u8, CommandFailure> {

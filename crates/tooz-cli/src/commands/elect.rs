@@ -1,15 +1,19 @@
 //! `tooz elect`: CMD while this member leads its group.
 
+use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 use tooz::{Coordinator, ErrorKind, GroupId, Leadership, LossReason, Membership};
 
+use super::environment::Environment;
 use super::membership::{self, until_over};
-use super::{kill_after, unless_signalled, with_coordinator};
+use super::waiting::{self, Wait};
+use super::{kill_after, required_command, unless_signalled, with_coordinator};
 use crate::args::{ElectArguments, Global};
-use crate::exit::{self, CommandFailure};
+use crate::failure::{self, CommandFailure};
 use crate::run::{self, HeldRole, Job, JobEnd, OnLoss, Signals};
+use crate::speech::{self, held};
 
 /// A leadership that is lost sooner is followed by a pause: a backend that is too slow for the session should not be asked in a circle.
 const SHORTEST_ROUND: Duration = Duration::from_secs(1);
@@ -17,112 +21,155 @@ const SHORTEST_ROUND: Duration = Duration::from_secs(1);
 pub(super) async fn run(global: &Global, arguments: ElectArguments) -> Result<u8, CommandFailure> {
     let name = GroupId::new(arguments.group.name())?;
     let options = membership::options(&arguments.member)?;
+    let command = required_command(&arguments.run)?;
     with_coordinator(global, async |coordinator| {
-        kill_after(coordinator, arguments.kill_after.kill_after)?;
+        let kill_after = kill_after(coordinator, arguments.run.kill_after)?;
         let mut signals = Signals::listen()?;
         let membership = unless_signalled(&mut signals, membership::join(coordinator, &name, &options)).await?;
-        let code = terms(coordinator, &membership, &arguments, &mut signals).await?;
-        if let Err(why) = membership::leave(membership, &mut signals).await {
-            // CMD has ended as the leader: its result stands.
-            exit::say(why);
-        }
+        speech::tell(&speech::groups::joined(&name, coordinator.member()));
+        let candidate = Candidate {
+            coordinator,
+            membership: &membership,
+            environment: Environment::of(global, coordinator.member())?.with("TOOZ_GROUP", &name).list(),
+            command,
+            once: arguments.once,
+            kill_after,
+        };
+        let code = candidate.terms(&mut signals).await?;
+        membership::leave_behind_cmd(&membership, &mut signals).await;
         Ok(code)
     })
     .await
 }
 
-/// One term after another, until CMD ends by itself.
-async fn terms(
-    coordinator: &Coordinator,
-    membership: &Membership,
-    arguments: &ElectArguments,
-    signals: &mut Signals,
-) -> Result<u8, CommandFailure> {
-    let name = membership.group();
-    let over = until_over(membership);
-    tokio::pin!(over);
-    loop {
-        let leadership = tokio::select! {
-            elected = unless_signalled(signals, campaign(membership)) => elected?,
-            reason = &mut over => return Err(membership::lost(name, &reason)),
-        };
-        let elected = Instant::now();
-        let job = Job {
-            command: &arguments.command,
-            environment: vec![
-                ("TOOZ_EPOCH", leadership.epoch().to_string()),
-                ("TOOZ_FENCING_TOKEN", leadership.epoch().to_string()),
-                ("TOOZ_GROUP", name.to_string()),
-                ("TOOZ_MEMBER", coordinator.member().to_string()),
-            ],
-            kill_after: kill_after(coordinator, arguments.kill_after.kill_after)?,
-            descriptors: coordinator.descriptors(),
-        };
-        let mut ended = None;
+/// A member that stands for election, and what it does as the leader.
+struct Candidate<'a> {
+    coordinator: &'a Coordinator,
+    membership: &'a Membership,
+    environment: Vec<(&'static str, OsString)>,
+    command: Vec<OsString>,
+    once: bool,
+    kill_after: Duration,
+}
+
+/// How one term has ended.
+enum TermEnd {
+    /// CMD ended by itself.
+    Ended(u8),
+    Lost {
+        why: String,
+        /// The membership is over for ever as well.
+        membership: Option<LossReason>,
+    },
+}
+
+impl Candidate<'_> {
+    /// One term after another, until CMD ends by itself.
+    async fn terms(&self, signals: &mut Signals) -> Result<u8, CommandFailure> {
+        let name = self.membership.group();
+        let over = until_over(self.membership);
+        tokio::pin!(over);
+        loop {
+            let leadership = tokio::select! {
+                elected = unless_signalled(signals, self.campaign()) => elected?,
+                reason = &mut over => return Err(membership::lost(name, &reason)),
+            };
+            let elected = Instant::now();
+            speech::tell(&speech::groups::elected(name, leadership.epoch()));
+            let (why, membership) = match self.term(leadership, signals, over.as_mut()).await? {
+                TermEnd::Ended(code) => return Ok(code),
+                TermEnd::Lost { why, membership } => (why, membership),
+            };
+            speech::tell(&speech::groups::leadership_lost(name, &why, !self.once && membership.is_none()));
+            let lost = format!("the leadership of group {name:?} was lost: {why}");
+            match membership {
+                _ if self.once => return Err(CommandFailure::lost(lost)),
+                Some(reason) => return Err(membership::lost(name, &reason).context(&lost)),
+                None => {}
+            }
+            let pause = sleep(SHORTEST_ROUND.saturating_sub(elected.elapsed()));
+            let pausing = async {
+                pause.await;
+                Ok::<_, CommandFailure>(())
+            };
+            unless_signalled(signals, pausing).await?;
+        }
+    }
+
+    /// Waits to be elected; an end of the membership for ever is a loss, not an error of ours.
+    async fn campaign(&self) -> Result<Leadership, CommandFailure> {
+        let group = self.coordinator.group(self.membership.group())?;
+        match waiting::tell_while(self.membership.campaign(), Wait::ToLead(&group)).await {
+            Ok(leadership) => Ok(leadership),
+            Err(error) if error.kind() == ErrorKind::NotMember => {
+                let reason = self.membership.over().unwrap_or(LossReason::NotMember);
+                Err(membership::lost(self.membership.group(), &reason))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// CMD as the leader, and the resignation behind it.
+    async fn term(
+        &self,
+        leadership: Leadership,
+        signals: &mut Signals,
+        mut over: impl Future<Output = LossReason> + Unpin,
+    ) -> Result<TermEnd, CommandFailure> {
+        let mut membership = None;
         let outcome = {
-            let leading = lead(job, &leadership, signals);
+            let leading = self.lead(&leadership, signals);
             tokio::pin!(leading);
             loop {
                 tokio::select! {
                     biased;
                     outcome = &mut leading => break outcome,
                     // The leadership ends with it, and CMD with the leadership: that is waited for.
-                    reason = &mut over, if ended.is_none() => ended = Some(reason),
+                    reason = &mut over, if membership.is_none() => membership = Some(reason),
                 }
             }
         };
-        let resigned = tokio::select! {
-            resigned = leadership.resign() => resigned.map_err(|error| error.to_string()),
-            signal = signals.end_tidying_up() => Err(format!("resigning was given up: signal {signal} came")),
-        };
-        match outcome? {
+        let resigned = self.resign(leadership, signals).await;
+        Ok(match outcome? {
+            JobEnd::Lost(why) => TermEnd::Lost { why, membership },
             JobEnd::Ended(code) => {
                 if let Err(why) = resigned {
-                    exit::hurry();
-                    exit::say(why);
+                    failure::hurry();
+                    speech::warn(why);
                 }
-                return Ok(code);
+                TermEnd::Ended(code)
             }
-            JobEnd::Lost(why) => {
-                let lost = format!("the leadership of group {name:?} was lost: {why}");
-                if arguments.once {
-                    return Err(CommandFailure::new(exit::LOST, lost));
-                }
-                if let Some(reason) = ended {
-                    exit::say(lost);
-                    return Err(membership::lost(name, &reason));
-                }
-                exit::say(format_args!("{lost}; campaigning again"));
-                let pause = sleep(SHORTEST_ROUND.saturating_sub(elected.elapsed()));
-                let pausing = async {
-                    pause.await;
-                    Ok::<_, CommandFailure>(())
-                };
-                unless_signalled(signals, pausing).await?;
-            }
+        })
+    }
+
+    async fn lead(&self, leadership: &Leadership, signals: &mut Signals) -> Result<JobEnd, CommandFailure> {
+        let mut environment = self.environment.clone();
+        let epoch = leadership.epoch().to_string();
+        environment.extend(["TOOZ_EPOCH", "TOOZ_FENCING_TOKEN"].map(|name| (name, OsString::from(&epoch))));
+        let job = Job {
+            command: &self.command,
+            environment,
+            kill_after: self.kill_after,
+            descriptors: self.coordinator.descriptors(),
+        };
+        let loss = leadership.loss();
+        let _holding = held::hold(loss.clone());
+        let mut grant = HeldRole {
+            remaining: Box::new(|| leadership.remaining()),
+            is_held: Box::new(|| leadership.is_leader()),
+            lost: Box::pin(async move { loss.wait().await }),
+            on_loss: OnLoss::Kill,
+        };
+        run::run(job, &mut grant, signals).await
+    }
+
+    async fn resign(&self, leadership: Leadership, signals: &mut Signals) -> Result<(), String> {
+        let resigning = speech::groups::resigning(self.membership.group());
+        let resigning = if leadership.is_leader() { resigning } else { resigning.for_programs() };
+        speech::tell(&resigning);
+        tokio::select! {
+            resigned = leadership.resign() => resigned.map_err(|error| speech::words::in_words(&error)),
+            signal = signals.end_tidying_up() => Err(format!("resigning was given up: signal {signal} came")),
         }
     }
-}
-
-/// Waits to be elected; an end of the membership for ever is a loss, not an error of ours.
-async fn campaign(membership: &Membership) -> Result<Leadership, CommandFailure> {
-    match membership.campaign().await {
-        Ok(leadership) => Ok(leadership),
-        Err(error) if error.kind() == ErrorKind::NotMember => {
-            let reason = membership.over().unwrap_or(LossReason::NotMember);
-            Err(membership::lost(membership.group(), &reason))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-async fn lead(job: Job<'_>, leadership: &Leadership, signals: &mut Signals) -> Result<JobEnd, CommandFailure> {
-    let loss = leadership.loss();
-    let mut grant = HeldRole {
-        remaining: Box::new(|| leadership.remaining()),
-        is_held: Box::new(|| leadership.is_leader()),
-        lost: Box::pin(async move { loss.wait().await }),
-        on_loss: OnLoss::Kill,
-    };
-    run::run(job, &mut grant, signals).await
 }

@@ -2,26 +2,40 @@
 
 use std::time::Duration;
 
-use tooz::{Coordinator, LockGuard, LockMode, LockName};
+use tooz::{Coordinator, Lock, LockGuard, LockMode, LockName};
 
-use super::{kill_after, unless_signalled, with_coordinator};
+use super::environment::Environment;
+use super::waiting::{self, Wait};
+use super::{kill_after, required_command, unless_signalled, with_coordinator};
 use crate::args::{Global, LockArguments};
-use crate::exit::{self, CommandFailure};
+use crate::failure::{self, CommandFailure};
 use crate::run::{self, HeldRole, Job, JobEnd, OnLoss, Signals};
+use crate::speech::{self, held};
 
 pub(super) async fn run(global: &Global, arguments: LockArguments) -> Result<u8, CommandFailure> {
     let name = LockName::new(arguments.lock.name())?;
+    required_command(&arguments.run)?;
     with_coordinator(global, async |coordinator| {
-        kill_after(coordinator, arguments.kill_after.kill_after)?;
+        kill_after(coordinator, arguments.run.kill_after)?;
         let mut signals = Signals::listen()?;
         let waiting = acquire(coordinator, &name, &arguments);
         let Some(guard) = unless_signalled(&mut signals, waiting).await? else {
-            let code = arguments.conflict_exit_code;
-            return Err(CommandFailure::new(code, format!("lock {name:?} is held by somebody else")));
+            return Err(not_acquired(&name, &arguments));
         };
-        under(coordinator, &name, guard, &arguments, &mut signals).await
+        let acquired = speech::locks::acquired(&name, &guard);
+        let acquired = if arguments.is_conflict_no_news() { acquired.for_programs() } else { acquired };
+        speech::tell(&acquired);
+        under(global, coordinator, &name, guard, &arguments, &mut signals).await
     })
     .await
+}
+
+fn not_acquired(name: &LockName, arguments: &LockArguments) -> CommandFailure {
+    let code = arguments.conflict_exit_code;
+    if arguments.is_conflict_no_news() {
+        return CommandFailure::quiet(code);
+    }
+    CommandFailure::not_acquired(code, format!("lock {name:?} is held by another"))
 }
 
 async fn acquire(
@@ -31,46 +45,53 @@ async fn acquire(
 ) -> tooz::Result<Option<LockGuard>> {
     let lock = coordinator.lock(name)?;
     let mode = if arguments.shared { LockMode::Shared } else { LockMode::Exclusive };
-    let try_once = async || match mode {
+    let limit = if arguments.no_wait { Some(Duration::ZERO) } else { arguments.wait };
+    if limit == Some(Duration::ZERO) {
+        return try_once(&lock, mode).await;
+    }
+    if limit.is_none() {
+        // A wait without a limit outlives every failure of the backend. One that can't be used to begin with is told
+        // instead, and only a try tells.
+        if let Some(guard) = try_once(&lock, mode).await? {
+            return Ok(Some(guard));
+        }
+    }
+    waiting::tell_while(wait_for(&lock, mode, limit), Wait::ForLock(&lock)).await
+}
+
+async fn try_once(lock: &Lock, mode: LockMode) -> tooz::Result<Option<LockGuard>> {
+    match mode {
         LockMode::Exclusive => lock.try_acquire().await,
         LockMode::Shared => lock.shared().try_acquire().await,
-    };
-    match if arguments.no_wait { Some(Duration::ZERO) } else { arguments.wait } {
-        Some(Duration::ZERO) => try_once().await,
-        Some(limit) if mode == LockMode::Exclusive => lock.acquire_within(limit).await,
-        Some(limit) => lock.shared().acquire_within(limit).await,
-        None => {
-            // A wait without a limit outlives every failure of the backend. One that can't be used to begin with is told
-            // instead, and only a try tells.
-            if let Some(guard) = try_once().await? {
-                return Ok(Some(guard));
-            }
-            match mode {
-                LockMode::Exclusive => lock.acquire().await.map(Some),
-                LockMode::Shared => lock.shared().acquire().await.map(Some),
-            }
-        }
+    }
+}
+
+async fn wait_for(lock: &Lock, mode: LockMode, limit: Option<Duration>) -> tooz::Result<Option<LockGuard>> {
+    match (mode, limit) {
+        (LockMode::Exclusive, Some(limit)) => lock.acquire_within(limit).await,
+        (LockMode::Shared, Some(limit)) => lock.shared().acquire_within(limit).await,
+        (LockMode::Exclusive, None) => lock.acquire().await.map(Some),
+        (LockMode::Shared, None) => lock.shared().acquire().await.map(Some),
     }
 }
 
 async fn under(
+    global: &Global,
     coordinator: &Coordinator,
     name: &LockName,
     guard: LockGuard,
     arguments: &LockArguments,
     signals: &mut Signals,
 ) -> Result<u8, CommandFailure> {
+    let environment = Environment::of(global, coordinator.member())?;
     let job = Job {
-        command: &arguments.command,
-        environment: vec![
-            ("TOOZ_FENCING_TOKEN", guard.fencing_token().to_string()),
-            ("TOOZ_LOCK", name.to_string()),
-            ("TOOZ_MEMBER", coordinator.member().to_string()),
-        ],
-        kill_after: kill_after(coordinator, arguments.kill_after.kill_after)?,
+        command: &required_command(&arguments.run)?,
+        environment: environment.with("TOOZ_FENCING_TOKEN", &guard.fencing_token()).with("TOOZ_LOCK", name).list(),
+        kill_after: kill_after(coordinator, arguments.run.kill_after)?,
         descriptors: coordinator.descriptors(),
     };
     let loss = guard.loss();
+    let holding = held::hold(loss.clone());
     let mut grant = HeldRole {
         remaining: Box::new(|| guard.remaining()),
         is_held: Box::new(|| guard.is_held()),
@@ -78,18 +99,24 @@ async fn under(
         on_loss: OnLoss::Kill,
     };
     let outcome = run::run(job, &mut grant, signals).await;
-    drop(grant);
+    drop((grant, holding));
     let released = tokio::select! {
-        released = guard.release() => released.map_err(|error| error.to_string()),
+        released = guard.release() => released.map_err(|error| speech::words::in_words(&error)),
         signal = signals.end_tidying_up() => Err(format!("releasing lock {name:?} was given up: signal {signal} came")),
     };
     match outcome? {
-        JobEnd::Lost(why) => Err(CommandFailure::new(exit::LOST, format!("lock {name:?} was lost: {why}"))),
+        JobEnd::Lost(why) => {
+            speech::tell(&speech::locks::lost(name, &why));
+            Err(CommandFailure::lost(format!("lock {name:?} was lost: {why}")))
+        }
         JobEnd::Ended(code) => {
-            if let Err(why) = released {
-                exit::hurry();
-                // CMD has ended under the lock: its result stands. The release goes on until the session ends.
-                exit::say(why);
+            match released {
+                Ok(()) => speech::tell(&speech::locks::released(name)),
+                Err(why) => {
+                    failure::hurry();
+                    // CMD has ended under the lock: its result stands. The release goes on until the session ends.
+                    speech::warn(why);
+                }
             }
             Ok(code)
         }

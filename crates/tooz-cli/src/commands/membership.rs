@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use tooz::{Coordinator, ErrorKind, GroupId, JoinOptions, LossReason, Membership};
+use tooz::{Capabilities, Coordinator, ErrorKind, GroupId, JoinOptions, LossReason, Membership};
 
-use super::capabilities;
 use crate::args::MemberArguments;
-use crate::exit::{self, CommandFailure};
+use crate::failure::{self, CommandFailure};
 use crate::run::Signals;
+use crate::speech::{self, groups};
 
 /// How much later than it says a dead member's session may end; core waits as long.
 const LATE: Duration = Duration::from_secs(1);
@@ -36,12 +36,8 @@ pub(super) async fn join(
     let Some(after) = error.retry_after().filter(|_| error.kind() == ErrorKind::AlreadyExists) else {
         return Err(error.into());
     };
-    exit::say(format_args!(
-        "group {name:?} has a member {:?} already, alive or dead for less than its session timeout: waiting for its end, at most {}; \
-         --take-over takes its place at once",
-        coordinator.member(),
-        humantime::format_duration(rounded(after + LATE)),
-    ));
+    let at_most = humantime::format_duration(rounded(after + LATE)).to_string();
+    speech::tell(&groups::waiting_for_namesake(name, coordinator.member(), &at_most));
     Ok(group.join_with(options.clone().wait()).await?)
 }
 
@@ -57,11 +53,11 @@ pub(super) async fn until_over(membership: &Membership) -> LossReason {
         if let Some(over) = membership.over().or_else(|| is_for_ever(reason).then_some(reason)) {
             return over;
         }
-        exit::say(format_args!("the membership of group {group:?} was lost: {reason}; joining again"));
+        speech::tell(&groups::membership_lost(group, reason));
         if let Err(reason) = membership.wait_standing().await {
             return reason;
         }
-        exit::say(format_args!("joined group {group:?} again as {:?}", membership.member()));
+        speech::tell(&groups::rejoined(group, membership.member()));
     }
 }
 
@@ -72,22 +68,43 @@ fn is_for_ever(reason: LossReason) -> bool {
 
 /// An end that was not asked for.
 pub(super) fn lost(group: &GroupId, reason: &dyn std::fmt::Display) -> CommandFailure {
-    CommandFailure::new(exit::LOST, format!("the membership of group {group:?} was lost: {reason}"))
+    CommandFailure::lost(format!("the membership of group {group:?} was lost: {reason}"))
 }
 
 /// Leaves, unless that takes too long or the user does not want to wait for it: the session's end does it then. Answers why it is not known
 /// to be done.
-pub(super) async fn leave(membership: Membership, signals: &mut Signals) -> Result<(), String> {
+pub(super) async fn leave(membership: &Membership, signals: &mut Signals) -> Result<(), String> {
     let left_undone = |why: &str| {
         Err(format!("leaving the group was given up: {why}; the member is listed until its session has ended"))
     };
     let left = tokio::select! {
-        result = membership.leave() => result.map_err(|error| error.to_string()),
+        result = membership.leave() => result.map_err(|error| speech::words::in_words(&error)),
         signal = signals.end_tidying_up() => left_undone(&format!("signal {signal} came")),
         () = tokio::time::sleep(LONGEST_LEAVE) => left_undone(&format!("no answer for {LONGEST_LEAVE:?}")),
     };
-    if left.is_err() {
-        exit::hurry();
+    match left {
+        Ok(()) => speech::tell(&groups::left(membership.group())),
+        Err(_) => failure::hurry(),
     }
     left
+}
+
+/// The same after CMD has ended as a member: its result stands.
+pub(super) async fn leave_behind_cmd(membership: &Membership, signals: &mut Signals) {
+    if let Err(why) = leave(membership, signals).await {
+        speech::warn(why);
+    }
+}
+
+/// What a member says of itself. A weight that no partitioner understands would count as 1 without a word.
+fn capabilities(json: Option<&str>) -> Result<Capabilities, CommandFailure> {
+    let Some(json) = json else { return Ok(Capabilities::default()) };
+    let capabilities = Capabilities::from_json(json)?;
+    let value: serde_json::Value = capabilities.get()?;
+    match value.get("weight") {
+        Some(weight) if !weight.is_u64() => Err(CommandFailure::usage(format!(
+            "--capabilities: the weight {weight} is no share of partitions: write a whole number from 0 on, as in {{\"weight\": 2}}"
+        ))),
+        _ => Ok(capabilities),
+    }
 }

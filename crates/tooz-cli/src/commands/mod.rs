@@ -3,25 +3,38 @@
 mod doctor;
 mod drivers;
 mod elect;
+mod election_locks;
+mod environment;
 mod groups;
 mod join;
 mod lock;
 mod locks;
+mod manual;
 mod membership;
+mod missing_group;
 mod owners;
 mod schema;
+mod status;
+mod waiting;
 mod watch;
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
 use clap::CommandFactory;
+use tokio::time::timeout;
 use tooz::driver::PASSWORD_FILE;
-use tooz::{Capabilities, Characteristic, ConnectOptions, Coordinator, MemberId, SessionEvent, SessionEvents};
+use tooz::{Characteristic, ConnectOptions, Coordinator, MemberId, Probe, SessionEvent};
 
-use crate::args::{Arguments, Command, Global, GroupCommand};
-use crate::exit::{self, CommandFailure};
+use crate::args::{Arguments, Command, Global, GroupCommand, Running};
+use crate::exit;
+use crate::failure::{self, CommandFailure};
 use crate::run::Signals;
+use crate::speech::words::in_words;
+use crate::{schemes, speech};
+
+pub(crate) use status::restore_terminal;
 
 /// Runs what was typed; answers the exit code.
 pub(crate) async fn dispatch(arguments: Arguments) -> Result<u8, CommandFailure> {
@@ -30,9 +43,11 @@ pub(crate) async fn dispatch(arguments: Arguments) -> Result<u8, CommandFailure>
         Command::Lock(arguments) => lock::run(&global, arguments).await,
         Command::Elect(arguments) => elect::run(&global, arguments).await,
         Command::Join(arguments) => join::run(&global, arguments).await,
-        Command::Members(group) => groups::members(&global, group.name()).await,
+        Command::Status(arguments) => status::run(&global, &arguments).await,
+        Command::Members(arguments) => groups::members(&global, &arguments).await,
         Command::Groups => groups::list(&global).await,
-        Command::Leader(group) => groups::leader(&global, group.name()).await,
+        Command::Leader(arguments) => groups::leader(&global, &arguments).await,
+        Command::Locks => locks::list(&global).await,
         Command::Group(GroupCommand::Create(group)) => groups::create(&global, group.name()).await,
         Command::Group(GroupCommand::Delete(group)) => groups::delete(&global, group.name()).await,
         Command::Holders(lock) => locks::holders(&global, lock.name()).await,
@@ -49,26 +64,44 @@ pub(crate) async fn dispatch(arguments: Arguments) -> Result<u8, CommandFailure>
             std::io::Write::write_all(&mut std::io::stdout(), &script)?;
             Ok(exit::SUCCESS)
         }
+        Command::Manual { folder } => manual::write(&folder),
     }
 }
 
 async fn connect(global: &Global) -> Result<Coordinator, CommandFailure> {
+    let coordinator = options(global)?.connect().await?;
+    let reaches_others = coordinator.driver().can(Characteristic::DistributedAcrossProcesses);
+    if !reaches_others {
+        speech::warn(format_args!(
+            "{} lives in this process alone: it excludes no other process, and none sees what is in it; give a --url that others share, such as file:",
+            coordinator.driver().name()
+        ));
+    }
+    Ok(coordinator)
+}
+
+/// What the global options say of the connection.
+fn options(global: &Global) -> Result<ConnectOptions, CommandFailure> {
     let member = match &global.member {
         Some(id) => MemberId::new(id)?,
         None => MemberId::new(default_member())?,
     };
-    let mut options = ConnectOptions::new(&global.url)?.member(member)?;
-    // As with all of its kind, an empty variable is one that is not set.
-    if let Some(path) = global.password_file.as_ref().filter(|path| !path.as_os_str().is_empty()) {
-        options = options.option(PASSWORD_FILE.name, absolute(path)?);
-    }
-    Ok(options.connect().await?)
+    schemes::check(&global.url)?;
+    let options = ConnectOptions::new(&global.url)?.member(member)?;
+    Ok(match password_file(global)? {
+        Some(path) => options.option(PASSWORD_FILE.name, path),
+        None => options,
+    })
 }
 
-/// So that errors name the file wherever they are read.
-fn absolute(path: &Path) -> Result<String, CommandFailure> {
-    let path = std::path::absolute(path).map_err(|error| CommandFailure::error(format!("--password-file: {error}")))?;
-    path.into_os_string().into_string().map_err(|_| CommandFailure::error("--password-file: the path is no UTF-8"))
+/// Absolute, so that errors name the file wherever they are read, and CMD finds it wherever it runs.
+fn password_file(global: &Global) -> Result<Option<String>, CommandFailure> {
+    let Some(path) = &global.password_file else { return Ok(None) };
+    let absolute = std::path::absolute(Path::new(path)).map_err(|error| {
+        CommandFailure::usage(format!("--password-file: {}", speech::words::plain(&error.to_string())))
+    })?;
+    let text = absolute.into_os_string().into_string();
+    text.map(Some).map_err(|_| CommandFailure::usage("--password-file: the path is no UTF-8"))
 }
 
 /// Host, pid and a random part: no other process has it, and a person who reads it knows where to look.
@@ -87,9 +120,16 @@ async fn with_coordinator<T>(
     work: impl AsyncFnOnce(&Coordinator) -> Result<T, CommandFailure>,
 ) -> Result<T, CommandFailure> {
     let coordinator = connect(global).await?;
+    run_and_close(&coordinator, work).await
+}
+
+async fn run_and_close<T>(
+    coordinator: &Coordinator,
+    work: impl AsyncFnOnce(&Coordinator) -> Result<T, CommandFailure>,
+) -> Result<T, CommandFailure> {
     let result = tokio::select! {
-        result = work(&coordinator) => result,
-        () = tell_troubles(coordinator.events()) => unreachable!("it goes on telling"),
+        result = work(coordinator) => result,
+        () = tell_of_session(coordinator) => unreachable!("it goes on telling"),
     };
     let told = async {
         match Signals::listen_on() {
@@ -99,10 +139,10 @@ async fn with_coordinator<T>(
     };
     // Where it has not gone well, or something could not be given back, a healthy backend still closes within milliseconds, and another is
     // not waited for once more.
-    let patience = if result.is_err() || exit::is_hurried() { HURRIED } else { Duration::MAX };
+    let patience = if result.is_err() || failure::is_hurried() { HURRIED } else { Duration::MAX };
     let closed = tokio::select! {
         () = tokio::time::sleep(patience) => Err(format!("closing was given up: no answer for {HURRIED:?}")),
-        closed = coordinator.close() => closed.map_err(|error| error.to_string()),
+        closed = coordinator.close() => closed.map_err(|error| in_words(&error)),
         signal = told => Err(format!("closing was given up: signal {signal} came")),
     };
     if let Err(why) = closed {
@@ -112,21 +152,41 @@ async fn with_coordinator<T>(
         } else {
             "the session timeout"
         };
-        exit::say(format_args!("{why}; what was held stays so until {until}"));
+        speech::warn(format_args!("{why}; what was held stays so until {until}"));
     }
     result
 }
 
-/// Tells what keeps from standing again what stood before, so that a person can mend it; it is tried again until then. Never ends.
-async fn tell_troubles(mut events: SessionEvents) {
+/// How long is waited for the reason of a suspension before it is told without one.
+const REASON: Duration = Duration::from_millis(300);
+
+/// Tells what happens to the session, and what keeps from standing again what stood before, so that a person can mend it; it is tried again
+/// until then. Never ends.
+async fn tell_of_session(coordinator: &Coordinator) {
+    let mut events = coordinator.events();
     while let Some(event) = events.next().await {
-        match event {
-            SessionEvent::Troubled(error) => exit::say(format_args!("{}; trying again", exit::in_words(&error))),
-            SessionEvent::Recovered => exit::say("it works again"),
-            _ => {}
-        }
+        let told = match event {
+            SessionEvent::Suspended => speech::session::suspended(&why_suspended(coordinator).await),
+            SessionEvent::Resumed => speech::session::resumed(),
+            SessionEvent::Lost(reason) => speech::session::lost(reason),
+            SessionEvent::Reopened => speech::session::reopened(),
+            SessionEvent::Troubled(error) => speech::session::troubled(&error),
+            SessionEvent::Recovered => speech::session::recovered(),
+            // One that this version does not know is told rather than swallowed.
+            other => speech::Event::new("other", format!("{other:?}")),
+        };
+        speech::tell(&told);
     }
     std::future::pending::<()>().await;
+}
+
+/// The library says that heartbeats fail; a bare round trip at that moment mostly says why.
+async fn why_suspended(coordinator: &Coordinator) -> String {
+    match timeout(REASON, coordinator.probe(Probe::Read)).await {
+        Err(_) => "the backend answers no heartbeat, nor anything else".to_owned(),
+        Ok(Err(error)) => in_words(&error),
+        Ok(Ok(())) => "a heartbeat was not answered in time, although the backend answers now".to_owned(),
+    }
 }
 
 /// Waits for a future, unless a signal comes first: then whatever it was is withdrawn, and the code says which signal.
@@ -143,11 +203,10 @@ where
     }
 }
 
-fn capabilities(json: Option<&str>) -> Result<Capabilities, CommandFailure> {
-    match json {
-        None => Ok(Capabilities::default()),
-        Some(json) => Ok(Capabilities::from_json(json)?),
-    }
+/// What to run, where there has to be something.
+fn required_command(run: &Running) -> Result<Vec<OsString>, CommandFailure> {
+    run.command()
+        .ok_or_else(|| CommandFailure::usage("there is no CMD to run: it comes after --, or as -c 'SHELL STRING'"))
 }
 
 /// When to send SIGTERM before the deadline. Refused is what would end CMD although every heartbeat is on time.
@@ -158,7 +217,7 @@ fn kill_after(coordinator: &Coordinator, wanted: Option<Duration>) -> Result<Dur
     let spare = spare(timeout, margin);
     let judged_by_kernel = coordinator.characteristics().has(Characteristic::NonTimeoutBased);
     match wanted {
-        Some(wanted) if wanted > longest(timeout, spare) && !judged_by_kernel => Err(CommandFailure::error(format!(
+        Some(wanted) if wanted > longest(timeout, spare) && !judged_by_kernel => Err(CommandFailure::usage(format!(
             "--kill-after {} is more than {}, which is what the session timeout of {} leaves for it here: CMD would be ended between two heartbeats",
             humantime::format_duration(wanted),
             humantime::format_duration(longest(timeout, spare)),

@@ -5,18 +5,19 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use tooz::{HashRing, MemberId};
 
-use super::with_coordinator;
+use super::{missing_group, with_coordinator};
 use crate::args::{Global, PartitionArguments, RingArguments};
-use crate::exit::{self, CommandFailure};
+use crate::exit;
+use crate::failure::CommandFailure;
 use crate::output;
 
 pub(super) async fn partition(global: &Global, arguments: &PartitionArguments) -> Result<u8, CommandFailure> {
     let Some((group, keys)) = arguments.group_and_keys() else {
-        return Err(CommandFailure::error("no key is given: tooz partition GROUP KEY…"));
+        return Err(CommandFailure::usage("no key is given: tooz partition GROUP KEY…"));
     };
     let replicas = arguments.replicas.get();
     let owners = with_coordinator(global, async |coordinator| {
-        let partitioner = coordinator.group(group)?.partitioner().await?;
+        let partitioner = coordinator.group(group)?.partitioner().await.map_err(missing_group::of(group))?;
         let owners = |key: &String| {
             let members = partitioner.members_for(key, replicas);
             members.iter().map(MemberId::to_string).collect()
@@ -30,7 +31,7 @@ pub(super) async fn partition(global: &Global, arguments: &PartitionArguments) -
 pub(super) fn ring(global: &Global, arguments: &RingArguments) -> Result<u8, CommandFailure> {
     let mut seen = BTreeSet::new();
     if let Some((twice, _)) = arguments.nodes.iter().find(|(name, _)| !seen.insert(name)) {
-        return Err(CommandFailure::error(format!("node {twice:?} is given twice")));
+        return Err(CommandFailure::usage(format!("node {twice:?} is given twice")));
     }
     let mut ring = HashRing::with_points(arguments.points);
     ring.add_nodes(arguments.nodes.iter().map(|(name, weight)| (name.as_str(), *weight)));

@@ -6,9 +6,10 @@ use nix::sys::signal::Signal;
 use serde_json::{Map, Value, json};
 use tooz::{Error, ErrorKind, Group, GroupEvent, Leader, LeaderEvent, RosterEntry};
 
-use super::with_coordinator;
+use super::{missing_group, with_coordinator};
 use crate::args::{Global, WatchArguments};
-use crate::exit::{self, CommandFailure};
+use crate::exit;
+use crate::failure::CommandFailure;
 use crate::output;
 use crate::run::Signals;
 
@@ -19,8 +20,13 @@ pub(super) async fn run(global: &Global, arguments: &WatchArguments) -> Result<u
     with_coordinator(global, async |coordinator| {
         let mut signals = Signals::listen()?;
         let group = coordinator.group(arguments.group.name())?;
-        let watching =
-            async { if arguments.leader { leaders(global, &group).await } else { members(global, &group).await } };
+        let watching = async {
+            if arguments.leader {
+                leaders(global, &group, arguments).await
+            } else {
+                members(global, &group, arguments).await
+            }
+        };
         tokio::select! {
             // The reader has gone: the next event need not be waited for.
             biased;
@@ -35,8 +41,8 @@ pub(super) async fn run(global: &Global, arguments: &WatchArguments) -> Result<u
     .await
 }
 
-async fn members(global: &Global, group: &Group) -> Result<u8, CommandFailure> {
-    let mut watch = group.watch().await?;
+async fn members(global: &Global, group: &Group, arguments: &WatchArguments) -> Result<u8, CommandFailure> {
+    let mut watch = missing_group::wait_for(group.name(), arguments.wait, async || group.watch().await).await?;
     while let Some(event) = watch.next().await {
         let is_last = event == GroupEvent::Deleted;
         print(global, of_group(event)).await?;
@@ -47,8 +53,8 @@ async fn members(global: &Global, group: &Group) -> Result<u8, CommandFailure> {
     Err(ended(watch.end()))
 }
 
-async fn leaders(global: &Global, group: &Group) -> Result<u8, CommandFailure> {
-    let mut watch = group.watch_leader().await?;
+async fn leaders(global: &Global, group: &Group, arguments: &WatchArguments) -> Result<u8, CommandFailure> {
+    let mut watch = missing_group::wait_for(group.name(), arguments.wait, async || group.watch_leader().await).await?;
     while let Some(event) = watch.next().await {
         print(global, of_leader(&event)).await?;
     }
@@ -64,8 +70,7 @@ async fn leaders(global: &Global, group: &Group) -> Result<u8, CommandFailure> {
 
 /// A script that waits for events must not take silence for a good end.
 fn ended(why: Option<Error>) -> CommandFailure {
-    let why = why.map_or_else(|| "nothing says why".to_owned(), |error| exit::in_words(&error));
-    CommandFailure::error(format!("the watch ended: {why}"))
+    why.map_or_else(|| CommandFailure::error("nothing says why"), CommandFailure::from).context("the watch ended")
 }
 
 /// On a thread of its own: a reader that does not read must not keep a signal from ending the watch.

@@ -21,25 +21,29 @@ use super::protocol::{Cause, Ending, Frame, Term, meet, now, receive_keeping, se
 use super::trampoline::{Order, pid};
 use super::{processes, this_program};
 use crate::exit;
+use crate::failure::CommandFailure;
+use crate::speech::{self, Manner};
 
 /// How long a `tooz` that stands still may keep the guard from its last word.
 const LAST_WORD: Duration = Duration::from_millis(500);
 
-/// `__guard ADDRESS PARENT FOREGROUND IGNORED CMD…`
+/// `__guard ADDRESS PARENT FOREGROUND IGNORED MANNER CMD…`
 pub(super) fn main(arguments: &[OsString]) -> u8 {
     // From here on only SIGKILL and SIGSTOP reach the guard: what the terminal and the shell send is for `tooz` to judge.
     let blocked = SigSet::all().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK);
-    let [address, parent, foreground, ignored, command @ ..] = arguments else {
-        exit::say("__guard is started by tooz itself");
-        return exit::ERROR;
+    let [address, parent, foreground, ignored, manner, command @ ..] = arguments else {
+        return CommandFailure::usage("__guard is started by tooz itself").report();
     };
     let text = |word: &OsString| word.to_string_lossy().into_owned();
+    let manner = Manner::parse(&text(manner)).unwrap_or_default();
+    if speech::begin(manner).is_err() {
+        // The reader has gone meanwhile. That is no reason not to guard.
+        let _ = speech::begin(Manner { events: None, ..manner });
+    }
+    manner.close_callers_events();
     let stream = match meet(&text(address), text(parent).parse().unwrap_or(0)) {
         Ok(stream) => stream,
-        Err(error) => {
-            exit::say(format_args!("the guard can't reach its tooz: {error}"));
-            return exit::ERROR;
-        }
+        Err(error) => return CommandFailure::error(format!("the guard can't reach its tooz: {error}")).report(),
     };
     dispositions::hear_of_children();
     processes::adopt_orphans();
@@ -53,10 +57,7 @@ pub(super) fn main(arguments: &[OsString]) -> u8 {
     };
     let ears = match Ears::open(&stream) {
         Ok(ears) => ears,
-        Err(error) => {
-            exit::say(format_args!("the guard can't listen: {error}"));
-            return exit::ERROR;
-        }
+        Err(error) => return CommandFailure::error(format!("the guard can't listen: {error}")).report(),
     };
     let mut watch = Watch {
         stream: &stream,
@@ -65,6 +66,7 @@ pub(super) fn main(arguments: &[OsString]) -> u8 {
         term,
         ending: None,
         killing: None,
+        unsaid: None,
         status: None,
         out_of_reach: false,
     };
@@ -78,6 +80,7 @@ pub(super) fn main(arguments: &[OsString]) -> u8 {
         blocked: blocked.unwrap_or_else(|_| SigSet::empty()),
         ignored: Ignored(text(ignored).parse().unwrap_or(0)),
         term: watch.term,
+        manner: Manner { events: None, ..manner },
     };
     let child = this_program().arg("__exec").args(order.words()).args(command).process_group(0).spawn();
     let group = match child {
@@ -103,6 +106,8 @@ struct Watch<'a> {
     ending: Option<Cause>,
     /// Since when all of it is being killed.
     killing: Option<Instant>,
+    /// Why, until it was said: what is done comes first.
+    unsaid: Option<&'static str>,
     /// How CMD itself ended. Until then its process group is its own; afterwards it may be any process's.
     status: Option<u8>,
     /// Whether only processes are left that may not be signalled from here.
@@ -143,6 +148,10 @@ impl Watch<'_> {
     }
 
     fn say_the_last_word(&self, ending: Ending) -> u8 {
+        if self.ending.is_some() {
+            // With its last word the guard is ended by `tooz`.
+            speech::finish();
+        }
         // Unlike all other words this one must arrive, unless it is not read at all.
         let _ = self.stream.set_nonblocking(false);
         let _ = self.stream.set_write_timeout(Some(LAST_WORD));
@@ -153,16 +162,20 @@ impl Watch<'_> {
     /// Looks at the clock, and at whether CMD itself has gone before the rest of what it started.
     fn judge(&mut self) {
         if self.term.is_over() {
-            self.kill(Cause::Deadline);
+            self.kill(Cause::Deadline, Some("the deadline has come, and with it the end of what it runs under"));
         } else if self.term.is_nearly_over() && self.ending.is_none() {
             self.terminate(Cause::Deadline);
+            speech::tell(&speech::command::ending(Signal::SIGTERM, &self.why_in_time()));
         }
         if let (Some(cause), Some(_)) = (self.ending, self.status) {
-            self.kill(cause);
+            self.kill(cause, None);
         }
         if self.killing.is_some() {
             self.signal_group(Signal::SIGKILL);
             let below = processes::kill_below();
+            if let Some(why) = self.unsaid.take() {
+                speech::tell(&speech::command::ending(Signal::SIGKILL, why));
+            }
             self.out_of_reach = below.is_out_of_reach();
             if self.out_of_reach && self.status.is_some() {
                 below.say();
@@ -185,7 +198,10 @@ impl Watch<'_> {
             self.obey(frame);
         }
         if self.ears.is_deaf() {
-            self.kill(Cause::Order);
+            self.kill(
+                Cause::Order,
+                Some("its tooz has died or was killed, and nothing holds any more what it runs under"),
+            );
         }
     }
 
@@ -203,7 +219,8 @@ impl Watch<'_> {
                     self.terminate(Cause::Order);
                 }
             }
-            Frame::Kill => self.kill(Cause::Order),
+            // Why is said by `tooz`.
+            Frame::Kill => self.kill(Cause::Order, None),
             _ => {}
         }
     }
@@ -215,9 +232,22 @@ impl Watch<'_> {
         self.signal_group(Signal::SIGCONT);
     }
 
-    fn kill(&mut self, cause: Cause) {
+    fn kill(&mut self, cause: Cause, why: Option<&'static str>) {
         self.ending.get_or_insert(cause);
-        self.killing.get_or_insert_with(Instant::now);
+        if self.killing.is_none() {
+            self.killing = Some(Instant::now());
+            // One that has ended already is not killed: the rest of what it started is.
+            self.unsaid = why.filter(|_| self.status.is_none());
+        }
+    }
+
+    fn why_in_time(&self) -> String {
+        let kill_after = Duration::from_nanos(self.term.kill_after);
+        let rest = Duration::from_millis(u64::try_from(kill_after.as_millis()).unwrap_or(u64::MAX));
+        format!(
+            "no heartbeat has come for so long that what it runs under is sure for only {} more",
+            humantime::format_duration(rest)
+        )
     }
 
     fn signal_group(&self, signal: Signal) {
@@ -260,7 +290,7 @@ pub(super) fn command(address: &str, foreground: bool, command: &[OsString]) -> 
     let mut guard = this_program();
     let ignored = Ignored::at_start().0.to_string();
     guard.arg("__guard").arg(address).arg(std::process::id().to_string());
-    guard.arg(foreground.to_string()).arg(ignored).args(command);
+    guard.arg(foreground.to_string()).arg(ignored).arg(speech::manner().word()).args(command);
     // Away from the group that Ctrl-C, Ctrl-Z and the shell's signals go to.
     guard.process_group(0);
     guard

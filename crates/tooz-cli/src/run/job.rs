@@ -16,7 +16,9 @@ use tooz::LossReason;
 
 use super::protocol::{Cause, Ending, Frame, Meeting, NEVER, Term, now, receive, send, send_descriptors};
 use super::{Signals, dispositions, guard, processes, terminal};
-use crate::exit::{self, CommandFailure};
+use crate::exit;
+use crate::failure::CommandFailure;
+use crate::speech;
 
 /// How long the guard may take to end what it was told to kill, before `tooz` does it.
 const GUARD_PATIENCE: Duration = Duration::from_millis(500);
@@ -51,7 +53,7 @@ pub(crate) enum OnLoss {
 /// What to run.
 pub(crate) struct Job<'a> {
     pub(crate) command: &'a [OsString],
-    pub(crate) environment: Vec<(&'static str, String)>,
+    pub(crate) environment: Vec<(&'static str, OsString)>,
     pub(crate) kill_after: Duration,
     /// By which the kernel knows the holder.
     pub(crate) descriptors: Vec<OwnedFd>,
@@ -113,7 +115,9 @@ impl Run {
     async fn start(job: Job<'_>, grant: &mut HeldRole<'_>, signals: &mut Signals) -> Result<StartEnd, CommandFailure> {
         let failed = |what: &str| {
             let what = what.to_owned();
-            move |error: std::io::Error| CommandFailure::error(format!("{what}: {error}"))
+            move |error: std::io::Error| {
+                CommandFailure::error(format!("{what}: {}", speech::words::plain(&error.to_string())))
+            }
         };
         // A process that was started with SIGCHLD ignored would never hear how the guard and CMD ended.
         dispositions::hear_of_children();
@@ -170,8 +174,15 @@ impl Run {
                 // The guard's word comes first: after the end of CMD nothing else matters.
                 biased;
                 frame = self.frames.recv() => match frame {
-                    Some(Frame::Ended(ending)) => return Ok(ending),
-                    Some(Frame::Started(group)) => self.group = Some(Pid::from_raw(group)),
+                    Some(Frame::Ended(ending)) => {
+                        speech::tell(&speech::command::ended(ending.code));
+                        return Ok(ending);
+                    }
+                    Some(Frame::Started(group)) => {
+                        let group = Pid::from_raw(group);
+                        self.group = Some(group);
+                        speech::tell(&speech::command::started(group));
+                    }
                     Some(Frame::NotStarted(errno)) => {
                         return Err(CommandFailure::error(format!("CMD can't be started: {}", Errno::from_raw(errno).desc())));
                     }
@@ -230,17 +241,20 @@ impl Run {
     }
 
     fn lose(&mut self, grant: &HeldRole<'_>, why: String) {
-        self.lost = Some(why);
-        match grant.on_loss {
+        let signal = match grant.on_loss {
             OnLoss::Kill => {
                 self.tell(Frame::Kill);
                 self.patience = Some(Instant::now() + GUARD_PATIENCE);
+                Signal::SIGKILL
             }
             OnLoss::Terminate => {
                 self.tell(Frame::Terminate(now().saturating_add(self.told.kill_after)));
                 self.patience = Some(Instant::now() + self.kill_after + GUARD_PATIENCE);
+                Signal::SIGTERM
             }
-        }
+        };
+        speech::tell(&speech::command::ending(signal, &why));
+        self.lost = Some(why);
     }
 
     /// CMD was stopped: by Ctrl-Z, or because it wants the terminal from the background. So is this job then, and goes on

@@ -19,6 +19,7 @@ use std::process::Command;
 
 pub(crate) use job::{HeldRole, Job, JobEnd, OnLoss, run};
 pub(crate) use signals::Signals;
+pub(crate) use terminal::{has_job_control, stop_job};
 
 /// The subcommands that only `tooz` itself starts; `None` for all others.
 pub(crate) fn hidden(arguments: &[OsString]) -> Option<u8> {

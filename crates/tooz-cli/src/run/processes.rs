@@ -15,7 +15,7 @@ pub(super) fn adopt_orphans() {
     #[cfg(target_os = "linux")]
     if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
         // Then only CMD's own group can be found; better that than no CMD.
-        crate::exit::say(format_args!("orphans of CMD can't be watched: {error}"));
+        crate::speech::warn(format_args!("orphans of CMD can't be watched: {error}"));
     }
 }
 
@@ -40,7 +40,7 @@ impl KillRound {
     }
 
     pub(super) fn say(self) {
-        crate::exit::say(format_args!(
+        crate::speech::warn(format_args!(
             "{} processes of CMD belong to another user and can't be ended from here",
             self.refused
         ));
@@ -109,7 +109,7 @@ pub(super) async fn end_all(group: Option<Pid>) {
         }
         if !said && begin.elapsed() > SLOW {
             said = true;
-            crate::exit::say(format_args!(
+            crate::speech::warn(format_args!(
                 "CMD was killed, but {} of its processes are stuck in the kernel: waiting for them",
                 below.reached
             ));

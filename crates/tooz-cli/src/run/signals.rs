@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::dispositions::Ignored;
 use super::terminal;
-use crate::exit::CommandFailure;
+use crate::failure::CommandFailure;
 
 /// So long what is held is given back, whatever signals come.
 const TIDYING_UP: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ impl Signals {
     }
 
     /// The next one, whichever.
-    pub(super) async fn next(&mut self) -> Signal {
+    pub(crate) async fn next(&mut self) -> Signal {
         poll_fn(|context| {
             for (signal, stream) in &mut self.0 {
                 if stream.poll_recv(context).is_ready() {

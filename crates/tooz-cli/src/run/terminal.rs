@@ -48,7 +48,7 @@ pub(super) fn take_back(from: Pid) {
 
 /// Whether a shell with job control is there, which would continue our group after a stop. Without a terminal or in a
 /// group without a parent in the same session there is none, and a stop would be for ever.
-pub(super) fn has_job_control() -> bool {
+pub(crate) fn has_job_control() -> bool {
     let own = getpgrp();
     let parent = std::fs::read(format!("/proc/{own}/stat")).ok().and_then(|stat| super::processes::parent_in(&stat));
     let Some(parent) = parent.and_then(|parent| i32::try_from(parent).ok()).map(Pid::from_raw) else {
@@ -60,7 +60,7 @@ pub(super) fn has_job_control() -> bool {
 }
 
 /// Stops all of this job, `tooz` included, and comes back when it was continued.
-pub(super) fn stop_job() {
+pub(crate) fn stop_job() {
     // SIGSTOP and not SIGTSTP: we have a handler for that, which would see it after the continue and stop once more.
     let _ = killpg(getpgrp(), Signal::SIGSTOP);
 }

@@ -2,6 +2,7 @@
 //!
 //! It does what has to be done between fork and exec, in a program of its own, since code between the two can't be safe.
 
+use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::io::{Error, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
@@ -14,9 +15,11 @@ use super::dispositions::Ignored;
 use super::protocol::Term;
 use super::terminal;
 use crate::exit;
+use crate::failure::CommandFailure;
+use crate::speech::{self, Manner};
 
 /// How many words an order is.
-const WORDS: usize = 6;
+const WORDS: usize = 7;
 
 /// What the guard tells the trampoline, before CMD.
 pub(super) struct Order {
@@ -30,6 +33,8 @@ pub(super) struct Order {
     pub(super) ignored: Ignored,
     /// Until when CMD may run. The machine may have slept since the guard looked.
     pub(super) term: Term,
+    /// How to say that CMD can't be run.
+    pub(super) manner: Manner,
 }
 
 impl Order {
@@ -42,11 +47,12 @@ impl Order {
             self.ignored.0.to_string(),
             self.term.deadline.to_string(),
             self.term.kill_after.to_string(),
+            self.manner.word(),
         ]
     }
 
     fn parse(words: &[OsString]) -> Option<Self> {
-        let [guard, foreground, blocked, ignored, deadline, kill_after] = words else { return None };
+        let [guard, foreground, blocked, ignored, deadline, kill_after, manner] = words else { return None };
         let blocked = blocked.to_str()?.split(',').filter(|number| !number.is_empty());
         Some(Order {
             guard: guard.to_str()?.parse().ok()?,
@@ -54,6 +60,7 @@ impl Order {
             blocked: blocked.filter_map(|number| Signal::try_from(number.parse::<i32>().ok()?).ok()).collect(),
             ignored: Ignored(ignored.to_str()?.parse().ok()?),
             term: Term { deadline: deadline.to_str()?.parse().ok()?, kill_after: kill_after.to_str()?.parse().ok()? },
+            manner: Manner::parse(manner.to_str()?)?,
         })
     }
 }
@@ -63,37 +70,39 @@ pub(super) fn main(arguments: &[OsString]) -> u8 {
     let Some((order, [program, rest @ ..])) =
         arguments.split_at_checked(WORDS).and_then(|(words, command)| Some((Order::parse(words)?, command)))
     else {
-        exit::say("__exec is started by tooz itself");
-        return exit::ERROR;
+        return CommandFailure::usage("__exec is started by tooz itself").report();
     };
+    let manner = order.manner;
+    let Err(failure) = become_command(&order, program, rest);
+    // Not before: a program of several threads does not become another as one expects.
+    let _ = speech::begin(manner);
+    failure.report()
+}
+
+fn become_command(order: &Order, program: &OsString, rest: &[OsString]) -> Result<Infallible, CommandFailure> {
     // A belt beside the guard's own care: without the guard CMD would not be ended in time.
     #[cfg(target_os = "linux")]
-    if let Err(error) = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL) {
-        exit::say(format_args!("CMD can't be bound to its guard: {error}"));
-        return exit::ERROR;
-    }
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+        .map_err(|error| CommandFailure::error(format!("CMD can't be bound to its guard: {}", error.desc())))?;
     if u32::try_from(getppid().as_raw()) != Ok(order.guard) {
-        return exit::ERROR;
+        return Err(CommandFailure::quiet(exit::ERROR));
     }
     if order.foreground {
         terminal::give_to(getpgrp());
     }
     // The guard blocks all signals, and that is inherited.
-    if let Err(error) = order.blocked.thread_set_mask() {
-        exit::say(format_args!("the signal mask can't be set back: {error}"));
-        return exit::ERROR;
-    }
+    order
+        .blocked
+        .thread_set_mask()
+        .map_err(|error| CommandFailure::error(format!("the signal mask can't be set back: {}", error.desc())))?;
     order.ignored.restore();
     if order.term.is_nearly_over() {
-        exit::say("what CMD was to run under was about to be lost, so it was not started");
-        return exit::LOST;
+        return Err(CommandFailure::lost("what CMD was to run under was about to be lost, so it was not started"));
     }
     let error = replace_by(program, rest);
-    exit::say(format_args!("{} can't be run: {error}", program.to_string_lossy()));
-    match error.kind() {
-        ErrorKind::NotFound => exit::NOT_FOUND,
-        _ => exit::NOT_EXECUTABLE,
-    }
+    let code = if error.kind() == ErrorKind::NotFound { exit::NOT_FOUND } else { exit::NOT_EXECUTABLE };
+    let words = speech::words::plain(&error.to_string());
+    Err(CommandFailure::command(code, format!("{} can't be run: {words}", program.to_string_lossy())))
 }
 
 /// The standard library's own way would set SIGPIPE back to its default.
@@ -129,10 +138,11 @@ mod tests {
     fn an_order_is_read_as_it_was_given() {
         let blocked: SigSet = [Signal::SIGHUP, Signal::SIGUSR1].into_iter().collect();
         let (ignored, term) = (Ignored(u64::MAX), Term { deadline: u64::MAX, kill_after: 5 });
-        let words = Order { guard: 7, foreground: true, blocked, ignored, term }.words().map(OsString::from);
+        let manner = Manner { quiet: true, json: false, events: Some(5) };
+        let words = Order { guard: 7, foreground: true, blocked, ignored, term, manner }.words().map(OsString::from);
         let order = Order::parse(&words).unwrap();
         assert_eq!((order.guard, order.foreground), (7, true));
-        assert_eq!((order.blocked, order.ignored, order.term), (blocked, ignored, term));
+        assert_eq!((order.blocked, order.ignored, order.term, order.manner), (blocked, ignored, term, manner));
         assert!(Order::parse(&words[..2]).is_none());
     }
 }

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod session;
+pub(crate) mod shape;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -40,6 +43,9 @@ impl Bench {
     /// `tooz` with these words, in the bench's folder.
     pub(crate) fn tooz<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Command {
         let mut command = with_default_signals(env!("CARGO_BIN_EXE_tooz"));
+        for variable in ["TOOZ_MEMBER", "TOOZ_JSON", "TOOZ_QUIET", "TOOZ_VERBOSE", "TOOZ_PASSWORD_FILE", "RUST_LOG"] {
+            command.env_remove(variable);
+        }
         command.env("TOOZ_URL", self.url()).current_dir(self.folder.path()).args(words).stdin(Stdio::null());
         command
     }
@@ -89,6 +95,15 @@ pub(crate) fn with_signals(ignored: &[&str], program: &str) -> Command {
     }
     command.arg(program);
     command
+}
+
+/// What was said, without the time before each line: `2026-11-29 15:40:12 tooz: …`.
+pub(crate) fn without_times(said: &str) -> String {
+    let line = |line: &str| match line.split_once(" tooz: ") {
+        Some((time, words)) if time.len() == 19 && time.as_bytes()[10] == b' ' => format!("tooz: {words}\n"),
+        _ => format!("{line}\n"),
+    };
+    said.lines().map(line).collect()
 }
 
 /// What became of a run.

@@ -10,14 +10,17 @@ use super::PATIENCE;
 use super::report::Report;
 use super::scratch::Scratch;
 
-/// How often is measured, if it does not take too long.
-const SAMPLES: usize = 100;
+/// How often is measured, if it does not take too long: ten of these are slower than the p99.
+const SAMPLES: usize = 1_000;
+
+/// Of fewer the p99 is one or two outliers, and the slowest is told in its place.
+const ENOUGH: usize = 500;
 
 /// A link so slow that the samples are not done by then has been measured well enough.
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// Measured times, sorted.
-pub(super) struct Samples(Vec<Duration>);
+pub(in crate::commands) struct Samples(Vec<Duration>);
 
 impl Samples {
     async fn take<E>(mut once: impl AsyncFnMut() -> Result<(), E>) -> Result<Samples, E> {
@@ -32,7 +35,7 @@ impl Samples {
     }
 
     /// At least one time.
-    pub(super) fn new(mut times: Vec<Duration>) -> Self {
+    pub(in crate::commands) fn new(mut times: Vec<Duration>) -> Self {
         times.sort();
         Samples(times)
     }
@@ -44,15 +47,23 @@ impl Samples {
     }
 
     /// For people.
-    pub(super) fn words(&self) -> String {
-        let (half, most) = (millis(self.percentile(50)), millis(self.percentile(99)));
-        format!("p50 {half}, p99 {most} ({} times)", self.0.len())
+    pub(in crate::commands) fn words(&self) -> String {
+        let (half, count) = (millis(self.percentile(50)), self.0.len());
+        match self.most() {
+            Some(most) => format!("p50 {half}, p99 {} ({count} times)", millis(most)),
+            None => format!("p50 {half}, at most {} ({count} times)", millis(self.percentile(100))),
+        }
     }
 
     /// For machines.
-    pub(super) fn json(&self) -> Value {
+    pub(in crate::commands) fn json(&self) -> Value {
         let at = |percent| micros(self.percentile(percent));
-        json!({ "p50_us": at(50), "p99_us": at(99), "count": self.0.len() })
+        json!({ "p50_us": at(50), "p99_us": self.most().map(micros), "max_us": at(100), "count": self.0.len() })
+    }
+
+    /// The p99, where there are enough of them to tell.
+    fn most(&self) -> Option<Duration> {
+        (self.0.len() >= ENOUGH).then(|| self.percentile(99))
     }
 }
 
@@ -133,6 +144,10 @@ mod tests {
         assert_eq!(samples.percentile(99), Duration::from_millis(99));
         let one = Samples(vec![Duration::from_millis(7)]);
         assert_eq!((one.percentile(50), one.percentile(99)), (Duration::from_millis(7), Duration::from_millis(7)));
+        assert_eq!(one.words(), "p50 7.0 ms, at most 7.0 ms (1 times)");
+        assert_eq!(one.json()["p99_us"], Value::Null);
+        let many = Samples(vec![Duration::from_millis(7); ENOUGH]);
+        assert_eq!(many.words(), "p50 7.0 ms, p99 7.0 ms (500 times)");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `tooz doctor`: connects, measures, tries every primitive between two members, and says what is wrong and how to mend it.
 
-mod figures;
+pub(super) mod figures;
 mod groups;
 mod locks;
 mod report;
@@ -17,7 +17,8 @@ use self::report::{Doing, Report};
 use self::scratch::Scratch;
 use super::{unless_signalled, with_coordinator};
 use crate::args::{DoctorArguments, Global};
-use crate::exit::{self, CommandFailure};
+use crate::exit;
+use crate::failure::CommandFailure;
 use crate::output;
 use crate::run::Signals;
 
@@ -58,8 +59,7 @@ pub(super) async fn run(global: &Global, arguments: &DoctorArguments) -> Result<
     }
     let (wrong, warnings) = (report.count(Verdict::Wrong), report.count(Verdict::Warning));
     if wrong > 0 || (arguments.strict && warnings > 0) {
-        exit::say(format_args!("found wrong: {wrong}, warnings: {warnings}"));
-        return Ok(exit::WRONG);
+        return Err(CommandFailure::wrong(format!("found wrong: {wrong}, warnings: {warnings}")));
     }
     Ok(exit::SUCCESS)
 }

@@ -1,0 +1,26 @@
+//! What happens to CMD.
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use super::event::{Event, Loudness};
+
+pub(crate) fn started(pid: Pid) -> Event {
+    Event::new("started", format!("CMD runs as process {pid}")).with("pid", pid.as_raw()).for_programs()
+}
+
+/// It is told to end, or killed, at this moment and for this reason.
+pub(crate) fn ending(signal: Signal, why: &str) -> Event {
+    let told = if signal == Signal::SIGKILL { "CMD is killed" } else { "CMD is told to end" };
+    let event = Event::new("ending", format!("{told} ({signal}): {why}"));
+    event.with("signal", signal.as_str()).with("why", why)
+}
+
+pub(crate) fn ended(code: u8) -> Event {
+    Event::new("command_ended", format!("CMD ended with {code}")).with("code", code).for_programs()
+}
+
+/// The command's last word to programs.
+pub(crate) fn exit(code: u8) -> Event {
+    Event::new("exit", format!("exit code {code}")).with("exit_code", code).loudness(Loudness::Programs)
+}

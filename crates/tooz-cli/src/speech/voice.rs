@@ -1,0 +1,144 @@
+//! The thread that speaks. A terminal that was stopped with Ctrl-S, or a log whose disk hangs, must not keep a deadline from being moved, nor
+//! the guard from ending CMD.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, SystemTime};
+
+use nix::sys::signal::{SigSet, Signal};
+use tooz::driver::Mutex;
+
+use super::event::Event;
+use super::manner::{EventsError, Manner};
+use super::sink::EventSink;
+use super::words::on_one_line;
+use super::{stamp, waiting};
+
+/// How long the last words may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+static MANNER: OnceLock<Manner> = OnceLock::new();
+static VOICE: Mutex<Option<Voice>> = Mutex::new(None);
+
+/// What is said while a screen has the terminal, for the screen to show.
+static ASIDE: Mutex<Option<Vec<String>>> = Mutex::new(None);
+
+/// What is to be written.
+enum Utterance {
+    /// For people, at that moment.
+    Sentence(SystemTime, String),
+    Line(String),
+    Event(String),
+    /// All before it has been written.
+    End(Sender<()>),
+}
+
+struct Voice {
+    words: Sender<Utterance>,
+    has_events: bool,
+}
+
+/// From now on it is spoken in this manner. A second call changes nothing.
+pub(crate) fn begin(manner: Manner) -> Result<(), EventsError> {
+    let events = manner.open_events()?;
+    let _ = MANNER.set(manner);
+    start(events);
+    Ok(())
+}
+
+/// How is spoken.
+pub(crate) fn manner() -> Manner {
+    MANNER.get().copied().unwrap_or_default()
+}
+
+fn start(events: Option<File>) {
+    let (words, heard) = channel();
+    let has_events = events.is_some();
+    let speaking = std::thread::Builder::new()
+        .name("tooz-voice".to_owned())
+        .spawn(move || speak(&heard, events.map(EventSink::new)));
+    if speaking.is_ok() {
+        *VOICE.lock() = Some(Voice { words, has_events });
+    }
+}
+
+/// Says what happened, without waiting until it was read.
+pub(crate) fn tell(event: &Event) {
+    let manner = manner();
+    if event.is_heard_by(manner.quiet) {
+        let sentence = || Utterance::Sentence(SystemTime::now(), event.sentence().to_owned());
+        utter(if manner.json { Utterance::Line(event.json()) } else { sentence() });
+    }
+    utter(Utterance::Event(event.json()));
+}
+
+/// A line of a library's trace, as it is.
+pub(super) fn line(text: &str) {
+    utter(Utterance::Line(on_one_line(text)));
+}
+
+fn with_time(moment: SystemTime, sentence: &str) -> String {
+    format!("{} {}", stamp::local(moment), on_one_line(&format!("tooz: {sentence}")))
+}
+
+/// From now on it is kept for a screen, or written again.
+pub(crate) fn keep_aside(is_kept: bool) {
+    *ASIDE.lock() = is_kept.then(Vec::new);
+}
+
+/// What was said meanwhile.
+pub(crate) fn said_aside() -> Vec<String> {
+    ASIDE.lock().as_mut().map(std::mem::take).unwrap_or_default()
+}
+
+fn utter(utterance: Utterance) {
+    if let Some(aside) = &mut *ASIDE.lock() {
+        match utterance {
+            Utterance::Sentence(_, sentence) => aside.push(on_one_line(&sentence)),
+            Utterance::Line(line) => aside.push(line),
+            Utterance::End(written) => drop(written.send(())),
+            Utterance::Event(_) => {}
+        }
+        return;
+    }
+    let voice = VOICE.lock();
+    match (&*voice, utterance) {
+        (Some(voice), Utterance::Event(_)) if !voice.has_events => {}
+        (Some(voice), utterance) => drop(voice.words.send(utterance)),
+        // Before the beginning, and where no thread can be had.
+        (None, Utterance::Line(line)) => write_line(&line),
+        (None, Utterance::Sentence(moment, sentence)) => write_line(&with_time(moment, &sentence)),
+        (None, _) => {}
+    }
+}
+
+/// Waits until all is written, but not for a reader that does not read.
+pub(crate) fn finish() {
+    let (written, all) = channel();
+    utter(Utterance::End(written));
+    let _ = all.recv_timeout(LAST_WORDS);
+}
+
+fn speak(words: &Receiver<Utterance>, mut events: Option<EventSink>) {
+    // CMD has the terminal's foreground. After `stty tostop` a word from the background would stop this program, and with it the heartbeats.
+    let _ = SigSet::from(Signal::SIGTTOU).thread_block();
+    for utterance in words {
+        match utterance {
+            Utterance::Sentence(moment, sentence) => write_line(&with_time(moment, &sentence)),
+            Utterance::Line(line) => write_line(&line),
+            Utterance::Event(event) => {
+                if let Some(events) = &mut events {
+                    events.write(&event);
+                }
+            }
+            Utterance::End(written) => drop(written.send(())),
+        }
+    }
+}
+
+/// A caller that closed stderr does not want to know.
+fn write_line(line: &str) {
+    waiting::beside(|| drop(writeln!(io::stderr(), "{line}")));
+}
