@@ -1,0 +1,70 @@
+//! One run: workers, faults, calm, judgement, report.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tooz_conformance::checker::progress;
+use tooz_conformance::history::now;
+
+use crate::Arguments;
+use crate::backend::Backend;
+use crate::chronicle::{Bounds, Chronicle};
+use crate::crew::{Crew, Shared, lock};
+use crate::ground::Ground;
+use crate::plan::Plan;
+use crate::verdict::Verdict;
+use crate::{leftovers, nemesis, report};
+
+/// By how much a promise in time may be late, because all of this runs on one machine at once.
+const LATE: Duration = Duration::from_secs(1);
+
+/// Runs, prints and writes; whether all was well.
+pub(crate) async fn run(backend: &Backend, arguments: &Arguments) -> Result<bool> {
+    // Short enough to be typed.
+    let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1_000_000_000));
+    let (workers, time) = (usize::from(arguments.workers), arguments.time());
+    let plan = Plan::draw(seed, backend, &arguments.faults, time, workers)?;
+    eprintln!("chaos {} --seed {seed}: {} faults in {time:?}", backend.name, plan.faults.len());
+    let ground = tokio::task::block_in_place(|| Ground::start(backend, workers))?;
+    let chronicle: Shared = Arc::new(Mutex::new(Chronicle::default()));
+    let from = now();
+    let stalls = tokio::spawn(notice_stalls(backend.session_timeout / 4, Arc::clone(&chronicle)));
+    let mut crew = Crew::start(backend, &ground, seed, workers, Arc::clone(&chronicle)).await?;
+    nemesis::carry_out(&plan, &ground, &mut crew, &chronicle).await?;
+
+    let healed = now();
+    let patience = backend.recovery() + LATE;
+    eprintln!("        all is mended; each worker has {patience:?} to get on");
+    tokio::time::sleep(patience).await;
+    let (members, calm) = (crew.members(), now());
+    let mut stuck = crew.end().await;
+    stalls.abort();
+    let left = leftovers::look_for(backend, &ground.url(backend)).await?;
+
+    let chronicle = std::mem::take(&mut *lock(&chronicle));
+    let (inherited, settled) = (backend.inherited + LATE, backend.recovery() * 2);
+    let (history, errors) = chronicle.end(Bounds { inherited, settled });
+    for member in progress(&history, &members, (healed, calm)) {
+        stuck.push(format!("{member} got no lock within {patience:?} after the last fault"));
+    }
+    let begun = Instant::now();
+    let verdict = Verdict::of(backend, seed, &plan, &history, (from, calm));
+    let verdict = Verdict { stuck, left, errors, ..verdict };
+    eprintln!("        judged in {:.1?}", begun.elapsed());
+    let folder = arguments.folder.join(format!("{}-{seed}", backend.name));
+    report::write(&folder, &verdict, &history)?;
+    report::print(&verdict, &folder);
+    Ok(verdict.is_good())
+}
+
+/// Where this process was not let run, others may not have been either.
+async fn notice_stalls(most: Duration, chronicle: Shared) {
+    loop {
+        let (from, begun) = (now(), Instant::now());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if begun.elapsed() > most {
+            lock(&chronicle).fault("the machine stood still".to_owned(), from, now());
+        }
+    }
+}
