@@ -7,7 +7,7 @@ use crate::checker::order::{grants, told};
 use crate::checker::terms::Terms;
 use crate::checker::timeline::{is_disturbed, member_of};
 use crate::checker::violation::Violation;
-use crate::history::{Attempt, ChangeKind, Grant, History};
+use crate::history::{Attempt, Change, ChangeKind, Grant, History};
 
 pub(crate) fn judge(history: &History, terms: &Terms) -> Result<(), Violation> {
     let mut broken = HashMap::new();
@@ -31,16 +31,22 @@ pub(crate) fn judge(history: &History, terms: &Terms) -> Result<(), Violation> {
 
 fn judge_memberships(history: &History, terms: &Terms) -> Result<(), Violation> {
     for stay in &history.stays {
-        for pair in stay.changes.windows(2) {
-            let [before, change] = pair else { continue };
-            let until = change.done.unwrap_or(change.asked);
-            if change.kind == ChangeKind::Lost && !is_disturbed(history, terms, (before.asked, until)) {
+        for (index, change) in stay.changes.iter().enumerate().filter(|(_, change)| change.kind == ChangeKind::Lost) {
+            let before = stay.changes[..index].last().map_or(change.asked, |before| before.asked);
+            let window = (before.min(change.asked), seen_by(change, &stay.changes[index + 1..]));
+            if !is_disturbed(history, terms, window) {
                 let what = format!("losses: {} lost its membership of {} for no reason", stay.member, stay.group);
-                return Err(Violation::new(Law::Losses, what, (before.asked, until)));
+                return Err(Violation::new(Law::Losses, what, window));
             }
         }
     }
     Ok(())
+}
+
+/// When a loss was over for sure. It may have come at any time before.
+fn seen_by(change: &Change, later: &[Change]) -> u64 {
+    let next = later.first().map(|next| next.done.unwrap_or(next.asked));
+    change.done.or(next).unwrap_or(u64::MAX)
 }
 
 fn lost(attempts: &[Attempt]) -> impl Iterator<Item = (&Attempt, &Grant, u64)> {
