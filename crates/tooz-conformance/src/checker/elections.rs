@@ -1,19 +1,19 @@
 //! Only members lead; a watch tells each vacancy, and epochs that grow. What an election has in common with a lock is judged as such.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::checker::law::Law;
-use crate::checker::order::{grants, told};
+use crate::checker::order::{grants, held_since, told, token_of};
 use crate::checker::terms::Terms;
 use crate::checker::timeline::member_of;
 use crate::checker::violation::Violation;
 use crate::history::{Attempt, Change, ChangeKind, Grant, History, LeaderWatching};
 
-pub(crate) fn judge(history: &History, _terms: &Terms) -> Result<(), Violation> {
+pub(crate) fn judge(history: &History, terms: &Terms) -> Result<(), Violation> {
     for (attempt, grant) in grants(&history.campaigns) {
         is_member(history, attempt, grant)?;
     }
-    let elected = epochs(history);
+    let elected = epochs(history, terms);
     history.leader_watches.iter().try_for_each(|watching| judge_watch(watching, &elected))
 }
 
@@ -43,11 +43,16 @@ fn is_out(change: &Change, later: &[Change], from: u64, until: u64) -> bool {
     done.max(from) < until.min(back)
 }
 
-/// When the leader of an epoch was asked for; per group.
+/// Since when an epoch may have been; per group.
 type Epochs<'a> = HashMap<(&'a str, u64), u64>;
 
-fn epochs(history: &History) -> Epochs<'_> {
-    grants(&history.campaigns).map(|(attempt, grant)| ((attempt.lock.as_str(), grant.token), attempt.asked)).collect()
+fn epochs<'a>(history: &'a History, terms: &Terms) -> Epochs<'a> {
+    let mut groups: BTreeMap<&str, Vec<&Attempt>> = BTreeMap::new();
+    for attempt in &history.campaigns {
+        groups.entry(&attempt.lock).or_default().push(attempt);
+    }
+    let since = groups.values().flat_map(|attempts| held_since(attempts, terms));
+    since.filter_map(|(attempt, since)| Some(((attempt.lock.as_str(), token_of(attempt)?), since))).collect()
 }
 
 fn judge_watch(watching: &LeaderWatching, elected: &Epochs<'_>) -> Result<(), Violation> {

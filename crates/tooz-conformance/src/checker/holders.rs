@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::checker::law::Law;
-use crate::checker::order::told;
+use crate::checker::order::{held_since, told, token_of};
 use crate::checker::terms::Terms;
 use crate::checker::violation::Violation;
 use crate::history::{Attempt, Break, Grant, History, Mode, Response, Sighting};
@@ -23,7 +23,7 @@ fn judge_list(attempts: &[Attempt], breaks: &[Break], sightings: &[Sighting], te
         let first = known.broken.entry(one.token).or_insert(one.asked);
         *first = one.asked.min(*first);
     }
-    locks.values_mut().for_each(Known::settle);
+    locks.values_mut().for_each(|known| known.settle(terms));
     let none = Known::default();
     for sighting in sightings {
         locks.get(sighting.lock.as_str()).unwrap_or(&none).judge(sighting, terms)?;
@@ -38,6 +38,9 @@ struct Known<'a> {
     /// Of each of these one more token may be.
     unknown: Vec<&'a Attempt>,
     broken: HashMap<u64, u64>,
+    attempts: Vec<&'a Attempt>,
+    /// Since when a token may have been held.
+    since: HashMap<u64, u64>,
     /// From when to when a token was held for sure, by their beginnings, and the longest end of each and all before it.
     sure: Vec<(u64, u64, u64)>,
     longest: Vec<u64>,
@@ -45,6 +48,7 @@ struct Known<'a> {
 
 impl<'a> Known<'a> {
     fn add(&mut self, attempt: &'a Attempt) {
+        self.attempts.push(attempt);
         match &attempt.answer {
             Response::Granted(grant) => drop(self.granted.insert(grant.token, (attempt, grant))),
             Response::Unknown { .. } | Response::NotHad { .. } => self.unknown.push(attempt),
@@ -73,7 +77,7 @@ impl<'a> Known<'a> {
             };
         };
         let is_over = terms.linearizable && grant.released.is_some_and(|released| released < sighting.asked);
-        if attempt.asked > sighting.at || is_over {
+        if self.since[&token] > sighting.at || is_over {
             let what = format!("a holder with token {token} is shown that held at another time");
             return Err(wrong(sighting, &what, Some(attempt)));
         }
@@ -94,7 +98,9 @@ impl<'a> Known<'a> {
     }
 
     /// Once all is added.
-    fn settle(&mut self) {
+    fn settle(&mut self, terms: &Terms) {
+        let since = held_since(&self.attempts, terms).into_iter();
+        self.since = since.filter_map(|(attempt, since)| Some((token_of(attempt)?, since))).collect();
         self.sure = self.granted.values().map(|(_, grant)| self.surely_held(grant)).collect();
         self.sure.sort_unstable();
         let mut longest = 0;

@@ -1,10 +1,11 @@
 //! L4: there is an order of all operations, each somewhere between its call and its return, in which the lock behaves like one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::checker::law::Law;
 use crate::checker::search::{Operation, OperationKind, Outcome, Search};
 use crate::checker::terms::Terms;
+use crate::checker::timeline::member_of;
 use crate::checker::violation::Violation;
 use crate::history::{Attempt, Grant, Response};
 
@@ -44,6 +45,13 @@ pub(crate) fn grants(attempts: &[Attempt]) -> impl Iterator<Item = (&Attempt, &G
         Response::Granted(grant) => Some((attempt, grant)),
         Response::NotHad { .. } | Response::Unknown { .. } => None,
     })
+}
+
+pub(crate) fn token_of(attempt: &Attempt) -> Option<u64> {
+    match &attempt.answer {
+        Response::Granted(grant) => Some(grant.token),
+        Response::NotHad { .. } | Response::Unknown { .. } => None,
+    }
 }
 
 /// What happened to the lock. An attempt whose outcome is not known may have had the lock or not: that explains a refusal and nothing
@@ -107,6 +115,27 @@ fn under_way_until(attempt: &Attempt, terms: &Terms) -> u64 {
         Response::NotHad { at, waited: true } => at.saturating_add(terms.withdrawal),
         Response::Unknown { until } => until.unwrap_or(u64::MAX),
     }
+}
+
+/// Since when what an attempt was granted may have been held for its member: a grant that was asked for in vain before, by a wait whose time was over or
+/// whose answer is not known, may pass to the next attempt of the same member. The attempts are those of one lock.
+pub(crate) fn held_since<'a>(attempts: &[&'a Attempt], terms: &Terms) -> Vec<(&'a Attempt, u64)> {
+    let mut by_call = attempts.to_vec();
+    by_call.sort_by_key(|attempt| attempt.asked);
+    // Of each member: since when it has been asking in vain, and until when that may go on.
+    let mut in_vain: HashMap<&str, (u64, u64)> = HashMap::new();
+    let mut since = Vec::with_capacity(by_call.len());
+    for attempt in by_call {
+        let asking = in_vain.entry(member_of(&attempt.worker)).or_insert((attempt.asked, 0));
+        if asking.1 < attempt.asked {
+            *asking = (attempt.asked, 0);
+        }
+        since.push((attempt, asking.0));
+        if !matches!(attempt.answer, Response::Granted(_)) {
+            asking.1 = asking.1.max(under_way_until(attempt, terms));
+        }
+    }
+    since
 }
 
 /// Whose answer no order explains, and the attempts that were near it.

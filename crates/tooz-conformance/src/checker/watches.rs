@@ -138,7 +138,8 @@ impl<'a> View<'a> {
     }
 
     fn wrong(&self, what: &str, at: u64) -> Violation {
-        let Watching { worker, group, asked, .. } = self.watching;
-        Violation::new(Law::Watches, format!("watches: {what}; told to {worker} of {group}"), (*asked, at))
+        let Watching { worker, group, asked, told, .. } = self.watching;
+        let before = told.iter().map(|told| told.at).take_while(|told| *told < at).last().unwrap_or(*asked);
+        Violation::new(Law::Watches, format!("watches: {what}; told to {worker} of {group}"), (before, at))
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::checker::examine;
 use crate::checker::law::Law;
+use crate::checker::order::token_of;
 use crate::checker::terms::Terms;
 use crate::checker::timeline::member_of;
 use crate::checker::violation::Violation;
@@ -185,7 +186,9 @@ impl Cutter<'_> {
             watching.told.retain(|told| told.at <= moment);
         }
         self.tries(smaller);
-        self.cut(|history| &mut history.campaigns);
+        if self.small.leader_watches.is_empty() {
+            self.cut(|history| &mut history.campaigns);
+        }
     }
 
     fn cut_readings(&mut self) {
@@ -221,7 +224,7 @@ impl Cutter<'_> {
     /// What has nothing to do with what is left.
     fn leave_out_strangers(&mut self) {
         let History { attempts, campaigns, breaks, stays, .. } = &mut self.small;
-        let tokens: BTreeSet<u64> = attempts.iter().filter_map(token).collect();
+        let tokens: BTreeSet<u64> = attempts.iter().filter_map(token_of).collect();
         breaks.retain(|one| tokens.contains(&one.token));
         if matches!(self.law, Law::Leaders | Law::Losses) {
             let leads = |member: &str| campaigns.iter().any(|attempt| member_of(&attempt.worker) == member);
@@ -236,13 +239,6 @@ fn is_granted(attempt: &Attempt) -> bool {
     matches!(attempt.answer, Response::Granted(_))
 }
 
-fn token(attempt: &Attempt) -> Option<u64> {
-    match &attempt.answer {
-        Response::Granted(grant) => Some(grant.token),
-        Response::NotHad { .. } | Response::Unknown { .. } => None,
-    }
-}
-
 /// When it had been given back for sure.
 fn is_over(attempt: &Attempt) -> Option<u64> {
     match &attempt.answer {
@@ -255,5 +251,5 @@ fn is_over(attempt: &Attempt) -> Option<u64> {
 fn concerns(attempt: &Attempt, sighting: &Sighting) -> bool {
     let is_shown = |token: u64| sighting.holders.iter().any(|(_, shown): &(Mode, u64)| *shown == token);
     let was_on = attempt.asked <= sighting.at && is_over(attempt).is_none_or(|over| over >= sighting.asked);
-    attempt.lock == sighting.lock && (was_on || token(attempt).is_some_and(is_shown))
+    attempt.lock == sighting.lock && (was_on || token_of(attempt).is_some_and(is_shown))
 }

@@ -252,7 +252,11 @@ impl MemberRecord {
         let kind = self.changes[place].kind;
         // Where it was lost and came back meanwhile, it is the last of its kind that is done now.
         let last = self.changes.iter().rposition(|change| change.kind == kind).unwrap_or(place);
-        self.changes[last].done = Some(at);
+        // What was lost and is not back is left at once; what the backend has of it goes with the lost session.
+        let was_lost = last.checked_sub(1).is_some_and(|before| self.changes[before].kind == ChangeKind::Lost);
+        if kind != ChangeKind::Left || !was_lost {
+            self.changes[last].done = Some(at);
+        }
         if place + 1 == self.changes.len() {
             self.is_listed = kind.listed().is_some();
         }
