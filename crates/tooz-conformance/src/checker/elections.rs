@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::checker::law::Law;
-use crate::checker::order::{grants, held_since, told, token_of};
+use crate::checker::order::{grants, held_since, token_of, told};
 use crate::checker::terms::Terms;
 use crate::checker::timeline::member_of;
 use crate::checker::violation::Violation;

@@ -21,32 +21,50 @@ pub(crate) struct Phase {
 #[derive(Clone, Debug)]
 pub(crate) struct Timeline {
     pub(crate) phases: Vec<Phase>,
+    /// What may be listed besides, at any time between.
+    strays: Vec<Phase>,
 }
 
 impl Timeline {
     fn of(stay: &Stay, terms: &Terms) -> Self {
         let mut phases = vec![Phase { listed: None, from: 0, until: u64::MAX }];
+        let mut strays = Vec::new();
         for (index, change) in stay.changes.iter().enumerate() {
+            if matches!(change.kind, ChangeKind::Stray(_)) {
+                let (listed, until) = (change.kind.listed(), change.done.unwrap_or(u64::MAX));
+                strays.push(Phase { listed, from: change.asked, until });
+                continue;
+            }
             let from = earliest(&stay.changes[..=index], change, terms);
             if let Some(done) = change.done {
                 phases.iter_mut().for_each(|phase| phase.until = phase.until.min(done));
             }
             phases.push(Phase { listed: change.kind.listed(), from, until: u64::MAX });
         }
-        Timeline { phases }
+        Timeline { phases, strays }
+    }
+
+    /// The last moment until which it may have been so, of what may have begun by then.
+    pub(crate) fn last(&self, listed: Option<u64>, least: usize, now: u64) -> Option<u64> {
+        let all = self.phases.iter().skip(least).chain(&self.strays);
+        all.filter(|phase| phase.listed == listed && phase.from <= now).map(|phase| phase.until).max()
     }
 
     /// When it may have been so between these moments, as far as it was in that place of the order or behind it.
     pub(crate) fn windows(&self, listed: Option<u64>, (from, until): (u64, u64)) -> Vec<(u64, u64)> {
-        let fits = self.phases.iter().filter(|phase| phase.listed == listed);
+        let all = self.phases.iter().chain(&self.strays);
+        let fits = all.filter(|phase| phase.listed == listed);
         let clipped = fits.map(|phase| (phase.from.max(from), phase.until.min(until)));
         clipped.filter(|(from, until)| from <= until).collect()
     }
 
-    /// The first phase from that one on in which it may have been so between these moments.
+    /// The first phase from that one on in which it may have been so between these moments; that one itself for what is beside the order.
     pub(crate) fn place(&self, listed: Option<u64>, least: usize, (from, until): (u64, u64)) -> Option<usize> {
-        let mut rest = self.phases.iter().enumerate().skip(least);
         let fits = |phase: &Phase| phase.listed == listed && phase.from <= until && phase.until >= from;
+        if self.strays.iter().any(fits) {
+            return Some(least);
+        }
+        let mut rest = self.phases.iter().enumerate().skip(least);
         rest.find(|(_, phase)| fits(phase)).map(|(index, _)| index)
     }
 }

@@ -121,9 +121,8 @@ impl<'a> View<'a> {
     /// What was shown until now was so not too long ago.
     fn in_time(&self, member: &str, shown: Shown, now: u64, history: &History, terms: &Terms) -> Result<(), Violation> {
         let timeline = &self.members[member];
-        let mut fits = timeline.phases.iter().skip(shown.place).filter(|phase| phase.listed == shown.word);
         // It may have been so once more since.
-        let last = fits.by_ref().filter(|phase| phase.from <= now).map(|phase| phase.until).max().unwrap_or(now);
+        let last = timeline.last(shown.word, shown.place, now).unwrap_or(now);
         let last = last.max(shown.since);
         let is_late = last.saturating_add(terms.lateness) < now;
         if is_late && !is_disturbed(history, terms, (last, now)) {

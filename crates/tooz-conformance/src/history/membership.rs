@@ -29,6 +29,9 @@ pub struct Change {
 pub enum ChangeKind {
     /// It is listed from now on, and says this of itself. Each word is new, so that it tells which change was seen.
     Says(u64),
+    /// It asked to join with this word and has no answer: it may be listed with it for a while at any later time, also after what it did next, since what
+    /// comes too late is given back. Of such a change, `done` is by when that is over.
+    Stray(u64),
     /// It left.
     Left,
     /// It was lost, with its session.
@@ -39,7 +42,7 @@ impl ChangeKind {
     /// What is listed after that; `None`: nothing.
     pub const fn listed(self) -> Option<u64> {
         match self {
-            ChangeKind::Says(word) => Some(word),
+            ChangeKind::Says(word) | ChangeKind::Stray(word) => Some(word),
             ChangeKind::Left | ChangeKind::Lost => None,
         }
     }

@@ -51,6 +51,8 @@ struct MemberRecord {
     is_listed: bool,
     /// Losses by killing, whose end depends on what is broken then: their place, and the time.
     killed: Vec<(usize, u64)>,
+    /// Where it joined.
+    joins: Vec<usize>,
 }
 
 impl Chronicle {
@@ -95,7 +97,9 @@ impl Chronicle {
                     self.history.breaks[place].done = Some(at);
                 }
             }
-            Record::Changing { number, kind, at } => self.member(member).changing(key(number), kind, at),
+            Record::Changing { number, kind, joins, at } => {
+                self.member(member).changing(key(number), kind, joins, at);
+            }
             Record::Changed { number, at } => self.member(member).changed(key(number), at),
             Record::NotChanged { number } => self.member(member).not_changed(key(number)),
             Record::Stands { at } => self.member(member).stood = at,
@@ -240,8 +244,11 @@ fn nanos(time: Duration) -> u64 {
 }
 
 impl MemberRecord {
-    fn changing(&mut self, key: Key, kind: ChangeKind, at: u64) {
+    fn changing(&mut self, key: Key, kind: ChangeKind, joins: bool, at: u64) {
         self.open.insert(key, self.changes.len());
+        if joins {
+            self.joins.push(self.changes.len());
+        }
         self.changes.push(Change { kind, asked: at, done: None });
         self.is_listed |= kind.listed().is_some();
         self.stood = at;
@@ -252,9 +259,10 @@ impl MemberRecord {
         let kind = self.changes[place].kind;
         // Where it was lost and came back meanwhile, it is the last of its kind that is done now.
         let last = self.changes.iter().rposition(|change| change.kind == kind).unwrap_or(place);
-        // What was lost and is not back is left at once; what the backend has of it goes with the lost session.
         let was_lost = last.checked_sub(1).is_some_and(|before| self.changes[before].kind == ChangeKind::Lost);
-        if kind != ChangeKind::Left || !was_lost {
+        if kind == ChangeKind::Left && was_lost {
+            self.left_what_was_lost(at);
+        } else {
             self.changes[last].done = Some(at);
         }
         if place + 1 == self.changes.len() {
@@ -263,11 +271,20 @@ impl MemberRecord {
         self.stood = at;
     }
 
+    /// What was lost and is not back is left at once. What the backend has of it goes with the lost session, and an attempt to be back may be on its
+    /// way.
+    fn left_what_was_lost(&mut self, at: u64) {
+        let word = self.changes.iter().rev().find_map(|change| change.kind.listed());
+        let stray = word.map(|word| Change { kind: ChangeKind::Stray(word), asked: at, done: None });
+        self.changes.extend(stray);
+    }
+
     fn not_changed(&mut self, key: Key) {
         // It is the last, since one thing is done after another.
         if let Some(place) = self.open.remove(&key)
             && place + 1 == self.changes.len()
         {
+            self.joins.retain(|join| *join != place);
             self.changes.pop();
         }
     }
@@ -310,6 +327,25 @@ impl MemberRecord {
             if !faults.iter().any(disturbs) {
                 self.changes[place].done = Some(inherited);
             }
+        }
+        // From behind, so that the places before stay what they are.
+        for place in std::mem::take(&mut self.joins).into_iter().rev() {
+            let change = &mut self.changes[place];
+            let ChangeKind::Says(word) = change.kind else { continue };
+            let stray = Change { kind: ChangeKind::Stray(word), ..change.clone() };
+            if change.done.is_some() {
+                // Until it was answered it may have been made, lost with its session, and made again.
+                self.changes.insert(place, stray);
+            } else {
+                *change = stray;
+            }
+        }
+        for change in self
+            .changes
+            .iter_mut()
+            .filter(|change| matches!(change.kind, ChangeKind::Stray(_)) && change.done.is_none())
+        {
+            change.done = Some(calm_after(faults, change.asked).saturating_add(nanos(bounds.settled)));
         }
         self.changes
     }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tooz_conformance::history::now;
-use tooz_tests::process::{Worker, Words};
+use tooz_tests::process::{Words, Worker};
 
 use crate::backend::Backend;
 use crate::chronicle::Chronicle;

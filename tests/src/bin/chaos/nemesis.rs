@@ -43,7 +43,11 @@ async fn carry_out_one(fault: &PlannedFault, ground: &Ground, crew: &mut Crew) -
 }
 
 fn name_of(fault: &PlannedFault) -> String {
-    if fault.kind.has_victim() { format!("{} w{}", fault.kind.name(), fault.victim) } else { fault.kind.name().to_owned() }
+    if fault.kind.has_victim() {
+        format!("{} w{}", fault.kind.name(), fault.victim)
+    } else {
+        fault.kind.name().to_owned()
+    }
 }
 
 fn told(fault: &PlannedFault) -> String {

@@ -35,39 +35,115 @@ pub(crate) enum Record {
     /// It has connected, and begins.
     Ready,
     /// A lock is asked for, or the leadership.
-    Asked { number: u64, worker: String, of: Contest, lock: String, mode: Mode, at: u64 },
-    Granted { number: u64, at: u64, token: u64 },
-    NotHad { number: u64, at: u64, waited: bool },
-    Failed { number: u64, at: u64, error: String },
+    Asked {
+        number: u64,
+        worker: String,
+        of: Contest,
+        lock: String,
+        mode: Mode,
+        at: u64,
+    },
+    Granted {
+        number: u64,
+        at: u64,
+        token: u64,
+    },
+    NotHad {
+        number: u64,
+        at: u64,
+        waited: bool,
+    },
+    Failed {
+        number: u64,
+        at: u64,
+        error: String,
+    },
     /// It was looked at, and held at that time.
-    Held { number: u64, at: u64 },
+    Held {
+        number: u64,
+        at: u64,
+    },
     /// It is over.
-    Ended { number: u64, believed_until: u64, released: Option<u64>, lost: Option<u64> },
+    Ended {
+        number: u64,
+        believed_until: u64,
+        released: Option<u64>,
+        lost: Option<u64>,
+    },
     /// A holder is to be broken.
-    Breaking { number: u64, worker: String, lock: String, token: u64, at: u64 },
-    Broken { number: u64, at: u64 },
+    Breaking {
+        number: u64,
+        worker: String,
+        lock: String,
+        token: u64,
+        at: u64,
+    },
+    Broken {
+        number: u64,
+        at: u64,
+    },
     /// What others see of the membership is to change.
-    Changing { number: u64, kind: ChangeKind, at: u64 },
-    Changed { number: u64, at: u64 },
+    Changing {
+        number: u64,
+        kind: ChangeKind,
+        joins: bool,
+        at: u64,
+    },
+    Changed {
+        number: u64,
+        at: u64,
+    },
     /// Surely not.
-    NotChanged { number: u64 },
+    NotChanged {
+        number: u64,
+    },
     /// The membership was looked at, and stood at that time.
-    Stands { at: u64 },
+    Stands {
+        at: u64,
+    },
     /// The membership stood for the last time then.
-    LostMembership { stood: u64 },
+    LostMembership {
+        stood: u64,
+    },
     /// It stands again; what it says is the last that it said.
-    Rejoined { word: u64, at: u64 },
-    Watching { number: u64, worker: String, at: u64 },
-    Told { number: u64, told: Told },
-    WatchingLeader { number: u64, worker: String, at: u64 },
-    ToldLeader { number: u64, told: ToldLeader },
+    Rejoined {
+        word: u64,
+        at: u64,
+    },
+    Watching {
+        number: u64,
+        worker: String,
+        at: u64,
+    },
+    Told {
+        number: u64,
+        told: Told,
+    },
+    WatchingLeader {
+        number: u64,
+        worker: String,
+        at: u64,
+    },
+    ToldLeader {
+        number: u64,
+        told: ToldLeader,
+    },
     /// A watch has ended, or was never begun.
-    Unwatched { number: u64, at: u64 },
+    Unwatched {
+        number: u64,
+        at: u64,
+    },
     Read(Reading),
-    Saw { of: Contest, sighting: Sighting },
+    Saw {
+        of: Contest,
+        sighting: Sighting,
+    },
     Shared(Share),
     /// The process did not get on, though none had stopped it.
-    Stalled { from: u64, to: u64 },
+    Stalled {
+        from: u64,
+        to: u64,
+    },
 }
 
 /// What is contended for.

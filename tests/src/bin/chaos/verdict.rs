@@ -40,7 +40,10 @@ impl Verdict {
         let demanded = Law::ALL.iter().copied().filter(|law| !given_up.contains(law)).collect();
         let all = terms(backend, &given_up);
         let violations = judge(history, &all);
-        let conceded = Law::ALL.iter().filter(|law| !given_up.contains(law)).fold(terms(backend, &[]), |terms, law| terms.give_up(*law));
+        let conceded = Law::ALL
+            .iter()
+            .filter(|law| !given_up.contains(law))
+            .fold(terms(backend, &[]), |terms, law| terms.give_up(*law));
         Verdict {
             backend: backend.name.to_owned(),
             seed,
@@ -69,9 +72,7 @@ fn terms(backend: &Backend, given_up: &[Law]) -> Terms {
 fn counts(history: &History) -> BTreeMap<&'static str, usize> {
     let granted = |one: &&tooz_conformance::history::Attempt| matches!(one.answer, Response::Granted(_));
     let unknown = |one: &&tooz_conformance::history::Attempt| matches!(one.answer, Response::Unknown { .. });
-    let lost = |one: &&tooz_conformance::history::Attempt| {
-        matches!(&one.answer, Response::Granted(grant) if grant.lost.is_some())
-    };
+    let lost = |one: &&tooz_conformance::history::Attempt| matches!(&one.answer, Response::Granted(grant) if grant.lost.is_some());
     BTreeMap::from([
         ("attempts at locks", history.attempts.len()),
         ("grants", history.attempts.iter().filter(granted).count()),

@@ -49,7 +49,7 @@ impl Words {
 async fn join(desk: &Desk, word: u64) -> Option<Membership> {
     let group = desk.coordinator.group(GROUP).ok()?;
     let number = desk.number();
-    desk.say(&Record::Changing { number, kind: ChangeKind::Says(word), at: now() });
+    desk.say(&Record::Changing { number, kind: ChangeKind::Says(word), joins: true, at: now() });
     // The one of the same name before it may have been killed just now.
     let options = JoinOptions::new().capabilities(capabilities(word)).create().wait();
     match group.join_with(options).await {
@@ -95,7 +95,7 @@ async fn leave(desk: &Desk, membership: &Membership, standing: &Standing) {
         desk.say(&Record::LostMembership { stood: standing.stood.load(Ordering::SeqCst) });
     }
     let number = desk.number();
-    desk.say(&Record::Changing { number, kind: ChangeKind::Left, at: now() });
+    desk.say(&Record::Changing { number, kind: ChangeKind::Left, joins: false, at: now() });
     if membership.leave().await.is_ok() {
         desk.say(&Record::Changed { number, at: now() });
     }
@@ -103,7 +103,7 @@ async fn leave(desk: &Desk, membership: &Membership, standing: &Standing) {
 
 async fn update(desk: &Desk, membership: &Membership, word: u64, standing: &Standing) {
     let number = desk.number();
-    desk.say(&Record::Changing { number, kind: ChangeKind::Says(word), at: now() });
+    desk.say(&Record::Changing { number, kind: ChangeKind::Says(word), joins: false, at: now() });
     standing.word.store(word, Ordering::SeqCst);
     if membership.update(&json!({ "word": word })).await.is_ok() {
         desk.say(&Record::Changed { number, at: now() });
