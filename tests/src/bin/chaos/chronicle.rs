@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use tooz_conformance::checker::progress;
 use tooz_conformance::history::{
     Attempt, Break, Change, ChangeKind, Fault, Grant, History, LeaderWatching, Response, Stay, Watching, now,
 };
@@ -61,6 +62,11 @@ impl Chronicle {
         let reads = history.readings.len() + history.sightings.len() + history.leaders.len() + history.shares.len();
         let changes: usize = self.stays.values().map(|stay| stay.changes.len()).sum();
         history.attempts.len() + history.campaigns.len() + reads + changes
+    }
+
+    /// Those of these members that got no lock since then.
+    pub(crate) fn waiting_since(&self, members: &[String], since: u64) -> Vec<String> {
+        progress(&self.history, members, (since, u64::MAX))
     }
 
     pub(crate) fn fault(&mut self, name: String, from: u64, to: u64) {

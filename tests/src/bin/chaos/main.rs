@@ -34,7 +34,7 @@ use crate::fault::FaultKind;
 #[command(name = "chaos", bin_name = "cargo xtask chaos")]
 pub(crate) struct Arguments {
     /// The backend, such as `redis`
-    #[arg(required_unless_present = "table")]
+    #[arg(required_unless_present_any = ["table", "judge"])]
     backend: Option<String>,
     /// For how many minutes things are broken
     #[arg(long, conflicts_with = "seconds")]
@@ -54,6 +54,9 @@ pub(crate) struct Arguments {
     /// The folder of the reports
     #[arg(long, default_value = "target/chaos")]
     folder: PathBuf,
+    /// Judge the history of that `report.json` once more in place of a run, and write its report anew
+    #[arg(long, value_name = "REPORT")]
+    judge: Option<PathBuf>,
     /// Print which backend gives up what under which fault, as Markdown, and end
     #[arg(long)]
     table: bool,
@@ -75,6 +78,10 @@ fn main() -> Result<ExitCode> {
     if arguments.table {
         print!("{}", concessions::table());
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(report) = &arguments.judge {
+        let is_good = run::judge_again(report, &arguments.folder)?;
+        return Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let backend = Backend::named(arguments.backend.as_deref().unwrap_or_default())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tooz_conformance::history::History;
 
 use crate::verdict::Verdict;
@@ -16,6 +16,21 @@ use crate::verdict::Verdict;
 struct Report<'a> {
     verdict: &'a Verdict,
     history: &'a History,
+}
+
+/// The same, read.
+#[derive(Deserialize)]
+struct OldReport {
+    verdict: Verdict,
+    history: History,
+}
+
+/// Reads a `report.json`.
+pub(crate) fn read(file: &Path) -> Result<(Verdict, History)> {
+    let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let report: OldReport =
+        serde_json::from_slice(&text).with_context(|| format!("{} is no report", file.display()))?;
+    Ok((report.verdict, report.history))
 }
 
 /// Writes `index.html` and `report.json`.

@@ -1,15 +1,17 @@
 //! One run: workers, faults, calm, judgement, report.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tooz_conformance::checker::progress;
-use tooz_conformance::history::now;
+use tooz_conformance::history::{History, now};
 
 use crate::Arguments;
 use crate::backend::Backend;
 use crate::chronicle::{Bounds, Chronicle};
+use crate::concessions::given_up;
 use crate::crew::{Crew, Shared, lock};
 use crate::ground::Ground;
 use crate::plan::Plan;
@@ -18,6 +20,9 @@ use crate::{leftovers, nemesis, report};
 
 /// By how much a promise in time may be late, because all of this runs on one machine at once.
 const LATE: Duration = Duration::from_secs(1);
+
+/// A run below that is a look in passing.
+const BRIEF: Duration = Duration::from_secs(20);
 
 /// Runs, prints and writes; whether all was well.
 pub(crate) async fn run(backend: &Backend, arguments: &Arguments) -> Result<bool> {
@@ -36,8 +41,9 @@ pub(crate) async fn run(backend: &Backend, arguments: &Arguments) -> Result<bool
     let healed = now();
     let patience = backend.recovery() + LATE;
     eprintln!("        all is mended; each worker has {patience:?} to get on");
-    tokio::time::sleep(patience).await;
-    let (members, calm) = (crew.members(), now());
+    let members = crew.members();
+    calm_down(&chronicle, &members, healed, patience, time < BRIEF).await;
+    let calm = now();
     let mut stuck = crew.end().await;
     stalls.abort();
     let left = leftovers::look_for(backend, &ground.url(backend)).await?;
@@ -48,14 +54,36 @@ pub(crate) async fn run(backend: &Backend, arguments: &Arguments) -> Result<bool
     for member in progress(&history, &members, (healed, calm)) {
         stuck.push(format!("{member} got no lock within {patience:?} after the last fault"));
     }
-    let begun = Instant::now();
-    let verdict = Verdict::of(backend, seed, &plan, &history, (from, calm));
+    let verdict = Verdict::of(backend, seed, given_up(backend, &plan.kinds()), &history, (from, calm));
     let verdict = Verdict { stuck, left, errors, ..verdict };
-    eprintln!("        judged in {:.1?}", begun.elapsed());
-    let folder = arguments.folder.join(format!("{}-{seed}", backend.name));
-    report::write(&folder, &verdict, &history)?;
-    report::print(&verdict, &folder);
+    tell(&arguments.folder, &verdict, &history)
+}
+
+/// Judges the history of a report once more, and writes it anew.
+pub(crate) fn judge_again(file: &Path, folder: &Path) -> Result<bool> {
+    let (old, history) = report::read(file)?;
+    let backend = Backend::named(&old.backend)?;
+    let verdict = Verdict::of(backend, old.seed, old.given_up, &history, old.window);
+    let verdict = Verdict { stuck: old.stuck, left: old.left, errors: old.errors, ..verdict };
+    tell(folder, &verdict, &history)
+}
+
+fn tell(folder: &Path, verdict: &Verdict, history: &History) -> Result<bool> {
+    let folder = folder.join(format!("{}-{}", verdict.backend, verdict.seed));
+    report::write(&folder, verdict, history)?;
+    report::print(verdict, &folder);
     Ok(verdict.is_good())
+}
+
+/// Lets workers get on after the last fault: a brief run ends as soon as all have, a long one shows as well that nothing else happens.
+async fn calm_down(chronicle: &Shared, members: &[String], healed: u64, patience: Duration, brief: bool) {
+    let end = Instant::now() + patience;
+    while Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        if brief && lock(chronicle).waiting_since(members, healed).is_empty() {
+            return;
+        }
+    }
 }
 
 /// Where this process was not let run, others may not have been either.

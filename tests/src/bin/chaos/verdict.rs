@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tooz_conformance::checker::{Law, Terms, Violation, judge};
 use tooz_conformance::history::{History, Response};
 
 use crate::backend::Backend;
-use crate::concessions::given_up;
-use crate::plan::Plan;
 
 /// How a run went.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Verdict {
     pub(crate) backend: String,
     pub(crate) seed: u64,
@@ -26,7 +24,7 @@ pub(crate) struct Verdict {
     /// Workers that got nothing after the last fault, or did not end; and what was left at the backend.
     pub(crate) stuck: Vec<String>,
     pub(crate) left: Vec<String>,
-    pub(crate) counts: BTreeMap<&'static str, usize>,
+    pub(crate) counts: BTreeMap<String, usize>,
     pub(crate) errors: BTreeMap<String, u64>,
 }
 
@@ -35,15 +33,18 @@ impl Verdict {
         self.violations.is_empty() && self.stuck.is_empty() && self.left.is_empty()
     }
 
-    pub(crate) fn of(backend: &Backend, seed: u64, plan: &Plan, history: &History, window: (u64, u64)) -> Verdict {
-        let given_up = given_up(backend, &plan.kinds());
+    pub(crate) fn of(
+        backend: &Backend,
+        seed: u64,
+        given_up: Vec<Law>,
+        history: &History,
+        window: (u64, u64),
+    ) -> Verdict {
         let demanded = Law::ALL.iter().copied().filter(|law| !given_up.contains(law)).collect();
         let all = terms(backend, &given_up);
         let violations = judge(history, &all);
-        let conceded = Law::ALL
-            .iter()
-            .filter(|law| !given_up.contains(law))
-            .fold(terms(backend, &[]), |terms, law| terms.give_up(*law));
+        let others = Law::ALL.iter().filter(|law| !given_up.contains(law)).copied();
+        let conceded = terms(backend, &others.collect::<Vec<_>>());
         Verdict {
             backend: backend.name.to_owned(),
             seed,
@@ -69,11 +70,11 @@ fn terms(backend: &Backend, given_up: &[Law]) -> Terms {
     given_up.iter().fold(terms, |terms, law| terms.give_up(*law))
 }
 
-fn counts(history: &History) -> BTreeMap<&'static str, usize> {
+fn counts(history: &History) -> BTreeMap<String, usize> {
     let granted = |one: &&tooz_conformance::history::Attempt| matches!(one.answer, Response::Granted(_));
     let unknown = |one: &&tooz_conformance::history::Attempt| matches!(one.answer, Response::Unknown { .. });
     let lost = |one: &&tooz_conformance::history::Attempt| matches!(&one.answer, Response::Granted(grant) if grant.lost.is_some());
-    BTreeMap::from([
+    let counts = [
         ("attempts at locks", history.attempts.len()),
         ("grants", history.attempts.iter().filter(granted).count()),
         ("unknown", history.attempts.iter().filter(unknown).count()),
@@ -88,5 +89,6 @@ fn counts(history: &History) -> BTreeMap<&'static str, usize> {
         ("events of leaders", history.leader_watches.iter().map(|watching| watching.told.len()).sum()),
         ("shares", history.shares.len()),
         ("faults", history.faults.len()),
-    ])
+    ];
+    counts.into_iter().map(|(what, count)| (what.to_owned(), count)).collect()
 }
