@@ -11,6 +11,7 @@
 //!
 //! A conviction has a witness: a part of the history, as small as could be found, that is still convicted for the same.
 
+mod attempt_line;
 mod belief;
 mod elections;
 mod fencing;

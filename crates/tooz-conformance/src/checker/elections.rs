@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::checker::attempt_line::told;
 use crate::checker::law::Law;
-use crate::checker::order::{grants, held_since, token_of, told};
+use crate::checker::order::{grants, held_since, token_of};
 use crate::checker::terms::Terms;
 use crate::checker::timeline::member_of;
 use crate::checker::violation::Violation;

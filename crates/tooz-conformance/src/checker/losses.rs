@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use crate::checker::attempt_line::told;
 use crate::checker::law::Law;
-use crate::checker::order::{grants, told};
+use crate::checker::order::grants;
 use crate::checker::terms::Terms;
 use crate::checker::timeline::{is_disturbed, member_of};
 use crate::checker::violation::Violation;

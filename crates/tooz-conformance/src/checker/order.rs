@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::checker::attempt_line::told;
 use crate::checker::law::Law;
-use crate::checker::search::{Operation, OperationKind, Outcome, Search};
+use crate::checker::search::{Operation, OperationKind, Search, SearchEnd};
 use crate::checker::terms::Terms;
 use crate::checker::timeline::member_of;
 use crate::checker::violation::Violation;
@@ -25,10 +26,10 @@ fn judge_one(lock: &str, attempts: &[&Attempt], terms: &Terms) -> Result<(), Vio
     let operations = operations(attempts, terms);
     let outcome = match Search::new(&operations).run() {
         // Refusals are what makes a search long: without them it is judged all the same who had the lock.
-        Outcome::TooLong => Search::new(&without_refusals(&operations)).run(),
+        SearchEnd::TooLong => Search::new(&without_refusals(&operations)).run(),
         found => found,
     };
-    let Outcome::Stuck(moment) = outcome else { return Ok(()) };
+    let SearchEnd::Stuck(moment) = outcome else { return Ok(()) };
     let what = first_wrong(attempts, &operations, moment);
     let count = operations.len();
     let what = format!("L4: the {count} operations on {lock} have no legal order{what}");
@@ -159,26 +160,4 @@ fn end_of(attempt: &Attempt) -> u64 {
         Response::NotHad { at, .. } => *at,
         Response::Unknown { until } => until.unwrap_or(u64::MAX),
     }
-}
-
-/// An attempt as one line, its times counted from that moment.
-pub(crate) fn told(attempt: &Attempt, moment: u64) -> String {
-    let Attempt { worker, mode, asked, answer, .. } = attempt;
-    let time = |time: u64| {
-        let (sign, nanos) = if time < moment { ('-', moment - time) } else { ('+', time - moment) };
-        format!("{sign}{}.{:03}", nanos / 1000, nanos % 1000)
-    };
-    let ended = |end: Option<u64>, never: &str| end.map_or_else(|| never.to_owned(), time);
-    let answer = match answer {
-        Response::Unknown { .. } => "the answer is not known".to_owned(),
-        Response::NotHad { at, waited: true } => format!("its time was over {}", time(*at)),
-        Response::NotHad { at, waited: false } => format!("refused {}", time(*at)),
-        Response::Granted(Grant { at, token, believed_until, released, .. }) => format!(
-            "granted {} with token {token}, believed until {}, given back {}",
-            time(*at),
-            ended(*believed_until, "the end"),
-            ended(*released, "never, since it was lost or that failed")
-        ),
-    };
-    format!("{worker} {mode:?}: asked {}, {answer}", time(*asked))
 }

@@ -33,7 +33,7 @@ pub(crate) struct Operation {
 
 /// What a search found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum SearchEnd {
     Legal,
     /// Nothing explains the answer of that moment, whatever the order of what was before.
     Stuck(u64),
@@ -110,7 +110,7 @@ impl Search {
         Search { operations, lost_goes_at_once }
     }
 
-    pub(crate) fn run(&self) -> Outcome {
+    pub(crate) fn run(&self) -> SearchEnd {
         let start = Configuration { first: 0, done: Vec::new(), holders: LockHolders::default() };
         let mut seen = HashSet::from([start.clone()]);
         // Depth first: the front of the history is settled before the rest is looked at.
@@ -118,7 +118,7 @@ impl Search {
         let mut furthest = 0;
         while let Some(configuration) = open.pop() {
             if configuration.first == self.operations.len() {
-                return Outcome::Legal;
+                return SearchEnd::Legal;
             }
             let (candidates, limit) = self.candidates(&configuration);
             furthest = furthest.max(limit);
@@ -134,10 +134,10 @@ impl Search {
                 }
             }
             if seen.len() > MOST {
-                return Outcome::TooLong;
+                return SearchEnd::TooLong;
             }
         }
-        Outcome::Stuck(furthest)
+        SearchEnd::Stuck(furthest)
     }
 
     /// The operations that may come next, the sooner the reply the earlier: those that were called before the first reply that is still missing,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::checker::Law;
+use crate::checker::law::Law;
 
 /// By what a history is judged.
 #[derive(Clone, Debug)]

@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::checker::Law;
+use crate::checker::attempt_line::told;
+use crate::checker::law::Law;
 use crate::history::{Attempt, History};
 
 /// What is wrong with a history.
@@ -27,8 +28,8 @@ impl Violation {
     pub(crate) fn of_two(law: Law, what: &str, one: &Attempt, other: &Attempt) -> Self {
         let window = (one.asked.min(other.asked), end_of(one).max(end_of(other)));
         let start = window.0;
-        let told = format!("{what}:\n  {}\n  {}", super::order::told(one, start), super::order::told(other, start));
-        Violation::new(law, told, window)
+        let what = format!("{what}:\n  {}\n  {}", told(one, start), told(other, start));
+        Violation::new(law, what, window)
     }
 
     pub(crate) fn with(mut self, witness: History) -> Self {

@@ -296,6 +296,9 @@ impl MemberRecord {
     }
 
     fn lost(&mut self, stood: u64) {
+        if self.changes.last().is_some_and(|change| change.kind == ChangeKind::Lost) {
+            return;
+        }
         self.changes.push(Change { kind: ChangeKind::Lost, asked: stood, done: None });
         self.is_listed = false;
     }
@@ -318,8 +321,8 @@ impl MemberRecord {
     fn killed(&mut self, at: u64) {
         self.open.clear();
         if self.is_listed {
-            self.killed.push((self.changes.len(), at));
             self.lost(self.stood);
+            self.killed.push((self.changes.len() - 1, at));
         }
     }
 

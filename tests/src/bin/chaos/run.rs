@@ -16,7 +16,7 @@ use crate::crew::{Crew, Shared, lock};
 use crate::ground::Ground;
 use crate::plan::Plan;
 use crate::verdict::Verdict;
-use crate::{leftovers, nemesis, report};
+use crate::{leftovers, nemesis, report, stalls};
 
 /// By how much a promise in time may be late, because all of this runs on one machine at once.
 const LATE: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ pub(crate) async fn run(backend: &Backend, arguments: &Arguments) -> Result<bool
     let ground = tokio::task::block_in_place(|| Ground::start(backend, workers))?;
     let chronicle: Shared = Arc::new(Mutex::new(Chronicle::default()));
     let from = now();
-    let stalls = tokio::spawn(notice_stalls(backend.session_timeout / 4, Arc::clone(&chronicle)));
+    let stalls = stalls::notice(backend, &ground.url(backend), &chronicle)?;
     let mut crew = Crew::start(backend, &ground, seed, workers, Arc::clone(&chronicle)).await?;
     nemesis::carry_out(&plan, &ground, &mut crew, &chronicle).await?;
 
@@ -45,7 +45,7 @@ pub(crate) async fn run(backend: &Backend, arguments: &Arguments) -> Result<bool
     calm_down(&chronicle, &members, healed, patience, time < BRIEF).await;
     let calm = now();
     let mut stuck = crew.end().await;
-    stalls.abort();
+    drop(stalls);
     let left = leftovers::look_for(backend, &ground.url(backend)).await?;
 
     let chronicle = std::mem::take(&mut *lock(&chronicle));
@@ -82,17 +82,6 @@ async fn calm_down(chronicle: &Shared, members: &[String], healed: u64, patience
         tokio::time::sleep(Duration::from_millis(200)).await;
         if brief && lock(chronicle).waiting_since(members, healed).is_empty() {
             return;
-        }
-    }
-}
-
-/// Where this process was not let run, others may not have been either.
-async fn notice_stalls(most: Duration, chronicle: Shared) {
-    loop {
-        let (from, begun) = (now(), Instant::now());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        if begun.elapsed() > most {
-            lock(&chronicle).fault("the machine stood still".to_owned(), from, now());
         }
     }
 }
