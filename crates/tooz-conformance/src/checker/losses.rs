@@ -27,7 +27,28 @@ pub(crate) fn judge(history: &History, terms: &Terms) -> Result<(), Violation> {
             return Err(wrong(attempt, grant, lost));
         }
     }
+    broken_is_lost(history, terms)?;
     judge_memberships(history, terms)
+}
+
+/// A holder that was broken hears of it.
+fn broken_is_lost(history: &History, terms: &Terms) -> Result<(), Violation> {
+    let mut done = HashMap::new();
+    for one in &history.breaks {
+        if let Some(at) = one.done {
+            done.insert((one.lock.as_str(), one.token), at);
+        }
+    }
+    for (attempt, grant) in grants(&history.attempts) {
+        let Some(at) = done.get(&(attempt.lock.as_str(), grant.token)) else { continue };
+        let until = grant.believed_until.unwrap_or(grant.at);
+        if until > at.saturating_add(terms.lateness) && !is_disturbed(history, terms, (*at, until)) {
+            let what =
+                format!("losses: {} was broken and is still believed in:\n  {}", attempt.lock, told(attempt, *at));
+            return Err(Violation::new(Law::Losses, what, (*at, until)));
+        }
+    }
+    Ok(())
 }
 
 fn judge_memberships(history: &History, terms: &Terms) -> Result<(), Violation> {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 use tooz::memory::Store;
+use tooz_conformance::mutant::Bug;
 use tooz_testbed::{Proxy, Server};
 
 use crate::backend::{Backend, GroundKind};
@@ -15,7 +16,8 @@ use crate::plan::PlannedFault;
 const RESET: Duration = Duration::from_millis(120);
 
 pub(crate) enum Ground {
-    Memory(String),
+    /// The name of the store, and the bug that its driver has.
+    Memory(String, Option<Bug>),
     Folder(TempDir),
     Shared(String),
     /// The server, and each worker's way to it.
@@ -23,10 +25,13 @@ pub(crate) enum Ground {
 }
 
 impl Ground {
-    pub(crate) fn start(backend: &Backend, workers: usize) -> Result<Ground> {
+    pub(crate) fn start(backend: &Backend, workers: usize, bug: Option<Bug>) -> Result<Ground> {
+        if bug.is_some() && backend.ground != GroundKind::Memory {
+            bail!("a bug is put into the memory driver, not into that of {}", backend.name);
+        }
         let own = format!("chaos-{}", std::process::id());
         Ok(match backend.ground {
-            GroundKind::Memory => Ground::Memory(own),
+            GroundKind::Memory => Ground::Memory(own, bug),
             GroundKind::Folder => Ground::Folder(tempfile::tempdir()?),
             GroundKind::Shared => Ground::Shared(own),
             GroundKind::Server(kind) => {
@@ -41,7 +46,8 @@ impl Ground {
     /// By which URL a look at the whole is taken, past all that is broken.
     pub(crate) fn url(&self, backend: &Backend) -> String {
         let url = match self {
-            Ground::Memory(name) => format!("memory://{name}"),
+            Ground::Memory(name, None) => format!("memory://{name}"),
+            Ground::Memory(name, Some(bug)) => format!("mutant://{name}?bug={bug}"),
             Ground::Folder(folder) => format!("file://{}", folder.path().display()),
             Ground::Shared(name) => format!("ipc://{name}"),
             Ground::Server(server, _) => server.url(),
@@ -62,13 +68,13 @@ impl Ground {
 
     /// Whether the workers are part of this process.
     pub(crate) fn is_of_one_process(&self) -> bool {
-        matches!(self, Ground::Memory(_))
+        matches!(self, Ground::Memory(..))
     }
 
     /// Breaks what is not a worker, keeps it so for its time, and mends it.
     pub(crate) async fn break_and_mend(&self, fault: &PlannedFault) -> Result<()> {
         match self {
-            Ground::Memory(name) => break_store(&Store::named(name), fault).await,
+            Ground::Memory(name, _) => break_store(&Store::named(name), fault).await,
             Ground::Server(server, proxies) => {
                 if fault.kind.has_victim() {
                     break_way(&proxies[fault.victim], fault).await

@@ -11,6 +11,7 @@ mod crew;
 mod fault;
 mod ground;
 mod leftovers;
+mod mutant;
 mod nemesis;
 mod plan;
 mod record;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
+use tooz_conformance::mutant::Bug;
 
 use crate::backend::Backend;
 use crate::fault::FaultKind;
@@ -58,6 +60,9 @@ pub(crate) struct Arguments {
     /// Judge the history of that `report.json` once more in place of a run, and write its report anew
     #[arg(long, value_name = "REPORT")]
     judge: Option<PathBuf>,
+    /// Put a known bug into the memory driver, to see that it is noticed
+    #[arg(long, value_parser = mutant::named)]
+    bug: Option<Bug>,
     /// Print which backend gives up what under which fault, as Markdown, and end
     #[arg(long)]
     table: bool,
