@@ -22,7 +22,26 @@ const VARIABLE: &str = "TOOZ_TESTS_WORKER";
 pub struct Worker {
     child: Child,
     input: Option<ChildStdin>,
-    output: Lines<BufReader<ChildStdout>>,
+    output: Option<Words>,
+}
+
+/// What a worker says, apart from it: another task may listen while the worker is stopped, resumed and killed.
+pub struct Words {
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Words {
+    /// The next thing that it says; `None`: it has gone, and what it had said was heard.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
+        let Some(line) = self.lines.next_line().await? else { return Ok(None) };
+        match serde_json::from_str(&line) {
+            Ok(word) => Ok(Some(word)),
+            Err(error) => Err(error).with_context(|| format!("the worker said {line:?}")),
+        }
+    }
 }
 
 impl Worker {
@@ -38,7 +57,8 @@ impl Worker {
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             bail!("the worker has no pipes");
         };
-        Ok(Worker { child, input: Some(input), output: BufReader::new(output).lines() })
+        let output = Words { lines: BufReader::new(output).lines() };
+        Ok(Worker { child, input: Some(input), output: Some(output) })
     }
 
     /// Tells it something.
@@ -54,11 +74,14 @@ impl Worker {
     /// # Cancel safety
     /// Dropping it loses nothing.
     pub async fn hear<T: DeserializeOwned>(&mut self, limit: Duration) -> Result<T> {
-        let line = tokio::time::timeout(limit, self.output.next_line())
-            .await
-            .with_context(|| format!("the worker said nothing within {limit:?}"))??
-            .context("the worker has gone")?;
-        serde_json::from_str(&line).with_context(|| format!("the worker said {line:?}"))
+        let output = self.output.as_mut().context("another listens to the worker")?;
+        let word = tokio::time::timeout(limit, output.next()).await;
+        word.with_context(|| format!("the worker said nothing within {limit:?}"))??.context("the worker has gone")
+    }
+
+    /// Lets another task listen in place of [`hear`](Self::hear).
+    pub fn words(&mut self) -> Result<Words> {
+        self.output.take().context("another listens to the worker")
     }
 
     /// Ends it as the kernel would: without a word to the backend. Returns when it is dead.

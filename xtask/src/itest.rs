@@ -28,7 +28,7 @@ pub(crate) struct Options {
 const AT_ONCE: &str = "3";
 
 /// Tests outside of a driver's crate that need its server, as folder and target; their cases are called `<backend>::…`.
-const ELSEWHERE: [(&str, &str); 2] = [turns::FAULTS, ("crates/tooz-cli", "servers")];
+const ELSEWHERE: [(&str, &str); 3] = [turns::FAULTS, ("tests", "chaos"), ("crates/tooz-cli", "servers")];
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<CommandEnd> {
     let known = workspace.backends()?;

@@ -1,6 +1,7 @@
 //! `cargo xtask`: the project's own commands, written in Rust so that they need nothing but cargo.
 
 mod bench;
+mod chaos;
 mod codegen;
 mod dist;
 mod invocation;
@@ -45,6 +46,9 @@ enum Command {
     /// Measure every operation beside the raw round trip of the same server
     #[command(disable_help_flag = true)]
     Bench(bench::Options),
+    /// Break a backend in every way while workers use it, and judge what they were told
+    #[command(disable_help_flag = true)]
+    Chaos(chaos::Options),
     /// Put known faults into core, one by one, and see that core's own tests notice each
     Mutants(mutants::Options),
     /// Write anew what is generated and checked in
@@ -69,6 +73,7 @@ fn main() -> ExitCode {
         Command::Itest(options) => itest::run(&workspace, &options),
         Command::Serve(options) => serve::run(&options),
         Command::Bench(options) => bench::run(&workspace, &options),
+        Command::Chaos(options) => chaos::run(&workspace, &options),
         Command::Mutants(options) => mutants::run(&workspace, &options),
         Command::Codegen => codegen::run(&workspace),
         Command::Dist => dist::run(&workspace),

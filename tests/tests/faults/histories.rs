@@ -54,7 +54,7 @@ pub(crate) async fn attempts(others: Vec<Other>, time: Duration) -> Vec<Attempt>
 
 pub(crate) fn judge(stage: &Stage, attempts: &[Attempt], least: usize) {
     let granted = attempts.iter().filter(|one| matches!(one.answer, Response::Granted(_))).count();
-    let unknown = attempts.iter().filter(|one| matches!(one.answer, Response::Unknown)).count();
+    let unknown = attempts.iter().filter(|one| matches!(one.answer, Response::Unknown { .. })).count();
     assert!(granted >= least, "only {granted} of {} attempts were granted", attempts.len());
     let begun = Instant::now();
     if let Err(violation) = checker::check(attempts) {

@@ -1,0 +1,83 @@
+//! The backends: what each stands on, and how long it takes its time.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use tooz_testbed::Kind;
+
+/// What a run needs to know of a backend.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) name: &'static str,
+    pub(crate) ground: GroundKind,
+    /// What stands behind every URL, so that the driver knows what the testbed's server is like.
+    pub(crate) options: &'static str,
+    pub(crate) session_timeout: Duration,
+    /// How long after the end of a process the backend may keep what it had.
+    pub(crate) inherited: Duration,
+    /// A reading may show what was so before.
+    pub(crate) reads_may_be_old: bool,
+}
+
+/// What a run stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GroundKind {
+    /// A store in the memory of one process.
+    Memory,
+    /// A folder.
+    Folder,
+    /// Shared memory of the host.
+    Shared,
+    Server(Kind),
+}
+
+const SHORT: Duration = Duration::from_secs(2);
+
+const fn server(name: &'static str, kind: Kind, inherited: u64) -> Backend {
+    Backend {
+        name,
+        ground: GroundKind::Server(kind),
+        options: "",
+        session_timeout: SHORT,
+        inherited: Duration::from_millis(inherited),
+        reads_may_be_old: false,
+    }
+}
+
+const fn embedded(name: &'static str, ground: GroundKind, inherited: u64) -> Backend {
+    Backend { ground, ..server(name, Kind::Redis, inherited) }
+}
+
+/// All of them.
+pub(crate) const BACKENDS: &[Backend] = &[
+    server("consul", Kind::Consul, 4500),
+    server("etcd", Kind::Etcd, 3000),
+    embedded("file", GroundKind::Folder, 500),
+    embedded("ipc", GroundKind::Shared, 500),
+    server("memcached", Kind::Memcached, 4500),
+    embedded("memory", GroundKind::Memory, 2500),
+    server("mysql", Kind::MySql, 2500),
+    server("postgres", Kind::Postgres, 2500),
+    server("redis", Kind::Redis, 2500),
+    Backend {
+        options: "?tick_time=250ms",
+        // Any server of an ensemble answers, from what it knows.
+        reads_may_be_old: true,
+        ..server("zookeeper", Kind::ZooKeeper, 2500)
+    },
+];
+
+impl Backend {
+    pub(crate) fn named(name: &str) -> Result<&'static Backend> {
+        let names = || BACKENDS.iter().map(|backend| backend.name).collect::<Vec<_>>().join(", ");
+        match BACKENDS.iter().find(|backend| backend.name == name) {
+            Some(backend) => Ok(backend),
+            None => bail!("there is no backend `{name}`; there are: {}", names()),
+        }
+    }
+
+    /// How long what a fault has left behind may take to be mended: two session timeouts, or two of what the backend makes of them.
+    pub(crate) fn recovery(&self) -> Duration {
+        self.session_timeout.max(self.inherited) * 2
+    }
+}

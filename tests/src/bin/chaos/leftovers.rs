@@ -1,0 +1,59 @@
+//! What is left at the backend when all workers have ended: nothing but a group without members, which can be deleted.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tooz::{ConnectOptions, Coordinator, ErrorKind};
+
+use crate::backend::Backend;
+use crate::record::GROUP;
+
+/// Beyond the time for which the backend keeps what the dead had: it clears away by itself, and so may be late.
+const LATE: Duration = Duration::from_secs(6);
+
+/// What is left, in words; nothing where all is well.
+pub(crate) async fn look_for(backend: &Backend, url: &str) -> Result<Vec<String>> {
+    let options = ConnectOptions::new(url)?.member("looker")?.session_timeout(backend.session_timeout);
+    let coordinator = options.connect().await?;
+    let limit = Instant::now() + backend.recovery() + LATE;
+    let mut left = all_that_is_left(&coordinator).await;
+    while !left.is_empty() && Instant::now() < limit {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        left = all_that_is_left(&coordinator).await;
+    }
+    let _ = coordinator.close().await;
+    Ok(left)
+}
+
+async fn all_that_is_left(coordinator: &Coordinator) -> Vec<String> {
+    let mut left = Vec::new();
+    for name in ["lock-0", "lock-1", "lock-2"] {
+        let Ok(lock) = coordinator.lock(name) else { continue };
+        match lock.holders().await {
+            Ok(holders) => left.extend(holders.iter().map(|holder| format!("{name} is held by {}", holder.member))),
+            Err(error) => left.push(format!("holders of {name}: {error}")),
+        }
+        match lock.waiters().await {
+            Ok(waiters) if !waiters.is_empty() => left.push(format!("{name} has {} waiters", waiters.len())),
+            _ => {}
+        }
+    }
+    match coordinator.locks().await {
+        Ok(locks) => left.extend(locks.iter().map(|lock| format!("{} is in use", lock.as_str()))),
+        Err(error) if error.kind() == ErrorKind::Unsupported => {}
+        Err(error) => left.push(format!("locks in use: {error}")),
+    }
+    left.extend(what_is_left_of_groups(coordinator).await.unwrap_or_else(|error| vec![format!("groups: {error}")]));
+    left
+}
+
+async fn what_is_left_of_groups(coordinator: &Coordinator) -> tooz::Result<Vec<String>> {
+    let group = coordinator.group(GROUP)?;
+    match group.delete().await {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Ok(vec![format!("the group can't be deleted: {error}")]),
+    }
+    let groups = coordinator.groups().await?;
+    Ok(groups.iter().map(|group| format!("the group {} is there", group.as_str())).collect())
+}

@@ -1,0 +1,168 @@
+//! Belonging to the group: joining, saying something new, leading, leaving, and joining again. The membership is looked at all the while.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use tooz::{Capabilities, ErrorKind, JoinOptions, Loss, Membership};
+use tooz_conformance::history::{ChangeKind, Mode, now};
+
+use crate::record::{Contest, GROUP, Record};
+use crate::worker::Desk;
+use crate::worker::grants::hold;
+
+/// How often the membership is looked at.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// The capability that tells which word of a member is shown. The weight stays, so that owners change with members alone.
+pub(crate) fn capabilities(word: u64) -> Capabilities {
+    Capabilities::new(&json!({ "word": word })).expect("a number is JSON")
+}
+
+/// Belongs to the group until the end.
+pub(crate) async fn belong(desk: Desk) {
+    let mut random = desk.random(0);
+    // No word is said twice, in this life of the member or in a later one.
+    let mut words = Words { last: now() };
+    while !desk.is_ending() {
+        let word = words.next();
+        match join(&desk, word).await {
+            Some(membership) => stay(&desk, &membership, &mut words, word, &mut random).await,
+            None => desk.rest(Duration::from_millis(50)).await,
+        }
+        let pause = desk.pause(&mut random) * 4;
+        desk.rest(pause).await;
+    }
+}
+
+struct Words {
+    last: u64,
+}
+
+impl Words {
+    fn next(&mut self) -> u64 {
+        self.last = now().max(self.last + 1);
+        self.last
+    }
+}
+
+async fn join(desk: &Desk, word: u64) -> Option<Membership> {
+    let group = desk.coordinator.group(GROUP).ok()?;
+    let number = desk.number();
+    desk.say(&Record::Changing { number, kind: ChangeKind::Says(word), joins: true, at: now() });
+    // The one of the same name before it may have been killed just now.
+    let options = JoinOptions::new().capabilities(capabilities(word)).create().wait();
+    match group.join_with(options).await {
+        Ok(membership) => {
+            desk.say(&Record::Changed { number, at: now() });
+            Some(membership)
+        }
+        Err(error) => {
+            if error.kind() == ErrorKind::AlreadyExists {
+                desk.say(&Record::NotChanged { number });
+            }
+            None
+        }
+    }
+}
+
+/// What is done as a member, while it is looked at.
+async fn stay(desk: &Desk, membership: &Membership, words: &mut Words, first: u64, random: &mut fastrand::Rng) {
+    let standing = Standing { word: AtomicU64::new(first), stood: AtomicU64::new(now()) };
+    let looked = look(desk, membership, &standing);
+    let acted = async {
+        for _ in 0..random.u8(1..12) {
+            if desk.is_ending() || membership.over().is_some() {
+                break;
+            }
+            match random.u8(..3) {
+                0 => lead(desk, membership, random).await,
+                _ => update(desk, membership, words.next(), &standing).await,
+            }
+            let pause = desk.pause(random) * 4;
+            desk.rest(pause).await;
+        }
+    };
+    tokio::select! {
+        () = looked => {}
+        () = acted => {}
+    }
+    leave(desk, membership, &standing).await;
+}
+
+async fn leave(desk: &Desk, membership: &Membership, standing: &Standing) {
+    if membership.loss().is_lost() {
+        desk.say(&Record::LostMembership { stood: standing.stood.load(Ordering::SeqCst) });
+    }
+    let number = desk.number();
+    desk.say(&Record::Changing { number, kind: ChangeKind::Left, joins: false, at: now() });
+    if membership.leave().await.is_ok() {
+        desk.say(&Record::Changed { number, at: now() });
+    }
+}
+
+async fn update(desk: &Desk, membership: &Membership, word: u64, standing: &Standing) {
+    let number = desk.number();
+    desk.say(&Record::Changing { number, kind: ChangeKind::Says(word), joins: false, at: now() });
+    standing.word.store(word, Ordering::SeqCst);
+    if membership.update(&json!({ "word": word })).await.is_ok() {
+        desk.say(&Record::Changed { number, at: now() });
+    }
+}
+
+/// Stands for election for a while, and leads for a while.
+async fn lead(desk: &Desk, membership: &Membership, random: &mut fastrand::Rng) {
+    let number = desk.number();
+    let worker = format!("{}/group", desk.role.member);
+    let (of, lock, mode) = (Contest::Leadership, GROUP.to_owned(), Mode::Exclusive);
+    desk.say(&Record::Asked { number, worker, of, lock, mode, at: now() });
+    let patience = Duration::from_millis(random.u64(20..800));
+    let elected = tokio::select! {
+        elected = tokio::time::timeout(patience, membership.campaign()) => elected.ok(),
+        // Dropping it withdraws.
+        () = desk.end() => None,
+    };
+    match elected {
+        Some(Ok(leadership)) => hold(desk, number, leadership, Duration::from_millis(random.u64(..40))).await,
+        Some(Err(error)) => desk.say(&Record::Failed { number, at: now(), error: error.to_string() }),
+        None => desk.say(&Record::NotHad { number, at: now(), waited: true }),
+    }
+}
+
+/// What is said last, and when the membership stood last.
+struct Standing {
+    word: AtomicU64,
+    stood: AtomicU64,
+}
+
+/// Tells when the membership is lost, and when it stands again; ends when it is over for ever.
+async fn look(desk: &Desk, membership: &Membership, standing: &Standing) {
+    // A loss is latched, so that one that is mended between two looks is seen all the same.
+    let mut loss = Some(membership.loss());
+    let mut told = now();
+    loop {
+        // First the time, then the look.
+        let at = now();
+        if loss.as_ref().is_some_and(Loss::is_lost) {
+            loss = None;
+            desk.say(&Record::LostMembership { stood: standing.stood.load(Ordering::SeqCst) });
+        }
+        if loss.is_none() && membership.is_member() {
+            loss = Some(membership.loss()).filter(|loss| !loss.is_lost());
+            if loss.is_some() {
+                desk.say(&Record::Rejoined { word: standing.word.load(Ordering::SeqCst), at: now() });
+            }
+        }
+        if loss.is_some() {
+            standing.stood.store(at, Ordering::SeqCst);
+            if at > told + 100_000_000 {
+                told = at;
+                desk.say(&Record::Stands { at });
+            }
+        }
+        if membership.over().is_some() {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
