@@ -265,11 +265,18 @@ impl MemberRecord {
         let kind = self.changes[place].kind;
         // Where it was lost and came back meanwhile, it is the last of its kind that is done now.
         let last = self.changes.iter().rposition(|change| change.kind == kind).unwrap_or(place);
-        let was_lost = last.checked_sub(1).is_some_and(|before| self.changes[before].kind == ChangeKind::Lost);
-        if kind == ChangeKind::Left && was_lost {
-            self.left_what_was_lost(at);
-        } else {
-            self.changes[last].done = Some(at);
+        let is_lost = |change: &Change| change.kind == ChangeKind::Lost;
+        let was_lost = last.checked_sub(1).is_some_and(|before| is_lost(&self.changes[before]));
+        let lost = self.changes[last + 1..].iter().rev().find(|change| is_lost(change)).map(|change| change.asked);
+        match lost {
+            Some(_) if kind == ChangeKind::Left => self.left_what_was_lost(at),
+            None if kind == ChangeKind::Left && was_lost => self.left_what_was_lost(at),
+            // It was said by the one that came back.
+            Some(asked) => {
+                self.changes.push(Change { kind, asked, done: Some(at) });
+                self.is_listed = kind.listed().is_some();
+            }
+            None => self.changes[last].done = Some(at),
         }
         if place + 1 == self.changes.len() {
             self.is_listed = kind.listed().is_some();
@@ -303,17 +310,15 @@ impl MemberRecord {
         self.is_listed = false;
     }
 
-    /// What it says is what it said last, or what it said before, if its last word is still under way.
+    /// What it says is what it said last; at first it may be what it said before, if its last word was under way when it was lost.
     fn rejoined(&mut self, word: u64, at: u64) {
         let lost = self.changes.last().map_or(at, |change| change.asked);
         let says = |change: &&Change| change.kind.listed().is_some_and(|said| said != word);
         let before = self.changes.iter().rev().find(says).map(|change| change.kind);
-        if self.open.is_empty() {
-            self.changes.push(Change { kind: ChangeKind::Says(word), asked: lost, done: Some(at) });
-        } else {
-            let under_way = [before, Some(ChangeKind::Says(word))].into_iter().flatten();
-            self.changes.extend(under_way.map(|kind| Change { kind, asked: lost, done: None }));
-        }
+        let may_say = |kind| Change { kind, asked: lost, done: None };
+        self.changes.extend(before.map(may_say));
+        let done = self.open.is_empty().then_some(at);
+        self.changes.push(Change { kind: ChangeKind::Says(word), asked: lost, done });
         self.is_listed = true;
         self.stood = at;
     }
