@@ -50,6 +50,8 @@ struct MemberRecord {
     open: HashMap<Key, usize>,
     stood: u64,
     is_listed: bool,
+    /// It was lost, and is not known to be back.
+    is_lost: bool,
     /// Losses by killing, whose end depends on what is broken then: their place, and the time.
     killed: Vec<(usize, u64)>,
     /// Where it joined.
@@ -253,6 +255,7 @@ impl MemberRecord {
     fn changing(&mut self, key: Key, kind: ChangeKind, joins: bool, at: u64) {
         self.open.insert(key, self.changes.len());
         if joins {
+            self.is_lost = false;
             self.joins.push(self.changes.len());
         }
         self.changes.push(Change { kind, asked: at, done: None });
@@ -265,18 +268,11 @@ impl MemberRecord {
         let kind = self.changes[place].kind;
         // Where it was lost and came back meanwhile, it is the last of its kind that is done now.
         let last = self.changes.iter().rposition(|change| change.kind == kind).unwrap_or(place);
-        let is_lost = |change: &Change| change.kind == ChangeKind::Lost;
-        let was_lost = last.checked_sub(1).is_some_and(|before| is_lost(&self.changes[before]));
-        let lost = self.changes[last + 1..].iter().rev().find(|change| is_lost(change)).map(|change| change.asked);
-        match lost {
-            Some(_) if kind == ChangeKind::Left => self.left_what_was_lost(at),
-            None if kind == ChangeKind::Left && was_lost => self.left_what_was_lost(at),
-            // It was said by the one that came back.
-            Some(asked) => {
-                self.changes.push(Change { kind, asked, done: Some(at) });
-                self.is_listed = kind.listed().is_some();
-            }
-            None => self.changes[last].done = Some(at),
+        match kind {
+            ChangeKind::Left if self.is_lost => self.left_what_was_lost(at),
+            // Said by the one that was lost, which may end at any time now, or by the one that came back.
+            _ if self.is_lost => self.changes.push(Change { kind, asked: self.lost_at(at), done: None }),
+            _ => self.changes[last].done = Some(at),
         }
         if place + 1 == self.changes.len() {
             self.is_listed = kind.listed().is_some();
@@ -303,31 +299,37 @@ impl MemberRecord {
     }
 
     fn lost(&mut self, stood: u64) {
-        if self.changes.last().is_some_and(|change| change.kind == ChangeKind::Lost) {
+        if std::mem::replace(&mut self.is_lost, true) {
             return;
         }
         self.changes.push(Change { kind: ChangeKind::Lost, asked: stood, done: None });
         self.is_listed = false;
     }
 
+    /// When it was lost last, at the latest at that time.
+    fn lost_at(&self, at: u64) -> u64 {
+        let is_loss = |change: &&Change| change.kind == ChangeKind::Lost;
+        self.changes.iter().rev().find(is_loss).map_or(at, |change| change.asked.min(at))
+    }
+
     /// What it says is what it said last; at first it may be what it said before, if its last word was under way when it was lost.
     fn rejoined(&mut self, word: u64, at: u64) {
-        let lost = self.changes.last().map_or(at, |change| change.asked);
+        let lost = self.lost_at(at);
         let says = |change: &&Change| change.kind.listed().is_some_and(|said| said != word);
         let before = self.changes.iter().rev().find(says).map(|change| change.kind);
         let may_say = |kind| Change { kind, asked: lost, done: None };
         self.changes.extend(before.map(may_say));
         let done = self.open.is_empty().then_some(at);
         self.changes.push(Change { kind: ChangeKind::Says(word), asked: lost, done });
-        self.is_listed = true;
+        (self.is_listed, self.is_lost) = (true, false);
         self.stood = at;
     }
 
     fn killed(&mut self, at: u64) {
         self.open.clear();
         if self.is_listed {
-            self.lost(self.stood);
-            self.killed.push((self.changes.len() - 1, at));
+            self.killed.push((self.changes.len(), at));
+            self.changes.push(Change { kind: ChangeKind::Lost, asked: self.stood, done: None });
         }
     }
 
