@@ -283,9 +283,21 @@ impl MemberRecord {
     /// What was lost and is not back is left at once. What the backend has of it goes with the lost session, and an attempt to be back may be on its
     /// way.
     fn left_what_was_lost(&mut self, at: u64) {
-        let word = self.changes.iter().rev().find_map(|change| change.kind.listed());
-        let stray = word.map(|word| Change { kind: ChangeKind::Stray(word), asked: at, done: None });
-        self.changes.extend(stray);
+        let stray = |word| Change { kind: ChangeKind::Stray(word), asked: at, done: None };
+        let strays: Vec<_> = self.words_around_the_loss().into_iter().map(stray).collect();
+        self.changes.extend(strays);
+    }
+
+    /// What may be listed between a loss and the news that it is back: the last two words before, one of which may have been under way, and what
+    /// was said since.
+    fn words_around_the_loss(&self) -> Vec<u64> {
+        let lost = self.changes.iter().rposition(|change| change.kind == ChangeKind::Lost).unwrap_or_default();
+        let (before, since) = self.changes.split_at(lost);
+        let before = before.iter().rev().filter_map(|change| change.kind.listed()).take(2);
+        let mut words: Vec<u64> = before.chain(since.iter().filter_map(|change| change.kind.listed())).collect();
+        words.sort_unstable();
+        words.dedup();
+        words
     }
 
     fn not_changed(&mut self, key: Key) {
@@ -312,13 +324,12 @@ impl MemberRecord {
         self.changes.iter().rev().find(is_loss).map_or(at, |change| change.asked.min(at))
     }
 
-    /// What it says is what it said last; at first it may be what it said before, if its last word was under way when it was lost.
+    /// What it says is what it said last. Since it was lost it may have been back and lost again more than once, unseen.
     fn rejoined(&mut self, word: u64, at: u64) {
         let lost = self.lost_at(at);
-        let says = |change: &&Change| change.kind.listed().is_some_and(|said| said != word);
-        let before = self.changes.iter().rev().find(says).map(|change| change.kind);
-        let may_say = |kind| Change { kind, asked: lost, done: None };
-        self.changes.extend(before.map(may_say));
+        let stray = |word| Change { kind: ChangeKind::Stray(word), asked: lost, done: Some(at) };
+        let strays: Vec<_> = self.words_around_the_loss().into_iter().map(stray).collect();
+        self.changes.extend(strays);
         let done = self.open.is_empty().then_some(at);
         self.changes.push(Change { kind: ChangeKind::Says(word), asked: lost, done });
         (self.is_listed, self.is_lost) = (true, false);
