@@ -23,6 +23,7 @@ fn main() {
     let servers = Kind::ALL.iter().map(|kind| (kind.name(), for_tests(*kind).why_none_to_break(*kind)));
     let embedded = ["file", "ipc", "memory"].map(|name| (name, None));
     let mut trials: Vec<_> = servers.chain(embedded).map(|(backend, why_not)| short_run(backend, why_not)).collect();
+    trials.push(Trial::test("memory::chaos::known_bugs_are_convicted", known_bugs));
     trials.push(report_trial());
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -58,6 +59,24 @@ fn expect(output: &Output, success: bool) -> Result<(), Failed> {
     }
     let said = [&output.stderr[..], &output.stdout[..]].map(|text| String::from_utf8_lossy(text).into_owned());
     Err(format!("it ended with {}:\n{}", output.status, said.concat()).into())
+}
+
+/// Of locks, of tokens, of groups: at the same time, each in a process of its own.
+fn known_bugs() -> Result<(), Failed> {
+    let run = |bug: &'static str| {
+        let mut command = Command::new(CHAOS);
+        command.args(["memory", "--seconds", "3", "--seed", SEED, "--bug", bug, "--folder"]).arg(folder().join(bug));
+        command.output()
+    };
+    let running = ["GrantsEarly", "TokensStandStill", "SwallowsALeave"].map(|bug| std::thread::spawn(move || run(bug)));
+    for one in running {
+        let output = one.join().map_err(|_| "a run can't be started")??;
+        expect(&output, false)?;
+        if !String::from_utf8_lossy(&output.stdout).contains("WRONG: ") {
+            return Err(format!("it ended for another reason: {}", String::from_utf8_lossy(&output.stderr)).into());
+        }
+    }
+    Ok(())
 }
 
 /// Whatever the machine has, the report is tried: the trial's name says how.

@@ -67,8 +67,7 @@ fn judge_memberships(history: &History, terms: &Terms) -> Result<(), Violation> 
 
 /// When a loss was over for sure. It may have come at any time before.
 fn seen_by(change: &Change, later: &[Change]) -> u64 {
-    let next = later.first().map(|next| next.done.unwrap_or(next.asked));
-    change.done.or(next).unwrap_or(u64::MAX)
+    change.done.or_else(|| later.iter().find_map(|next| next.done)).unwrap_or(u64::MAX)
 }
 
 fn lost(attempts: &[Attempt]) -> impl Iterator<Item = (&Attempt, &Grant, u64)> {

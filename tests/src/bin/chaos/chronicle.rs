@@ -50,6 +50,8 @@ struct MemberRecord {
     open: HashMap<Key, usize>,
     stood: u64,
     is_listed: bool,
+    /// It was lost, and is not known to be back.
+    is_lost: bool,
     /// Losses by killing, whose end depends on what is broken then: their place, and the time.
     killed: Vec<(usize, u64)>,
     /// Where it joined.
@@ -253,6 +255,7 @@ impl MemberRecord {
     fn changing(&mut self, key: Key, kind: ChangeKind, joins: bool, at: u64) {
         self.open.insert(key, self.changes.len());
         if joins {
+            self.is_lost = false;
             self.joins.push(self.changes.len());
         }
         self.changes.push(Change { kind, asked: at, done: None });
@@ -265,11 +268,11 @@ impl MemberRecord {
         let kind = self.changes[place].kind;
         // Where it was lost and came back meanwhile, it is the last of its kind that is done now.
         let last = self.changes.iter().rposition(|change| change.kind == kind).unwrap_or(place);
-        let was_lost = last.checked_sub(1).is_some_and(|before| self.changes[before].kind == ChangeKind::Lost);
-        if kind == ChangeKind::Left && was_lost {
-            self.left_what_was_lost(at);
-        } else {
-            self.changes[last].done = Some(at);
+        match kind {
+            ChangeKind::Left if self.is_lost => self.left_what_was_lost(at),
+            // Said by the one that was lost, which may end at any time now, or by the one that came back.
+            _ if self.is_lost => self.changes.push(Change { kind, asked: self.lost_at(at), done: None }),
+            _ => self.changes[last].done = Some(at),
         }
         if place + 1 == self.changes.len() {
             self.is_listed = kind.listed().is_some();
@@ -280,9 +283,21 @@ impl MemberRecord {
     /// What was lost and is not back is left at once. What the backend has of it goes with the lost session, and an attempt to be back may be on its
     /// way.
     fn left_what_was_lost(&mut self, at: u64) {
-        let word = self.changes.iter().rev().find_map(|change| change.kind.listed());
-        let stray = word.map(|word| Change { kind: ChangeKind::Stray(word), asked: at, done: None });
-        self.changes.extend(stray);
+        let stray = |word| Change { kind: ChangeKind::Stray(word), asked: at, done: None };
+        let strays: Vec<_> = self.words_around_the_loss().into_iter().map(stray).collect();
+        self.changes.extend(strays);
+    }
+
+    /// What may be listed between a loss and the news that it is back: the last two words before, one of which may have been under way, and what
+    /// was said since.
+    fn words_around_the_loss(&self) -> Vec<u64> {
+        let lost = self.changes.iter().rposition(|change| change.kind == ChangeKind::Lost).unwrap_or_default();
+        let (before, since) = self.changes.split_at(lost);
+        let before = before.iter().rev().filter_map(|change| change.kind.listed()).take(2);
+        let mut words: Vec<u64> = before.chain(since.iter().filter_map(|change| change.kind.listed())).collect();
+        words.sort_unstable();
+        words.dedup();
+        words
     }
 
     fn not_changed(&mut self, key: Key) {
@@ -296,33 +311,36 @@ impl MemberRecord {
     }
 
     fn lost(&mut self, stood: u64) {
-        if self.changes.last().is_some_and(|change| change.kind == ChangeKind::Lost) {
+        if std::mem::replace(&mut self.is_lost, true) {
             return;
         }
         self.changes.push(Change { kind: ChangeKind::Lost, asked: stood, done: None });
         self.is_listed = false;
     }
 
-    /// What it says is what it said last, or what it said before, if its last word is still under way.
+    /// When it was lost last, at the latest at that time.
+    fn lost_at(&self, at: u64) -> u64 {
+        let is_loss = |change: &&Change| change.kind == ChangeKind::Lost;
+        self.changes.iter().rev().find(is_loss).map_or(at, |change| change.asked.min(at))
+    }
+
+    /// What it says is what it said last. Since it was lost it may have been back and lost again more than once, unseen.
     fn rejoined(&mut self, word: u64, at: u64) {
-        let lost = self.changes.last().map_or(at, |change| change.asked);
-        let says = |change: &&Change| change.kind.listed().is_some_and(|said| said != word);
-        let before = self.changes.iter().rev().find(says).map(|change| change.kind);
-        if self.open.is_empty() {
-            self.changes.push(Change { kind: ChangeKind::Says(word), asked: lost, done: Some(at) });
-        } else {
-            let under_way = [before, Some(ChangeKind::Says(word))].into_iter().flatten();
-            self.changes.extend(under_way.map(|kind| Change { kind, asked: lost, done: None }));
-        }
-        self.is_listed = true;
+        let lost = self.lost_at(at);
+        let stray = |word| Change { kind: ChangeKind::Stray(word), asked: lost, done: Some(at) };
+        let strays: Vec<_> = self.words_around_the_loss().into_iter().map(stray).collect();
+        self.changes.extend(strays);
+        let done = self.open.is_empty().then_some(at);
+        self.changes.push(Change { kind: ChangeKind::Says(word), asked: lost, done });
+        (self.is_listed, self.is_lost) = (true, false);
         self.stood = at;
     }
 
     fn killed(&mut self, at: u64) {
         self.open.clear();
         if self.is_listed {
-            self.lost(self.stood);
-            self.killed.push((self.changes.len() - 1, at));
+            self.killed.push((self.changes.len(), at));
+            self.changes.push(Change { kind: ChangeKind::Lost, asked: self.stood, done: None });
         }
     }
 

@@ -1,10 +1,11 @@
 //! Belonging to the group: joining, saying something new, leading, leaving, and joining again. The membership is looked at all the while.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use tooz::{Capabilities, ErrorKind, JoinOptions, Loss, Membership};
+use tooz::{Capabilities, ErrorKind, JoinOptions, Loss, LossReason, Membership};
 use tooz_conformance::history::{ChangeKind, Mode, now};
 
 use crate::record::{Contest, GROUP, Record};
@@ -68,7 +69,7 @@ async fn join(desk: &Desk, word: u64) -> Option<Membership> {
 
 /// What is done as a member, while it is looked at.
 async fn stay(desk: &Desk, membership: &Membership, words: &mut Words, first: u64, random: &mut fastrand::Rng) {
-    let standing = Standing { word: AtomicU64::new(first), stood: AtomicU64::new(now()) };
+    let standing = Standing::new(membership, first);
     let looked = look(desk, membership, &standing);
     let acted = async {
         for _ in 0..random.u8(1..12) {
@@ -91,17 +92,20 @@ async fn stay(desk: &Desk, membership: &Membership, words: &mut Words, first: u6
 }
 
 async fn leave(desk: &Desk, membership: &Membership, standing: &Standing) {
-    if membership.loss().is_lost() {
-        desk.say(&Record::LostMembership { stood: standing.stood.load(Ordering::SeqCst) });
-    }
+    standing.look(desk, membership);
     let number = desk.number();
     desk.say(&Record::Changing { number, kind: ChangeKind::Left, joins: false, at: now() });
-    if membership.leave().await.is_ok() {
+    let left = membership.leave().await;
+    if standing.was_lost() {
+        desk.say(&Record::LostMembership { stood: standing.stood.load(Ordering::SeqCst) });
+    }
+    if left.is_ok() {
         desk.say(&Record::Changed { number, at: now() });
     }
 }
 
 async fn update(desk: &Desk, membership: &Membership, word: u64, standing: &Standing) {
+    standing.look(desk, membership);
     let number = desk.number();
     desk.say(&Record::Changing { number, kind: ChangeKind::Says(word), joins: false, at: now() });
     standing.word.store(word, Ordering::SeqCst);
@@ -129,40 +133,58 @@ async fn lead(desk: &Desk, membership: &Membership, random: &mut fastrand::Rng) 
     }
 }
 
-/// What is said last, and when the membership stood last.
+/// A membership as it is looked at: what is said last, when it stood last, and the loss of its present standing.
 struct Standing {
     word: AtomicU64,
     stood: AtomicU64,
+    told: AtomicU64,
+    loss: Mutex<Option<Loss>>,
 }
 
-/// Tells when the membership is lost, and when it stands again; ends when it is over for ever.
-async fn look(desk: &Desk, membership: &Membership, standing: &Standing) {
-    // A loss is latched, so that one that is mended between two looks is seen all the same.
-    let mut loss = Some(membership.loss());
-    let mut told = now();
-    loop {
+impl Standing {
+    fn new(membership: &Membership, word: u64) -> Self {
+        let at = now();
+        let loss = Mutex::new(Some(membership.loss()));
+        Standing { word: AtomicU64::new(word), stood: AtomicU64::new(at), told: AtomicU64::new(at), loss }
+    }
+
+    /// Looks, and tells what is new. A loss is latched, so that one that is mended between two looks is seen all the same.
+    fn look(&self, desk: &Desk, membership: &Membership) {
         // First the time, then the look.
         let at = now();
+        let mut loss = self.loss.lock().expect("no thread panics with it");
         if loss.as_ref().is_some_and(Loss::is_lost) {
-            loss = None;
-            desk.say(&Record::LostMembership { stood: standing.stood.load(Ordering::SeqCst) });
+            *loss = None;
+            desk.say(&Record::LostMembership { stood: self.stood.load(Ordering::SeqCst) });
         }
         if loss.is_none() && membership.is_member() {
-            loss = Some(membership.loss()).filter(|loss| !loss.is_lost());
+            *loss = Some(membership.loss()).filter(|loss| !loss.is_lost());
             if loss.is_some() {
-                desk.say(&Record::Rejoined { word: standing.word.load(Ordering::SeqCst), at: now() });
+                desk.say(&Record::Rejoined { word: self.word.load(Ordering::SeqCst), at: now() });
             }
         }
         if loss.is_some() {
-            standing.stood.store(at, Ordering::SeqCst);
-            if at > told + 100_000_000 {
-                told = at;
+            self.stood.store(at, Ordering::SeqCst);
+            if at > self.told.load(Ordering::SeqCst) + 100_000_000 {
+                self.told.store(at, Ordering::SeqCst);
                 desk.say(&Record::Stands { at });
             }
         }
-        if membership.over().is_some() {
-            return;
-        }
+    }
+
+    /// Whether it was lost while it was being left.
+    fn was_lost(&self) -> bool {
+        let loss = self.loss.lock().expect("no thread panics with it");
+        let reason = loss.as_ref().and_then(Loss::reason);
+        !matches!(reason, None | Some(LossReason::Released | LossReason::Closed))
+    }
+}
+
+/// Looks all the time; ends when the membership is over for ever.
+async fn look(desk: &Desk, membership: &Membership, standing: &Standing) {
+    while membership.over().is_none() {
+        standing.look(desk, membership);
         tokio::time::sleep(LOOK).await;
     }
+    standing.look(desk, membership);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tooz::{Characteristic, Lock, LockGuard, LockMode};
+use tooz::{Characteristic, Holder, Lock, LockGuard, LockMode};
 use tooz_conformance::history::{Mode, Sighting, now};
 
 use crate::record::{Contest, Record};
@@ -13,12 +13,25 @@ use crate::worker::grants::hold;
 pub(crate) async fn contend(desk: Desk, task: usize) {
     let worker = format!("{}/lock-{task}", desk.role.member);
     let mut random = desk.random(task as u64 + 1);
+    let mut seen = None;
     while !desk.is_ending() {
         let name = format!("lock-{}", random.usize(..desk.role.locks));
         let Ok(lock) = desk.coordinator.lock(name.as_str()) else { return };
         match random.u16(..1000) {
-            0..20 => look_at_holders(&desk, &worker, &lock, false).await,
-            20..25 => look_at_holders(&desk, &worker, &lock, true).await,
+            0..20 => {
+                let holders = look_at_holders(&desk, &worker, &lock).await;
+                seen = holders.into_iter().next().map(|holder| (lock, holder));
+            }
+            20..25 => {
+                let holders = look_at_holders(&desk, &worker, &lock).await;
+                break_one(&desk, &worker, &lock, holders.first()).await;
+            }
+            // One that has mostly gone by now: what is broken must never be a later holder.
+            25..30 => {
+                if let Some((lock, holder)) = seen.take() {
+                    break_one(&desk, &worker, &lock, Some(&holder)).await;
+                }
+            }
             _ => take_turn(&desk, &worker, &lock, &mut random).await,
         }
         let pause = desk.pause(&mut random);
@@ -77,9 +90,9 @@ async fn ask(lock: &Lock, mode: Mode, patience: Option<Duration>) -> tooz::Resul
     }
 }
 
-async fn look_at_holders(desk: &Desk, worker: &str, lock: &Lock, breaks: bool) {
+async fn look_at_holders(desk: &Desk, worker: &str, lock: &Lock) -> Vec<Holder> {
     let asked = now();
-    let Ok(holders) = lock.holders().await else { return };
+    let Ok(holders) = lock.holders().await else { return Vec::new() };
     let sighting = Sighting {
         worker: worker.to_owned(),
         lock: lock.name().as_str().to_owned(),
@@ -88,15 +101,17 @@ async fn look_at_holders(desk: &Desk, worker: &str, lock: &Lock, breaks: bool) {
         holders: holders.iter().map(|holder| (mode_of(holder.mode), holder.token.0)).collect(),
     };
     desk.say(&Record::Saw { of: Contest::Lock, sighting });
+    holders
+}
+
+async fn break_one(desk: &Desk, worker: &str, lock: &Lock, holder: Option<&Holder>) {
     let can = desk.coordinator.characteristics().has(Characteristic::BreakableLocks);
-    let Some(holder) = holders.first().filter(|_| breaks && can) else { return };
+    let Some(holder) = holder.filter(|_| can) else { return };
     let number = desk.number();
-    let (worker, lock_name, token) = (worker.to_owned(), lock.name().as_str().to_owned(), holder.token.0);
-    desk.say(&Record::Breaking { number, worker, lock: lock_name, token, at: now() });
-    match lock.break_lock(holder).await {
-        // One that has gone meanwhile is broken in a way: it may have been by this.
-        Ok(()) => desk.say(&Record::Broken { number, at: now() }),
-        Err(_) => {}
+    let (worker, name, token) = (worker.to_owned(), lock.name().as_str().to_owned(), holder.token.0);
+    desk.say(&Record::Breaking { number, worker, lock: name, token, at: now() });
+    if lock.break_lock(holder).await.is_ok() {
+        desk.say(&Record::Broken { number, at: now() });
     }
 }
 
