@@ -28,6 +28,10 @@ pub(crate) fn run(arguments: &SchemaArguments) -> Result<u8, CommandFailure> {
     Ok(exit::SUCCESS)
 }
 
+#[cfg_attr(
+    all(feature = "postgres", feature = "mysql"),
+    expect(clippy::unnecessary_wraps, reason = "without a feature one of them is missing")
+)]
 fn tables(database: Database) -> Result<Tables, CommandFailure> {
     match database {
         #[cfg(feature = "postgres")]
