@@ -103,8 +103,11 @@ async fn break_store(store: &Store, fault: &PlannedFault) -> Result<()> {
     Ok(())
 }
 
+/// What is done to a server.
+type Deed = fn(&Server) -> Result<()>;
+
 async fn break_server(server: &Server, fault: &PlannedFault) -> Result<()> {
-    let (begin, end): (fn(&Server) -> Result<()>, fn(&Server) -> Result<()>) = match fault.kind {
+    let (begin, end): (Deed, Deed) = match fault.kind {
         FaultKind::ServerRestart => (Server::stop, Server::restart),
         FaultKind::ServerPause | FaultKind::ServerHang => (Server::pause, Server::resume),
         _ => (Server::kill, Server::restart),
