@@ -33,12 +33,12 @@ fn short_run(backend: &'static str, why_not: Option<String>) -> Trial {
     let kind = why_not.clone().unwrap_or_default();
     let is_ignored = why_not.is_some();
     let taken = name.clone();
-    let trial = Trial::ignorable_test(name, move || match why_not {
-        Some(reason) => Ok(Completion::ignored_with(reason)),
-        None => {
-            let _turn = turn::take(&taken, Beside::Others);
-            run_short(backend, &folder()).map(|()| Completion::Completed)
+    let trial = Trial::ignorable_test(name, move || {
+        if let Some(reason) = why_not {
+            return Ok(Completion::ignored_with(reason));
         }
+        let _turn = turn::take(&taken, Beside::Others);
+        run_short(backend, &folder()).map(|()| Completion::Completed)
     });
     trial.with_kind(kind).with_ignored_flag(is_ignored)
 }

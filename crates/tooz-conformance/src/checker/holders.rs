@@ -24,7 +24,9 @@ fn judge_list(attempts: &[Attempt], breaks: &[Break], sightings: &[Sighting], te
         let first = known.broken.entry(one.token).or_insert(one.asked);
         *first = one.asked.min(*first);
     }
-    locks.values_mut().for_each(|known| known.settle(terms));
+    for known in locks.values_mut() {
+        known.settle(terms);
+    }
     let none = Known::default();
     for sighting in sightings {
         locks.get(sighting.lock.as_str()).unwrap_or(&none).judge(sighting, terms)?;
@@ -70,12 +72,10 @@ impl<'a> Known<'a> {
     fn could_hold(&self, token: u64, sighting: &Sighting, terms: &Terms) -> Result<(), Violation> {
         let Some((attempt, grant)) = self.granted.get(&token) else {
             let could = |attempt: &&Attempt| attempt.asked <= sighting.at;
-            return match self.unknown.iter().any(could) {
-                true => Ok(()),
-                false => {
-                    Err(wrong(sighting, &format!("a holder with token {token} is shown that none asked to be"), None))
-                }
-            };
+            if self.unknown.iter().any(could) {
+                return Ok(());
+            }
+            return Err(wrong(sighting, &format!("a holder with token {token} is shown that none asked to be"), None));
         };
         let is_over = terms.linearizable && grant.released.is_some_and(|released| released < sighting.asked);
         if self.since[&token] > sighting.at || is_over {
@@ -106,7 +106,7 @@ impl<'a> Known<'a> {
         self.sure.sort_unstable();
         let mut longest = 0;
         let so_far = |(_, until, _): &(u64, u64, u64)| {
-            longest = until.max(&longest).to_owned();
+            longest = longest.max(*until);
             longest
         };
         self.longest = self.sure.iter().map(so_far).collect();

@@ -20,7 +20,7 @@ use flaw::Flaw;
 use worker::Worker;
 
 /// What is due, and when.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     /// The worker thinks of something.
     Next(usize),

@@ -37,7 +37,9 @@ impl Timeline {
             }
             let from = earliest(&stay.changes[..=index], change, terms);
             if let Some(done) = change.done {
-                phases.iter_mut().for_each(|phase| phase.until = phase.until.min(done));
+                for phase in &mut phases {
+                    phase.until = phase.until.min(done);
+                }
             }
             phases.push(Phase { listed: change.kind.listed(), from, until: u64::MAX });
         }

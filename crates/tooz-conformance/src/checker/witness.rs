@@ -24,9 +24,8 @@ pub(crate) fn cut_down(violation: Violation, history: &History, terms: &Terms) -
         return violation.with(history.clone());
     }
     match law {
-        Law::Fencing | Law::Belief => cutter.cut_attempts(),
+        Law::Fencing | Law::Belief | Law::Losses => cutter.cut_attempts(),
         Law::Order => cutter.cut_order(),
-        Law::Losses => cutter.cut_attempts(),
         Law::Holders => cutter.cut_sightings(),
         Law::Leaders => cutter.cut_leaders(),
         Law::Members => cutter.cut_readings(),

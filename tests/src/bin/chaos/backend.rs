@@ -29,6 +29,8 @@ pub(crate) enum GroundKind {
     /// Shared memory of the host.
     Shared,
     Server(Kind),
+    /// Three servers that are one.
+    Cluster(Kind),
 }
 
 const SHORT: Duration = Duration::from_secs(2);
@@ -73,6 +75,19 @@ impl Backend {
         match BACKENDS.iter().find(|backend| backend.name == name) {
             Some(backend) => Ok(backend),
             None => bail!("there is no backend `{name}`; there are: {}", names()),
+        }
+    }
+
+    /// The same on a cluster of three, for those that have clusters.
+    pub(crate) fn clustered(&self) -> Result<Backend> {
+        match self.ground {
+            GroundKind::Server(kind @ (Kind::Etcd | Kind::Consul | Kind::ZooKeeper | Kind::Redis)) => Ok(Backend {
+                ground: GroundKind::Cluster(kind),
+                // An election takes its time, and leases begin anew with it.
+                inherited: self.inherited + Duration::from_secs(3),
+                ..*self
+            }),
+            _ => bail!("{} has no cluster here; etcd, consul, zookeeper and redis have", self.name),
         }
     }
 

@@ -75,7 +75,8 @@ pub(crate) fn table() -> String {
         let _ = write!(text, "| `{}` | {} |", fault.name(), fault.sentence());
         for backend in BACKENDS {
             let laws: Vec<_> = given_up(backend, &[*fault]).iter().map(|law| format!("−{law}")).collect();
-            let cell = if fault.fits(backend.ground) { "✓".to_owned() } else { "·".to_owned() };
+            let is_of_clusters = backend.clustered().is_ok_and(|clustered| fault.fits(clustered.ground));
+            let cell = if fault.fits(backend.ground) || is_of_clusters { "✓".to_owned() } else { "·".to_owned() };
             let _ = write!(text, " {} |", if laws.is_empty() { cell } else { laws.join(" ") });
         }
         text.push('\n');

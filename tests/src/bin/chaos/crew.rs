@@ -38,7 +38,7 @@ enum Hand {
 }
 
 impl Crew {
-    pub(crate) async fn start(
+    pub(crate) fn start(
         backend: &Backend,
         ground: &Ground,
         seed: u64,
@@ -162,8 +162,11 @@ async fn listen(mut words: Words, number: usize, member: String, chronicle: Shar
         match words.next::<Record>().await {
             Ok(Some(record)) => hear(&chronicle, number, &member, record),
             Ok(None) => return Ok(()),
-            // The last word of one that was killed may be half a word.
-            Err(_) => continue,
+            // The last word of one that was killed may be half a word. Behind any other there are more.
+            Err(error) => match words.next::<Record>().await {
+                Ok(None) => return Ok(()),
+                _ => return Err(error),
+            },
         }
     }
 }

@@ -46,6 +46,14 @@ pub(crate) enum FaultKind {
     Partition,
     /// The same for longer.
     LongPartition,
+    /// The leader of a cluster is killed, and started again after the others have another.
+    LeaderKill,
+    /// The leader of a cluster is cut off from the others and from all clients.
+    LeaderCut,
+    /// A server of a cluster that does not lead is killed, and started again.
+    FollowerKill,
+    /// Two of the three servers of a cluster are down.
+    MajorityDown,
 }
 
 impl FaultKind {
@@ -69,6 +77,10 @@ impl FaultKind {
         FaultKind::SessionEnd,
         FaultKind::Partition,
         FaultKind::LongPartition,
+        FaultKind::LeaderKill,
+        FaultKind::LeaderCut,
+        FaultKind::FollowerKill,
+        FaultKind::MajorityDown,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -92,6 +104,10 @@ impl FaultKind {
             FaultKind::SessionEnd => "session-end",
             FaultKind::Partition => "partition",
             FaultKind::LongPartition => "long-partition",
+            FaultKind::LeaderKill => "leader-kill",
+            FaultKind::LeaderCut => "leader-cut",
+            FaultKind::FollowerKill => "follower-kill",
+            FaultKind::MajorityDown => "majority-down",
         }
     }
 
@@ -117,6 +133,10 @@ impl FaultKind {
             FaultKind::SessionEnd => "the backend ends a worker's session",
             FaultKind::Partition => "a worker can't reach the backend, for less than a session lasts",
             FaultKind::LongPartition => "the same for longer",
+            FaultKind::LeaderKill => "with `--cluster`: the leader is killed and started again",
+            FaultKind::LeaderCut => "with `--cluster`: the leader is cut off from the others and from clients",
+            FaultKind::FollowerKill => "with `--cluster`: another server is killed and started again",
+            FaultKind::MajorityDown => "with `--cluster`: two of three servers are down",
         }
     }
 
@@ -125,17 +145,24 @@ impl FaultKind {
         use FaultKind::{ClientHang, ClientKill, ClientPause, LongPartition, Partition, SessionEnd};
         let of_processes = matches!(self, ClientKill | ClientPause | ClientHang);
         let of_memory = matches!(self, SessionEnd | Partition | LongPartition);
+        let of_clusters = matches!(
+            self,
+            FaultKind::LeaderKill | FaultKind::LeaderCut | FaultKind::FollowerKill | FaultKind::MajorityDown
+        );
         match ground {
             GroundKind::Memory => of_memory,
             GroundKind::Folder | GroundKind::Shared => of_processes,
-            GroundKind::Server(_) => !of_memory,
+            GroundKind::Server(_) => !of_memory && !of_clusters,
+            GroundKind::Cluster(_) => of_clusters || of_processes,
         }
     }
 
     /// Whether one worker is the victim, or all are.
     pub(crate) const fn has_victim(self) -> bool {
+        use FaultKind::{FollowerKill, LeaderCut, LeaderKill, MajorityDown};
         use FaultKind::{ServerDown, ServerHang, ServerKill, ServerPause, ServerRestart};
-        !matches!(self, ServerKill | ServerRestart | ServerDown | ServerPause | ServerHang)
+        let of_servers = matches!(self, ServerKill | ServerRestart | ServerDown | ServerPause | ServerHang);
+        !of_servers && !matches!(self, FollowerKill | LeaderCut | LeaderKill | MajorityDown)
     }
 
     /// From when to when it may last.
@@ -143,6 +170,7 @@ impl FaultKind {
         use FaultKind::{ClientHang, Cut, LongPartition, ServerDown, ServerHang};
         let whole = backend.session_timeout;
         match self {
+            FaultKind::LeaderKill | FaultKind::LeaderCut | FaultKind::MajorityDown => (whole.mul_f64(0.2), whole * 2),
             ServerDown | ServerHang | ClientHang | Cut | LongPartition => (whole.mul_f64(1.1), whole.mul_f64(2.0)),
             FaultKind::SessionEnd => (Duration::from_millis(1), Duration::from_millis(20)),
             FaultKind::ServerKill | FaultKind::ServerRestart | FaultKind::ClientKill => {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 use tooz::memory::Store;
 use tooz_conformance::mutant::Bug;
-use tooz_testbed::{Proxy, Server};
+use tooz_testbed::{Cluster, Proxy, Server};
 
 use crate::backend::{Backend, GroundKind};
 use crate::fault::FaultKind;
@@ -22,6 +22,7 @@ pub(crate) enum Ground {
     Shared(String),
     /// The server, and each worker's way to it.
     Server(Box<Server>, Vec<Proxy>),
+    Cluster(Cluster),
 }
 
 impl Ground {
@@ -40,6 +41,7 @@ impl Ground {
                 let proxies = proxies.collect::<Result<Vec<_>>>()?;
                 Ground::Server(Box::new(server), proxies)
             }
+            GroundKind::Cluster(kind) => Ground::Cluster(Cluster::start(kind)?),
         })
     }
 
@@ -51,6 +53,7 @@ impl Ground {
             Ground::Folder(folder) => format!("file://{}", folder.path().display()),
             Ground::Shared(name) => format!("ipc://{name}"),
             Ground::Server(server, _) => server.url(),
+            Ground::Cluster(cluster) => cluster.url(),
         };
         url + backend.options
     }
@@ -82,6 +85,7 @@ impl Ground {
                     break_server(server, fault).await
                 }
             }
+            Ground::Cluster(cluster) => break_cluster(cluster, fault).await,
             Ground::Folder(_) | Ground::Shared(_) => Ok(()),
         }
     }
@@ -99,8 +103,11 @@ async fn break_store(store: &Store, fault: &PlannedFault) -> Result<()> {
     Ok(())
 }
 
+/// What is done to a server.
+type Deed = fn(&Server) -> Result<()>;
+
 async fn break_server(server: &Server, fault: &PlannedFault) -> Result<()> {
-    let (begin, end): (fn(&Server) -> Result<()>, fn(&Server) -> Result<()>) = match fault.kind {
+    let (begin, end): (Deed, Deed) = match fault.kind {
         FaultKind::ServerRestart => (Server::stop, Server::restart),
         FaultKind::ServerPause | FaultKind::ServerHang => (Server::pause, Server::resume),
         _ => (Server::kill, Server::restart),
@@ -108,6 +115,26 @@ async fn break_server(server: &Server, fault: &PlannedFault) -> Result<()> {
     tokio::task::block_in_place(|| begin(server))?;
     tokio::time::sleep(fault.lasts).await;
     tokio::task::block_in_place(|| end(server))
+}
+
+async fn break_cluster(cluster: &Cluster, fault: &PlannedFault) -> Result<()> {
+    let leader = tokio::task::block_in_place(|| cluster.leader())?;
+    let others = (0..cluster.nodes().len()).filter(|node| *node != leader);
+    let victims: Vec<usize> = match fault.kind {
+        FaultKind::FollowerKill => others.take(1).collect(),
+        FaultKind::MajorityDown => others.take(1).chain([leader]).collect(),
+        _ => vec![leader],
+    };
+    if fault.kind == FaultKind::LeaderCut {
+        cluster.partition_wholly(leader);
+        tokio::time::sleep(fault.lasts).await;
+        cluster.heal();
+    } else {
+        tokio::task::block_in_place(|| victims.iter().try_for_each(|node| cluster.nodes()[*node].kill()))?;
+        tokio::time::sleep(fault.lasts).await;
+        tokio::task::block_in_place(|| victims.iter().try_for_each(|node| cluster.nodes()[*node].restart()))?;
+    }
+    tokio::task::block_in_place(|| cluster.wait_until_whole())
 }
 
 async fn break_way(way: &Proxy, fault: &PlannedFault) -> Result<()> {

@@ -54,6 +54,9 @@ pub(crate) struct Arguments {
     /// How many workers
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(2..=32))]
     workers: u8,
+    /// On a cluster of three servers, with its own faults: leaders killed and cut off, majorities down
+    #[arg(long)]
+    cluster: bool,
     /// The folder of the reports
     #[arg(long, default_value = "target/chaos")]
     folder: PathBuf,
@@ -90,6 +93,8 @@ fn main() -> Result<ExitCode> {
         return Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let backend = Backend::named(arguments.backend.as_deref().unwrap_or_default())?;
+    let clustered = if arguments.cluster { Some(backend.clustered()?) } else { None };
+    let backend = clustered.as_ref().unwrap_or(backend);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
     let is_good = runtime.block_on(run::run(backend, &arguments))?;
     runtime.shutdown_background();

@@ -84,7 +84,7 @@ fn pause(random: &mut fastrand::Rng, backend: &Backend, time: Duration) -> Durat
 }
 
 fn between(random: &mut fastrand::Rng, least: Duration, most: Duration) -> Duration {
-    least + (most - least).mul_f64(random.f64())
+    least + most.saturating_sub(least).mul_f64(random.f64())
 }
 
 #[cfg(test)]

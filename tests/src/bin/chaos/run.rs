@@ -35,7 +35,7 @@ pub(crate) async fn run(backend: &Backend, arguments: &Arguments) -> Result<bool
     let chronicle: Shared = Arc::new(Mutex::new(Chronicle::default()));
     let from = now();
     let stalls = stalls::notice(backend, &ground.url(backend), &chronicle)?;
-    let mut crew = Crew::start(backend, &ground, seed, workers, Arc::clone(&chronicle)).await?;
+    let mut crew = Crew::start(backend, &ground, seed, workers, Arc::clone(&chronicle))?;
     nemesis::carry_out(&plan, &ground, &mut crew, &chronicle).await?;
 
     let healed = now();

@@ -260,7 +260,7 @@ impl Backend {
 
     fn owners(&self, who: usize) -> Vec<String> {
         let names: Vec<String> = self.members.keys().map(|who| format!("w{who}")).collect();
-        let ring = HashRing::from_iter(names.iter().map(|name| (name.as_str(), 1)));
+        let ring: HashRing = names.iter().map(|name| (name.as_str(), 1)).collect();
         let differs = self.flaw == Some(Flaw::HasItsOwnRing) && who == 0;
         let key = |number: usize| if differs { format!("other-{number}") } else { format!("key-{number}") };
         (0..KEYS).filter_map(|number| ring.node_for(key(number)).map(str::to_owned)).collect()

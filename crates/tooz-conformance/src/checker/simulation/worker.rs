@@ -166,8 +166,8 @@ impl Worker {
         if let Response::Granted(grant) = &mut attempt.answer {
             (grant.believed_until, grant.released, grant.lost) = (Some(believed.max(grant.at)), released, lost);
         }
-        let list = if lock == ELECTION { &mut history.campaigns } else { &mut history.attempts };
-        list.push(attempt);
+        let attempts = if lock == ELECTION { &mut history.campaigns } else { &mut history.attempts };
+        attempts.push(attempt);
     }
 
     /// A leadership ends with the membership, unless the backend says that it goes on.

@@ -22,12 +22,12 @@ pub(crate) async fn contend(desk: Desk, task: usize) {
                 let holders = look_at_holders(&desk, &worker, &lock).await;
                 seen = holders.into_iter().next().map(|holder| (lock, holder));
             }
-            20..25 => {
+            20..32 => {
                 let holders = look_at_holders(&desk, &worker, &lock).await;
                 break_one(&desk, &worker, &lock, holders.first()).await;
             }
             // One that has mostly gone by now: what is broken must never be a later holder.
-            25..30 => {
+            32..50 => {
                 if let Some((lock, holder)) = seen.take() {
                     break_one(&desk, &worker, &lock, Some(&holder)).await;
                 }
