@@ -28,6 +28,10 @@ pub(crate) fn run(arguments: &SchemaArguments) -> Result<u8, CommandFailure> {
     Ok(exit::SUCCESS)
 }
 
+#[cfg_attr(
+    all(feature = "postgres", feature = "mysql"),
+    allow(clippy::unnecessary_wraps, reason = "without one of the drivers it fails")
+)]
 fn tables(database: Database) -> Result<Tables, CommandFailure> {
     match database {
         #[cfg(feature = "postgres")]
