@@ -118,6 +118,18 @@ fn words(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn the_caller_writes_behind_the_events() {
+    let bench = Bench::new();
+    let mut shell = shared::with_default_signals("sh");
+    let script = "exec 7>events; echo before >&7; \"$TOOZ\" lock x -q --events-fd 7 -- true; echo behind >&7";
+    shell.args(["-c", script]).env("TOOZ", env!("CARGO_BIN_EXE_tooz")).env("TOOZ_URL", bench.url());
+    assert!(shell.current_dir(bench.path("")).status().unwrap().success());
+    let written = lines(&bench.path("events"));
+    assert_eq!((written[0].as_str(), written.last().unwrap().as_str()), ("before", "behind"));
+    assert_eq!(written.len(), 2 + words("acquired started command_ended released exit").len(), "{written:?}");
+}
+
+#[test]
 fn cmd_has_not_the_descriptor_of_the_events() {
     let bench = Bench::new();
     let (code, names) = events_of(&bench, "lock x --events-fd 7 -c 'test ! -e /proc/self/fd/7'");

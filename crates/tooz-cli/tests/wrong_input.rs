@@ -108,6 +108,7 @@ fn durations_and_numbers_are_checked() {
         );
     }
     refused(&bench, ["lock", "x", "--events-fd", "99", "--", "true"], &["99", "--events-fd 3 3>"]);
+    refused(&bench, ["lock", "x", "--events-fd", "0", "--", "true"], &["--events-fd"]);
     refused(&bench, ["lock", "x", "-c", "true", "--", "true"], &["-c"]);
     refused(&bench, ["lock", "x", "-w", "-1", "--", "true"], &["-1"]);
     refused(&bench, ["groups", "-q", "-v", "--bogus"], &["--bogus"]);

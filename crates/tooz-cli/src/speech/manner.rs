@@ -3,7 +3,8 @@
 
 use std::fs::File;
 use std::os::fd::RawFd;
-use std::os::unix::fs::OpenOptionsExt;
+
+use super::descriptor;
 
 /// The descriptors that every program has: they are for others, too.
 const STANDARD: RawFd = 2;
@@ -36,15 +37,12 @@ impl Manner {
         Some(Manner { quiet: flags.starts_with('q'), json: flags.ends_with('j'), events })
     }
 
-    /// A way to the caller's descriptor that never waits for a reader: the deadline of what is held does not either.
+    /// A way of one's own to the caller's descriptor.
     pub(super) fn open_events(self) -> Result<Option<File>, EventsError> {
         let Some(descriptor) = self.events else { return Ok(None) };
-        let path = format!("/dev/fd/{descriptor}");
-        let file = File::options().append(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
-        file.map(Some).map_err(|error| {
+        descriptor::duplicate(descriptor).map(Some).map_err(|why| {
             EventsError(format!(
-                "descriptor {descriptor} can't take events: {error}; give one that is open for writing to a file, a pipe with a reader, or a terminal, \
-                 as in --events-fd 3 3>events.jsonl"
+                "descriptor {descriptor} can't take events: {why}; give one that is open for writing, as in --events-fd 3 3>events.jsonl"
             ))
         })
     }

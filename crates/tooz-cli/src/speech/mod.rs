@@ -2,6 +2,7 @@
 //! caller's choice. Each file has the words of one subject; `event` is what they all are, `voice` says them.
 
 pub(crate) mod command;
+mod descriptor;
 mod event;
 pub(crate) mod groups;
 pub(crate) mod held;
