@@ -136,7 +136,7 @@ impl Simulation {
         for worker in &mut self.workers {
             worker.finish(self.now, &mut self.history);
         }
-        let end = self.now + 1_000_000;
+        let end = self.now + 3_000_000;
         self.backend.watchers_tell(end, &mut self.history);
         self.history
     }
@@ -144,7 +144,7 @@ impl Simulation {
 
 fn terms() -> Terms {
     use std::time::Duration;
-    Terms::strict().lateness(Duration::from_micros(50)).recovery(Duration::from_micros(100))
+    Terms::strict().lateness(Duration::from_micros(300)).recovery(Duration::from_micros(100))
 }
 
 proptest! {
