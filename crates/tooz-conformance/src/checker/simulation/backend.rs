@@ -228,7 +228,7 @@ impl Backend {
         if self.has(Flaw::SkipsAnEvent, random) {
             return;
         }
-        let late = if self.has(Flaw::TellsLate, random) { 400_000 } else { random.u64(..3_000) };
+        let late = if self.has(Flaw::TellsLate, random) { 800_000 } else { random.u64(..3_000) };
         let at = self.told.last().map_or(0, |last| last.at).max(self.now + late);
         if self.has(Flaw::TellsTwice, random) {
             self.told.push(Told { at, what: what.clone() });

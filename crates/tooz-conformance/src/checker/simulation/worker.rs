@@ -200,7 +200,11 @@ impl Worker {
             Request::Say(word) => {
                 self.stay.changes.push(Change { kind: ChangeKind::Says(word), asked, done: None });
             }
-            Request::Leave => self.stay.changes.push(Change { kind: ChangeKind::Left, asked, done: None }),
+            Request::Leave => {
+                self.stay.changes.push(Change { kind: ChangeKind::Left, asked, done: None });
+                // The leadership may have ended with it.
+                self.close(ELECTION, asked, None, None, history);
+            }
             Request::Take { lock, mode, .. } => {
                 let list = if lock == ELECTION { &mut history.campaigns } else { &mut history.attempts };
                 list.push(Attempt { worker, lock, mode, asked, answer: Response::Unknown { until: None } });
