@@ -22,6 +22,9 @@ const BEGINNING: &[u8] = br#"{"member":"#;
 /// No file of ours is larger, as none is made that is; and none is read any further.
 pub(crate) const LARGEST: usize = 1 << 20;
 
+/// How often a file is looked at whose name was given to another meanwhile.
+const LOOKS: usize = 16;
+
 /// A file that is alive as long as this value, or a duplicate of its description, is.
 #[derive(Debug)]
 pub(crate) struct AliveFile {
@@ -83,28 +86,39 @@ pub(crate) enum LifeSign {
     Strange,
 }
 
-/// Looks at a file without touching it.
+/// Looks at a file without touching it. One whose name was given to another meanwhile says nothing of that name: an update of a member puts a new file in the
+/// place of the old one, and lets that go.
 pub(crate) fn look(path: &Path) -> Result<LifeSign> {
     let failed = |error| error::at(error, "look at file", path);
-    let file = match open_file::open(path, OpenMode::Look) {
-        Ok(file) => file,
-        Err(error) => return strange(&error).ok_or_else(|| failed(error)),
-    };
-    let metadata = file.metadata().map_err(failed)?;
+    for _ in 0..LOOKS {
+        let file = match open_file::open(path, OpenMode::Look) {
+            Ok(file) => file,
+            Err(error) => return strange(&error).ok_or_else(|| failed(error)),
+        };
+        let metadata = file.metadata().map_err(failed)?;
+        match look_at(&file, &metadata).map_err(failed)? {
+            LifeSign::Dead if !Identity::of(&metadata).is_at(path).map_err(failed)? => {}
+            sign => return Ok(sign),
+        }
+    }
+    Ok(LifeSign::Dead)
+}
+
+fn look_at(file: &File, metadata: &fs::Metadata) -> io::Result<LifeSign> {
     if !metadata.is_file() {
         return Ok(LifeSign::Strange);
     }
-    let alive = byte_lock::blocker(&file, LIFE, LockKind::Alone).map_err(failed)?.is_some();
+    let alive = byte_lock::blocker(file, LIFE, LockKind::Alone)?.is_some();
     // It is not written again once it has its name.
     let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
     let mut content = vec![0; if alive { length.min(LARGEST) } else { length.min(BEGINNING.len()) }];
     let whole = length;
-    let length = open_file::read_up_to(&file, &mut content, 0).map_err(failed)?;
+    let length = open_file::read_up_to(file, &mut content, 0)?;
     content.truncate(length);
     if alive {
         return Ok(LifeSign::Alive(content));
     }
-    let ours = content == BEGINNING || is_lost(&file, whole).map_err(failed)?;
+    let ours = content == BEGINNING || is_lost(file, whole)?;
     Ok(if ours { LifeSign::Dead } else { LifeSign::Strange })
 }
 
@@ -126,5 +140,45 @@ fn strange(error: &io::Error) -> Option<LifeSign> {
         // Not for us; a link; a socket or a device.
         Some(libc::EACCES | libc::EPERM | libc::ELOOP | libc::ENXIO | libc::ENODEV) => Some(LifeSign::Strange),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// As a member does that updates its capabilities: a new file takes the name of the old one, which is let go.
+    #[test]
+    fn a_file_that_is_replaced_by_another_living_one_is_never_seen_dead() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("member");
+        let put = |number: usize| {
+            let made = folder.path().join(format!("made-{number}"));
+            let mut file = File::options().read(true).write(true).create_new(true).open(&made).unwrap();
+            byte_lock::try_lock(&file, LIFE, LockKind::Alone).unwrap();
+            file.write_all(BEGINNING).unwrap();
+            fs::rename(&made, &path).unwrap();
+            file
+        };
+        let mut alive = put(0);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let looking = scope.spawn(|| {
+                let mut looks = 0;
+                while !is_over.load(Ordering::Relaxed) || looks < 1000 {
+                    assert!(matches!(look(&path), Ok(LifeSign::Alive(_))), "look {looks}");
+                    looks += 1;
+                }
+            });
+            for number in 1..3000 {
+                alive = put(number);
+            }
+            is_over.store(true, Ordering::Relaxed);
+            looking.join().unwrap();
+        });
+        drop(alive);
+        assert!(matches!(look(&path), Ok(LifeSign::Dead)));
     }
 }

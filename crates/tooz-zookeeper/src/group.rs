@@ -19,6 +19,9 @@ use crate::roster::{self, Member};
 use crate::session::ZooKeeperSession;
 use crate::watch::GroupWatch;
 
+/// How often a group is read again that changes meanwhile.
+const ROUNDS: usize = 4;
+
 /// An entry of a group, as it was read.
 struct GroupEntry {
     data: Vec<u8>,
@@ -131,14 +134,25 @@ impl Groups for ZooKeeperSession {
         self.tree.agree().await?;
         let path = &self.layout.group(group);
         let listing = self.client.ask("list the members", |zookeeper| async move {
-            let (synced, listed) = (zookeeper.sync(path), zookeeper.get_children(path));
+            let (synced, mut listed) = (zookeeper.sync(path), zookeeper.get_children(path));
             synced.await?;
-            let (nodes, stat) = match listed.await {
-                Err(ZkError::NoNode) => return Ok(None),
-                listed => listed?,
-            };
-            let members = roster::read(&zookeeper, path, &nodes).await?;
-            Ok(Some((members, roster::version(&stat))))
+            let mut rounds = 0..ROUNDS;
+            loop {
+                let (nodes, stat) = match listed.await {
+                    Err(ZkError::NoNode) => return Ok(None),
+                    listed => listed?,
+                };
+                // Both are asked before either is answered.
+                let reading =
+                    tokio::try_join!(biased; roster::read(&zookeeper, path, &nodes), zookeeper.check_stat(path));
+                let (members, after) = reading?;
+                let counted = roster::version(&stat);
+                // Entries that are newer than the count would be followed by changes that are older than they are.
+                if after.as_ref().map(roster::version) == Some(counted) || rounds.next().is_none() {
+                    return Ok(Some((members, counted)));
+                }
+                listed = zookeeper.get_children(path);
+            }
         });
         let Some((found, version)) = listing.await? else { return Err(Error::no_group(group)) };
         // A member that left between the listing and the reading is not among them, nor is a node of another program.

@@ -9,7 +9,7 @@ use crate::driver::group::JoinRequest;
 impl Error {
     /// A driver's answer where there is no such group.
     pub fn no_group(group: &GroupId) -> Self {
-        Self::new(ErrorKind::NotFound, format!("there is no group {group:?}: create it first"))
+        Self::new(ErrorKind::NotFound, format!("there is no group {group:?}"))
     }
 
     /// A driver's answer to creating a group that is there.

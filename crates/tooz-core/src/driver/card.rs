@@ -200,7 +200,7 @@ fn advice(scheme: &str) -> String {
         ("ipc", &["ipc"]),
         ("redis", &["redis", "rediss", "redis+unix"]),
         ("etcd", &["etcd", "etcd+https", "etcd3+http", "etcd3+https"]),
-        ("zookeeper", &["zookeeper", "kazoo"]),
+        ("zookeeper", &["zookeeper", "kazoo", "zookeeper+tls", "kazoo+tls"]),
         ("consul", &["consul", "consul+https"]),
         ("postgres", &["postgres", "postgresql"]),
         ("mysql", &["mysql", "mariadb"]),
@@ -208,6 +208,6 @@ fn advice(scheme: &str) -> String {
     ];
     match KNOWN.iter().find(|(_, schemes)| schemes.contains(&scheme)) {
         Some((feature, _)) => format!("enable feature {feature:?} of the crate `tooz`, or `use tooz_{feature} as _;`"),
-        None => "enable a feature of the crate `tooz`, or `use my_driver as _;` for a driver of your own".to_owned(),
+        None => "no driver of the crate `tooz` has that scheme; one of your own is linked by `use my_driver as _;`".to_owned(),
     }
 }
