@@ -208,6 +208,7 @@ fn advice(scheme: &str) -> String {
     ];
     match KNOWN.iter().find(|(_, schemes)| schemes.contains(&scheme)) {
         Some((feature, _)) => format!("enable feature {feature:?} of the crate `tooz`, or `use tooz_{feature} as _;`"),
-        None => "no driver of the crate `tooz` has that scheme; one of your own is linked by `use my_driver as _;`".to_owned(),
+        None => "no driver of the crate `tooz` has that scheme; one of your own is linked by `use my_driver as _;`"
+            .to_owned(),
     }
 }
