@@ -190,11 +190,11 @@ fn of_agents_settings(checkup: Checkup, debug: &DebugConfig) -> Checkup {
     let most = debug.http_connections;
     if (1..100).contains(&most) {
         return checkup.warning(
-            format!("the agent takes {most} connections of one address, and a coordinator has up to 20"),
+            format!("the agent takes {most} connections of one address, and a coordinator has up to 22"),
             "raise limits { http_max_conns_per_client }",
         );
     }
-    checkup.good(format!("the agent takes {most} connections of one address (a coordinator has up to 20)"))
+    checkup.good(format!("the agent takes {most} connections of one address (a coordinator has up to 22)"))
 }
 
 async fn of_servers(checkup: Checkup, client: &Client) -> Checkup {

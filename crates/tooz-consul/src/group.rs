@@ -21,7 +21,7 @@ const TRIES: usize = 20;
 const STRANGERS: usize = 32;
 /// How late Consul is in ending a session.
 const LATE: Duration = Duration::from_millis(300);
-/// The largest capabilities, in bytes: Consul takes 512 KiB for a transaction, with the third that base64 adds.
+/// The largest entry of a member, in bytes, its capabilities among them: Consul takes 512 KiB for a transaction, with the third that base64 adds.
 const LARGEST: usize = 256 << 10;
 
 #[async_trait]
@@ -313,9 +313,9 @@ fn member_value(request: &JoinRequest) -> Result<Vec<u8>> {
     let value = write(&MemberRecord::new(&request.member, request.id, &request.capabilities)?)?;
     if value.len() > LARGEST {
         let words = format!(
-            "these capabilities have {} KiB, and Consul takes 512 KiB for a whole transaction: they may have {} KiB",
-            value.len() >> 10,
-            LARGEST >> 10
+            "the entry of this member has {} bytes, of which {} are its capabilities, and it may have {LARGEST}: Consul takes 512 KiB for a whole transaction",
+            value.len(),
+            request.capabilities.as_json().len(),
         );
         return Err(Error::config(words));
     }
