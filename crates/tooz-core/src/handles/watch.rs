@@ -1,6 +1,5 @@
 //! Watching a group: the driver's hints become a snapshot and then every change, without a gap.
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,14 +11,13 @@ use crate::base::backoff::Backoff;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::event_queue::{Delivery, Feeder, Reader, event_queue};
 use crate::base::id::{GroupId, MemberId};
-use crate::base::mutex::{Mutex, MutexGuard};
 use crate::driver::push::{Change, Pushed};
 use crate::driver::roster::{Roster, RosterEntry};
 use crate::engine::inner::Inner;
 use crate::engine::live_session::LiveSession;
-use crate::engine::telemetry::Telemetry;
 use crate::engine::worry::Worry;
 use crate::handles::handle::Handle;
+use crate::handles::known_members::{KnownMembers, Members};
 use crate::handles::watching::{next_of, reading_period, started_within, wait_for_ready};
 
 /// What happens in a group.
@@ -70,39 +68,6 @@ pub(crate) struct Events {
     now: Arc<KnownMembers>,
     /// Whether the snapshot was read.
     has_begun: bool,
-}
-
-/// The members as the watch knows them, changed in one step with what is told of it.
-struct KnownMembers {
-    members: Mutex<Members>,
-    telemetry: Arc<Telemetry>,
-    group: Arc<str>,
-}
-
-type Members = BTreeMap<MemberId, RosterEntry>;
-
-impl KnownMembers {
-    fn new(inner: &Inner, group: &GroupId) -> Arc<Self> {
-        let telemetry = Arc::clone(&inner.telemetry);
-        Arc::new(KnownMembers { members: Mutex::default(), telemetry, group: group.as_str().into() })
-    }
-
-    /// Takes the members as they are from now on in place of those that were known.
-    fn replace(&self, known: &mut Members, new: Members) {
-        self.telemetry.members(&self.group, new.len().cast_signed() - known.len().cast_signed());
-        *known = new;
-    }
-
-    fn members(&self) -> MutexGuard<'_, Members> {
-        self.members.lock()
-    }
-}
-
-impl Drop for KnownMembers {
-    fn drop(&mut self) {
-        let known = std::mem::take(&mut *self.members.lock());
-        self.telemetry.members(&self.group, -known.len().cast_signed());
-    }
 }
 
 impl GroupWatch {
