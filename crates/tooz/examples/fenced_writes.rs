@@ -2,6 +2,8 @@
 //!
 //!     cargo run --package tooz --example fenced_writes
 //!
+//! The URL may be that of any backend with `BreakableLocks` (not `file:`, whose locks the kernel keeps).
+//!
 //! The first writer has the lock, reads the register and falls asleep, as in a long garbage collection or on a suspended virtual machine. Its lock is given to
 //! another (here by force; on a server the session timeout does that), which writes. Then the first one wakes up in the middle of its write.
 //! A database does the same with one condition more: `UPDATE register SET value = $1, token = $2 WHERE token <= $2`.
