@@ -230,7 +230,7 @@ pub(crate) async fn an_answer_that_will_not_come_is_not_waited_for(store: Store)
     let url = store.url().replace(&from, &to).replace("session_timeout=2s", "session_timeout=90s");
     let ours = within(connect(&url, "ours")).await.unwrap();
     let kept = within(ours.lock("kept").unwrap().acquire()).await.unwrap();
-    let swallow = proxy.swallow_reply_for(b"/* lock orphan */", Duration::from_secs(60));
+    let swallow = proxy.swallow_reply_for(b"/* lock orphan */", Duration::from_mins(1));
     let lock = ours.lock("orphan").unwrap();
     let trying = tokio::spawn(async move { lock.try_acquire().await.map(|guard| guard.is_some()) });
     assert_eq!(within(kept.loss().wait()).await, LossReason::SessionEnded);
