@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::select! {
         // Campaigns, leads, and after a loss campaigns again, until the work itself has an answer.
-        answer = membership.lead(|leadership| lead(leadership)) => answer?,
+        answer = membership.lead(lead) => answer?,
         _ = terminated.recv() => println!("told to end"),
         _ = tokio::signal::ctrl_c() => println!("interrupted"),
     }
