@@ -82,6 +82,7 @@ impl Client {
         loop {
             let connection = Connection::open(&self.settings, epoch, deadline).await.map_err(at)?;
             let on_trial = TrialConnection::of(Arc::clone(&connection));
+            let begun = Instant::now();
             match self.get_acquainted(&connection, deadline).await {
                 Ok(server) => {
                     on_trial.passed();
@@ -90,7 +91,12 @@ impl Client {
                     return Ok(connection);
                 }
                 // While a server that was just started is waited for, it may close what is idle (`idle_timeout`). Of the next connection nothing is waited for.
-                Err(error) if is_first && error.kind() == ErrorKind::Unavailable && connection.has_ended() => {
+                Err(error)
+                    if is_first
+                        && begun.elapsed() > SLOW
+                        && error.kind() == ErrorKind::Unavailable
+                        && connection.has_ended() =>
+                {
                     is_first = false;
                 }
                 Err(error) => return Err(at(error)),

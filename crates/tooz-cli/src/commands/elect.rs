@@ -23,7 +23,7 @@ pub(super) async fn run(global: &Global, arguments: ElectArguments) -> Result<u8
     let options = membership::options(&arguments.member)?;
     let command = required_command(&arguments.run)?;
     with_coordinator(global, async |coordinator| {
-        let kill_after = kill_after(coordinator, arguments.run.kill_after)?;
+        kill_after(coordinator, arguments.run.kill_after)?;
         let mut signals = Signals::listen()?;
         let membership = unless_signalled(&mut signals, membership::join(coordinator, &name, &options)).await?;
         speech::tell(&speech::groups::joined(&name, coordinator.member()));
@@ -33,7 +33,7 @@ pub(super) async fn run(global: &Global, arguments: ElectArguments) -> Result<u8
             environment: Environment::of(global, coordinator.member())?.with("TOOZ_GROUP", &name).list(),
             command,
             once: arguments.once,
-            kill_after,
+            kill_after: arguments.run.kill_after,
         };
         let code = candidate.terms(&mut signals).await?;
         membership::leave_behind_cmd(&membership, &mut signals).await;
@@ -49,7 +49,8 @@ struct Candidate<'a> {
     environment: Vec<(&'static str, OsString)>,
     command: Vec<OsString>,
     once: bool,
-    kill_after: Duration,
+    /// As it was asked for; what that comes to is known with each session.
+    kill_after: Option<Duration>,
 }
 
 /// How one term has ended.
@@ -149,7 +150,7 @@ impl Candidate<'_> {
         let job = Job {
             command: &self.command,
             environment,
-            kill_after: self.kill_after,
+            kill_after: kill_after(self.coordinator, self.kill_after)?,
             descriptors: self.coordinator.descriptors(),
         };
         let loss = leadership.loss();
