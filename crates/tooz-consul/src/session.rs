@@ -182,9 +182,9 @@ impl Session for ConsulSession {
                 self.client.prune();
             }
             Err(error) if error.kind() == ErrorKind::Lost => {}
-            Err(_) => {
+            Err(error) => {
                 if !self.cut_off.swap(true, Ordering::Relaxed) {
-                    self.reporter.disconnected();
+                    self.reporter.disconnected(error.clone());
                 }
             }
         }

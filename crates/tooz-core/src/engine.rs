@@ -37,6 +37,7 @@ mod release;
 mod stall;
 pub(crate) mod standing;
 pub(crate) mod supervisor;
+pub(crate) mod suspension;
 pub(crate) mod telemetry;
 pub(crate) mod trace;
 pub(crate) mod troubles;

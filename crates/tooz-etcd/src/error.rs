@@ -230,6 +230,9 @@ pub(crate) fn strange(what: &str) -> Error {
     Error::new(ErrorKind::Backend, format!("etcd's answer makes no sense: {what}"))
 }
 
+/// What layers of the client library call an error of the layer below them.
+const LAYERS: [&str; 2] = ["transport error", "tcp connect error"];
+
 /// The words of an error and of all that caused it, each once.
 pub(crate) fn chain(error: &dyn StdError) -> String {
     let mut words = match error.source() {
@@ -240,7 +243,8 @@ pub(crate) fn chain(error: &dyn StdError) -> String {
     let mut cause = error.source();
     while let Some(one) = cause {
         let text = one.to_string();
-        if !words.contains(&text) {
+        let is_told_by_its_cause = one.source().is_some() && LAYERS.contains(&text.as_str());
+        if !is_told_by_its_cause && !words.contains(&text) {
             let _ = write!(words, "{}{text}", if words.is_empty() { "" } else { ": " });
         }
         cause = one.source();

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tooz_core::driver::Mutex;
 use tooz_core::{Error, Result};
 
-use crate::error::{cut, cut_before, is_of_connection, of_server, silent};
+use crate::error::{cut, cut_before, gone, is_of_connection, of_server, silent};
 use crate::options::Settings;
 use crate::reply::{Batch, Parser, Reply};
 use crate::wire::{self, Sink, Source};
@@ -33,7 +33,8 @@ pub(crate) struct Connection {
     heard: AtomicU64,
     /// What the server has said of the connection as a whole, and not of a command.
     refusal: OnceLock<String>,
-    ended: watch::Sender<bool>,
+    /// By what it ended.
+    ended: watch::Sender<Option<Error>>,
 }
 
 #[derive(Default)]
@@ -95,7 +96,7 @@ impl Connection {
             more: Notify::new(),
             heard: AtomicU64::new(0),
             refusal: OnceLock::new(),
-            ended: watch::Sender::new(false),
+            ended: watch::Sender::default(),
         });
         // Both end with the connection, and its owner ends that.
         tokio::spawn(Arc::clone(&connection).listen(source));
@@ -116,7 +117,7 @@ impl Connection {
             Err(_) => {
                 if self.heard.load(Ordering::Acquire) == heard {
                     // The other end may be gone.
-                    self.end();
+                    self.end_by(silent());
                 }
                 Err(silent())
             }
@@ -173,7 +174,7 @@ impl Connection {
         };
         tokio::select! {
             () = writing => self.end(),
-            _ = ended.wait_for(|ended| *ended) => {}
+            _ = ended.wait_for(Option::is_some) => {}
         }
     }
 
@@ -194,7 +195,7 @@ impl Connection {
         };
         tokio::select! {
             () = nudging => {}
-            _ = ended.wait_for(|ended| *ended) => {}
+            _ = ended.wait_for(Option::is_some) => {}
         }
     }
 
@@ -215,7 +216,7 @@ impl Connection {
         };
         tokio::select! {
             () = listening => self.end(),
-            _ = ended.wait_for(|ended| *ended) => {}
+            _ = ended.wait_for(Option::is_some) => {}
         }
     }
 
@@ -245,24 +246,33 @@ impl Connection {
 
     /// Ends it: what is under way fails, and so does all that comes.
     pub(crate) fn end(&self) {
+        self.end_by(self.refused().unwrap_or_else(gone));
+    }
+
+    fn end_by(&self, why: Error) {
         let pending = {
             let mut outgoing = self.outgoing.lock();
             outgoing.has_ended = true;
             std::mem::take(&mut outgoing.pending)
         };
-        self.ended.send_replace(true);
+        self.ended.send_if_modified(|ended| {
+            let is_first = ended.is_none();
+            ended.get_or_insert(why);
+            is_first
+        });
         drop(pending);
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        *self.ended.borrow()
+        self.ended.borrow().is_some()
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and answers by what it came.
     ///
     /// # Cancel safety
     /// Dropping it loses nothing.
-    pub(crate) async fn ended(&self) {
-        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    pub(crate) async fn ended(&self) -> Error {
+        let mut ended = self.ended.subscribe();
+        ended.wait_for(Option::is_some).await.ok().and_then(|by| by.clone()).unwrap_or_else(gone)
     }
 }

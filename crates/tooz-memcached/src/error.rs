@@ -23,6 +23,11 @@ pub(crate) fn cut() -> Error {
     Error::new(ErrorKind::Unavailable, "the connection to the server was lost while this was under way")
 }
 
+/// The connection ended.
+pub(crate) fn gone() -> Error {
+    Error::new(ErrorKind::Unavailable, "the connection to the server was lost")
+}
+
 /// The server has not answered in time.
 pub(crate) fn silent() -> Error {
     Error::new(ErrorKind::TimedOut, "the server has not answered in time")

@@ -51,9 +51,9 @@ pub(crate) async fn start(args: &ConnectArgs) -> Result<(Arc<Client>, AbortHandl
 /// Serves one connection after another.
 async fn keep_connected(client: Arc<Client>, mut connection: Arc<Connection>) {
     loop {
-        connection.ended().await;
+        let why = connection.ended().await;
         client.set_connection(None);
-        client.reporter.disconnected();
+        client.reporter.disconnected(why);
         connection = client.come_back(connection.epoch).await;
         client.set_connection(Some(Arc::clone(&connection)));
         client.reporter.connected();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tooz_core::driver::{Clock, LockKey, Moment, Mutex, MutexGuard, Reporter};
 use tooz_core::{FencingToken, MemberId, Result};
 
+use crate::error::cut_off;
 use crate::fault::Fault;
 use crate::record::{GroupRecord, LockRecord};
 use crate::state::{InNamespace, StoreState};
@@ -78,7 +79,9 @@ impl Store {
             state.cut_off.push(member.clone());
             state.reporters_of(member)
         };
-        reporters.iter().for_each(Reporter::disconnected);
+        for reporter in reporters {
+            reporter.disconnected(cut_off());
+        }
     }
 
     /// Connects the member again.

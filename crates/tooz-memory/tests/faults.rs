@@ -146,7 +146,11 @@ async fn cut_off_for_less_than_the_timeout_loses_nothing_and_for_longer_everythi
     let guard = one.lock("x").unwrap().acquire().await.unwrap();
     let mut events = one.events();
     store.partition(&member("one"));
-    assert_eq!(within(events.next()).await, Some(SessionEvent::Suspended));
+    let suspended = within(events.next()).await;
+    assert!(
+        matches!(&suspended, Some(SessionEvent::Suspended(error)) if error.kind() == ErrorKind::Unavailable),
+        "{suspended:?}"
+    );
     assert!(guard.is_held());
     store.heal(&member("one"));
     assert_eq!(within(events.next()).await, Some(SessionEvent::Resumed));

@@ -151,9 +151,9 @@ impl Connection {
         self.exchange.has_ended()
     }
 
-    /// Waits for its end.
-    pub(crate) async fn ended(&self) {
-        self.exchange.ended().await;
+    /// Waits for its end, and answers by what it came.
+    pub(crate) async fn ended(&self) -> Error {
+        self.exchange.ended().await
     }
 
     /// One command and its reply.

@@ -68,18 +68,22 @@ pub(crate) fn ends_the_connection(said: &str) -> bool {
 
 /// The connection could not be made.
 pub(crate) fn unreached(error: io::Error) -> Error {
-    failed(error).with_outcome(Outcome::NotApplied)
+    broken("the server can't be reached", error).with_outcome(Outcome::NotApplied)
 }
 
 /// The connection failed.
 pub(crate) fn failed(error: io::Error) -> Error {
+    broken("the connection was lost", error)
+}
+
+fn broken(what: &str, error: io::Error) -> Error {
     let said = error.to_string();
     // What rustls says of one that it does not trust.
     if said.contains("invalid peer certificate") {
         let message = format!("the server's certificate is not trusted; ca= names who signed it: {said}");
         return Error::config(message).with_source(error);
     }
-    Error::new(ErrorKind::Unavailable, format!("the connection failed: {said}")).with_source(error)
+    Error::new(ErrorKind::Unavailable, format!("{what}: {said}")).with_source(error)
 }
 
 /// The server has not answered in time.
@@ -105,6 +109,11 @@ pub(crate) fn cut_before() -> Error {
 /// The connection ended while something was under way.
 pub(crate) fn cut() -> Error {
     Error::new(ErrorKind::Unavailable, "the connection to the server was lost while this was under way")
+}
+
+/// The connection ended.
+pub(crate) fn gone() -> Error {
+    Error::new(ErrorKind::Unavailable, "the connection to the server was lost")
 }
 
 /// What is to be told of a heartbeat, or a connection, that failed by this: a refusal that waiting alone may not mend. `None`: it was not

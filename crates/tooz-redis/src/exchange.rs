@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tooz_core::driver::Mutex;
 use tooz_core::{Error, Outcome, Result};
 
-use crate::error::{cut, cut_before, failed, of_server, silent, strange};
+use crate::error::{cut, cut_before, failed, gone, of_server, silent, strange};
 use crate::request::{Awaited, Request};
 use crate::value::{Parser, Value};
 use crate::wire::{Sink, Source};
@@ -51,7 +51,8 @@ pub(crate) struct Exchange {
     more: Notify,
     /// A request has less time than the watchdog has thought.
     sooner: Notify,
-    ended: watch::Sender<bool>,
+    /// By what it ended.
+    ended: watch::Sender<Option<Error>>,
     pushes: broadcast::Sender<Message>,
 }
 
@@ -92,7 +93,7 @@ impl Exchange {
             limit,
             more: Notify::new(),
             sooner: Notify::new(),
-            ended: watch::Sender::new(false),
+            ended: watch::Sender::default(),
             pushes: broadcast::Sender::new(PUSHES),
         });
         // All three end with the connection, and its owner ends that.
@@ -165,7 +166,7 @@ impl Exchange {
         };
         tokio::select! {
             () = writing => {}
-            _ = ended.wait_for(|ended| *ended) => {}
+            _ = ended.wait_for(Option::is_some) => {}
         }
     }
 
@@ -199,7 +200,7 @@ impl Exchange {
         };
         tokio::select! {
             () = reading => {}
-            _ = ended.wait_for(|ended| *ended) => {}
+            _ = ended.wait_for(Option::is_some) => {}
         }
     }
 
@@ -287,7 +288,7 @@ impl Exchange {
         };
         tokio::select! {
             () = watching => {}
-            _ = ended.wait_for(|ended| *ended) => {}
+            _ = ended.wait_for(Option::is_some) => {}
         }
     }
 
@@ -317,10 +318,12 @@ impl Exchange {
             state.unsent = Vec::new();
             (std::mem::take(&mut state.asked), sink)
         };
-        // Before anything is told: who hears of it looks for the next connection.
-        self.ended.send_replace(true);
-        drop(sink);
         let now = Instant::now();
+        let is_silent = asked.iter().any(|asked| asked.deadline <= now);
+        let by = reason.cloned().unwrap_or_else(|| if is_silent { silent(self.limit) } else { gone() });
+        // Before anything is told: a caller that hears of it looks for the next connection.
+        self.ended.send_replace(Some(by));
+        drop(sink);
         for asked in asked {
             let why = match reason {
                 _ if asked.deadline <= now => silent(self.limit),
@@ -333,15 +336,16 @@ impl Exchange {
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        *self.ended.borrow()
+        self.ended.borrow().is_some()
     }
 
-    /// Waits for the end.
+    /// Waits for the end, and answers by what it came.
     ///
     /// # Cancel safety
     /// Dropping it loses nothing.
-    pub(crate) async fn ended(&self) {
-        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    pub(crate) async fn ended(&self) -> Error {
+        let mut ended = self.ended.subscribe();
+        ended.wait_for(Option::is_some).await.ok().and_then(|by| by.clone()).unwrap_or_else(gone)
     }
 }
 

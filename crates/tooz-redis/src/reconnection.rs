@@ -53,7 +53,7 @@ async fn keep_connected(client: Arc<Client>, mut connection: Arc<Connection>, mu
         Box::pin(client.serve(&connection, &mut incoming)).await;
         connection.end();
         client.set_connection(None);
-        client.reporter.disconnected();
+        client.reporter.disconnected(connection.ended().await);
         drop(incoming);
         (connection, incoming) = client.come_back(connection.epoch).await;
         client.set_connection(Some(Arc::clone(&connection)));
@@ -189,7 +189,7 @@ impl Client {
                     }
                     Err(RecvError::Closed) => return,
                 },
-                () = connection.ended() => return,
+                _ = connection.ended() => return,
             }
         }
     }

@@ -217,7 +217,7 @@ impl Connector {
             }
             self.state.send_replace(ClientState::Down(None));
             connection.abandon();
-            self.reporter.disconnected();
+            self.reporter.disconnected(error::cut_off());
             match self.resume(at + 1).await {
                 Ok((resumed, host)) => {
                     (connection, at) = (Arc::new(resumed), host);

@@ -108,6 +108,14 @@ pub(crate) fn disconnected(limit: Duration, last: Option<&ConnectTrouble>) -> Er
     Error::new(kind, format!("no connection to the ensemble within {limit:?}{why}")).with_outcome(Outcome::NotApplied)
 }
 
+/// The connection has ended, by what a server did or did not do.
+pub(crate) fn cut_off() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the connection to the server was lost, or left because the server was silent or of no use",
+    )
+}
+
 /// Why a connection can't be made now. It is tried again, whatever it is.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectTrouble {

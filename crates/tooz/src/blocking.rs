@@ -26,6 +26,7 @@
 
 mod election;
 mod group;
+mod lead;
 mod lock;
 mod wait;
 mod watch;
@@ -36,7 +37,11 @@ pub use self::lock::{Lock, LockGuard, Loss, SharedLock};
 use self::wait::wait;
 pub use self::watch::{Events, GroupWatch};
 
-use tooz_core::{ConnectOptions, Error, GroupId, LockName, MemberId, Result};
+use std::time::Duration;
+
+use tooz_core::{
+    Characteristics, Checkup, ConnectOptions, Error, GroupId, LockName, MemberId, Result, SessionState, Terms,
+};
 
 /// Connects `member` to the backend behind `url`; see [`ConnectOptions`] for everything that can be set, and [`connect_with`].
 ///
@@ -65,7 +70,7 @@ pub fn connect_with(options: ConnectOptions) -> Result<Coordinator> {
 /// # fn main() -> tooz::Result<()> {
 /// let coordinator = tooz::blocking::connect("memory://blocking-coordinator", "worker-1")?;
 /// assert!(coordinator.groups()?.is_empty());
-/// println!("{:?}", coordinator.as_async().state());
+/// println!("{} is {:?}", coordinator.member(), coordinator.state());
 /// coordinator.close()
 /// # }
 /// # #[cfg(not(feature = "memory"))]
@@ -75,7 +80,7 @@ pub fn connect_with(options: ConnectOptions) -> Result<Coordinator> {
 pub struct Coordinator(tooz_core::Coordinator);
 
 impl Coordinator {
-    /// The async handle, for what does not wait: its state, terms, characteristics.
+    /// The async handle, for what has no word of its own here.
     pub fn as_async(&self) -> &tooz_core::Coordinator {
         &self.0
     }
@@ -118,6 +123,39 @@ impl Coordinator {
     /// As [`locks`](tooz_core::Coordinator::locks).
     pub fn locks(&self) -> Result<Vec<LockName>> {
         wait(self.0.locks())?
+    }
+
+    /// The member that this coordinator acts for.
+    pub fn member(&self) -> &MemberId {
+        self.0.member()
+    }
+
+    /// How the session is now, and what is wrong if something is kept up that does not work just now.
+    pub fn state(&self) -> SessionState {
+        self.0.state()
+    }
+
+    /// What this backend can do, and what it can't.
+    pub fn characteristics(&self) -> Characteristics {
+        self.0.characteristics()
+    }
+
+    /// How long a session lives without a heartbeat, as wished for; what the backend made of it is in [`terms`](Self::terms).
+    pub fn session_timeout(&self) -> Duration {
+        self.0.session_timeout()
+    }
+
+    /// The terms of the present session; `None`: there is none yet.
+    pub fn terms(&self) -> Option<Terms> {
+        self.0.terms()
+    }
+
+    /// As [`check_up`](tooz_core::Coordinator::check_up): what is wrong or unwise at the server.
+    ///
+    /// # Errors
+    /// As [`check_up`](tooz_core::Coordinator::check_up).
+    pub fn check_up(&self) -> Result<Checkup> {
+        wait(self.0.check_up())?
     }
 
     /// What happens to the session from now on, to iterate over.

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use tooz::blocking::{self, Coordinator};
-use tooz::{ErrorKind, GroupEvent, LeaderEvent, LockMode, LossReason, SessionEvent};
+use tooz::{Characteristic, ErrorKind, GroupEvent, LeaderEvent, LockMode, LossReason, SessionEvent, SessionState};
 
 fn connect(store: &str, member: &str) -> Coordinator {
     blocking::connect(&format!("memory://{store}"), member).unwrap()
@@ -65,6 +65,74 @@ fn a_group_is_joined_watched_led_and_left() {
     let mut events = one.events();
     one.close().unwrap();
     assert!(events.all(|event| !matches!(event, SessionEvent::Reopened)), "it ends with the coordinator");
+}
+
+#[test]
+fn what_the_leader_does_begins_anew_with_the_next_leadership() {
+    let one = connect("b-lead", "one");
+    let store = tooz::memory::Store::named("b-lead");
+    let group = one.group("g").unwrap();
+    let mut epochs = Vec::new();
+    let answer = group
+        .lead(|leadership| {
+            epochs.push(leadership.epoch());
+            if epochs.len() == 1 {
+                store.expire(one.member());
+                let reason = leadership.loss().wait().unwrap();
+                assert_eq!(leadership.check(), Err(reason));
+                leadership.check()?;
+            }
+            assert!(leadership.remaining().is_some() && leadership.expires_in().is_some());
+            Ok(epochs.len())
+        })
+        .unwrap();
+    assert_eq!(answer, 2);
+    assert!(epochs[0] < epochs[1], "{epochs:?}");
+    assert!(group.members().unwrap().is_empty() && group.leader().unwrap().is_none());
+    let membership = group.join("here").unwrap();
+    let error = group.lead(|_| Ok(())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert!(error.to_string().contains("Membership::lead"), "{error}");
+    assert!(membership.lead(|leadership| Ok(leadership.is_leader())).unwrap());
+    one.close().unwrap();
+}
+
+#[test]
+fn what_is_done_under_a_lock_begins_anew_with_the_next_grant() {
+    let one = connect("b-hold", "one");
+    let lock = one.lock("x").unwrap();
+    let mut grants = 0;
+    let answer = lock
+        .hold(|guard| {
+            grants += 1;
+            if grants == 1 {
+                lock.break_lock(&lock.holders().unwrap()[0]).unwrap();
+                guard.loss().wait().unwrap();
+            }
+            guard.check()?;
+            assert!(guard.loss().remaining().is_some());
+            Ok("done")
+        })
+        .unwrap();
+    assert_eq!((answer, grants), ("done", 2));
+    assert!(lock.holders().unwrap().is_empty());
+    one.close().unwrap();
+}
+
+#[test]
+fn a_coordinator_says_how_it_is_without_async() {
+    let one = connect("b-says", "one");
+    assert_eq!(one.member().as_str(), "one");
+    assert_eq!(one.state(), SessionState::Idle);
+    assert!(one.terms().is_none() && one.session_timeout() > Duration::ZERO);
+    assert!(one.characteristics().has(Characteristic::SharedLocks));
+    let _ = one.check_up().unwrap();
+    let guard = one.lock("x").unwrap().acquire().unwrap();
+    assert_eq!(one.state(), SessionState::Open);
+    assert!(one.terms().is_some());
+    drop(guard);
+    one.close().unwrap();
+    assert_eq!(one.state(), SessionState::Closed);
 }
 
 #[test]

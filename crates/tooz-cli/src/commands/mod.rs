@@ -23,9 +23,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::CommandFactory;
-use tokio::time::timeout;
 use tooz::driver::PASSWORD_FILE;
-use tooz::{Characteristic, ConnectOptions, Coordinator, MemberId, Probe, SessionEvent};
+use tooz::{Characteristic, ConnectOptions, Coordinator, MemberId, SessionEvent};
 
 use crate::args::{Arguments, Command, Global, GroupCommand, Running};
 use crate::exit;
@@ -157,16 +156,13 @@ async fn run_and_close<T>(
     result
 }
 
-/// How long is waited for the reason of a suspension before it is told without one.
-const REASON: Duration = Duration::from_millis(300);
-
 /// Tells what happens to the session, and what keeps from standing again what stood before, so that a person can mend it; it is tried again
 /// until then. Never ends.
 async fn tell_of_session(coordinator: &Coordinator) {
     let mut events = coordinator.events();
     while let Some(event) = events.next().await {
         let told = match event {
-            SessionEvent::Suspended => speech::session::suspended(&why_suspended(coordinator).await),
+            SessionEvent::Suspended(error) => speech::session::suspended(&in_words(&error)),
             SessionEvent::Resumed => speech::session::resumed(),
             SessionEvent::Lost(reason) => speech::session::lost(reason),
             SessionEvent::Reopened => speech::session::reopened(),
@@ -178,15 +174,6 @@ async fn tell_of_session(coordinator: &Coordinator) {
         speech::tell(&told);
     }
     std::future::pending::<()>().await;
-}
-
-/// The library says that heartbeats fail; a bare round trip at that moment mostly says why.
-async fn why_suspended(coordinator: &Coordinator) -> String {
-    match timeout(REASON, coordinator.probe(Probe::Read)).await {
-        Err(_) => "the backend answers no heartbeat, nor anything else".to_owned(),
-        Ok(Err(error)) => in_words(&error),
-        Ok(Ok(())) => "a heartbeat was not answered in time, although the backend answers now".to_owned(),
-    }
 }
 
 /// Waits for a future, unless a signal comes first: then whatever it was is withdrawn, and the code says which signal.

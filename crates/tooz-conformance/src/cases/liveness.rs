@@ -419,12 +419,12 @@ async fn a_cut_is_told_as_suspended_and_healed_as_resumed(stage: Stage) -> CaseR
     let guard = stage.hold(&coordinator.lock("x")?).await?;
     stage.cut("a").await?;
     let suspended =
-        await_event(&stage, &mut events, "Suspended", |event| matches!(event, SessionEvent::Suspended)).await;
+        await_event(&stage, &mut events, "Suspended", |event| matches!(event, SessionEvent::Suspended(_))).await;
     let found = coordinator.state();
     stage.heal("a").await?;
     suspended?;
     ensure!(
-        matches!(found, SessionState::Suspended | SessionState::Lost | SessionState::Troubled(_)),
+        matches!(found, SessionState::Suspended(_) | SessionState::Lost | SessionState::Troubled(_)),
         "the state while cut off is {found:?}"
     );
     // Whether the heal came in time is the machine's business; told it must be, one way or the other.

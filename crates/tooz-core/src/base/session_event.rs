@@ -11,8 +11,8 @@ pub enum SessionState {
     Idle,
     /// Alive.
     Open,
-    /// Heartbeats fail or are overdue; what is held is still held until the deadline.
-    Suspended,
+    /// Heartbeats fail or are overdue; what is held is still held until the deadline. The error says what was met last.
+    Suspended(Error),
     /// Lost; a new one is opened when something needs it.
     Lost,
     /// A session, or something that stood before (a membership, a watch, a wait for a lock), can't be had again just now. The error says
@@ -26,8 +26,9 @@ pub enum SessionState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionEvent {
-    /// The first failed or overdue heartbeat. Nothing is lost yet.
-    Suspended,
+    /// The first failed or overdue heartbeat, or the end of the connection, and by what. Nothing is lost yet. A heartbeat is overdue after a sixth of
+    /// the session's timeout.
+    Suspended(Error),
     /// Heartbeats work again before the deadline: nothing was lost.
     Resumed,
     /// The session is dead for ever: locks and leaderships are lost.

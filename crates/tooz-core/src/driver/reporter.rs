@@ -12,7 +12,7 @@ pub(crate) trait Hears: Send + Sync {
     fn grant_lost(&self, request: RequestId);
     fn membership_lost(&self, join: RequestId);
     fn connected(&self);
-    fn disconnected(&self);
+    fn disconnected(&self, why: Error);
     fn troubled(&self, trouble: Option<Error>);
 }
 
@@ -68,10 +68,10 @@ impl Reporter {
         }
     }
 
-    /// The connection is gone; the session may live on.
-    pub fn disconnected(&self) {
+    /// The connection is gone, and by what; the session may live on.
+    pub fn disconnected(&self, why: Error) {
         if let Some(core) = self.0.upgrade() {
-            core.disconnected();
+            core.disconnected(why);
         }
     }
 }

@@ -1,7 +1,6 @@
 //! The heartbeat: one in flight, credited to the moment at which it was sent, until the session is lost.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -36,7 +35,7 @@ pub(crate) async fn keep_alive(
     worry: &mut Worry,
 ) -> LossReason {
     let clock = live.clock().clone();
-    let mut connection = live.watch_connection();
+    let mut outage = live.watch_outage();
     let mut reconnects = live.reconnects.subscribe();
     let mut trouble = live.watch_trouble();
     trouble.mark_changed();
@@ -48,9 +47,10 @@ pub(crate) async fn keep_alive(
         let deadline = live.deadline();
         tokio::select! {
             reason = live.lost() => return reason,
-            Ok(()) = connection.changed() => {
-                if !*connection.borrow_and_update() {
-                    suspend(inner);
+            Ok(()) = outage.changed() => {
+                let why = outage.borrow_and_update().clone();
+                if let Some(why) = why {
+                    suspend(inner, why);
                 }
             }
             Ok(()) = trouble.changed() => match trouble.borrow_and_update().clone() {
@@ -75,12 +75,12 @@ pub(crate) async fn keep_alive(
         }
         let beat_every = interval.unwrap_or(Duration::MAX);
         if inner.is_stalled() {
-            suspend(inner);
+            suspend(inner, stalled());
             next = clock.now() + beat_every / 4;
             continue;
         }
         let sent = clock.now();
-        match beat(inner, live, sent + beat_every).await {
+        match beat(inner, live, beat_every / 2).await {
             Beat::Counts => {
                 worry.is_over();
                 resume(inner);
@@ -89,11 +89,11 @@ pub(crate) async fn keep_alive(
                 inner.telemetry.heartbeat_answered(clock.now().since(sent));
             }
             Beat::Failed(error) => {
-                suspend(inner);
-                // A server that can't be reached is what `Suspended` tells; one that refuses says why.
+                // A server that can't be reached is what `Suspended` tells; one that refuses is in need of help as well.
                 if !error.is_retryable() {
                     worry.say(&error);
                 }
+                suspend(inner, error);
                 next = clock.now() + beat_every / 10;
             }
             Beat::SessionLost => return live.check().unwrap_or(LossReason::SessionEnded),
@@ -105,10 +105,11 @@ fn interval_of(live: &LiveSession) -> Option<Duration> {
     live.terms().ok()?.timeout.map(|timeout| timeout / 3)
 }
 
-/// Sends one heartbeat and judges its answer; from `overdue` on the session counts as suspended.
-async fn beat(inner: &Arc<Inner>, live: &Arc<LiveSession>, overdue: Moment) -> Beat {
+/// Sends one heartbeat and judges its answer; without one for so long the session counts as suspended.
+async fn beat(inner: &Arc<Inner>, live: &Arc<LiveSession>, patience: Duration) -> Beat {
     let clock = live.clock().clone();
     let sent = clock.now();
+    let overdue = sent + patience;
     let asked = Arc::clone(live);
     // Where this is given up, at a loss or a close, the driver's future runs on.
     let mut beating = RunsOn::new(async move { asked.call(|session| session.beat()).await });
@@ -123,7 +124,7 @@ async fn beat(inner: &Arc<Inner>, live: &Arc<LiveSession>, overdue: Moment) -> B
                 if live.check().is_some() {
                     return Beat::SessionLost;
                 }
-                suspend(inner);
+                suspend(inner, overdue_for(patience));
                 told = true;
             }
         }
@@ -201,14 +202,26 @@ async fn mend_what_differs(live: &Arc<LiveSession>, limit: Duration) -> Result<(
     Ok(())
 }
 
-fn suspend(inner: &Inner) {
-    if !inner.suspended.swap(true, Ordering::Relaxed) {
-        inner.tell(&SessionEvent::Suspended);
+fn suspend(inner: &Inner, why: Error) {
+    let why = why.in_driver(inner.driver.name());
+    if inner.suspension.begin(why.clone()) {
+        inner.tell(&SessionEvent::Suspended(why));
     }
 }
 
+fn overdue_for(patience: Duration) -> Error {
+    Error::new(ErrorKind::TimedOut, format!("the heartbeat has had no answer for {patience:.1?}"))
+}
+
+fn stalled() -> Error {
+    Error::new(
+        ErrorKind::TimedOut,
+        "the application's runtime stands still for longer than stall_timeout, so that no heartbeat is sent",
+    )
+}
+
 fn resume(inner: &Inner) {
-    if inner.suspended.swap(false, Ordering::Relaxed) {
+    if inner.suspension.end() {
         inner.tell(&SessionEvent::Resumed);
     }
 }

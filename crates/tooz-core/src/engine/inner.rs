@@ -21,6 +21,7 @@ use crate::driver::session::Session;
 use crate::engine::heart::{Heart, within};
 use crate::engine::live_session::LiveSession;
 use crate::engine::phase::{Need, Phase};
+use crate::engine::suspension::Suspension;
 use crate::engine::telemetry::Telemetry;
 use crate::engine::troubles::Troubles;
 
@@ -35,7 +36,7 @@ pub(crate) struct Inner {
     /// What every session must have.
     pub(crate) require: Characteristics,
     pub(crate) phase: watch::Sender<Phase>,
-    pub(crate) suspended: AtomicBool,
+    pub(crate) suspension: Suspension,
     pub(crate) want_connection: Notify,
     pub(crate) want_session: Notify,
     pub(crate) stirred: Arc<Notify>,
@@ -235,7 +236,7 @@ impl Inner {
 
     /// Whether heartbeats fail, or there is no session at all: then whatever else fails says nothing new.
     pub(crate) fn is_out_of_reach(&self) -> bool {
-        self.suspended.load(Ordering::Relaxed) || matches!(&*self.phase.borrow(), Phase::Down { .. })
+        self.suspension.is_on() || matches!(&*self.phase.borrow(), Phase::Down { .. })
     }
 
     pub(crate) fn is_forked(&self) -> bool {

@@ -40,7 +40,8 @@ pub(crate) struct LiveSession {
     pub(crate) reconnects: watch::Sender<u64>,
     /// What the backend had of this session's memberships after the last reconnect, if it may have forgotten some.
     pub(crate) found: watch::Sender<Arc<BackendMemberships>>,
-    connected: watch::Sender<bool>,
+    /// By what the connection went; none while there is one.
+    outage: watch::Sender<Option<Error>>,
     /// What the driver can't keep up beside the session just now.
     trouble: watch::Sender<Option<Error>>,
     progress: ReturnCounter,
@@ -61,7 +62,7 @@ impl LiveSession {
             claims: Mutex::default(),
             reconnects: watch::Sender::new(0),
             found: watch::Sender::default(),
-            connected: watch::Sender::new(true),
+            outage: watch::Sender::default(),
             trouble: watch::Sender::default(),
             progress: ReturnCounter::default(),
             stirred,
@@ -339,8 +340,8 @@ impl LiveSession {
         terms.margin.max(timeout / 10)
     }
 
-    pub(crate) fn watch_connection(&self) -> watch::Receiver<bool> {
-        self.connected.subscribe()
+    pub(crate) fn watch_outage(&self) -> watch::Receiver<Option<Error>> {
+        self.outage.subscribe()
     }
 
     pub(crate) fn watch_trouble(&self) -> watch::Receiver<Option<Error>> {
@@ -377,11 +378,11 @@ impl Hears for LiveSession {
 
     fn connected(&self) {
         self.reconnects.send_modify(|count| *count += 1);
-        self.connected.send_replace(true);
+        self.outage.send_replace(None);
     }
 
-    fn disconnected(&self) {
-        self.connected.send_replace(false);
+    fn disconnected(&self, why: Error) {
+        self.outage.send_replace(Some(why));
     }
 
     fn troubled(&self, trouble: Option<Error>) {

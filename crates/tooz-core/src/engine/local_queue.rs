@@ -7,7 +7,6 @@
 //! The state is in `line`, how a grant is got in `acquire`, how it is given back in `release`.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -121,8 +120,8 @@ impl LocalQueue {
         }
         let unreachable = |why: &str| Hindrance::Trouble(self.hindered(ErrorKind::Unavailable, why));
         match &*self.inner.phase.borrow() {
-            Phase::Open(_) if self.inner.suspended.load(Ordering::Relaxed) => {
-                return unreachable("the backend does not answer heartbeats");
+            Phase::Open(_) if let Some(why) = self.inner.suspension.why() => {
+                return unreachable(&format!("the backend does not answer heartbeats: {}", why.message()));
             }
             Phase::Open(_) if is_queued => return Hindrance::Holder,
             Phase::Open(_) if trouble.is_none() => return Hindrance::Silence,

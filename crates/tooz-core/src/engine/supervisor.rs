@@ -10,7 +10,6 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
@@ -204,7 +203,7 @@ impl Supervisor {
         self.found_dead = false;
         self.beats.is_over();
         self.mended();
-        inner.suspended.store(false, Ordering::Relaxed);
+        inner.suspension.end();
         inner.phase.send_replace(Phase::Open(Arc::clone(live)));
         let is_first = !std::mem::replace(&mut self.opened_before, true);
         inner.telemetry.opened(is_first);

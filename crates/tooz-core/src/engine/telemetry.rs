@@ -105,9 +105,12 @@ impl Telemetry {
     pub(crate) fn told(&self, event: &SessionEvent) {
         let (driver, member) = (self.driver, self.member.clone());
         match event {
-            SessionEvent::Suspended => tell(move || {
-                tracing::warn!(target: "tooz::session", driver, %member, "suspended: heartbeats fail or are overdue");
-            }),
+            SessionEvent::Suspended(error) => {
+                let error = error.clone();
+                tell(move || {
+                    tracing::warn!(target: "tooz::session", driver, %member, %error, "suspended: heartbeats fail or are overdue");
+                })
+            }
             SessionEvent::Resumed => tell(move || {
                 tracing::info!(target: "tooz::session", driver, %member, "resumed: nothing was lost");
             }),

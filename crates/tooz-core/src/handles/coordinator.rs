@@ -1,7 +1,7 @@
 //! The coordinator: the user's handle of one member.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use crate::engine::local_queues::LocalQueues;
 use crate::engine::meter::Meter;
 use crate::engine::phase::{Need, Phase};
 use crate::engine::supervisor::{Supervisor, end_with_the_heart};
+use crate::engine::suspension::Suspension;
 use crate::engine::telemetry::Telemetry;
 use crate::engine::troubles::Troubles;
 use crate::handles::group::Group;
@@ -81,7 +82,7 @@ impl Coordinator {
             telemetry: Arc::new(telemetry),
             require,
             phase: watch::Sender::new(Phase::Down { attempt: 0, error: None }),
-            suspended: AtomicBool::new(false),
+            suspension: Suspension::default(),
             want_connection: Notify::new(),
             want_session: Notify::new(),
             stirred: Arc::new(Notify::new()),
@@ -263,8 +264,10 @@ impl Coordinator {
         match phase {
             None => trouble().unwrap_or(SessionState::Idle),
             Some(live) if live.check().is_some() => SessionState::Lost,
-            Some(_) if inner.suspended.load(Ordering::Relaxed) => SessionState::Suspended,
-            Some(_) => trouble().unwrap_or(SessionState::Open),
+            Some(_) => match inner.suspension.why() {
+                Some(why) => SessionState::Suspended(why),
+                None => trouble().unwrap_or(SessionState::Open),
+            },
         }
     }
 

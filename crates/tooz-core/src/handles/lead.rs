@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::error::Result;
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::handles::election::Leadership;
 use crate::handles::group::Group;
 use crate::handles::lock::Lock;
@@ -74,10 +74,20 @@ impl Group {
     /// # Cancel safety
     /// Dropping it drops what runs, and resigns and leaves in the background.
     pub async fn lead<T, F: Future<Output = T>>(&self, work: impl FnMut(Arc<Leadership>) -> F) -> Result<T> {
-        let membership = self.join_or_create(&()).await?;
+        let membership = self.join_or_create(&()).await.map_err(told_of_its_own)?;
         let answer = membership.lead(work).await?;
         let _ = membership.leave().await;
         Ok(answer)
+    }
+}
+
+/// A member that has joined by itself finds itself in the way.
+fn told_of_its_own(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::AlreadyExists => error.context(
+            "Group::lead joins by itself, and a member that has joined before leads by Membership::lead, or leaves first",
+        ),
+        _ => error,
     }
 }
 

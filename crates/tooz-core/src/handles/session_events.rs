@@ -24,7 +24,7 @@ use crate::base::session_event::SessionEvent;
 /// # coordinator.close().await?;
 /// while let Some(event) = events.next().await {
 ///     match event {
-///         SessionEvent::Suspended => println!("the backend does not answer; what is held is sure until its deadline"),
+///         SessionEvent::Suspended(error) => println!("what is held is sure until its deadline only: {error}"),
 ///         SessionEvent::Troubled(error) => println!("tried again, but needs help: {error}"),
 ///         other => println!("{other:?}"),
 ///     }

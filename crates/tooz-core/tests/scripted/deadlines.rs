@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tooz_core::{LossReason, SessionState};
+use tooz_core::{Error, ErrorKind, LossReason, SessionEvent, SessionState};
 
 use crate::session::{Scripted, TIMEOUT, eventually, soon};
 use crate::{group, hold};
@@ -71,6 +71,39 @@ async fn a_session_past_its_deadline_is_lost_before_any_task_has_found_out() {
     });
     scripted.clock.advance(TIMEOUT / 3);
     assert_eq!(soon(state).await.unwrap(), SessionState::Lost);
+}
+
+#[tokio::test]
+async fn a_heartbeat_without_an_answer_is_told_at_half_of_the_timeout() {
+    let scripted = Scripted::new("overdue");
+    let (coordinator, guard, _) = hold(&scripted).await;
+    let mut events = coordinator.events();
+    scripted.holds_beats(true);
+    scripted.clock.advance(TIMEOUT / 3);
+    eventually(|| scripted.beats() == 1).await;
+    scripted.clock.advance(TIMEOUT / 6);
+    let Some(SessionEvent::Suspended(why)) = soon(events.next()).await else { panic!("it is told first") };
+    assert_eq!(why.kind(), ErrorKind::TimedOut);
+    let patience = format!("has had no answer for {:.1?}", TIMEOUT / 6);
+    assert!(why.to_string().contains(&patience), "{why}");
+    assert_eq!(coordinator.state(), SessionState::Suspended(why));
+    assert!(guard.is_held());
+    scripted.holds_beats(false);
+    assert_eq!(soon(events.next()).await, Some(SessionEvent::Resumed));
+    assert_eq!(coordinator.state(), SessionState::Open);
+}
+
+#[tokio::test]
+async fn a_connection_that_goes_is_told_with_its_error() {
+    let scripted = Scripted::new("outage");
+    let (coordinator, guard, _) = hold(&scripted).await;
+    let mut events = coordinator.events();
+    let why = Error::new(ErrorKind::Unavailable, "the cable was pulled").in_driver("scripted");
+    scripted.reporter().disconnected(why.clone());
+    assert_eq!(soon(events.next()).await, Some(SessionEvent::Suspended(why)));
+    assert!(guard.is_held());
+    scripted.reporter().connected();
+    assert_eq!(soon(events.next()).await, Some(SessionEvent::Resumed));
 }
 
 #[tokio::test]

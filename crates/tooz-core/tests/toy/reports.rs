@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tooz_core::driver::RequestId;
-use tooz_core::{ErrorKind, GroupId, LossReason};
+use tooz_core::{Error, ErrorKind, GroupId, LossReason};
 
 use crate::cases::Cases;
 use crate::driver::{Method, Mischief};
@@ -88,7 +88,7 @@ fn reports_of_unknown_requests_harm_nothing() {
                 reporter.grant_lost(RequestId(count));
                 reporter.membership_lost(&group, RequestId(count));
                 if count % 100 == 0 {
-                    reporter.disconnected();
+                    reporter.disconnected(Error::new(ErrorKind::Unavailable, "cut"));
                     reporter.connected();
                     reporter.connected();
                 }

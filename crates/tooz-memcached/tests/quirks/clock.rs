@@ -81,7 +81,7 @@ async fn beats_are_never_refused_while_the_server_runs() {
     let told = timeout(Duration::from_secs(12), async {
         loop {
             match events.next().await {
-                Some(SessionEvent::Suspended) => return "a beat was refused",
+                Some(SessionEvent::Suspended(_)) => return "a beat was refused",
                 Some(_) => {}
                 None => return "the coordinator has ended",
             }

@@ -92,7 +92,7 @@ async fn by_tls_a_session_outlives_its_connection() -> Result<()> {
     assert!(guard.is_held(), "the session was to live on: {:?}", guard.loss().reason());
     coordinator.close().await?;
     while let Some(event) = events.next().await {
-        assert!(matches!(event, SessionEvent::Suspended | SessionEvent::Resumed), "{event:?}");
+        assert!(matches!(event, SessionEvent::Suspended(_) | SessionEvent::Resumed), "{event:?}");
     }
     Ok(())
 }

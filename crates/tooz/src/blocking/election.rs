@@ -50,6 +50,11 @@ impl Leadership {
         self.0.remaining()
     }
 
+    /// How long until the backend may let another lead.
+    pub fn expires_in(&self) -> Option<Duration> {
+        self.0.expires_in()
+    }
+
     /// The loss of this leadership, to wait for on another thread.
     pub fn loss(&self) -> Loss {
         Loss(self.0.loss())

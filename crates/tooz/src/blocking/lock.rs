@@ -196,6 +196,11 @@ impl Loss {
         self.0.reason()
     }
 
+    /// How long it does not come for sure without another heartbeat; zero when it has; `None`: the kernel is the judge.
+    pub fn remaining(&self) -> Option<Duration> {
+        self.0.remaining()
+    }
+
     /// Waits until it comes.
     ///
     /// # Errors

@@ -187,7 +187,7 @@ impl Health {
         match self.state {
             SessionState::Idle => "none",
             SessionState::Open => "open",
-            SessionState::Suspended => "suspended",
+            SessionState::Suspended(_) => "suspended",
             SessionState::Lost => "lost",
             SessionState::Troubled(_) => "troubled",
             SessionState::Closed => "closed",
