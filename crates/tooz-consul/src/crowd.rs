@@ -13,7 +13,7 @@ use tooz_core::driver::Mutex;
 
 use crate::client::{Client, Lane, Scope};
 use crate::idle::Idle;
-use crate::request::{BATCH, Entry, TxnResult, get};
+use crate::request::{BATCH, KeyEntry, TxnResult, get};
 
 /// How often those that wait together are looked at.
 const TOGETHER: Duration = Duration::from_millis(500);
@@ -54,7 +54,7 @@ impl Crowd {
 
     /// Ends when that entry is gone, or another stands in its place. `since`: an index at which it was there; 0: it is looked at
     /// once before anything is waited for.
-    pub(crate) async fn gone(&self, client: &Arc<Client>, entry: &Entry, since: u64) -> Result<()> {
+    pub(crate) async fn gone(&self, client: &Arc<Client>, entry: &KeyEntry, since: u64) -> Result<()> {
         let (mut index, mut idle) = (since, Idle::new());
         loop {
             let asked_at = Instant::now();

@@ -9,7 +9,7 @@ use crate::client::{Lane, Scope};
 use crate::holdings::{Certainty, Holding, HoldingKind};
 use crate::layout::{GroupFolder, letter};
 use crate::record::{GroupRecord, Letter, MemberRecord, write};
-use crate::request::{Entry, Op, TxnResult, check_absent, check_index, delete_at, get, lock, set, set_at};
+use crate::request::{KeyEntry, Op, TxnResult, check_absent, check_index, delete_at, get, lock, set, set_at};
 use crate::server_session::timeout_of;
 use crate::session::ConsulSession;
 use crate::watch;
@@ -194,12 +194,12 @@ impl Groups for ConsulSession {
 enum JoinEnd {
     Done,
     /// It is to be tried again, in the place of that entry if there is one.
-    Again(Option<Entry>),
+    Again(Option<KeyEntry>),
 }
 
 impl ConsulSession {
     /// One key, by the word of a leader that has proved to be one.
-    async fn one(&self, key: &str) -> Result<Option<Entry>> {
+    async fn one(&self, key: &str) -> Result<Option<KeyEntry>> {
         Ok(self.client.read(Lane::Duty, key, Scope::One).await?.entries.into_iter().next())
     }
 
@@ -208,7 +208,7 @@ impl ConsulSession {
         request: &JoinRequest,
         folder: &GroupFolder,
         value: &[u8],
-        replaced: Option<&Entry>,
+        replaced: Option<&KeyEntry>,
     ) -> Result<JoinEnd> {
         let session = self.server_session()?;
         let (place, index) = (folder.member(&request.member), session.index());
@@ -261,14 +261,14 @@ impl ConsulSession {
     }
 
     /// Tells the session of the entry that it was taken over; one's own knows.
-    fn farewell(&self, folder: &GroupFolder, there: &Entry, own: &str) -> Option<Op> {
+    fn farewell(&self, folder: &GroupFolder, there: &KeyEntry, own: &str) -> Option<Op> {
         let (entry, victim) = (folder.entry(there)?, there.session.as_deref()?);
         let told = write(&Letter::Replaced(entry.id.to_string())).ok()?;
         (victim != own).then(|| lock(&letter(&self.layout.session(victim), fastrand::u64(..)), &told, victim))
     }
 
     /// What a join meets at its place.
-    fn meet(&self, request: &JoinRequest, folder: &GroupFolder, there: &Entry) -> JoinConflict {
+    fn meet(&self, request: &JoinRequest, folder: &GroupFolder, there: &KeyEntry) -> JoinConflict {
         let is_own = there.session.as_ref() == self.server_session().ok().map(|session| &session.id);
         match folder.entry(there) {
             // The id alone does not do: the session that made it may be another by now.
@@ -284,7 +284,7 @@ impl ConsulSession {
 
     /// The refusal, with the time after which the other's session has ended unless it is kept alive: twice its timeout, since Consul ends none
     /// before.
-    async fn namesake(&self, request: &JoinRequest, folder: &GroupFolder, there: &Entry) -> Error {
+    async fn namesake(&self, request: &JoinRequest, folder: &GroupFolder, there: &KeyEntry) -> Error {
         if folder.entry(there).is_none() {
             let key = &there.key;
             let words = format!("what stands at {key} was written by no driver of tooz: delete it, or take it over");
@@ -323,7 +323,7 @@ fn member_value(request: &JoinRequest) -> Result<Vec<u8>> {
 }
 
 /// Whether that is the entry of this join.
-fn is_of(request: &JoinRequest, there: &Entry) -> bool {
+fn is_of(request: &JoinRequest, there: &KeyEntry) -> bool {
     MemberRecord::read(&there.value).is_some_and(|entry| entry.id == request.id)
 }
 
@@ -332,7 +332,7 @@ fn changes_all_the_time(group: &GroupId) -> Error {
         .with_outcome(Outcome::NotApplied)
 }
 
-fn keys_in_the_way(group: &GroupId, keys: &[&Entry]) -> Error {
+fn keys_in_the_way(group: &GroupId, keys: &[&KeyEntry]) -> Error {
     let first = keys.first().map_or("", |entry| entry.key.as_str());
     let words = format!(
         "among the members of group {group:?} lie {} keys that no driver of tooz wrote, such as {first}: delete them",

@@ -15,7 +15,7 @@ use tooz_core::Result;
 use tooz_core::driver::Mutex;
 
 use crate::client::{Client, Lane, Scope, Turn};
-use crate::request::{Entry, Op, get_below, lock, set_at};
+use crate::request::{KeyEntry, Op, get_below, lock, set_at};
 
 /// How many operations a transaction has for its stamp: the last one writes it.
 pub(crate) const OPS: usize = 2;
@@ -88,7 +88,7 @@ impl History {
     }
 
     /// Judges what was read of the stamps by a question that was sent when `before` was seen. Answers whether it tells of a set-back.
-    pub(crate) fn judge(&self, before: &[Mark], found: &[Entry]) -> bool {
+    pub(crate) fn judge(&self, before: &[Mark], found: &[KeyEntry]) -> bool {
         let mut stamps = self.stamps.lock();
         let mut is_set_back = false;
         for (place, seen) in before.iter().enumerate() {
@@ -150,7 +150,7 @@ impl History {
 }
 
 /// What another than this session wrote there is no stamp.
-fn mark_of(entry: &Entry) -> Mark {
+fn mark_of(entry: &KeyEntry) -> Mark {
     let number = std::str::from_utf8(&entry.value).ok().and_then(|text| text.parse().ok());
     Mark { number: number.unwrap_or(0), index: entry.modified }
 }
@@ -182,9 +182,9 @@ impl Stamp<'_> {
     }
 
     /// Takes the stamps out of what the transaction has answered, and judges them. Answers whether they tell of a set-back.
-    pub(crate) fn done(mut self, entries: &mut Vec<Entry>) -> bool {
+    pub(crate) fn done(mut self, entries: &mut Vec<KeyEntry>) -> bool {
         let history = self.history;
-        let (mut stamps, others): (Vec<Entry>, Vec<Entry>) =
+        let (mut stamps, others): (Vec<KeyEntry>, Vec<KeyEntry>) =
             entries.drain(..).partition(|entry| entry.key.starts_with(&history.folder));
         *entries = others;
         // What was written comes last.

@@ -26,7 +26,7 @@ use tooz_core::driver::{LockKey, RequestId, Space};
 use tooz_core::{Error, GroupId, LockMode, LockName, MemberId, Namespace, Result, RosterEntry};
 
 use crate::record::{LayoutRecord, MemberRecord, read, write};
-use crate::request::{Entry, Op, check_absent, check_index, set};
+use crate::request::{KeyEntry, Op, check_absent, check_index, set};
 
 /// The version that is described above. It grows with every change by which two versions would not see each other's keys.
 const SPOKEN: u32 = 1;
@@ -59,7 +59,7 @@ impl Layout {
     }
 
     /// Takes note of the version that stands there, and refuses another than this one.
-    pub(crate) fn learn(&self, found: Option<&Entry>) -> Result<()> {
+    pub(crate) fn learn(&self, found: Option<&KeyEntry>) -> Result<()> {
         let Some(found) = found else {
             self.written.store(0, Ordering::Relaxed);
             return Ok(());
@@ -127,7 +127,7 @@ impl Layout {
     }
 
     /// The membership that an entry among all groups stands for; `None`: not one of ours.
-    pub(crate) fn membership_of(&self, found: &Entry) -> Option<(GroupId, RosterEntry)> {
+    pub(crate) fn membership_of(&self, found: &KeyEntry) -> Option<(GroupId, RosterEntry)> {
         let end = found.key.rfind('/')? + 1;
         let group = self.group_of(&found.key[..end])?;
         let entry = self.group(&group).entry(found)?;
@@ -230,7 +230,7 @@ impl GroupFolder {
     }
 
     /// The member at a key of this folder; `None`: no member, whatever stands there.
-    pub(crate) fn entry(&self, found: &Entry) -> Option<RosterEntry> {
+    pub(crate) fn entry(&self, found: &KeyEntry) -> Option<RosterEntry> {
         found.session.as_ref()?;
         MemberRecord::read(&found.value).filter(|entry| self.member(&entry.member) == found.key)
     }
@@ -278,8 +278,8 @@ mod tests {
         Layout::new(&"a/b".parse().unwrap()).unwrap()
     }
 
-    fn entry(key: &str, value: &str) -> Entry {
-        Entry { key: key.to_owned(), value: value.into(), session: Some("s".to_owned()), created: 3, modified: 7 }
+    fn entry(key: &str, value: &str) -> KeyEntry {
+        KeyEntry { key: key.to_owned(), value: value.into(), session: Some("s".to_owned()), created: 3, modified: 7 }
     }
 
     const X: LockMode = LockMode::Exclusive;

@@ -12,7 +12,7 @@ use crate::layout::{LockFolder, count_holders, letter};
 use crate::queue::Position;
 use crate::record::{Letter, LockRecord, read, write};
 use crate::release::release;
-use crate::request::{Entry, TxnResult, delete_at, lock};
+use crate::request::{KeyEntry, TxnResult, delete_at, lock};
 use crate::session::ConsulSession;
 use crate::watch;
 use crate::withdrawal::withdraw;
@@ -120,7 +120,7 @@ impl Locks for ConsulSession {
     /// The first writer, or all readers before it.
     async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
         let (folder, line, _) = self.line(key).await?;
-        let holder = |entry: &Entry| {
+        let holder = |entry: &KeyEntry| {
             let token = FencingToken(entry.created);
             Some(Holder::new(member_at(&folder, entry)?, folder.mode_of(&entry.key), token))
         };
@@ -170,7 +170,7 @@ impl Locks for ConsulSession {
 
     async fn waiters(&self, key: &LockKey) -> Result<Vec<Waiter>> {
         let (folder, line, _) = self.line(key).await?;
-        let waiter = |entry: &Entry| Some(Waiter::new(member_at(&folder, entry)?, folder.mode_of(&entry.key)));
+        let waiter = |entry: &KeyEntry| Some(Waiter::new(member_at(&folder, entry)?, folder.mode_of(&entry.key)));
         Ok(line.iter().skip(holding(&folder, &line)).filter_map(waiter).collect())
     }
 }
@@ -182,7 +182,7 @@ impl ConsulSession {
     }
 
     /// Ends when the other may be gone, or when something was told of the own place.
-    async fn change_of(&self, request: &LockRequest, since: u64, other: &Entry) -> Result<()> {
+    async fn change_of(&self, request: &LockRequest, since: u64, other: &KeyEntry) -> Result<()> {
         let woken = match self.holdings.all().get(&request.id.0).map(|holding| &holding.kind) {
             Some(HoldingKind::Place(_, woken)) => std::sync::Arc::clone(woken),
             _ => std::sync::Arc::default(),
@@ -201,13 +201,13 @@ fn taken_away(request: &LockRequest) -> Error {
 }
 
 /// How many at the head of that line hold the lock.
-fn holding(folder: &LockFolder, line: &[Entry]) -> usize {
+fn holding(folder: &LockFolder, line: &[KeyEntry]) -> usize {
     count_holders(line.iter().map(|entry| folder.mode_of(&entry.key)))
 }
 
 /// The member that a key of a lock is of. What no driver of this kind wrote is in the way all the same, so it is listed by its key, and can be
 /// broken.
-fn member_at(folder: &LockFolder, entry: &Entry) -> Option<MemberId> {
+fn member_at(folder: &LockFolder, entry: &KeyEntry) -> Option<MemberId> {
     match read::<LockRecord>(&entry.value) {
         Some(record) => Some(record.member),
         None => folder.stranger(&entry.key),

@@ -18,7 +18,7 @@ use crate::holdings::Holdings;
 use crate::idle::Idle;
 use crate::layout::is_letter;
 use crate::record::{Letter, read};
-use crate::request::{BATCH, Entry, Page, delete};
+use crate::request::{BATCH, KeyEntry, Page, delete};
 use crate::rounds::Rounds;
 use crate::server_session::ServerSession;
 
@@ -110,7 +110,7 @@ impl Mailbox {
         // questions at once. None is answered before its time otherwise.
         let is_early = index > 0 && asked_at.elapsed() < self.client.wait_of(self.wait).mul_f64(0.95);
         let is_idle = is_early && page.index == index;
-        let letters: Vec<&Entry> = page.entries.iter().filter(|entry| is_letter(key, &entry.key)).collect();
+        let letters: Vec<&KeyEntry> = page.entries.iter().filter(|entry| is_letter(key, &entry.key)).collect();
         if page.index < index || is_early && letters.is_empty() {
             self.session.history.look(&self.client, Lane::Mailbox).await?;
         }
@@ -132,7 +132,7 @@ impl Mailbox {
     }
 
     /// What is told that is not held any more has been given back in between.
-    fn open(&self, letter: &Entry) {
+    fn open(&self, letter: &KeyEntry) {
         let Some(Letter::Broken(id) | Letter::Replaced(id)) = read(&letter.value) else { return };
         if let Ok(id) = id.parse::<RequestId>() {
             self.rounds().taken(id);

@@ -20,7 +20,7 @@ use crate::error;
 use crate::holdings::{Certainty, Holding, HoldingKind};
 use crate::layout::LockFolder;
 use crate::record::{LockRecord, write};
-use crate::request::{Entry, TxnResult, check_index, get_below, lock};
+use crate::request::{KeyEntry, TxnResult, check_index, get_below, lock};
 use crate::session::ConsulSession;
 use crate::withdrawal::follow;
 
@@ -34,14 +34,14 @@ pub(crate) enum Position {
     /// None is in its way, and none ever will be.
     First { created: u64 },
     /// That other is the nearest one in its way.
-    Behind { created: u64, other: Entry },
+    Behind { created: u64, other: KeyEntry },
     /// It has no key. It was taken away, or was never made.
     Missing,
 }
 
 /// Where the request with that key of that session stands among all of its lock.
-fn position(folder: &LockFolder, place: &str, session: &str, all: impl Iterator<Item = Entry>) -> Position {
-    let all: Vec<Entry> = all.collect();
+fn position(folder: &LockFolder, place: &str, session: &str, all: impl Iterator<Item = KeyEntry>) -> Position {
+    let all: Vec<KeyEntry> = all.collect();
     let own = all.iter().find(|entry| entry.key == place && entry.session.as_deref() == Some(session));
     let Some(created) = own.map(|own| own.created) else { return Position::Missing };
     let mode = folder.mode_of(place);
@@ -117,7 +117,7 @@ impl ConsulSession {
         request: &LockRequest,
         folder: &LockFolder,
         place: &str,
-        all: impl ExactSizeIterator<Item = Entry>,
+        all: impl ExactSizeIterator<Item = KeyEntry>,
     ) -> Result<Position> {
         let length = all.len();
         let found = position(folder, place, &self.server_session()?.id, all);
@@ -159,7 +159,7 @@ impl ConsulSession {
     }
 
     /// Everything of one lock, first come first.
-    pub(crate) async fn line(&self, key: &LockKey) -> Result<(LockFolder, Vec<Entry>, u64)> {
+    pub(crate) async fn line(&self, key: &LockKey) -> Result<(LockFolder, Vec<KeyEntry>, u64)> {
         let folder = self.layout.lock(key);
         let page = self.client.read(Lane::Wish, folder.all(), Scope::Below).await?;
         let mut all = page.entries;
@@ -191,7 +191,7 @@ mod tests {
     fn only_what_was_made_before_and_conflicts_is_in_the_way() {
         let layout = crate::layout::Layout::new(&"n".parse().unwrap()).unwrap();
         let folder = layout.lock(&LockKey::lock(&"l".parse().unwrap()));
-        let made = |mode, id: u128, created| Entry {
+        let made = |mode, id: u128, created| KeyEntry {
             key: folder.place(mode, RequestId(id)),
             value: Vec::new(),
             session: Some("s".to_owned()),

@@ -102,7 +102,7 @@ impl Serialize for Transaction<'_> {
 #[derive(Debug)]
 pub(crate) enum TxnResult {
     /// All was done. The entries that its operations touched or read, in their order; without values where they were not read.
-    Done(Vec<Entry>),
+    Done(Vec<KeyEntry>),
     /// Nothing was done, since these operations failed.
     Refused(Vec<usize>),
 }
@@ -116,7 +116,7 @@ impl TxnResult {
 
 /// One key with what stands there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct KeyEntry {
     pub(crate) key: String,
     pub(crate) value: Vec<u8>,
     /// By which session it is locked.
@@ -139,9 +139,9 @@ struct WireEntry {
 }
 
 impl WireEntry {
-    fn read(self) -> Result<Entry> {
+    fn read(self) -> Result<KeyEntry> {
         let value = BASE64_STANDARD.decode(self.value.unwrap_or_default());
-        Ok(Entry {
+        Ok(KeyEntry {
             key: self.key,
             value: value.map_err(|_| error::strange("a value that is no base64"))?,
             session: self.session.filter(|session| !session.is_empty()),
@@ -180,7 +180,7 @@ pub(crate) fn read_transaction(answer: &HttpResponse, address: &str) -> Result<T
         return Ok(TxnResult::Refused(errors.iter().map(|error| error.op_index).collect()));
     }
     let entries = wire.results.unwrap_or_default().into_iter().filter_map(|result| result.kv).map(WireEntry::read);
-    let entries: Result<Vec<Entry>> = entries.collect();
+    let entries: Result<Vec<KeyEntry>> = entries.collect();
     entries.map(TxnResult::Done).map_err(|error| Failure { error, remedy: error::Remedy::None })
 }
 
@@ -188,7 +188,7 @@ pub(crate) fn read_transaction(answer: &HttpResponse, address: &str) -> Result<T
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     /// In the order of the keys; none where there is nothing.
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Vec<KeyEntry>,
     /// Of what happened after this index nothing is in it.
     pub(crate) index: u64,
 }
@@ -204,7 +204,7 @@ impl Page {
         }
         let entries: Vec<WireEntry> =
             serde_json::from_slice(&answer.body).map_err(|_| error::strange("a list of entries"))?;
-        let entries: Result<Vec<Entry>> = entries.into_iter().map(WireEntry::read).collect();
+        let entries: Result<Vec<KeyEntry>> = entries.into_iter().map(WireEntry::read).collect();
         Ok(Page { entries: entries?, index: answer.index })
     }
 }

@@ -15,7 +15,7 @@ use tooz_core::{LockMode, Result, RosterEntry};
 use crate::client::{Client, Lane, Scope};
 use crate::idle::Idle;
 use crate::layout::{GroupFolder, LockFolder, count_holders};
-use crate::request::{Entry, Page};
+use crate::request::{KeyEntry, Page};
 
 /// The pause for each member between two readings of a group: so a change of a group of a thousand costs a reader a tenth of its time at most.
 const FOR_EACH: Duration = Duration::from_micros(100);
@@ -74,7 +74,7 @@ pub(crate) fn group(watching: Poller, folder: GroupFolder, page: &Page) -> PushS
 
 /// The members of a page, by their keys, with the index of the last change of each.
 fn members(folder: &GroupFolder, page: &Page) -> BTreeMap<String, (u64, RosterEntry)> {
-    let entry = |found: &Entry| Some((found.key.clone(), (found.modified, folder.entry(found)?)));
+    let entry = |found: &KeyEntry| Some((found.key.clone(), (found.modified, folder.entry(found)?)));
     page.entries.iter().filter_map(entry).collect()
 }
 
@@ -167,7 +167,7 @@ fn changes(before: &BTreeMap<String, (u64, RosterEntry)>, now: &BTreeMap<String,
 }
 
 /// A hint at every change of the holders of a lock, whose queue at that index was this.
-pub(crate) fn lock(watching: Poller, folder: LockFolder, line: Vec<Entry>, index: u64) -> PushStream {
+pub(crate) fn lock(watching: Poller, folder: LockFolder, line: Vec<KeyEntry>, index: u64) -> PushStream {
     let (pusher, stream) = push_channel();
     let pusher = Arc::new(pusher);
     pusher.push(Pushed::Ready);
@@ -179,7 +179,7 @@ pub(crate) fn lock(watching: Poller, folder: LockFolder, line: Vec<Entry>, index
 struct LockWatch {
     folder: LockFolder,
     pusher: Arc<Pusher>,
-    line: Vec<Entry>,
+    line: Vec<KeyEntry>,
     /// Of the last reading of the whole lock.
     index: u64,
     has_failed: bool,

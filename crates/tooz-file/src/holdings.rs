@@ -31,7 +31,7 @@ pub(crate) struct Holdings {
 
 #[derive(Default)]
 struct HeldLocks {
-    grants: BTreeMap<RequestId, Grant>,
+    grants: BTreeMap<RequestId, HeldLock>,
     idle: HashMap<LockKey, Arc<LockFile>>,
     waits: HashMap<(LockKey, LockMode), Arc<Wait>>,
     /// The folders of the lock files as they were when all grants were looked after.
@@ -43,7 +43,7 @@ struct HeldLocks {
 type Memberships = HashMap<GroupId, HashMap<RequestId, AliveFile>>;
 
 /// A lock that is held.
-struct Grant {
+struct HeldLock {
     taken: LockedFile,
     /// When the path was looked at for this grant; `None` once that has served.
     looked_at: Option<Instant>,
@@ -51,7 +51,7 @@ struct Grant {
     is_duplicated: bool,
 }
 
-impl Grant {
+impl HeldLock {
     /// Gives the lock back. The file, if it may serve another grant.
     fn give_back(self) -> Option<Arc<LockFile>> {
         let file = self.taken.give_back()?;
@@ -92,7 +92,7 @@ impl Holdings {
         let granted = Granted::new(taken.token);
         match self.open_locks() {
             Ok(mut locks) => {
-                let grant = Grant { taken, looked_at: Some(Instant::now()), is_duplicated: false };
+                let grant = HeldLock { taken, looked_at: Some(Instant::now()), is_duplicated: false };
                 locks.grants.insert(request.id, grant);
                 Ok(granted)
             }

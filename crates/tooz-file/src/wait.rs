@@ -41,7 +41,7 @@ pub(crate) struct Wait {
 
 struct WaitState {
     asker: Option<Asker>,
-    gate: Gate,
+    gate: GateState,
     /// Whether a thread is parked at the data lock.
     parked: bool,
 }
@@ -51,7 +51,8 @@ struct Asker {
     answer: oneshot::Sender<Result<LockedFile>>,
 }
 
-enum Gate {
+/// How this place stands to the gate of the lock.
+enum GateState {
     /// No thread of ours is there.
     Away,
     /// A thread stands in the line for it.
@@ -78,7 +79,7 @@ impl Wait {
         key: LockKey,
         mode: LockMode,
     ) -> Arc<Self> {
-        let state = WaitState { asker: None, gate: Gate::Away, parked: false };
+        let state = WaitState { asker: None, gate: GateState::Away, parked: false };
         Arc::new(Wait { namespace, member, pid, key, mode, state: Mutex::new(state) })
     }
 
@@ -90,7 +91,7 @@ impl Wait {
     ) -> Result<oneshot::Receiver<Result<LockedFile>>> {
         let (answer, receiver) = oneshot::channel();
         let mut state = self.state();
-        if matches!(state.gate, Gate::Away) {
+        if matches!(state.gate, GateState::Away) {
             let wait = Arc::clone(self);
             // Here and not on the thread, which may have to wait for a processor. A place goes with the description.
             let position = file.stand_in_line()?;
@@ -99,7 +100,7 @@ impl Wait {
                 .stack_size(STACK)
                 .spawn(move || wait.queue(file, position))
                 .map_err(error::no_thread)?;
-            state.gate = Gate::Queued;
+            state.gate = GateState::Queued;
         }
         state.asker = Some(Asker { id, answer });
         Ok(receiver)
@@ -123,7 +124,7 @@ impl Wait {
     /// Whether no thread is left here and no request waits.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.state();
-        state.asker.is_none() && matches!(state.gate, Gate::Away) && !state.parked
+        state.asker.is_none() && matches!(state.gate, GateState::Away) && !state.parked
     }
 
     /// The thread's work.
@@ -156,11 +157,11 @@ impl Wait {
     fn passed_the_gate(&self, file: &Arc<LockFile>) -> Next {
         let mut state = self.state();
         if state.asker.is_none() {
-            state.gate = Gate::Away;
+            state.gate = GateState::Away;
             // The caller's description is closed as the thread ends, and the gate is free again.
             return Next::End;
         }
-        state.gate = Gate::Ours(Arc::clone(file));
+        state.gate = GateState::Ours(Arc::clone(file));
         if state.parked {
             return Next::End;
         }
@@ -171,15 +172,15 @@ impl Wait {
     fn got_the_data(&self, file: Arc<LockFile>, waited: Result<()>) -> Next {
         let mut state = self.state();
         state.parked = false;
-        match std::mem::replace(&mut state.gate, Gate::Away) {
+        match std::mem::replace(&mut state.gate, GateState::Away) {
             // Given back by closing the description. (Without an asker the gate is never ours.)
-            Gate::Away => Next::End,
+            GateState::Away => Next::End,
             // A request that came since then has a place in the queue that is not this thread's to jump.
-            Gate::Queued => {
-                state.gate = Gate::Queued;
+            GateState::Queued => {
+                state.gate = GateState::Queued;
                 Next::End
             }
-            Gate::Ours(gate) => {
+            GateState::Ours(gate) => {
                 if let Err(error) = waited {
                     return self.answer(state, Err(error));
                 }
@@ -194,7 +195,7 @@ impl Wait {
                         }
                     }
                     Ok(None) => {
-                        state.gate = Gate::Queued;
+                        state.gate = GateState::Queued;
                         Next::Again
                     }
                     Err(error) => self.answer(state, Err(error)),
@@ -205,7 +206,7 @@ impl Wait {
 
     fn fail(&self, error: Error) {
         let mut state = self.state();
-        state.gate = Gate::Away;
+        state.gate = GateState::Away;
         self.answer(state, Err(error));
     }
 
@@ -229,11 +230,11 @@ impl WaitState {
     fn abandon(&mut self) {
         // The dropped sender tells a `lock` that still listens.
         self.asker = None;
-        if let Gate::Ours(gate) = &self.gate {
+        if let GateState::Ours(gate) = &self.gate {
             // The thread that is parked on this very description stays where it is; only others may come past it. Should
             // the call fail, they come when that thread ends.
             let _ = gate.let_the_next_come();
-            self.gate = Gate::Away;
+            self.gate = GateState::Away;
         }
     }
 }

@@ -9,7 +9,7 @@ use tooz_core::{Error, ErrorKind, GroupId, Outcome, Result};
 
 use crate::client::{Client, Lane};
 use crate::error::lost;
-use crate::holdings::Membership;
+use crate::holdings::HeldMembership;
 use crate::journal::group::{
     FOR_EVER, GroupJournal, compact, create, delete, join, join_again, kept_for, leave, update, withdraw,
 };
@@ -109,7 +109,7 @@ impl Client {
     /// Looks whether a membership still stands. One that was lost with its record stands again, with its group.
     pub(crate) async fn look_at_membership(&self, request: RequestId) -> Result<()> {
         let _turn = self.memberships.lock().await;
-        let Some(Membership { request, key, made_by, count, .. }) = self.holdings.membership(request) else {
+        let Some(HeldMembership { request, key, made_by, count, .. }) = self.holdings.membership(request) else {
             return Ok(());
         };
         let mut look = self.look_at_group(&key).await?;
@@ -172,7 +172,8 @@ impl Client {
         };
         if look.journal.entry_of(request.id).is_some() {
             let version = look.seen.version;
-            let membership = Membership { request: request.clone(), key: key.to_owned(), version, made_by, count: 0 };
+            let membership =
+                HeldMembership { request: request.clone(), key: key.to_owned(), version, made_by, count: 0 };
             self.holdings.join(request.id, membership);
             for (by, old) in &look.journal.replaced {
                 if *by == request.id && old.session != self.session {
@@ -323,7 +324,7 @@ impl Groups for MemcachedSession {
             }
             let gone = client.gone_of(look.sessions()).await?;
             if gone.is_empty() {
-                let members = look.journal.members.iter().map(crate::journal::group::Entry::listed);
+                let members = look.journal.members.iter().map(crate::journal::group::MemberEntry::listed);
                 return Ok(Roster::new(members.collect::<Result<_>>()?, 0));
             }
             look = client.bury_members(&key, &gone).await?;

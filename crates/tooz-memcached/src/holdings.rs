@@ -17,8 +17,8 @@ pub(crate) struct Holdings {
 
 #[derive(Default)]
 struct HoldingsState {
-    held: BTreeMap<RequestId, Grant>,
-    joined: BTreeMap<RequestId, Membership>,
+    held: BTreeMap<RequestId, HeldLock>,
+    joined: BTreeMap<RequestId, HeldMembership>,
     /// Requests that may stand in the record with that key.
     asked: BTreeMap<RequestId, String>,
     /// What was asked without an answer may yet come to the server: it is given back in a way that holds for that, too.
@@ -34,7 +34,7 @@ pub(crate) type Few<V> = Vec<(RequestId, V)>;
 
 /// A grant of this session.
 #[derive(Clone, Debug)]
-pub(crate) struct Grant {
+pub(crate) struct HeldLock {
     pub(crate) lock: LockKey,
     /// Where the lock stands.
     pub(crate) key: String,
@@ -48,7 +48,7 @@ pub(crate) struct Grant {
 
 /// A membership of this session.
 #[derive(Clone, Debug)]
-pub(crate) struct Membership {
+pub(crate) struct HeldMembership {
     /// With its latest capabilities.
     pub(crate) request: JoinRequest,
     pub(crate) key: String,
@@ -69,7 +69,7 @@ impl Holdings {
     }
 
     /// From now on this grant is looked after. `false`: it was taken away already.
-    pub(crate) fn hold(&self, request: RequestId, grant: Grant) -> bool {
+    pub(crate) fn hold(&self, request: RequestId, grant: HeldLock) -> bool {
         let mut state = self.state();
         if state.taken.remove(&request) {
             return false;
@@ -79,7 +79,7 @@ impl Holdings {
     }
 
     /// The grant is about to be given back: it won't be missed.
-    pub(crate) fn forget(&self, request: RequestId) -> Option<Grant> {
+    pub(crate) fn forget(&self, request: RequestId) -> Option<HeldLock> {
         let mut state = self.state();
         state.taken.remove(&request);
         state.held.remove(&request)
@@ -129,14 +129,14 @@ impl Holdings {
     }
 
     /// The grant was seen in that version.
-    pub(crate) fn saw(&self, request: RequestId, seen: Grant) {
+    pub(crate) fn saw(&self, request: RequestId, seen: HeldLock) {
         if let Some(grant) = self.state().held.get_mut(&request) {
             *grant = seen;
         }
     }
 
     /// From now on this membership is looked after.
-    pub(crate) fn join(&self, request: RequestId, membership: Membership) {
+    pub(crate) fn join(&self, request: RequestId, membership: HeldMembership) {
         self.state().joined.entry(request).or_insert(membership);
     }
 
@@ -155,7 +155,7 @@ impl Holdings {
     }
 
     /// What this membership is to be at the server; `None`: there is no such membership.
-    pub(crate) fn membership(&self, request: RequestId) -> Option<Membership> {
+    pub(crate) fn membership(&self, request: RequestId) -> Option<HeldMembership> {
         self.state().joined.get(&request).cloned()
     }
 
@@ -176,17 +176,17 @@ impl Holdings {
     }
 
     /// All grants that should be at the server.
-    pub(crate) fn held(&self) -> Vec<(RequestId, Grant)> {
+    pub(crate) fn held(&self) -> Vec<(RequestId, HeldLock)> {
         self.state().held.iter().map(|(request, grant)| (*request, grant.clone())).collect()
     }
 
     /// All memberships that should be at the server.
-    pub(crate) fn joined(&self) -> Vec<(RequestId, Membership)> {
+    pub(crate) fn joined(&self) -> Vec<(RequestId, HeldMembership)> {
         self.state().joined.iter().map(|(request, membership)| (*request, membership.clone())).collect()
     }
 
     /// The next few grants and memberships to look after.
-    pub(crate) fn next_few(&self) -> (Few<Grant>, Few<Membership>) {
+    pub(crate) fn next_few(&self) -> (Few<HeldLock>, Few<HeldMembership>) {
         let mut state = self.state();
         let HoldingsState { held, joined, turn, members_turn, .. } = &mut *state;
         (next_few(held, turn), next_few(joined, members_turn))

@@ -9,7 +9,7 @@ use tooz_core::{Error, ErrorKind, FencingToken, Holder, LockMode, Outcome, Resul
 
 use crate::client::{Client, Lane};
 use crate::error::{full, lost};
-use crate::holdings::Grant;
+use crate::holdings::HeldLock;
 use crate::journal::lock::{KEPT, LockJournal, QueuedRequest, break_off, compact, free, kept_for, release, withdraw};
 use crate::journal::{End, LONG, SessionId, dead};
 use crate::record::{Append, IfMissing, RecordReading};
@@ -38,9 +38,9 @@ impl SeenLock {
     }
 
     /// The grant of the first request in it.
-    pub(crate) fn grant(&self, lock: &LockKey, key: &str) -> Grant {
+    pub(crate) fn grant(&self, lock: &LockKey, key: &str) -> HeldLock {
         let is_alone = self.journal.line.len() == 1 && self.journal.withdrawn.len() <= FEW;
-        Grant {
+        HeldLock {
             lock: lock.clone(),
             key: key.to_owned(),
             last_token: self.journal.last_token,
@@ -230,8 +230,8 @@ impl Client {
     /// Frees a lock in whose record no other place stands, if that is still so. The last token is kept there, and what is to be remembered.
     ///
     /// A server without any room can only delete: that waits until whatever comes next begins with a later token.
-    async fn free_at_once(&self, grant: &Grant, beside: &str) -> Result<bool> {
-        let Grant { key, version, .. } = grant;
+    async fn free_at_once(&self, grant: &HeldLock, beside: &str) -> Result<bool> {
+        let HeldLock { key, version, .. } = grant;
         let text = beside.to_owned() + &free(grant.last_token);
         let batch = if self.has_room(key.len(), text.len()).await? {
             Batch::default().swap(key, version.cas, &text, kept_for(&text))
@@ -257,7 +257,7 @@ impl Client {
 
 /// Beside what a grant stands, where it may be given back in one step. Once in a while it is not where requests in doubt are remembered: the longer way
 /// looks whether these still have to be.
-fn beside_which(grant: &Grant) -> Option<String> {
+fn beside_which(grant: &HeldLock) -> Option<String> {
     grant.beside.clone().filter(|beside| beside.is_empty() || fastrand::u8(..16) > 0)
 }
 

@@ -10,7 +10,7 @@ use tooz_core::{Error, Result};
 
 use crate::client::{Client, Lane};
 use crate::error::lost;
-use crate::holdings::{Grant, Membership};
+use crate::holdings::{HeldLock, HeldMembership};
 use crate::journal::group;
 use crate::journal::lock;
 use crate::journal::{BETWEEN, SessionId, dead};
@@ -164,8 +164,8 @@ impl Client {
     /// Looks whether these still are at the server, and sees to it that they are kept.
     pub(crate) async fn look_after(
         &self,
-        held: &[(RequestId, Grant)],
-        joined: &[(RequestId, Membership)],
+        held: &[(RequestId, HeldLock)],
+        joined: &[(RequestId, HeldMembership)],
     ) -> Result<()> {
         for some in held.chunks(AT_ONCE) {
             let batch = some.iter().fold(Batch::default(), |batch, (_, grant)| batch.touch(&grant.key, lock::KEPT));
@@ -196,7 +196,7 @@ impl Client {
         looked
     }
 
-    async fn look_at_grant(&self, request: RequestId, grant: &Grant) -> Result<()> {
+    async fn look_at_grant(&self, request: RequestId, grant: &HeldLock) -> Result<()> {
         let look = self.look_at_lock(&grant.key).await?;
         if look.journal.holders().iter().any(|place| place.request == request) {
             self.holdings.saw(request, look.grant(&grant.lock, &grant.key));

@@ -45,9 +45,9 @@ impl Locks for MySqlSession {
         let mut patience = FIRST_TURN;
         while wanted.is_wanted() {
             let lent = match until_lent(open, request, wanted).await? {
-                Place::Lent(lent) => lent,
-                Place::Granted(granted) => return Ok(Some(granted)),
-                Place::Unwanted => return Ok(None),
+                LoanEnd::Lent(lent) => lent,
+                LoanEnd::Granted(granted) => return Ok(Some(granted)),
+                LoanEnd::Unwanted => return Ok(None),
             };
             match open.take_turn(lent, request, wanted, open.pool.turn_length(patience)).await? {
                 TurnEnd::Granted(granted) => return Ok(Some(granted)),
@@ -144,7 +144,7 @@ impl Locks for MySqlSession {
 }
 
 /// What a request that waits for a connection to wait on has come to.
-enum Place {
+enum LoanEnd {
     Lent(Loan),
     /// The lock was free at a try meanwhile.
     Granted(Granted),
@@ -153,7 +153,7 @@ enum Place {
 
 /// Waits for a connection to wait on: for its turn, and then until there is one, since the server may let no more of them in. Without a connection trying is
 /// better than nothing; the place for one is kept. The complaint stands until there is one: given back as an error it would be taken back with each attempt.
-async fn until_lent(open: &OpenSession, request: &LockRequest, wanted: &Wanted) -> Result<Place> {
+async fn until_lent(open: &OpenSession, request: &LockRequest, wanted: &Wanted) -> Result<LoanEnd> {
     let mut pauses = Backoff::between(Duration::from_millis(50), Duration::from_secs(1));
     let turn = open.pool.turn();
     tokio::pin!(turn);
@@ -162,10 +162,10 @@ async fn until_lent(open: &OpenSession, request: &LockRequest, wanted: &Wanted) 
         tokio::select! {
             biased;
             permit = &mut turn => break permit?,
-            () = wanted.unwanted() => return Ok(Place::Unwanted),
+            () = wanted.unwanted() => return Ok(LoanEnd::Unwanted),
             () = sleep(pauses.next().max(pace)) => {
                 if let Some(granted) = open.acquire(request, Gate::Ask).await?.granted() {
-                    return Ok(Place::Granted(granted));
+                    return Ok(LoanEnd::Granted(granted));
                 }
             }
         }
@@ -175,7 +175,7 @@ async fn until_lent(open: &OpenSession, request: &LockRequest, wanted: &Wanted) 
         match open.pool.lend(permit).await {
             Ok(lent) => {
                 wanted.queued();
-                return Ok(Place::Lent(lent));
+                return Ok(LoanEnd::Lent(lent));
             }
             Err((error, kept)) => {
                 wanted.trouble(&error);
@@ -184,11 +184,11 @@ async fn until_lent(open: &OpenSession, request: &LockRequest, wanted: &Wanted) 
         }
         tokio::select! {
             biased;
-            () = wanted.unwanted() => return Ok(Place::Unwanted),
+            () = wanted.unwanted() => return Ok(LoanEnd::Unwanted),
             () = sleep(pauses.next()) => {}
         }
         if let Some(granted) = open.acquire(request, Gate::Ask).await?.granted() {
-            return Ok(Place::Granted(granted));
+            return Ok(LoanEnd::Granted(granted));
         }
     }
 }

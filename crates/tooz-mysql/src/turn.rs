@@ -34,7 +34,7 @@ pub(crate) enum TurnEnd {
 
 /// What a statement waits for.
 #[derive(Clone)]
-enum Queue {
+enum WaitTarget {
     /// To keep it.
     Gate(Name),
     /// Until it could be had: a named lock of the lock itself, or of one that shares it.
@@ -75,11 +75,11 @@ impl OpenSession {
         // Errors leave the connection to be closed: with it ends whatever it waits for or holds.
         self.note_wait(&mut lent.waiter, request, &doors.gate).await?;
         let mut ended =
-            self.blocked(&mut lent.waiter, Queue::Gate(doors.gate.clone()), &about, wanted, yields_at).await?;
+            self.blocked(&mut lent.waiter, WaitTarget::Gate(doors.gate.clone()), &about, wanted, yields_at).await?;
         let mut ahead = vec![doors.lock.clone()];
         while ended == WaitEnd::Done {
             if let Some(next) = ahead.last().cloned() {
-                ended = self.blocked(&mut lent.waiter, Queue::Lock(next), &about, wanted, yields_at).await?;
+                ended = self.blocked(&mut lent.waiter, WaitTarget::Lock(next), &about, wanted, yields_at).await?;
                 match ended {
                     WaitEnd::Done => drop(ahead.pop()),
                     // The end of a slice alone is no reason to leave the gate to another.
@@ -143,22 +143,22 @@ impl OpenSession {
     async fn blocked(
         &self,
         waiter: &mut Waiter,
-        queue: Queue,
+        queue: WaitTarget,
         about: &str,
         wanted: &Wanted,
         yields_at: Instant,
     ) -> Result<WaitEnd> {
         // A request that waits for the lock itself keeps all others waiting: its slices are so short that the server soon sees whether it still lives.
         let slice = match queue {
-            Queue::Gate(_) => SLICE,
-            Queue::Lock(_) => at_the_head(self.timeout),
+            WaitTarget::Gate(_) => SLICE,
+            WaitTarget::Lock(_) => at_the_head(self.timeout),
         };
         let (own, most) = (waiter.name.clone(), seconds(slice));
         let ours = format!("IS_USED_LOCK('{own}') = CONNECTION_ID()");
         let waits = match queue {
-            Queue::Gate(gate) => format!("IF({ours}, GET_LOCK('{gate}', {most}), NULL)"),
+            WaitTarget::Gate(gate) => format!("IF({ours}, GET_LOCK('{gate}', {most}), NULL)"),
             // What could be had is let go at once.
-            Queue::Lock(lock) => {
+            WaitTarget::Lock(lock) => {
                 format!("IF({ours}, GET_LOCK('{lock}', {most}), NULL), IF({ours}, RELEASE_LOCK('{lock}'), NULL)")
             }
         };

@@ -53,8 +53,8 @@ pub(crate) struct Lanes<W: Listen> {
 struct State<W: Listen> {
     /// The wire while it is idle: then no place is taken.
     idle: Option<W>,
-    first: Queue<W>,
-    in_order: Queue<W>,
+    first: LaneQueue<W>,
+    in_order: LaneQueue<W>,
     /// Wakes the task that listens.
     listener: Option<Waker>,
     /// Wakes the one that uses the wire: it has to let go of it in the end.
@@ -67,7 +67,7 @@ pub(crate) type Place<W> = oneshot::Receiver<Turn<W>>;
 type Places<W> = VecDeque<oneshot::Sender<Turn<W>>>;
 
 /// The places of one lane, first come, first served.
-struct Queue<W: Listen> {
+struct LaneQueue<W: Listen> {
     places: Places<W>,
     /// With how many places those whose askers have gone are cleared away.
     clears_at: usize,
@@ -87,8 +87,8 @@ impl<W: Listen> Lanes<W> {
     pub(crate) fn new(wire: W) -> Arc<Self> {
         let state = State {
             idle: Some(wire),
-            first: Queue::new(),
-            in_order: Queue::new(),
+            first: LaneQueue::new(),
+            in_order: LaneQueue::new(),
             listener: None,
             user: None,
             has_ended: false,
@@ -235,7 +235,7 @@ fn are_same(one: Option<&Waker>, other: Option<&Waker>) -> bool {
 }
 
 impl<W: Listen> State<W> {
-    fn queue(&mut self, lane: Lane) -> &mut Queue<W> {
+    fn queue(&mut self, lane: Lane) -> &mut LaneQueue<W> {
         match lane {
             Lane::First => &mut self.first,
             Lane::InOrder => &mut self.in_order,
@@ -243,9 +243,9 @@ impl<W: Listen> State<W> {
     }
 }
 
-impl<W: Listen> Queue<W> {
+impl<W: Listen> LaneQueue<W> {
     fn new() -> Self {
-        Queue { places: VecDeque::new(), clears_at: FEW }
+        LaneQueue { places: VecDeque::new(), clears_at: FEW }
     }
 
     /// One more place. Answers those whose askers have gone, from time to time: while the wire hangs, no turn passes them.

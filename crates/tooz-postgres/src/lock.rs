@@ -190,9 +190,9 @@ async fn wait_for(open: &OpenSession, request: &LockRequest, wanted: &Wanted) ->
     let mut patience = FIRST_TURN;
     while wanted.is_wanted() {
         let lent = match until_lent(open, request, wanted).await? {
-            Place::Lent(lent) => lent,
-            Place::Granted(granted) => return Ok(Some(granted)),
-            Place::Unwanted => return Ok(None),
+            LoanEnd::Lent(lent) => lent,
+            LoanEnd::Granted(granted) => return Ok(Some(granted)),
+            LoanEnd::Unwanted => return Ok(None),
         };
         match open.take_turn(lent, request, wanted, open.pool.turn_length(patience)).await? {
             TurnEnd::Granted(granted) => return Ok(Some(granted)),
@@ -204,7 +204,7 @@ async fn wait_for(open: &OpenSession, request: &LockRequest, wanted: &Wanted) ->
 }
 
 /// What a request that is not granted comes to.
-enum Place {
+enum LoanEnd {
     /// A connection on which it waits in the server's queue.
     Lent(Loan),
     Granted(Granted),
@@ -213,7 +213,7 @@ enum Place {
 
 /// Waits for a connection to wait on. Trying is better than nothing meanwhile: without one the request stands in no queue of the server's. Where none can be
 /// made, that is told, and the turn is kept.
-async fn until_lent(open: &OpenSession, request: &LockRequest, wanted: &Wanted) -> Result<Place> {
+async fn until_lent(open: &OpenSession, request: &LockRequest, wanted: &Wanted) -> Result<LoanEnd> {
     let mut pauses = Backoff::between(Duration::from_millis(50), Duration::from_secs(1));
     let turn = open.pool.turn();
     tokio::pin!(turn);
@@ -222,10 +222,10 @@ async fn until_lent(open: &OpenSession, request: &LockRequest, wanted: &Wanted) 
         tokio::select! {
             biased;
             permit = &mut turn => break permit?,
-            () = wanted.unwanted() => return Ok(Place::Unwanted),
+            () = wanted.unwanted() => return Ok(LoanEnd::Unwanted),
             () = sleep(pauses.next().max(pace)) => {
                 if let Some(granted) = open.acquire(request, Gate::Ask).await? {
-                    return Ok(Place::Granted(granted));
+                    return Ok(LoanEnd::Granted(granted));
                 }
             }
         }
@@ -235,7 +235,7 @@ async fn until_lent(open: &OpenSession, request: &LockRequest, wanted: &Wanted) 
         match open.pool.lend(permit).await {
             Ok(lent) => {
                 wanted.queued();
-                return Ok(Place::Lent(lent));
+                return Ok(LoanEnd::Lent(lent));
             }
             Err((error, kept)) => {
                 wanted.trouble(&error);
@@ -244,11 +244,11 @@ async fn until_lent(open: &OpenSession, request: &LockRequest, wanted: &Wanted) 
         }
         tokio::select! {
             biased;
-            () = wanted.unwanted() => return Ok(Place::Unwanted),
+            () = wanted.unwanted() => return Ok(LoanEnd::Unwanted),
             () = sleep(pauses.next()) => {}
         }
         if let Some(granted) = open.acquire(request, Gate::Ask).await? {
-            return Ok(Place::Granted(granted));
+            return Ok(LoanEnd::Granted(granted));
         }
     }
 }

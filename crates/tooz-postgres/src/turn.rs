@@ -47,7 +47,7 @@ pub(crate) enum TurnEnd {
 
 /// What a statement waits for.
 #[derive(Clone, Copy)]
-enum Queue {
+enum WaitTarget {
     Gate,
     /// The lock itself, at the head of all that wait.
     Lock,
@@ -71,9 +71,9 @@ impl OpenSession {
     ) -> Result<TurnEnd> {
         let yields_at = Instant::now() + patience;
         // Errors leave the connection to be closed: with it ends whatever it waits for or holds.
-        let mut ended = self.blocked(&mut lent, Queue::Gate, wanted, yields_at, request).await?;
+        let mut ended = self.blocked(&mut lent, WaitTarget::Gate, wanted, yields_at, request).await?;
         while let WaitEnd::Done = ended {
-            ended = self.blocked(&mut lent, Queue::Lock, wanted, yields_at, request).await?;
+            ended = self.blocked(&mut lent, WaitTarget::Lock, wanted, yields_at, request).await?;
             if let WaitEnd::Over = ended
                 && !self.pool.is_pressed()
             {
@@ -108,7 +108,7 @@ impl OpenSession {
     async fn blocked(
         &self,
         lent: &mut Loan,
-        queue: Queue,
+        queue: WaitTarget,
         wanted: &Wanted,
         yields_at: Instant,
         request: &LockRequest,
@@ -116,11 +116,11 @@ impl OpenSession {
         const DOING: &str = "wait for a lock";
         let (doors, pid) = (self.layout.doors(&request.key), lent.pid);
         let statement = match (queue, request.mode) {
-            (Queue::Gate, mode) => {
+            (WaitTarget::Gate, mode) => {
                 let (high, low) = waits(self.holdings.session, mode);
                 sqlx::query_scalar::<_, bool>(WAIT_FOR_GATE).bind(doors.gate).bind(pid).bind(high).bind(low)
             }
-            (Queue::Lock, mode) => {
+            (WaitTarget::Lock, mode) => {
                 let sql = if mode == LockMode::Exclusive { WAIT_FOR_LOCK } else { WAIT_FOR_SHARED_LOCK };
                 let slice = (self.timeout / 2).min(SLICE).as_millis().max(1).to_string();
                 sqlx::query_scalar(sql).bind(doors.lock).bind(pid).bind(slice)

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use tooz_core::{Error, Result};
 
 use crate::error::{ends_the_connection, is_unknown_script, of_server, silent, strange};
-use crate::exchange::{Exchange, Message, Replies};
+use crate::exchange::{Exchange, Publication, Replies};
 use crate::layout::Layout;
 use crate::login::{Login, Peer};
 use crate::options::{Encryption, Target};
@@ -17,12 +17,12 @@ use crate::reply::lines_of;
 use crate::request::{Argument, Request, number};
 use crate::script::{self, Script};
 use crate::value::Value;
-use crate::wire::{self, Place};
+use crate::wire::{self, ServerAddress};
 
 /// Where and how to connect.
 pub(crate) struct Dial<'a> {
     pub(crate) peer: Peer,
-    pub(crate) place: Place,
+    pub(crate) place: ServerAddress,
     pub(crate) login: Login,
     pub(crate) database: u8,
     pub(crate) encryption: &'a Encryption,
@@ -85,7 +85,7 @@ pub(crate) struct ScriptReply {
 
 /// What comes by itself. Dropping it ends the connection, whoever else knows it.
 pub(crate) struct Incoming {
-    pub(crate) pushes: broadcast::Receiver<Message>,
+    pub(crate) pushes: broadcast::Receiver<Publication>,
     exchange: Arc<Exchange>,
 }
 
@@ -103,10 +103,10 @@ impl Drop for Connection {
 
 impl Target {
     /// The one server that needs no Sentinel to be found.
-    pub(crate) fn fixed(&self) -> Option<Place> {
+    pub(crate) fn fixed(&self) -> Option<ServerAddress> {
         match self {
-            Target::Server(address) => Some(Place::Host(address.clone())),
-            Target::Socket(path) => Some(Place::Socket(path.clone())),
+            Target::Server(address) => Some(ServerAddress::Host(address.clone())),
+            Target::Socket(path) => Some(ServerAddress::Socket(path.clone())),
             Target::Sentinel(_) => None,
         }
     }

@@ -7,7 +7,7 @@ use tooz_core::driver::{FanOut, Mutex, MutexGuard, Pushed, Pusher};
 
 use crate::holdings::Holdings;
 use crate::layout::{Audience, Layout};
-use crate::record::{self, Message, News};
+use crate::record::{self, News, SessionMessage};
 
 /// The number of a session's first connection.
 pub(crate) const FIRST_EPOCH: u64 = 1;
@@ -75,7 +75,7 @@ impl Dispatch {
 
     /// A message to this session. Told twice is told once: whatever it says is about one request.
     fn told(&self, text: &str) -> FollowUp {
-        let Some(message) = Message::read(text) else { return FollowUp::Everything };
+        let Some(message) = SessionMessage::read(text) else { return FollowUp::Everything };
         let heard = {
             let mut state = self.state();
             if message.number <= state.heard {
@@ -95,7 +95,7 @@ impl Dispatch {
     /// All messages that a beat has brought, in their order. What an earlier connection brings late may have been told by a server
     /// that knew more than the one of today: it counts for nothing there.
     pub(crate) fn catch_up(&self, epoch: u64, messages: &[String]) {
-        for message in messages.iter().filter_map(|message| Message::read(message)) {
+        for message in messages.iter().filter_map(|message| SessionMessage::read(message)) {
             self.obey(message.news);
             let mut state = self.state();
             if state.epoch == epoch {
@@ -106,7 +106,7 @@ impl Dispatch {
 
     /// The first word on a connection was answered: these messages, and `last` is the number of the last one that there was.
     pub(crate) fn begin(&self, epoch: u64, last: u64, messages: &[String]) {
-        for message in messages.iter().filter_map(|message| Message::read(message)) {
+        for message in messages.iter().filter_map(|message| SessionMessage::read(message)) {
             self.obey(message.news);
         }
         let mut state = self.state();

@@ -31,7 +31,7 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// What was published on a channel.
 #[derive(Clone, Debug)]
-pub(crate) struct Message {
+pub(crate) struct Publication {
     pub(crate) channel: String,
     pub(crate) text: String,
 }
@@ -53,7 +53,7 @@ pub(crate) struct Exchange {
     sooner: Notify,
     /// By what it ended.
     ended: watch::Sender<Option<Error>>,
-    pushes: broadcast::Sender<Message>,
+    pushes: broadcast::Sender<Publication>,
 }
 
 struct State {
@@ -104,7 +104,7 @@ impl Exchange {
     }
 
     /// What is pushed from now on.
-    pub(crate) fn pushes(&self) -> broadcast::Receiver<Message> {
+    pub(crate) fn pushes(&self) -> broadcast::Receiver<Publication> {
         self.pushes.subscribe()
     }
 
@@ -221,7 +221,7 @@ impl Exchange {
             Some("message") => {
                 // What is no text is no message of ours; and the one who listens may have gone.
                 if let (Some(Some(channel)), Some(Some(text))) = (texts.next(), texts.next()) {
-                    let _ = self.pushes.send(Message { channel, text });
+                    let _ = self.pushes.send(Publication { channel, text });
                 }
             }
             Some("subscribe" | "unsubscribe") => {

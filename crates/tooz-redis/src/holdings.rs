@@ -47,7 +47,7 @@ struct HoldingsState {
     /// Grants, and of which lock.
     held: BTreeMap<RequestId, String>,
     /// Memberships by their joins.
-    joined: BTreeMap<RequestId, Membership>,
+    joined: BTreeMap<RequestId, HeldMembership>,
     cursors: Cursors,
 }
 
@@ -61,7 +61,7 @@ struct Cursors {
     joined: Option<RequestId>,
 }
 
-struct Membership {
+struct HeldMembership {
     group: GroupId,
     /// Where it stands in what a session owns.
     place: String,
@@ -229,7 +229,7 @@ impl Holdings {
 
     /// From now on the beats look after this membership.
     pub(crate) fn join(&self, request: RequestId, group: GroupId, place: String) {
-        self.state().joined.insert(request, Membership { group, place, missed: None });
+        self.state().joined.insert(request, HeldMembership { group, place, missed: None });
     }
 
     /// The membership is about to end.
@@ -370,7 +370,7 @@ mod tests {
         let request = RequestId(1);
         let group: GroupId = "g".parse().unwrap();
         let asked = Holding { request, place: "g:g\nm".into(), kind: HoldingKind::Membership };
-        state.joined.insert(request, Membership { group, place: asked.place.clone(), missed: None });
+        state.joined.insert(request, HeldMembership { group, place: asked.place.clone(), missed: None });
         assert!(state.miss(&asked, 1).is_none());
         assert!(state.miss(&asked, 2).is_none());
         assert!(matches!(state.miss(&asked, 2), Some(Discrepancy::Membership(_))));

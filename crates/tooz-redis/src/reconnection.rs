@@ -26,7 +26,7 @@ use crate::request::number;
 use crate::script::Script;
 use crate::sentinel::find_primary;
 use crate::server::{Server, Visit};
-use crate::wire::Place;
+use crate::wire::ServerAddress;
 
 /// The pauses between attempts to connect: chance adds up to as much again.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
@@ -74,7 +74,7 @@ impl Client {
         let (place, known_replicas) = match &settings.target {
             Target::Sentinel(sentinels) => {
                 let primary = find_primary(sentinels, &settings.encryption, limit).await?;
-                (Place::Host(primary.address), primary.replicas)
+                (ServerAddress::Host(primary.address), primary.replicas)
             }
             target => (target.fixed().ok_or_else(|| strange("no server"))?, 0),
         };

@@ -91,7 +91,7 @@ pub(crate) fn change(text: &str) -> Option<(Pushed, Duration)> {
 
 /// One message to a session, `NUMBER\nKIND\nREQUEST…`.
 #[derive(Debug)]
-pub(crate) struct Message {
+pub(crate) struct SessionMessage {
     /// They are numbered from 1 on, without a gap.
     pub(crate) number: u64,
     /// What it says; `None`: it can't be understood.
@@ -109,11 +109,11 @@ pub(crate) enum News {
     Ousted(RequestId, GroupId),
 }
 
-impl Message {
+impl SessionMessage {
     /// `None`: it is no message at all.
     pub(crate) fn read(text: &str) -> Option<Self> {
         let (number, text) = text.split_once('\n')?;
-        Some(Message { number: number.parse().ok()?, news: News::read(text) })
+        Some(SessionMessage { number: number.parse().ok()?, news: News::read(text) })
     }
 }
 
@@ -153,7 +153,7 @@ mod tests {
         #[test]
         fn nothing_that_others_wrote_panics(pieces in prop::collection::vec(piece(), 0..9), mark in "[ \n]") {
             let text = pieces.join(&mark);
-            let _ = (holder(&pieces), waiter(&pieces), change(&text), Message::read(&text));
+            let _ = (holder(&pieces), waiter(&pieces), change(&text), SessionMessage::read(&text));
             let _ = (membership("m", &text), membership(&text, ""), entry(&text, &text, &text), request_id(&text));
         }
 
@@ -192,7 +192,7 @@ mod tests {
         #[test]
         fn a_message_reads_back_the_same(number: u64, request: u128, token: u64, group in "\\PC{1,20}") {
             let request = RequestId(request);
-            let read = |text: String| Message::read(&format!("{number}\n{text}")).map(|message| (message.number, message.news));
+            let read = |text: String| SessionMessage::read(&format!("{number}\n{text}")).map(|message| (message.number, message.news));
             let granted = read(format!("granted\n{request}\n{token}"));
             prop_assert!(matches!(granted, Some((n, Some(News::Granted(r, g)))) if (n, r, g.token.0) == (number, request, token)));
             let broken = read(format!("broken\n{request}"));

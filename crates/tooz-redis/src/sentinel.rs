@@ -11,7 +11,7 @@ use crate::login::{Login, Peer};
 use crate::options::{Address, Encryption, Sentinels};
 use crate::reply::map_of;
 use crate::request::Argument;
-use crate::wire::Place;
+use crate::wire::ServerAddress;
 
 /// After the first answer the others have this long: a Sentinel that was cut off answers just as fast, and wrong.
 const SECOND_OPINION: Duration = Duration::from_millis(150);
@@ -62,7 +62,7 @@ pub(crate) async fn find_primary(sentinels: &Sentinels, encryption: &Encryption,
 async fn ask(address: &Address, sentinels: &Sentinels, encryption: &Encryption, limit: Duration) -> Result<Primary> {
     let dial = Dial {
         peer: Peer::Sentinel,
-        place: Place::Host(address.clone()),
+        place: ServerAddress::Host(address.clone()),
         login: Login::of_sentinels(sentinels).await?,
         database: 0,
         encryption,

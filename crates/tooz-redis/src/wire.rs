@@ -13,7 +13,7 @@ use crate::tls;
 
 /// Where a server listens.
 #[derive(Clone, Debug)]
-pub(crate) enum Place {
+pub(crate) enum ServerAddress {
     Host(Address),
     Socket(PathBuf),
 }
@@ -34,13 +34,13 @@ pub(crate) enum Sink {
 }
 
 /// Connects: by the first that answers of the addresses that the host has now.
-pub(crate) async fn connect(place: &Place, encryption: &Encryption) -> Result<(Source, Sink)> {
+pub(crate) async fn connect(place: &ServerAddress, encryption: &Encryption) -> Result<(Source, Sink)> {
     match place {
-        Place::Socket(path) => {
+        ServerAddress::Socket(path) => {
             let (source, sink) = UnixStream::connect(path).await.map_err(unreached)?.into_split();
             Ok((Source::Unix(source), Sink::Unix(sink)))
         }
-        Place::Host(Address { host, port }) => {
+        ServerAddress::Host(Address { host, port }) => {
             let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(unreached)?;
             stream.set_nodelay(true).map_err(unreached)?;
             if let Encryption::Tls(files) = encryption {

@@ -20,7 +20,7 @@ pub(crate) struct Gates {
 
 /// What is asked.
 #[derive(Clone, Copy)]
-pub(crate) enum Gate {
+pub(crate) enum RequestKind {
     /// A place in a queue.
     Enter,
     /// The end of one.
@@ -39,7 +39,7 @@ impl Gates {
     }
 
     /// Waits until it is this one's turn; first come, first served. The turn lasts as long as what is answered.
-    pub(crate) async fn pass(&self, gate: Gate) -> Option<SemaphorePermit<'_>> {
+    pub(crate) async fn pass(&self, gate: RequestKind) -> Option<SemaphorePermit<'_>> {
         // They are never closed.
         self.kinds[gate as usize].acquire().await.ok()
     }
@@ -57,7 +57,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_kind_has_a_gate_of_its_own() {
-        use Gate::{Break, Enter, Leave, LeaveGroup, Others};
+        use RequestKind::{Break, Enter, Leave, LeaveGroup, Others};
         let gates = Gates::new();
         let mut turns = Vec::new();
         for gate in [Enter, Leave, Break, LeaveGroup, Others] {

@@ -11,7 +11,7 @@ use zookeeper_client::{CreateMode, Error as ZkError, MultiWriteError, MultiWrite
 use crate::batch;
 use crate::connection::Connection;
 use crate::error;
-use crate::gates::Gate;
+use crate::gates::RequestKind;
 use crate::layout;
 use crate::mailbox::Mail;
 use crate::record::{self, GroupRecord, MemberRecord};
@@ -39,7 +39,7 @@ impl GroupEntry {
 #[async_trait]
 impl Groups for ZooKeeperSession {
     async fn create_group(&self, group: &GroupId) -> Result<()> {
-        let _turn = self.gates.pass(Gate::Others).await;
+        let _turn = self.gates.pass(RequestKind::Others).await;
         let path = self.layout.group(group);
         let data = record::write(&GroupRecord { group: group.as_str().to_owned() })?;
         let connection = self.client.connection().await?;
@@ -68,7 +68,7 @@ impl Groups for ZooKeeperSession {
     }
 
     async fn delete_group(&self, group: &GroupId) -> Result<()> {
-        let _turn = self.gates.pass(Gate::Others).await;
+        let _turn = self.gates.pass(RequestKind::Others).await;
         self.tree.agree().await?;
         let path = self.layout.group(group);
         let connection = self.client.connection().await?;
@@ -103,7 +103,7 @@ impl Groups for ZooKeeperSession {
     }
 
     async fn groups(&self) -> Result<Vec<GroupId>> {
-        let _turn = self.gates.pass(Gate::Others).await;
+        let _turn = self.gates.pass(RequestKind::Others).await;
         self.tree.agree().await?;
         let branch = &self.layout.groups();
         let listing = self.client.ask("list the groups", |zookeeper| async move {
@@ -130,7 +130,7 @@ impl Groups for ZooKeeperSession {
     }
 
     async fn members(&self, group: &GroupId) -> Result<Roster> {
-        let _turn = self.gates.pass(Gate::Others).await;
+        let _turn = self.gates.pass(RequestKind::Others).await;
         self.tree.agree().await?;
         let path = &self.layout.group(group);
         let listing = self.client.ask("list the members", |zookeeper| async move {
@@ -160,7 +160,7 @@ impl Groups for ZooKeeperSession {
     }
 
     async fn join(&self, request: &JoinRequest) -> Result<()> {
-        let _turn = self.gates.pass(Gate::Others).await;
+        let _turn = self.gates.pass(RequestKind::Others).await;
         let path = self.layout.member(&request.group, &request.member);
         let data = self.member_data(request)?;
         // Known before it is made, so that a take-over right after it is understood.
@@ -177,7 +177,7 @@ impl Groups for ZooKeeperSession {
     }
 
     async fn update(&self, request: &JoinRequest) -> Result<()> {
-        let _turn = self.gates.pass(Gate::Others).await;
+        let _turn = self.gates.pass(RequestKind::Others).await;
         let path = self.layout.member(&request.group, &request.member);
         let data = self.member_data(request)?;
         let group = self.layout.group(&request.group);
@@ -193,7 +193,7 @@ impl Groups for ZooKeeperSession {
     }
 
     async fn leave(&self, request: &JoinRequest) -> Result<()> {
-        let _turn = self.gates.pass(Gate::LeaveGroup).await;
+        let _turn = self.gates.pass(RequestKind::LeaveGroup).await;
         let path = self.layout.member(&request.group, &request.member);
         self.holdings.leave_group(request.id);
         let left = self.change(request, &path, |entry, mail, transaction| {

@@ -70,7 +70,7 @@ pub(crate) struct Holdings {
 #[derive(Default)]
 struct HoldingsState {
     locks: HashMap<RequestId, HeldLock>,
-    memberships: HashMap<RequestId, Membership>,
+    memberships: HashMap<RequestId, HeldMembership>,
     /// What all paths take.
     weight: usize,
     /// What is not watched yet, and since when it is held; the oldest first.
@@ -92,7 +92,7 @@ enum Status {
     Leaving,
 }
 
-struct Membership {
+struct HeldMembership {
     group: GroupId,
     path: String,
     status: Status,
@@ -177,7 +177,7 @@ impl Holdings {
         let mut state = self.state();
         if !state.memberships.contains_key(&id) {
             state.make_room(layout::weight(path), self.most)?;
-            let membership = Membership { group: group.clone(), path: path.to_owned(), status: Status::Waiting };
+            let membership = HeldMembership { group: group.clone(), path: path.to_owned(), status: Status::Waiting };
             state.memberships.insert(id, membership);
         }
         Ok(())

@@ -10,7 +10,7 @@ use zookeeper_client::{Client as ZooKeeper, Error as ZkError, MultiWriteError, S
 use crate::batch;
 use crate::connection::Connection;
 use crate::error;
-use crate::gates::Gate;
+use crate::gates::RequestKind;
 use crate::holdings::NodeState;
 use crate::layout;
 use crate::mailbox::Mail;
@@ -42,7 +42,7 @@ struct QueueNode {
 #[async_trait]
 impl Locks for ZooKeeperSession {
     async fn try_lock(&self, request: &LockRequest) -> Result<Option<Granted>> {
-        let _turn = self.gates.pass(Gate::Enter).await;
+        let _turn = self.gates.pass(RequestKind::Enter).await;
         let connection = self.client.connection().await?;
         self.requests.reserve(request)?;
         let mut entered = self.requests.enter(&connection, request).await;
@@ -76,7 +76,7 @@ impl Locks for ZooKeeperSession {
             match self.wait_once(&connection, request, wanted).await {
                 Ok(TurnEnd::Granted(granted)) => return Ok(Some(granted)),
                 Ok(TurnEnd::Unwanted) => {
-                    let _turn = self.gates.pass(Gate::Leave).await;
+                    let _turn = self.gates.pass(RequestKind::Leave).await;
                     return self.requests.withdraw(&connection, request).await.map(|_| None);
                 }
                 Ok(TurnEnd::Again) => {}
@@ -94,7 +94,7 @@ impl Locks for ZooKeeperSession {
     }
 
     async fn release(&self, request: &LockRequest) -> Result<()> {
-        let _turn = self.gates.pass(Gate::Leave).await;
+        let _turn = self.gates.pass(RequestKind::Leave).await;
         let connection = self.client.connection().await?;
         match self.requests.withdraw(&connection, request).await? {
             WithdrawalEnd::Ended => Ok(()),
@@ -103,7 +103,7 @@ impl Locks for ZooKeeperSession {
     }
 
     async fn holders(&self, key: &LockKey) -> Result<Vec<Holder>> {
-        let _turn = self.gates.pass(Gate::Others).await;
+        let _turn = self.gates.pass(RequestKind::Others).await;
         let mut holders = Vec::new();
         for seen in self.holding(key).await? {
             let Some(entry) = queue::parse(&seen.name) else { continue };
@@ -121,7 +121,7 @@ impl Locks for ZooKeeperSession {
         };
         let failed = |why| self.client.failed("break the lock", why);
         let (mut tries, mut turn) = (self.client.tries(), None);
-        let _turn = self.gates.pass(Gate::Break).await;
+        let _turn = self.gates.pass(RequestKind::Break).await;
         while tries.next().await {
             let found = self.holding(key).await?.into_iter().find(|seen| u64::try_from(seen.stat.czxid) == Ok(token.0));
             let Some(QueueNode { name, stat, .. }) = found else { return Err(missing()) };
@@ -166,7 +166,7 @@ impl Locks for ZooKeeperSession {
     }
 
     async fn locks(&self) -> Result<Vec<LockKey>> {
-        let _turn = self.gates.pass(Gate::Others).await;
+        let _turn = self.gates.pass(RequestKind::Others).await;
         self.tree.agree().await?;
         let mut keys = Vec::new();
         for space in [Space::Lock, Space::Election] {
@@ -182,7 +182,7 @@ impl Locks for ZooKeeperSession {
     }
 
     async fn waiters(&self, key: &LockKey) -> Result<Vec<Waiter>> {
-        let _turn = self.gates.pass(Gate::Others).await;
+        let _turn = self.gates.pass(RequestKind::Others).await;
         self.tree.agree().await?;
         let queue = &self.layout.queue(key);
         let waiting = self.client.ask("read the queue", |zookeeper| async move {
@@ -213,7 +213,7 @@ impl ZooKeeperSession {
         }
         let turn = tokio::select! {
             biased;
-            turn = self.gates.pass(Gate::Enter) => turn,
+            turn = self.gates.pass(RequestKind::Enter) => turn,
             () = wanted.unwanted() => return Ok(TurnEnd::Unwanted),
         };
         let (node, children) = self.requests.enter(connection, request).await?;

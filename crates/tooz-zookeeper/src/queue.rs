@@ -13,7 +13,7 @@ pub(crate) const LONGEST: usize = ID + 1 + 11;
 
 /// One request's node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry<'a> {
+pub(crate) struct QueueNode<'a> {
     pub(crate) id: RequestId,
     pub(crate) mode: LockMode,
     sequence: i64,
@@ -41,7 +41,7 @@ pub(crate) fn prefix(id: RequestId, mode: LockMode) -> String {
 }
 
 /// Reads the name of a node; `None` for what is no request of ours.
-pub(crate) fn parse(name: &str) -> Option<Entry<'_>> {
+pub(crate) fn parse(name: &str) -> Option<QueueNode<'_>> {
     let (id, rest) = name.split_at_checked(ID)?;
     let mode = match rest.get(..1)? {
         "x" => LockMode::Exclusive,
@@ -49,11 +49,11 @@ pub(crate) fn parse(name: &str) -> Option<Entry<'_>> {
         _ => return None,
     };
     let id = BASE64_URL_SAFE_NO_PAD.decode(id).ok()?.try_into().ok()?;
-    Some(Entry { id: RequestId(u128::from_be_bytes(id)), mode, sequence: rest[1..].parse().ok()?, name })
+    Some(QueueNode { id: RequestId(u128::from_be_bytes(id)), mode, sequence: rest[1..].parse().ok()?, name })
 }
 
 /// The requests among the children of a queue, first come first.
-pub(crate) fn sorted(children: &[String]) -> Vec<Entry<'_>> {
+pub(crate) fn sorted(children: &[String]) -> Vec<QueueNode<'_>> {
     let mut entries: Vec<_> = children.iter().filter_map(|name| parse(name)).collect();
     if let Some(base) = entries.first().map(|entry| entry.sequence) {
         entries.sort_by_key(|entry| distance(base, entry.sequence));
@@ -83,20 +83,20 @@ pub(crate) fn position<'a>(children: &'a [String], own: &str) -> Position<'a> {
 }
 
 /// The requests that hold the lock: the first, and if it is shared, the shared ones right behind it.
-pub(crate) fn holders(children: &[String]) -> Vec<Entry<'_>> {
+pub(crate) fn holders(children: &[String]) -> Vec<QueueNode<'_>> {
     let mut entries = sorted(children);
     entries.truncate(count_holders(&entries));
     entries
 }
 
 /// The requests behind those, first come first.
-pub(crate) fn waiters(children: &[String]) -> Vec<Entry<'_>> {
+pub(crate) fn waiters(children: &[String]) -> Vec<QueueNode<'_>> {
     let mut entries = sorted(children);
     entries.drain(..count_holders(&entries));
     entries
 }
 
-fn count_holders(entries: &[Entry<'_>]) -> usize {
+fn count_holders(entries: &[QueueNode<'_>]) -> usize {
     let shared = entries.iter().take_while(|entry| entry.mode == LockMode::Shared).count();
     shared.max(1).min(entries.len())
 }
@@ -172,7 +172,7 @@ mod tests {
             let mode = if shared { LockMode::Shared } else { LockMode::Exclusive };
             let name = node(id, mode, i64::from(sequence));
             prop_assert!(name.len() <= LONGEST);
-            let expected = Entry { id: RequestId(id), mode, sequence: i64::from(sequence), name: &name };
+            let expected = QueueNode { id: RequestId(id), mode, sequence: i64::from(sequence), name: &name };
             prop_assert_eq!(parse(&name), Some(expected));
         }
 

@@ -26,8 +26,8 @@ struct Write {
 }
 
 impl Server {
-    fn read(&self) -> Vec<Entry> {
-        let entry = |(key, (number, index)): (&String, &(u64, u64))| Entry {
+    fn read(&self) -> Vec<KeyEntry> {
+        let entry = |(key, (number, index)): (&String, &(u64, u64))| KeyEntry {
             key: key.clone(),
             value: number.to_string().into(),
             session: None,
@@ -38,7 +38,7 @@ impl Server {
     }
 
     /// What it answers, unless it refuses.
-    fn write(&mut self, write: &Write) -> Option<Vec<Entry>> {
+    fn write(&mut self, write: &Write) -> Option<Vec<KeyEntry>> {
         self.index += 1;
         let there = self.keys.get(&write.key).map(|(_, index)| *index);
         if write.over.is_some() && write.over != there {
@@ -47,7 +47,7 @@ impl Server {
         let mut answer = self.read();
         self.keys.insert(write.key.clone(), (write.number, self.index));
         let modified = self.index;
-        answer.push(Entry { key: write.key.clone(), value: Vec::new(), session: None, created: 1, modified });
+        answer.push(KeyEntry { key: write.key.clone(), value: Vec::new(), session: None, created: 1, modified });
         Some(answer)
     }
 }

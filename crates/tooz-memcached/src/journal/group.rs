@@ -30,11 +30,11 @@ pub(crate) struct GroupJournal {
     /// By which entry the group was made; `None`: there is no group.
     pub(crate) made_by: Option<u64>,
     /// The members, in the order in which they came.
-    pub(crate) members: Vec<Entry>,
+    pub(crate) members: Vec<MemberEntry>,
     /// Requests whose later entries have no effect, by whose sessions keep it so.
     pub(crate) withdrawn: BTreeMap<RequestId, SessionId>,
     /// What was taken over, by which join.
-    pub(crate) replaced: Vec<(RequestId, Entry)>,
+    pub(crate) replaced: Vec<(RequestId, MemberEntry)>,
     ended: BTreeMap<RequestId, End>,
     /// Which entries deleted the group, and by which it had been made.
     deleted_by: BTreeMap<u64, u64>,
@@ -44,7 +44,7 @@ pub(crate) struct GroupJournal {
 
 /// A member that stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct MemberEntry {
     pub(crate) request: RequestId,
     pub(crate) session: SessionId,
     /// How often its capabilities were changed.
@@ -53,9 +53,9 @@ pub(crate) struct Entry {
     pub(crate) capabilities: String,
 }
 
-impl Entry {
+impl MemberEntry {
     fn line(&self, replace: Replace) -> String {
-        let Entry { request, session, count, member, capabilities } = self;
+        let MemberEntry { request, session, count, member, capabilities } = self;
         let replace = match replace {
             Replace::Nobody => "-".to_owned(),
             Replace::Own(before) => before.to_string(),
@@ -98,9 +98,9 @@ pub(crate) fn join_again(made_by: u64, request: &JoinRequest, session: SessionId
     create(made_by) + &entry(request, session, count).line(Replace::Nobody)
 }
 
-fn entry(request: &JoinRequest, session: SessionId, count: u64) -> Entry {
+fn entry(request: &JoinRequest, session: SessionId, count: u64) -> MemberEntry {
     let capabilities = in_a_line(&request.capabilities);
-    Entry { request: request.id, session, count, member: request.member.clone(), capabilities }
+    MemberEntry { request: request.id, session, count, member: request.member.clone(), capabilities }
 }
 
 /// Changes the capabilities.
@@ -144,7 +144,7 @@ impl GroupJournal {
                         before => Replace::Own(before.parse().map_err(strange)?),
                     };
                     let (count, member, capabilities) = (fields.read()?, fields.read()?, fields.text()?.to_owned());
-                    journal.join(Entry { request, session, count, member, capabilities }, replace);
+                    journal.join(MemberEntry { request, session, count, member, capabilities }, replace);
                 }
                 "U" => {
                     let (request, count, capabilities) = (fields.read()?, fields.read()?, fields.text()?);
@@ -163,7 +163,7 @@ impl GroupJournal {
         Ok(journal)
     }
 
-    fn join(&mut self, entry: Entry, replace: Replace) {
+    fn join(&mut self, entry: MemberEntry, replace: Replace) {
         let is_over = self.ended.contains_key(&entry.request) || self.withdrawn.contains_key(&entry.request);
         let stands = self.entry_of(entry.request).is_some();
         if self.made_by.is_none() || is_over || stands || self.dead.contains(&entry.session) {
@@ -204,12 +204,12 @@ impl GroupJournal {
     }
 
     /// The member that this request has made.
-    pub(crate) fn entry_of(&self, request: RequestId) -> Option<&Entry> {
+    pub(crate) fn entry_of(&self, request: RequestId) -> Option<&MemberEntry> {
         self.members.iter().find(|entry| entry.request == request)
     }
 
     /// The member of that name.
-    pub(crate) fn member(&self, member: &MemberId) -> Option<&Entry> {
+    pub(crate) fn member(&self, member: &MemberId) -> Option<&MemberEntry> {
         self.members.iter().find(|entry| entry.member == *member)
     }
 

@@ -7,7 +7,7 @@ use crate::journal::dead;
 
 fn joined(request: u128, session: u64, member: &str, replace: Replace) -> String {
     let (request, session, member) = (RequestId(request), SessionId(session), member.parse().unwrap());
-    Entry { request, session, count: 0, member, capabilities: "null".to_owned() }.line(replace)
+    MemberEntry { request, session, count: 0, member, capabilities: "null".to_owned() }.line(replace)
 }
 
 fn read(text: &str) -> GroupJournal {
@@ -58,7 +58,7 @@ fn capabilities_are_what_was_said() {
     let json = "{\"k\":\t\"a\u{7f}b\u{80}\u{85}\u{9f}\u{2028}c\",\r\n \"l\": 1}";
     let said = Capabilities::from_json(json).unwrap();
     let (request, session, member) = (RequestId(1), SessionId(1), "a".parse().unwrap());
-    let entry = Entry { request, session, count: 0, member, capabilities: in_a_line(&said) };
+    let entry = MemberEntry { request, session, count: 0, member, capabilities: in_a_line(&said) };
     let journal = read(&(create(1) + &entry.line(NOBODY)));
     assert_eq!(journal.members[0].capabilities, json.replace(['\t', '\r', '\n'], " "));
 }
