@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::Level;
+
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::id::{GroupId, MemberId};
 use crate::base::loss_reason::LossReason;
@@ -18,7 +20,7 @@ use crate::engine::metric::{
     HEARTBEAT, HEARTBEATS, HELD, HOLD, LEADER_CHANGES, LOSSES, MEMBERS, MEMBERSHIPS, REMAINING, REQUEST, REQUESTS,
     SESSIONS, WAIT, WAITING, WAITS,
 };
-use crate::engine::trace::tell;
+use crate::engine::trace::{is_heard, tell};
 
 const NONE: (&str, &str) = ("", "");
 
@@ -195,6 +197,9 @@ impl Telemetry {
     /// The member stands in a group, for the first time or again.
     pub(crate) fn joined(&self, group: &GroupId, is_first: bool) {
         self.meter.change(&MEMBERSHIPS, Labels::default(), None, 1.0);
+        if !is_heard(Level::INFO) {
+            return;
+        }
         let (driver, member, group) = (self.driver, self.member.clone(), group.clone());
         tell(move || {
             let again = !is_first;
@@ -205,7 +210,7 @@ impl Telemetry {
     /// The member stands there no more, and will not by itself, for that reason; or it is out for a while.
     pub(crate) fn left(&self, group: &GroupId, reason: LossReason) {
         self.meter.change(&MEMBERSHIPS, Labels::default(), None, -1.0);
-        if reason == LossReason::Released {
+        if reason == LossReason::Released && is_heard(Level::INFO) {
             let (driver, member, group) = (self.driver, self.member.clone(), group.clone());
             tell(move || tracing::info!(target: "tooz::join", driver, %member, %group, "left"));
         }

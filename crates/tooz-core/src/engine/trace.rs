@@ -12,7 +12,7 @@ use tracing::dispatcher::{self, Dispatch};
 use tracing::field::{Field, Value, Visit, display};
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
-use tracing::{Event, Metadata, Subscriber, span};
+use tracing::{Event, Level, Metadata, Subscriber, span};
 
 use crate::base::contain::caught;
 
@@ -36,6 +36,12 @@ pub(crate) fn tell(tale: impl FnOnce() + Send + 'static) -> bool {
         thread.is_ok().then_some(sender)
     });
     teller.as_ref().is_some_and(|teller| teller.try_send(Box::new(tale)).is_ok())
+}
+
+/// Whether any subscriber may want what is told at that level. No subscriber is asked, so that none can hold this up. Without one nothing has to be told,
+/// which would wake a thread each time.
+pub(crate) fn is_heard(level: Level) -> bool {
+    level <= LevelFilter::current()
 }
 
 /// Runs what the heart's thread does: nothing in it waits for a subscriber.

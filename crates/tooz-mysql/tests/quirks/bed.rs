@@ -126,6 +126,46 @@ impl Store {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
+    /// Whether it is the other family.
+    pub(crate) fn is_mariadb(&self) -> bool {
+        self.sql("SELECT VERSION()").contains("MariaDB")
+    }
+
+    /// MySQL has none where it is free of charge, and does not start with the option.
+    pub(crate) fn has_no_pool_of_threads(&self) -> bool {
+        if self.is_mariadb() {
+            return false;
+        }
+        let started = Setup::new(Kind::MySql).argument("--thread-handling=pool-of-threads").start();
+        assert!(started.is_err(), "this server has a pool of threads");
+        true
+    }
+
+    /// Lets each commit take so long, as a replica does that is waited for and is not there.
+    pub(crate) fn slow_commits(&self, milliseconds: u32) {
+        let (role, load) = self.semi_sync();
+        self.sql(&format!("{load}SET GLOBAL rpl_semi_sync_{role}_timeout = {milliseconds}; SET GLOBAL rpl_semi_sync_{role}_enabled = ON"));
+    }
+
+    pub(crate) fn quick_commits(&self) {
+        let (role, _) = self.semi_sync();
+        self.sql(&format!("SET GLOBAL rpl_semi_sync_{role}_enabled = OFF"));
+    }
+
+    /// How the server that waits is called, and what loads that.
+    fn semi_sync(&self) -> (&'static str, &'static str) {
+        if self.is_mariadb() {
+            return ("master", "");
+        }
+        ("source", "INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'; ")
+    }
+
+    /// How many transactions that write were committed since this was asked first.
+    pub(crate) fn commits(&self) -> u32 {
+        self.sql("SET GLOBAL innodb_monitor_enable = 'trx_rw_commits'");
+        self.sql("SELECT `COUNT` FROM information_schema.INNODB_METRICS WHERE NAME = 'trx_rw_commits'").parse().unwrap()
+    }
+
     /// The number of the connection on which that member's session lives.
     pub(crate) fn session_of(&self, member: &str) -> String {
         let namespace = &self.namespace;

@@ -173,26 +173,21 @@ pub(crate) async fn an_error_after_the_grant_gives_the_lock_back(_: Store) {
 }
 
 pub(crate) async fn an_uncontended_lock_writes_nothing(_: Store) {
-    let store = Store::own(Setup::new(Kind::MySql).argument("--log-bin=binlog --server-id=1"));
+    let store = Store::own(Setup::new(Kind::MySql));
     let ours = store.connect("ours").await;
     let lock = ours.lock("x").unwrap();
     within(lock.acquire()).await.unwrap().release().await.unwrap();
     sleep(Duration::from_millis(300)).await;
-    let before = commits(&store);
+    let before = store.commits();
     for _ in 0..200 {
         within(lock.acquire()).await.unwrap().release().await.unwrap();
     }
     // On a busy machine one or another is held for so long that it is written down.
-    let written = commits(&store) - before;
+    let written = store.commits() - before;
     assert!(written < 50, "{written} commits");
 }
 
 /// How many commits went into the server's log.
-fn commits(store: &Store) -> u32 {
-    let status = store.sql("SHOW GLOBAL STATUS LIKE 'Binlog_commits'");
-    status.rsplit('\t').next().unwrap().parse().unwrap()
-}
-
 /// One commit for each would keep the connection, and those that wait for an answer, for as many times as the disk takes.
 pub(crate) async fn thousands_that_are_given_back_at_once_are_written_off_together(_: Store) {
     const COUNT: u32 = 3000;
@@ -207,7 +202,7 @@ pub(crate) async fn thousands_that_are_given_back_at_once_are_written_off_togeth
     while store.sql(rows) != (COUNT + 1).to_string() {
         sleep(Duration::from_millis(50)).await;
     }
-    let before = commits(&store);
+    let before = store.commits();
     let mut releases = JoinSet::new();
     for guard in guards {
         releases.spawn(guard.release());
@@ -218,7 +213,7 @@ pub(crate) async fn thousands_that_are_given_back_at_once_are_written_off_togeth
     while store.sql(rows) != "1" {
         sleep(Duration::from_millis(50)).await;
     }
-    let written = commits(&store) - before;
+    let written = store.commits() - before;
     assert!(written < COUNT / 10, "{written} commits");
     assert!(kept.is_held());
     kept.release().await.unwrap();

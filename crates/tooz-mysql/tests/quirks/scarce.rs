@@ -104,7 +104,7 @@ pub(crate) async fn a_slow_commit_ends_no_session_where_no_witness_is_let_in(_: 
     until(&store, CONNECTIONS, "2").await;
     sleep(Duration::from_millis(300)).await;
     let number = store.session_of("ours");
-    store.sql("SET GLOBAL rpl_semi_sync_master_timeout = 16000; SET GLOBAL rpl_semi_sync_master_enabled = ON");
+    store.slow_commits(16000);
     let slow = within(ours.lock("slow").unwrap().acquire()).await.unwrap();
     // Once it is held for a moment it is written down.
     sleep(Duration::from_secs(10)).await;
@@ -112,7 +112,7 @@ pub(crate) async fn a_slow_commit_ends_no_session_where_no_witness_is_let_in(_: 
     let at_work =
         format!("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID = {number} AND COMMAND = 'Query'");
     assert_eq!((store.sql(&at_work).as_str(), store.sql(CONNECTIONS).as_str()), ("1", "2"), "or this shows nothing");
-    store.sql("SET GLOBAL rpl_semi_sync_master_enabled = OFF");
+    store.quick_commits();
     within(slow.release()).await.unwrap();
     assert_eq!((guard.is_held(), store.session_of("ours")), (true, number));
     guard.release().await.unwrap();

@@ -177,6 +177,8 @@ fn initialize(plan: &Plan) -> Result<()> {
         .arg(format!("--init-file={}", text(&users)))
         .args(folders(plan)?)
         .args(MySqlFamily::MySql.arguments())
+        // What is settled for ever with the data.
+        .args(plan.arguments.iter().filter(|argument| argument.starts_with("--lower-case-table-names")))
         .args(as_root());
     let output = command.stdin(Stdio::null()).output().context("cannot run mysqld --initialize-insecure")?;
     if !output.status.success() {
