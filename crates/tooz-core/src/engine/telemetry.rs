@@ -46,7 +46,7 @@ impl Telemetry {
 
     /// The clock for what is only told; without a listener it is not asked.
     fn now() -> Option<Instant> {
-        (Meter::IS_ON || tracing::enabled!(target: "tooz::acquire", tracing::Level::DEBUG)).then(Instant::now)
+        (Meter::IS_ON || tracing::enabled!(target: "tooz::acquire", Level::DEBUG)).then(Instant::now)
     }
 
     /// A call for a lock begins. Its end is told by [`WaitRecord::over`], or by the drop.
@@ -127,7 +127,7 @@ impl Telemetry {
     pub(crate) fn heartbeat_answered(&self, after: Duration) {
         self.meter.count(&HEARTBEATS, [("outcome", "ok"), NONE, NONE], None);
         self.meter.sample(&HEARTBEAT, Labels::default(), None, after);
-        if tracing::enabled!(target: "tooz::renew", tracing::Level::TRACE) {
+        if tracing::enabled!(target: "tooz::renew", Level::TRACE) {
             let (driver, member) = (self.driver, self.member.clone());
             tell(move || {
                 let _span = tracing::trace_span!(target: "tooz::renew", "renew", driver, %member).entered();
