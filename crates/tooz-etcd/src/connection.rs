@@ -16,7 +16,8 @@ use crate::proto::etcdserverpb::lease_client::LeaseClient;
 use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use crate::proto::etcdserverpb::watch_client::WatchClient;
 
-/// A connection, with the token of the moment in which it was chosen.
+/// A connection, with the token of the moment in which it was chosen. Its channel dials again by itself when it was cut, as the library gives no way to forbid that; that
+/// harms nothing, since each request says by its keys and its lease for what it is meant, and a cut is told by the requests that it has ended.
 #[derive(Clone)]
 pub(crate) struct Connection {
     pub(crate) channel: Channel,

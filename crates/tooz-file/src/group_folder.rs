@@ -39,7 +39,7 @@ pub(crate) struct GroupFolder<'a> {
 
 /// What asking for the permission to change a group comes to.
 pub(crate) enum ChangePermission<'a> {
-    Change(Change<'a>),
+    Change(GroupChange<'a>),
     /// Another process is at it.
     Busy,
 }
@@ -48,7 +48,7 @@ pub(crate) enum ChangePermission<'a> {
 pub(crate) type GroupReader<'a> = &'a dyn Fn() -> Result<Option<MemberFiles>>;
 
 /// The permission to change a group, as long as it lives.
-pub(crate) struct Change<'a> {
+pub(crate) struct GroupChange<'a> {
     pub(crate) folder: GroupFolder<'a>,
     count: u64,
 }
@@ -115,7 +115,7 @@ impl<'a> GroupFolder<'a> {
         // Odd while a change is under way. A killed process may have left it odd.
         let count = (self.io(self.count())? + 1) | 1;
         self.io(self.own.write_all_at(&count.to_le_bytes(), record::HEAD))?;
-        Ok(ChangePermission::Change(Change { folder: self, count }))
+        Ok(ChangePermission::Change(GroupChange { folder: self, count }))
     }
 
     /// Whether the group is still the one that was opened.
@@ -191,7 +191,7 @@ pub(crate) struct MemberFiles {
     pub(crate) strange: Vec<PathBuf>,
 }
 
-impl Change<'_> {
+impl GroupChange<'_> {
     /// Removes the files of the dead, if they are still dead.
     pub(crate) fn sweep(&self, dead: &[PathBuf]) {
         for path in dead.iter().filter(|path| path.starts_with(&self.folder.path)) {
@@ -219,7 +219,7 @@ impl Change<'_> {
     }
 }
 
-impl Drop for Change<'_> {
+impl Drop for GroupChange<'_> {
     fn drop(&mut self) {
         // The count is even again before the lock goes. Should this fail, it stays odd without a lock, which readers know.
         let _ = self.folder.own.write_all_at(&(self.count + 1).to_le_bytes(), record::HEAD);
@@ -232,7 +232,7 @@ pub(crate) async fn change<'a>(
     namespace: &'a NamespaceFolder,
     group: &GroupId,
     patience: Duration,
-) -> Result<Change<'a>> {
+) -> Result<GroupChange<'a>> {
     let until = Instant::now() + patience;
     loop {
         let folder = GroupFolder::open(namespace, group, OpenMode::Existing)?;

@@ -73,7 +73,44 @@ fn group_id(group: &str) -> Result<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use tooz_core::driver::{ConnectFuture, Session};
+    use tooz_core::{ConnectOptions, Driver, ErrorKind};
+
     use super::*;
+
+    /// Reads the options as the driver does, and goes no further: the error of kind `Backend` says that they can be read.
+    static CARD: Driver = Driver::new("ipc", &["ipc"], read_only).options(crate::OPTIONS);
+
+    fn read_only(args: ConnectArgs) -> ConnectFuture {
+        Box::pin(async move {
+            read(&args)?;
+            Err::<Arc<dyn Session>, _>(Error::new(ErrorKind::Backend, "read"))
+        })
+    }
+
+    fn refused(url: &str) -> Option<Error> {
+        let connect = ConnectOptions::new(url).ok()?.driver(&CARD).member("m").ok()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Some(runtime.block_on(connect.connect()).unwrap_err())
+    }
+
+    proptest! {
+        #[test]
+        fn each_url_is_read_or_refused_and_shows_no_password(
+            text: String,
+            hosts in "[a-z0-9.:,\\[\\]%@-]{0,40}",
+            rest in "(/[a-z0-9/%.]{0,8})?(\\?(size|mode|group)=[a-z0-9%]{0,6})?",
+        ) {
+            for url in [text, format!("ipc://{hosts}{rest}"), format!("ipc:{rest}"), format!("ipc://me:pass-word@{hosts}{rest}")] {
+                let Some(error) = refused(&url) else { continue };
+                prop_assert!(matches!(error.kind(), ErrorKind::Backend | ErrorKind::Config), "{url}: {error}");
+                prop_assert!(!error.to_string().contains("pass-word"), "{url}: {error}");
+            }
+        }
+    }
 
     #[test]
     fn a_url_is_a_name_or_an_error_that_says_how_to_write_one() {

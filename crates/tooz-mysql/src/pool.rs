@@ -38,12 +38,12 @@ pub(crate) struct Pool {
 }
 
 struct IdleConnection {
-    waiter: Waiter,
+    waiter: WaitingConnection,
     since: Instant,
 }
 
 /// A connection that waits.
-pub(crate) struct Waiter {
+pub(crate) struct WaitingConnection {
     pub(crate) packets: Packets,
     /// The named lock that it holds, by which its wait is known and can be ended.
     pub(crate) name: Name,
@@ -55,7 +55,7 @@ pub(crate) struct Waiter {
 
 /// A connection on loan. Dropping it closes it, and with it ends whatever it waits for or holds.
 pub(crate) struct Loan {
-    pub(crate) waiter: Waiter,
+    pub(crate) waiter: WaitingConnection,
     permit: OwnedSemaphorePermit,
 }
 
@@ -115,13 +115,13 @@ impl Pool {
         Ok(Loan { waiter, permit })
     }
 
-    async fn connect(&self) -> Result<Waiter> {
+    async fn connect(&self) -> Result<WaitingConnection> {
         const DOING: &str = "set a waiting connection up";
         let (mut packets, begun) = setup::connect(&self.settings, Role::Wait).await?;
         let name = fresh_waiter();
         let naming = packets.ask(&format!("SELECT GET_LOCK('{name}', 0)")).await;
         naming.map_err(|error| error::of(error, DOING))?;
-        Ok(Waiter { packets, name, number: begun.number, is_written: false })
+        Ok(WaitingConnection { packets, name, number: begun.number, is_written: false })
     }
 
     /// Takes a connection back in the background, and lets go of what it holds first. One that is not quick is closed. The answer
@@ -160,7 +160,7 @@ impl Pool {
 }
 
 /// Whether the connection holds nothing any more but its own name. However often it has taken a lock, that is over then.
-async fn let_go(waiter: &mut Waiter, limit: Duration) -> bool {
+async fn let_go(waiter: &mut WaitingConnection, limit: Duration) -> bool {
     let name = &waiter.name;
     let letting_go = format!(
         "SELECT IF(IS_USED_LOCK('{name}') = CONNECTION_ID(), RELEASE_ALL_LOCKS(), NULL); SELECT GET_LOCK('{name}', 0)"
@@ -170,7 +170,7 @@ async fn let_go(waiter: &mut Waiter, limit: Duration) -> bool {
 }
 
 /// Takes away what was written of its wait. Without its name it would count for nothing, but it has that again.
-async fn strike(waiter: &mut Waiter, waits: &str, limit: Duration) -> bool {
+async fn strike(waiter: &mut WaitingConnection, waits: &str, limit: Duration) -> bool {
     let striking = format!("DELETE FROM {waits} WHERE waiter = '{}'", waiter.name);
     waiter.is_written = false;
     matches!(tokio::time::timeout(limit, waiter.packets.ask(&striking)).await, Ok(Ok(_)))

@@ -21,7 +21,7 @@ use crate::layout::Name;
 use crate::named_lock::{AttemptEnd, Gate};
 use crate::open_session::OpenSession;
 use crate::packet::{about, name, seconds};
-use crate::pool::{Loan, Waiter};
+use crate::pool::{Loan, WaitingConnection};
 use crate::setup::SLICE;
 
 /// How a turn ended.
@@ -114,7 +114,7 @@ impl OpenSession {
     }
 
     /// Writes down who waits here, for those that ask.
-    async fn note_wait(&self, waiter: &mut Waiter, request: &LockRequest, gate: &str) -> Result<()> {
+    async fn note_wait(&self, waiter: &mut WaitingConnection, request: &LockRequest, gate: &str) -> Result<()> {
         let holdings = &self.holdings;
         let note = format!(
             "INSERT INTO {waits} (gate, waiter, conn, session, session_conn, member, exclusive) \
@@ -142,7 +142,7 @@ impl OpenSession {
     /// Runs one waiting statement to its end, which comes early when it is not wanted any more or others want the connection.
     async fn blocked(
         &self,
-        waiter: &mut Waiter,
+        waiter: &mut WaitingConnection,
         queue: WaitTarget,
         about: &str,
         wanted: &Wanted,

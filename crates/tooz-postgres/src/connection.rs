@@ -26,7 +26,7 @@ use tooz_core::{Error, Outcome, Result};
 use crate::dispatch::Dispatch;
 use crate::error;
 use crate::job::{RunningJob, Work};
-use crate::lanes::{Admission, Lane, Lanes, Listen as _, Place, Turn};
+use crate::lanes::{Admission, Lane, Lanes, Listen as _, WirePlace, WireTurn};
 use crate::options::Settings;
 use crate::setup::{self, Role};
 use crate::wire::Wire;
@@ -125,7 +125,7 @@ impl Connection {
     }
 
     /// Waits for the turn at that place, as long as others get something done. It looks for that seldom: thousands may wait.
-    async fn wait(&self, mut place: Place<Wire>, doing: &'static str) -> Result<Turn<Wire>> {
+    async fn wait(&self, mut place: WirePlace<Wire>, doing: &'static str) -> Result<WireTurn<Wire>> {
         let mut done = self.lanes.done();
         loop {
             match timeout(self.patience, &mut place).await {

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
 
-use crate::lanes::{Lanes, Listen, Turn};
+use crate::lanes::{Lanes, Listen, WireTurn};
 
 /// A future that borrows the connection.
 pub(crate) type Work<'c, T> = Pin<Box<dyn Future<Output = T> + Send + 'c>>;
@@ -23,7 +23,7 @@ pub(crate) struct RunningJob<W: Listen, T: Send + 'static> {
 
 impl<W: Listen, T: Send + 'static> RunningJob<W, T> {
     pub(crate) fn new(
-        mut turn: Turn<W>,
+        mut turn: WireTurn<W>,
         work: impl for<'c> FnOnce(&'c mut W::Connection) -> Work<'c, T> + Send + 'static,
         runtime: &Handle,
     ) -> Self {

@@ -63,8 +63,8 @@ struct State<W: Listen> {
 }
 
 /// A place in a lane: its turn comes, or the connection ends before.
-pub(crate) type Place<W> = oneshot::Receiver<Turn<W>>;
-type Places<W> = VecDeque<oneshot::Sender<Turn<W>>>;
+pub(crate) type WirePlace<W> = oneshot::Receiver<WireTurn<W>>;
+type Places<W> = VecDeque<oneshot::Sender<WireTurn<W>>>;
 
 /// The places of one lane, first come, first served.
 struct LaneQueue<W: Listen> {
@@ -76,8 +76,8 @@ struct LaneQueue<W: Listen> {
 /// What comes of asking for a turn.
 pub(crate) enum Admission<W: Listen> {
     /// No other has the wire.
-    Turn(Turn<W>),
-    Place(Place<W>),
+    Turn(WireTurn<W>),
+    Place(WirePlace<W>),
     /// The connection has ended.
     Ended,
 }
@@ -117,8 +117,8 @@ impl<W: Listen> Lanes<W> {
         Admission::Place(place)
     }
 
-    fn turn(self: &Arc<Self>, wire: W) -> Turn<W> {
-        Turn { wire: Some(wire), is_in_use: false, lanes: Arc::clone(self) }
+    fn turn(self: &Arc<Self>, wire: W) -> WireTurn<W> {
+        WireTurn { wire: Some(wire), is_in_use: false, lanes: Arc::clone(self) }
     }
 
     /// How many turns were used to their end.
@@ -249,7 +249,7 @@ impl<W: Listen> LaneQueue<W> {
     }
 
     /// One more place. Answers those whose askers have gone, from time to time: while the wire hangs, no turn passes them.
-    fn push(&mut self, place: oneshot::Sender<Turn<W>>) -> Places<W> {
+    fn push(&mut self, place: oneshot::Sender<WireTurn<W>>) -> Places<W> {
         let mut gone = VecDeque::new();
         if self.places.len() >= self.clears_at {
             (gone, self.places) = self.take().into_iter().partition(oneshot::Sender::is_closed);
@@ -259,7 +259,7 @@ impl<W: Listen> LaneQueue<W> {
         gone
     }
 
-    fn pop(&mut self) -> Option<oneshot::Sender<Turn<W>>> {
+    fn pop(&mut self) -> Option<oneshot::Sender<WireTurn<W>>> {
         self.places.pop_front()
     }
 
@@ -269,13 +269,13 @@ impl<W: Listen> LaneQueue<W> {
 }
 
 /// The wire, for as long as this is kept. Dropped unused, it passes to the next.
-pub(crate) struct Turn<W: Listen> {
+pub(crate) struct WireTurn<W: Listen> {
     wire: Option<W>,
     is_in_use: bool,
     lanes: Arc<Lanes<W>>,
 }
 
-impl<W: Listen> Turn<W> {
+impl<W: Listen> WireTurn<W> {
     pub(crate) fn lanes(&self) -> &Arc<Lanes<W>> {
         &self.lanes
     }
@@ -298,7 +298,7 @@ impl<W: Listen> Turn<W> {
     }
 }
 
-impl<W: Listen> Drop for Turn<W> {
+impl<W: Listen> Drop for WireTurn<W> {
     fn drop(&mut self) {
         let Some(wire) = self.wire.take() else { return };
         if self.is_in_use {

@@ -83,7 +83,7 @@ pub(crate) struct ScriptReply {
     pub(crate) seen: Option<ReplicaCounts>,
 }
 
-/// What comes by itself. Dropping it ends the connection, whoever else knows it.
+/// What comes by itself. Dropping it ends the connection, also where others know it.
 pub(crate) struct Incoming {
     pub(crate) pushes: broadcast::Receiver<Publication>,
     exchange: Arc<Exchange>,

@@ -87,7 +87,7 @@ EXAMPLES
 pub(super) const BREAK: &str = "\
 EXAMPLES
   tooz break nightly
-      whoever holds it
+      all grants of it
   tooz break nightly --token 17
       only the grant that tooz holders showed
   tooz break --leader scheduler

@@ -42,7 +42,7 @@ pub(crate) type Answer = Result<Option<Grant>>;
 
 #[derive(Default)]
 pub(crate) struct Line {
-    waiters: VecDeque<Waiter>,
+    waiters: VecDeque<LineWaiter>,
     numbers: u64,
     in_flight: Option<InFlight>,
     /// Grants that the backend has not got back yet.
@@ -53,7 +53,7 @@ pub(crate) struct Line {
     won: Vec<(Weak<Hold>, Weak<Hold>)>,
 }
 
-pub(crate) struct Waiter {
+pub(crate) struct LineWaiter {
     number: u64,
     mode: LockMode,
     patience: WaitMode,
@@ -71,7 +71,7 @@ struct InFlight {
 }
 
 /// One request that is to be made of the backend.
-pub(crate) struct Errand {
+pub(crate) struct BackendRequest {
     /// The waiter at the head as it was begun.
     pub(crate) number: u64,
     pub(crate) mode: LockMode,
@@ -82,9 +82,9 @@ pub(crate) struct Errand {
 /// What is to be done next.
 #[derive(Default)]
 pub(crate) struct Actions {
-    pub(crate) ask: Option<Errand>,
+    pub(crate) ask: Option<BackendRequest>,
     /// Tries that fail, since the lock is held here.
-    pub(crate) refused: Vec<Waiter>,
+    pub(crate) refused: Vec<LineWaiter>,
     /// Holds that were found lost. They are dropped without a lock: the last of a session may go with them.
     pub(crate) spent: Vec<Arc<Hold>>,
 }
@@ -110,17 +110,17 @@ impl Line {
         }
         self.numbers += 1;
         let (number, has_stood) = (self.numbers, self.moves());
-        self.waiters.push_back(Waiter { number, mode, patience, has_stood, answer });
+        self.waiters.push_back(LineWaiter { number, mode, patience, has_stood, answer });
         Some((number, self.update_wanted()))
     }
 
     /// A waiter has gone before it was answered.
-    pub(crate) fn leave(&mut self, number: u64) -> (Option<Waiter>, Option<WishChange>) {
+    pub(crate) fn leave(&mut self, number: u64) -> (Option<LineWaiter>, Option<WishChange>) {
         (self.take(number), self.update_wanted())
     }
 
     /// No waiter is answered by the backend any more.
-    pub(crate) fn clear(&mut self) -> VecDeque<Waiter> {
+    pub(crate) fn clear(&mut self) -> VecDeque<LineWaiter> {
         std::mem::take(&mut self.waiters)
     }
 
@@ -135,7 +135,7 @@ impl Line {
             if self.held.admits(mode) {
                 let (wish, wanted) = Wanted::channel();
                 self.in_flight = Some(InFlight { number, mode, patience, wanted: wish });
-                next.ask = Some(Errand { number, mode, patience, wanted });
+                next.ask = Some(BackendRequest { number, mode, patience, wanted });
                 break;
             }
             // A grant that is being given back will be free in a moment; one that is held will not.
@@ -155,7 +155,7 @@ impl Line {
         mode: LockMode,
         patience: WaitMode,
         answer: &Answer,
-    ) -> (Option<Waiter>, impl Sized + use<>) {
+    ) -> (Option<LineWaiter>, impl Sized + use<>) {
         self.note_who_stood();
         let garbage = (self.in_flight.take(), self.trouble.take());
         let waiter = match answer {
@@ -176,7 +176,7 @@ impl Line {
     }
 
     /// A grant of that mode has no taker: the waiter at the head, if it is of that mode. The request in flight may be unwanted by that.
-    pub(crate) fn next_in(&mut self, mode: LockMode) -> (Option<Waiter>, Option<WishChange>) {
+    pub(crate) fn next_in(&mut self, mode: LockMode) -> (Option<LineWaiter>, Option<WishChange>) {
         (self.take_head(|head| head.mode == mode), self.update_wanted())
     }
 
@@ -218,12 +218,12 @@ impl Line {
         won.filter_map(|(_, grant)| grant.upgrade()).collect()
     }
 
-    fn take(&mut self, number: u64) -> Option<Waiter> {
+    fn take(&mut self, number: u64) -> Option<LineWaiter> {
         let index = self.waiters.iter().position(|waiter| waiter.number == number)?;
         self.waiters.remove(index)
     }
 
-    fn take_head(&mut self, is_meant: impl FnOnce(&Waiter) -> bool) -> Option<Waiter> {
+    fn take_head(&mut self, is_meant: impl FnOnce(&LineWaiter) -> bool) -> Option<LineWaiter> {
         self.waiters.front().is_some_and(is_meant).then(|| self.waiters.pop_front())?
     }
 

@@ -19,7 +19,7 @@ use crate::driver::wanted::WishChange;
 use crate::engine::heart::Start;
 use crate::engine::hold::Hold;
 use crate::engine::inner::Inner;
-use crate::engine::line::{Answer, Blocker, Errand, Grant, Line, WaitMode, Waiter};
+use crate::engine::line::{Answer, BackendRequest, Blocker, Grant, Line, LineWaiter, WaitMode};
 use crate::engine::phase::Phase;
 use crate::engine::registry::Registry;
 
@@ -138,7 +138,7 @@ impl LocalQueue {
 
     /// Starts the next request if one can be started.
     pub(crate) fn pump(self: &Arc<Self>) {
-        while let Some(Errand { number, mode, patience, wanted }) = self.next_request() {
+        while let Some(BackendRequest { number, mode, patience, wanted }) = self.next_request() {
             let queue = Arc::clone(self);
             let request = async move {
                 let result = queue.request(mode, patience, &wanted).await;
@@ -156,7 +156,7 @@ impl LocalQueue {
         }
     }
 
-    fn next_request(&self) -> Option<Errand> {
+    fn next_request(&self) -> Option<BackendRequest> {
         let next = self.line().next();
         drop(next.spent);
         for waiter in next.refused {
@@ -173,7 +173,7 @@ impl LocalQueue {
     }
 
     /// Answers the waiter. A grant that it does not take any more goes to the next in this mode at the head, or back.
-    fn hand_over(self: &Arc<Self>, mode: LockMode, mut waiter: Option<Waiter>, mut answer: Answer) {
+    fn hand_over(self: &Arc<Self>, mode: LockMode, mut waiter: Option<LineWaiter>, mut answer: Answer) {
         while let Some(next) = waiter {
             // A waker that panics has woken no task; the answer is there all the same.
             match caught(|| next.answer.send(answer)) {
@@ -188,7 +188,7 @@ impl LocalQueue {
     }
 
     /// The waiter at the head, if it is of that mode: a grant is there.
-    fn next_in(&self, mode: LockMode) -> Option<Waiter> {
+    fn next_in(&self, mode: LockMode) -> Option<LineWaiter> {
         let (waiter, untold) = self.line().next_in(mode);
         tell(untold);
         waiter

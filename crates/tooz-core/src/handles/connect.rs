@@ -145,6 +145,9 @@ impl ConnectOptions {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    /// None here. What the function answers as an error is that of the call for which a connection is made.
     pub fn credentials(mut self, ask: impl Fn() -> Result<Credentials> + Send + Sync + 'static) -> Self {
         self.ask = Some(Arc::new(ask));
         self

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 
 use tooz_core::driver::{Mutex, MutexGuard};
 
-use crate::lanes::{Admission, Listen, Turn};
+use crate::lanes::{Admission, Listen, WireTurn};
 
 /// The other end of a wire.
 #[derive(Default)]
@@ -115,7 +115,7 @@ impl Drop for Fake {
     }
 }
 
-pub(crate) fn turn(asked: Admission<Fake>) -> Turn<Fake> {
+pub(crate) fn turn(asked: Admission<Fake>) -> WireTurn<Fake> {
     let Admission::Turn(turn) = asked else { panic!("the wire is not idle") };
     turn
 }

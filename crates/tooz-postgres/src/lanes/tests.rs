@@ -19,7 +19,7 @@ impl Wake for WakeFlag {
     }
 }
 
-fn place(asked: Admission<Fake>) -> Place<Fake> {
+fn place(asked: Admission<Fake>) -> WirePlace<Fake> {
     let Admission::Place(place) = asked else { panic!("the wire is idle, or has ended") };
     place
 }
@@ -54,7 +54,7 @@ fn those_that_have_gone_are_not_kept_while_the_wire_hangs() {
     let places = lanes.state().in_order.places.len();
     assert!(places <= 2 * kept.len() + FEW, "{places} places");
     drop(hangs);
-    assert!(kept.into_iter().all(|mut place| place.try_recv().map(Turn::finish).is_ok()));
+    assert!(kept.into_iter().all(|mut place| place.try_recv().map(WireTurn::finish).is_ok()));
 }
 
 #[test]
@@ -114,8 +114,8 @@ fn event() -> impl Strategy<Value = Event> {
 struct Model {
     net: Arc<Net>,
     lanes: Arc<Lanes<Fake>>,
-    waiting: Vec<(Lane, Place<Fake>)>,
-    turn: Option<Turn<Fake>>,
+    waiting: Vec<(Lane, WirePlace<Fake>)>,
+    turn: Option<WireTurn<Fake>>,
     listener: Option<Waker>,
     wakers: [Waker; 2],
     told: u32,

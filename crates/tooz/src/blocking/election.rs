@@ -24,6 +24,15 @@ pub struct Leadership(pub(super) tooz_core::Leadership);
 
 /// The changes of a group's leader, the present state first; as [`tooz::LeaderWatch`](tooz_core::LeaderWatch). The iterator waits for each, and
 /// ends with the group or the coordinator. Inside an async runtime it panics, as an iterator can answer no error.
+///
+/// ```no_run
+/// # fn example(group: tooz::blocking::Group) -> tooz::Result<()> {
+/// for event in group.watch_leader()? {
+///     println!("{event:?}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct LeaderWatch(pub(super) tooz_core::LeaderWatch);
 
 impl Leadership {

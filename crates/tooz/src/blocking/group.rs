@@ -30,11 +30,34 @@ use tooz_core::{GroupId, JoinOptions, Leader, LossReason, MemberId, Result, Rost
 pub struct Group(pub(super) tooz_core::Group);
 
 /// Being a member of a group; as [`tooz::Membership`](tooz_core::Membership). A drop leaves in the background.
+///
+/// ```no_run
+/// # fn example(group: tooz::blocking::Group) -> tooz::Result<()> {
+/// let membership = group.join_or_create("starting")?;
+/// membership.update("ready")?;
+/// println!("{} stands: {}", membership.member(), membership.is_member());
+/// membership.leave()
+/// # }
+/// ```
 #[must_use = "the group is left when the membership is dropped"]
 #[derive(Debug)]
 pub struct Membership(tooz_core::Membership);
 
 /// Divides keys between the members of a group; as [`tooz::Partitioner`](tooz_core::Partitioner).
+///
+/// ```no_run
+/// # fn example(membership: tooz::blocking::Membership) -> tooz::Result<()> {
+/// let mut partitioner = membership.partitioner()?;
+/// loop {
+///     for shard in (0..16u8).filter(|shard| partitioner.belongs_to_self([*shard])) {
+///         println!("ours: {shard}");
+///     }
+///     if !partitioner.changed()? {
+///         return Ok(());
+///     }
+/// }
+/// # }
+/// ```
 pub struct Partitioner(tooz_core::Partitioner);
 
 impl Group {

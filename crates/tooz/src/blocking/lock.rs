@@ -20,6 +20,14 @@ use tooz_core::{FencingToken, Holder, LockMode, LockName, LossReason, Result, Wa
 pub struct Lock(pub(super) tooz_core::Lock);
 
 /// A lock in shared mode; as [`tooz::SharedLock`](tooz_core::SharedLock).
+///
+/// ```no_run
+/// # fn example(coordinator: tooz::blocking::Coordinator) -> tooz::Result<()> {
+/// let guard = coordinator.lock("catalogue")?.shared().acquire()?;
+/// // reads, beside other readers
+/// guard.release()
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct SharedLock(tooz_core::SharedLock);
 

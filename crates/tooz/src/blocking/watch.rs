@@ -20,6 +20,16 @@ pub struct GroupWatch(pub(super) tooz_core::GroupWatch);
 
 /// What happens to a session; as [`tooz::SessionEvents`](tooz_core::SessionEvents). The iterator waits for each, and ends with the coordinator. Inside an
 /// async runtime it panics, as an iterator can answer no error.
+///
+/// ```no_run
+/// # fn example(coordinator: tooz::blocking::Coordinator) {
+/// std::thread::spawn(move || {
+///     for event in coordinator.events() {
+///         eprintln!("session: {event:?}");
+///     }
+/// });
+/// # }
+/// ```
 pub struct Events(pub(super) SessionEvents);
 
 impl GroupWatch {

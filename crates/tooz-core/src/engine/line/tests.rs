@@ -55,7 +55,7 @@ struct Model {
     requests: u128,
     /// The waiters, by number, and the receivers of their answers.
     waiting: BTreeMap<u64, (LockMode, WaitMode, oneshot::Receiver<Answer>)>,
-    in_flight: Option<Errand>,
+    in_flight: Option<BackendRequest>,
     /// The grants that are held, and those that are on their way back.
     held: Vec<Arc<Hold>>,
     released: Vec<Arc<Hold>>,
@@ -143,7 +143,7 @@ impl Model {
     }
 
     fn answer(&mut self, make: impl FnOnce(&mut Self, LockMode) -> Answer) {
-        let Some(Errand { number, mode, patience, wanted }) = self.in_flight.take() else { return };
+        let Some(BackendRequest { number, mode, patience, wanted }) = self.in_flight.take() else { return };
         let mut answer = make(self, mode);
         let is_none = matches!(answer, Ok(None));
         let head = self.head();

@@ -9,7 +9,7 @@ use super::connection::Connection;
 use super::forward;
 use super::shared::Shared;
 
-/// Tells the clients apart by their connection. Everybody whom it does not know is `None`.
+/// Tells the clients apart by their connection. A client that it does not know is `None`.
 pub(crate) type ClientIdentifier = Box<dyn Fn(&TcpStream) -> Option<usize> + Send + Sync>;
 
 /// How long to leave the listener alone when the system has no more files for us.
