@@ -31,7 +31,7 @@ pub(crate) async fn run(backend: &Backend, arguments: &Arguments) -> Result<bool
     let (workers, time) = (usize::from(arguments.workers), arguments.time());
     let plan = Plan::draw(seed, backend, &arguments.faults, time, workers)?;
     eprintln!("chaos {} --seed {seed}: {} faults in {time:?}", backend.name, plan.faults.len());
-    let ground = tokio::task::block_in_place(|| Ground::start(backend, workers, arguments.bug))?;
+    let ground = tokio::task::block_in_place(|| Ground::start(backend, workers, &plan.kinds(), arguments.bug))?;
     let chronicle: Shared = Arc::new(Mutex::new(Chronicle::default()));
     let from = now();
     let stalls = stalls::notice(backend, &ground.url(backend), &chronicle)?;
@@ -46,7 +46,7 @@ pub(crate) async fn run(backend: &Backend, arguments: &Arguments) -> Result<bool
     let calm = now();
     let mut stuck = crew.end().await;
     drop(stalls);
-    let left = leftovers::look_for(backend, &ground.url(backend)).await?;
+    let left = leftovers::look_for(backend, &ground).await?;
 
     let chronicle = std::mem::take(&mut *lock(&chronicle));
     let (inherited, settled) = (backend.inherited + LATE, backend.recovery() * 2);
