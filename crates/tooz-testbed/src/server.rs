@@ -231,13 +231,6 @@ impl Server {
         self.run()
     }
 
-    /// Kills it, takes its data away, and starts it as it was in the beginning, with none.
-    pub fn wipe(&self) -> Result<()> {
-        self.kill()?;
-        self.make_empty()?;
-        self.run()
-    }
-
     /// Makes the data folder of one that is down anew.
     pub(crate) fn make_empty(&self) -> Result<()> {
         fs::remove_dir_all(self.plan.data())?;

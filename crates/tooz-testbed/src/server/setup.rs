@@ -11,6 +11,7 @@ use crate::provision::kind::Kind;
 /// # Ok::<(), anyhow::Error>(())
 /// ```
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)] // Each is a choice of its own.
 pub struct Setup {
     pub(crate) kind: Kind,
     pub(crate) arguments: Vec<String>,

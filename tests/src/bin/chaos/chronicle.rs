@@ -62,13 +62,28 @@ impl Chronicle {
     pub(crate) fn operations(&self) -> usize {
         let history = &self.history;
         let reads = history.readings.len() + history.sightings.len() + history.leaders.len() + history.shares.len();
+        let lists = history.listings.len() + history.queues.len() + history.temptations.len();
         let changes: usize = self.stays.values().map(|stay| stay.changes.len()).sum();
-        history.attempts.len() + history.campaigns.len() + reads + changes
+        history.attempts.len() + history.campaigns.len() + reads + lists + changes
     }
 
     /// Those of these members that got no lock since then.
     pub(crate) fn waiting_since(&self, members: &[String], since: u64) -> Vec<String> {
         progress(&self.history, members, (since, u64::MAX))
+    }
+
+    /// How long something was broken, or stood still, of what began since then.
+    pub(crate) fn disturbed_since(&self, since: u64) -> Duration {
+        let mut spans: Vec<_> = self.history.faults.iter().map(|fault| (fault.from, fault.to)).collect();
+        spans.retain(|(from, _)| *from >= since);
+        spans.sort_unstable();
+        let mut until = since;
+        let mut sum = 0;
+        for (from, to) in spans {
+            sum += to.saturating_sub(from.max(until));
+            until = until.max(to);
+        }
+        Duration::from_nanos(sum)
     }
 
     pub(crate) fn fault(&mut self, name: String, from: u64, to: u64) {
@@ -140,6 +155,9 @@ impl Chronicle {
             Record::Saw { of: Contest::Lock, sighting } => self.history.sightings.push(sighting),
             Record::Saw { of: Contest::Leadership, sighting } => self.history.leaders.push(sighting),
             Record::Shared(share) => self.history.shares.push(share),
+            Record::Listed(listing) => self.history.listings.push(listing),
+            Record::Queued(queue) => self.history.queues.push(queue),
+            Record::Tempted(temptation) => self.history.temptations.push(temptation),
             Record::Stalled { from, to } => self.fault(format!("{member} was not let run"), from, to),
         }
     }
@@ -281,10 +299,14 @@ impl MemberRecord {
     }
 
     /// What was lost and is not back is left at once. What the backend has of it goes with the lost session, and an attempt to be back may be on its
-    /// way.
+    /// way, or have been done and be undone again.
     fn left_what_was_lost(&mut self, at: u64) {
-        let stray = |word| Change { kind: ChangeKind::Stray(word), asked: at, done: None };
-        let strays: Vec<_> = self.words_around_the_loss().into_iter().map(stray).collect();
+        let lost = self.lost_at(at);
+        let strays = |word| {
+            let kind = ChangeKind::Stray(word);
+            [Change { kind, asked: lost, done: Some(at) }, Change { kind, asked: at, done: None }]
+        };
+        let strays: Vec<_> = self.words_around_the_loss().into_iter().flat_map(strays).collect();
         self.changes.extend(strays);
     }
 

@@ -29,9 +29,9 @@ const CONCESSIONS: &[Concession] = &[
     Concession {
         backends: &["memcached"],
         faults: &[Full],
-        laws: &[Law::Belief],
-        why: "a server that is full to the last byte deletes the record that it has no room to append to, and between two \
-              looks another may take the last byte",
+        laws: &[Law::Belief, Law::Members, Law::Watches],
+        why: "a server that is full to the last byte deletes the record that it has no room to append to: of a lock, so \
+              that two may hold it, or of a group, which then has fewer members for a while",
     },
     Concession {
         backends: &["mysql", "postgres"],

@@ -10,7 +10,7 @@ use tooz::{ConnectOptions, Coordinator, ErrorKind};
 
 use crate::backend::Backend;
 use crate::ground::Ground;
-use crate::record::GROUP;
+use crate::record::{GROUP, LOCKS};
 
 /// Beyond the time for which the backend keeps what the dead had: it clears away by itself, and so may be late.
 const LATE: Duration = Duration::from_secs(6);
@@ -46,8 +46,8 @@ async fn what_tools_find(backend: &Backend, ground: &Ground) -> Result<Vec<Strin
 
 async fn all_that_is_left(coordinator: &Coordinator) -> Vec<String> {
     let mut left = Vec::new();
-    for name in ["lock-0", "lock-1", "lock-2"] {
-        let Ok(lock) = coordinator.lock(name) else { continue };
+    for name in (0..LOCKS).map(|number| format!("lock-{number}")) {
+        let Ok(lock) = coordinator.lock(name.as_str()) else { continue };
         match lock.holders().await {
             Ok(holders) => left.extend(holders.iter().map(|holder| format!("{name} is held by {}", holder.member))),
             Err(error) => left.push(format!("holders of {name}: {error}")),

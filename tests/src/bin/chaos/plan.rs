@@ -38,9 +38,10 @@ impl Plan {
         let mut faults = Vec::new();
         let mut bag = Vec::new();
         let mut left = time;
+        let mut fitted = true;
         loop {
             // Each kind comes once before one comes again, if it can.
-            if bag.is_empty() {
+            if bag.is_empty() && std::mem::replace(&mut fitted, false) {
                 bag.clone_from(&kinds);
                 bag.retain(|kind| !kind.is_final() || faults.iter().all(|fault: &PlannedFault| fault.kind != *kind));
                 random.shuffle(&mut bag);
@@ -50,8 +51,9 @@ impl Plan {
             let lasts = between(&mut random, least, most);
             let pause = pause(&mut random, backend, time);
             let victim = random.usize(..workers);
-            let Some(rest) = left.checked_sub(pause + lasts) else { break };
-            left = rest;
+            // For a shorter one there may be time all the same.
+            let Some(rest) = left.checked_sub(pause + lasts) else { continue };
+            (left, fitted) = (rest, true);
             faults.push(PlannedFault { pause, kind, victim, lasts });
         }
         Ok(Plan { faults })

@@ -21,6 +21,9 @@ use crate::{leftovers, nemesis, report, stalls};
 /// By how much a promise in time may be late, because all of this runs on one machine at once.
 const LATE: Duration = Duration::from_secs(1);
 
+/// How many times longer they may take because nothing gets on at all.
+const MOST: u32 = 5;
+
 /// A run below that is a look in passing.
 const BRIEF: Duration = Duration::from_secs(20);
 
@@ -75,12 +78,18 @@ fn tell(folder: &Path, verdict: &Verdict, history: &History) -> Result<bool> {
     Ok(verdict.is_good())
 }
 
-/// Lets workers get on after the last fault: a brief run ends as soon as all have, a long one shows as well that nothing else happens.
+/// Lets workers get on after the last fault: a brief run ends as soon as all have, a long one shows as well that nothing else happens. What the
+/// machine or the backend stood still meanwhile is no time in which workers could have got on.
 async fn calm_down(chronicle: &Shared, members: &[String], healed: u64, patience: Duration, brief: bool) {
-    let end = Instant::now() + patience;
-    while Instant::now() < end {
+    let begun = Instant::now();
+    loop {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        if brief && lock(chronicle).waiting_since(members, healed).is_empty() {
+        let (waiting, stood_still) = {
+            let chronicle = lock(chronicle);
+            (chronicle.waiting_since(members, healed), chronicle.disturbed_since(healed))
+        };
+        let is_over = begun.elapsed() > patience + stood_still.min(patience * MOST);
+        if is_over || brief && waiting.is_empty() {
             return;
         }
     }
