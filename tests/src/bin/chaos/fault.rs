@@ -221,14 +221,14 @@ pub(crate) const CARDS: &[Card] = &[
         FaultKind::RollingRestart,
         "rolling-restart",
         Cluster,
-        Once,
+        Twice,
         "with `--cluster`: each server is ended gracefully and started again, one after the other",
     ),
     card(
         FaultKind::MemberReplaced,
         "member-replaced",
         Cluster,
-        Moment,
+        Any,
         "with `--cluster`: an empty server takes the place of one that does not lead",
     ),
 ];

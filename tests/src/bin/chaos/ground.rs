@@ -147,10 +147,10 @@ async fn break_cluster(cluster: &Cluster, fault: &PlannedFault) -> Result<()> {
             tokio::time::sleep(fault.lasts).await;
             cluster.heal();
         }
-        FaultKind::RollingRestart => tokio::task::block_in_place(|| roll(cluster))?,
+        FaultKind::RollingRestart => roll(cluster, fault).await?,
         FaultKind::MemberReplaced => {
             let other = others.take(1).next().context("one does not lead")?;
-            tokio::task::block_in_place(|| cluster.replace(other))?;
+            replace(cluster, other, fault).await?;
         }
         FaultKind::FollowerKill => kill_and_restart(cluster, &others.take(1).collect::<Vec<_>>(), fault).await?,
         FaultKind::MajorityDown => {
@@ -167,13 +167,23 @@ async fn kill_and_restart(cluster: &Cluster, victims: &[usize], fault: &PlannedF
     tokio::task::block_in_place(|| victims.iter().try_for_each(|node| cluster.nodes()[*node].restart()))
 }
 
-/// Ends and starts one after the other, each as soon as the one before is back.
-fn roll(cluster: &Cluster) -> Result<()> {
-    cluster.nodes().iter().try_for_each(|node| {
-        node.stop()?;
-        node.restart()?;
-        cluster.wait_until_whole()
-    })
+/// Ends and starts one after the other, with a third of the time for each: half of that down, half of it back.
+async fn roll(cluster: &Cluster, fault: &PlannedFault) -> Result<()> {
+    let half = fault.lasts / 6;
+    for node in cluster.nodes() {
+        tokio::task::block_in_place(|| node.stop())?;
+        tokio::time::sleep(half).await;
+        tokio::task::block_in_place(|| node.restart().and_then(|()| cluster.wait_until_whole()))?;
+        tokio::time::sleep(half).await;
+    }
+    Ok(())
+}
+
+/// Puts an empty server in the place of that one, which is gone for a while.
+async fn replace(cluster: &Cluster, node: usize, fault: &PlannedFault) -> Result<()> {
+    tokio::task::block_in_place(|| cluster.nodes()[node].kill())?;
+    tokio::time::sleep(fault.lasts).await;
+    tokio::task::block_in_place(|| cluster.replace(node))
 }
 
 async fn break_way(way: &Proxy, fault: &PlannedFault) -> Result<()> {

@@ -10,7 +10,8 @@ use tooz_conformance::history::{History, now};
 
 use crate::Arguments;
 use crate::backend::Backend;
-use crate::chronicle::{Bounds, Chronicle};
+use crate::chronicle::Chronicle;
+use crate::chronicle::calm::Bounds;
 use crate::concessions::given_up;
 use crate::crew::{Crew, Shared, lock};
 use crate::ground::Ground;
