@@ -1,3 +1,4 @@
-//! What the tests of this package share: other processes of their own.
+//! What the tests of this package share: other processes of their own, and the memory driver with a known bug.
 
+pub mod mutant;
 pub mod process;

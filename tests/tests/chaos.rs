@@ -61,10 +61,10 @@ fn expect(output: &Output, success: bool) -> Result<(), Failed> {
     Err(format!("it ended with {}:\n{}", output.status, said.concat()).into())
 }
 
-/// Of locks, of tokens, of groups: at the same time, each in a process of its own.
+/// Of locks, of tokens, of groups, of lists: at the same time, each in a process of its own.
 fn known_bugs() -> Result<(), Failed> {
-    let running =
-        ["GrantsEarly", "TokensStandStill", "SwallowsALeave"].map(|bug| std::thread::spawn(move || convict(bug)));
+    let running = ["GrantsEarly", "TokensStandStill", "SwallowsALeave", "ListsHoldersAsWaiters", "CreatesTwice"]
+        .map(|bug| std::thread::spawn(move || convict(bug)));
     for one in running {
         one.join().map_err(|_| "a run can't be started")??;
     }

@@ -1,28 +1,12 @@
 //! Known bugs, put into the memory driver one at a time: each must be caught by the case that is named for it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use tooz::Driver;
-use tooz::driver::{ConnectArgs, ConnectFuture, OptionSpec, OptionValue};
-use tooz_conformance::mutant::{self, Bug};
+use tooz_conformance::mutant::Bug;
 use tooz_conformance::{Rig, run_case};
-
-/// The memory driver with the bug that the URL names, or with none.
-const MUTANT: Driver = Driver::new("mutant", &["mutant"], connect)
-    .characteristics(tooz::memory::DRIVER.most_characteristics())
-    .options(&[OptionSpec::new("bug", OptionValue::Text, "none", "what is wrong with it")]);
-
-tooz::register!(MUTANT);
-
-fn connect(args: ConnectArgs) -> ConnectFuture {
-    Box::pin(async move {
-        let bug = args.options.text("bug").and_then(|name| Bug::ALL.iter().find(|bug| bug.to_string() == name));
-        let session = tooz::memory::DRIVER.connect(args).await?;
-        Ok(bug.map_or_else(|| mutant::faithful(Arc::clone(&session)), |bug| mutant::wrap(Arc::clone(&session), *bug)))
-    })
-}
+// The driver, registered by being linked.
+use tooz_tests::mutant as _;
 
 fn rig(bug: Option<Bug>) -> Rig {
     let store = |url: &str| {

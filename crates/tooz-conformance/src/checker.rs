@@ -18,6 +18,7 @@ mod fencing;
 mod groups;
 mod holders;
 mod law;
+mod lists;
 mod losses;
 mod order;
 mod partitions;
@@ -86,5 +87,6 @@ fn examine(law: Law, history: &History, terms: &Terms) -> Result<(), Violation> 
         Law::Members => groups::judge(history, terms),
         Law::Watches => watches::judge(history, terms),
         Law::Partitions => partitions::judge(&history.shares),
+        Law::Lists => lists::judge(history, terms),
     }
 }

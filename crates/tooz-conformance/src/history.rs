@@ -8,11 +8,13 @@ use serde::{Deserialize, Serialize};
 use tooz_core::LockMode;
 
 mod attempt;
+mod listing;
 mod membership;
 mod play;
 mod telling;
 
 pub use attempt::{Attempt, Break, Grant, Response, Sighting};
+pub use listing::{Listing, Queue, Temptation, TemptationKind};
 pub use membership::{Change, ChangeKind, Listed, Reading, Stay};
 pub use play::Play;
 pub use telling::{LeaderWatching, Share, Telling, Told, ToldLeader, Watching};
@@ -92,6 +94,15 @@ pub struct History {
     pub leader_watches: Vec<LeaderWatching>,
     /// What partitioners said.
     pub shares: Vec<Share>,
+    /// Of locks in use that were listed.
+    #[serde(default)]
+    pub listings: Vec<Listing>,
+    /// Of waiters that were listed.
+    #[serde(default)]
+    pub queues: Vec<Queue>,
+    /// Of what members tried that must be refused.
+    #[serde(default)]
+    pub temptations: Vec<Temptation>,
     /// What was broken meanwhile.
     pub faults: Vec<Fault>,
 }

@@ -16,4 +16,6 @@ pub use crate::provision::installation::{Installation, Origin};
 pub use crate::provision::kind::{Kind, UnknownKind};
 pub use crate::provision::{at_hand, provision, provision_version, setting_for};
 pub use crate::server::Server;
+pub use crate::server::disk::Disk;
+pub use crate::server::operator::Deed;
 pub use crate::server::setup::Setup;

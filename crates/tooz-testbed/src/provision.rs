@@ -4,6 +4,7 @@ pub(crate) mod apt;
 pub(crate) mod consul;
 pub(crate) mod docker;
 pub(crate) mod etcd;
+pub(crate) mod faketime;
 pub(crate) mod installation;
 pub(crate) mod jar;
 pub(crate) mod kind;

@@ -3,15 +3,19 @@
 use parking_lot::{Mutex, MutexGuard};
 pub(crate) mod backend;
 pub(crate) mod child;
+pub(crate) mod clock;
 pub(crate) mod consul;
+pub(crate) mod disk;
 pub(crate) mod etcd;
 pub(crate) mod family;
 pub(crate) mod keeper;
 pub(crate) mod memcached;
 pub(crate) mod mysql;
+pub(crate) mod operator;
 pub(crate) mod ports;
 pub(crate) mod postgres;
 pub(crate) mod probe;
+pub(crate) mod programs;
 pub(crate) mod redis;
 pub(crate) mod setup;
 pub(crate) mod tls;
@@ -32,8 +36,12 @@ use crate::provision::installation::Installation;
 use crate::provision::kind::Kind;
 use crate::server::backend::{Backend, Plan, ServerRole};
 use crate::server::child::Child;
+use crate::server::clock::Clock;
+use crate::server::disk::Disk;
 use crate::server::family::Family;
+use crate::server::operator::Deed;
 use crate::server::ports::Ports;
+use crate::server::programs::Programs;
 use crate::server::setup::Setup;
 use crate::server::tls::Tls;
 
@@ -53,6 +61,7 @@ pub struct Server {
     plan: Plan,
     child: Mutex<Option<Child>>,
     pid: Pid,
+    disk: Option<Disk>,
     _ports: Ports,
 }
 
@@ -91,6 +100,7 @@ impl Server {
         let front = ports[0].address();
         let server = Server::new(setup, installation, ports, front, ServerRole::Alone, Pid::default())?;
         server.run()?;
+        setup.password.iter().try_for_each(|password| server.operate(Deed::MakeUser(password)))?;
         Ok(server)
     }
 
@@ -106,9 +116,10 @@ impl Server {
         let folder = keeper::new_folder(setup.kind.name())?;
         let tls = if setup.tls { Some(Tls::make(&folder)?) } else { None };
         let unix_socket = setup.unix_socket.then(|| folder.join("socket"));
+        let clock = setup.own_clock.then(|| Clock::new(setup.kind, &folder)).transpose()?;
         let plan = Plan {
             kind: setup.kind,
-            installation,
+            installation: Programs::new(installation),
             folder,
             health: ports[2].address(),
             tls,
@@ -118,9 +129,15 @@ impl Server {
             address: front,
             role,
             durable: setup.durable,
+            clock,
+            has_user: setup.password.is_some(),
             arguments: setup.arguments.clone(),
         };
-        let server = Server { plan, child: Mutex::new(None), pid, _ports: ports };
+        let disk = setup.disk.map(|megabytes| {
+            keeper::private_folder(&plan.data())?;
+            Disk::mount(&plan.data(), megabytes)
+        });
+        let server = Server { plan, child: Mutex::new(None), pid, disk: disk.transpose()?, _ports: ports };
         backend_of(server.plan.kind).prepare(&server.plan)?;
         Ok(server)
     }
@@ -128,6 +145,15 @@ impl Server {
     /// What a driver connects to, such as `redis://127.0.0.1:21379`.
     pub fn url(&self) -> String {
         backend_of(self.plan.kind).url(&self.plan)
+    }
+
+    /// The same for the user `app`, whose password is in that file. The error says that no user was asked for
+    /// ([`Setup::user`]).
+    pub fn url_with_user(&self, password_file: &Path) -> Result<String> {
+        if !self.plan.has_user {
+            bail!("the server was started without a user; see Setup::user()");
+        }
+        backend_of(self.plan.kind).url_with_user(&self.plan, password_file)
     }
 
     /// Where clients connect; also while it is down, since the port stays its own. In a cluster that is a proxy, so that
@@ -196,6 +222,56 @@ impl Server {
         self.run()
     }
 
+    /// Ends it gracefully, and starts that version with its data, at the same addresses. Fetches the version where it is not here yet. Going back to an
+    /// older one is the caller's risk.
+    pub fn upgrade(&self, version: &str) -> Result<()> {
+        let installation = provision::provision_version(self.plan.kind, Some(version), &|_| ())?;
+        self.stop()?;
+        self.plan.installation.replace(installation);
+        self.run()
+    }
+
+    /// Makes the data folder of one that is down anew.
+    pub(crate) fn make_empty(&self) -> Result<()> {
+        fs::remove_dir_all(self.plan.data())?;
+        backend_of(self.plan.kind).prepare(&self.plan)
+    }
+
+    /// Sets its time of day ahead of the right one by so much; for a server that was started with [`Setup::own_clock`].
+    pub fn set_clock_ahead(&self, by: Duration) -> Result<()> {
+        self.clock()?.set("+", by)
+    }
+
+    /// Sets its time of day back behind the right one by so much.
+    pub fn set_clock_back(&self, by: Duration) -> Result<()> {
+        self.clock()?.set("-", by)
+    }
+
+    /// Sets its time of day right.
+    pub fn set_clock_right(&self) -> Result<()> {
+        self.clock()?.set("+", Duration::ZERO)
+    }
+
+    fn clock(&self) -> Result<&Clock> {
+        self.plan.clock.as_ref().context("the server was started without a clock of its own; see Setup::own_clock()")
+    }
+
+    /// The disk for its data, where it was started with [`Setup::disk`].
+    pub fn disk(&self) -> Option<&Disk> {
+        self.disk.as_ref()
+    }
+
+    /// Whether its process has not ended, by whatever death.
+    pub fn is_running(&self) -> Result<bool> {
+        self.child().as_mut().map_or(Ok(false), |child| Ok(child.ended()?.is_none()))
+    }
+
+    /// Does to it, while it runs, what an operator does. The error says that this can't be done to a server of its kind, or what the server
+    /// answered.
+    pub fn operate(&self, deed: Deed<'_>) -> Result<()> {
+        backend_of(self.plan.kind).operate(&self.plan, deed)
+    }
+
     /// Ends it gracefully, paused or not, and returns when the process is gone. Does nothing when it is down already.
     pub fn stop(&self) -> Result<()> {
         // Those that are stopped could not go on to their end.
@@ -217,14 +293,15 @@ impl Server {
     }
 
     /// Starts the process and waits until it answers.
-    fn run(&self) -> Result<()> {
+    pub(crate) fn run(&self) -> Result<()> {
         self.launch()?;
         self.wait_until_ready()
     }
 
     /// Starts the process.
     pub(crate) fn launch(&self) -> Result<()> {
-        let command = backend_of(self.plan.kind).command(&self.plan)?;
+        let mut command = backend_of(self.plan.kind).command(&self.plan)?;
+        self.plan.clock.iter().for_each(|clock| clock.put_before(&mut command));
         // A caller that asks which process this is has to wait until that is known.
         let mut pid = self.pid.lock();
         let child = Child::start(command, &self.plan.folder, &self.plan.log())?;
@@ -299,6 +376,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         // No caller is left to tell an error to; the keeper tries both once more at the end of this process.
         let _ = self.kill();
+        self.disk = None;
         let _ = fs::remove_dir_all(&self.plan.folder);
     }
 }

@@ -27,6 +27,8 @@ pub enum Law {
     Watches,
     /// All who see the same members agree on owners, and no key moves between two that stayed.
     Partitions,
+    /// What is listed as in use or as waiting is so, and a group with members is neither made again nor deleted.
+    Lists,
 }
 
 impl Law {
@@ -41,6 +43,7 @@ impl Law {
         Law::Members,
         Law::Watches,
         Law::Partitions,
+        Law::Lists,
     ];
 
     /// Its name in a report.
@@ -55,6 +58,7 @@ impl Law {
             Law::Members => "members",
             Law::Watches => "watches",
             Law::Partitions => "partitions",
+            Law::Lists => "lists",
         }
     }
 
@@ -72,6 +76,9 @@ impl Law {
             Law::Members => "A member is listed from its join to its end with its latest word, and none else is.",
             Law::Watches => "A watch tells what was so, in order, nothing twice, and without a gap.",
             Law::Partitions => "Those who see the same members agree on owners; no key moves between two that stayed.",
+            Law::Lists => {
+                "Locks that are listed are in use, none waits unasked, and a group with a member is not made again or deleted."
+            }
         }
     }
 }

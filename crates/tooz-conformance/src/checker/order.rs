@@ -109,7 +109,7 @@ fn judged_refusals(attempts: &[&Attempt], terms: &Terms) -> Vec<usize> {
     judged
 }
 
-fn under_way_until(attempt: &Attempt, terms: &Terms) -> u64 {
+pub(crate) fn under_way_until(attempt: &Attempt, terms: &Terms) -> u64 {
     match &attempt.answer {
         Response::Granted(grant) => grant.at,
         Response::NotHad { at, waited: false } => *at,

@@ -1,7 +1,7 @@
 //! Histories of locks, good and bad, by hand.
 
-use crate::checker::{belief, check, fencing, linearizability};
-use crate::history::{Attempt, Grant, Mode, Response};
+use crate::checker::{Law, Terms, Violation, belief, check, fencing, judge_by, linearizability};
+use crate::history::{Attempt, Grant, History, Listing, Mode, Queue, Response, Temptation, TemptationKind};
 
 fn attempt(worker: &str, mode: Mode, asked: u64, answer: Response) -> Attempt {
     Attempt { worker: worker.into(), lock: "x".into(), mode, asked, answer }
@@ -154,4 +154,50 @@ fn locks_are_judged_apart() {
     let mut other = granted(Exclusive, [2, 3, 4, 5], 1);
     other.lock = "y".into();
     check(&[granted(Exclusive, [0, 1, 10, 11], 1), other]).unwrap();
+}
+
+fn lists(attempts: &[Attempt], change: impl FnOnce(&mut History)) -> Result<(), Violation> {
+    let mut history = History { attempts: attempts.to_vec(), ..History::default() };
+    change(&mut history);
+    judge_by(Law::Lists, &history, &Terms::strict())
+}
+
+fn listed(asked: u64, locks: &[&str]) -> impl FnOnce(&mut History) {
+    let locks = locks.iter().map(|lock| (*lock).to_owned()).collect();
+    move |history| history.listings.push(Listing { worker: "l".into(), asked, at: asked + 1, locks })
+}
+
+#[test]
+fn a_lock_is_listed_while_it_is_held_and_no_longer() {
+    let held = [granted(Exclusive, [0, 1, 10, 11], 1)];
+    lists(&held, listed(5, &["x"])).unwrap();
+    lists(&held, listed(12, &[])).unwrap();
+    assert!(lists(&held, listed(12, &["x"])).unwrap_err().to_string().contains("which is free"));
+    assert!(lists(&held, listed(5, &[])).unwrap_err().to_string().contains("which is held"));
+    assert!(lists(&held, listed(5, &["x", "y"])).is_err());
+}
+
+#[test]
+fn a_holder_is_no_waiter() {
+    let held = [granted(Exclusive, [0, 3, 10, 11], 1)];
+    let queue = |asked| {
+        let waiters = vec![("w1".to_owned(), Exclusive)];
+        move |history: &mut History| {
+            history.queues.push(Queue { worker: "l".into(), lock: "x".into(), asked, at: asked + 1, waiters });
+        }
+    };
+    lists(&held, queue(1)).unwrap();
+    assert!(lists(&held, queue(5)).unwrap_err().to_string().contains("wait for x"));
+}
+
+#[test]
+fn a_group_with_a_member_is_not_made_again() {
+    let tempted = |done| {
+        let (worker, group, kind) = ("w".to_owned(), "g".to_owned(), TemptationKind::Create);
+        move |history: &mut History| {
+            history.temptations.push(Temptation { worker, group, kind, asked: 0, at: 1, done });
+        }
+    };
+    lists(&[], tempted(false)).unwrap();
+    assert!(lists(&[], tempted(true)).is_err());
 }

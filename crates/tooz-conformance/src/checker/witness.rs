@@ -31,6 +31,7 @@ pub(crate) fn cut_down(violation: Violation, history: &History, terms: &Terms) -
         Law::Members => cutter.cut_readings(),
         Law::Watches => cutter.cut_watches(),
         Law::Partitions => cutter.cut(|history| &mut history.shares),
+        Law::Lists => cutter.cut_lists(),
     }
     cutter.leave_out_strangers();
     cutter.last.with(cutter.small)
@@ -39,10 +40,10 @@ pub(crate) fn cut_down(violation: Violation, history: &History, terms: &Terms) -
 /// The parts that the law looks at.
 fn relevant(law: Law, history: &History) -> History {
     let mut small = history.clone();
-    if !matches!(law, Law::Fencing | Law::Belief | Law::Order | Law::Losses | Law::Holders) {
+    if !matches!(law, Law::Fencing | Law::Belief | Law::Order | Law::Losses | Law::Holders | Law::Lists) {
         (small.attempts, small.breaks) = Default::default();
     }
-    if matches!(law, Law::Members | Law::Watches | Law::Partitions) {
+    if matches!(law, Law::Members | Law::Watches | Law::Partitions | Law::Lists) {
         small.campaigns.clear();
     }
     if !matches!(law, Law::Losses | Law::Leaders | Law::Members | Law::Watches) {
@@ -63,7 +64,10 @@ fn relevant(law: Law, history: &History) -> History {
     if law != Law::Partitions {
         small.shares.clear();
     }
-    if !matches!(law, Law::Losses | Law::Watches) {
+    if law != Law::Lists {
+        (small.listings, small.queues, small.temptations) = Default::default();
+    }
+    if !matches!(law, Law::Losses | Law::Watches | Law::Lists) {
         small.faults.clear();
     }
     small
@@ -195,6 +199,17 @@ impl Cutter<'_> {
         let until = self.small.readings.iter().map(|reading| reading.at).max().unwrap_or(u64::MAX);
         let group: BTreeSet<_> = self.small.readings.iter().map(|reading| reading.group.clone()).collect();
         self.cut_stays(&group, until);
+    }
+
+    /// What was over, or of a lock that is not shown, is no reason for what was shown.
+    fn cut_lists(&mut self) {
+        self.cut(|history| &mut history.listings);
+        self.cut(|history| &mut history.queues);
+        self.cut(|history| &mut history.temptations);
+        let (from, to) = self.last.window();
+        let mut smaller = self.small.clone();
+        smaller.attempts.retain(|attempt| attempt.asked <= to && is_over(attempt).is_none_or(|over| over >= from));
+        self.tries(smaller);
     }
 
     fn cut_watches(&mut self) {

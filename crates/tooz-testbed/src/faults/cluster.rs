@@ -180,6 +180,17 @@ impl Cluster {
         wait::until(PATIENCE, &format!("another node than {node} leads"), look)
     }
 
+    /// Puts an empty server in the place of that one, which is killed, and returns when it answers: what it needs it has from the others, most of
+    /// which have to be there. An etcd gets to know it as another member. Not for the leader: an empty primary of Redis would be followed.
+    pub fn replace(&self, node: usize) -> Result<()> {
+        self.nodes[node].kill()?;
+        if self.kind == Kind::Etcd {
+            etcd::let_join_anew(self, node)?;
+        }
+        self.nodes[node].make_empty()?;
+        self.nodes[node].run()
+    }
+
     fn look_for_leader(&self) -> Option<usize> {
         match self.kind {
             Kind::Redis => redis::leader(self),

@@ -78,6 +78,13 @@ impl Installation {
         self.programs.iter().map(|folder| folder.join(program)).find(|path| is_executable(path))
     }
 
+    /// The path of a library that programs load by themselves, in whichever folder of libraries it is.
+    pub(crate) fn library(&self, name: &str) -> Option<PathBuf> {
+        let system = || library_folders(Path::new("/"));
+        let folders = if self.source == Origin::Path { system() } else { self.libraries.clone() };
+        folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file())
+    }
+
     /// A command that runs one of the programs with its libraries. The error names the program that is missing.
     pub fn command(&self, program: &str) -> Result<Command> {
         let Some(path) = self.find(program) else {

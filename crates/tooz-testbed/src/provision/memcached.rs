@@ -1,6 +1,7 @@
 //! memcached: where it comes from.
 
-use crate::provision::package::{Card, Package};
+use crate::provision::faketime;
+use crate::provision::package::{Card, Companion, Package};
 
 pub(crate) struct Memcached;
 
@@ -14,5 +15,9 @@ static CARD: Card = Card {
 impl Package for Memcached {
     fn card(&self) -> &'static Card {
         &CARD
+    }
+
+    fn companions(&self) -> &'static [Companion] {
+        &[faketime::PROGRAM]
     }
 }

@@ -1,6 +1,7 @@
 //! MariaDB, the one of the two families that Debian's stable suites have, and MySQL: where they come from.
 
-use crate::provision::package::{Card, Package};
+use crate::provision::faketime;
+use crate::provision::package::{Card, Companion, Package};
 
 pub(crate) struct MySql;
 
@@ -22,5 +23,9 @@ impl Package for MySql {
 
     fn programs(&self, suite: &str) -> &'static [&'static str] {
         if suite == "sid" { &["mysqld", "mysql"] } else { CARD.programs }
+    }
+
+    fn companions(&self) -> &'static [Companion] {
+        &[faketime::PROGRAM]
     }
 }

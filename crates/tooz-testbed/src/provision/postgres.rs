@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use crate::provision::faketime;
 use crate::provision::installation::{C_LIBRARY, versioned_folders};
 use crate::provision::package::{Card, Companion, Package};
 use crate::provision::pgbouncer;
@@ -58,6 +59,6 @@ impl Package for Postgres {
     }
 
     fn companions(&self) -> &'static [Companion] {
-        &[pgbouncer::PROGRAM]
+        &[pgbouncer::PROGRAM, faketime::PROGRAM]
     }
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::provision::package::{Card, Package};
+use crate::provision::faketime;
+use crate::provision::package::{Card, Companion, Package};
 
 pub(crate) struct Redis;
 
@@ -37,5 +38,9 @@ impl Package for Redis {
             }
         }
         Ok(())
+    }
+
+    fn companions(&self) -> &'static [Companion] {
+        &[faketime::PROGRAM]
     }
 }

@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 
-use crate::provision::installation::Installation;
 use crate::provision::kind::Kind;
+use crate::server::clock::Clock;
+use crate::server::operator::Deed;
+use crate::server::programs::Programs;
 use crate::server::tls::Tls;
 
 /// How one kind of server is run.
@@ -27,6 +29,16 @@ pub(crate) trait Backend: Sync {
 
     /// One of its own programs, with the arguments that make it talk to this server.
     fn tool(&self, plan: &Plan, program: &str) -> Result<Command>;
+
+    /// The URL that a driver takes, of the user that a [`Deed`] can make, with its password in that file.
+    fn url_with_user(&self, plan: &Plan, _password_file: &Path) -> Result<String> {
+        bail!("the testbed makes no user at {}", plan.kind)
+    }
+
+    /// Does that to the running server.
+    fn operate(&self, plan: &Plan, deed: Deed<'_>) -> Result<()> {
+        bail!("the testbed can't do {deed:?} to {}", plan.kind)
+    }
 
     /// How many requests it has counted since it was started; `None`: it does not count them.
     fn requests(&self, _plan: &Plan) -> Result<Option<u64>> {
@@ -48,7 +60,7 @@ pub(crate) trait Backend: Sync {
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) kind: Kind,
-    pub(crate) installation: Installation,
+    pub(crate) installation: Programs,
     /// Its own folder, for data, log, sockets and certificates.
     pub(crate) folder: PathBuf,
     /// Where it listens for clients.
@@ -65,6 +77,10 @@ pub(crate) struct Plan {
     pub(crate) role: ServerRole,
     /// Whether it waits for the disk, as it would in production.
     pub(crate) durable: bool,
+    /// By which its time of day can be set.
+    pub(crate) clock: Option<Clock>,
+    /// Whether it has a user for programs, which stays over restarts.
+    pub(crate) has_user: bool,
     /// Arguments of the caller's, after all others.
     pub(crate) arguments: Vec<String>,
 }

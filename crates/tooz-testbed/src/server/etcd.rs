@@ -2,13 +2,17 @@
 
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::server::backend::{Backend, Plan, ServerRole, text};
 use crate::server::keeper::private_folder;
+use crate::server::operator::Deed;
 use crate::server::probe;
 
 pub(crate) struct Etcd;
+
+/// The file that says that it joins a cluster which is there already.
+pub(crate) const JOINS: &str = "joins";
 
 impl Backend for Etcd {
     fn prepare(&self, plan: &Plan) -> Result<()> {
@@ -35,6 +39,9 @@ impl Backend for Etcd {
             .args(["--listen-peer-urls", &listen_peers])
             .args(["--initial-advertise-peer-urls", &format!("http://{advertised}")])
             .args(["--initial-cluster", &members]);
+        if plan.folder.join(JOINS).exists() {
+            command.args(["--initial-cluster-state", "existing"]);
+        }
         if !plan.durable {
             // Only a crash of the whole machine loses what was not synced, and no test does that.
             command.arg("--unsafe-no-fsync");
@@ -67,6 +74,24 @@ impl Backend for Etcd {
     fn url(&self, plan: &Plan) -> String {
         let scheme = if plan.tls.is_some() { "etcd+https" } else { "etcd" };
         format!("{scheme}://{}", plan.address)
+    }
+
+    /// A full store is an alarm, which is raised and taken back here by hand: what a member of etcd does then depends on nothing else.
+    fn operate(&self, plan: &Plan, deed: Deed<'_>) -> Result<()> {
+        let action = match deed {
+            Deed::Fill => "ACTIVATE",
+            Deed::MakeRoom => "DEACTIVATE",
+            _ => bail!("the testbed can't do {deed:?} to etcd"),
+        };
+        let status = probe::post(plan.listen, "/v3/maintenance/status", "{}")?;
+        let member = status.split_once("\"member_id\":\"").and_then(|(_, rest)| rest.split('"').next());
+        let member = member.with_context(|| format!("no member's id: {status}"))?;
+        let question = format!("{{\"action\":\"{action}\",\"memberID\":\"{member}\",\"alarm\":\"NOSPACE\"}}");
+        let answer = probe::post(plan.listen, "/v3/maintenance/alarm", &question)?;
+        if !answer.starts_with("HTTP/1.1 200") {
+            bail!("etcd answers: {answer}");
+        }
+        Ok(())
     }
 
     fn tool(&self, plan: &Plan, program: &str) -> Result<Command> {

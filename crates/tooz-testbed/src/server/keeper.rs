@@ -21,7 +21,8 @@ const TOO_YOUNG_TO_JUDGE: Duration = Duration::from_mins(1);
 /// closed by the kernel. Then it kills what has its working folder in the run's folder, which only servers of this run
 /// have, so that no process id is ever trusted that may have become another process's; and removes the folder.
 ///
-/// `cd` and `kill` are built into the shell: looking at some hundred processes takes some milliseconds.
+/// `cd` and `kill` are built into the shell: looking at some hundred processes takes some milliseconds. A disk that is mounted there is none of
+/// the run's folder, and would keep it.
 const KEEPER: &str = r#"
 trap '' HUP INT TERM
 cat > /dev/null
@@ -32,6 +33,9 @@ for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
         case $PWD in "$1"/*) kill -9 "${process#/proc/}" ;; esac
     done
     cd /
+    while read -r _ disk _; do
+        case $disk in "$1"/*) umount -l "$disk" ;; esac
+    done < /proc/mounts
     rm -rf "$1" && [ ! -e "$1" ] && exit
     sleep 0.1
 done
@@ -58,9 +62,9 @@ pub(crate) fn new_folder(name: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Makes a folder of mode 700, as etcd wants its own to be.
+/// Makes a folder of mode 700, as etcd wants its own to be. A disk that is there already has that mode.
 pub(crate) fn private_folder(folder: &Path) -> Result<()> {
-    let made = fs::DirBuilder::new().mode(0o700).create(folder);
+    let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(folder);
     made.with_context(|| format!("cannot make the folder {}", folder.display()))
 }
 

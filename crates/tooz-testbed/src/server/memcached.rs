@@ -1,11 +1,14 @@
 //! memcached: how it is started, asked and reached. It keeps nothing over a restart.
 
+mod fill;
+
 use std::process::Command;
 
 use anyhow::{Result, bail};
 
 use crate::server::backend::{Backend, Plan, text};
 use crate::server::keeper::private_folder;
+use crate::server::operator::Deed;
 use crate::server::postgres::is_root;
 use crate::server::probe;
 
@@ -51,7 +54,7 @@ impl Backend for Memcached {
         }
         // A test that says how much memory it has wants to see what becomes of a full server, and says what that is to be.
         if !plan.arguments.iter().any(|argument| argument.starts_with("-m")) {
-            command.args(["-m", "64", "-M"]);
+            command.args(["-m", &fill::MUCH.to_string(), "-M"]);
         }
         command.args(&plan.arguments);
         Ok(command)
@@ -80,6 +83,14 @@ impl Backend for Memcached {
             (None, None) => format!("memcached://{}", plan.address),
             (Some(_), _) => format!("memcached+tls://{}", plan.address),
             (None, Some(socket)) => format!("memcached+unix://{}", socket.display()),
+        }
+    }
+
+    fn operate(&self, plan: &Plan, deed: Deed<'_>) -> Result<()> {
+        match deed {
+            Deed::Fill => fill::fill(plan),
+            Deed::MakeRoom => fill::make_room(plan),
+            _ => bail!("the testbed can't do {deed:?} to memcached"),
         }
     }
 

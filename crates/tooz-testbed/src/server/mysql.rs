@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::server::backend::{Backend, Plan, text};
 use crate::server::keeper::private_folder;
+use crate::server::operator::{Deed, USER as APP, run};
 use crate::server::postgres::is_root;
 use crate::server::probe;
 
@@ -125,6 +126,31 @@ impl Backend for MySql {
         }
     }
 
+    fn url_with_user(&self, plan: &Plan, password_file: &Path) -> Result<String> {
+        Ok(format!("mysql://{APP}@{}/{DATABASE}?password_file={}", plan.listen, text(password_file)))
+    }
+
+    fn operate(&self, plan: &Plan, deed: Deed<'_>) -> Result<()> {
+        let say = |statement: &str| self.say(plan, statement).map(drop);
+        match deed {
+            Deed::MakeUser(password) => say(&format!(
+                "CREATE USER {APP}@'%' IDENTIFIED BY '{password}'; GRANT ALL ON {DATABASE}.* TO {APP}@'%'"
+            )),
+            Deed::ChangePassword(password) => say(&format!("ALTER USER {APP}@'%' IDENTIFIED BY '{password}'")),
+            Deed::ShutOut => {
+                say(&format!("ALTER USER {APP}@'%' ACCOUNT LOCK"))?;
+                let connections = format!("SELECT id FROM information_schema.processlist WHERE user = '{APP}'");
+                let connections = self.say(plan, &connections)?;
+                // One that has ended meanwhile is an error, and was to end.
+                connections.lines().try_for_each(|id| self.say(plan, &format!("KILL {id}")).map_or(Ok(()), |_| Ok(())))
+            }
+            Deed::LetIn => say(&format!("ALTER USER {APP}@'%' ACCOUNT UNLOCK")),
+            Deed::RefuseWrites => say("SET GLOBAL read_only = ON"),
+            Deed::TakeWrites => say("SET GLOBAL read_only = OFF"),
+            Deed::Fill | Deed::MakeRoom => bail!("the testbed can't do {deed:?} to MariaDB"),
+        }
+    }
+
     fn tool(&self, plan: &Plan, program: &str) -> Result<Command> {
         let family = family(plan);
         // The client has another name in each family.
@@ -141,6 +167,15 @@ impl Backend for MySql {
             None => command.arg("--skip-ssl"),
         };
         Ok(command)
+    }
+}
+
+impl MySql {
+    /// What the server answers to that, a row a line.
+    fn say(&self, plan: &Plan, statement: &str) -> Result<String> {
+        let mut command = self.tool(plan, "mariadb")?;
+        command.args(["--batch", "--skip-column-names"]);
+        run(command, statement)
     }
 }
 

@@ -11,9 +11,13 @@ use nix::sys::signal::Signal;
 
 use crate::server::backend::{Backend, Plan, text};
 use crate::server::keeper::private_folder;
+use crate::server::operator::{Deed, USER as APP, run};
 use crate::server::probe;
 
 pub(crate) struct Postgres;
+
+/// Where the tables of tooz are.
+const SCHEMA: &str = "tooz";
 
 /// The user of the database, and the database: those that are always there.
 pub(crate) const USER: &str = "postgres";
@@ -88,6 +92,33 @@ impl Backend for Postgres {
         }
     }
 
+    fn url_with_user(&self, plan: &Plan, password_file: &Path) -> Result<String> {
+        Ok(format!("postgres://{APP}@{}/{USER}?password_file={}", plan.listen, text(password_file)))
+    }
+
+    fn operate(&self, plan: &Plan, deed: Deed<'_>) -> Result<()> {
+        let say = |statements: &str| self.say(plan, statements);
+        match deed {
+            Deed::MakeUser(password) => {
+                ask_for_password(plan)?;
+                say(&format!(
+                    "CREATE ROLE {APP} LOGIN PASSWORD '{password}'; GRANT CREATE ON DATABASE {USER} TO {APP}; \
+                     SELECT pg_reload_conf()"
+                ))
+            }
+            Deed::ChangePassword(password) => say(&format!("ALTER ROLE {APP} PASSWORD '{password}'")),
+            Deed::ShutOut => say(&format!(
+                "ALTER ROLE {APP} NOLOGIN; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{APP}'"
+            )),
+            Deed::LetIn => say(&format!("ALTER ROLE {APP} LOGIN")),
+            Deed::RefuseWrites => {
+                say(&format!("REVOKE INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {SCHEMA} FROM {APP}"))
+            }
+            Deed::TakeWrites => say(&format!("GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {SCHEMA} TO {APP}")),
+            Deed::Fill | Deed::MakeRoom => bail!("the testbed can't do {deed:?} to PostgreSQL"),
+        }
+    }
+
     fn tool(&self, plan: &Plan, program: &str) -> Result<Command> {
         let mut command = plan.installation.command(program)?;
         let host = plan.unix_socket.as_ref().map_or_else(|| "127.0.0.1".to_owned(), |_| text(&plan.folder));
@@ -105,6 +136,22 @@ impl Backend for Postgres {
     fn family(&self, plan: &Plan) -> Option<PathBuf> {
         Some(plan.data())
     }
+}
+
+impl Postgres {
+    fn say(&self, plan: &Plan, statements: &str) -> Result<()> {
+        let mut command = self.tool(plan, "psql")?;
+        command.args(["-q", "-d", USER, "-v", "ON_ERROR_STOP=1"]);
+        run(command, &format!("{statements};\n")).map(drop)
+    }
+}
+
+/// Has the user of programs say its password; all others are let in without, as they were. It is said in the clear, since a proof of it is a burden
+/// for a client that was built without optimization.
+fn ask_for_password(plan: &Plan) -> Result<()> {
+    let file = plan.data().join("pg_hba.conf");
+    let others = fs::read_to_string(&file)?;
+    Ok(fs::write(&file, format!("host all {APP} 127.0.0.1/32 password\n{others}"))?)
 }
 
 /// What a client says first.

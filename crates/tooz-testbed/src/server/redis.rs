@@ -1,13 +1,14 @@
 //! Redis: how it is started, asked and reached.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
 
 use crate::server::backend::{Backend, Plan, ServerRole, text};
 use crate::server::keeper::private_folder;
+use crate::server::operator::{Deed, USER, run};
 use crate::server::probe;
 
 pub(crate) struct Redis;
@@ -16,6 +17,12 @@ pub(crate) struct Redis;
 pub(crate) const NAME: &str = "tooz";
 
 const SETTINGS: &str = "redis.conf";
+
+/// Where the users are, so that they stay over restarts.
+const USERS: &str = "users.acl";
+
+/// What a member needs, and no more.
+const RIGHTS: &str = "+@all -@admin -@dangerous +info";
 
 /// What the kernel has room for.
 const LONGEST_SOCKET: usize = 107;
@@ -29,6 +36,9 @@ impl Backend for Redis {
             bail!("{} is too long for a Unix socket; set TMPDIR to a shorter path", socket.display());
         }
         private_folder(&plan.data())?;
+        if plan.has_user {
+            fs::write(plan.folder.join(USERS), "user default on nopass ~* &* +@all\n")?;
+        }
         match settings(plan) {
             Some(settings) => Ok(fs::write(plan.folder.join(SETTINGS), settings)?),
             None => Ok(()),
@@ -68,6 +78,9 @@ impl Backend for Redis {
             // before the answer goes out, every time, and only the machine's death loses it. `everysec` may write it after the answer.
             .args(["--save", "", "--appendonly", "yes", "--appendfsync", if plan.durable { "everysec" } else { "no" }])
             .args(&plan.arguments);
+        if plan.has_user {
+            command.arg("--aclfile").arg(plan.folder.join(USERS));
+        }
         Ok(command)
     }
 
@@ -89,6 +102,27 @@ impl Backend for Redis {
         }
     }
 
+    fn url_with_user(&self, plan: &Plan, password_file: &Path) -> Result<String> {
+        Ok(format!("redis://{USER}@{}?password_file={}", plan.address, text(password_file)))
+    }
+
+    fn operate(&self, plan: &Plan, deed: Deed<'_>) -> Result<()> {
+        let user = |rules: &str| self.say(plan, &format!("ACL SETUSER {USER} {rules}"));
+        match deed {
+            Deed::MakeUser(password) => user(&format!("on >{password} ~tooz:* &tooz:* {RIGHTS}")),
+            Deed::ChangePassword(password) => user(&format!("resetpass >{password}")),
+            Deed::ShutOut => {
+                user("off")?;
+                self.say(plan, &format!("CLIENT KILL USER {USER}"))
+            }
+            Deed::LetIn => user("on"),
+            Deed::RefuseWrites => user("-@write"),
+            Deed::TakeWrites => user(RIGHTS),
+            Deed::Fill => self.say(plan, "CONFIG SET maxmemory 1"),
+            Deed::MakeRoom => self.say(plan, "CONFIG SET maxmemory 0"),
+        }
+    }
+
     fn tool(&self, plan: &Plan, program: &str) -> Result<Command> {
         let mut command = plan.installation.command(program)?;
         match &plan.unix_socket {
@@ -99,6 +133,19 @@ impl Backend for Redis {
             command.arg("--tls").arg("--cacert").arg(&tls.ca);
         }
         Ok(command)
+    }
+}
+
+impl Redis {
+    /// Says that to the server, and has it keep its users.
+    fn say(&self, plan: &Plan, command: &str) -> Result<()> {
+        let save = if plan.has_user { "ACL SAVE\n" } else { "" };
+        let answers = run(self.tool(plan, "redis-cli")?, &format!("{command}\n{save}"))?;
+        // The program ends well whatever the answer.
+        match answers.lines().find(|line| *line != "OK" && line.parse::<u64>().is_err() && !line.is_empty()) {
+            Some(refused) => bail!("Redis answers to `{command}`: {refused}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::provision::kind::Kind;
 /// # Ok::<(), anyhow::Error>(())
 /// ```
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)] // Each is a choice of its own.
 pub struct Setup {
     pub(crate) kind: Kind,
     pub(crate) arguments: Vec<String>,
@@ -18,12 +19,25 @@ pub struct Setup {
     pub(crate) tls: bool,
     pub(crate) unix_socket: bool,
     pub(crate) durable: bool,
+    pub(crate) own_clock: bool,
+    pub(crate) password: Option<String>,
+    pub(crate) disk: Option<u32>,
 }
 
 impl Setup {
     /// A server of that kind with nothing special about it.
     pub fn new(kind: Kind) -> Self {
-        Setup { kind, arguments: Vec::new(), version: None, tls: false, unix_socket: false, durable: false }
+        Setup {
+            kind,
+            arguments: Vec::new(),
+            version: None,
+            tls: false,
+            unix_socket: false,
+            durable: false,
+            own_clock: false,
+            password: None,
+            disk: None,
+        }
     }
 
     /// More of the server's own command line, after what the testbed says, so that it wins where the server lets the
@@ -63,6 +77,26 @@ impl Setup {
     /// not wait for the disk, since no test takes the machine's power away; with it, the cost of a write is the real one.
     pub fn durable(mut self) -> Self {
         self.durable = true;
+        self
+    }
+
+    /// Lets its time of day be set: [`Server::set_clock_ahead`](crate::Server::set_clock_ahead). Redis, memcached, PostgreSQL and MariaDB can;
+    /// it takes a library (`libfaketime`), which is fetched as the servers are, and makes each look at the clock slower.
+    pub fn own_clock(mut self) -> Self {
+        self.own_clock = true;
+        self
+    }
+
+    /// Gives its data a disk of their own of so many megabytes, which can be filled: [`Server::disk`](crate::Server::disk). It takes the right to mount.
+    pub fn disk(mut self, megabytes: u32) -> Self {
+        self.disk = Some(megabytes);
+        self
+    }
+
+    /// Lets it have a user `app` with that password and no more rights than a member needs: see
+    /// [`Server::url_with_user`](crate::Server::url_with_user). Redis, PostgreSQL and MariaDB; not for clusters.
+    pub fn user(mut self, password: impl Into<String>) -> Self {
+        self.password = Some(password.into());
         self
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tooz_testbed::Kind;
 
+use crate::Arguments;
+
 /// What a run needs to know of a backend.
 #[derive(Debug)]
 pub(crate) struct Backend {
@@ -15,6 +17,10 @@ pub(crate) struct Backend {
     pub(crate) session_timeout: Duration,
     /// How long after the end of a process the backend may keep what it had.
     pub(crate) inherited: Duration,
+    /// The older version of the server with which the run begins, and the newer one, where it is to be replaced.
+    pub(crate) versions: Option<(&'static str, &'static str)>,
+    /// Whether the data have a small disk of their own.
+    pub(crate) own_disk: bool,
     /// A reading may show what was so before.
     pub(crate) reads_may_be_old: bool,
 }
@@ -42,6 +48,8 @@ const fn server(name: &'static str, kind: Kind, inherited: u64) -> Backend {
         options: "",
         session_timeout: SHORT,
         inherited: Duration::from_millis(inherited),
+        versions: None,
+        own_disk: false,
         reads_may_be_old: false,
     }
 }
@@ -78,6 +86,21 @@ impl Backend {
         }
     }
 
+    /// The same with what the arguments say of its ground.
+    pub(crate) fn with(&self, arguments: &Arguments) -> Result<Backend> {
+        let mut backend = Backend { ..*self };
+        if arguments.cluster {
+            backend = backend.clustered()?;
+        }
+        if arguments.upgrade {
+            backend = backend.upgraded()?;
+        }
+        if arguments.disk {
+            backend = backend.with_disk()?;
+        }
+        Ok(backend)
+    }
+
     /// The same on a cluster of three, for those that have clusters.
     pub(crate) fn clustered(&self) -> Result<Backend> {
         match self.ground {
@@ -88,6 +111,29 @@ impl Backend {
                 ..*self
             }),
             _ => bail!("{} has no cluster here; etcd, consul, zookeeper and redis have", self.name),
+        }
+    }
+
+    /// The same with a server that is old at first, for those of which there are two versions.
+    pub(crate) fn upgraded(&self) -> Result<Backend> {
+        let GroundKind::Server(kind) = self.ground else { bail!("{} has no server to upgrade", self.name) };
+        let versions = match kind {
+            Kind::Redis => ("7.0", "8.0"),
+            Kind::Etcd => ("3.4", "3.5"),
+            Kind::ZooKeeper => ("3.8", "3.9"),
+            Kind::Memcached => ("1.6.18", "1.6.38"),
+            Kind::MySql => ("10.11", "11.8"),
+            _ => bail!("{} has no two versions of which one goes on with the data of the other", self.name),
+        };
+        Ok(Backend { versions: Some(versions), ..*self })
+    }
+
+    /// The same with a small disk for the data, for those that keep any on one.
+    pub(crate) fn with_disk(&self) -> Result<Backend> {
+        match self.ground {
+            GroundKind::Server(kind) if kind != Kind::Memcached => Ok(Backend { own_disk: true, ..*self }),
+            GroundKind::Folder => Ok(Backend { own_disk: true, ..*self }),
+            _ => bail!("{} keeps nothing on a disk that can be filled here", self.name),
         }
     }
 

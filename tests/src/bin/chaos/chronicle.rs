@@ -1,26 +1,17 @@
 //! From the records of the workers to one history.
 
+pub(crate) mod calm;
+mod member;
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use tooz_conformance::checker::progress;
-use tooz_conformance::history::{
-    Attempt, Break, Change, ChangeKind, Fault, Grant, History, LeaderWatching, Response, Stay, Watching, now,
-};
+use tooz_conformance::history::{Attempt, Break, Fault, Grant, History, LeaderWatching, Response, Stay, Watching, now};
 
+use crate::chronicle::calm::{Bounds, calm_after, nanos};
+use crate::chronicle::member::{Key, MemberRecord};
 use crate::record::{Contest, GROUP, Record};
-
-/// Which process of which worker, and what of it.
-type Key = (usize, u64);
-
-/// How long what is not known stays so.
-#[derive(Clone, Copy)]
-pub(crate) struct Bounds {
-    /// How long after the end of a process the backend may keep its session.
-    pub(crate) inherited: Duration,
-    /// How long after an error, or after the fault that was its reason, a request may still be under way.
-    pub(crate) settled: Duration,
-}
 
 /// The history so far, and what is still open in it.
 #[derive(Default)]
@@ -43,32 +34,32 @@ struct OpenAttempt {
     held: u64,
 }
 
-/// A member's changes, and those whose answer is not there.
-#[derive(Default)]
-struct MemberRecord {
-    changes: Vec<Change>,
-    open: HashMap<Key, usize>,
-    stood: u64,
-    is_listed: bool,
-    /// It was lost, and is not known to be back.
-    is_lost: bool,
-    /// Losses by killing, whose end depends on what is broken then: their place, and the time.
-    killed: Vec<(usize, u64)>,
-    /// Where it joined.
-    joins: Vec<usize>,
-}
-
 impl Chronicle {
     pub(crate) fn operations(&self) -> usize {
         let history = &self.history;
         let reads = history.readings.len() + history.sightings.len() + history.leaders.len() + history.shares.len();
-        let changes: usize = self.stays.values().map(|stay| stay.changes.len()).sum();
-        history.attempts.len() + history.campaigns.len() + reads + changes
+        let lists = history.listings.len() + history.queues.len() + history.temptations.len();
+        let changes: usize = self.stays.values().map(MemberRecord::count).sum();
+        history.attempts.len() + history.campaigns.len() + reads + lists + changes
     }
 
     /// Those of these members that got no lock since then.
     pub(crate) fn waiting_since(&self, members: &[String], since: u64) -> Vec<String> {
         progress(&self.history, members, (since, u64::MAX))
+    }
+
+    /// How long something was broken, or stood still, of what began since then.
+    pub(crate) fn disturbed_since(&self, since: u64) -> Duration {
+        let mut spans: Vec<_> = self.history.faults.iter().map(|fault| (fault.from, fault.to)).collect();
+        spans.retain(|(from, _)| *from >= since);
+        spans.sort_unstable();
+        let mut until = since;
+        let mut sum = 0;
+        for (from, to) in spans {
+            sum += to.saturating_sub(from.max(until));
+            until = until.max(to);
+        }
+        Duration::from_nanos(sum)
     }
 
     pub(crate) fn fault(&mut self, name: String, from: u64, to: u64) {
@@ -110,7 +101,7 @@ impl Chronicle {
             }
             Record::Changed { number, at } => self.member(member).changed(key(number), at),
             Record::NotChanged { number } => self.member(member).not_changed(key(number)),
-            Record::Stands { at } => self.member(member).stood = at,
+            Record::Stands { at } => self.member(member).stands(at),
             Record::LostMembership { stood } => self.member(member).lost(stood),
             Record::Rejoined { word, at } => self.member(member).rejoined(word, at),
             Record::Watching { number, worker, at } => {
@@ -140,6 +131,9 @@ impl Chronicle {
             Record::Saw { of: Contest::Lock, sighting } => self.history.sightings.push(sighting),
             Record::Saw { of: Contest::Leadership, sighting } => self.history.leaders.push(sighting),
             Record::Shared(share) => self.history.shares.push(share),
+            Record::Listed(listing) => self.history.listings.push(listing),
+            Record::Queued(queue) => self.history.queues.push(queue),
+            Record::Tempted(temptation) => self.history.temptations.push(temptation),
             Record::Stalled { from, to } => self.fault(format!("{member} was not let run"), from, to),
         }
     }
@@ -237,143 +231,5 @@ impl Chronicle {
             self.history.stays.push(Stay { member, group: GROUP.to_owned(), changes });
         }
         (self.history, self.errors)
-    }
-}
-
-/// The end of the faults that go on at that time, and of those that begin soon after it; that time where there are none.
-fn calm_after(faults: &[Fault], at: u64) -> u64 {
-    const SOON: u64 = 5_000_000_000;
-    let going_on = |fault: &&Fault| fault.from <= at.saturating_add(SOON) && fault.to >= at;
-    faults.iter().filter(going_on).map(|fault| fault.to).max().unwrap_or(at)
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-impl MemberRecord {
-    fn changing(&mut self, key: Key, kind: ChangeKind, joins: bool, at: u64) {
-        self.open.insert(key, self.changes.len());
-        if joins {
-            self.is_lost = false;
-            self.joins.push(self.changes.len());
-        }
-        self.changes.push(Change { kind, asked: at, done: None });
-        self.is_listed |= kind.listed().is_some();
-        self.stood = at;
-    }
-
-    fn changed(&mut self, key: Key, at: u64) {
-        let Some(place) = self.open.remove(&key) else { return };
-        let kind = self.changes[place].kind;
-        // Where it was lost and came back meanwhile, it is the last of its kind that is done now.
-        let last = self.changes.iter().rposition(|change| change.kind == kind).unwrap_or(place);
-        match kind {
-            ChangeKind::Left if self.is_lost => self.left_what_was_lost(at),
-            // Said by the one that was lost, which may end at any time now, or by the one that came back.
-            _ if self.is_lost => self.changes.push(Change { kind, asked: self.lost_at(at), done: None }),
-            _ => self.changes[last].done = Some(at),
-        }
-        if place + 1 == self.changes.len() {
-            self.is_listed = kind.listed().is_some();
-        }
-        self.stood = at;
-    }
-
-    /// What was lost and is not back is left at once. What the backend has of it goes with the lost session, and an attempt to be back may be on its
-    /// way.
-    fn left_what_was_lost(&mut self, at: u64) {
-        let stray = |word| Change { kind: ChangeKind::Stray(word), asked: at, done: None };
-        let strays: Vec<_> = self.words_around_the_loss().into_iter().map(stray).collect();
-        self.changes.extend(strays);
-    }
-
-    /// What may be listed between a loss and the news that it is back: the last two words before, one of which may have been under way, and what
-    /// was said since.
-    fn words_around_the_loss(&self) -> Vec<u64> {
-        let lost = self.changes.iter().rposition(|change| change.kind == ChangeKind::Lost).unwrap_or_default();
-        let (before, since) = self.changes.split_at(lost);
-        let before = before.iter().rev().filter_map(|change| change.kind.listed()).take(2);
-        let mut words: Vec<u64> = before.chain(since.iter().filter_map(|change| change.kind.listed())).collect();
-        words.sort_unstable();
-        words.dedup();
-        words
-    }
-
-    fn not_changed(&mut self, key: Key) {
-        // It is the last, since one thing is done after another.
-        if let Some(place) = self.open.remove(&key)
-            && place + 1 == self.changes.len()
-        {
-            self.joins.retain(|join| *join != place);
-            self.changes.pop();
-        }
-    }
-
-    fn lost(&mut self, stood: u64) {
-        if std::mem::replace(&mut self.is_lost, true) {
-            return;
-        }
-        self.changes.push(Change { kind: ChangeKind::Lost, asked: stood, done: None });
-        self.is_listed = false;
-    }
-
-    /// When it was lost last, at the latest at that time.
-    fn lost_at(&self, at: u64) -> u64 {
-        let is_loss = |change: &&Change| change.kind == ChangeKind::Lost;
-        self.changes.iter().rev().find(is_loss).map_or(at, |change| change.asked.min(at))
-    }
-
-    /// What it says is what it said last. Since it was lost it may have been back and lost again more than once, unseen.
-    fn rejoined(&mut self, word: u64, at: u64) {
-        let lost = self.lost_at(at);
-        let stray = |word| Change { kind: ChangeKind::Stray(word), asked: lost, done: Some(at) };
-        let strays: Vec<_> = self.words_around_the_loss().into_iter().map(stray).collect();
-        self.changes.extend(strays);
-        let done = self.open.is_empty().then_some(at);
-        self.changes.push(Change { kind: ChangeKind::Says(word), asked: lost, done });
-        (self.is_listed, self.is_lost) = (true, false);
-        self.stood = at;
-    }
-
-    fn killed(&mut self, at: u64) {
-        self.open.clear();
-        if self.is_listed {
-            self.killed.push((self.changes.len(), at));
-            self.changes.push(Change { kind: ChangeKind::Lost, asked: self.stood, done: None });
-        }
-    }
-
-    fn end(mut self, faults: &[Fault], bounds: Bounds) -> Vec<Change> {
-        for (place, at) in self.killed {
-            let inherited = at.saturating_add(nanos(bounds.inherited));
-            let disturbs = |fault: &Fault| {
-                // Its own killing is a fault too, and over at once.
-                fault.to > at + 1_000_000_000 && fault.from <= inherited
-            };
-            if !faults.iter().any(disturbs) {
-                self.changes[place].done = Some(inherited);
-            }
-        }
-        // From behind, so that the places before stay what they are.
-        for place in std::mem::take(&mut self.joins).into_iter().rev() {
-            let change = &mut self.changes[place];
-            let ChangeKind::Says(word) = change.kind else { continue };
-            let stray = Change { kind: ChangeKind::Stray(word), ..change.clone() };
-            if change.done.is_some() {
-                // Until it was answered it may have been made, lost with its session, and made again.
-                self.changes.insert(place, stray);
-            } else {
-                *change = stray;
-            }
-        }
-        for change in self
-            .changes
-            .iter_mut()
-            .filter(|change| matches!(change.kind, ChangeKind::Stray(_)) && change.done.is_none())
-        {
-            change.done = Some(calm_after(faults, change.asked).saturating_add(nanos(bounds.settled)));
-        }
-        self.changes
     }
 }

@@ -12,7 +12,7 @@ use tooz_tests::process::{Words, Worker};
 use crate::backend::Backend;
 use crate::chronicle::Chronicle;
 use crate::ground::Ground;
-use crate::record::{Record, Role};
+use crate::record::{LOCKS, Record, Role};
 use crate::worker;
 
 /// How long a worker may take to close, beyond its operation timeout.
@@ -52,8 +52,8 @@ impl Crew {
             session_timeout: backend.session_timeout,
             operation_timeout: OPERATION,
             tasks: 2,
-            locks: 3,
-            rest: Duration::from_millis(6),
+            locks: LOCKS,
+            rest: Duration::from_millis(3),
         };
         let roles: Vec<Role> = (0..workers).map(role).collect();
         let hands = roles.iter().map(|_| Hand::Gone).collect();

@@ -1,4 +1,7 @@
-//! What is left at the backend when all workers have ended: nothing but a group without members, which can be deleted.
+//! What is left at the backend when all workers have ended: nothing but a group without members, which can be deleted. The driver is asked, and
+//! then the server's own tool.
+
+mod server;
 
 use std::time::{Duration, Instant};
 
@@ -6,14 +9,15 @@ use anyhow::Result;
 use tooz::{ConnectOptions, Coordinator, ErrorKind};
 
 use crate::backend::Backend;
-use crate::record::GROUP;
+use crate::ground::Ground;
+use crate::record::{GROUP, LOCKS};
 
 /// Beyond the time for which the backend keeps what the dead had: it clears away by itself, and so may be late.
 const LATE: Duration = Duration::from_secs(6);
 
 /// What is left, in words; nothing where all is well.
-pub(crate) async fn look_for(backend: &Backend, url: &str) -> Result<Vec<String>> {
-    let options = ConnectOptions::new(url)?.member("looker")?.session_timeout(backend.session_timeout);
+pub(crate) async fn look_for(backend: &Backend, ground: &Ground) -> Result<Vec<String>> {
+    let options = ConnectOptions::new(&ground.url(backend))?.member("looker")?.session_timeout(backend.session_timeout);
     let coordinator = options.connect().await?;
     let limit = Instant::now() + backend.recovery() + LATE;
     let mut left = all_that_is_left(&coordinator).await;
@@ -22,13 +26,28 @@ pub(crate) async fn look_for(backend: &Backend, url: &str) -> Result<Vec<String>
         left = all_that_is_left(&coordinator).await;
     }
     let _ = coordinator.close().await;
+    if left.is_empty() {
+        left = what_tools_find(backend, ground).await?;
+    }
     Ok(left)
+}
+
+/// Where the driver finds nothing. The server clears away by itself too, and a tool takes its time.
+async fn what_tools_find(backend: &Backend, ground: &Ground) -> Result<Vec<String>> {
+    let limit = Instant::now() + backend.recovery() + LATE;
+    loop {
+        let left = tokio::task::block_in_place(|| server::what_is_left(ground))?;
+        if left.is_empty() || Instant::now() > limit {
+            return Ok(left);
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
 }
 
 async fn all_that_is_left(coordinator: &Coordinator) -> Vec<String> {
     let mut left = Vec::new();
-    for name in ["lock-0", "lock-1", "lock-2"] {
-        let Ok(lock) = coordinator.lock(name) else { continue };
+    for name in (0..LOCKS).map(|number| format!("lock-{number}")) {
+        let Ok(lock) = coordinator.lock(name.as_str()) else { continue };
         match lock.holders().await {
             Ok(holders) => left.extend(holders.iter().map(|holder| format!("{name} is held by {}", holder.member))),
             Err(error) => left.push(format!("holders of {name}: {error}")),

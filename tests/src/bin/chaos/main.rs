@@ -8,10 +8,10 @@ mod backend;
 mod chronicle;
 mod concessions;
 mod crew;
+mod deeds;
 mod fault;
 mod ground;
 mod leftovers;
-mod mutant;
 mod nemesis;
 mod plan;
 mod record;
@@ -57,6 +57,12 @@ pub(crate) struct Arguments {
     /// On a cluster of three servers, with its own faults: leaders killed and cut off, majorities down
     #[arg(long)]
     cluster: bool,
+    /// The server is of an older version at first, and a newer one goes on with its data; both are fetched
+    #[arg(long, conflicts_with = "cluster")]
+    upgrade: bool,
+    /// The data have a small disk of their own, which is full at times; this takes the right to mount
+    #[arg(long, conflicts_with = "cluster")]
+    disk: bool,
     /// The folder of the reports
     #[arg(long, default_value = "target/chaos")]
     folder: PathBuf,
@@ -64,7 +70,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "REPORT")]
     judge: Option<PathBuf>,
     /// Put a known bug into the memory driver, to see that it is noticed
-    #[arg(long, value_parser = mutant::named)]
+    #[arg(long, value_parser = tooz_tests::mutant::named)]
     bug: Option<Bug>,
     /// Print which backend gives up what under which fault, as Markdown, and end
     #[arg(long)]
@@ -93,8 +99,7 @@ fn main() -> Result<ExitCode> {
         return Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let backend = Backend::named(arguments.backend.as_deref().unwrap_or_default())?;
-    let clustered = if arguments.cluster { Some(backend.clustered()?) } else { None };
-    let backend = clustered.as_ref().unwrap_or(backend);
+    let backend = &backend.with(&arguments)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
     let is_good = runtime.block_on(run::run(backend, &arguments))?;
     runtime.shutdown_background();

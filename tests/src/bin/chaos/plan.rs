@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::backend::Backend;
-use crate::fault::FaultKind;
+use crate::fault::{CARDS, FaultKind};
 
 /// One fault to come.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,10 +38,12 @@ impl Plan {
         let mut faults = Vec::new();
         let mut bag = Vec::new();
         let mut left = time;
+        let mut fitted = true;
         loop {
-            // Each kind comes once before one comes again.
-            if bag.is_empty() {
+            // Each kind comes once before one comes again, if it can.
+            if bag.is_empty() && std::mem::replace(&mut fitted, false) {
                 bag.clone_from(&kinds);
+                bag.retain(|kind| !kind.is_final() || faults.iter().all(|fault: &PlannedFault| fault.kind != *kind));
                 random.shuffle(&mut bag);
             }
             let Some(kind) = bag.pop() else { break };
@@ -49,8 +51,9 @@ impl Plan {
             let lasts = between(&mut random, least, most);
             let pause = pause(&mut random, backend, time);
             let victim = random.usize(..workers);
-            let Some(rest) = left.checked_sub(pause + lasts) else { break };
-            left = rest;
+            // For a shorter one there may be time all the same.
+            let Some(rest) = left.checked_sub(pause + lasts) else { continue };
+            (left, fitted) = (rest, true);
             faults.push(PlannedFault { pause, kind, victim, lasts });
         }
         Ok(Plan { faults })
@@ -66,7 +69,7 @@ impl Plan {
 }
 
 fn kinds(backend: &Backend, wanted: &[FaultKind]) -> Result<Vec<FaultKind>> {
-    let fitting: Vec<_> = FaultKind::ALL.iter().copied().filter(|kind| kind.fits(backend.ground)).collect();
+    let fitting: Vec<_> = CARDS.iter().map(|card| card.kind).filter(|kind| kind.fits(backend)).collect();
     if let Some(unfit) = wanted.iter().find(|kind| !fitting.contains(kind)) {
         let names: Vec<_> = fitting.iter().map(|kind| kind.name()).collect();
         bail!("`{}` can't be done to {}; there are: {}", unfit.name(), backend.name, names.join(", "));

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tooz_conformance::history::{ChangeKind, Mode, Reading, Share, Sighting, Told, ToldLeader};
+use tooz_conformance::history::{
+    ChangeKind, Listing, Mode, Queue, Reading, Share, Sighting, Temptation, Told, ToldLeader,
+};
 
 /// Who a worker is, and how it is to work.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,6 +24,9 @@ pub(crate) struct Role {
     /// How long a task rests between two requests at most.
     pub(crate) rest: Duration,
 }
+
+/// How many locks are contended for. One that is held for long keeps those waiting that want it, and the others go on meanwhile.
+pub(crate) const LOCKS: usize = 5;
 
 /// The group that all workers join.
 pub(crate) const GROUP: &str = "crew";
@@ -139,6 +144,9 @@ pub(crate) enum Record {
         sighting: Sighting,
     },
     Shared(Share),
+    Listed(Listing),
+    Queued(Queue),
+    Tempted(Temptation),
     /// The process did not get on, though none had stopped it.
     Stalled {
         from: u64,

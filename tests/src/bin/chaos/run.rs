@@ -10,7 +10,8 @@ use tooz_conformance::history::{History, now};
 
 use crate::Arguments;
 use crate::backend::Backend;
-use crate::chronicle::{Bounds, Chronicle};
+use crate::chronicle::Chronicle;
+use crate::chronicle::calm::Bounds;
 use crate::concessions::given_up;
 use crate::crew::{Crew, Shared, lock};
 use crate::ground::Ground;
@@ -20,6 +21,9 @@ use crate::{leftovers, nemesis, report, stalls};
 
 /// By how much a promise in time may be late, because all of this runs on one machine at once.
 const LATE: Duration = Duration::from_secs(1);
+
+/// How many times longer they may take because nothing gets on at all.
+const MOST: u32 = 5;
 
 /// A run below that is a look in passing.
 const BRIEF: Duration = Duration::from_secs(20);
@@ -31,7 +35,7 @@ pub(crate) async fn run(backend: &Backend, arguments: &Arguments) -> Result<bool
     let (workers, time) = (usize::from(arguments.workers), arguments.time());
     let plan = Plan::draw(seed, backend, &arguments.faults, time, workers)?;
     eprintln!("chaos {} --seed {seed}: {} faults in {time:?}", backend.name, plan.faults.len());
-    let ground = tokio::task::block_in_place(|| Ground::start(backend, workers, arguments.bug))?;
+    let ground = tokio::task::block_in_place(|| Ground::start(backend, workers, &plan.kinds(), arguments.bug))?;
     let chronicle: Shared = Arc::new(Mutex::new(Chronicle::default()));
     let from = now();
     let stalls = stalls::notice(backend, &ground.url(backend), &chronicle)?;
@@ -46,7 +50,7 @@ pub(crate) async fn run(backend: &Backend, arguments: &Arguments) -> Result<bool
     let calm = now();
     let mut stuck = crew.end().await;
     drop(stalls);
-    let left = leftovers::look_for(backend, &ground.url(backend)).await?;
+    let left = leftovers::look_for(backend, &ground).await?;
 
     let chronicle = std::mem::take(&mut *lock(&chronicle));
     let (inherited, settled) = (backend.inherited + LATE, backend.recovery() * 2);
@@ -75,12 +79,18 @@ fn tell(folder: &Path, verdict: &Verdict, history: &History) -> Result<bool> {
     Ok(verdict.is_good())
 }
 
-/// Lets workers get on after the last fault: a brief run ends as soon as all have, a long one shows as well that nothing else happens.
+/// Lets workers get on after the last fault: a brief run ends as soon as all have, a long one shows as well that nothing else happens. What the
+/// machine or the backend stood still meanwhile is no time in which workers could have got on.
 async fn calm_down(chronicle: &Shared, members: &[String], healed: u64, patience: Duration, brief: bool) {
-    let end = Instant::now() + patience;
-    while Instant::now() < end {
+    let begun = Instant::now();
+    loop {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        if brief && lock(chronicle).waiting_since(members, healed).is_empty() {
+        let (waiting, stood_still) = {
+            let chronicle = lock(chronicle);
+            (chronicle.waiting_since(members, healed), chronicle.disturbed_since(healed))
+        };
+        let is_over = begun.elapsed() > patience + stood_still.min(patience * MOST);
+        if is_over || brief && waiting.is_empty() {
             return;
         }
     }

@@ -88,6 +88,8 @@ fn counts(history: &History) -> BTreeMap<String, usize> {
         ("events of watches", history.watches.iter().map(|watching| watching.told.len()).sum()),
         ("events of leaders", history.leader_watches.iter().map(|watching| watching.told.len()).sum()),
         ("shares", history.shares.len()),
+        ("lists of locks and waiters", history.listings.len() + history.queues.len()),
+        ("temptations of members", history.temptations.len()),
         ("faults", history.faults.len()),
     ];
     counts.into_iter().map(|(what, count)| (what.to_owned(), count)).collect()

@@ -4,6 +4,7 @@ mod grants;
 mod group;
 mod locks;
 mod looks;
+mod own;
 mod stalls;
 mod watches;
 

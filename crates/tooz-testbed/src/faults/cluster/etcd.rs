@@ -1,5 +1,6 @@
 //! Three members of etcd.
 
+use std::fs;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
@@ -7,6 +8,8 @@ use anyhow::{Context, Result};
 use super::{Cluster, PlannedServer, require};
 use crate::server::Server;
 use crate::server::backend::ServerRole;
+use crate::server::etcd::JOINS;
+use crate::server::operator::run;
 use crate::server::probe;
 
 pub(super) fn roles(places: &[PlannedServer]) -> Vec<ServerRole> {
@@ -29,6 +32,26 @@ pub(super) fn url(addresses: &str) -> String {
 pub(super) fn launch(cluster: &Cluster) -> Result<()> {
     cluster.nodes.iter().try_for_each(Server::launch)?;
     cluster.nodes.iter().try_for_each(Server::wait_until_ready)
+}
+
+/// Has the others forget that member, and expect another at its address.
+pub(super) fn let_join_anew(cluster: &Cluster, node: usize) -> Result<()> {
+    let other = cluster.nodes.iter().enumerate().find(|(other, _)| *other != node);
+    let (_, other) = other.context("there are others")?;
+    let etcdctl = |words: &[&str]| -> Result<String> {
+        let mut command = other.tool("etcdctl")?;
+        command.arg("member").args(words);
+        run(command, "")
+    };
+    let name = format!("node{node}");
+    let members = etcdctl(&["list"])?;
+    // Its id, whether it has started, its name, where its peers and its clients reach it, and whether it learns.
+    let fields = members.lines().map(|line| line.split(", ").collect::<Vec<_>>());
+    let old = fields.into_iter().find(|fields| fields.get(2) == Some(&name.as_str()));
+    let old = old.with_context(|| format!("there is no {name} among {members}"))?;
+    etcdctl(&["remove", old[0]])?;
+    etcdctl(&["add", &name, &format!("--peer-urls={}", old[3])])?;
+    Ok(fs::write(cluster.nodes[node].folder().join(JOINS), "")?)
 }
 
 /// How a member sees the cluster.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tooz::{Leadership, LockGuard};
-use tooz_conformance::history::now;
+use tooz::{Leadership, LockGuard, LockMode};
+use tooz_conformance::history::{Mode, now};
 
 use crate::record::Record;
 use crate::worker::Desk;
@@ -67,8 +67,26 @@ pub(crate) async fn hold(desk: &Desk, number: u64, held: impl Held, time: Durati
         }
         desk.rest(left.min(LOOK)).await;
     }
+    give_back_held(desk, number, held, believed_until).await;
+}
+
+/// Gives back what was held for a moment only.
+pub(crate) async fn give_back(desk: &Desk, number: u64, held: impl Held) {
+    let at = now();
+    if !held.is_held() {
+        return desk.say(&Record::Ended { number, believed_until: at, released: None, lost: Some(now()) });
+    }
+    give_back_held(desk, number, held, at).await;
+}
+
+async fn give_back_held(desk: &Desk, number: u64, held: impl Held, believed_until: u64) {
     let given = held.give_back().await;
     let at = now();
     let lost = matches!(&given, Err(error) if error.kind() == tooz::ErrorKind::Lost).then_some(at);
     desk.say(&Record::Ended { number, believed_until, released: given.is_ok().then_some(at), lost });
+}
+
+/// The mode as it stands in a history.
+pub(crate) fn mode_of(mode: LockMode) -> Mode {
+    if mode == LockMode::Exclusive { Mode::Exclusive } else { Mode::Shared }
 }

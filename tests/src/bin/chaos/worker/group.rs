@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use tooz::{Capabilities, ErrorKind, JoinOptions, Loss, LossReason, Membership};
-use tooz_conformance::history::{ChangeKind, Mode, now};
+use tooz::{Capabilities, ConnectOptions, ErrorKind, JoinOptions, Loss, LossReason, Membership};
+use tooz_conformance::history::{ChangeKind, Mode, Temptation, TemptationKind, now};
 
 use crate::record::{Contest, GROUP, Record};
 use crate::worker::Desk;
@@ -76,8 +76,9 @@ async fn stay(desk: &Desk, membership: &Membership, words: &mut Words, first: u6
             if desk.is_ending() || membership.over().is_some() {
                 break;
             }
-            match random.u8(..3) {
-                0 => lead(desk, membership, random).await,
+            match random.u8(..60) {
+                0..20 => lead(desk, membership, random).await,
+                20..22 => tempt(desk, membership, random).await,
                 _ => update(desk, membership, words.next(), &standing).await,
             }
             let pause = desk.pause(random) * 4;
@@ -112,6 +113,37 @@ async fn update(desk: &Desk, membership: &Membership, word: u64, standing: &Stan
     if membership.update(&json!({ "word": word })).await.is_ok() {
         desk.say(&Record::Changed { number, at: now() });
     }
+}
+
+/// Tries what must be refused as long as it is a member, and says so if it was one all the time.
+async fn tempt(desk: &Desk, membership: &Membership, random: &mut fastrand::Rng) {
+    let Ok(group) = desk.coordinator.group(GROUP) else { return };
+    let loss = membership.loss();
+    let (kind, asked) = (random.choice(TEMPTATIONS).unwrap_or(TemptationKind::Create), now());
+    let is_member = membership.is_member() && !loss.is_lost();
+    let tried = match kind {
+        TemptationKind::Create => group.create().await,
+        TemptationKind::Delete => group.delete().await,
+        TemptationKind::Namesake => join_as_namesake(desk).await,
+    };
+    let at = now();
+    if is_member && membership.is_member() && !loss.is_lost() {
+        let (worker, group) = (format!("{}/group", desk.role.member), GROUP.to_owned());
+        desk.say(&Record::Tempted(Temptation { worker, group, kind, asked, at, done: tried.is_ok() }));
+    }
+}
+
+const TEMPTATIONS: [TemptationKind; 3] = [TemptationKind::Create, TemptationKind::Delete, TemptationKind::Namesake];
+
+/// By a coordinator of its own, as another process under the same name would.
+async fn join_as_namesake(desk: &Desk) -> tooz::Result<()> {
+    let role = &desk.role;
+    let options = ConnectOptions::new(&role.url)?.member(role.member.as_str())?;
+    let options = options.session_timeout(role.session_timeout).operation_timeout(role.operation_timeout);
+    let namesake = options.connect().await?;
+    let joined = namesake.group(GROUP)?.join_with(JoinOptions::new()).await.map(drop);
+    let _ = namesake.close().await;
+    joined
 }
 
 /// Stands for election for a while, and leads for a while.

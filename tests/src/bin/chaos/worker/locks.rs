@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use tooz::{Characteristic, Holder, Lock, LockGuard, LockMode};
+use tooz::{Characteristic, Holder, Lock, LockGuard};
 use tooz_conformance::history::{Mode, Sighting, now};
 
 use crate::record::{Contest, Record};
 use crate::worker::Desk;
-use crate::worker::grants::hold;
+use crate::worker::grants::{hold, mode_of};
+use crate::worker::own::keep_house;
 
 /// Contends until the end.
 pub(crate) async fn contend(desk: Desk, task: usize) {
@@ -32,6 +33,7 @@ pub(crate) async fn contend(desk: Desk, task: usize) {
                     break_one(&desk, &worker, &lock, Some(&holder)).await;
                 }
             }
+            50..60 => keep_house(&desk, &worker).await,
             _ => take_turn(&desk, &worker, &lock, &mut random).await,
         }
         let pause = desk.pause(&mut random);
@@ -113,8 +115,4 @@ async fn break_one(desk: &Desk, worker: &str, lock: &Lock, holder: Option<&Holde
     if lock.break_lock(holder).await.is_ok() {
         desk.say(&Record::Broken { number, at: now() });
     }
-}
-
-pub(crate) fn mode_of(mode: LockMode) -> Mode {
-    if mode == LockMode::Exclusive { Mode::Exclusive } else { Mode::Shared }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tooz::{GroupEvent, LeaderEvent};
+use tooz::{Group, GroupEvent, GroupWatch, LeaderEvent, LeaderWatch};
 use tooz_conformance::history::{Telling, Told, ToldLeader, now};
 
 use crate::record::{GROUP, Record};
@@ -14,24 +14,61 @@ const AGAIN: Duration = Duration::from_millis(50);
 
 /// Watches the members until the end.
 pub(crate) async fn watch_members(desk: Desk) {
+    follow::<GroupWatch>(desk).await;
+}
+
+/// Watches the leader until the end.
+pub(crate) async fn watch_leader(desk: Desk) {
+    follow::<LeaderWatch>(desk).await;
+}
+
+/// A watch of members or of the leader, and how it is written down.
+trait Watch: Sized {
+    /// What its worker is called behind the member's name.
+    const NAME: &str;
+
+    async fn begin(group: &Group) -> tooz::Result<Self>;
+    fn begun(number: u64, worker: String, at: u64) -> Record;
+    /// What it tells next; nothing where it has ended.
+    async fn told(&mut self, number: u64) -> Option<Record>;
+}
+
+async fn follow<W: Watch>(desk: Desk) {
     let Ok(group) = desk.coordinator.group(GROUP) else { return };
     while !desk.is_ending() {
-        let (number, worker) = (desk.number(), format!("{}/watch", desk.role.member));
+        let (number, worker) = (desk.number(), format!("{}/{}", desk.role.member, W::NAME));
         let asked = now();
-        let Ok(mut watch) = group.watch().await else {
+        let Ok(mut watch) = W::begin(&group).await else {
             desk.rest(AGAIN).await;
             continue;
         };
-        desk.say(&Record::Watching { number, worker, at: asked });
+        desk.say(&W::begun(number, worker, asked));
         loop {
-            let event = tokio::select! {
-                event = watch.next() => event,
+            let told = tokio::select! {
+                told = watch.told(number) => told,
                 () = desk.end() => None,
             };
-            let Some(what) = event.as_ref().and_then(telling) else { break };
-            desk.say(&Record::Told { number, told: Told { at: now(), what } });
+            let Some(told) = told else { break };
+            desk.say(&told);
         }
         desk.say(&Record::Unwatched { number, at: now() });
+    }
+}
+
+impl Watch for GroupWatch {
+    const NAME: &str = "watch";
+
+    async fn begin(group: &Group) -> tooz::Result<Self> {
+        group.watch().await
+    }
+
+    fn begun(number: u64, worker: String, at: u64) -> Record {
+        Record::Watching { number, worker, at }
+    }
+
+    async fn told(&mut self, number: u64) -> Option<Record> {
+        let what = telling(&self.next().await?)?;
+        Some(Record::Told { number, told: Told { at: now(), what } })
     }
 }
 
@@ -47,29 +84,23 @@ fn telling(event: &GroupEvent) -> Option<Telling> {
     })
 }
 
-/// Watches the leader until the end.
-pub(crate) async fn watch_leader(desk: Desk) {
-    let Ok(group) = desk.coordinator.group(GROUP) else { return };
-    while !desk.is_ending() {
-        let (number, worker) = (desk.number(), format!("{}/watch-leader", desk.role.member));
-        let asked = now();
-        let Ok(mut watch) = group.watch_leader().await else {
-            desk.rest(AGAIN).await;
-            continue;
+impl Watch for LeaderWatch {
+    const NAME: &str = "watch-leader";
+
+    async fn begin(group: &Group) -> tooz::Result<Self> {
+        group.watch_leader().await
+    }
+
+    fn begun(number: u64, worker: String, at: u64) -> Record {
+        Record::WatchingLeader { number, worker, at }
+    }
+
+    async fn told(&mut self, number: u64) -> Option<Record> {
+        let epoch = match self.next().await? {
+            LeaderEvent::Elected(leader) => Some(leader.epoch.0),
+            LeaderEvent::Vacant => None,
+            _ => return None,
         };
-        desk.say(&Record::WatchingLeader { number, worker, at: asked });
-        loop {
-            let event = tokio::select! {
-                event = watch.next() => event,
-                () = desk.end() => None,
-            };
-            let epoch = match event {
-                Some(LeaderEvent::Elected(leader)) => Some(leader.epoch.0),
-                Some(LeaderEvent::Vacant) => None,
-                _ => break,
-            };
-            desk.say(&Record::ToldLeader { number, told: ToldLeader { at: now(), epoch } });
-        }
-        desk.say(&Record::Unwatched { number, at: now() });
+        Some(Record::ToldLeader { number, told: ToldLeader { at: now(), epoch } })
     }
 }
