@@ -15,7 +15,7 @@ use crate::diary::{Diary, Pen, Sample};
 use crate::ground::Ground;
 use crate::usage::Usage;
 use crate::verdict;
-use crate::work::{Tally, Task, once};
+use crate::work::{Tally, Task, clear, once};
 
 /// How many looks there are in a whole run, if that is neither too often nor too seldom.
 const LOOKS: u32 = 240;
@@ -68,8 +68,9 @@ pub(crate) async fn run(arguments: &Arguments, backend: &str) -> Result<bool> {
     life.look_on(left, asked, &mut pen).await?;
     life.tally.is_over.store(true, Ordering::Relaxed);
     let closed = tokio::time::timeout(CLOSING, tasks.join_all()).await.is_ok();
-    let left_over = life.left_over(&floor).await?;
     pen.end()?;
+    clear(&task(0)).await.context("what the tasks have left can't be cleared")?;
+    let left_over = life.left_over(&floor).await?;
     let is_flat = verdict::judge(&Diary::read(&path)?);
     for (kind, count) in life.tally.errors() {
         println!("errors: {count} {kind}");

@@ -48,9 +48,14 @@ impl Ground {
         }
     }
 
-    /// How many names of locks may be used: `file` keeps a file for each that there ever was.
+    /// How many names of locks are used: `file` keeps a file for each that there ever was, and memcached the last token of each for an hour.
     pub(crate) fn names(&self) -> u64 {
-        if matches!(self, Ground::Folder(_)) { 64 } else { u64::MAX }
+        let keeps_names = match self {
+            Ground::Folder(_) => true,
+            Ground::Server(server) => server.kind() == Kind::Memcached,
+            Ground::Shared(_) | Ground::Memory(_) => false,
+        };
+        if keeps_names { 64 } else { u64::MAX }
     }
 
     /// What is stored there now.
