@@ -50,11 +50,11 @@ impl Programs {
         Ok(Programs { paths, folder: tree.folder.clone(), environment: environment(subject)? })
     }
 
-    /// The command that runs these tests of one program, with that fault alive.
-    pub(crate) fn command(&self, program: &str, tests: &[&str], fault: Option<&str>) -> Result<Command> {
+    /// The command that runs that test of that program, with that fault alive.
+    pub(crate) fn command(&self, program: &str, test: &str, fault: Option<&str>) -> Result<Command> {
         let path = self.paths.get(program).with_context(|| format!("there is no test program {program}"))?;
         let mut command = Command::new(path);
-        command.arg("--exact").args(tests).current_dir(&self.folder).envs(self.environment.iter().cloned());
+        command.args(["--exact", test]).current_dir(&self.folder).envs(self.environment.iter().cloned());
         command.env("CARGO_MANIFEST_DIR", &self.folder).env_remove(WHICH).envs(fault.map(|fault| (WHICH, fault)));
         command.stdin(Stdio::null()).stderr(Stdio::null());
         Ok(command)

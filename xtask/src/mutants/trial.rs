@@ -1,6 +1,6 @@
 //! Running the tests that have to notice, and saying which has.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::process::Child;
@@ -17,6 +17,8 @@ use crate::mutants::seed::Seed;
 /// Between two looks at what runs.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// What a program says whose one test has run, and passed.
+const PASSED: &str = "1 passed";
 /// What the testbed says of a server that did not come up.
 const NO_SERVER: &str = "did not start";
 
@@ -47,19 +49,13 @@ enum End {
 impl Trials {
     /// Without a fault all these tests pass, and each of them is there.
     pub(crate) fn control(&mut self, subject: &Subject, programs: &Programs, seeds: &[&Seed]) -> Result<()> {
-        let mut tests: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for seed in seeds {
-            let (program, test) = seed.place()?;
-            tests.entry(program).or_default().push(test);
-        }
+        let places = seeds.iter().map(|seed| seed.place()).collect::<Result<BTreeSet<_>>>()?;
         let mut wrong = Vec::new();
-        for (program, mut tests) in tests {
-            tests.sort_unstable();
-            tests.dedup();
-            let output = programs.command(program, &tests, None)?.output()?;
+        for (program, test) in places {
+            let output = programs.command(program, test, None)?.output()?;
             let said = String::from_utf8_lossy(&output.stdout);
-            if !output.status.success() || !said.contains(&format!("{} passed", tests.len())) {
-                wrong.push(format!("{program} without a fault, {tests:?}:\n{said}"));
+            if !output.status.success() || !said.contains(PASSED) {
+                wrong.push(format!("{program}::{test} without a fault:\n{said}"));
             }
         }
         self.tell(
@@ -129,7 +125,7 @@ impl<'a> Running<'a> {
         let (program, test) = seed.place()?;
         // A file, since a pipe that is full would stop the test.
         let output = tempfile::tempfile().context("no temporary file can be made")?;
-        let mut command = programs.command(program, &[test], Some(&seed.name))?;
+        let mut command = programs.command(program, test, Some(&seed.name))?;
         let child =
             command.stdout(output.try_clone()?).spawn().with_context(|| format!("{program} can't be started"))?;
         Ok(Running { seed, child, output, begun: Instant::now() })
@@ -138,8 +134,7 @@ impl<'a> Running<'a> {
     fn look(&mut self, limit: Duration) -> Result<Option<End>> {
         if let Some(status) = self.child.try_wait()? {
             return match status.code() {
-                Some(0) => Ok(Some(End::Passed)),
-                Some(_) => self.how_it_failed().map(Some),
+                Some(_) => self.how_it_ended(status.success()).map(Some),
                 None => Ok(Some(End::Noticed("which crashes:"))),
             };
         }
@@ -152,13 +147,16 @@ impl<'a> Running<'a> {
     }
 
     /// A program that ends before its test has failed has found no fault, nor has one that had no server.
-    fn how_it_failed(&mut self) -> Result<End> {
+    fn how_it_ended(&mut self, is_well: bool) -> Result<End> {
         let mut said = String::new();
         self.output.rewind()?;
         self.output.read_to_string(&mut said)?;
         let (_, test) = self.seed.place()?;
-        let is_said = said.lines().any(|line| line.contains(test) && line.trim_end().ends_with("FAILED"));
-        let had_none = said.contains(NO_SERVER);
-        Ok(if is_said && !had_none { End::Noticed("noticed by") } else { End::Strange(said) })
+        let has_failed = said.lines().any(|line| line.contains(test) && line.trim_end().ends_with("FAILED"));
+        Ok(match is_well {
+            true if said.contains(PASSED) => End::Passed,
+            false if has_failed && !said.contains(NO_SERVER) => End::Noticed("noticed by"),
+            _ => End::Strange(said),
+        })
     }
 }

@@ -8,8 +8,9 @@ use crate::diary::{Diary, Sample};
 
 /// The memory of the server is its own affair: most keep a history, or a heap that they fill before they clear it.
 const NOT_OURS: &str = "server's memory (KiB)";
-/// What belongs to how things are stored, and not to what is stored. (Files are kept for the names and the places that were ever used.)
-const ROOM: [&str; 5] = ["room (KiB)", "files", "bytes", "connections", "watches"];
+/// What belongs to how things are stored, and not to what is stored; and what is kept for names that were used once: files, and memcached's items for
+/// an hour.
+const ROOM: [&str; 6] = ["room (KiB)", "files", "items", "bytes", "connections", "watches"];
 
 /// One line of the table.
 struct Row {
