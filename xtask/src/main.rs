@@ -12,6 +12,7 @@ mod progress;
 mod room;
 mod serve;
 mod servers;
+mod soak;
 mod steps;
 mod summary;
 mod tally;
@@ -49,6 +50,9 @@ enum Command {
     /// Break a backend in every way while workers use it, and judge what they were told
     #[command(disable_help_flag = true)]
     Chaos(chaos::Options),
+    /// Work on a backend for hours, and see that nothing piles up
+    #[command(disable_help_flag = true)]
+    Soak(soak::Options),
     /// Put known faults into core, one by one, and see that core's own tests notice each
     Mutants(mutants::Options),
     /// Write anew what is generated and checked in
@@ -74,6 +78,7 @@ fn main() -> ExitCode {
         Command::Serve(options) => serve::run(&options),
         Command::Bench(options) => bench::run(&workspace, &options),
         Command::Chaos(options) => chaos::run(&workspace, &options),
+        Command::Soak(options) => soak::run(&workspace, &options),
         Command::Mutants(options) => mutants::run(&workspace, &options),
         Command::Codegen => codegen::run(&workspace),
         Command::Dist => dist::run(&workspace),

@@ -21,6 +21,7 @@ cases! { "modes";
     readers_wait_for_a_writer [Has(SHARED)];
     one_reader_that_leaves_leaves_the_others [Has(SHARED)];
     a_waiting_writer_is_not_starved [Has(SHARED), Has(Characteristic::FairLocks)];
+    a_reader_behind_a_waiting_writer_waits [Has(SHARED), Has(Characteristic::FairLocks)];
     a_waiting_writer_of_the_same_coordinator_is_not_starved [Has(SHARED)];
     holders_tell_every_reader [Has(SHARED)];
     tokens_grow_across_modes [Has(SHARED)];
@@ -179,6 +180,24 @@ async fn a_waiting_writer_is_not_starved(stage: Stage) -> CaseResult {
     let coordinators = stage.connect_all(3).await?;
     let readers = [coordinators[0].lock("x")?, coordinators[1].lock("x")?];
     starve(&stage, readers, coordinators[2].lock("x")?).await
+}
+
+/// Endless readers leave gaps where the machine is slow. This leaves none.
+async fn a_reader_behind_a_waiting_writer_waits(stage: Stage) -> CaseResult {
+    let coordinators = stage.connect_all(3).await?;
+    let first = read(&stage, &coordinators[0].lock("x")?).await?;
+    let lock = coordinators[1].lock("x")?;
+    let mut writer = tokio::spawn(async move { lock.acquire().await });
+    stage.not_yet("the writer's grant", &mut writer).await?;
+    let lock = coordinators[2].lock("x")?.shared();
+    let mut reader = tokio::spawn(async move { lock.acquire().await });
+    stage.not_yet("the grant of a reader behind a waiting writer", &mut reader).await?;
+    stage.give(first).await?;
+    let written = stage.soon("the writer's grant", writer).await???;
+    stage.not_yet("the reader's grant beside the writer", &mut reader).await?;
+    stage.give(written).await?;
+    drop(stage.soon("the reader's grant", reader).await???);
+    Ok(())
 }
 
 async fn a_waiting_writer_of_the_same_coordinator_is_not_starved(stage: Stage) -> CaseResult {

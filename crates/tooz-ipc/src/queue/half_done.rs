@@ -83,6 +83,22 @@ fn who_dies_before_it_has_rung_is_not_missed() {
 }
 
 #[test]
+fn tokens_grow_over_a_clock_that_was_set_back() {
+    let _alone = ALONE.lock();
+    let stage = Stage::new(64);
+    let (one, held, two, waits) = holder_and_waiter(&stage);
+    let ahead = held.token.unwrap() + 3_600_000_000;
+    {
+        let mut inside = one.enter().unwrap();
+        inside.next_token(ahead).unwrap();
+        inside.commit().unwrap();
+    }
+    one.enter().unwrap().leave_queue(held.block).unwrap();
+    let place = two.enter().unwrap().place(waits.block, request(2)).unwrap().unwrap();
+    assert!(place.token > Some(ahead));
+}
+
+#[test]
 fn a_slot_that_is_used_again_is_another_session() {
     let _alone = ALONE.lock();
     let stage = Stage::new(64);

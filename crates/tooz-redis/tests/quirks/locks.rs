@@ -19,6 +19,7 @@ trials! {
     a_reconnect_finds_the_one_that_is_missing_among_many
     a_deleted_queue_is_entered_again
     a_grant_that_no_waiter_heard_of_is_found_by_a_beat
+    a_message_that_was_left_out_is_asked_for
     a_dead_session_leaves_nothing_behind
     who_dies_with_many_locks_does_not_stop_the_server
 }
@@ -169,6 +170,30 @@ async fn a_grant_that_no_waiter_heard_of_is_found_by_a_beat() {
     cli(&server, &["EVAL", count_back, "0"]);
     soon(guard.release()).await.unwrap();
     soon(soon(waiting).await.unwrap().unwrap().release()).await.unwrap();
+}
+
+/// Its heartbeat, which would find out as well, is far away.
+async fn a_message_that_was_left_out_is_asked_for() {
+    let server = start();
+    let a = connect(&format!("{}?session_timeout=10m", server.url()), "a").await;
+    let b = connect(&server.url(), "b").await;
+    let broken = soon(a.lock("broken").unwrap().acquire()).await.unwrap();
+    let guard = soon(b.lock("x").unwrap().acquire()).await.unwrap();
+    let waiting = wait_in_background(&a, "x");
+    sleep(Duration::from_millis(100)).await;
+    // The word is written down and numbered, and its push is lost.
+    let break_silently = "local holders = 'tooz:{tooz}:l:broken' \
+        local grant = redis.call('HGETALL', holders) \
+        local session = 'tooz:{tooz}:s:' .. string.match(grant[2], '%x+$') \
+        local number = redis.call('HINCRBY', session, 'told', 1) \
+        redis.call('HSET', session, 'x' .. number, 'broken\\n' .. grant[1]) \
+        redis.call('DEL', holders)";
+    cli(&server, &["EVAL", break_silently, "0"]);
+    assert!(broken.is_held(), "it has heard nothing");
+    // The next one has a number too many.
+    soon(guard.release()).await.unwrap();
+    assert!(soon(waiting).await.unwrap().unwrap().is_held());
+    assert_eq!(soon(broken.loss().wait()).await, LossReason::Broken);
 }
 
 async fn a_dead_session_leaves_nothing_behind() {

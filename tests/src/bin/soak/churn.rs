@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use tooz::{ConnectOptions, Coordinator, ErrorKind};
 
 use crate::Arguments;
+use crate::usage::Usage;
 
 /// How many operations a coordinator does before it is closed and the next one is opened: sessions must not pile up either.
 const LIFE: u64 = 1000;
@@ -92,7 +93,7 @@ async fn come_and_go(arguments: &Arguments, task: u64, operations: u64, done: &A
 
 async fn connect(arguments: &Arguments, task: u64) -> Result<Coordinator> {
     let timeout = Duration::from_millis(arguments.session_timeout);
-    let options = ConnectOptions::new(&arguments.url)?.member(format!("soak-{task}"))?;
+    let options = ConnectOptions::new(arguments.url()?)?.member(format!("soak-{task}"))?;
     Ok(options.session_timeout(timeout).connect().await?)
 }
 
@@ -101,25 +102,4 @@ fn show(count: u64, begun: Instant) {
     let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
     let rate = count * 1000 / milliseconds;
     println!("{count:>12}{rate:>13}{resident:>15}{threads:>10}{files:>8}");
-}
-
-/// What this process uses, where the system tells; zeros elsewhere.
-#[derive(Debug, Clone, Copy)]
-struct Usage {
-    /// In KiB.
-    resident: u64,
-    threads: u64,
-    files: u64,
-}
-
-impl Usage {
-    fn now() -> Self {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_whitespace().next()?.parse().ok()
-        };
-        let files = std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64);
-        Usage { resident: field("VmRSS:").unwrap_or(0), threads: field("Threads:").unwrap_or(0), files }
-    }
 }

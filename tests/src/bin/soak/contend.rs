@@ -49,7 +49,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<bool> {
     let mut workers = Vec::new();
     for index in 0..arguments.processes {
         workers.push(Worker::start(&Role {
-            url: arguments.url.clone(),
+            url: arguments.url()?.to_owned(),
             member: format!("p{index}"),
             lock: arguments.lock.clone(),
             time,
