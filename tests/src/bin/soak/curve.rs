@@ -105,6 +105,23 @@ mod tests {
         matches!(curve.shape(512.0), Shape::Growing(_))
     }
 
+    /// What was once recorded: seconds, and KiB of memory.
+    fn recorded(text: &str) -> Curve {
+        let mut curve = Curve::default();
+        for (at, value) in text.lines().map(|line| line.split_once(' ').unwrap()) {
+            curve.push(at.parse().unwrap(), value.parse().unwrap());
+        }
+        curve
+    }
+
+    #[test]
+    fn recorded_runs_are_acquitted_and_a_recorded_leak_is_not() {
+        assert!(!is_leak(&recorded(include_str!("recorded/memory.txt"))));
+        assert!(!is_leak(&recorded(include_str!("recorded/etcd.txt"))));
+        // Four hundred bytes of each operation were forgotten.
+        assert!(is_leak(&recorded(include_str!("recorded/leak.txt"))));
+    }
+
     #[test]
     fn what_stands_still_is_flat() {
         assert!(!is_leak(&curve(|_| 20_000.0)));
