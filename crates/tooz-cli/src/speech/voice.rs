@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, SystemTime};
 
@@ -17,17 +17,17 @@ use super::sink::EventSink;
 use super::words::{on_one_line, plain};
 use super::{stamp, waiting};
 
-/// How long a reader that does not read may keep the last words from being written.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long is waited for the last words before it is looked what keeps them from being written: twice as long for a reader that does not read.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// So many times as long is waited for a machine that gives this program no time to write them.
-const PATIENCE: usize = 10;
+/// So many times as long for a machine that gives this program no time to write them.
+const PATIENCE: usize = 20;
 
 /// How long of that a slow reader of events may take: what people are told comes behind it.
 const LAST_EVENTS: Duration = Duration::from_millis(500);
 
-/// Whether it waits for a reader, or could do so.
-static IS_WRITING: AtomicBool = AtomicBool::new(false);
+/// How many writes have begun or ended: with an odd number one is under way, and may wait for a reader.
+static WRITES: AtomicU64 = AtomicU64::new(0);
 
 static MANNER: OnceLock<Manner> = OnceLock::new();
 static VOICE: Mutex<Option<Voice>> = Mutex::new(None);
@@ -134,11 +134,14 @@ fn utter(utterance: Utterance) {
 pub(crate) fn finish() {
     let (written, all) = channel();
     utter(Utterance::End(written));
+    let mut before = None;
     for _ in 0..PATIENCE {
         let is_over = !matches!(all.recv_timeout(LAST_WORDS), Err(RecvTimeoutError::Timeout));
-        if is_over || IS_WRITING.load(Ordering::Relaxed) {
+        let now = Some(WRITES.load(Ordering::Relaxed)).filter(|count| count % 2 == 1);
+        if is_over || (now.is_some() && now == before) {
             return;
         }
+        before = now;
     }
 }
 
@@ -146,7 +149,6 @@ fn speak(words: &Receiver<Utterance>, mut events: Option<EventSink>) {
     // CMD has the terminal's foreground. After `stty tostop` a word from the background would stop this program, and with it the heartbeats.
     let _ = SigSet::from(Signal::SIGTTOU).thread_block();
     for utterance in words {
-        IS_WRITING.store(true, Ordering::Relaxed);
         match utterance {
             Utterance::Sentence(moment, sentence) => write_line(&with_time(moment, &sentence)),
             Utterance::Line(line) => write_line(&line),
@@ -163,7 +165,6 @@ fn speak(words: &Receiver<Utterance>, mut events: Option<EventSink>) {
                 let _ = written.send(());
             }
         }
-        IS_WRITING.store(false, Ordering::Relaxed);
     }
 }
 
@@ -180,5 +181,8 @@ fn complain(error: &io::Error) {
 
 /// A caller that closed stderr does not want to know.
 fn write_line(line: &str) {
-    waiting::beside(|| drop(writeln!(io::stderr(), "{line}")));
+    let line = format!("{line}\n");
+    WRITES.fetch_add(1, Ordering::Relaxed);
+    waiting::beside(|| drop(io::stderr().write_all(line.as_bytes())));
+    WRITES.fetch_add(1, Ordering::Relaxed);
 }
