@@ -17,11 +17,13 @@ pub(crate) struct CommandFailure {
     driver: Option<&'static str>,
     /// Without one it ends quietly.
     message: Option<String>,
+    /// Who hears of it.
+    loudness: Loudness,
 }
 
 impl CommandFailure {
     fn new(code: u8, kind: &'static str, message: impl Into<String>) -> Self {
-        CommandFailure { code, kind, driver: None, message: Some(message.into()) }
+        CommandFailure { code, kind, driver: None, message: Some(message.into()), loudness: Loudness::Always }
     }
 
     /// Wrong usage, which no repetition mends.
@@ -54,6 +56,11 @@ impl CommandFailure {
         CommandFailure::new(exit::WRONG, "Wrong", message)
     }
 
+    /// What was asked for could not be written.
+    pub(crate) fn output(message: impl Into<String>) -> Self {
+        CommandFailure::new(exit::OUTPUT, "Output", message)
+    }
+
     /// Another error of `tooz` itself.
     pub(crate) fn error(message: impl Into<String>) -> Self {
         CommandFailure::new(exit::ERROR, "Other", message)
@@ -61,7 +68,13 @@ impl CommandFailure {
 
     /// An end that needs no words.
     pub(crate) fn quiet(code: u8) -> Self {
-        CommandFailure { code, kind: "Quiet", driver: None, message: None }
+        CommandFailure { code, kind: "Quiet", driver: None, message: None, loudness: Loudness::Always }
+    }
+
+    /// No news for people: only a program that asked for events hears of it.
+    pub(crate) fn for_programs(mut self) -> Self {
+        self.loudness = Loudness::Programs;
+        self
     }
 
     /// Puts what was being done in front of the message.
@@ -70,15 +83,10 @@ impl CommandFailure {
         self
     }
 
-    /// The reason alone, to be shown elsewhere.
-    pub(crate) fn into_message(self) -> String {
-        self.message.unwrap_or_default()
-    }
-
     /// Says the reason and answers the code.
     pub(crate) fn report(self) -> u8 {
         if let Some(message) = self.message {
-            let event = Event::new("error", message.clone()).loudness(Loudness::Always);
+            let event = Event::new("error", message.clone()).loudness(self.loudness);
             let event = event.with("kind", self.kind).with("message", message);
             speech::tell(&event.with("driver", self.driver).with("exit_code", self.code));
         }
@@ -110,7 +118,7 @@ impl From<io::Error> for CommandFailure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => CommandFailure::quiet(exit::SUCCESS),
-            _ => CommandFailure::error(format!("writing the output: {}", plain(&error.to_string()))),
+            _ => CommandFailure::output(format!("writing the output: {}", plain(&error.to_string()))),
         }
     }
 }

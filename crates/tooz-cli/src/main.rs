@@ -22,11 +22,7 @@ use failure::CommandFailure;
 use speech::Manner;
 
 fn main() -> ExitCode {
-    // A panic is a bug of this program; its user gets one line and the code for errors of its own, not a backtrace.
-    std::panic::set_hook(Box::new(|panic| {
-        commands::restore_terminal();
-        let _ = writeln!(std::io::stderr(), "tooz: this is a bug, please report it: {panic}");
-    }));
+    report_panics();
     let code = std::panic::catch_unwind(|| {
         let arguments: Vec<OsString> = std::env::args_os().collect();
         match run::hidden(&arguments) {
@@ -36,6 +32,14 @@ fn main() -> ExitCode {
     });
     speech::finish();
     ExitCode::from(code.unwrap_or(exit::ERROR))
+}
+
+/// A panic is a bug of this program; its user gets one line and the code for errors of its own, not a backtrace.
+fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        commands::restore_terminal();
+        let _ = writeln!(std::io::stderr(), "tooz: this is a bug, please report it: {panic}");
+    }));
 }
 
 fn visible(words: &[OsString]) -> u8 {
@@ -53,7 +57,12 @@ fn visible(words: &[OsString]) -> u8 {
 
 fn begin_to_speak(arguments: &Arguments) -> Result<(), CommandFailure> {
     let global = &arguments.global;
-    let manner = Manner { quiet: global.quiet, json: global.json, events: arguments.command.events_descriptor() };
+    let manner = Manner {
+        quiet: global.quiet,
+        json: global.json,
+        events: arguments.command.events_descriptor(),
+        is_first: true,
+    };
     if let Err(error) = speech::begin(manner) {
         // What is wrong with it is said in the same manner.
         let _ = speech::begin(Manner { events: None, ..manner });

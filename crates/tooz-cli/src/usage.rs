@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::io::Write;
 
+use clap::builder::{OsStr, Resettable};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
@@ -18,12 +19,18 @@ const DASHES: &str = "a name that begins with a dash is given as --name=-x or --
 
 /// Reads the words; where they are no command to run, answers the exit code.
 pub(crate) fn parse(words: &[OsString]) -> Result<Arguments, u8> {
-    let parsed = Arguments::command().try_get_matches_from(words).and_then(|matches| {
-        let mut arguments = Arguments::from_arg_matches(&matches)?;
-        arguments.global = arguments.global.without_empty_variables(|name| is_given(&matches, name));
-        Ok(arguments)
-    });
-    parsed.map_err(|error| tell(&error, words))
+    read(Arguments::command(), words).map_err(|error| {
+        // What a variable says would stand in the line of usage as if it had to be typed.
+        let without_variables = Arguments::command().mut_args(|argument| argument.env(Resettable::<OsStr>::Reset));
+        tell(&read(without_variables, words).err().unwrap_or(error), words)
+    })
+}
+
+fn read(command: clap::Command, words: &[OsString]) -> clap::error::Result<Arguments> {
+    let matches = command.try_get_matches_from(words)?;
+    let mut arguments = Arguments::from_arg_matches(&matches)?;
+    arguments.global = arguments.global.without_empty_variables(|name| is_given(&matches, name));
+    Ok(arguments)
 }
 
 /// Whether an option stands on the command line, before or after the subcommand.
@@ -37,9 +44,8 @@ fn is_given(matches: &ArgMatches, name: &str) -> bool {
 /// Help and the version are no failures.
 fn tell(error: &clap::Error, words: &[OsString]) -> u8 {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        // No reader is left to be told to when stdout is closed.
-        let _ = error.print();
-        return exit::SUCCESS;
+        let printed = error.print().and_then(|()| std::io::stdout().flush());
+        return printed.map_or_else(|error| CommandFailure::from(error).report(), |()| exit::SUCCESS);
     }
     let text = without_urls(&error.to_string(), words);
     if wants_json(words) {

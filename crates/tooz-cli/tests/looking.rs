@@ -31,7 +31,7 @@ fn members_are_listed_with_their_capabilities() {
     assert_eq!(bench.run(["leader", "g", "--json"]).out, "null\n");
     assert_eq!(bench.run(["leader", "g"]).out, "");
     let refused = bench.run(["group", "delete", "g"]);
-    assert_eq!(refused.code, Some(125), "{refused:?}");
+    assert_eq!(refused.code, Some(75), "{refused:?}");
     b.signal("TERM");
     assert_eq!(b.code(), Some(0));
     assert_eq!(bench.run(["members", "g"]).out.lines().count(), 1);
@@ -47,7 +47,7 @@ fn a_living_namesake_is_told_of_and_replaced_only_on_request() {
         let mut holder = Running(holder.stderr(std::fs::File::create(&first).unwrap()).spawn().unwrap());
         until("it has joined", || !lines(&first).is_empty());
         let twin = bench.run(["--url", &url, command, "g", "--member", "a", "--", "true"]);
-        assert_eq!(twin.code, Some(125), "{twin:?}");
+        assert_eq!(twin.code, Some(73), "{twin:?}");
         let said: Vec<_> = twin.err.lines().collect();
         assert!(
             said[0].contains("\"a\"") && said[0].contains("at most 2s") && said[0].contains("--take-over"),
@@ -79,7 +79,7 @@ fn waiting_for_a_namesake_ends_with_a_signal() {
 fn groups_are_created_and_deleted() {
     let bench = Bench::new();
     assert_eq!(bench.run(["group", "create", "g"]).code, Some(0));
-    assert_eq!(bench.run(["group", "create", "g"]).code, Some(125));
+    assert_eq!(bench.run(["group", "create", "g"]).code, Some(73));
     assert_eq!(bench.run(["members", "g"]).out, "");
     assert_eq!(bench.run(["group", "delete", "g"]).code, Some(0));
     let absent = bench.run(["group", "delete", "g"]);
@@ -249,7 +249,7 @@ fn holders_are_shown_and_breaking_says_what_it_can() {
     assert_eq!((other.code, other.err.contains("with token 1")), (Some(66), true), "{other:?}");
     // The kernel takes no file lock by force; the command says so instead of pretending.
     let refused = bench.run(["break", "x", "--token", &token]);
-    assert_eq!((refused.code, refused.err.contains("can't be broken")), (Some(125), true), "{refused:?}");
+    assert_eq!((refused.code, refused.err.contains("can't be broken")), (Some(64), true), "{refused:?}");
 }
 
 #[test]

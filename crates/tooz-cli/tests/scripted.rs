@@ -109,6 +109,10 @@ fn events_are_written_to_the_callers_descriptor() {
     let _holder = bench.hold("x", "sleep 60");
     let (code, names) = events_of(&bench, "lock x -w 0.3 --events-fd 7 -- true");
     assert_eq!((code, names), (Some(75), words("waiting error exit")));
+    // For cron no word is said of that, but a program that asked is told.
+    let (code, names) = events_of(&bench, "lock x -n -E 0 --events-fd 7 -- true");
+    assert_eq!((code, names), (Some(0), words("error exit")));
+    assert!(bench.text("events").contains("\"kind\":\"NotAcquired\""), "{}", bench.text("events"));
     let (code, names) = events_of(&bench, "join '' --events-fd 7 -- true");
     assert_eq!((code, names), (Some(64), words("error exit")));
 }
@@ -127,6 +131,53 @@ fn the_caller_writes_behind_the_events() {
     let written = lines(&bench.path("events"));
     assert_eq!((written[0].as_str(), written.last().unwrap().as_str()), ("before", "behind"));
     assert_eq!(written.len(), 2 + words("acquired started command_ended released exit").len(), "{written:?}");
+}
+
+/// What a shell with that redirection says of it on stderr, and the code.
+fn with_descriptor(bench: &Bench, words: &str, redirection: &str) -> shared::Done {
+    let mut shell = shared::with_default_signals("sh");
+    shell.args(["-c", &format!("\"$TOOZ\" {words} --events-fd 7 -- true {redirection}")]);
+    shell.env("TOOZ", env!("CARGO_BIN_EXE_tooz")).env("TOOZ_URL", bench.url()).current_dir(bench.path(""));
+    shared::Done::from(shell.output().unwrap())
+}
+
+#[test]
+fn a_descriptor_that_can_not_be_written_to_is_refused() {
+    let bench = Bench::new();
+    std::fs::write(bench.path("read-only"), "").unwrap();
+    for (redirection, why) in [("7<read-only", "open for reading"), ("7</", "open for reading"), ("7>&-", "Bad file")] {
+        let done = with_descriptor(&bench, "lock x", redirection);
+        assert_eq!(done.code, Some(64), "{redirection}: {done:?}");
+        assert!(done.err.contains(why) && done.err.contains("--events-fd 3 3>"), "{redirection}: {done:?}");
+    }
+}
+
+#[test]
+fn events_that_can_not_be_written_are_complained_of_once_and_end_nothing() {
+    let bench = Bench::new();
+    for quiet in ["", "-q"] {
+        let done = with_descriptor(&bench, &format!("lock x {quiet}"), "7>/dev/full");
+        assert_eq!(done.code, Some(0), "{done:?}");
+        assert_eq!(done.err.matches("No space left").count(), 1, "{done:?}");
+    }
+    let json = with_descriptor(&bench, "--json lock x", "7>/dev/full");
+    let names: Vec<_> = json.err.lines().map(|line| Shapes::documented().check_event(line)).collect();
+    assert_eq!(names, ["acquired", "warning"], "{json:?}");
+    // A reader that has seen enough is no fault: `| head -1`.
+    let gone = with_descriptor(&bench, "lock x -q", "7>&1 | head -1");
+    assert_eq!((gone.code, gone.out.lines().count(), gone.err.as_str()), (Some(0), 1, ""), "{gone:?}");
+}
+
+#[test]
+fn events_go_into_a_socket_and_to_stdout_too() {
+    let bench = Bench::new();
+    let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut command = bench.tooz(["lock", "x", "-q", "--events-fd", "1", "--", "true"]);
+    assert!(command.stdout(std::os::fd::OwnedFd::from(writer)).status().unwrap().success());
+    drop(command);
+    let text = std::io::read_to_string(reader).unwrap();
+    let names: Vec<_> = text.lines().map(|line| Shapes::documented().check_event(line)).collect();
+    assert_eq!(names, words("acquired started command_ended released exit"));
 }
 
 #[test]
@@ -192,6 +243,58 @@ fn on_stderr_events_are_json_too() {
 }
 
 #[test]
+fn what_a_trace_adds_is_json_too() {
+    let bench = Bench::new();
+    let done = bench.run(["--json", "-vv", "lock", "x", "--", "true"]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let names: Vec<_> = done.err.lines().map(|line| Shapes::documented().check_event(line)).collect();
+    assert!(names.iter().any(|name| name == "trace") && names.iter().any(|name| name == "acquired"), "{done:?}");
+}
+
+#[test]
+fn a_signal_that_is_forwarded_is_an_event() {
+    let bench = Bench::new();
+    let mut shell = shared::with_default_signals("sh");
+    let script = "exec \"$TOOZ\" lock x --events-fd 7 -c 'trap \"exit 5\" TERM; touch up; while :; do sleep 0.05; done' 7>events";
+    shell.args(["-c", script]).env("TOOZ", env!("CARGO_BIN_EXE_tooz")).env("TOOZ_URL", bench.url());
+    let mut holder = Running(shell.current_dir(bench.path("")).stderr(Stdio::null()).spawn().unwrap());
+    until("CMD runs", || bench.path("up").exists());
+    holder.signal("TERM");
+    assert_eq!(holder.code(), Some(5));
+    let shapes = Shapes::documented();
+    let names: Vec<_> = lines(&bench.path("events")).iter().map(|line| shapes.check_event(line)).collect();
+    assert_eq!(names, words("acquired started forwarded command_ended released exit"));
+}
+
+#[test]
+fn output_that_can_not_be_written_is_an_error() {
+    let bench = Bench::new();
+    assert_eq!(bench.run(["group", "create", "g"]).code, Some(0));
+    for words in [
+        &["--help"][..],
+        &["lock", "--help"],
+        &["--version"],
+        &["groups"],
+        &["groups", "--json"],
+        &["drivers"],
+        &["status"],
+        &["doctor"],
+        &["ring", "--node", "a", "k"],
+        &["completions", "bash"],
+        &["watch", "g"],
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = bench.tooz(words.iter().copied()).stdout(full).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            output.status.code() == Some(74) && said.contains("No space left"),
+            "{words:?}: {:?} {said}",
+            output.status
+        );
+    }
+}
+
+#[test]
 fn exit_codes_tell_errors_apart() {
     let bench = Bench::new();
     let code = |words: &[&str]| bench.run(words.iter().copied()).code;
@@ -203,7 +306,7 @@ fn exit_codes_tell_errors_apart() {
     assert_eq!(code(&["lock", "x", "-n", "--", "true"]), Some(75));
     assert_eq!(code(&["lock", "x", "-n", "-E", "7", "--", "true"]), Some(7));
     assert_eq!(code(&["group", "create", "g"]), Some(0));
-    assert_eq!(code(&["group", "create", "g"]), Some(125));
+    assert_eq!(code(&["group", "create", "g"]), Some(73));
     assert_eq!(code(&["lock", "y", "--", "no-such-program-of-tooz"]), Some(127));
     assert_eq!(code(&["lock", "y", "--", bench.path("").to_str().unwrap()]), Some(126));
 }
@@ -296,7 +399,7 @@ fn a_leadership_is_ended_by_force_where_that_can_be() {
     let crowd = crowd(&bench);
     // The kernel takes no file lock by force, but says which leadership it would have been.
     let refused = bench.run(["break", "--leader", "g"]);
-    assert_eq!((refused.code, refused.err.contains("can't be broken")), (Some(125), true), "{refused:?}");
+    assert_eq!((refused.code, refused.err.contains("can't be broken")), (Some(64), true), "{refused:?}");
     drop(crowd);
     if cfg!(all(feature = "ipc", target_os = "linux")) {
         let bench = Bench::on(format!("ipc://tooz-cli-{}", std::process::id()));

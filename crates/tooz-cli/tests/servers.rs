@@ -4,6 +4,8 @@
 
 // Long because all trials on real servers are in one program, which starts one server of each kind for them.
 
+#[path = "servers/outages.rs"]
+mod outages;
 mod shared;
 
 use std::process::{ExitCode, Stdio};
@@ -12,6 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
+use shared::machine::Machine;
 use shared::{Bench, Running, is_alive, lines, until};
 use tooz_conformance::own::Own;
 use tooz_testbed::{Kind, Provided, Server, Setup, for_tests};
@@ -19,7 +22,7 @@ use tooz_testbed::{Kind, Provided, Server, Setup, for_tests};
 /// Short, so that the tests are; long enough that a busy machine never misses it by accident.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// What starting a process and being started late may take.
+/// What starting a process and being started late may take on a machine that has nothing else to do.
 const SLACK: Duration = Duration::from_millis(1500);
 
 /// One backend as these tests see it.
@@ -54,9 +57,12 @@ static BACKENDS: [Backend; 7] = [
 const OF_LEASES: [&str; 2] =
     ["a_broken_lock_is_lost_for_its_holder_and_free_for_others", "a_member_that_crashed_is_followed_by_its_next_run"];
 
+/// Whose servers, as the testbed starts them, refuse a stranger.
+const ASKS_WHO_IT_IS: [Kind; 3] = [Kind::Redis, Kind::Postgres, Kind::MySql];
+
 type Case = (&'static str, fn(&'static Backend));
 
-const CASES: [Case; 15] = [
+const CASES: [Case; 22] = [
     (
         "a_broken_lock_is_lost_for_its_holder_and_free_for_others",
         a_broken_lock_is_lost_for_its_holder_and_free_for_others,
@@ -73,7 +79,14 @@ const CASES: [Case; 15] = [
     ("a_member_that_crashed_is_followed_by_its_next_run", a_member_that_crashed_is_followed_by_its_next_run),
     ("a_member_is_taken_over_at_once_on_request", a_member_is_taken_over_at_once_on_request),
     ("an_outage_that_ends_in_time_does_not_end_cmd", an_outage_that_ends_in_time_does_not_end_cmd),
-    ("an_outage_that_lasts_can_be_read_from_stderr", an_outage_that_lasts_can_be_read_from_stderr),
+    ("an_outage_that_lasts_can_be_read_from_stderr", outages::an_outage_that_lasts_can_be_read_from_stderr),
+    ("a_server_that_has_gone_is_told_of_with_the_reason", outages::a_server_that_has_gone_is_told_of_with_the_reason),
+    ("an_outage_is_told_to_programs", outages::an_outage_is_told_to_programs),
+    ("an_outage_that_passes_is_told_to_programs", outages::an_outage_that_passes_is_told_to_programs),
+    ("a_membership_that_is_lost_is_told_to_programs", outages::a_membership_that_is_lost_is_told_to_programs),
+    ("a_leader_tells_in_order_what_it_loses", outages::a_leader_tells_in_order_what_it_loses),
+    ("a_missing_group_is_waited_for_through_an_outage", outages::a_missing_group_is_waited_for_through_an_outage),
+    ("a_screen_shows_an_outage_and_the_session_behind_it", outages::a_screen_shows_an_outage_and_the_session_behind_it),
     ("a_short_session_ends_no_cmd_while_the_server_serves", a_short_session_ends_no_cmd_while_the_server_serves),
     ("a_membership_tells_of_its_loss_and_of_its_return", a_membership_tells_of_its_loss_and_of_its_return),
     ("cmds_own_code_stands_when_leaving_fails", cmds_own_code_stands_when_leaving_fails),
@@ -91,6 +104,10 @@ fn main() -> ExitCode {
         what_is_refused_for_a_while_is_told_and_stands_again as fn(&'static Backend),
     );
     let refusing = trial(&BACKENDS[0], refusing);
+    for backend in BACKENDS.iter().filter(|backend| ASKS_WHO_IT_IS.contains(&backend.kind)) {
+        let name = "refused_credentials_have_an_exit_code_of_their_own";
+        trials.push(trial(backend, (name, outages::refused_credentials_have_an_exit_code_of_their_own)));
+    }
     // They need a server that is set up badly or changed, and no server of a user is.
     trials.extend([evicting, refusing].map(|one| if users_own { one.with_ignored_flag(true) } else { one }));
     Own::new(None, &[]).main(trials)
@@ -201,7 +218,7 @@ fn a_broken_lock_is_lost_for_its_holder_and_free_for_others(backend: &Backend) {
 }
 
 fn the_lock_of_a_killed_holder_is_the_next_ones_in_time(backend: &Backend) {
-    let bench = backend.bench();
+    let (bench, machine) = (backend.bench(), Machine::watch());
     let (holder, _) = hold(&bench, "sleep 60");
     let mut next = wait_for_next(&bench);
     // It has to be in the queue, or this would be about something else.
@@ -209,7 +226,7 @@ fn the_lock_of_a_killed_holder_is_the_next_ones_in_time(backend: &Backend) {
     let begin = Instant::now();
     holder.signal("KILL");
     let took = until_next(&bench, begin);
-    let most = TIMEOUT + backend.late + SLACK;
+    let most = TIMEOUT + backend.late + machine.slack(SLACK);
     assert!(took < most, "{took:?} is more than {most:?}");
     assert_eq!(next.code(), Some(0));
     let tokens = tokens(&bench);
@@ -217,7 +234,7 @@ fn the_lock_of_a_killed_holder_is_the_next_ones_in_time(backend: &Backend) {
 }
 
 fn cmd_of_a_stopped_tooz_is_dead_before_the_lock_is_anothers(backend: &Backend) {
-    let bench = backend.bench();
+    let (bench, machine) = (backend.bench(), Machine::watch());
     // It does not end by itself when it is told to.
     let (mut holder, cmd) = hold(&bench, "trap '' TERM; while :; do sleep 0.1; done");
     let mut next = wait_for_next(&bench);
@@ -226,7 +243,7 @@ fn cmd_of_a_stopped_tooz_is_dead_before_the_lock_is_anothers(backend: &Backend) 
     holder.signal("STOP");
     let took = until_next(&bench, begin);
     assert!(!is_alive(cmd));
-    let most = TIMEOUT + backend.late + SLACK;
+    let most = TIMEOUT + backend.late + machine.slack(SLACK);
     assert!(took < most, "{took:?} is more than {most:?}");
     holder.signal("CONT");
     assert_eq!(holder.code(), Some(76));
@@ -234,7 +251,7 @@ fn cmd_of_a_stopped_tooz_is_dead_before_the_lock_is_anothers(backend: &Backend) 
 }
 
 fn a_killed_leader_is_followed_after_a_vacancy(backend: &Backend) {
-    let bench = backend.bench();
+    let (bench, machine) = (backend.bench(), Machine::watch());
     let stand = |member: &str| {
         let script = format!("echo $$ > leads-{member}.new; mv leads-{member}.new leads-{member}; exec sleep 60");
         bench.start(["elect", "g", "--member", member, "--", "sh", "-c", &script])
@@ -251,7 +268,7 @@ fn a_killed_leader_is_followed_after_a_vacancy(backend: &Backend) {
     let begin = Instant::now();
     first.signal("KILL");
     until("the second one leads", || bench.path("leads-second").exists());
-    let (took, most) = (begin.elapsed(), TIMEOUT + backend.late + SLACK);
+    let (took, most) = (begin.elapsed(), TIMEOUT + backend.late + machine.slack(SLACK));
     assert!(took < most, "{took:?} is more than {most:?}");
     assert!(!is_alive(bench.number("leads-first")), "both CMDs run");
     until("the watch has told it", || events() == ["elected first", "vacant", "elected second"]);
@@ -263,7 +280,7 @@ fn a_killed_leader_is_followed_after_a_vacancy(backend: &Backend) {
 }
 
 fn a_watch_tells_who_comes_and_dies(backend: &Backend) {
-    let bench = backend.bench();
+    let (bench, machine) = (backend.bench(), Machine::watch());
     assert_eq!(bench.run(["group", "create", "g"]).code, Some(0));
     let mut watch = watch(&bench, &["watch", "g", "--json"]);
     until("the snapshot", || kinds(&bench) == ["snapshot"]);
@@ -272,7 +289,7 @@ fn a_watch_tells_who_comes_and_dies(backend: &Backend) {
     let begin = Instant::now();
     member.signal("KILL");
     until("a dies", || kinds(&bench) == ["snapshot", "joined a", "left a"]);
-    let (took, most) = (begin.elapsed(), TIMEOUT + backend.late + SLACK);
+    let (took, most) = (begin.elapsed(), TIMEOUT + backend.late + machine.slack(SLACK));
     assert!(took < most, "{took:?} is more than {most:?}");
     assert_eq!(bench.run(["group", "delete", "g"]).code, Some(0), "the dead do not linger");
     assert_eq!(watch.code(), Some(0));
@@ -327,7 +344,7 @@ fn the_doctor_finds_a_server_that_evicts(backend: &Backend) {
 }
 
 fn a_member_that_crashed_is_followed_by_its_next_run(backend: &Backend) {
-    let bench = backend.bench();
+    let (bench, machine) = (backend.bench(), Machine::watch());
     for command in ["join", "elect"] {
         let words = [command, "g", "--member", "service", "--", "sh", "-c", "touch up; exec sleep 60"];
         let first = bench.start(words);
@@ -339,7 +356,7 @@ fn a_member_that_crashed_is_followed_by_its_next_run(backend: &Backend) {
         let next = bench.run([command, "g", "--member", "service", "--", "sh", "-c", "exit 5"]);
         assert_eq!(next.code, Some(5), "{next:?}");
         assert!(next.err.contains("waiting for its end, at most") && next.err.contains("--take-over"), "{next:?}");
-        let (took, most) = (begin.elapsed(), TIMEOUT + backend.late + SLACK);
+        let (took, most) = (begin.elapsed(), TIMEOUT + backend.late + machine.slack(SLACK));
         assert!(took < most, "{took:?} is more than {most:?}");
     }
 }
@@ -372,22 +389,6 @@ fn an_outage_that_ends_in_time_does_not_end_cmd(backend: &Backend) {
     assert!(!own.bench.path("told").exists(), "it was told to end");
     std::fs::write(own.bench.path("go"), "").unwrap();
     assert_eq!(holder.code(), Some(9));
-}
-
-/// A CMD that does not end when it is told to: so there is time for all that happens.
-fn an_outage_that_lasts_can_be_read_from_stderr(backend: &Backend) {
-    let Some(own) = Breakable::start(backend, "session_timeout=4s") else { return };
-    let script = "trap '' TERM; touch up; while :; do sleep 0.1; done";
-    let mut holder = own.start_telling(&["lock", "x", "--", "sh", "-c", script]);
-    until("CMD is up", || own.bench.path("up").exists());
-    own.server.pause().unwrap();
-    own.until_said("CMD is told to end (SIGTERM): no heartbeat has come for so long");
-    own.until_said("session suspended: ");
-    assert_eq!(holder.code(), Some(76), "{}", own.bench.text("said"));
-    own.server.resume().unwrap();
-    let said = shared::without_times(&own.bench.text("said"));
-    assert!(said.starts_with("tooz: acquired lock \"x\" (exclusive, token "), "{said}");
-    assert!(said.contains("tooz: lock \"x\" was lost: "), "{said}");
 }
 
 fn a_short_session_ends_no_cmd_while_the_server_serves(backend: &Backend) {

@@ -135,7 +135,43 @@ fn a_broken_lock_is_told_at_the_moment_of_the_kill() {
     }
     assert_eq!(holder.code(), Some(76));
     let said = without_times(&bench.text("said"));
-    assert!(said.contains("tooz: CMD is killed (SIGKILL): "), "{said}");
+    assert_eq!(said.matches("tooz: CMD is killed (SIGKILL): ").count(), 1, "{said}");
+}
+
+#[test]
+fn signals_are_told_whether_they_go_to_cmd_or_end_a_wait() {
+    let bench = Bench::new();
+    let words = ["lock", "x", "--", "sh", "-c", "trap 'exit 5' TERM; touch up; while :; do sleep 0.05; done"];
+    let mut holder = start_telling(&bench, &words);
+    until("CMD runs", || bench.path("up").exists());
+    let waiting = bench.tooz(["lock", "x", "--", "true"]).stderr(File::create(bench.path("waits")).unwrap()).spawn();
+    let mut waiting = Running(waiting.unwrap());
+    until("it waits", || bench.text("waits").contains("waiting"));
+    waiting.signal("TERM");
+    assert_eq!(waiting.code(), Some(143));
+    assert!(lines(&bench.path("waits")).last().unwrap().ends_with("SIGTERM came: waiting is given up"));
+    holder.signal("TERM");
+    assert_eq!(holder.code(), Some(5));
+    let said = bench.text("said");
+    assert_eq!(said.matches("tooz: SIGTERM came, and is forwarded to CMD").count(), 1, "{said}");
+}
+
+#[test]
+fn a_tooz_in_cmd_is_told_that_it_waits_for_its_own_parent() {
+    let bench = Bench::new();
+    let nested = |words: &str| {
+        let mut command =
+            bench.tooz(["--member", "me", "lock", "x", "-q", "-c", &format!("TOOZ_QUIET= \"$TOOZ\" {words}")]);
+        shared::Done::from(command.env("TOOZ", env!("CARGO_BIN_EXE_tooz")).output().unwrap())
+    };
+    for words in ["lock x -n -- true", "lock x -w 0.5 -- true"] {
+        let done = nested(words);
+        assert_eq!(done.code, Some(75), "{done:?}");
+        assert!(done.err.lines().all(|line| line.contains("held by \"me\" since 2")), "{done:?}");
+        assert!(done.err.contains("the tooz that this command runs under"), "{done:?}");
+    }
+    let other = nested("lock x -n --member other -- true");
+    assert!(other.code == Some(75) && !other.err.contains("runs under"), "{other:?}");
 }
 
 #[test]

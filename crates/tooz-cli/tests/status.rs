@@ -3,6 +3,7 @@
 mod shared;
 
 use serde_json::Value;
+use shared::screen::Screen;
 use shared::session::Session;
 use shared::{Bench, Running, until};
 
@@ -137,6 +138,28 @@ fn the_screen_lives_and_leaves_the_terminal_as_it_was() {
     session.type_in("echo the-shell-$((1 + 1))\n");
     session.shows("the-shell-2");
     drop(crowd);
+}
+
+#[test]
+fn the_latest_changes_are_seen_on_a_full_screen() {
+    let mut session = Session::open();
+    for number in 10..50 {
+        assert_eq!(session.bench.run(["group", "create", &format!("group-{number}")]).code, Some(0));
+    }
+    session.type_in("\"$TOOZ\" status --every 100ms; echo code-$?-\n");
+    let lines = |session: &Session| Screen::of(&session.written()).lines();
+    until("the groups are seen", || lines(&session).iter().any(|line| line.contains("group-10")));
+    assert_eq!(session.bench.run(["group", "create", "zebra"]).code, Some(0));
+    until("the change is seen", || lines(&session).iter().any(|line| line.contains("group zebra was created")));
+    let seen = lines(&session);
+    let title = seen.iter().position(|line| line == "CHANGES").expect("it has its title");
+    assert!(title > 12 && seen[2] == "GROUPS" && seen[23].contains("1-"), "{seen:#?}");
+    // At the end of the list they stand where they belong, and nothing twice.
+    session.type_in("G");
+    until("the end is seen", || lines(&session).iter().any(|line| line.starts_with("LOCKS")));
+    assert_eq!(lines(&session).iter().filter(|line| *line == "CHANGES").count(), 1, "{:#?}", lines(&session));
+    session.type_in("q");
+    session.shows("code-0-");
 }
 
 #[test]

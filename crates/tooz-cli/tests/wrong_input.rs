@@ -34,6 +34,11 @@ fn usage_is_checked() {
     refused(&bench, ["completions", "csh"], &["bash"]);
     refused(&bench, ["__exec"], &["itself"]);
     refused(&bench, ["__guard", "x"], &["itself"]);
+    // What is in a variable, as TOOZ_URL is here, need not be typed.
+    for words in [&["holders"][..], &["lokc"], &["group", "make", "g"], &["groups", "--bogus"], &["ring", "k"]] {
+        let done = refused(&bench, words.iter().copied(), &["Usage: tooz"]);
+        assert!(!done.err.contains("--url"), "{words:?} {done:?}");
+    }
 }
 
 #[test]
@@ -49,6 +54,11 @@ fn urls_are_checked() {
     refused(&bench, ["--url", "file:x", "groups"], &["absolute"]);
     refused(&bench, ["--url", &format!("{}?nmespace=x", bench.url()), "groups"], &["nmespace", "namespace"]);
     refused(&bench, ["--url", &format!("{}?session_timeout=soon", bench.url()), "groups"], &["500ms"]);
+    let hints = ["session_timeout=1ms is too short", "100ms"];
+    refused(&bench, ["--url", "memory://m?session_timeout=1ms", "lock", "x", "--", "true"], &hints);
+    if cfg!(feature = "redis") {
+        refused(&bench, ["--url", "redis://127.0.0.1:1?session_timeout=1ms", "groups"], &hints);
+    }
 }
 
 #[test]

@@ -5,10 +5,12 @@ EXIT CODES
   CMD's own  CMD ended by itself
   128 + n    CMD, or the waiting tooz, was ended by signal n
   1          the doctor found something wrong
-  64         wrong usage: an option, a name, a URL, or what it asks of the server
+  64         wrong usage: an option, a name, a URL, or what the backend can't do
   66         no such group or holder
   69         the backend can't be reached, or does not answer in time
-  75         not acquired
+  73         there is one already: the group, or a living member of that id
+  74         the output can't be written
+  75         not acquired; or the group has members, so it can't be deleted
   76         lost, and CMD was ended
   77         the backend refuses the credentials, or lacks a permission
   125        any other error of tooz itself

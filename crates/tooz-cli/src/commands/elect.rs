@@ -1,5 +1,6 @@
 //! `tooz elect`: CMD while this member leads its group.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
@@ -7,9 +8,11 @@ use tokio::time::sleep;
 use tooz::{Coordinator, ErrorKind, GroupId, Leadership, LossReason, Membership};
 
 use super::environment::Environment;
+use super::kill_after::notice;
 use super::membership::{self, until_over};
+use super::session::LossesBefore;
 use super::waiting::{self, Wait};
-use super::{kill_after, required_command, unless_signalled, with_coordinator};
+use super::{required_command, unless_signalled, with_coordinator};
 use crate::args::{ElectArguments, Global};
 use crate::failure::{self, CommandFailure};
 use crate::run::{self, HeldRole, Job, JobEnd, OnLoss, Signals};
@@ -23,7 +26,7 @@ pub(super) async fn run(global: &Global, arguments: ElectArguments) -> Result<u8
     let options = membership::options(&arguments.member)?;
     let command = required_command(&arguments.run)?;
     with_coordinator(global, async |coordinator| {
-        kill_after(coordinator, arguments.run.kill_after)?;
+        notice(coordinator, arguments.run.kill_after)?;
         let mut signals = Signals::listen()?;
         let membership = unless_signalled(&mut signals, membership::join(coordinator, &name, &options)).await?;
         speech::tell(&speech::groups::joined(&name, coordinator.member()));
@@ -34,6 +37,7 @@ pub(super) async fn run(global: &Global, arguments: ElectArguments) -> Result<u8
             command,
             once: arguments.once,
             kill_after: arguments.run.kill_after,
+            leads: Cell::new(false),
         };
         let code = candidate.terms(&mut signals).await?;
         membership::leave_behind_cmd(&membership, &mut signals).await;
@@ -51,6 +55,8 @@ struct Candidate<'a> {
     once: bool,
     /// As it was asked for; what that comes to is known with each session.
     kill_after: Option<Duration>,
+    /// Whether the one leadership that it may have was had.
+    leads: Cell<bool>,
 }
 
 /// How one term has ended.
@@ -68,14 +74,17 @@ impl Candidate<'_> {
     /// One term after another, until CMD ends by itself.
     async fn terms(&self, signals: &mut Signals) -> Result<u8, CommandFailure> {
         let name = self.membership.group();
-        let over = until_over(self.membership);
+        let over = until_over(self.membership, || !(self.once && self.leads.get()));
         tokio::pin!(over);
         loop {
             let leadership = tokio::select! {
-                elected = unless_signalled(signals, self.campaign()) => elected?,
+                // That it is a member again is told before what it is as one.
+                biased;
                 reason = &mut over => return Err(membership::lost(name, &reason)),
+                elected = unless_signalled(signals, self.campaign()) => elected?,
             };
             let elected = Instant::now();
+            self.leads.set(true);
             speech::tell(&speech::groups::elected(name, leadership.epoch()));
             let (why, membership) = match self.term(leadership, signals, over.as_mut()).await? {
                 TermEnd::Ended(code) => return Ok(code),
@@ -118,6 +127,7 @@ impl Candidate<'_> {
         mut over: impl Future<Output = LossReason> + Unpin,
     ) -> Result<TermEnd, CommandFailure> {
         let mut membership = None;
+        let losses = LossesBefore::now();
         let outcome = {
             let leading = self.lead(&leadership, signals);
             tokio::pin!(leading);
@@ -130,6 +140,7 @@ impl Candidate<'_> {
                 }
             }
         };
+        losses.let_the_next_be_told(leadership.loss().reason()).await;
         let resigned = self.resign(leadership, signals).await;
         Ok(match outcome? {
             JobEnd::Lost(why) => TermEnd::Lost { why, membership },
@@ -147,14 +158,15 @@ impl Candidate<'_> {
         let mut environment = self.environment.clone();
         let epoch = leadership.epoch().to_string();
         environment.extend(["TOOZ_EPOCH", "TOOZ_FENCING_TOKEN"].map(|name| (name, OsString::from(&epoch))));
+        let notice = notice(self.coordinator, self.kill_after)?;
         let job = Job {
             command: &self.command,
             environment,
-            kill_after: kill_after(self.coordinator, self.kill_after)?,
+            kill_after: notice.kill_after,
             descriptors: self.coordinator.descriptors(),
         };
         let loss = leadership.loss();
-        let _holding = held::hold(loss.clone());
+        let _holding = held::hold(loss.clone(), notice.late);
         let mut grant = HeldRole {
             remaining: Box::new(|| leadership.remaining()),
             is_held: Box::new(|| leadership.is_leader()),

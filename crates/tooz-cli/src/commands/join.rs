@@ -4,8 +4,9 @@ use nix::sys::signal::Signal;
 use tooz::{GroupId, Membership};
 
 use super::environment::Environment;
+use super::kill_after::notice;
 use super::membership::{self, until_over};
-use super::{kill_after, unless_signalled, with_coordinator};
+use super::{unless_signalled, with_coordinator};
 use crate::args::{Global, JoinArguments};
 use crate::exit;
 use crate::failure::CommandFailure;
@@ -19,7 +20,7 @@ pub(super) async fn run(global: &Global, arguments: JoinArguments) -> Result<u8,
     let name = GroupId::new(arguments.group.name())?;
     let options = membership::options(&arguments.member)?;
     with_coordinator(global, async |coordinator| {
-        kill_after(coordinator, arguments.run.kill_after)?;
+        notice(coordinator, arguments.run.kill_after)?;
         let mut signals = Signals::listen()?;
         let membership = unless_signalled(&mut signals, membership::join(coordinator, &name, &options)).await?;
         speech::tell(&speech::groups::joined(&name, coordinator.member()));
@@ -30,7 +31,7 @@ pub(super) async fn run(global: &Global, arguments: JoinArguments) -> Result<u8,
         let job = Job {
             command: &command,
             environment,
-            kill_after: kill_after(coordinator, arguments.run.kill_after)?,
+            kill_after: notice(coordinator, arguments.run.kill_after)?.kill_after,
             descriptors: coordinator.descriptors(),
         };
         beside(job, &membership, &mut signals).await
@@ -42,8 +43,9 @@ pub(super) async fn run(global: &Global, arguments: JoinArguments) -> Result<u8,
 async fn alone(membership: &Membership, signals: &mut Signals) -> Result<u8, CommandFailure> {
     let signal = tokio::select! {
         signal = signals.next_to_end() => signal,
-        reason = until_over(membership) => return Err(membership::lost(membership.group(), &reason)),
+        reason = until_over(membership, || true) => return Err(membership::lost(membership.group(), &reason)),
     };
+    speech::tell(&speech::command::interrupted(signal, "leaving the group"));
     membership::leave(membership, signals).await.map_err(CommandFailure::error)?;
     let asked = ASKS_TO_LEAVE.iter().any(|one| *one as i32 == signal);
     Ok(if asked { exit::SUCCESS } else { exit::by_signal(signal) })
@@ -55,7 +57,7 @@ async fn beside(job: Job<'_>, membership: &Membership, signals: &mut Signals) ->
     let mut grant = HeldRole {
         remaining: Box::new(|| None),
         is_held: Box::new(|| true),
-        lost: Box::pin(until_over(membership)),
+        lost: Box::pin(until_over(membership, || true)),
         on_loss: OnLoss::Terminate,
     };
     match run::run(job, &mut grant, signals).await? {

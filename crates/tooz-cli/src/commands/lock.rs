@@ -5,22 +5,25 @@ use std::time::Duration;
 use tooz::{Coordinator, Lock, LockGuard, LockMode, LockName};
 
 use super::environment::Environment;
+use super::kill_after::notice;
+use super::session::LossesBefore;
 use super::waiting::{self, Wait};
-use super::{kill_after, required_command, unless_signalled, with_coordinator};
+use super::{required_command, unless_signalled, with_coordinator};
 use crate::args::{Global, LockArguments};
 use crate::failure::{self, CommandFailure};
 use crate::run::{self, HeldRole, Job, JobEnd, OnLoss, Signals};
+use crate::speech::locks::Asker;
 use crate::speech::{self, held};
 
 pub(super) async fn run(global: &Global, arguments: LockArguments) -> Result<u8, CommandFailure> {
     let name = LockName::new(arguments.lock.name())?;
     required_command(&arguments.run)?;
     with_coordinator(global, async |coordinator| {
-        kill_after(coordinator, arguments.run.kill_after)?;
+        notice(coordinator, arguments.run.kill_after)?;
         let mut signals = Signals::listen()?;
         let waiting = acquire(coordinator, &name, &arguments);
         let Some(guard) = unless_signalled(&mut signals, waiting).await? else {
-            return Err(not_acquired(&name, &arguments));
+            return Err(not_acquired(coordinator, &name, &arguments).await);
         };
         let acquired = speech::locks::acquired(&name, &guard);
         let acquired = if arguments.is_conflict_no_news() { acquired.for_programs() } else { acquired };
@@ -30,12 +33,16 @@ pub(super) async fn run(global: &Global, arguments: LockArguments) -> Result<u8,
     .await
 }
 
-fn not_acquired(name: &LockName, arguments: &LockArguments) -> CommandFailure {
+async fn not_acquired(coordinator: &Coordinator, name: &LockName, arguments: &LockArguments) -> CommandFailure {
     let code = arguments.conflict_exit_code;
     if arguments.is_conflict_no_news() {
-        return CommandFailure::quiet(code);
+        return CommandFailure::not_acquired(code, format!("lock {name:?} is held by another")).for_programs();
     }
-    CommandFailure::not_acquired(code, format!("lock {name:?} is held by another"))
+    let holders = waiting::holders(coordinator, name).await;
+    CommandFailure::not_acquired(
+        code,
+        speech::locks::not_acquired(name, holders, &Asker::of(name, coordinator.member())),
+    )
 }
 
 async fn acquire(
@@ -56,7 +63,7 @@ async fn acquire(
             return Ok(Some(guard));
         }
     }
-    waiting::tell_while(wait_for(&lock, mode, limit), Wait::ForLock(&lock)).await
+    waiting::tell_while(wait_for(&lock, mode, limit), Wait::ForLock(&lock, coordinator.member())).await
 }
 
 async fn try_once(lock: &Lock, mode: LockMode) -> tooz::Result<Option<LockGuard>> {
@@ -84,14 +91,15 @@ async fn under(
     signals: &mut Signals,
 ) -> Result<u8, CommandFailure> {
     let environment = Environment::of(global, coordinator.member())?;
+    let notice = notice(coordinator, arguments.run.kill_after)?;
     let job = Job {
         command: &required_command(&arguments.run)?,
         environment: environment.with("TOOZ_FENCING_TOKEN", &guard.fencing_token()).with("TOOZ_LOCK", name).list(),
-        kill_after: kill_after(coordinator, arguments.run.kill_after)?,
+        kill_after: notice.kill_after,
         descriptors: coordinator.descriptors(),
     };
-    let loss = guard.loss();
-    let holding = held::hold(loss.clone());
+    let (loss, losses) = (guard.loss(), LossesBefore::now());
+    let holding = held::hold(loss.clone(), notice.late);
     let mut grant = HeldRole {
         remaining: Box::new(|| guard.remaining()),
         is_held: Box::new(|| guard.is_held()),
@@ -100,6 +108,7 @@ async fn under(
     };
     let outcome = run::run(job, &mut grant, signals).await;
     drop((grant, holding));
+    losses.let_the_next_be_told(guard.loss().reason()).await;
     let released = tokio::select! {
         released = guard.release() => released.map_err(|error| speech::words::in_words(&error)),
         signal = signals.end_tidying_up() => Err(format!("releasing lock {name:?} was given up: signal {signal} came")),

@@ -16,7 +16,7 @@ use crate::speech::words::plain;
 
 pub(super) fn write(folder: &Path) -> Result<u8, CommandFailure> {
     let failed = |error: io::Error| {
-        CommandFailure::error(format!("writing to {}: {}", folder.display(), plain(&error.to_string())))
+        CommandFailure::output(format!("writing to {}: {}", folder.display(), plain(&error.to_string())))
     };
     let (pages, completions) = (folder.join("man1"), folder.join("completions"));
     create_dir_all(&pages).and_then(|()| create_dir_all(&completions)).map_err(failed)?;

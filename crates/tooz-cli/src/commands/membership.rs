@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tooz::{Capabilities, Coordinator, ErrorKind, GroupId, JoinOptions, LossReason, Membership};
 
+use super::session::{LossesBefore, is_of_the_session};
 use crate::args::MemberArguments;
 use crate::failure::{self, CommandFailure};
 use crate::run::Signals;
@@ -45,25 +46,22 @@ fn rounded(duration: Duration) -> Duration {
     Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).next_multiple_of(100))
 }
 
-/// Waits until the membership is over for ever, and tells of the losses that are mended by joining again.
-pub(super) async fn until_over(membership: &Membership) -> LossReason {
+/// Waits until the membership is over for ever, and tells of the losses that are mended by joining again, if it `goes_on`.
+pub(super) async fn until_over(membership: &Membership, goes_on: impl Fn() -> bool) -> LossReason {
     let group = membership.group();
     loop {
+        let losses = LossesBefore::now();
         let reason = membership.loss().wait().await;
-        if let Some(over) = membership.over().or_else(|| is_for_ever(reason).then_some(reason)) {
+        if let Some(over) = membership.over().or_else(|| (!is_of_the_session(reason)).then_some(reason)) {
             return over;
         }
-        speech::tell(&groups::membership_lost(group, reason));
+        losses.let_the_next_be_told(Some(reason)).await;
+        speech::tell(&groups::membership_lost(group, reason, goes_on()));
         if let Err(reason) = membership.wait_standing().await {
             return reason;
         }
         speech::tell(&groups::rejoined(group, membership.member()));
     }
-}
-
-/// Those losses that core mends by joining again are none of them. It may need a moment to say so itself.
-fn is_for_ever(reason: LossReason) -> bool {
-    !matches!(reason, LossReason::Expired | LossReason::SessionEnded)
 }
 
 /// An end that was not asked for.

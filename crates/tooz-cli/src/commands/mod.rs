@@ -7,6 +7,7 @@ mod election_locks;
 mod environment;
 mod groups;
 mod join;
+mod kill_after;
 mod lock;
 mod locks;
 mod manual;
@@ -14,6 +15,8 @@ mod membership;
 mod missing_group;
 mod owners;
 mod schema;
+mod session;
+mod session_timeout;
 mod status;
 mod waiting;
 mod watch;
@@ -24,7 +27,7 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use tooz::driver::PASSWORD_FILE;
-use tooz::{Characteristic, ConnectOptions, Coordinator, MemberId, SessionEvent};
+use tooz::{Characteristic, ConnectOptions, Coordinator, MemberId};
 
 use crate::args::{Arguments, Command, Global, GroupCommand, Running};
 use crate::exit;
@@ -33,6 +36,7 @@ use crate::run::Signals;
 use crate::speech::words::in_words;
 use crate::{schemes, speech};
 
+use session::tell_of_session;
 pub(crate) use status::restore_terminal;
 
 /// Runs what was typed; answers the exit code.
@@ -86,6 +90,7 @@ fn options(global: &Global) -> Result<ConnectOptions, CommandFailure> {
         None => MemberId::new(default_member())?,
     };
     schemes::check(&global.url)?;
+    session_timeout::check(&global.url)?;
     let options = ConnectOptions::new(&global.url)?.member(member)?;
     Ok(match password_file(global)? {
         Some(path) => options.option(PASSWORD_FILE.name, path),
@@ -127,8 +132,10 @@ async fn run_and_close<T>(
     work: impl AsyncFnOnce(&Coordinator) -> Result<T, CommandFailure>,
 ) -> Result<T, CommandFailure> {
     let result = tokio::select! {
-        result = work(coordinator) => result,
+        // What becomes of the session comes before what follows from it.
+        biased;
         () = tell_of_session(coordinator) => unreachable!("it goes on telling"),
+        result = work(coordinator) => result,
     };
     let told = async {
         match Signals::listen_on() {
@@ -156,26 +163,6 @@ async fn run_and_close<T>(
     result
 }
 
-/// Tells what happens to the session, and what keeps from standing again what stood before, so that a person can mend it; it is tried again
-/// until then. Never ends.
-async fn tell_of_session(coordinator: &Coordinator) {
-    let mut events = coordinator.events();
-    while let Some(event) = events.next().await {
-        let told = match event {
-            SessionEvent::Suspended(error) => speech::session::suspended(&in_words(&error)),
-            SessionEvent::Resumed => speech::session::resumed(),
-            SessionEvent::Lost(reason) => speech::session::lost(reason),
-            SessionEvent::Reopened => speech::session::reopened(),
-            SessionEvent::Troubled(error) => speech::session::troubled(&error),
-            SessionEvent::Recovered => speech::session::recovered(),
-            // One that this version does not know is told rather than swallowed.
-            other => speech::Event::new("other", format!("{other:?}")),
-        };
-        speech::tell(&told);
-    }
-    std::future::pending::<()>().await;
-}
-
 /// Waits for a future, unless a signal comes first: then whatever it was is withdrawn, and the code says which signal.
 async fn unless_signalled<T, E>(
     signals: &mut Signals,
@@ -186,7 +173,7 @@ where
 {
     tokio::select! {
         result = future => Ok(result?),
-        signal = signals.next_to_end() => Err(CommandFailure::quiet(exit::by_signal(signal))),
+        signal = signals.next_to_end() => Err(crate::run::ended_by(signal)),
     }
 }
 
@@ -194,50 +181,4 @@ where
 fn required_command(run: &Running) -> Result<Vec<OsString>, CommandFailure> {
     run.command()
         .ok_or_else(|| CommandFailure::usage("there is no CMD to run: it comes after --, or as -c 'SHELL STRING'"))
-}
-
-/// When to send SIGTERM before the deadline. Refused is what would end CMD although every heartbeat is on time.
-fn kill_after(coordinator: &Coordinator, wanted: Option<Duration>) -> Result<Duration, CommandFailure> {
-    let terms = coordinator.terms();
-    let timeout = terms.and_then(|terms| terms.timeout).unwrap_or_else(|| coordinator.session_timeout());
-    let margin = terms.map_or(Duration::ZERO, |terms| terms.margin);
-    let spare = spare(timeout, margin);
-    let judged_by_kernel = coordinator.characteristics().has(Characteristic::NonTimeoutBased);
-    match wanted {
-        Some(wanted) if wanted > longest(timeout, spare) && !judged_by_kernel => Err(CommandFailure::usage(format!(
-            "--kill-after {} is more than {}, which is what the session timeout of {} leaves for it here: CMD would be ended between two heartbeats",
-            humantime::format_duration(wanted),
-            humantime::format_duration(longest(timeout, spare)),
-            humantime::format_duration(timeout),
-        ))),
-        Some(wanted) => Ok(wanted),
-        None => Ok((timeout / 4).min(spare / 2)),
-    }
-}
-
-/// How far away the deadline still is when a heartbeat goes out on time: the margin is at least a tenth, and a heartbeat is due in each third.
-fn spare(timeout: Duration, margin: Duration) -> Duration {
-    timeout.saturating_sub(timeout / 3).saturating_sub(margin.max(timeout / 10))
-}
-
-fn longest(timeout: Duration, spare: Duration) -> Duration {
-    let millis = (timeout / 2).min(spare * 9 / 10).as_millis();
-    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cmd_is_ended_between_no_two_heartbeats_that_are_on_time() {
-        let seconds = Duration::from_secs;
-        // With a margin of a tenth.
-        assert_eq!(longest(seconds(10), spare(seconds(10), seconds(1))), seconds(5));
-        assert!(seconds(10) / 4 < spare(seconds(10), seconds(1)) / 2);
-        // ZooKeeper with a tick of 6 s makes a session of 10 s one of 12.
-        let spare = spare(seconds(12), Duration::from_millis(5100));
-        assert_eq!(spare, Duration::from_millis(2900));
-        assert!(spare / 2 < seconds(12) / 4 && longest(seconds(12), spare) < spare);
-    }
 }

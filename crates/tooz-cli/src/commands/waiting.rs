@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
-use tooz::{ErrorKind, Group, Lock};
+use tooz::{Coordinator, ErrorKind, Group, Holder, Lock, LockName, MemberId};
 
-use crate::speech::locks::Queue;
+use crate::speech::locks::{Asker, Queue};
 use crate::speech::{self, Event, waiting};
 
 /// A wait that is over sooner is not worth a word, nor a question to the backend.
@@ -20,9 +20,12 @@ const ASK_ANEW: Duration = Duration::from_secs(1);
 /// How long an answer may take: a wait outlives an outage of the backend.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The same where nothing is waited for any more.
+const LAST_QUESTION: Duration = Duration::from_secs(1);
+
 /// What is waited for.
 pub(super) enum Wait<'a> {
-    ForLock(&'a Lock),
+    ForLock(&'a Lock, &'a MemberId),
     ToLead(&'a Group),
 }
 
@@ -38,7 +41,7 @@ impl Wait<'_> {
     async fn ask(&self) -> Option<Obstacle> {
         let asked = async {
             match self {
-                Wait::ForLock(lock) => of_lock(lock).await,
+                Wait::ForLock(lock, member) => of_lock(lock, member).await,
                 Wait::ToLead(group) => of_election(group).await,
             }
         };
@@ -46,7 +49,13 @@ impl Wait<'_> {
     }
 }
 
-async fn of_lock(lock: &Lock) -> tooz::Result<Obstacle> {
+/// Who has a lock that was not to be had; none where that can't be told quickly.
+pub(super) async fn holders(coordinator: &Coordinator, name: &LockName) -> Vec<Holder> {
+    let asked = async { coordinator.lock(name)?.holders().await };
+    timeout(LAST_QUESTION, asked).await.ok().and_then(tooz::Result::ok).unwrap_or_default()
+}
+
+async fn of_lock(lock: &Lock, member: &MemberId) -> tooz::Result<Obstacle> {
     let holders = lock.holders().await?;
     let waiters = match lock.waiters().await {
         Err(error) if error.kind() == ErrorKind::Unsupported => None,
@@ -54,7 +63,8 @@ async fn of_lock(lock: &Lock) -> tooz::Result<Obstacle> {
     };
     let each = holders.iter().map(|holder| (holder.member.to_string(), holder.token.0));
     let (holders, queue) = (each.collect(), Queue { holders, waiters });
-    Ok(Obstacle { holders, event: speech::locks::waiting(lock.name(), &queue) })
+    let asker = Asker::of(lock.name(), member);
+    Ok(Obstacle { holders, event: speech::locks::waiting(lock.name(), &queue, &asker) })
 }
 
 async fn of_election(group: &Group) -> tooz::Result<Obstacle> {

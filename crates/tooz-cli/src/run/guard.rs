@@ -107,7 +107,7 @@ struct Watch<'a> {
     /// Since when all of it is being killed.
     killing: Option<Instant>,
     /// Why, until it was said: what is done comes first.
-    unsaid: Option<&'static str>,
+    unsaid: Option<String>,
     /// How CMD itself ended. Until then its process group is its own; afterwards it may be any process's.
     status: Option<u8>,
     /// Whether only processes are left that may not be signalled from here.
@@ -162,10 +162,14 @@ impl Watch<'_> {
     /// Looks at the clock, and at whether CMD itself has gone before the rest of what it started.
     fn judge(&mut self) {
         if self.term.is_over() {
-            self.kill(Cause::Deadline, Some("the deadline has come, and with it the end of what it runs under"));
+            let why = match self.ending {
+                Some(Cause::Order) => "it has not ended in time after it was told to",
+                _ => "the deadline has come, and with it the end of what it runs under",
+            };
+            self.kill(Cause::Deadline, Some(why.to_owned()));
         } else if self.term.is_nearly_over() && self.ending.is_none() {
             self.terminate(Cause::Deadline);
-            speech::tell(&speech::command::ending(Signal::SIGTERM, &self.why_in_time()));
+            self.say(Signal::SIGTERM, &self.why_in_time());
         }
         if let (Some(cause), Some(_)) = (self.ending, self.status) {
             self.kill(cause, None);
@@ -174,7 +178,7 @@ impl Watch<'_> {
             self.signal_group(Signal::SIGKILL);
             let below = processes::kill_below();
             if let Some(why) = self.unsaid.take() {
-                speech::tell(&speech::command::ending(Signal::SIGKILL, why));
+                self.say(Signal::SIGKILL, &why);
             }
             self.out_of_reach = below.is_out_of_reach();
             if self.out_of_reach && self.status.is_some() {
@@ -198,10 +202,8 @@ impl Watch<'_> {
             self.obey(frame);
         }
         if self.ears.is_deaf() {
-            self.kill(
-                Cause::Order,
-                Some("its tooz has died or was killed, and nothing holds any more what it runs under"),
-            );
+            let why = "its tooz has died or was killed, and nothing holds any more what it runs under";
+            self.kill(Cause::Order, Some(why.to_owned()));
         }
     }
 
@@ -213,14 +215,14 @@ impl Watch<'_> {
                     self.signal_group(signal);
                 }
             }
-            Frame::Terminate(moment) => {
+            Frame::Terminate(moment, reason) => {
                 self.term.deadline = self.term.deadline.min(moment);
                 if self.ending.is_none() {
                     self.terminate(Cause::Order);
+                    self.say(Signal::SIGTERM, &reason.to_string());
                 }
             }
-            // Why is said by `tooz`.
-            Frame::Kill => self.kill(Cause::Order, None),
+            Frame::Kill(reason) => self.kill(Cause::Order, Some(reason.to_string())),
             _ => {}
         }
     }
@@ -232,7 +234,17 @@ impl Watch<'_> {
         self.signal_group(Signal::SIGCONT);
     }
 
-    fn kill(&mut self, cause: Cause, why: Option<&'static str>) {
+    /// What CMD is told, and why. That it was said, `tooz` hears: without a guard it says it itself.
+    fn say(&self, signal: Signal, why: &str) {
+        // One that has ended already is told nothing any more.
+        if self.status.is_none() {
+            speech::tell(&speech::command::ending(signal, why));
+        }
+        // If it can't be told, the end of the socket is seen next.
+        let _ = send(self.stream, Frame::Said);
+    }
+
+    fn kill(&mut self, cause: Cause, why: Option<String>) {
         self.ending.get_or_insert(cause);
         if self.killing.is_none() {
             self.killing = Some(Instant::now());

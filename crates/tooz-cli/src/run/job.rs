@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep_until};
 use tooz::LossReason;
 
 use super::protocol::{Cause, Ending, Frame, Meeting, NEVER, Term, now, receive, send, send_descriptors};
-use super::{Signals, dispositions, guard, processes, terminal};
+use super::reason::Reason;
+use super::{Signals, dispositions, ended_by, guard, processes, terminal};
 use crate::exit;
 use crate::failure::CommandFailure;
 use crate::speech;
@@ -84,7 +85,7 @@ pub(crate) async fn run(
     run.end_guard();
     let ending = ending?;
     Ok(match (run.lost, ending.cause) {
-        (Some(why), _) => JobEnd::Lost(why),
+        (Some(reason), _) => JobEnd::Lost(reason.to_string()),
         (None, Cause::Itself) if (grant.is_held)() => JobEnd::Ended(ending.code),
         (None, Cause::Itself) => JobEnd::Lost("it was not held any more when CMD ended".to_owned()),
         (None, Cause::Deadline) => JobEnd::Lost("its deadline came near without a heartbeat".to_owned()),
@@ -100,7 +101,9 @@ struct Run {
     told: Term,
     kill_after: Duration,
     group: Option<Pid>,
-    lost: Option<String>,
+    lost: Option<Reason>,
+    /// Whether the guard has said why it ends CMD.
+    is_said: bool,
     /// When the guard must have ended CMD after a loss.
     patience: Option<Instant>,
 }
@@ -132,7 +135,7 @@ impl Run {
             tokio::select! {
                 connected = coming => connected.map_err(failed("the guard process does not answer")).map(Ok),
                 reason = &mut grant.lost => Ok(Err(reason.to_string())),
-                signal = signals.next_to_end() => Err(CommandFailure::quiet(exit::by_signal(signal))),
+                signal = signals.next_to_end() => Err(ended_by(signal)),
             }
         };
         let stream = match connected {
@@ -149,8 +152,17 @@ impl Run {
         let kill_after = u64::try_from(job.kill_after.as_nanos()).unwrap_or(NEVER);
         let told = Term { deadline: deadline(grant), kill_after };
         let frames = listen(&stream).map_err(failed("the guard's socket"))?;
-        let mut run =
-            Run { guard, stream, frames, told, kill_after: job.kill_after, group: None, lost: None, patience: None };
+        let mut run = Run {
+            guard,
+            stream,
+            frames,
+            told,
+            kill_after: job.kill_after,
+            group: None,
+            lost: None,
+            is_said: false,
+            patience: None,
+        };
         // The guard looks once more, and so does the last step before CMD: the machine may sleep at any moment.
         if told.is_nearly_over() || !(grant.is_held)() {
             run.end_guard();
@@ -187,14 +199,18 @@ impl Run {
                         return Err(CommandFailure::error(format!("CMD can't be started: {}", Errno::from_raw(errno).desc())));
                     }
                     Some(Frame::Stopped(signal)) => self.stopped(signal, grant),
+                    Some(Frame::Said) => self.is_said = true,
                     Some(_) => {}
                     None => return self.without_guard().await,
                 },
-                reason = &mut grant.lost, if self.lost.is_none() => self.lose(grant, reason.to_string()),
+                reason = &mut grant.lost, if self.lost.is_none() => self.lose(grant, Reason::Lost(reason)),
                 () = sleep_until(patience.unwrap_or_else(Instant::now)), if patience.is_some() => {
                     return self.without_guard().await;
                 }
-                signal = signals.next() => self.tell(Frame::Signal(signal as i32)),
+                signal = signals.next() => {
+                    self.tell(Frame::Signal(signal as i32));
+                    speech::tell(&speech::command::forwarded(signal));
+                }
                 () = sleep_until(next_look), if self.lost.is_none() => {
                     self.check(grant);
                     next_look = Instant::now() + self.until_next_look();
@@ -236,25 +252,23 @@ impl Run {
             self.tell(Frame::Deadline(deadline));
         }
         if !(grant.is_held)() {
-            self.lose(grant, "it is not held any more".to_owned());
+            self.lose(grant, Reason::NotHeld);
         }
     }
 
-    fn lose(&mut self, grant: &HeldRole<'_>, why: String) {
-        let signal = match grant.on_loss {
+    /// Why is said by the guard, at the moment at which it acts.
+    fn lose(&mut self, grant: &HeldRole<'_>, reason: Reason) {
+        match grant.on_loss {
             OnLoss::Kill => {
-                self.tell(Frame::Kill);
+                self.tell(Frame::Kill(reason));
                 self.patience = Some(Instant::now() + GUARD_PATIENCE);
-                Signal::SIGKILL
             }
             OnLoss::Terminate => {
-                self.tell(Frame::Terminate(now().saturating_add(self.told.kill_after)));
+                self.tell(Frame::Terminate(now().saturating_add(self.told.kill_after), reason));
                 self.patience = Some(Instant::now() + self.kill_after + GUARD_PATIENCE);
-                Signal::SIGTERM
             }
-        };
-        speech::tell(&speech::command::ending(signal, &why));
-        self.lost = Some(why);
+        }
+        self.lost = Some(reason);
     }
 
     /// CMD was stopped: by Ctrl-Z, or because it wants the terminal from the background. So is this job then, and goes on
@@ -285,6 +299,12 @@ impl Run {
     async fn without_guard(&mut self) -> Result<Ending, CommandFailure> {
         // Its orphans are ours as soon as it is dead.
         self.end_guard();
+        while let Ok(frame) = self.frames.try_recv() {
+            self.is_said |= frame == Frame::Said;
+        }
+        if let Some(reason) = self.lost.filter(|_| !self.is_said) {
+            speech::tell(&speech::command::ending(Signal::SIGKILL, &reason.to_string()));
+        }
         processes::end_all(self.group).await;
         match self.lost {
             Some(_) => Ok(Ending { cause: Cause::Order, code: exit::by_signal(Signal::SIGKILL as i32) }),

@@ -10,6 +10,7 @@ mod guard;
 mod job;
 mod processes;
 mod protocol;
+mod reason;
 mod signals;
 mod terminal;
 mod trampoline;
@@ -18,7 +19,7 @@ use std::ffi::OsString;
 use std::process::Command;
 
 pub(crate) use job::{HeldRole, Job, JobEnd, OnLoss, run};
-pub(crate) use signals::Signals;
+pub(crate) use signals::{Signals, ended_by};
 pub(crate) use terminal::{has_job_control, stop_job};
 
 /// The subcommands that only `tooz` itself starts; `None` for all others.

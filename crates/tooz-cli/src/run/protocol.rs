@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, recvmsg, sendmsg};
 
+use super::reason::Reason;
+
 /// The moment that never comes: the kernel is the judge.
 pub(super) const NEVER: u64 = u64::MAX;
 
@@ -33,15 +35,17 @@ pub(super) enum Frame {
     /// To the guard: forward this signal to CMD's group.
     Signal(i32),
     /// To the guard: SIGTERM now, SIGKILL at that moment or when CMD itself has ended.
-    Terminate(u64),
+    Terminate(u64, Reason),
     /// To the guard: SIGKILL now.
-    Kill,
+    Kill(Reason),
     /// From the guard: CMD runs, in the group of this id.
     Started(i32),
     /// From the guard: CMD could not be started for want of resources, this errno.
     NotStarted(i32),
     /// From the guard: CMD was stopped by this signal.
     Stopped(i32),
+    /// From the guard: it was said why CMD is ended.
+    Said,
     /// From the guard, its last: CMD has ended.
     Ended(Ending),
 }
@@ -100,8 +104,8 @@ impl Frame {
             Frame::Start(Term { deadline, kill_after }) => (1, deadline, kill_after),
             Frame::Deadline(moment) => (2, moment, 0),
             Frame::Signal(signal) => (3, signed(signal), 0),
-            Frame::Terminate(moment) => (4, moment, 0),
-            Frame::Kill => (5, 0, 0),
+            Frame::Terminate(moment, reason) => (4, moment, reason.number()),
+            Frame::Kill(reason) => (5, reason.number(), 0),
             Frame::Started(group) => (6, signed(group), 0),
             Frame::NotStarted(errno) => (7, signed(errno), 0),
             Frame::Stopped(signal) => (8, signed(signal), 0),
@@ -113,6 +117,7 @@ impl Frame {
                 };
                 (9, cause, u64::from(code))
             }
+            Frame::Said => (10, 0, 0),
         };
         let mut bytes = [tag; LENGTH];
         bytes[1..9].copy_from_slice(&first.to_le_bytes());
@@ -134,8 +139,8 @@ impl Frame {
             1 => Frame::Start(Term { deadline: first, kill_after: second }),
             2 => Frame::Deadline(first),
             3 => Frame::Signal(signed(first)?),
-            4 => Frame::Terminate(first),
-            5 => Frame::Kill,
+            4 => Frame::Terminate(first, Reason::of_number(second)),
+            5 => Frame::Kill(Reason::of_number(first)),
             6 => Frame::Started(signed(first)?),
             7 => Frame::NotStarted(signed(first)?),
             8 => Frame::Stopped(signed(first)?),
@@ -148,6 +153,7 @@ impl Frame {
                 };
                 Frame::Ended(Ending { cause, code: u8::try_from(second).map_err(|_| strange())? })
             }
+            10 => Frame::Said,
             _ => return Err(strange()),
         })
     }
@@ -319,8 +325,9 @@ mod tests {
             Frame::Start(Term { deadline: 5, kill_after: NEVER }),
             Frame::Deadline(NEVER),
             Frame::Signal(15),
-            Frame::Terminate(7),
-            Frame::Kill,
+            Frame::Terminate(7, Reason::Lost(tooz::LossReason::TakenOver)),
+            Frame::Kill(Reason::NotHeld),
+            Frame::Said,
             Frame::Started(i32::MAX),
             Frame::NotStarted(11),
             Frame::Stopped(20),
@@ -340,9 +347,9 @@ mod tests {
         let (one, other) = UnixStream::pair().unwrap();
         let (reader, writer) = io::pipe().unwrap();
         send_descriptors(&one, &[writer.into()]).unwrap();
-        send(&one, Frame::Kill).unwrap();
+        send(&one, Frame::Kill(Reason::NotHeld)).unwrap();
         assert_eq!(receive_keeping(&other), Some(Frame::Keep));
-        assert_eq!(receive_keeping(&other), Some(Frame::Kill));
+        assert_eq!(receive_keeping(&other), Some(Frame::Kill(Reason::NotHeld)));
         // The writer's duplicate lives on in this process, so the pipe has no end yet.
         nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
         let error = (&reader).read(&mut [0]).unwrap_err();

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use super::dispositions::Ignored;
 use super::terminal;
 use crate::failure::CommandFailure;
+use crate::{exit, speech};
 
 /// So long what is held is given back, whatever signals come.
 const TIDYING_UP: Duration = Duration::from_secs(1);
@@ -28,6 +29,12 @@ const FORWARDED: [Signal; 7] = [
 
 /// Whether signals are handled. Once they are, they are so for ever.
 static LISTENED: AtomicBool = AtomicBool::new(false);
+
+/// A signal has ended a wait: that is told, and is the exit code.
+pub(crate) fn ended_by(signal: i32) -> CommandFailure {
+    speech::tell(&speech::command::interrupted(signal, "waiting is given up"));
+    CommandFailure::quiet(exit::by_signal(signal))
+}
 
 /// The signals that have arrived, one after another.
 pub(crate) struct Signals(Vec<(Signal, tokio::signal::unix::Signal)>);

@@ -138,7 +138,7 @@ mod tests {
     fn an_order_is_read_as_it_was_given() {
         let blocked: SigSet = [Signal::SIGHUP, Signal::SIGUSR1].into_iter().collect();
         let (ignored, term) = (Ignored(u64::MAX), Term { deadline: u64::MAX, kill_after: 5 });
-        let manner = Manner { quiet: true, json: false, events: Some(5) };
+        let manner = Manner { quiet: true, json: false, events: Some(5), is_first: false };
         let words = Order { guard: 7, foreground: true, blocked, ignored, term, manner }.words().map(OsString::from);
         let order = Order::parse(&words).unwrap();
         assert_eq!((order.guard, order.foreground), (7, true));

@@ -18,8 +18,10 @@ pub(crate) fn rejoined(group: &GroupId, member: &MemberId) -> Event {
     of(group, "rejoined", format!("joined group {group:?} again as {member:?}")).with("member", member.as_str())
 }
 
-pub(crate) fn membership_lost(group: &GroupId, reason: LossReason) -> Event {
-    let sentence = format!("the membership of group {group:?} was lost: {reason}; joining again");
+/// Not the end, where it goes on.
+pub(crate) fn membership_lost(group: &GroupId, reason: LossReason, goes_on: bool) -> Event {
+    let again = if goes_on { "; joining again" } else { "" };
+    let sentence = format!("the membership of group {group:?} was lost: {reason}{again}");
     of(group, "membership_lost", sentence).with("reason", reason_name(reason)).with("why", reason.to_string())
 }
 
@@ -29,9 +31,15 @@ pub(crate) fn left(group: &GroupId) -> Event {
 
 /// A namesake that may be dead is in the way.
 pub(crate) fn waiting_for_namesake(group: &GroupId, member: &MemberId, at_most: &str) -> Event {
+    // CMD has both in its environment.
+    let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|one| one == value);
+    let about = if is("TOOZ_GROUP", group.as_str()) && is("TOOZ_MEMBER", member.as_str()) {
+        ", the tooz that this command runs under (a --member of its own is what this one needs)"
+    } else {
+        ", alive or dead for less than its session timeout"
+    };
     let sentence = format!(
-        "group {group:?} has a member {member:?} already, alive or dead for less than its session timeout: waiting for its end, at most {at_most}; \
-         --take-over takes its place at once"
+        "group {group:?} has a member {member:?} already{about}: waiting for its end, at most {at_most}; --take-over takes its place at once"
     );
     of(group, "waiting", sentence).with("member", member.as_str()).with("at_most", at_most)
 }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
-use tooz::{Holder, LockGuard, LockName, Waiter};
+use tooz::{Holder, LockGuard, LockName, MemberId, Waiter};
 
 use super::event::Event;
 use super::stamp;
@@ -16,10 +16,41 @@ pub(crate) struct Queue {
     pub(crate) waiters: Option<Vec<Waiter>>,
 }
 
+/// Who asks for a lock.
+pub(crate) struct Asker<'a> {
+    member: &'a MemberId,
+    /// Whether this command is a part of what another `tooz` runs under that lock.
+    is_under_it: bool,
+}
+
+impl<'a> Asker<'a> {
+    pub(crate) fn of(lock: &LockName, member: &'a MemberId) -> Self {
+        let is_under_it = std::env::var("TOOZ_LOCK").is_ok_and(|name| name == lock.as_str());
+        Asker { member, is_under_it }
+    }
+
+    /// What there is to say where the holder is the one that asks.
+    fn about(&self, holder: &Holder) -> &'static str {
+        match self.is_under_it {
+            _ if holder.member != *self.member => "",
+            true => ": the tooz that this command runs under, which holds it until its CMD has ended",
+            false => ": the same member as this command, by --member or TOOZ_MEMBER",
+        }
+    }
+}
+
+/// It was not to be had; who has it, as far as that is known.
+pub(crate) fn not_acquired(lock: &LockName, holders: Vec<Holder>, asker: &Asker<'_>) -> String {
+    if holders.is_empty() {
+        return format!("lock {lock:?} is held by another");
+    }
+    format!("lock {lock:?} is {}", in_the_way(&Queue { holders, waiters: None }, asker))
+}
+
 /// It is held by others, who are named.
-pub(crate) fn waiting(lock: &LockName, queue: &Queue) -> Event {
+pub(crate) fn waiting(lock: &LockName, queue: &Queue, asker: &Asker<'_>) -> Event {
     let waiters = queue.waiters.as_ref().map(|waiters| waiters.iter().map(waiter).collect::<Vec<_>>());
-    let event = Event::new("waiting", format!("waiting for lock {lock:?}, {}", in_the_way(queue)));
+    let event = Event::new("waiting", format!("waiting for lock {lock:?}, {}", in_the_way(queue, asker)));
     event
         .with("lock", lock.as_str())
         .with("holders", queue.holders.iter().map(holder).collect::<Vec<_>>())
@@ -27,10 +58,10 @@ pub(crate) fn waiting(lock: &LockName, queue: &Queue) -> Event {
 }
 
 /// Who holds it and how many wait, in words.
-fn in_the_way(queue: &Queue) -> String {
+fn in_the_way(queue: &Queue, asker: &Asker<'_>) -> String {
     let holders = match queue.holders.as_slice() {
         [] => "which had no holder when this was asked".to_owned(),
-        [one] => format!("held by {}", holder_in_words(one)),
+        [one] => format!("held by {}{}", holder_in_words(one), asker.about(one)),
         [one, rest @ ..] => format!("held by {} and {} more", holder_in_words(one), rest.len()),
     };
     // One of them may be this one.
@@ -94,11 +125,24 @@ mod tests {
 
     #[test]
     fn a_waiter_is_told_who_is_in_the_way() {
+        let (member, other) = (MemberId::new("a").unwrap(), MemberId::new("b").unwrap());
+        let asker = |member, is_under_it| Asker { member, is_under_it };
         let alone = Queue { holders: vec![held_by("a")], waiters: None };
-        assert_eq!(in_the_way(&alone), "held by \"a\" (exclusive, token 7, pid 12)");
+        assert_eq!(in_the_way(&alone, &asker(&other, true)), "held by \"a\" (exclusive, token 7, pid 12)");
+        assert!(
+            in_the_way(&alone, &asker(&member, true))
+                .ends_with(" 12): the tooz that this command runs under, which holds it until its CMD has ended")
+        );
+        assert!(
+            in_the_way(&alone, &asker(&member, false))
+                .ends_with(" 12): the same member as this command, by --member or TOOZ_MEMBER")
+        );
         let waiter = Waiter::new(MemberId::new("w").unwrap(), LockMode::Shared);
         let crowd = Queue { holders: vec![held_by("a"), held_by("b")], waiters: Some(vec![waiter.clone(), waiter]) };
-        assert_eq!(in_the_way(&crowd), "held by \"a\" (exclusive, token 7, pid 12) and 1 more; 2 wait for it");
-        assert_eq!(in_the_way(&Queue::default()), "which had no holder when this was asked");
+        assert_eq!(
+            in_the_way(&crowd, &asker(&other, false)),
+            "held by \"a\" (exclusive, token 7, pid 12) and 1 more; 2 wait for it"
+        );
+        assert_eq!(in_the_way(&Queue::default(), &asker(&other, false)), "which had no holder when this was asked");
     }
 }

@@ -17,6 +17,8 @@ pub(crate) struct Manner {
     pub(crate) json: bool,
     /// The descriptor that gets all events.
     pub(crate) events: Option<RawFd>,
+    /// Whether this is `tooz` itself. What it starts has the same descriptor, and need not complain of it once more.
+    pub(crate) is_first: bool,
 }
 
 /// Why a descriptor can't take events.
@@ -34,7 +36,7 @@ impl Manner {
     pub(crate) fn parse(word: &str) -> Option<Self> {
         let (flags, events) = word.split_at_checked(2)?;
         let events = if events.is_empty() { None } else { Some(events.parse().ok()?) };
-        Some(Manner { quiet: flags.starts_with('q'), json: flags.ends_with('j'), events })
+        Some(Manner { quiet: flags.starts_with('q'), json: flags.ends_with('j'), events, is_first: false })
     }
 
     /// A way of one's own to the caller's descriptor.
@@ -64,7 +66,7 @@ mod tests {
         for quiet in [false, true] {
             for json in [false, true] {
                 for events in [None, Some(3), Some(17)] {
-                    let manner = Manner { quiet, json, events };
+                    let manner = Manner { quiet, json, events, is_first: false };
                     assert_eq!(Manner::parse(&manner.word()), Some(manner));
                 }
             }

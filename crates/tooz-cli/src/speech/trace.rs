@@ -1,13 +1,19 @@
 //! What the library and its clients say of themselves: `-v`, `-vv`, or `RUST_LOG`, which says more exactly what is wanted.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::time::SystemTime;
 
+use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{FmtSpan, Writer};
 use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
+use tracing_subscriber::registry::LookupSpan;
 
-use super::{stamp, voice};
+use super::event::Event;
+use super::words::on_one_line;
+use super::{manner, stamp, voice};
 
 /// What is said without a word from the user: nothing, since that is told as events.
 const LEVELS: [&str; 3] = ["off", "tooz=debug", "tooz=trace,debug"];
@@ -30,7 +36,7 @@ pub(crate) fn begin(verbosity: u8) -> Result<(), String> {
         .with_timer(LocalTime)
         .with_writer(TraceLine::default);
     // There is one already only where this is called twice.
-    let _ = subscriber.try_init();
+    let _ = if manner().json { subscriber.event_format(JsonEvent).try_init() } else { subscriber.try_init() };
     Ok(())
 }
 
@@ -38,8 +44,37 @@ pub(crate) fn begin(verbosity: u8) -> Result<(), String> {
 struct LocalTime;
 
 impl FormatTime for LocalTime {
-    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
         writer.write_str(&stamp::local(SystemTime::now()))
+    }
+}
+
+/// As JSON, like all that is said then: an event as each other.
+struct JsonEvent;
+
+impl<S, N> FormatEvent<S, N> for JsonEvent
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &tracing::Event<'_>,
+    ) -> fmt::Result {
+        let mut message = String::new();
+        context.format_fields(Writer::new(&mut message), event)?;
+        let mut spans = Vec::new();
+        for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
+            let extensions = span.extensions();
+            let fields =
+                extensions.get::<FormattedFields<N>>().map(|fields| fields.fields.as_str()).unwrap_or_default();
+            spans.push(on_one_line(format!("{} {fields}", span.name()).trim_end()));
+        }
+        let told = Event::new("trace", "").with("level", event.metadata().level().as_str());
+        let told = told.with("target", event.metadata().target()).with("spans", spans);
+        writer.write_str(&told.with("message", on_one_line(&message)).json())
     }
 }
 
@@ -60,8 +95,11 @@ impl Write for TraceLine {
 
 impl Drop for TraceLine {
     fn drop(&mut self) {
-        if !self.0.is_empty() {
-            voice::line(&String::from_utf8_lossy(&self.0));
+        let text = String::from_utf8_lossy(&self.0);
+        if text.is_empty() {
+            return;
         }
+        // JSON that is cut off would be none any more.
+        voice::line(if manner().json { text.into_owned() } else { on_one_line(&text) });
     }
 }

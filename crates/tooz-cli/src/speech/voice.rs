@@ -4,7 +4,8 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{SigSet, Signal};
@@ -13,11 +14,20 @@ use tooz::driver::Mutex;
 use super::event::Event;
 use super::manner::{EventsError, Manner};
 use super::sink::EventSink;
-use super::words::on_one_line;
+use super::words::{on_one_line, plain};
 use super::{stamp, waiting};
 
-/// How long the last words may take.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long is waited for the last words before it is looked what keeps them from being written: twice as long for a reader that does not read.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// So many times as long for a machine that gives this program no time to write them.
+const PATIENCE: usize = 20;
+
+/// How long of that a slow reader of events may take: what people are told comes behind it.
+const LAST_EVENTS: Duration = Duration::from_millis(500);
+
+/// How many writes have begun or ended: with an odd number one is under way, and may wait for a reader.
+static WRITES: AtomicU64 = AtomicU64::new(0);
 
 static MANNER: OnceLock<Manner> = OnceLock::new();
 static VOICE: Mutex<Option<Voice>> = Mutex::new(None);
@@ -66,17 +76,23 @@ fn start(events: Option<File>) {
 
 /// Says what happened, without waiting until it was read.
 pub(crate) fn tell(event: &Event) {
-    let manner = manner();
-    if event.is_heard_by(manner.quiet) {
-        let sentence = || Utterance::Sentence(SystemTime::now(), event.sentence().to_owned());
-        utter(if manner.json { Utterance::Line(event.json()) } else { sentence() });
+    if event.is_heard_by(manner().quiet) {
+        utter(for_people(event));
     }
     utter(Utterance::Event(event.json()));
 }
 
+/// What is written on stderr of it.
+fn for_people(event: &Event) -> Utterance {
+    if manner().json {
+        return Utterance::Line(event.json());
+    }
+    Utterance::Sentence(SystemTime::now(), event.sentence().to_owned())
+}
+
 /// A line of a library's trace, as it is.
-pub(super) fn line(text: &str) {
-    utter(Utterance::Line(on_one_line(text)));
+pub(super) fn line(text: String) {
+    utter(Utterance::Line(text));
 }
 
 fn with_time(moment: SystemTime, sentence: &str) -> String {
@@ -118,7 +134,15 @@ fn utter(utterance: Utterance) {
 pub(crate) fn finish() {
     let (written, all) = channel();
     utter(Utterance::End(written));
-    let _ = all.recv_timeout(LAST_WORDS);
+    let mut before = None;
+    for _ in 0..PATIENCE {
+        let is_over = !matches!(all.recv_timeout(LAST_WORDS), Err(RecvTimeoutError::Timeout));
+        let now = Some(WRITES.load(Ordering::Relaxed)).filter(|count| count % 2 == 1);
+        if is_over || (now.is_some() && now == before) {
+            return;
+        }
+        before = now;
+    }
 }
 
 fn speak(words: &Receiver<Utterance>, mut events: Option<EventSink>) {
@@ -129,16 +153,36 @@ fn speak(words: &Receiver<Utterance>, mut events: Option<EventSink>) {
             Utterance::Sentence(moment, sentence) => write_line(&with_time(moment, &sentence)),
             Utterance::Line(line) => write_line(&line),
             Utterance::Event(event) => {
-                if let Some(events) = &mut events {
-                    events.write(&event);
+                let wrong = events.as_mut().and_then(|events| events.write(&event));
+                if let Some(error) = wrong.filter(|_| manner().is_first) {
+                    complain(&error);
                 }
             }
-            Utterance::End(written) => drop(written.send(())),
+            Utterance::End(written) => {
+                if let Some(events) = &mut events {
+                    events.finish(LAST_EVENTS);
+                }
+                let _ = written.send(());
+            }
         }
+    }
+}
+
+/// The one that asked for events gets none: that is no reason to end what runs, but to be told.
+fn complain(error: &io::Error) {
+    let why = plain(&error.to_string());
+    let message = format!("--events-fd: events can't be written: {why}; it is tried again with each");
+    match for_people(&Event::new("warning", message.clone()).with("message", message)) {
+        Utterance::Sentence(moment, sentence) => write_line(&with_time(moment, &sentence)),
+        Utterance::Line(line) => write_line(&line),
+        _ => {}
     }
 }
 
 /// A caller that closed stderr does not want to know.
 fn write_line(line: &str) {
-    waiting::beside(|| drop(writeln!(io::stderr(), "{line}")));
+    let line = format!("{line}\n");
+    WRITES.fetch_add(1, Ordering::Relaxed);
+    waiting::beside(|| drop(io::stderr().write_all(line.as_bytes())));
+    WRITES.fetch_add(1, Ordering::Relaxed);
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod machine;
+pub(crate) mod screen;
 pub(crate) mod session;
 pub(crate) mod shape;
 
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Longer than anything takes on a loaded machine, short enough to end a hopeless wait.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(45);
 
 /// A folder, gone with the value, and a backend: by default `file:` in that folder.
 pub(crate) struct Bench {

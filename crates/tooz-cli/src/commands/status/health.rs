@@ -1,21 +1,19 @@
 //! How the way to the backend is: the round trip, and, where a session was wanted, how long it is sure and when its last heartbeat was.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tooz::{Coordinator, ErrorKind, LockGuard, Probe, SessionState};
 
 use super::super::doctor::figures::Samples;
-use crate::exit;
+use super::kept_session::{KeptSession, Standing};
 use crate::failure::CommandFailure;
 use crate::speech::words::{in_words, on_one_line};
 
-/// The lock that a session for looking has: it shares it with others of its kind.
-const LOCK: &str = "tooz-status";
-
-/// How long a session may take to be opened: a screen stands still meanwhile.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// An answer that takes longer is told of as one that has not come.
+const LATE: Duration = Duration::from_secs(1);
 
 /// How many round trips are remembered.
 const REMEMBERED: usize = 1_000;
@@ -26,10 +24,12 @@ const SHORT_WHILE: Duration = Duration::from_millis(300);
 /// What is measured again and again.
 #[derive(Default)]
 pub(super) struct Pulse {
-    guard: Option<LockGuard>,
+    session: Option<KeptSession>,
     round_trips: VecDeque<Duration>,
-    /// Why there is no round trip.
-    trouble: Option<String>,
+    /// When the question went out that is not answered yet.
+    asked: Option<Instant>,
+    /// Since when there is no round trip, and why.
+    trouble: Option<(Instant, String)>,
 }
 
 /// How it is at one moment.
@@ -42,10 +42,14 @@ pub(super) struct Health {
     session: Option<SessionHealth>,
 }
 
-/// How long a session is sure.
-struct SessionHealth {
-    /// `None`: for as long as the process lives.
-    timing: Option<Timing>,
+/// How a session stands.
+enum SessionHealth {
+    Opening {
+        since: Duration,
+        why: Option<String>,
+    },
+    /// How long it is sure; `None`: for as long as the process lives.
+    Open(Option<Timing>),
 }
 
 struct Timing {
@@ -53,6 +57,9 @@ struct Timing {
     remaining: Duration,
     last_heartbeat: Duration,
 }
+
+/// What is said in place of a round trip that the driver has none of.
+const NOT_TOLD: &str = "not told by this driver";
 
 /// How long it took, or why there was none.
 pub(super) type RoundTrip = Result<Duration, String>;
@@ -62,41 +69,52 @@ pub(super) async fn round_trip(coordinator: &Coordinator) -> RoundTrip {
     let begin = Instant::now();
     match coordinator.probe(Probe::Read).await {
         Ok(()) => Ok(begin.elapsed()),
-        Err(error) if error.kind() == ErrorKind::Unsupported => Err("not told by this driver".to_owned()),
+        Err(error) if error.kind() == ErrorKind::Unsupported => Err(NOT_TOLD.to_owned()),
         Err(error) => Err(on_one_line(&in_words(&error))),
     }
 }
 
 impl Pulse {
-    /// Opens a session: one that only looks has none.
-    pub(super) async fn open_session(&mut self, coordinator: &Coordinator) -> Result<(), CommandFailure> {
-        if self.guard.is_none() {
-            let lock = coordinator.lock(LOCK)?;
-            self.guard = lock.shared().acquire_within(PATIENCE).await?;
-            if self.guard.is_none() {
-                let code = exit::NOT_ACQUIRED;
-                return Err(CommandFailure::not_acquired(
-                    code,
-                    format!("lock {LOCK:?} is held exclusively by another"),
-                ));
-            }
+    /// With a session: one that only looks has none.
+    pub(super) async fn with_session(coordinator: &Coordinator) -> Result<Self, CommandFailure> {
+        Ok(Pulse { session: Some(KeptSession::open(coordinator).await?), ..Pulse::default() })
+    }
+
+    pub(super) async fn toggle_session(&mut self, coordinator: &Coordinator) {
+        match self.session.take() {
+            Some(session) => session.close().await,
+            None => self.session = Some(KeptSession::begin(coordinator)),
         }
-        Ok(())
     }
 
     pub(super) async fn close_session(&mut self) {
-        if let Some(guard) = self.guard.take() {
-            // What could not be released ends with the session, right after this.
-            let _ = guard.release().await;
+        if let Some(session) = self.session.take() {
+            session.close().await;
         }
     }
 
-    pub(super) fn has_session(&self) -> bool {
-        self.guard.is_some()
+    /// A question goes out now.
+    pub(super) fn ask(&mut self) {
+        self.asked = Some(Instant::now());
+    }
+
+    /// Whether the last question came to nothing.
+    pub(super) fn is_in_trouble(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|(_, why)| why != NOT_TOLD)
+    }
+
+    /// Since when there is no answer, and why not, as far as that is known.
+    pub(super) fn trouble(&self) -> Option<(Instant, &str)> {
+        let late = self.asked.filter(|asked| asked.elapsed() > LATE);
+        match &self.trouble {
+            Some((since, why)) => Some((*since, why)),
+            None => late.map(|asked| (asked, "the question is not answered")),
+        }
     }
 
     /// Takes note of a round trip.
     pub(super) fn note(&mut self, round_trip: RoundTrip) {
+        let asked = self.asked.take();
         match round_trip {
             Ok(time) => {
                 self.round_trips.push_back(time);
@@ -105,7 +123,10 @@ impl Pulse {
                 }
                 self.trouble = None;
             }
-            Err(why) => self.trouble = Some(why),
+            Err(why) => {
+                let since = self.trouble.as_ref().map(|(since, _)| *since).or(asked).unwrap_or_else(Instant::now);
+                self.trouble = Some((since, why));
+            }
         }
     }
 
@@ -124,17 +145,33 @@ impl Pulse {
             member: coordinator.member().to_string(),
             state: coordinator.state(),
             round_trips: (!times.is_empty()).then(|| Samples::new(times)),
-            trouble: self.trouble.clone(),
-            session: self.guard.as_ref().map(|guard| SessionHealth { timing: timing(coordinator, guard) }),
+            trouble: self.trouble().map(|(since, why)| no_answer(since, why)),
+            session: self.session.as_ref().map(|session| session.look(|standing| of_session(coordinator, standing))),
         }
     }
 }
 
-/// The deadline lies a margin before the timeout, both counted from the last heartbeat that was answered.
+fn no_answer(since: Instant, why: &str) -> String {
+    if why == NOT_TOLD || since.elapsed() < LATE {
+        return why.to_owned();
+    }
+    format!("no answer for {}: {why}", seconds(since.elapsed()))
+}
+
+fn of_session(coordinator: &Coordinator, standing: &Standing) -> SessionHealth {
+    match standing {
+        Standing::Opening(since, why) => SessionHealth::Opening { since: since.elapsed(), why: why.clone() },
+        Standing::Open(guard) => SessionHealth::Open(timing(coordinator, guard)),
+    }
+}
+
+/// The deadline lies a margin before the timeout, both counted from the last heartbeat that was answered. `None` where the kernel is the judge.
 fn timing(coordinator: &Coordinator, guard: &LockGuard) -> Option<Timing> {
-    let (terms, remaining) = (coordinator.terms()?, guard.remaining()?);
-    let timeout = terms.timeout?;
-    let whole = timeout.saturating_sub(terms.margin.max(timeout / 10));
+    let remaining = guard.remaining()?;
+    let terms = coordinator.terms();
+    let timeout = terms.and_then(|terms| terms.timeout).unwrap_or_else(|| coordinator.session_timeout());
+    let margin = terms.map_or(Duration::ZERO, |terms| terms.margin);
+    let whole = timeout.saturating_sub(margin.max(timeout / 10));
     Some(Timing { timeout, remaining, last_heartbeat: whole.saturating_sub(remaining) })
 }
 
@@ -146,25 +183,40 @@ impl Health {
             (None, Some(samples)) => samples.words(),
             (None, None) => "not measured yet".to_owned(),
         };
-        let session = match &self.session {
+        [
+            format!("{} as {}  round trip: {round_trip}", self.driver, self.member),
+            format!("session: {}", self.of_session()),
+        ]
+    }
+
+    fn of_session(&self) -> String {
+        let word = self.state_word();
+        match &self.session {
             None => "none: this only looks (--session, or the key s, opens one)".to_owned(),
-            Some(SessionHealth { timing: None }) => {
-                format!("{}, without a timeout: the kernel is the judge", self.state_word())
+            Some(SessionHealth::Opening { since, why }) => {
+                let why = why.as_ref().map(|why| format!("{why}; ")).unwrap_or_default();
+                let trouble = match &self.state {
+                    SessionState::Troubled(error) => format!(": {}", on_one_line(&in_words(error))),
+                    _ => String::new(),
+                };
+                format!("{why}opening one for {}{trouble}", seconds(*since))
             }
-            Some(SessionHealth { timing: Some(timing) }) => format!(
-                "{}, sure for {}, last heartbeat {} ago, timeout {}",
-                self.state_word(),
+            Some(SessionHealth::Open(None)) => format!("{word}, without a timeout: the kernel is the judge"),
+            Some(SessionHealth::Open(Some(timing))) => format!(
+                "{word}, sure for {}, last heartbeat {} ago, timeout {}",
                 seconds(timing.remaining),
                 seconds(timing.last_heartbeat),
                 seconds(timing.timeout),
             ),
-        };
-        [format!("{} as {}  round trip: {round_trip}", self.driver, self.member), format!("session: {session}")]
+        }
     }
 
     pub(super) fn json(&self) -> Value {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let timing = self.session.as_ref().and_then(|session| session.timing.as_ref());
+        let timing = match &self.session {
+            Some(SessionHealth::Open(timing)) => timing.as_ref(),
+            _ => None,
+        };
         json!({
             "state": self.state_word(),
             "round_trip": self.round_trips.as_ref().map(Samples::json),
@@ -183,14 +235,19 @@ impl Health {
         &self.member
     }
 
+    /// One that is lost stays so in the library until something wants another: here that is wanted at once.
     fn state_word(&self) -> &'static str {
-        match self.state {
-            SessionState::Idle => "none",
-            SessionState::Open => "open",
-            SessionState::Suspended(_) => "suspended",
-            SessionState::Lost => "lost",
-            SessionState::Troubled(_) => "troubled",
-            SessionState::Closed => "closed",
+        match (&self.session, &self.state) {
+            (Some(SessionHealth::Opening { .. }), SessionState::Troubled(_)) => "troubled",
+            (Some(SessionHealth::Opening { why: Some(_), .. }), _) => "lost",
+            (Some(SessionHealth::Opening { .. }), _) => "opening",
+            (Some(SessionHealth::Open(Some(timing))), _) if timing.remaining.is_zero() => "lost",
+            (_, SessionState::Idle) => "none",
+            (_, SessionState::Open) => "open",
+            (_, SessionState::Suspended(_)) => "suspended",
+            (_, SessionState::Lost) => "lost",
+            (_, SessionState::Troubled(_)) => "troubled",
+            (_, SessionState::Closed) => "closed",
             _ => "other",
         }
     }

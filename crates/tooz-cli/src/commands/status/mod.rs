@@ -3,7 +3,9 @@
 mod changes;
 mod health;
 mod json;
+mod kept_session;
 mod keys;
+mod rounds;
 mod screen;
 mod snapshot;
 mod tables;
@@ -28,10 +30,11 @@ pub(crate) use terminal::restore as restore_terminal;
 pub(super) async fn run(global: &Global, arguments: &StatusArguments) -> Result<u8, CommandFailure> {
     with_coordinator(global, async |coordinator| {
         let mut signals = Signals::listen()?;
-        let mut pulse = Pulse::default();
-        if arguments.session {
-            unless_signalled(&mut signals, pulse.open_session(coordinator)).await?;
-        }
+        let mut pulse = if arguments.session {
+            unless_signalled(&mut signals, Pulse::with_session(coordinator)).await?
+        } else {
+            Pulse::default()
+        };
         let is_screen = !global.json && !arguments.once && stdout().is_terminal() && stdin().is_terminal();
         let result = if is_screen {
             screen::run(coordinator, arguments, &mut pulse, &mut signals).await

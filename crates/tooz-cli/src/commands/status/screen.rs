@@ -8,16 +8,16 @@ use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::Paragraph;
-use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until};
 use tooz::Coordinator;
 
 use super::changes::History;
 use super::health::{Pulse, RoundTrip, round_trip};
 use super::keys::{self, HELP};
+use super::rounds::Rounds;
 use super::snapshot::Snapshot;
-use super::tables::{self, LineKind, TextLine};
-use super::terminal::{Screen, ScreenTerminal, keyboard};
+use super::tables::{self, CHANGES, LineKind, TextLine};
+use super::terminal::{Screen, ScreenTerminal, is_taken, keyboard};
 use super::view::{View, Wish};
 use crate::args::StatusArguments;
 use crate::exit;
@@ -27,6 +27,12 @@ use crate::speech::{self, local};
 
 /// It is drawn not more often than that without a reason.
 const SHORTEST: Duration = Duration::from_millis(20);
+
+/// How often the backend is asked for no more than an answer.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// A lower screen has no room for changes beside the rest.
+const SMALLEST: usize = 9;
 
 /// How often ages are drawn anew, whatever else happens.
 const REDRAW: Duration = Duration::from_millis(500);
@@ -45,23 +51,29 @@ pub(super) async fn run(
         history: History::default(),
         snapshot: None,
         view: View { filter: arguments.filter.clone(), ..View::default() },
-        notice: String::new(),
     };
     let mut screen = ScreenTerminal::take().map_err(failed)?;
     let mut keys = keyboard().map_err(failed)?;
-    let (mut next_look, mut next_draw) = (Instant::now(), Instant::now());
-    let mut looking = None;
+    let mut next_draw = Instant::now();
+    // Two questions beside each other: a look at everything may take long, and an outage is not to be told behind it.
+    let (mut looks, mut probes) = (Rounds::every(arguments.every), Rounds::every(PROBE_EVERY));
     loop {
-        if looking.is_none() && !status.view.is_paused && Instant::now() >= next_look {
+        if !status.view.is_paused {
             let coordinator = coordinator.clone();
-            looking = Some(tokio::spawn(async move {
-                let snapshot = Snapshot::take(&coordinator).await;
-                (snapshot, round_trip(&coordinator).await)
-            }));
+            looks.begin_if_due(async move { Snapshot::take(&coordinator).await });
+        }
+        let probed = coordinator.clone();
+        if probes.begin_if_due(async move { round_trip(&probed).await }) {
+            status.pulse.ask();
+        }
+        if !is_taken() {
+            // A panic that the library has contained gave the terminal back.
+            drop(screen);
+            screen = ScreenTerminal::take().map_err(failed)?;
         }
         status.draw(&mut screen.0).map_err(failed)?;
-        let is_due = looking.is_none() && !status.view.is_paused;
-        let wake = if is_due { next_look.min(next_draw) } else { next_draw };
+        let next_look = looks.due().filter(|_| !status.view.is_paused);
+        let wake = [next_look, probes.due()].into_iter().flatten().fold(next_draw, Instant::min);
         let wish = tokio::select! {
             signal = signals.next() => match signal {
                 Signal::SIGTSTP => Wish::Stop,
@@ -73,12 +85,12 @@ pub(super) async fn run(
                 // The terminal was hung up.
                 None => Wish::Quit,
             },
-            taken = finished(&mut looking), if looking.is_some() => {
-                looking = None;
-                next_look = Instant::now() + arguments.every;
-                if let Ok((snapshot, round_trip)) = taken {
-                    status.note(snapshot, round_trip);
-                }
+            snapshot = looks.end() => {
+                status.note(snapshot);
+                Wish::Nothing
+            }
+            round_trip = probes.end() => {
+                status.note_round_trip(round_trip);
                 Wish::Nothing
             }
             () = sleep_until(wake.max(Instant::now() + SHORTEST)) => {
@@ -89,7 +101,7 @@ pub(super) async fn run(
         match wish {
             Wish::Nothing => {}
             Wish::Quit => return Ok(exit::SUCCESS),
-            Wish::Session => status.toggle_session().await,
+            Wish::Session => status.pulse.toggle_session(coordinator).await,
             // Without a shell that goes on with it a stop would be for ever.
             Wish::Stop if !has_job_control() => {}
             Wish::Stop => {
@@ -101,37 +113,30 @@ pub(super) async fn run(
     }
 }
 
-/// What a task answers; never, where there is none.
-async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
-    match task {
-        Some(task) => task.await,
-        None => std::future::pending().await,
-    }
-}
-
 struct Status<'a> {
     coordinator: &'a Coordinator,
     pulse: &'a mut Pulse,
     history: History,
     snapshot: Option<Snapshot>,
     view: View,
-    /// Something for the last line, until the next key.
-    notice: String,
 }
 
 impl Status<'_> {
-    fn note(&mut self, snapshot: Snapshot, round_trip: RoundTrip) {
-        self.pulse.note(round_trip);
+    fn note(&mut self, snapshot: Snapshot) {
         self.history.note(&snapshot);
         self.snapshot = Some(snapshot);
     }
 
-    async fn toggle_session(&mut self) {
-        self.notice.clear();
-        if self.pulse.has_session() {
-            self.pulse.close_session().await;
-        } else if let Err(failure) = self.pulse.open_session(self.coordinator).await {
-            self.notice = failure.into_message();
+    /// That the backend answers no more, and that it does again, are changes too.
+    fn note_round_trip(&mut self, round_trip: RoundTrip) {
+        let before = self.pulse.is_in_trouble();
+        self.pulse.note(round_trip);
+        match (before, self.pulse.trouble()) {
+            (false, Some((_, why))) if self.pulse.is_in_trouble() => {
+                self.history.add(SystemTime::now(), format!("the backend does not answer: {why}"));
+            }
+            (true, None) => self.history.add(SystemTime::now(), "the backend answers again".to_owned()),
+            _ => {}
         }
     }
 
@@ -156,14 +161,22 @@ impl Status<'_> {
     }
 
     fn paint(&mut self, frame: &mut Frame<'_>, lines: Vec<TextLine>) {
-        let areas = Layout::vertical([Constraint::Length(2), Constraint::Min(0), Constraint::Length(1)]);
-        let [head, body, foot] = areas.areas(frame.area());
+        let area = frame.area();
+        let changes_at = lines.iter().position(|line| line.kind == LineKind::Title && line.text == CHANGES);
+        let pinned = pinned(&self.view, changes_at, lines.len(), usize::from(area.height.saturating_sub(3)));
+        let pinned_height = u16::try_from(pinned).unwrap_or(0);
+        let areas =
+            [Constraint::Length(2), Constraint::Min(0), Constraint::Length(pinned_height), Constraint::Length(1)];
+        let [head, body, changes, foot] = Layout::vertical(areas).areas(area);
         let health = self.pulse.health(self.coordinator).lines();
         frame.render_widget(Paragraph::new(health.map(Line::from).to_vec()), head);
         self.view.fit(lines.len(), usize::from(body.height));
-        let seen = lines.into_iter().skip(self.view.top).take(usize::from(body.height));
-        let seen = Paragraph::new(seen.map(styled).collect::<Vec<_>>()).scroll((0, self.view.left));
-        frame.render_widget(seen, body);
+        let show = |from: usize, height: u16| {
+            let seen = lines.iter().skip(from).take(usize::from(height)).map(styled);
+            Paragraph::new(seen.collect::<Vec<_>>()).scroll((0, self.view.left))
+        };
+        frame.render_widget(show(self.view.top, body.height), body);
+        frame.render_widget(show(changes_at.unwrap_or_default(), changes.height), changes);
         let style = Style::new().add_modifier(Modifier::REVERSED);
         frame.render_widget(Paragraph::new(self.foot()).style(style), foot);
     }
@@ -171,9 +184,6 @@ impl Status<'_> {
     fn foot(&self) -> String {
         if self.view.is_typing {
             return format!(" filter: {}_", self.view.filter);
-        }
-        if !self.notice.is_empty() {
-            return format!(" {}", self.notice);
         }
         let paused = if self.view.is_paused { "PAUSED " } else { "" };
         let filter =
@@ -190,7 +200,7 @@ impl Status<'_> {
 }
 
 /// Colours are left away where the user wants none; what is bold says the same.
-fn styled(line: TextLine) -> Line<'static> {
+fn styled(line: &TextLine) -> Line<'static> {
     let has_colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let colour = |colour| if has_colour { Style::new().fg(colour) } else { Style::new() };
     let style = match line.kind {
@@ -199,5 +209,33 @@ fn styled(line: TextLine) -> Line<'static> {
         LineKind::Row => Style::new(),
         LineKind::Note => colour(Color::Yellow),
     };
-    Line::styled(line.text, style)
+    Line::styled(line.text.clone(), style)
+}
+
+/// How many lines at the lower edge are kept for the latest changes: none where enough of them is seen anyway, or where there is no room.
+fn pinned(view: &View, changes_at: Option<usize>, lines: usize, height: usize) -> usize {
+    let Some(changes_at) = changes_at else { return 0 };
+    let wanted = (lines - changes_at).min((height / 4).clamp(2, 10));
+    let is_seen = changes_at + wanted <= view.top + height;
+    if is_seen || height < SMALLEST { 0 } else { wanted }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_changes_are_seen_whatever_is_above() {
+        let view = |top| View { top, ..View::default() };
+        // Thirty lines, then a title and nine changes, on a screen with room for 21.
+        assert_eq!(pinned(&view(0), Some(30), 40, 21), 5);
+        assert_eq!(pinned(&view(14), Some(30), 40, 21), 0);
+        // At the end the view stays where it is when they are pinned no more.
+        let mut end = view(40);
+        end.fit(40, 21);
+        assert_eq!((end.top, pinned(&end, Some(30), 40, 21)), (19, 0));
+        assert_eq!(pinned(&view(0), Some(10), 20, 21), 0);
+        assert_eq!(pinned(&view(0), Some(30), 31, 21), 1);
+        assert_eq!((pinned(&view(0), Some(30), 40, 7), pinned(&view(0), None, 10, 21)), (0, 0));
+    }
 }

@@ -13,6 +13,9 @@ pub(super) const NO_WAITERS: &str = "this backend does not tell who waits";
 pub(super) const NO_AGE: &str =
     "no backend records when a member joined; the live screen counts from when it first saw it";
 
+/// The title above what changed.
+pub(super) const CHANGES: &str = "CHANGES";
+
 /// One line, and what it is.
 pub(super) struct TextLine {
     pub(super) text: String,
@@ -34,7 +37,7 @@ pub(super) fn lines(snapshot: &Snapshot, history: Option<&History>) -> Vec<TextL
     section(&mut lines, "GROUPS", &snapshot.groups, "no groups", |groups| of_groups(groups, history, snapshot.taken));
     section(&mut lines, "LOCKS", &snapshot.locks, "no lock is in use", |locks| of_locks(locks, snapshot.taken));
     if let Some(history) = history {
-        push(&mut lines, LineKind::Title, "CHANGES");
+        push(&mut lines, LineKind::Title, CHANGES);
         for (moment, change) in history.changes() {
             push(&mut lines, LineKind::Row, format!(" {}  {change}", short(*moment, snapshot.taken)));
         }

@@ -44,6 +44,11 @@ pub(crate) fn restore() {
     }
 }
 
+/// Whether it is this program's still: a panic that ended no more than a task gives it back all the same.
+pub(super) fn is_taken() -> bool {
+    TAKEN.load(Ordering::SeqCst)
+}
+
 /// The terminal, until this is dropped.
 pub(super) struct ScreenTerminal(pub(super) Screen);
 
@@ -78,7 +83,7 @@ pub(super) fn keyboard() -> std::io::Result<UnboundedReceiver<KeyEvent>> {
     std::thread::Builder::new().name("tooz-keyboard".to_owned()).spawn(move || {
         while !sender.is_closed() {
             let reading = READING.lock();
-            if !TAKEN.load(Ordering::SeqCst) {
+            if !is_taken() {
                 drop(reading);
                 std::thread::sleep(KEY_PATIENCE);
                 continue;
@@ -91,4 +96,65 @@ pub(super) fn keyboard() -> std::io::Result<UnboundedReceiver<KeyEvent>> {
         }
     })?;
     Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+    use std::process::{Command, Stdio};
+
+    use nix::pty::openpty;
+    use nix::sys::termios::{LocalFlags, tcgetattr};
+
+    use super::*;
+
+    /// Says that this test program is the one with the screen.
+    const HAS_SCREEN: &str = "TOOZ_TEST_HAS_SCREEN";
+
+    /// This test once more, in a process that has the terminal.
+    fn with_screen(terminal: &OwnedFd) -> Command {
+        let end = || Stdio::from(terminal.try_clone().unwrap());
+        let mut other = Command::new("setsid");
+        other.args(["--ctty", "--wait"]).arg(std::env::current_exe().unwrap());
+        other.args([
+            "--exact",
+            "--nocapture",
+            "commands::status::terminal::tests::a_panic_gives_the_terminal_back_as_it_was",
+        ]);
+        other.env(HAS_SCREEN, "yes").stdin(end()).stdout(end()).stderr(end());
+        other
+    }
+
+    #[test]
+    fn a_panic_gives_the_terminal_back_as_it_was() {
+        if std::env::var_os(HAS_SCREEN).is_some() {
+            crate::report_panics();
+            let _screen = ScreenTerminal::take().unwrap();
+            let _keys = keyboard().unwrap();
+            panic!("on purpose");
+        }
+        let terminal = openpty(None, None).unwrap();
+        let before = tcgetattr(&terminal.slave).unwrap();
+        let mut other = with_screen(&terminal.slave).spawn().unwrap();
+        let mut master = File::from(terminal.master.try_clone().unwrap());
+        let reading = std::thread::spawn(move || {
+            let (mut written, mut bytes) = (Vec::new(), [0; 1024]);
+            // A terminal that was hung up answers by an error.
+            while let Ok(length @ 1..) = master.read(&mut bytes) {
+                written.extend_from_slice(&bytes[..length]);
+            }
+            String::from_utf8_lossy(&written).into_owned()
+        });
+        assert!(!other.wait().unwrap().success());
+        let after = tcgetattr(&terminal.slave).unwrap();
+        drop(terminal);
+        let written = reading.join().unwrap();
+        let at = |text: &str| written.find(text).unwrap_or_else(|| panic!("{text:?} is missing: {written:?}"));
+        assert!(at("\u{1b}[?1049h") < at("\u{1b}[?1049l") && at("\u{1b}[?1049l") < at("this is a bug"), "{written:?}");
+        assert!(written.contains("on purpose"), "{written:?}");
+        assert_eq!(after.local_flags, before.local_flags);
+        assert!(after.local_flags.contains(LocalFlags::ICANON | LocalFlags::ECHO));
+    }
 }
