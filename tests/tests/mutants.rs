@@ -6,7 +6,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tooz_conformance::mutant::Bug;
 use tooz_conformance::{Rig, run_case};
 // The driver, registered by being linked.
-use tooz_tests::mutant as _;
+use tooz_tests as _;
 
 fn rig(bug: Option<Bug>) -> Rig {
     let store = |url: &str| {

@@ -99,8 +99,8 @@ mod tests {
             let tests = tree::texts(&workspace, &format!("{}/tests/", subject.folder)).unwrap();
             for seed in subject.seeds(&workspace).unwrap() {
                 let name = seed.caught_by.rsplit("::").next().expect("a name has a last part");
-                let texts = sources.values().chain(tests.values()).chain(cases.values());
-                let is_there = texts.into_iter().any(|text| text.contains(name));
+                let mut all = sources.values().chain(tests.values()).chain(cases.values());
+                let is_there = all.any(|text| text.contains(name));
                 assert!(is_there, "{}: {}: there is no test {}", subject.list(), seed.name, seed.caught_by);
                 seed.apply(&mut sources).unwrap();
             }

@@ -1,5 +1,7 @@
 //! What programs rely on: the JSON of each subcommand as the README documents it, events on a descriptor, and exit codes.
 
+// Long because each shape that the README promises has its trial here, beside the reader of that README.
+
 mod shared;
 
 use std::collections::BTreeSet;

@@ -135,7 +135,7 @@ mod tests {
             while let Ok(more @ 1..) = reader.read(&mut bytes[read..]) {
                 read += more;
             }
-            let lines = lines(&String::from_utf8(bytes[..read].to_vec()).unwrap());
+            let lines = lines(std::str::from_utf8(&bytes[..read]).unwrap());
             let [.., missed, last] = lines.as_slice() else { panic!("{lines:?}") };
             assert_eq!((&missed["event"], &last["event"]), (&"missed".into(), &"last".into()));
             assert_eq!(missed["count"].as_u64().unwrap() + lines.len() as u64 - 2, count + 1);

@@ -15,12 +15,11 @@ impl Screen {
         let mut screen = Screen { cells: vec![vec![' '; WIDTH]; HEIGHT], row: 0, column: 0 };
         let mut rest = written.rsplit_once("\u{1b}[?1049h").map_or("", |(_, rest)| rest);
         while let Some(character) = rest.chars().next() {
-            rest = match rest.strip_prefix("\u{1b}[") {
-                Some(sequence) => screen.obey(sequence),
-                None => {
-                    screen.put(character);
-                    &rest[character.len_utf8()..]
-                }
+            rest = if let Some(sequence) = rest.strip_prefix("\u{1b}[") {
+                screen.obey(sequence)
+            } else {
+                screen.put(character);
+                &rest[character.len_utf8()..]
             };
         }
         screen

@@ -35,6 +35,7 @@ use crate::fault::FaultKind;
 /// Breaks a backend in every way while workers use it, and judges what they were told.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "chaos", bin_name = "cargo xtask chaos")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Arguments {
     /// The backend, such as `redis`
     #[arg(required_unless_present_any = ["table", "judge"])]

@@ -62,8 +62,8 @@ impl Ground {
     pub(crate) fn census(&self) -> Result<Census> {
         match self {
             Ground::Server(server) => census::of_server(server),
-            Ground::Folder(folder) => census::of_folder(folder.path()),
-            Ground::Shared(name) => census::of_folder(&shared(name)),
+            Ground::Folder(folder) => Ok(census::of_folder(folder.path())),
+            Ground::Shared(name) => Ok(census::of_folder(&shared(name))),
             Ground::Memory(_) => Ok(Census::new()),
         }
     }

@@ -62,8 +62,8 @@ pub(super) async fn run(
             let coordinator = coordinator.clone();
             looks.begin_if_due(async move { Snapshot::take(&coordinator).await });
         }
-        let probed = coordinator.clone();
-        if probes.begin_if_due(async move { round_trip(&probed).await }) {
+        let asked = coordinator.clone();
+        if probes.begin_if_due(async move { round_trip(&asked).await }) {
             status.pulse.ask();
         }
         if !is_taken() {
@@ -145,7 +145,7 @@ impl Status<'_> {
             self.history.add(SystemTime::now(), said);
         }
         let lines = self.lines();
-        screen.draw(|frame| self.paint(frame, lines))?;
+        screen.draw(|frame| self.paint(frame, &lines))?;
         Ok(())
     }
 
@@ -160,7 +160,7 @@ impl Status<'_> {
         }
     }
 
-    fn paint(&mut self, frame: &mut Frame<'_>, lines: Vec<TextLine>) {
+    fn paint(&mut self, frame: &mut Frame<'_>, lines: &[TextLine]) {
         let area = frame.area();
         let changes_at = lines.iter().position(|line| line.kind == LineKind::Title && line.text == CHANGES);
         let pinned = pinned(&self.view, changes_at, lines.len(), usize::from(area.height.saturating_sub(3)));
