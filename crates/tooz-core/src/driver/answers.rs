@@ -19,7 +19,9 @@ impl Error {
 
     /// A driver's answer to deleting a group that has members.
     pub fn group_not_empty(group: &GroupId, members: usize) -> Self {
-        Self::new(ErrorKind::NotEmpty, format!("group {group:?} has {members} members: they have to leave first"))
+        let (members, they) =
+            if members == 1 { ("a member".to_owned(), "it has") } else { (format!("{members} members"), "they have") };
+        Self::new(ErrorKind::NotEmpty, format!("group {group:?} has {members}: {they} to leave first"))
     }
 
     /// A driver's answer to joining under the id of a living member.
