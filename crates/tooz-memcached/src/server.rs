@@ -134,3 +134,32 @@ impl Server {
         if self.may_evict() { ALWAYS } else { BEST }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Lines as a server may send them, some of them about what is looked at.
+    fn lines() -> impl Strategy<Value = Vec<(String, String)>> {
+        let name =
+            "(pid|uptime|time|version|bytes|limit_maxbytes|evictions|cas_enabled|total_malloced|[a-z_:0-9]{0,12})";
+        proptest::collection::vec((name, ".{0,24}"), 0..8)
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_server_says_of_itself_is_judged(stats in lines(), settings in lines(), slabs in lines()) {
+            let _ = Server::time_of(Reply::Stats(stats.clone()));
+            let mut answers = [Reply::Nothing, Reply::Stats(stats), Reply::Stats(settings), Reply::Stats(slabs)].into_iter();
+            let server = Server::read(|| answers.next().unwrap()).unwrap();
+            let _ = (server.judge(), server.characteristics(), server.is_tight(), server.uptime(), server.product());
+        }
+    }
+
+    #[test]
+    fn a_server_that_leaves_out_an_answer_is_refused() {
+        assert!(Server::read(|| Reply::Nothing).is_err());
+    }
+}

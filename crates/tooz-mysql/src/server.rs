@@ -119,7 +119,22 @@ fn numbers(version: &str) -> (u32, u32) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_a_server_says_of_itself_is_judged(
+            version in "([0-9]{0,12}(\\.[0-9]{0,12}){0,3})?[a-zA-Z0-9+~ -]{0,20}",
+            comment: String,
+            variables in proptest::collection::hash_map("(read_only|wsrep_on|lower_case_table_names|max_allowed_packet|[a-z_]{0,8})", ".{0,24}", 0..6),
+        ) {
+            if let Ok(server) = Server::judge(&version, &comment, variables) {
+                let _ = (server.name(), server.cases(), server.number("max_allowed_packet"));
+            }
+        }
+    }
 
     fn judge(version: &str, comment: &str, variables: &[(&str, &str)]) -> Result<Server> {
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
