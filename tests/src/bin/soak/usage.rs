@@ -74,10 +74,14 @@ mod tests {
     #[test]
     fn a_family_is_counted_with_all_that_it_has_started() {
         let mut child = std::process::Command::new("sleep").arg("20").spawn().unwrap();
-        let (alone, family) = (Usage::now(), Usage::of_family(std::process::id()));
+        // Other tests of this program begin and end threads meanwhile.
+        let has_one_more = (0..100).any(|_| {
+            let (alone, family) = (Usage::now(), Usage::of_family(std::process::id()));
+            assert!(alone.resident > 0 && alone.threads > 0 && alone.files > 0, "{alone:?}");
+            family.threads > alone.threads
+        });
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(alone.resident > 0 && alone.threads > 0 && alone.files > 0, "{alone:?}");
-        assert!(family.threads > alone.threads, "{family:?} has a process more than {alone:?}");
+        assert!(has_one_more);
     }
 }

@@ -17,8 +17,9 @@ pub(super) fn what_is_left(ground: &Ground) -> Result<Vec<String>> {
     match ground {
         // There is no tool but the driver itself.
         Ground::Memory(..) => Ok(Vec::new()),
-        Ground::Folder(folder, _) => of_folder(&folder.path().join("tooz")),
-        Ground::Shared(name) => of_folder(&shared_folder(name).join("tooz")),
+        Ground::Folder(folder, _) => of_folder(&folder.path().join("tooz"), &["sessions", "groups"]),
+        // The files of places in the table stay for the sessions that have those places next.
+        Ground::Shared(name) => of_folder(&shared_folder(name).join("tooz"), &["groups"]),
         Ground::Server(lone, ..) => of_server(&lone.server),
         Ground::Cluster(cluster) => of_server(&cluster.nodes()[cluster.leader()?]),
     }
@@ -137,10 +138,10 @@ fn of_memcached(server: &Server) -> Result<Vec<String>> {
     Ok(keys.iter().filter(|key| !stays(key)).map(|key| format!("lru_crawler metadump: {key}")).collect())
 }
 
-/// No session, no group, no member; the files of locks stay, and a table in shared memory.
-fn of_folder(folder: &Path) -> Result<Vec<String>> {
+/// No session, no group, no member; the files of locks stay.
+fn of_folder(folder: &Path, empty: &[&str]) -> Result<Vec<String>> {
     let mut left = Vec::new();
-    for inside in ["sessions", "groups"] {
+    for inside in empty {
         let Ok(entries) = std::fs::read_dir(folder.join(inside)) else { continue };
         for entry in entries {
             left.push(format!("ls: {}", entry?.path().display()));
