@@ -7,6 +7,7 @@ mod dist;
 mod invocation;
 mod itest;
 mod mutants;
+mod on_server;
 mod programs;
 mod progress;
 mod room;
